@@ -1,0 +1,44 @@
+package apnsconn
+
+import (
+	"errors"
+	"time"
+)
+
+// Class says what became of a push, and so what may be done with it next.
+type Class uint8
+
+// The classes of DESIGN: every push ends in exactly one of them.
+const (
+	// Delivered: APNs answered 200.
+	Delivered Class = iota + 1
+	// Token: this device token must not be used again for this topic.
+	Token
+	// Rejected: this request can never succeed as it is.
+	Rejected
+	// Throttled: too many pushes for this device token; later it may work.
+	Throttled
+	// Unavailable: trouble on APNs' side; later it may work.
+	Unavailable
+	// Credential: the certificate or key is refused; nothing of this app works.
+	Credential
+	// NotSent: provably not processed; sending it again cannot duplicate it.
+	NotSent
+	// Unknown: it may have been processed; sending it again may duplicate it.
+	Unknown
+)
+
+// Outcome is how one push ended.
+type Outcome struct {
+	Class      Class
+	Status     int           // HTTP status; 0 when there was no answer
+	Reason     string        // APNs' reason, a free string; "" when there was none
+	APNsID     string        // the apns-id of the answer
+	Since      time.Time     // 410: when APNs last knew the token as dead; zero when not said
+	RetryAfter time.Duration // the answer's retry-after; 0 when absent (Apple documents none)
+	Err        error         // NotSent, Unknown: why; nil otherwise
+}
+
+// ErrCredential is wrapped by errors of Dial and Conn.Err when APNs refused
+// the certificate or key (TLS alert, or GOAWAY naming a credential's fault).
+var ErrCredential = errors.New("credential refused")

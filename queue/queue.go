@@ -1,0 +1,137 @@
+// Package queue is the small interface between propeller's workers and a
+// durable job queue. Adapters live in its subpackages (beanstalk); package
+// queuetest is the suite that every adapter passes.
+//
+// A job travels: Put → ready → Receive (reserved by one consumer) → exactly
+// one of Done, Retry, Bury. A job that is reserved and never settled returns
+// to ready when its consumer's process or connection dies: delivery is
+// at-least-once.
+//
+// Kicking, listing and moving jobs are operator commands of each engine and
+// are not part of this interface.
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+)
+
+// Queue is a connection to a queue engine. It is safe for concurrent use.
+type Queue interface {
+	// Put stores body in tube and returns the engine's id of the new job.
+	// When it returns nil the engine has accepted the job. Errors: ErrRejected
+	// (this tube or body can never work), ErrUnavailable (try again later),
+	// ctx.Err().
+	Put(ctx context.Context, tube string, body []byte, o PutOptions) (id string, err error)
+
+	// Consume starts a consumer of one tube. It does not wait for the engine:
+	// an unreachable engine is retried inside the consumer for ever. The error
+	// is ErrRejected for a tube name that can never work.
+	Consume(tube string) (Consumer, error)
+
+	// Close ends puts and frees what the Queue holds. Consumers are closed by
+	// their owners, before.
+	Close() error
+}
+
+// PutOptions are the optional properties of a new job.
+type PutOptions struct {
+	Delay    time.Duration // not before this; engines may round up to whole seconds
+	Priority uint32        // 0 is served first; engines without priorities ignore it
+}
+
+// Consumer receives jobs of one tube. Receive is called by one goroutine at a
+// time; everything else may be called at any time from any goroutine.
+type Consumer interface {
+	// Receive blocks until at least one job is at hand and returns between 1
+	// and n of them (n ≥ 1). n is how many jobs the caller can take now: the
+	// consumer may already be reserving the rest of the n in the background,
+	// never more (an adapter over several servers may hold one job per server
+	// beyond that). It returns ctx.Err() promptly when ctx ends; jobs reserved
+	// meanwhile are kept for the next call. An unreachable engine is not an
+	// error: Receive waits until it is back.
+	Receive(ctx context.Context, n int) ([]Job, error)
+
+	// Pause says that no job is wanted until the next Receive. Jobs reserved
+	// and not yet received go back to the tube at once, and so does one that
+	// arrives late. It does not wait.
+	Pause()
+
+	// Err says why no job can be received at present (engine unreachable, not
+	// answering), wrapped around ErrUnavailable; nil when all is well.
+	Err() error
+
+	// Close stops receiving and gives back every job that is unsettled. Settle
+	// calls in progress are finished first, bounded by ctx. The consumer is
+	// dead afterwards.
+	Close(ctx context.Context) error
+}
+
+// Job is one reserved job. While it is held, the adapter keeps the reservation
+// alive. Exactly one of Done, Retry and Bury is called, once; they may be
+// called from any goroutine.
+//
+// Done and Bury return ErrLost when the reservation had gone: somebody else
+// may have run the job. They do not return ErrUnavailable: while the
+// engine is unreachable they wait for it, up to ctx's end, so that a finished
+// job is not run again after an outage.
+type Job interface {
+	// ID is the engine's id of the job, stable across its tries.
+	ID() string
+	// Body is the job as it was put. It must not be changed.
+	Body() []byte
+	// Stat asks the engine about the job. It may cost a round trip: use it on
+	// paths that are rare.
+	Stat(ctx context.Context) (Stat, error)
+	// Done removes the job for good.
+	Done(ctx context.Context) error
+	// Retry gives the job back, to be served again after at least the given
+	// time; 0 means at once. A job whose reservation was lost is already back:
+	// that is no error.
+	Retry(ctx context.Context, after time.Duration) error
+	// Bury sets the job aside until an operator kicks or deletes it. Engines
+	// that cannot store the reason ignore it: callers log it too.
+	Bury(ctx context.Context, reason string) error
+	// Touch starts the reservation's time anew. Adapters do this by themselves.
+	Touch(ctx context.Context) error
+}
+
+// Stat is what an engine knows of a job.
+type Stat struct {
+	Attempt int           // how often it has been reserved, this time included; 1 = first
+	Age     time.Duration // since it was put, to the engine's precision
+}
+
+var (
+	// ErrLost: the reservation is gone, somebody else may run the job.
+	ErrLost = errors.New("reservation lost")
+	// ErrUnavailable: the engine cannot be reached or takes nothing at present.
+	ErrUnavailable = errors.New("queue unavailable")
+	// ErrRejected: this body or tube name can never work.
+	ErrRejected = errors.New("rejected")
+)
+
+// tubeName is valid on every engine: no blank, no leading '-', no NATS
+// wildcard or empty subject token.
+var tubeName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$`)
+
+// MaxTubeLen is the longest tube name in bytes: beanstalkd allows 200 and
+// go-beanstalk one less.
+const MaxTubeLen = 199
+
+// CheckTube returns an error wrapping ErrRejected unless name is a tube name
+// that every engine accepts.
+func CheckTube(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("queue: tube name is empty: %w", ErrRejected)
+	case len(name) > MaxTubeLen:
+		return fmt.Errorf("queue: tube %.40q…: %d bytes, at most %d: %w", name, len(name), MaxTubeLen, ErrRejected)
+	case !tubeName.MatchString(name):
+		return fmt.Errorf("queue: tube %q: only letters, digits, '_', '-' and single inner dots, not starting with '-': %w", name, ErrRejected)
+	}
+	return nil
+}
