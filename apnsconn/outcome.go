@@ -2,6 +2,7 @@ package apnsconn
 
 import (
 	"errors"
+	"strconv"
 	"time"
 )
 
@@ -28,15 +29,52 @@ const (
 	Unknown
 )
 
+// String is the class as logs and metrics write it: delivered, token,
+// rejected, throttled, unavailable, credential, not_sent or unknown. A value
+// that is no class prints as class(n).
+func (c Class) String() string {
+	switch c {
+	case Delivered:
+		return "delivered"
+	case Token:
+		return "token"
+	case Rejected:
+		return "rejected"
+	case Throttled:
+		return "throttled"
+	case Unavailable:
+		return "unavailable"
+	case Credential:
+		return "credential"
+	case NotSent:
+		return "not_sent"
+	case Unknown:
+		return "unknown"
+	}
+	return "class(" + strconv.Itoa(int(c)) + ")"
+}
+
 // Outcome is how one push ended.
 type Outcome struct {
 	Class      Class
 	Status     int           // HTTP status; 0 when there was no answer
-	Reason     string        // APNs' reason, a free string; "" when there was none
+	Reason     string        // APNs' reason, a free string of at most 64 printable bytes; "" when there was none
 	APNsID     string        // the apns-id of the answer
 	Since      time.Time     // 410: when APNs last knew the token as dead; zero when not said
 	RetryAfter time.Duration // the answer's retry-after; 0 when absent (Apple documents none)
 	Err        error         // NotSent, Unknown: why; nil otherwise
+}
+
+// Reconnect reports whether this one answer says that the connection, not
+// the push, is at fault: it must take no new pushes, and be replaced once its
+// open ones have ended. It is true for 400 IdleTimeout, 403
+// UnrelatedKeyIdInToken, 403 ExpiredProviderToken (after it, APNs keeps
+// refusing on that connection: jchambers/pushy#408) and 503 Shutdown.
+func (o Outcome) Reconnect() bool {
+	if o.Status == 200 || o.Status == 0 {
+		return false
+	}
+	return reasons[reasonKey{o.Status, o.Reason}].reconnect
 }
 
 // ErrCredential is wrapped by errors of Dial and Conn.Err when APNs refused

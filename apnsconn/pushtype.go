@@ -1,0 +1,100 @@
+package apnsconn
+
+import (
+	"slices"
+	"strings"
+)
+
+// Bytes of a payload that APNs takes (Apple: sending-notification-requests-to-apns,
+// generating-a-remote-notification).
+const (
+	// MaxPayload is the limit of every push type but voip.
+	MaxPayload = 4096
+	// MaxPayloadVoIP is the limit of voip, and of broadcasts.
+	MaxPayloadVoIP = 5120
+)
+
+// pushType is what is known of one apns-push-type.
+type pushType struct {
+	name       string
+	suffix     string // what the topic has after the bundle id; "" for none
+	priorities []int  // those allowed; nil for 1, 5 and 10
+	maxPayload int    // bytes
+	tokenOnly  bool   // needs a provider token: no certificate serves it
+}
+
+// pushTypes are the types Apple documents. The list is open: others pass
+// through, and APNs answers InvalidPushType to what it does not know.
+//
+// Apple: sending-notification-requests-to-apns, pushing-background-updates-to-your-app,
+// starting-and-updating-live-activities-with-activitykit-push-notifications,
+// updating-controls-locally-and-remotely, updating-widgets-with-widgetkit-push-notifications.
+var pushTypes = [...]pushType{
+	{name: "alert", maxPayload: MaxPayload},
+	{name: "background", priorities: []int{5}, maxPayload: MaxPayload},
+	{name: "voip", suffix: ".voip", maxPayload: MaxPayloadVoIP},
+	{name: "complication", suffix: ".complication", maxPayload: MaxPayload},
+	{name: "fileprovider", suffix: ".pushkit.fileprovider", maxPayload: MaxPayload},
+	{name: "mdm", maxPayload: MaxPayload}, // its topic is the UID of the MDM certificate, no bundle id
+	{name: "location", suffix: ".location-query", priorities: []int{5, 10}, maxPayload: MaxPayload, tokenOnly: true},
+	{name: "liveactivity", suffix: ".push-type.liveactivity", priorities: []int{5, 10}, maxPayload: MaxPayload},
+	{name: "pushtotalk", suffix: ".voip-ptt", maxPayload: MaxPayload},
+	{name: "widgets", suffix: ".push-type.widgets", priorities: []int{5, 10}, maxPayload: MaxPayload},
+	{name: "controls", suffix: ".push-type.controls", priorities: []int{5, 10}, maxPayload: MaxPayload},
+}
+
+// otherPushType stands for a type that Apple does not document (yet). Only
+// APNs knows its limits, so the widest ones hold.
+var otherPushType = pushType{maxPayload: MaxPayloadVoIP}
+
+// pushTypeNamed returns what is known of a type. Its result must not be
+// written to.
+func pushTypeNamed(name string) *pushType {
+	for i := range pushTypes {
+		if pushTypes[i].name == name {
+			return &pushTypes[i]
+		}
+	}
+	return &otherPushType
+}
+
+// pushTypeOfTopic returns the type whose suffix the topic has, or nil.
+func pushTypeOfTopic(topic string) *pushType {
+	for i := range pushTypes {
+		if t := &pushTypes[i]; t.suffix != "" && strings.HasSuffix(topic, t.suffix) {
+			return t
+		}
+	}
+	return nil
+}
+
+// allows reports whether a push of this type may have the priority. 0, which
+// omits the header, is always allowed.
+func (t *pushType) allows(priority int) bool {
+	if t.priorities != nil {
+		return priority == 0 || slices.Contains(t.priorities, priority)
+	}
+	return priority == 0 || priority == 1 || priority == 5 || priority == 10
+}
+
+// TopicFor returns the apns-topic of a push of a type to an app: the bundle id
+// with the suffix of the type, for example "com.example.app.voip". A bundle
+// that already ends in that suffix, a type without one and an unknown type
+// leave the bundle as it is.
+func TopicFor(bundle, pushType string) string {
+	suffix := pushTypeNamed(pushType).suffix
+	if suffix == "" || strings.HasSuffix(bundle, suffix) {
+		return bundle
+	}
+	return bundle + suffix
+}
+
+// DefaultPriority returns the priority a push of a type must have when its
+// sender named none: 5 for background, whose only priority that is while APNs
+// takes an absent one for 10; else 0, which omits the header.
+func DefaultPriority(pushType string) int {
+	if pushType == "background" {
+		return 5
+	}
+	return 0
+}
