@@ -1,0 +1,53 @@
+package config
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// flagPath stands in front of every flag's name in a fault.
+const flagPath = "--"
+
+// flagName is the flag of a key: "retry.min" → "retry-min".
+func flagName(key string) string {
+	return strings.NewReplacer("_", "-", ".", "-").Replace(key)
+}
+
+// flags reads the flags of one app. The Config is of use only without faults.
+func (p *parser) flags(flags map[string]string) Config {
+	cfg := Default()
+	rest := maps.Clone(flags)
+
+	if text, ok := rest["queue"]; ok {
+		delete(rest, "queue")
+		var entries []entry
+		for url := range strings.SplitSeq(text, ",") {
+			entries = append(entries, entry{text: strings.TrimSpace(url), key: flagPath + "queue", flag: true})
+		}
+		cfg.Queue = p.queues(entries)
+	}
+	global := takeFlags(rest, schemaOf("", globalFields()))
+	assign(p, global, globalFields(), &cfg)
+	app := takeFlags(rest, schemaOf("", appFields()))
+	cfg.Apps = p.finish([]*draft{p.draft(app, flagPath, 0)}, cfg.ShutdownTimeout)
+
+	for _, name := range slices.Sorted(maps.Keys(rest)) {
+		p.wrong(entry{key: flagPath + name, flag: true}, errors.New("unknown flag"))
+	}
+	return cfg
+}
+
+// takeFlags moves the flags of a schema's keys into a layer.
+func takeFlags(rest map[string]string, s schema) layer {
+	l := layer{}
+	for _, key := range s.keys {
+		name := flagName(key)
+		if text, ok := rest[name]; ok {
+			delete(rest, name)
+			l[key] = entry{text: text, key: flagPath + name, flag: true, secret: slices.Contains(s.secrets, key)}
+		}
+	}
+	return l
+}
