@@ -1,15 +1,21 @@
 package apnsconn
 
 import (
+	"crypto"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
 	"time"
 )
 
 // Certificate is a client certificate with its private key, and what it says
-// about itself.
+// about itself. It is not changed once loaded. However it is printed, only its
+// file, UID and expiry show: never the key.
 type Certificate struct {
-	TLS         tls.Certificate   // for Config.Certificate: the leaf, the chain in the file, the key
+	TLS         tls.Certificate   // for Config.Certificate: the leaf, the other certificates of the file, the key
 	Leaf        *x509.Certificate // the certificate itself
 	File        string            // where it was read from
 	UID         string            // the subject's user id: the bundle id, or the MDM topic; "" if it has none
@@ -18,13 +24,128 @@ type Certificate struct {
 	Sandbox     bool              // Apple issued it for the sandbox
 	Apple       bool              // it has Apple's marks of a push certificate
 	NotAfter    time.Time         // when it expires
-	Fingerprint [32]byte          // SHA-256 of the leaf: differs for a renewed certificate
+	Fingerprint [sha256.Size]byte // SHA-256 of the leaf: a renewed certificate has another
 }
 
-// LoadCertificate reads a client certificate and its private key. TODO
-func LoadCertificate(certFile, keyFile, password string) (*Certificate, error) { panic("todo") }
-
-// Check TODO
-func (c *Certificate) Check(topic string, env Environment, now time.Time) (warnings []string, err error) {
-	panic("todo")
+// CertificateError says what is wrong with a certificate, or with the files it
+// was to be read from. It never holds a password or key.
+type CertificateError struct {
+	File string // as given to LoadCertificate
+	Why  string // what is wrong, and what to do if that is known
+	Err  error  // the cause, if there is one to unwrap: ErrPassword, fs.ErrNotExist …
 }
+
+func (e *CertificateError) Error() string {
+	return fmt.Sprintf("apnsconn: certificate %q: %s", e.File, e.Why)
+}
+
+// Unwrap returns the cause, or nil.
+func (e *CertificateError) Unwrap() error { return e.Err }
+
+// ErrPassword is wrapped by LoadCertificate's error when the password is wrong
+// or was needed and not given.
+var ErrPassword = errors.New("password wrong or missing")
+
+// LoadCertificate reads a client certificate and its private key.
+//
+// certFile is either PEM, with the key in it as well or in keyFile, or PKCS#12
+// (.p12, .pfx) as Keychain Access and all versions of OpenSSL write it; then
+// keyFile must be "". The form is told by the content, not by the name. The
+// password opens what is encrypted: the PKCS#12 file, or the key in a PEM file
+// (PKCS#8 with PBES2, or the old Proc-Type headers); it is ignored by files
+// that are not.
+//
+// The certificate is the first one that belongs to the key, wherever it stands
+// in the file; all others are sent along as its chain, in their order. A file
+// may have up to 1 MiB.
+//
+// The error is a *CertificateError. Whether the certificate is fit for a topic
+// is for Check to say.
+func LoadCertificate(certFile, keyFile, password string) (*Certificate, error) {
+	b, err := readBundle(certFile, password, keyFile == "")
+	if err != nil {
+		return nil, inFile(certFile, err)
+	}
+	if b.pkcs12 && keyFile != "" {
+		return nil, inFile(certFile, errors.New("is a PKCS#12 file, which has its key inside: give no key file beside it"))
+	}
+	if len(b.certs) == 0 {
+		return nil, inFile(certFile, errors.New("holds no certificate"+hintNoCert(b)))
+	}
+	keys := b.keys
+	if keyFile != "" {
+		k, err := readBundle(keyFile, password, true)
+		if err != nil {
+			return nil, inFile(keyFile, err)
+		}
+		if keys = k.keys; len(keys) == 0 {
+			return nil, inFile(keyFile, errors.New("holds no private key"))
+		}
+	}
+	if len(keys) == 0 {
+		return nil, inFile(certFile, errors.New("holds a certificate but no private key: export both together from Keychain Access as .p12, or give the key's file too"))
+	}
+	leaf, key := match(b.certs, keys)
+	if leaf < 0 {
+		return nil, inFile(certFile, errors.New("the private key does not belong to the certificate: give the key that its signing request was made with"))
+	}
+	return newCertificate(certFile, b.certs, leaf, key), nil
+}
+
+// hintNoCert ends the sentence about a file without certificate.
+func hintNoCert(b bundle) string {
+	if len(b.keys) > 0 {
+		return ", only a private key: a .p8 file from Apple is a key for provider tokens, not a certificate"
+	}
+	return ""
+}
+
+// match finds the first certificate that one of the keys belongs to.
+func match(certs []*x509.Certificate, keys []crypto.Signer) (leaf int, key crypto.Signer) {
+	for i, cert := range certs {
+		public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+		for _, key := range keys {
+			if ok && public.Equal(key.Public()) {
+				return i, key
+			}
+		}
+	}
+	return -1, nil
+}
+
+func newCertificate(file string, certs []*x509.Certificate, leaf int, key crypto.Signer) *Certificate {
+	cert := certs[leaf]
+	raw := [][]byte{cert.Raw}
+	for _, other := range certs {
+		if !other.Equal(cert) {
+			raw = append(raw, other.Raw)
+		}
+	}
+	c := &Certificate{
+		TLS:         tls.Certificate{Certificate: raw, PrivateKey: key, Leaf: cert},
+		Leaf:        cert,
+		File:        file,
+		NotAfter:    cert.NotAfter,
+		Fingerprint: sha256.Sum256(cert.Raw),
+	}
+	c.readApple()
+	return c
+}
+
+// inFile makes err a *CertificateError about the file.
+func inFile(file string, err error) error {
+	return &CertificateError{File: file, Why: err.Error(), Err: errors.Unwrap(err)}
+}
+
+// String is one line for people: file, UID and expiry.
+func (c Certificate) String() string {
+	return fmt.Sprintf("certificate %q (UID %q, expires %s)", c.File, c.UID, day(c.NotAfter))
+}
+
+// Format prints String for every verb, since the fields hold the private key.
+func (c Certificate) Format(f fmt.State, _ rune) { io.WriteString(f, c.String()) }
+
+// MarshalText keeps the private key out of JSON and of log/slog.
+func (c Certificate) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+func day(t time.Time) string { return t.UTC().Format("2006-01-02") }
