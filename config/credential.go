@@ -24,7 +24,8 @@ func (p *parser) loadCertificate(d *draft) {
 	}
 	cert, err := apnsconn.LoadCertificate(d.Cert, d.CertKey, d.CertPassword.Reveal())
 	if err != nil {
-		p.wrong(d.at("cert"), tidy(err))
+		at, err := d.blame(err)
+		p.wrong(at, err)
 		return
 	}
 	d.Certificate = cert
@@ -36,11 +37,12 @@ func (p *parser) loadCertificate(d *draft) {
 		d.Warnings = append(d.Warnings, oneLine(w))
 	}
 	for _, err := range split(err) {
-		if err = tidy(err); d.Mock() {
-			d.Warnings = append(d.Warnings, oneLine(err.Error()))
-		} else {
-			p.wrong(d.at("cert"), err)
+		at, err := d.blame(err)
+		if d.Mock() {
+			d.Warnings = append(d.Warnings, "the certificate "+oneLine(err.Error())+" (server: mock takes it all the same)")
+			continue
 		}
+		p.wrong(at, err)
 	}
 }
 
@@ -132,9 +134,16 @@ func split(err error) []error {
 	return []error{err}
 }
 
-// tidy takes the name of the package and of the file from the front of an
-// error: the fault around it names the file as the configuration does.
-func tidy(err error) error {
-	text := strings.TrimPrefix(err.Error(), "apnsconn: ")
-	return errCause{text, err}
+// blame returns which key an error of a certificate is about, and the error
+// without the file's path, which the fault shows as the configuration has it.
+func (d *draft) blame(err error) (entry, error) {
+	var ce *apnsconn.CertificateError
+	if !errors.As(err, &ce) {
+		return d.at("cert"), err
+	}
+	key := "cert"
+	if d.has("cert_key") && ce.File == d.CertKey && d.CertKey != d.Cert {
+		key = "cert_key"
+	}
+	return d.at(key), errCause{ce.Why, err}
 }

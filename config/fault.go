@@ -67,13 +67,13 @@ func (fs Faults) Unwrap() []error {
 // a default shows up again in every app that inherits it.
 func (fs Faults) sorted() Faults {
 	type identity struct {
-		line     int
-		key, msg string
+		line            int
+		key, value, msg string
 	}
 	seen := make(map[identity]bool, len(fs))
 	out := make(Faults, 0, len(fs))
 	for _, f := range fs {
-		id := identity{f.Line, f.Key, f.Msg}
+		id := identity{f.Line, f.Key, f.Value, f.Msg}
 		if !seen[id] {
 			seen[id] = true
 			out = append(out, f)

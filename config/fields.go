@@ -160,7 +160,7 @@ func duration[T any](at func(*T) *time.Duration, lo, hi time.Duration, why strin
 	return func(t *T, s string) error {
 		d, err := time.ParseDuration(s)
 		if err != nil {
-			return fmt.Errorf("must be a number with a unit, like %s: ms, s, m, h", short(lo))
+			return errors.New("must be a number with a unit, like 30s, 15m or 24h")
 		}
 		if d < lo || d > hi {
 			return fmt.Errorf("must be from %s to %s: %s", short(lo), short(hi), why)

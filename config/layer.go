@@ -92,8 +92,8 @@ func (p *parser) flatten(out layer, n *yaml.Node, path, prefix string, s schema,
 	}
 }
 
-// scalar returns n's text. Any plain value will do, 0123 and true included:
-// what it must be is the field's matter.
+// scalar returns n's text as it is written. Any plain value will do, 0123 and
+// true included: what it must be is the field's matter.
 func (p *parser) scalar(n *yaml.Node, path string) (entry, bool) {
 	switch {
 	case n.Kind == yaml.AliasNode:
@@ -102,7 +102,7 @@ func (p *parser) scalar(n *yaml.Node, path string) (entry, bool) {
 		p.at(n.Line, path, "has no value: give one or remove the key")
 	case n.Kind != yaml.ScalarNode:
 		p.at(n.Line, path, "must be a single value, not %s", kindOf(n))
-	case !slices.Contains([]string{"!!str", "!!int", "!!float", "!!bool", "!!timestamp"}, n.ShortTag()):
+	case n.Style&yaml.TaggedStyle != 0 && n.ShortTag() != "!!str":
 		p.at(n.Line, path, `a value that starts with "!" is a YAML tag, which is not supported: put it in quotes`)
 	default:
 		return entry{text: n.Value, line: n.Line, key: path}, true

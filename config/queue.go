@@ -20,7 +20,11 @@ const (
 // queueNode reads the URL, or the list of URLs, of queue.
 func (p *parser) queueNode(kv pair) []string {
 	nodes, paths := []*yaml.Node{kv.val}, []string{kv.path}
-	if kv.val.Kind == yaml.SequenceNode {
+	switch kv.val.Kind {
+	case yaml.MappingNode:
+		p.at(kv.val.Line, kv.path, "must be a URL or a list of URLs, not a mapping")
+		return nil
+	case yaml.SequenceNode:
 		nodes, paths = kv.val.Content, nil
 		for i := range nodes {
 			paths = append(paths, fmt.Sprintf("%s[%d]", kv.path, i))

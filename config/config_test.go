@@ -1,0 +1,315 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// env makes an Options.Getenv of pairs.
+func env(pairs map[string]string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		v, ok := pairs[name]
+		return v, ok
+	}
+}
+
+// mustParse parses text that must have no fault.
+func mustParse(t *testing.T, text string, o Options) *Config {
+	t.Helper()
+	cfg, err := Parse("test.yaml", []byte(text), o)
+	if err != nil {
+		t.Fatalf("Parse: %v\n%s", err, text)
+	}
+	return cfg
+}
+
+func TestEveryKey(t *testing.T) {
+	t.Parallel()
+	cfg := mustParse(t, `
+queue: [beanstalk://127.0.0.1, "beanstalk://[::1]:11301/", beanstalk://queue.example:11302]
+log: {level: debug, format: json, pushes: all}
+shutdown_timeout: 1m
+apps:
+  - topic: com.example.app
+    tube: jobs
+    server: mock
+    workers: 4
+    in_flight: 1000
+    push_timeout: 1500ms
+    retry: {min: 2s, max: 1m, give_up_after: 1h}
+`, Options{})
+	want := &Config{
+		File:            "test.yaml",
+		Queue:           []string{"beanstalk://127.0.0.1:11300", "beanstalk://[::1]:11301", "beanstalk://queue.example:11302"},
+		Log:             Log{Level: slog.LevelDebug, Format: FormatJSON, Pushes: PushesAll},
+		ShutdownTimeout: time.Minute,
+		Apps: []App{{
+			Topic: "com.example.app", Tube: "jobs", Server: "mock", Workers: 4, InFlight: 1000,
+			PushTimeout: 1500 * time.Millisecond,
+			Retry:       Retry{Min: 2 * time.Second, Max: time.Minute, GiveUpAfter: time.Hour},
+		}},
+	}
+	if !reflect.DeepEqual(cfg, want) {
+		t.Errorf("got  %+v\nwant %+v", cfg, want)
+	}
+	if !cfg.Apps[0].Mock() {
+		t.Error("Mock: false")
+	}
+}
+
+func TestDefaultsOfAnEmptyApp(t *testing.T) {
+	t.Parallel()
+	cfg := mustParse(t, "apps: [{topic: com.example.app, server: mock}]", Options{})
+	want := Default()
+	want.File = "test.yaml"
+	want.Apps[0].Topic, want.Apps[0].Tube, want.Apps[0].Server = "com.example.app", "com.example.app", "mock"
+	if !reflect.DeepEqual(cfg, &want) {
+		t.Errorf("got  %+v\nwant %+v", cfg, &want)
+	}
+}
+
+// Numbers, flags and the like are strings where a string is wanted, as written.
+func TestPlainScalarsAreText(t *testing.T) {
+	t.Parallel()
+	cfg := mustParse(t, "apps: [{topic: 0123, tube: true, server: mock, workers: \"7\"}]", Options{})
+	if a := cfg.Apps[0]; a.Topic != "0123" || a.Tube != "true" || a.Workers != 7 {
+		t.Errorf("got %+v", a)
+	}
+}
+
+func TestDefaultsMerge(t *testing.T) {
+	t.Parallel()
+	cfg := mustParse(t, `
+defaults:
+  server: mock
+  workers: 3
+  retry: {min: 5s, max: 2m}
+apps:
+  - topic: com.example.one
+  - topic: com.example.two
+    workers: 1
+    retry: {max: 3m}
+`, Options{})
+	one, two := cfg.Apps[0], cfg.Apps[1]
+	if one.Workers != 3 || one.Retry != (Retry{5 * time.Second, 2 * time.Minute, 24 * time.Hour}) || !one.Mock() {
+		t.Errorf("one: %+v", one)
+	}
+	if two.Workers != 1 || two.Retry != (Retry{5 * time.Second, 3 * time.Minute, 24 * time.Hour}) || !two.Mock() {
+		t.Errorf("two: %+v", two)
+	}
+}
+
+func TestEnvironmentVariables(t *testing.T) {
+	t.Parallel()
+	o := Options{Getenv: env(map[string]string{
+		"HOST": "10.0.0.1", "APP": "com.example", "N": "7", "NESTED": "${HOST}", "_x1": "a", "LEVEL": "warn",
+	})}
+	cfg := mustParse(t, `
+queue: ["beanstalk://${HOST}:1"]
+log: {level: "${LEVEL}"}
+apps:
+  - {topic: "${APP}.${_x1}", server: mock, workers: "${N}"}
+`, o)
+	if got := cfg.Queue[0]; got != "beanstalk://10.0.0.1:1" {
+		t.Errorf("queue: %q", got)
+	}
+	if a := cfg.Apps[0]; a.Topic != "com.example.a" || a.Workers != 7 || cfg.Log.Level != slog.LevelWarn {
+		t.Errorf("got %+v", cfg)
+	}
+	for text, want := range map[string]string{
+		"":              "",
+		"$":             "$",
+		"$$ $5 $HOST":   "$$ $5 $HOST",
+		"${HOST}":       "10.0.0.1",
+		"a${HOST}b${N}": "a10.0.0.1b7",
+		"$${HOST}":      "${HOST}",
+		"$$${HOST}":     "$${HOST}",
+		"${NESTED}":     "${HOST}",
+		"$${${N}":       "${7",
+	} {
+		if got, err := expand(text, o.Getenv); err != nil || got != want {
+			t.Errorf("expand(%q) = %q, %v, want %q", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"${", "${}", "${HOST", "${HO ST}", "${1}", "${UNSET}", "x${HOST}${"} {
+		if got, err := expand(text, o.Getenv); err == nil {
+			t.Errorf("expand(%q) = %q, want an error", text, got)
+		}
+	}
+}
+
+// A fault quotes the file, never what a variable holds.
+func TestFaultsDoNotTellVariables(t *testing.T) {
+	t.Parallel()
+	_, err := Parse("test.yaml", []byte(`
+queue: ["beanstalk://${X}@h", "${X}"]
+log: {level: "${X}", format: "${X}", pushes: "${X}"}
+shutdown_timeout: ${X}
+apps:
+  - {topic: "${X} ", tube: "-${X}", server: "${X}", workers: "${X}", push_timeout: "${X}", cert: "${X}", ca_file: "${X}", retry: {min: "${X}"}}
+  - {topic: a, server: "https://u:${X}@h:1", cert_key: "${X}", cert_password_file: "${X}"}
+`), Options{Getenv: env(map[string]string{"X": hidden})})
+	if err == nil || len(err.(Faults)) < 14 {
+		t.Fatalf("got %v", err)
+	}
+	if hiddenIn(err.Error()) {
+		t.Errorf("the error tells the variable:\n%v", err)
+	}
+}
+
+func TestSecretFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for content, want := range map[string]string{
+		hidden:               hidden,
+		hidden + "\n":        hidden,
+		hidden + "\r\n":      hidden,
+		hidden + "\n\n":      hidden + "\n",
+		" " + hidden + " \n": " " + hidden + " ",
+		"${X}\n":             "${X}",
+		"":                   "",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "pw"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p := newParser("test.yaml", Options{Dir: dir})
+		l := layer{"cert_password_file": {text: "pw", key: "k"}}
+		_, got, given, ok := p.secret(l, "cert_password")
+		if !ok || !given || got != want {
+			t.Errorf("file %q: got %q, %v, %v %v", content, got, given, ok, p.faults)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "pw"), make([]byte, maxSecretFile+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Parse("test.yaml", []byte("apps: [{topic: a, server: mock, cert: pw, cert_password_file: pw}]"), Options{Dir: dir})
+	want := `test.yaml:1: apps[0].cert_password_file "pw": is larger than 64 KiB`
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+// Either form of a secret under an app replaces both forms of the defaults.
+func TestSecretOverDefaults(t *testing.T) {
+	t.Parallel()
+	secrets := []string{"cert_password"}
+	inline, file := layer{"cert_password": {text: "1"}, "workers": {text: "2"}}, layer{"cert_password_file": {text: "3"}}
+	for _, c := range []struct {
+		own, defaults layer
+		want          []string
+	}{
+		{inline, file, []string{"cert_password", "workers"}},
+		{file, inline, []string{"cert_password_file", "workers"}},
+		{layer{}, inline, []string{"cert_password", "workers"}},
+		{nil, file, []string{"cert_password_file"}},
+	} {
+		var got []string
+		for k := range c.own.over(c.defaults, secrets) {
+			got = append(got, k)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%v over %v: %v, want %v", c.own, c.defaults, got, c.want)
+		}
+	}
+}
+
+func TestLoadFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "propeller.yaml")
+	_, err := Load(path)
+	if !errors.Is(err, fs.ErrNotExist) || err.Error() != path+": no such file" {
+		t.Errorf("missing: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("apps: [{topic: a, server: mock}]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if cfg, err := Load(path); err != nil || cfg.File != path {
+		t.Errorf("got %+v, %v", cfg, err)
+	}
+	if err := os.WriteFile(path, append([]byte("#"), make([]byte, maxFile)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); err == nil || err.Error() != path+": is larger than 1024 KiB" {
+		t.Errorf("large: %v", err)
+	}
+	if _, err := Load(dir); err == nil || err.Error() != dir+": is not a regular file" {
+		t.Errorf("folder: %v", err)
+	}
+}
+
+func TestFaultsUnwrap(t *testing.T) {
+	t.Parallel()
+	_, err := Parse("test.yaml", []byte("apps: [{topic: a, cert: missing.pem, workers: 0}]"), Options{Dir: t.TempDir()})
+	var f Fault
+	if !errors.Is(err, fs.ErrNotExist) || !errors.As(err, &f) || f.Line != 1 || len(err.(Faults)) != 2 {
+		t.Errorf("got %#v", err)
+	}
+	if lines := strings.Count(err.Error(), "\n") + 1; lines != 2 {
+		t.Errorf("%d lines: %v", lines, err)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	cfg := mustParse(t, "shutdown_timeout: 10s\napps: [{topic: a, server: mock}]", Options{})
+	if w := cfg.Apps[0].Warnings; len(w) != 1 || !strings.HasPrefix(w[0], "push_timeout 20s is longer than shutdown_timeout 10s") {
+		t.Errorf("got %q", w)
+	}
+}
+
+// The tags of the structs and the tables that read them name the same keys.
+func TestTagsAndTablesAgree(t *testing.T) {
+	t.Parallel()
+	global := append(schemaOf("", globalFields()).keys, "queue", "apps")
+	for name, c := range map[string]struct{ tags, keys []string }{
+		"Config": {tags(reflect.TypeFor[Config](), ""), global},
+		"App":    {tags(reflect.TypeFor[App](), ""), schemaOf("", appFields()).keys},
+	} {
+		keys := slices.DeleteFunc(c.keys, func(k string) bool { return strings.HasSuffix(k, "password"+fileSuffix) })
+		slices.Sort(keys)
+		slices.Sort(c.tags)
+		if !slices.Equal(keys, c.tags) {
+			t.Errorf("%s: keys %v, tags %v", name, keys, c.tags)
+		}
+	}
+}
+
+// tags returns the yaml keys of a struct, those of structs within it dotted.
+func tags(s reflect.Type, prefix string) []string {
+	var out []string
+	for f := range fieldsOf(s) {
+		tag := f.Tag.Get("yaml")
+		switch {
+		case tag == "-" || !f.IsExported():
+		case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[Secret]():
+			out = append(out, tags(f.Type, prefix+tag+".")...)
+		default:
+			out = append(out, prefix+tag)
+		}
+	}
+	return out
+}
+
+func fieldsOf(s reflect.Type) func(func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		for i := range s.NumField() {
+			if !yield(s.Field(i)) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package config
+
+import (
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const shipped = "../propeller.yaml"
+
+// The shipped file runs as it is, on its own, with a credential for nobody.
+func TestShippedFileLoads(t *testing.T) {
+	t.Parallel()
+	cfg, err := Load(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(cfg.Queue, []string{"beanstalk://127.0.0.1:11300"}) || len(cfg.Apps) != 1 ||
+		cfg.Apps[0].Topic != "com.example.app" || !cfg.Apps[0].Mock() || len(cfg.Apps[0].Warnings) > 0 {
+		t.Errorf("got %+v", cfg)
+	}
+}
+
+// commented is a key that is switched off: "# workers: 1".
+var commented = regexp.MustCompile(`^( *)# ( *)([a-z_]+:( .*)?)$`)
+
+// uncomment switches on every key of the shipped file for which keep is true.
+func uncomment(t *testing.T, keep func(line string) bool) (text string, keys []string) {
+	t.Helper()
+	data, err := os.ReadFile(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := append(schemaOf("", globalFields(), "queue", "defaults", "apps").names(""), schemaOf("", appFields()).names("")...)
+	known = append(known, "min", "max", "give_up_after", "level", "format", "pushes")
+	var out []string
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSuffix(line, "\n")
+		key, _, _ := strings.Cut(strings.TrimLeft(line, " -#"), ":")
+		if slices.Contains(known, key) {
+			keys = append(keys, key)
+		}
+		if m := commented.FindStringSubmatch(line); m != nil && slices.Contains(known, key) && keep(line) {
+			line = m[1] + m[2] + m[3]
+		}
+		out = append(out, line)
+	}
+	return strings.Join(out, "\n"), keys
+}
+
+func TestShippedFileHasEveryKey(t *testing.T) {
+	t.Parallel()
+	_, have := uncomment(t, func(string) bool { return false })
+	want := append(tags(reflect.TypeFor[Config](), ""), tags(reflect.TypeFor[App](), "")...)
+	want = append(want, "defaults", "cert_password_file")
+	for _, key := range want {
+		for part := range strings.SplitSeq(key, ".") {
+			if !slices.Contains(have, part) {
+				t.Errorf("%s lacks %s", shipped, key)
+			}
+		}
+	}
+}
+
+// What the shipped file calls a default is one: with all its comments switched
+// on, but those that say otherwise, it means the same as without.
+func TestShippedFileTellsDefaults(t *testing.T) {
+	t.Parallel()
+	text, _ := uncomment(t, func(line string) bool {
+		return !strings.Contains(line, "default: the topic") && !strings.Contains(line, "no default") && !strings.Contains(line, "queue: [")
+	})
+	if n := strings.Count(text, "\n# ") + strings.Count(text, "   # "); n == 0 || !strings.Contains(text, "\n    in_flight: 500") {
+		t.Fatalf("nothing was switched on:\n%s", text)
+	}
+	got := mustParse(t, text, Options{})
+	want := Default()
+	want.File = "test.yaml"
+	want.Apps[0].Topic, want.Apps[0].Tube, want.Apps[0].Server = "com.example.app", "com.example.app", "mock"
+	if !reflect.DeepEqual(got, &want) {
+		t.Errorf("got  %+v\nwant %+v", got, &want)
+	}
+	if !strings.Contains(text, "server: mock                      # default: "+Default().Apps[0].Server) {
+		t.Error("the default of server is another one")
+	}
+}

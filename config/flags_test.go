@@ -1,0 +1,86 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// Flags mean what the same keys in a file mean.
+func TestSingle(t *testing.T) {
+	t.Parallel()
+	got, err := Single(map[string]string{
+		"queue": "beanstalk://127.0.0.1, beanstalk://127.0.0.1:11301", "log-level": "warn", "log-format": "json", "log-pushes": "none",
+		"shutdown-timeout": "40s", "topic": "com.example.app", "tube": "jobs", "server": "mock", "workers": "2", "in-flight": "7",
+		"push-timeout": "3s", "retry-min": "2s", "retry-max": "3s", "retry-give-up-after": "4s",
+	}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := mustParse(t, `
+queue: [beanstalk://127.0.0.1, beanstalk://127.0.0.1:11301]
+log: {level: warn, format: json, pushes: none}
+shutdown_timeout: 40s
+apps:
+  - {topic: com.example.app, tube: jobs, server: mock, workers: 2, in_flight: 7, push_timeout: 3s, retry: {min: 2s, max: 3s, give_up_after: 4s}}
+`, Options{})
+	want.File = ""
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestSingleDefaults(t *testing.T) {
+	t.Parallel()
+	got, err := Single(map[string]string{"topic": "com.example.app", "server": "mock"}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Apps[0].Topic, want.Apps[0].Tube, want.Apps[0].Server = "com.example.app", "com.example.app", "mock"
+	if !reflect.DeepEqual(got, &want) {
+		t.Errorf("got  %+v\nwant %+v", got, &want)
+	}
+}
+
+func TestSingleCredential(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m := made{uid: "com.example.app", production: true}.make(t)
+	write(t, dir, "app.p12", m.p12(t, "${X}"))
+	write(t, dir, "pw", []byte("${X}\n"))
+	for _, password := range []string{"cert-password", "cert-password-file"} {
+		value := map[string]string{"cert-password": "${X}", "cert-password-file": "pw"}[password]
+		cfg, err := Single(map[string]string{"topic": "com.example.app", "cert": "app.p12", password: value}, Options{Dir: dir})
+		if err != nil || cfg.Apps[0].Certificate == nil {
+			t.Errorf("%s: %+v, %v", password, cfg, err)
+		}
+	}
+}
+
+func TestSingleFaults(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		flags map[string]string
+		want  []string
+	}{
+		{nil, []string{
+			"--topic: is missing: give the app's bundle id",
+			"--cert: no credential: give the .pem or .p12 of the app's APNs certificate, or server: mock to try without Apple",
+		}},
+		{map[string]string{"topic": "com.example.app", "server": "mock", "workers": "0", "colour": "red", "cert-password": hidden, "queue": "redis://a,", "retry-min": "20m"}, []string{
+			`--queue "redis://a": must start with beanstalk://, like beanstalk://127.0.0.1:11300`,
+			`--queue: must start with beanstalk://, like beanstalk://127.0.0.1:11300`,
+			`--workers "0": must be a whole number from 1 to 100: each is a connection to APNs and one to the queue`,
+			`--retry-min "20m": retry.min 20m is more than retry.max 15m`,
+			`--cert-password: belongs to a cert, and there is none: remove it`,
+			`--colour: unknown flag`,
+		}},
+		{map[string]string{"topic": "com.example.app", "cert": "missing.pem"}, []string{`--cert "missing.pem": no such file`}},
+	} {
+		_, err := Single(c.flags, Options{Dir: t.TempDir()})
+		if err == nil || err.Error() != strings.Join(c.want, "\n") {
+			t.Errorf("%v:\ngot  %v\nwant %s", c.flags, err, strings.Join(c.want, "\n"))
+		}
+	}
+}

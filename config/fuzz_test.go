@@ -1,0 +1,117 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"propeller/queue"
+)
+
+// FuzzParse: whatever the file holds, Parse returns faults that are readable
+// and tell no variable, or a configuration that keeps every limit.
+func FuzzParse(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range append(files, shipped) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte("queue: [\"beanstalk://${A}\"]\napps: [{topic: \"${A}\", server: \"${A}\", cert: \"${A}\", retry: {min: \"${A}\"}}]"))
+	// Not "testdata": files that the fuzzer writes there must not be read.
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg, err := Parse("fuzz.yaml", data, Options{Dir: dir, Getenv: func(string) (string, bool) { return hidden, true }})
+		if err != nil {
+			checkFaults(t, cfg, err)
+			return
+		}
+		checkLimits(t, cfg)
+	})
+}
+
+func checkFaults(t *testing.T, cfg *Config, err error) {
+	faults, ok := err.(Faults)
+	if !ok || len(faults) == 0 || cfg != nil {
+		t.Fatalf("Parse: %v, %#v", cfg, err)
+	}
+	if hiddenIn(err.Error()) {
+		t.Errorf("tells a variable: %v", err)
+	}
+	line := 0
+	for _, fault := range faults {
+		if fault.Line < line || fault.Msg == "" || strings.ContainsAny(fault.Error(), "\n\r\x00\x1b") {
+			t.Errorf("after line %d: %q", line, fault.Error())
+		}
+		line = fault.Line
+	}
+}
+
+func checkLimits(t *testing.T, cfg *Config) {
+	within := func(what string, d, lo, hi time.Duration) {
+		if d < lo || d > hi {
+			t.Errorf("%s is %s", what, d)
+		}
+	}
+	if len(cfg.Queue) < 1 || len(cfg.Queue) > maxQueues || len(cfg.Apps) < 1 {
+		t.Errorf("%d queues, %d apps", len(cfg.Queue), len(cfg.Apps))
+	}
+	within("shutdown_timeout", cfg.ShutdownTimeout, minTimeout, maxShutdownTimeout)
+	topics, tubes := map[string]bool{}, map[string]bool{}
+	for i := range cfg.Apps {
+		a := &cfg.Apps[i]
+		if topics[a.Topic] || tubes[a.Tube] || queue.CheckTube(a.Topic) != nil || queue.CheckTube(a.Tube) != nil {
+			t.Errorf("topic %q, tube %q", a.Topic, a.Tube)
+		}
+		topics[a.Topic], tubes[a.Tube] = true, true
+		if a.Mock() != (a.Addr == "") || !a.Mock() && a.Certificate == nil {
+			t.Errorf("server %q, addr %q, certificate %v", a.Server, a.Addr, a.Certificate)
+		}
+		if a.Workers < 1 || a.Workers > MaxWorkers || a.InFlight < 1 || a.InFlight > MaxInFlight {
+			t.Errorf("workers %d, in_flight %d", a.Workers, a.InFlight)
+		}
+		within("push_timeout", a.PushTimeout, minTimeout, maxPushTimeout)
+		within("retry.min", a.Retry.Min, minRetry, min(maxRetryMin, a.Retry.Max))
+		within("retry.max", a.Retry.Max, a.Retry.Min, maxRetryMax)
+		within("retry.give_up_after", a.Retry.GiveUpAfter, a.Retry.Min, maxGiveUp)
+		if !a.Same(a) {
+			t.Error("an app is not the same as itself")
+		}
+	}
+}
+
+// FuzzSecret: a password under its key never shows in the faults of the file,
+// with quotes or without.
+func FuzzSecret(f *testing.F) {
+	for _, p := range []string{"", "*", "!", "&a ", "${X}", "%", "@", "`", "!!int ", "!!binary ", "{", "[", "- ", "? ", ": ", "# ", "\"", "'", "|\n  ", "${"} {
+		f.Add(p)
+	}
+	f.Fuzz(func(t *testing.T, prefix string) {
+		password := prefix + hidden
+		quoted, err := yaml.Marshal(map[string]string{"cert_password": password})
+		if err != nil {
+			return // not a YAML string
+		}
+		o := Options{Dir: t.TempDir(), Getenv: env(nil)}
+		_, err = Parse("fuzz.yaml", append([]byte("apps: []\ndefaults:\n  "), strings.ReplaceAll(string(quoted), "\n", "\n  ")...), o)
+		if err == nil || hiddenIn(err.Error()) {
+			t.Errorf("quoted: %v", err)
+		}
+		if strings.ContainsAny(prefix, "\n\r\u0085\u2028\u2029,:?{}[]") {
+			return // that starts another key
+		}
+		_, err = Parse("fuzz.yaml", []byte("apps: []\ndefaults:\n  cert_password: "+password+"\n"), o)
+		if err == nil || hiddenIn(err.Error()) {
+			t.Errorf("plain: %v", err)
+		}
+	})
+}
