@@ -1,0 +1,34 @@
+# make run   start beanstalkd if there is none, and the daemon on propeller.yaml
+# make test  everything that CI checks
+# make build the binary
+# make bench the figures of docs/benchmarks.md
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: run test build bench fuzz tools
+
+build:
+	go build -o propeller ./cmd/propeller
+
+run: tools
+	deploy/run-local.sh
+
+test: tools
+	test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'not gofmt-ed'; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	GOVULNCHECK=$(GOVULNCHECK) deploy/vulncheck.sh
+	go test -race -timeout 20m ./...
+
+bench: tools
+	go test -run '^$$' -bench . -benchmem ./...
+
+# fuzz runs every fuzz target for a while; make test runs their corpora.
+FUZZTIME = 30s
+fuzz: tools
+	deploy/fuzz.sh $(FUZZTIME)
+
+tools:
+	@deploy/install-beanstalkd.sh

@@ -1,0 +1,319 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"propeller/apnsconn"
+	"propeller/queue"
+)
+
+// The tests here run in synctest bubbles, which hold no sockets: queue and
+// connection are played. The real ones are in supervisor's and cmd's tests.
+
+const testToken = "00fc13adff785122b4ad28809a3420982341241421348097878e577c991de8f0"
+
+type fakeQueue struct {
+	mu      sync.Mutex
+	ready   []*fakeJob
+	arrived chan struct{}
+	paused  int
+	asked   []int
+	closed  bool
+
+	done, buried, retried []*fakeJob
+}
+
+func newFakeQueue(bodies ...string) *fakeQueue {
+	q := &fakeQueue{arrived: make(chan struct{}, 1)}
+	for _, b := range bodies {
+		q.add(b)
+	}
+	return q
+}
+
+func (q *fakeQueue) add(body string) *fakeJob {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	j := &fakeJob{q: q, id: fmt.Sprint(len(q.ready) + 1), body: body, put: time.Now()}
+	q.ready = append(q.ready, j)
+	q.notify()
+	return j
+}
+
+func (q *fakeQueue) notify() {
+	select {
+	case q.arrived <- struct{}{}:
+	default:
+	}
+}
+
+func (q *fakeQueue) Put(context.Context, string, []byte, queue.PutOptions) (string, error) {
+	return "", errors.New("not played")
+}
+func (q *fakeQueue) Close() error { return nil }
+
+func (q *fakeQueue) Receive(ctx context.Context, n int) ([]queue.Job, error) {
+	for {
+		q.mu.Lock()
+		q.asked = append(q.asked, n)
+		var out []queue.Job
+		for len(q.ready) > 0 && len(out) < n {
+			j := q.ready[0]
+			q.ready = q.ready[1:]
+			j.attempts++
+			out = append(out, j)
+		}
+		q.mu.Unlock()
+		if len(out) > 0 {
+			return out, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-q.arrived:
+		}
+	}
+}
+
+func (q *fakeQueue) counts() (done, buried, retried, ready int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.done), len(q.buried), len(q.retried), len(q.ready)
+}
+
+// consumerOf gives a fakeQueue the consumer's Close.
+type consumerOf struct{ *fakeQueue }
+
+func (c consumerOf) Pause() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused++
+}
+func (c consumerOf) Err() error { return nil }
+func (c consumerOf) Close(context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	return nil
+}
+
+// played is a queue.Queue over a fakeQueue.
+type played struct{ *fakeQueue }
+
+func (p played) Consume(string) (queue.Consumer, error) { return consumerOf{p.fakeQueue}, nil }
+
+type fakeJob struct {
+	q        *fakeQueue
+	id, body string
+	put      time.Time
+	attempts int
+	reason   string
+	after    time.Duration
+	panics   bool
+}
+
+func (j *fakeJob) ID() string { return j.id }
+func (j *fakeJob) Body() []byte {
+	if j.panics {
+		panic("poison")
+	}
+	return []byte(j.body)
+}
+func (j *fakeJob) Stat(context.Context) (queue.Stat, error) {
+	j.q.mu.Lock()
+	defer j.q.mu.Unlock()
+	return queue.Stat{Attempt: j.attempts, Age: time.Since(j.put)}, nil
+}
+func (j *fakeJob) Done(ctx context.Context) error {
+	j.q.mu.Lock()
+	defer j.q.mu.Unlock()
+	j.q.done = append(j.q.done, j)
+	return ctx.Err()
+}
+func (j *fakeJob) Retry(_ context.Context, after time.Duration) error {
+	j.q.mu.Lock()
+	defer j.q.mu.Unlock()
+	j.after = after
+	j.q.retried = append(j.q.retried, j)
+	back := func() { j.q.ready = append([]*fakeJob{j}, j.q.ready...); j.q.notify() }
+	if after == 0 {
+		back()
+		return nil
+	}
+	time.AfterFunc(after, func() {
+		j.q.mu.Lock()
+		defer j.q.mu.Unlock()
+		back()
+	})
+	return nil
+}
+func (j *fakeJob) Bury(_ context.Context, reason string) error {
+	j.q.mu.Lock()
+	defer j.q.mu.Unlock()
+	j.reason = reason
+	j.q.buried = append(j.q.buried, j)
+	return nil
+}
+func (j *fakeJob) Touch(context.Context) error { return nil }
+
+// fakeConn answers each push by its script, from a goroutine of its own.
+type fakeConn struct {
+	answer func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration)
+
+	mu    sync.Mutex
+	sent  []*apnsconn.Notification
+	open  int
+	limit int
+	ended chan struct{}
+	err   error
+	wg    sync.WaitGroup
+}
+
+func (c *fakeConn) Send(n *apnsconn.Notification, done func(apnsconn.Outcome)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sent = append(c.sent, n)
+	c.open++
+	o, after := c.answer(n)
+	c.wg.Go(func() {
+		t := time.NewTimer(after)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-c.ended:
+			o = apnsconn.Outcome{Class: apnsconn.Unknown, Err: c.err}
+		}
+		c.mu.Lock()
+		c.open--
+		c.mu.Unlock()
+		done(o)
+	})
+}
+func (c *fakeConn) Free() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.limit - c.open
+}
+func (c *fakeConn) Usable() bool {
+	select {
+	case <-c.ended:
+		return false
+	default:
+		return true
+	}
+}
+func (c *fakeConn) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.Usable() {
+		c.err = err
+		close(c.ended)
+	}
+}
+func (c *fakeConn) Close() error          { c.end(apnsconn.ErrClosed); c.wg.Wait(); return nil }
+func (c *fakeConn) Done() <-chan struct{} { return c.ended }
+func (c *fakeConn) Err() error            { return c.err }
+
+func (c *fakeConn) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.sent)
+}
+
+// bench is a worker between a played queue and played connections.
+type bench struct {
+	*Worker
+	q      *fakeQueue
+	cfg    Config
+	mu     sync.Mutex
+	conns  []*fakeConn
+	dials  []time.Time
+	refuse error // of the next dials
+	answer func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration)
+	stop   context.CancelFunc
+	served chan error
+}
+
+func delivered(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+	return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 50 * time.Millisecond
+}
+
+func newBench(t *testing.T, q *fakeQueue) *bench {
+	t.Helper()
+	b := &bench{q: q, answer: delivered, served: make(chan error, 1)}
+	live := new(Live)
+	live.Drain.Store(int64(10 * time.Second))
+	b.cfg = Config{
+		Topic: "com.example.app", Tube: "com.example.app", InFlight: 100,
+		Retry: Retry{Min: time.Minute, Max: 15 * time.Minute, GiveUpAfter: 24 * time.Hour},
+		Queue: played{q}, Breaker: NewBreaker(), Counters: new(Counters), Live: live,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Dial: b.dial,
+	}
+	return b
+}
+
+func (b *bench) dial(context.Context, func()) (Conn, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dials = append(b.dials, time.Now())
+	if b.refuse != nil {
+		return nil, b.refuse
+	}
+	c := &fakeConn{answer: func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return b.answer(n) }, limit: 1000, ended: make(chan struct{})}
+	b.conns = append(b.conns, c)
+	return c, nil
+}
+
+func (b *bench) start() {
+	b.Worker = New(b.cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	b.stop = cancel
+	go func() { b.served <- b.Serve(ctx) }()
+}
+
+// halt stops the worker and returns when it has.
+func (b *bench) halt(t *testing.T) {
+	t.Helper()
+	b.stop()
+	if err := <-b.served; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
+// sent is how many pushes the first connection carried.
+func (b *bench) sent() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.conns) == 0 {
+		return 0
+	}
+	return b.conns[0].count()
+}
+
+func (b *bench) dialTimes() []time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dials
+}
+
+func (b *bench) setRefuse(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refuse = err
+}
+
+// bubble runs f with time that passes only when all wait.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
+func jobText(extra string) string { return `{"token":"` + testToken + `","title":"t"` + extra + `}` }

@@ -1,0 +1,317 @@
+package worker
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"propeller/apnsconn"
+)
+
+// Job is one decoded job: what to push, and what its producer wants to happen
+// around it. docs/job-format.md describes every key.
+type Job struct {
+	Notification apnsconn.Notification
+	TTL          time.Duration // from when the job was put; 0 = none
+	Ref          string        // the producer's own id; never sent
+}
+
+// JobError says which key of a job can never work, and why.
+type JobError struct {
+	Key string // as written in the job; "" when it is the job as a whole
+	Why string
+}
+
+func (e *JobError) Error() string {
+	if e.Key == "" {
+		return "job: " + e.Why
+	}
+	return fmt.Sprintf("job: %s: %s", e.Key, e.Why)
+}
+
+// key numbers the keys of a job.
+type key int
+
+const (
+	keyToken key = iota
+	keyTitle
+	keySubtitle
+	keyBody
+	keyBadge
+	keySound
+	keyCategory
+	keyThreadID
+	keyTargetContentID
+	keyInterruptionLevel
+	keyRelevanceScore
+	keyFilterCriteria
+	keyMutableContent
+	keyContentAvailable
+	keyAPS
+	keyData
+	keyPayload
+	keyPushType
+	keyPriority
+	keyCollapseID
+	keyID
+	keyExpiration
+	keyTTL
+	keyRef
+	numKeys
+)
+
+// kind is what a key's value must look like.
+type kind int
+
+const (
+	kindString kind = iota
+	kindWhole       // whole number ≥ 0, or a string of digits
+	kindNumber
+	kindFlag // true, false, 1, 0
+	kindObject
+	kindSound // string or object
+)
+
+var kindText = [...]string{
+	kindString: "must be a string",
+	kindWhole:  "must be a whole number, 0 or more",
+	kindNumber: "must be a number",
+	kindFlag:   "must be true, false, 1 or 0",
+	kindObject: "must be an object",
+	kindSound:  "must be a string or an object",
+}
+
+// jobKeys is the job format: each key, what it holds, and for the short forms
+// where in aps it goes.
+var jobKeys = [numKeys]struct {
+	name string
+	kind kind
+	aps  string // name in aps; "" when the key is no short form there
+}{
+	keyToken:             {"token", kindString, ""},
+	keyTitle:             {"title", kindString, ""}, // title, subtitle and body go into aps.alert
+	keySubtitle:          {"subtitle", kindString, ""},
+	keyBody:              {"body", kindString, ""},
+	keyBadge:             {"badge", kindWhole, "badge"},
+	keySound:             {"sound", kindSound, "sound"},
+	keyCategory:          {"category", kindString, "category"},
+	keyThreadID:          {"thread_id", kindString, "thread-id"},
+	keyTargetContentID:   {"target_content_id", kindString, "target-content-id"},
+	keyInterruptionLevel: {"interruption_level", kindString, "interruption-level"},
+	keyRelevanceScore:    {"relevance_score", kindNumber, "relevance-score"},
+	keyFilterCriteria:    {"filter_criteria", kindString, "filter-criteria"},
+	keyMutableContent:    {"mutable_content", kindFlag, "mutable-content"},
+	keyContentAvailable:  {"content_available", kindFlag, "content-available"},
+	keyAPS:               {"aps", kindObject, ""},
+	keyData:              {"data", kindObject, ""},
+	keyPayload:           {"payload", kindObject, ""},
+	keyPushType:          {"push_type", kindString, ""},
+	keyPriority:          {"priority", kindWhole, ""},
+	keyCollapseID:        {"collapse_id", kindString, ""},
+	keyID:                {"id", kindString, ""},
+	keyExpiration:        {"expiration", kindWhole, ""},
+	keyTTL:               {"ttl", kindWhole, ""},
+	keyRef:               {"ref", kindString, ""},
+}
+
+func keyOf(name string) (key, bool) {
+	for k := range jobKeys {
+		if jobKeys[k].name == name {
+			return key(k), true
+		}
+	}
+	return 0, false
+}
+
+const (
+	// maxRef bounds what is carried through logs and feedback for the producer.
+	maxRef = 256
+	// maxTTL is where seconds stop fitting a time.Duration; nobody waits so long.
+	maxTTL = int64(100 * 365 * 24 * time.Hour / time.Second)
+)
+
+// ParseJob decodes a job for an app's topic. jobID is the queue's id of it,
+// from which the apns-id is derived when the job brings none: it is the same
+// on every try. The error is a *JobError: the job can never work.
+func ParseJob(body []byte, topic, jobID string) (Job, error) {
+	raw, err := rawKeys(body)
+	if err != nil {
+		return Job{}, err
+	}
+	var j Job
+	n := &j.Notification
+	if raw[keyToken] == nil {
+		return Job{}, &JobError{"token", "missing"}
+	}
+	if n.Token, err = apnsconn.NormalizeToken(text(raw[keyToken])); err != nil {
+		return Job{}, asJobError(err)
+	}
+	if n.Payload, err = payload(&raw); err != nil {
+		return Job{}, err
+	}
+	if err := j.headers(&raw, topic); err != nil {
+		return Job{}, err
+	}
+	if n.ID == "" {
+		n.ID = deriveID(jobID, body)
+	}
+	if err := n.Validate(); err != nil {
+		return Job{}, asJobError(err)
+	}
+	return j, nil
+}
+
+// rawJob holds the raw value of each key; nil for absent and for null.
+type rawJob [numKeys][]byte
+
+// rawKeys checks the job's form: one JSON object, known keys, each once, each
+// of its kind.
+func rawKeys(body []byte) (rawJob, error) {
+	var raw rawJob
+	switch trimmed := skipSpace(body); {
+	case len(trimmed) == 0:
+		return raw, &JobError{"", "empty"}
+	case !utf8.Valid(body):
+		return raw, &JobError{"", "not UTF-8"}
+	case !json.Valid(body):
+		return raw, &JobError{"", "not JSON"}
+	case !isObject(trimmed):
+		return raw, &JobError{"", "not a JSON object"}
+	}
+	var seen [numKeys]bool
+	err := eachMember(body, func(name string, value []byte) error {
+		k, ok := keyOf(name)
+		if !ok {
+			return unknownKey(name)
+		}
+		if seen[k] {
+			return &JobError{name, "given twice"}
+		}
+		seen[k] = true
+		if isNull(value) {
+			return nil
+		}
+		if !jobKeys[k].kind.accepts(value) {
+			return &JobError{name, kindText[jobKeys[k].kind]}
+		}
+		raw[k] = value
+		return nil
+	})
+	return raw, err
+}
+
+func unknownKey(name string) error {
+	if len(name) > 64 {
+		name = strings.ToValidUTF8(name[:64], "") + "…"
+	}
+	why := "unknown key"
+	if name == "tokens" {
+		why = "not in this version; put one job per token"
+	}
+	return &JobError{fmt.Sprintf("%q", name), why}
+}
+
+func (k kind) accepts(raw []byte) bool {
+	switch k {
+	case kindString:
+		return isString(raw)
+	case kindWhole:
+		_, ok := wholeNumber(raw)
+		return ok
+	case kindNumber:
+		return isNumber(raw)
+	case kindFlag:
+		_, ok := flag(raw)
+		return ok
+	case kindObject:
+		return isObject(raw)
+	case kindSound:
+		return isString(raw) || isObject(raw)
+	}
+	return false
+}
+
+// headers fills what is sent beside the payload.
+func (j *Job) headers(raw *rawJob, topic string) error {
+	n := &j.Notification
+	for k, dst := range map[key]*string{keyPushType: &n.PushType, keyCollapseID: &n.CollapseID, keyID: &n.ID, keyRef: &j.Ref} {
+		if raw[k] != nil {
+			*dst = text(raw[k])
+		}
+	}
+	if len(j.Ref) > maxRef {
+		return &JobError{"ref", fmt.Sprintf("%d bytes, at most %d", len(j.Ref), maxRef)}
+	}
+	if raw[keyPriority] != nil {
+		p, _ := wholeNumber(raw[keyPriority])
+		if p == 0 || p > 10 {
+			return &JobError{"priority", "must be 1, 5 or 10"}
+		}
+		n.Priority = int(p)
+	}
+	if raw[keyExpiration] != nil {
+		at, _ := wholeNumber(raw[keyExpiration])
+		n.Expiration = &at
+	}
+	if raw[keyTTL] != nil {
+		s, _ := wholeNumber(raw[keyTTL])
+		if s == 0 || s > maxTTL {
+			return &JobError{"ttl", "must be a number of seconds, 1 or more"}
+		}
+		j.TTL = time.Duration(s) * time.Second
+	}
+	if n.PushType == "" {
+		n.PushType = apnsconn.InferPushType(topic, n.Payload)
+		if n.PushType == "background" && n.Priority == 0 {
+			n.Priority = 5 // 10, the default, is an error for background pushes
+		}
+	}
+	n.Topic = apnsconn.TopicFor(topic, n.PushType)
+	return nil
+}
+
+// Expired says that the job's expiration has passed: APNs would not store the
+// push, and whoever put it does not want it any more. 0 is no time: it asks
+// APNs for one attempt.
+func (j *Job) Expired(now time.Time) bool {
+	at := j.Notification.Expiration
+	return at != nil && *at != 0 && *at <= now.Unix()
+}
+
+// deriveID makes a UUID (version 8) of the job's id and text: the same on each
+// try of a job, another for another job.
+func deriveID(jobID string, body []byte) string {
+	h := sha256.New()
+	h.Write([]byte(jobID))
+	h.Write([]byte{0})
+	h.Write(body)
+	var sum [sha256.Size]byte
+	b := h.Sum(sum[:0])
+	b[6] = b[6]&0x0f | 0x80
+	b[8] = b[8]&0x3f | 0x80
+	var s [36]byte
+	hex.Encode(s[:8], b[:4])
+	s[8] = '-'
+	hex.Encode(s[9:13], b[4:6])
+	s[13] = '-'
+	hex.Encode(s[14:18], b[6:8])
+	s[18] = '-'
+	hex.Encode(s[19:23], b[8:10])
+	s[23] = '-'
+	hex.Encode(s[24:], b[10:16])
+	return string(s[:])
+}
+
+// asJobError turns apnsconn's fault into the job's: the keys have the same names.
+func asJobError(err error) error {
+	var f *apnsconn.FieldError
+	if errors.As(err, &f) {
+		return &JobError{f.Key, f.Why}
+	}
+	return &JobError{"", err.Error()}
+}

@@ -1,0 +1,174 @@
+package worker
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+const topic = "com.example.app"
+
+func parse(t *testing.T, body string) Job {
+	t.Helper()
+	j, err := ParseJob([]byte(body), topic, "1")
+	if err != nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+	return j
+}
+
+func TestPayload(t *testing.T) {
+	tok := `"token":"` + testToken + `"`
+	tests := []struct{ name, job, payload, pushType string }{
+		{"python job", `{` + tok + `,"title":"Hi","body":"there","badge":3}`, `{"aps":{"alert":{"title":"Hi","body":"there"},"badge":3}}`, "alert"},
+		{"python job with nulls", `{` + tok + `,"title":null,"body":"there","badge":null}`, `{"aps":{"alert":{"body":"there"}}}`, "alert"},
+		{"digits as a string", `{` + tok + `,"badge":"007"}`, `{"aps":{"badge":7}}`, "alert"},
+		{"text is kept byte for byte", `{` + tok + `, "title" : "\u00e9\n\"é\"" }`, `{"aps":{"alert":{"title":"\u00e9\n\"é\""}}}`, "alert"},
+		{"all short forms", `{` + tok + `,"title":"a","subtitle":"b","body":"c","badge":0,"sound":"x.caf","category":"C","thread_id":"T","target_content_id":"W","interruption_level":"active","relevance_score":0.5,"filter_criteria":"F","mutable_content":true,"content_available":1}`,
+			`{"aps":{"alert":{"title":"a","subtitle":"b","body":"c"},"badge":0,"sound":"x.caf","category":"C","thread-id":"T","target-content-id":"W","interruption-level":"active","relevance-score":0.5,"filter-criteria":"F","mutable-content":1,"content-available":1}}`, "alert"},
+		{"flags off", `{` + tok + `,"title":"a","mutable_content":false,"content_available":0}`, `{"aps":{"alert":{"title":"a"}}}`, "alert"},
+		{"sound object", `{` + tok + `,"sound":{"critical":1,"name":"s","volume":1}}`, `{"aps":{"sound":{"critical":1,"name":"s","volume":1}}}`, "alert"},
+		{"aps over short forms", `{` + tok + `,"title":"a","body":"b","badge":1,"aps":{"badge":9,"alert":{"title":"A","loc-key":"L"},"new-key":[1]}}`,
+			`{"aps":{"alert":{"body":"b","title":"A","loc-key":"L"},"badge":9,"new-key":[1]}}`, "alert"},
+		{"alert as text", `{` + tok + `,"title":"a","aps":{"alert":"plain"}}`, `{"aps":{"alert":"plain"}}`, "alert"},
+		{"data beside aps", `{` + tok + `,"title":"a","data":{"k":{"n":[1,2]},"s":"}"}}`, `{"aps":{"alert":{"title":"a"}},"k":{"n":[1,2]},"s":"}"}`, "alert"},
+		{"empty data", `{` + tok + `,"title":"a","data":{}}`, `{"aps":{"alert":{"title":"a"}}}`, "alert"},
+		{"payload verbatim", `{` + tok + `,"payload": {"aps" : {"alert":"x"}, "b":1} }`, `{"aps" : {"alert":"x"}, "b":1}`, "alert"},
+		{"silent", `{` + tok + `,"content_available":true,"data":{"a":1}}`, `{"aps":{"content-available":1},"a":1}`, "background"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			j := parse(t, test.job)
+			if got := string(j.Notification.Payload); got != test.payload {
+				t.Errorf("payload\n got %s\nwant %s", got, test.payload)
+			}
+			if !json.Valid(j.Notification.Payload) {
+				t.Error("payload is not JSON")
+			}
+			if j.Notification.PushType != test.pushType {
+				t.Errorf("push type %q, want %q", j.Notification.PushType, test.pushType)
+			}
+		})
+	}
+}
+
+func TestHeaders(t *testing.T) {
+	j := parse(t, jobText(`,"push_type":"voip","priority":"10","collapse_id":"c","id":"6b29fc40-ca47-1067-b31d-00dd010662da","expiration":"0","ttl":90,"ref":"order 7"`))
+	n := j.Notification
+	if n.Topic != "com.example.app.voip" || n.PushType != "voip" || n.Priority != 10 || n.CollapseID != "c" || n.ID != "6b29fc40-ca47-1067-b31d-00dd010662da" {
+		t.Errorf("got %+v", n)
+	}
+	if n.Expiration == nil || *n.Expiration != 0 {
+		t.Error("expiration 0 is not absent")
+	}
+	if j.TTL != 90*time.Second || j.Ref != "order 7" {
+		t.Errorf("ttl %v, ref %q", j.TTL, j.Ref)
+	}
+	if n := parse(t, jobText("")).Notification; n.Expiration != nil || n.Priority != 0 || n.Topic != topic {
+		t.Errorf("absent headers: %+v", n)
+	}
+	if n := parse(t, `{"token":"`+testToken+`","content_available":1}`).Notification; n.Priority != 5 {
+		t.Errorf("background push with priority %d, want 5", n.Priority)
+	}
+	if n := parse(t, `{"token":"`+strings.ToUpper(testToken)+`","title":"x"}`).Notification; n.Token != testToken {
+		t.Errorf("token %q", n.Token)
+	}
+}
+
+func TestIDIsStableAcrossTries(t *testing.T) {
+	id := func(body, job string) string {
+		j, err := ParseJob([]byte(body), topic, job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j.Notification.ID
+	}
+	a := id(jobText(""), "7")
+	if b := id(jobText(""), "7"); a != b {
+		t.Errorf("%s then %s", a, b)
+	}
+	if id(jobText(""), "8") == a || id(jobText(`,"badge":1`), "7") == a {
+		t.Error("another job has the same id")
+	}
+}
+
+func TestUnfitJobs(t *testing.T) {
+	big := strings.Repeat("x", 4200)
+	tests := []struct{ job, key string }{
+		{"", ""}, {" \n", ""}, {"x", ""}, {"[]", ""}, {`"s"`, ""}, {"null", ""}, {`{"token":`, ""}, {"{}{}", ""}, {"\xff{}", ""},
+		{"{}", "token"}, {`{"title":"a"}`, "token"}, {`{"token":null}`, "token"}, {`{"token":5}`, "token"}, {`{"token":""}`, "token"},
+		{`{"token":"abc"}`, "token"}, {`{"token":"00fc 3adf"}`, "token"}, {`{"token":"<00fc13ad>"}`, "token"}, {`{"token":"` + testToken + `\r\n"}`, "token"},
+		{`{"token":["` + testToken + `"]}`, "token"},
+		{jobText(`,"colour":"red"`), `"colour"`}, {jobText(`,"Title":"x"`), `"Title"`}, {jobText(`,"tokens":[]`), `"tokens"`},
+		{jobText(`,"title":"again"`), "title"}, {jobText(`,"body":5`), "body"}, {jobText(`,"badge":"x"`), "badge"}, {jobText(`,"badge":1.5`), "badge"},
+		{jobText(`,"badge":-1`), "badge"}, {jobText(`,"badge":""`), "badge"}, {jobText(`,"badge":true`), "badge"}, {jobText(`,"badge":99999999999999999999`), "badge"},
+		{jobText(`,"sound":1`), "sound"}, {jobText(`,"aps":[]`), "aps"}, {jobText(`,"aps":{"a":1,"a":2}`), "aps"}, {jobText(`,"aps":{"alert":{"a":1,"a":2}}`), "aps"},
+		{jobText(`,"data":"x"`), "data"}, {jobText(`,"data":{"aps":{}}`), "data"}, {jobText(`,"payload":{}`), "title"},
+		{`{"token":"` + testToken + `","payload":"x"}`, "payload"},
+		{jobText(`,"mutable_content":"yes"`), "mutable_content"}, {jobText(`,"relevance_score":"high"`), "relevance_score"},
+		{jobText(`,"priority":7`), "priority"}, {jobText(`,"priority":0`), "priority"}, {jobText(`,"priority":"high"`), "priority"},
+		{jobText(`,"expiration":"soon"`), "expiration"}, {jobText(`,"ttl":0`), "ttl"}, {jobText(`,"ttl":-1`), "ttl"}, {jobText(`,"ttl":9000000000000000000`), "ttl"},
+		{jobText(`,"id":"not-a-uuid"`), "id"}, {jobText(`,"collapse_id":"` + strings.Repeat("c", 65) + `"`), "collapse_id"},
+		{jobText(`,"collapse_id":"a\r\nx: y"`), "collapse_id"}, {jobText(`,"push_type":"alert\r\nx: y"`), "push_type"}, {jobText(`,"push_type":"al ert\u0000"`), "push_type"},
+		{jobText(`,"ref":"` + strings.Repeat("r", 257) + `"`), "ref"},
+		{jobText(`,"body":"` + big + `"`), "payload"}, {`{"token":"` + testToken + `","payload":{"a":"` + big + `"}}`, "payload"},
+	}
+	for i, test := range tests {
+		t.Run(fmt.Sprintf("%d %.60s", i, test.job), func(t *testing.T) {
+			_, err := ParseJob([]byte(test.job), topic, "1")
+			var je *JobError
+			if !errors.As(err, &je) {
+				t.Fatalf("error %v, want a *JobError", err)
+			}
+			if je.Key != test.key {
+				t.Errorf("%v: key %q, want %q", err, je.Key, test.key)
+			}
+			if strings.Contains(err.Error(), testToken) {
+				t.Error("the whole token is in the error")
+			}
+		})
+	}
+}
+
+func FuzzParseJob(f *testing.F) {
+	for _, s := range []string{
+		jobText(""), jobText(`,"aps":{"alert":{"title":"x"}},"data":{"a":[{}]}`), `{"token":"` + testToken + `","payload":{"aps":{}}}`,
+		jobText(`,"badge":"3","expiration":"0","priority":"5"`), `{"token":null}`, "{", `{"\u0074oken":"ab"}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		j, err := ParseJob(body, topic, "1")
+		if err != nil {
+			var je *JobError
+			if !errors.As(err, &je) || je.Why == "" {
+				t.Fatalf("error without a reason: %v", err)
+			}
+			return
+		}
+		n := &j.Notification
+		if !json.Valid(n.Payload) || n.Payload[0] != '{' {
+			t.Fatalf("payload is no JSON object: %q", n.Payload)
+		}
+		if err := n.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseJob(body, topic, "1")
+		if err != nil || again.Notification.ID != n.ID {
+			t.Fatal("not stable across tries")
+		}
+	})
+}
+
+func BenchmarkParseJob(b *testing.B) {
+	body := []byte(jobText(`,"body":"a text of the usual length, which is not very long","badge":3,"data":{"order":12345}`))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ParseJob(body, topic, "12345"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"propeller/apnsconn"
+)
+
+// Conn is what a worker needs of a connection to APNs; *apnsconn.Conn is one.
+type Conn interface {
+	// Send starts a push and calls done exactly once when it has ended. It
+	// never waits for the network, and done must not block.
+	Send(n *apnsconn.Notification, done func(apnsconn.Outcome))
+	// Free is how many pushes can be sent now.
+	Free() int
+	// Usable is false as soon as the connection takes no new pushes.
+	Usable() bool
+	// Close ends the connection now; every push still open ends in its callback
+	// before Close returns.
+	Close() error
+	// Done is closed when the connection has ended; Err then says why.
+	Done() <-chan struct{}
+	Err() error
+}
+
+// Dial opens a connection to APNs. onChange is called when Free may have
+// grown or Usable has become false; it does not block.
+type Dial func(ctx context.Context, onChange func()) (Conn, error)
+
+// errBackoff: no connection, and it is too early to dial again.
+var errBackoff = errors.New("waiting before the next dial")
+
+// link owns a worker's connection to APNs: dialled when a job needs it, never
+// two dials at a time, with a pause between dials that grows while APNs gives
+// no good answer.
+type link struct {
+	dial     Dial
+	log      *slog.Logger
+	counters *Counters
+	onChange func()
+	refused  func(reason string) // the credential was refused
+
+	mu      sync.Mutex
+	conn    Conn              // the one that takes pushes; nil = none
+	open    map[Conn]struct{} // conn and those that only finish what they have
+	backoff backoff
+	down    bool // a failed dial has been logged
+
+	watchers sync.WaitGroup
+}
+
+// usable returns the connection if there is one that takes pushes, else nil
+// and how long to wait before a dial.
+func (l *link) usable(now time.Time) (Conn, time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil && l.conn.Usable() {
+		return l.conn, 0
+	}
+	l.conn = nil // it drains by itself; watch sees its end
+	return nil, l.backoff.wait(now)
+}
+
+// get returns the connection, dialling if there is none. Only the worker's
+// own goroutine calls it.
+func (l *link) get(ctx context.Context) (Conn, error) {
+	conn, wait := l.usable(time.Now())
+	switch {
+	case conn != nil:
+		return conn, nil
+	case wait > 0:
+		return nil, errBackoff
+	}
+	l.mu.Lock()
+	l.backoff.dialed(time.Now())
+	l.mu.Unlock()
+	l.counters.Dials.Add(1)
+	conn, err := l.dial(ctx, l.onChange)
+	if err != nil {
+		return nil, l.dialFailed(ctx, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.down {
+		l.down = false
+		l.log.Info("apns reachable again")
+	}
+	l.conn = conn
+	l.open[conn] = struct{}{}
+	l.watchers.Go(func() { l.watch(conn) })
+	return conn, nil
+}
+
+func (l *link) dialFailed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("worker: stopped while connecting to apns: %w", ctx.Err())
+	}
+	l.counters.DialsFailed.Add(1)
+	if errors.Is(err, apnsconn.ErrCredential) {
+		l.refused(err.Error())
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	level := slog.LevelDebug
+	if !l.down {
+		l.down, level = true, slog.LevelWarn
+	}
+	l.log.Log(ctx, level, "apns not reachable; jobs stay in the queue", "err", err, "next_dial", l.backoff.wait(time.Now()).Round(time.Millisecond))
+	return err
+}
+
+// watch waits for a connection's end and says why it ended.
+func (l *link) watch(conn Conn) {
+	<-conn.Done()
+	l.mu.Lock()
+	delete(l.open, conn)
+	if l.conn == conn {
+		l.conn = nil
+	}
+	l.mu.Unlock()
+	err := conn.Err()
+	var goAway *apnsconn.GoAwayError
+	switch {
+	case errors.Is(err, apnsconn.ErrCredential):
+		l.refused(err.Error())
+	case errors.As(err, &goAway):
+		l.counters.GoAways.Add(1)
+		l.log.Info("apns ended the connection", "err", err)
+	case err != nil && !errors.Is(err, apnsconn.ErrClosed):
+		l.log.Warn("connection to apns lost", "err", err)
+	}
+	l.onChange()
+}
+
+// good notes a good answer: the next dial need not wait long.
+func (l *link) good() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.backoff.good()
+}
+
+// close ends all connections and waits until they have ended.
+func (l *link) close() {
+	l.mu.Lock()
+	l.conn = nil
+	open := make([]Conn, 0, len(l.open))
+	for c := range l.open {
+		open = append(open, c)
+	}
+	l.mu.Unlock()
+	for _, c := range open {
+		_ = c.Close() // it says nothing that watch does not
+	}
+	l.watchers.Wait()
+}
+
+// drop lets go of the connection: no new pushes, what is open is answered.
+// Used when the credential is refused, so that a probe opens a new one.
+func (l *link) drop() {
+	l.mu.Lock()
+	conn := l.conn
+	l.conn = nil
+	l.mu.Unlock()
+	if d, ok := conn.(interface{ Drain(context.Context) error }); ok {
+		l.watchers.Go(func() { _ = d.Drain(context.Background()) }) // bounded by the connection's DrainTimeout
+	}
+}

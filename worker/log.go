@@ -1,0 +1,58 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+
+	"propeller/apnsconn"
+)
+
+// pushLevel is the level of the line that each class gets. What is not
+// finished and needs nobody's attention is for debugging only: a lost
+// connection would otherwise log a line for each push it carried.
+var pushLevel = [...]slog.Level{
+	apnsconn.Delivered:   slog.LevelInfo,
+	apnsconn.Token:       slog.LevelWarn,
+	apnsconn.Rejected:    slog.LevelWarn,
+	apnsconn.Throttled:   slog.LevelWarn,
+	apnsconn.Unavailable: slog.LevelWarn,
+	apnsconn.Credential:  slog.LevelDebug,
+	apnsconn.NotSent:     slog.LevelDebug,
+	apnsconn.Unknown:     slog.LevelWarn,
+}
+
+// log writes the line of a push that has ended. attempt is 0 when the queue
+// was not asked for it.
+func (p *push) log(attempt int) {
+	o := &p.outcome
+	level := pushLevel[o.Class]
+	mode := Pushes(p.r.w.cfg.Live.Pushes.Load())
+	if mode == LogNone || mode == LogFailures && o.Class == apnsconn.Delivered || !p.r.log.Enabled(context.Background(), level) {
+		return
+	}
+	p.line(level, "push", p.attrs(attempt)...)
+}
+
+// attrs are the fields of a push that has ended.
+func (p *push) attrs(attempt int) []any {
+	o := &p.outcome
+	attrs := []any{"class", o.Class.String(), "status", o.Status, "reason", o.Reason, "apns_id", o.APNsID, "ms", p.took.Milliseconds()}
+	if attempt > 0 {
+		attrs = append(attrs, "attempt", attempt)
+	}
+	if o.Err != nil {
+		attrs = append(attrs, "err", o.Err)
+	}
+	return attrs
+}
+
+// line logs what became of a job. Of the token it shows the first 8 characters.
+func (p *push) line(level slog.Level, msg string, attrs ...any) {
+	attrs = append([]any{"job", p.job.ID(), "token", shortToken(p.decoded.Notification.Token)}, attrs...)
+	if p.decoded.Ref != "" {
+		attrs = append(attrs, "ref", p.decoded.Ref)
+	}
+	p.r.log.Log(context.Background(), level, msg, attrs...)
+}
+
+func shortToken(t string) string { return t[:min(8, len(t))] }

@@ -1,0 +1,206 @@
+// Package worker does one tube's work: it receives jobs while the APNs
+// connection has room for them, decodes each into a notification, sends it,
+// and settles the job by how the push ended.
+//
+// A push by file names: worker.go receives → job.go and payload.go decode →
+// push.go sends (link.go holds the connection) → settle.go decides.
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"propeller/queue"
+)
+
+// Pushes says which finished pushes get a line in the log.
+type Pushes int32
+
+// Values of log.pushes.
+const (
+	LogFailures Pushes = iota // what did not reach the device
+	LogAll
+	LogNone
+)
+
+// Config is what a worker needs. Every field is required.
+type Config struct {
+	Topic    string // the app's bundle id
+	Tube     string
+	Index    int // 0…N-1 within the app
+	InFlight int // most jobs held at once
+	Retry    Retry
+
+	Queue    queue.Queue
+	Dial     Dial
+	Breaker  *Breaker  // shared by the app's workers
+	Counters *Counters // shared by the app's workers
+	Log      *slog.Logger
+	Live     *Live // shared by all workers
+}
+
+// Live is what a reload may change under running workers.
+type Live struct {
+	Drain  atomic.Int64 // time.Duration to finish and settle when told to stop
+	Pushes atomic.Int32 // Pushes: which finished pushes are logged
+}
+
+// Worker is a suture service: one queue consumer and one APNs connection.
+type Worker struct {
+	cfg Config
+	log *slog.Logger
+	cur atomic.Pointer[run]
+}
+
+// New returns a worker that does nothing until Serve.
+func New(cfg Config) *Worker {
+	return &Worker{cfg: cfg, log: cfg.Log.With("topic", cfg.Topic, "worker", cfg.Index)}
+}
+
+// String names the worker in suture's events.
+func (w *Worker) String() string { return fmt.Sprintf("app %s worker %d", w.cfg.Topic, w.cfg.Index) }
+
+// Status is a worker at one moment.
+type Status struct {
+	Serving   bool
+	Held      int   // jobs received and not yet settled
+	Connected bool  // to APNs
+	QueueErr  error // why no job can be received; nil when one can
+}
+
+// Status may be called at any time.
+func (w *Worker) Status() Status {
+	r := w.cur.Load()
+	if r == nil {
+		return Status{}
+	}
+	conn, _ := r.link.usable(time.Now())
+	return Status{Serving: true, Held: int(r.held.Load()), Connected: conn != nil, QueueErr: r.consumer.Err()}
+}
+
+// Serve works until ctx ends, then finishes what is in flight, within
+// Live.Drain, and returns nil. An error is something nobody foresaw; suture
+// starts Serve again.
+func (w *Worker) Serve(ctx context.Context) error {
+	consumer, err := w.cfg.Queue.Consume(w.cfg.Tube)
+	if err != nil {
+		return fmt.Errorf("worker: tube %q: %w", w.cfg.Tube, err)
+	}
+	r := newRun(w, consumer)
+	w.cfg.Breaker.join(r)
+	w.cur.Store(r)
+	defer w.cur.Store(nil)
+	defer r.stop()
+	return r.pump(ctx)
+}
+
+// pump receives jobs as long as there is room for them.
+func (r *run) pump(ctx context.Context) error {
+	for ctx.Err() == nil {
+		n, wait := r.room(time.Now())
+		if n == 0 {
+			r.rest(ctx, wait)
+			continue
+		}
+		jobs, err := r.receive(ctx, n)
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("worker: tube %q: receive: %w", r.w.cfg.Tube, err)
+		}
+		for _, job := range jobs {
+			r.start(ctx, job)
+		}
+	}
+	return nil
+}
+
+// receive is the consumer's Receive, cut short by interrupt.
+func (r *run) receive(ctx context.Context, n int) ([]queue.Job, error) {
+	receiving, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.cancelReceive.Store(&cancel)
+	jobs, err := r.consumer.Receive(receiving, n)
+	if receiving.Err() != nil {
+		err = nil
+	}
+	return jobs, err
+}
+
+// interrupt makes the pump look anew at what it may take.
+func (r *run) interrupt() {
+	if cancel := r.cancelReceive.Load(); cancel != nil {
+		(*cancel)()
+	}
+	r.wake()
+}
+
+// room is how many jobs can be taken now; if none, wait is when to look again
+// though nothing has called wake.
+func (r *run) room(now time.Time) (n int, wait time.Duration) {
+	n = r.w.cfg.InFlight - int(r.held.Load())
+	conn, pause := r.link.usable(now)
+	switch {
+	case n <= 0:
+		return 0, idle
+	case conn != nil:
+		n = min(n, conn.Free())
+	case pause > 0:
+		r.consumer.Pause()
+		return 0, pause
+	default:
+		n = 1 // the job that opens the connection
+	}
+	allowed, probeIn := r.w.cfg.Breaker.admit(r, n, now)
+	if allowed == 0 && n > 0 {
+		r.consumer.Pause()
+		r.link.drop()
+		return 0, probeIn
+	}
+	return allowed, idle
+}
+
+// idle bounds a rest that only an event ends, should an event be missed.
+const idle = time.Minute
+
+// rest waits until something has changed.
+func (r *run) rest(ctx context.Context, wait time.Duration) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-r.woken:
+	case <-timer.C:
+	}
+}
+
+// stop ends a run in the order that loses and doubles the least: what is in
+// flight is finished and settled, the rest is given back with the queue
+// connection, then the APNs connection goes.
+func (r *run) stop() {
+	r.consumer.Pause()
+	r.w.cfg.Breaker.leave(r)
+	limit := time.NewTimer(time.Duration(r.w.cfg.Live.Drain.Load()))
+	defer limit.Stop()
+	for r.held.Load() > 0 {
+		select {
+		case <-r.woken:
+			continue
+		case <-limit.C:
+		}
+		r.log.Warn("stopping with pushes unfinished; their jobs go back to the queue", "jobs", r.held.Load())
+		break
+	}
+	r.cancelSettling()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	if err := r.consumer.Close(ctx); err != nil {
+		r.log.Warn("closing the queue connection", "err", err)
+	}
+	r.link.close()
+	r.settlers.Wait()
+}
+
+// closeTime bounds the parting words with the queue.
+const closeTime = 2 * time.Second

@@ -1,0 +1,455 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"propeller/apnsconn"
+)
+
+func TestDeliversAndDeletes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue()
+		for range 1000 {
+			q.add(jobText(""))
+		}
+		b := newBench(t, q)
+		b.start()
+		time.Sleep(5 * time.Second)
+		b.halt(t)
+		if done, buried, retried, ready := q.counts(); done != 1000 || buried+retried+ready != 0 {
+			t.Errorf("done %d, buried %d, retried %d, ready %d; want 1000 done", done, buried, retried, ready)
+		}
+		if got := b.cfg.Counters.Ended(apnsconn.Delivered); got != 1000 {
+			t.Errorf("delivered counter %d", got)
+		}
+		if n := len(b.dialTimes()); n != 1 {
+			t.Errorf("%d dials for 1000 jobs, want 1", n)
+		}
+		if !q.closed {
+			t.Error("consumer not closed")
+		}
+	})
+}
+
+// An idle worker must not connect: Apple takes needless connections for an attack.
+func TestNoDialWithoutJob(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, newFakeQueue())
+		b.start()
+		time.Sleep(24 * time.Hour)
+		if n := len(b.dialTimes()); n != 0 {
+			t.Errorf("%d dials without a job", n)
+		}
+		b.q.add(jobText(""))
+		synctest.Wait()
+		if b.sent() != 1 {
+			t.Error("first job after a day not sent at once")
+		}
+		b.halt(t)
+	})
+}
+
+func TestNeverMoreThanInFlight(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue()
+		for range 500 {
+			q.add(jobText(""))
+		}
+		b := newBench(t, q)
+		b.cfg.InFlight = 7
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, time.Hour
+		}
+		b.start()
+		time.Sleep(time.Minute)
+		if n := b.sent(); n != 7 {
+			t.Errorf("%d sent with in_flight 7", n)
+		}
+		synctest.Wait()
+		if s := b.Status(); s.Held != 7 || !s.Connected || !s.Serving {
+			t.Errorf("status %+v", s)
+		}
+		b.halt(t)
+		if _, _, retried, _ := q.counts(); retried != 7 {
+			t.Errorf("%d given back at the end, want 7", retried)
+		}
+	})
+}
+
+// While APNs cannot be reached, dials are spaced 1 s to 60 s apart, the job
+// goes back each time, and it is delivered when APNs is back.
+func TestApnsAbsent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(""))
+		b := newBench(t, q)
+		b.refuse = errors.New("refused")
+		b.start()
+		time.Sleep(time.Hour)
+		dials := b.dialTimes()
+		if n := len(dials); n < 50 || n > 90 {
+			t.Errorf("%d dials in an hour", n)
+		}
+		for i := 1; i < len(dials); i++ {
+			if gap := dials[i].Sub(dials[i-1]); gap < 800*time.Millisecond || gap > 73*time.Second {
+				t.Errorf("dial %d after %v", i, gap)
+			}
+		}
+		synctest.Wait()
+		if q.paused == 0 {
+			t.Error("consumer not paused while waiting to dial")
+		}
+		b.setRefuse(nil)
+		time.Sleep(2 * time.Minute)
+		if done, _, _, _ := q.counts(); done != 1 {
+			t.Error("job not delivered when APNs came back")
+		}
+		if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 0 {
+			t.Errorf("%d possible duplicates for a job that was never sent", d)
+		}
+		b.halt(t)
+	})
+}
+
+// A connection that ends before a good answer must not be dialled again at once.
+func TestNoStormOfShortConnections(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(""))
+		b := newBench(t, q)
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			b.mu.Lock()
+			c := b.conns[len(b.conns)-1]
+			b.mu.Unlock()
+			go c.end(errors.New("reset"))
+			return apnsconn.Outcome{}, time.Hour
+		}
+		b.cfg.Retry.Min = time.Second
+		b.start()
+		time.Sleep(time.Hour)
+		if n := len(b.dialTimes()); n > 90 {
+			t.Errorf("%d dials in an hour", n)
+		}
+		b.halt(t)
+	})
+}
+
+func TestSettlesByClass(t *testing.T) {
+	tests := []struct {
+		outcome apnsconn.Outcome
+		want    string // done, buried, or the range of the retry's pause
+		lo, hi  time.Duration
+		doubles int64
+	}{
+		{apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, "done", 0, 0, 0},
+		{apnsconn.Outcome{Class: apnsconn.Token, Status: 410, Reason: "Unregistered"}, "done", 0, 0, 0},
+		{apnsconn.Outcome{Class: apnsconn.Rejected, Status: 413, Reason: "PayloadTooLarge"}, "buried", 0, 0, 0},
+		{apnsconn.Outcome{Class: apnsconn.Throttled, Status: 429}, "retried", 4 * time.Second, 6 * time.Second, 0},
+		{apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503}, "retried", 48 * time.Second, 72 * time.Second, 0},
+		{apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, RetryAfter: 5 * time.Minute}, "retried", 5 * time.Minute, 5 * time.Minute, 0},
+		{apnsconn.Outcome{Class: apnsconn.Credential, Status: 403}, "retried", 0, 0, 0},
+		{apnsconn.Outcome{Class: apnsconn.NotSent}, "retried", 0, 0, 0},
+		{apnsconn.Outcome{Class: apnsconn.Unknown}, "retried", 800 * time.Millisecond, 1200 * time.Millisecond, 1},
+	}
+	for _, test := range tests {
+		t.Run(test.outcome.Class.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				q := newFakeQueue(jobText(""))
+				b := newBench(t, q)
+				first := true
+				b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+					if first {
+						first = false
+						return test.outcome, 0
+					}
+					return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, time.Hour
+				}
+				b.start()
+				synctest.Wait()
+				done, buried, retried, _ := q.counts()
+				got := map[string]int{"done": done, "buried": buried, "retried": retried}
+				if got[test.want] != 1 || done+buried+retried != 1 {
+					t.Fatalf("got %v, want one %s", got, test.want)
+				}
+				if test.want == "retried" {
+					if after := q.retried[0].after; after < test.lo || after > test.hi {
+						t.Errorf("pause %v, want %v to %v", after, test.lo, test.hi)
+					}
+				}
+				if test.want == "buried" && q.buried[0].reason != "413 PayloadTooLarge" {
+					t.Errorf("reason %q", q.buried[0].reason)
+				}
+				if d := b.cfg.Counters.PossibleDuplicates.Load(); d != test.doubles {
+					t.Errorf("%d possible duplicates, want %d", d, test.doubles)
+				}
+				b.halt(t)
+			})
+		})
+	}
+}
+
+func TestEveryClassHasAPolicy(t *testing.T) {
+	for c := apnsconn.Delivered; c <= apnsconn.Unknown; c++ {
+		if int(c) >= len(policy) || int(c) >= len(pushLevel) {
+			t.Errorf("class %v has no row", c)
+		}
+	}
+}
+
+func TestGivesUpWithAReason(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(""))
+		b := newBench(t, q)
+		b.cfg.Retry.GiveUpAfter = time.Hour
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			return apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, Reason: "ServiceUnavailable"}, 0
+		}
+		b.start()
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		if len(q.buried) != 1 || !strings.Contains(q.buried[0].reason, "gave up after") || !strings.Contains(q.buried[0].reason, "503 ServiceUnavailable") {
+			t.Fatalf("buried %v", q.buried)
+		}
+		if n := len(q.retried); n < 4 || n > 8 { // 1, 2, 4, 8, 15, 15, 15 minutes
+			t.Errorf("%d retries in an hour", n)
+		}
+		b.halt(t)
+	})
+}
+
+// A refused credential breaks the app: its jobs stay, one is tried a minute,
+// and it recovers by itself.
+func TestBrokenAppProbesOnceAMinute(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue()
+		for range 300 {
+			q.add(jobText(""))
+		}
+		b := newBench(t, q)
+		var refused atomic.Bool
+		refused.Store(true)
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if refused.Load() {
+				return apnsconn.Outcome{Class: apnsconn.Credential, Status: 403, Reason: "BadCertificate"}, 10 * time.Millisecond
+			}
+			return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 10 * time.Millisecond
+		}
+		b.start()
+		time.Sleep(time.Second)
+		broken, reason, _ := b.cfg.Breaker.State()
+		if !broken || reason != "403 BadCertificate" {
+			t.Fatalf("broken %v, %q", broken, reason)
+		}
+		atFirst := b.cfg.Counters.Ended(apnsconn.Credential)
+		time.Sleep(30 * time.Minute)
+		if probes := b.cfg.Counters.Ended(apnsconn.Credential) - atFirst; probes < 25 || probes > 31 {
+			t.Errorf("%d probes in 30 minutes", probes)
+		}
+		done, buried, _, ready := q.counts()
+		if done != 0 || buried != 0 || ready != 300 {
+			t.Errorf("done %d, buried %d, ready %d; want all 300 in the queue", done, buried, ready)
+		}
+		refused.Store(false)
+		time.Sleep(2 * time.Minute)
+		if broken, _, _ := b.cfg.Breaker.State(); broken {
+			t.Error("still broken after the credential works again")
+		}
+		if done, _, _, _ := q.counts(); done != 300 {
+			t.Errorf("%d of 300 delivered after recovery", done)
+		}
+		b.halt(t)
+	})
+}
+
+func TestDialRefusingTheCredentialBreaksTheApp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(""))
+		b := newBench(t, q)
+		b.refuse = fmt.Errorf("tls: %w", apnsconn.ErrCredential)
+		b.start()
+		time.Sleep(10 * time.Minute)
+		if broken, _, _ := b.cfg.Breaker.State(); !broken {
+			t.Error("app not broken")
+		}
+		if n := len(b.dialTimes()); n < 9 || n > 11 {
+			t.Errorf("%d dials in 10 minutes, want one a minute", n)
+		}
+		b.setRefuse(nil)
+		time.Sleep(2 * time.Minute)
+		if done, _, _, _ := q.counts(); done != 1 {
+			t.Error("not delivered after the credential was accepted")
+		}
+		b.halt(t)
+	})
+}
+
+// A credential that does not cover one push type must not stop the app.
+func TestSuffixTopicRefusedBuriesThatJobOnly(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(`,"push_type":"voip"`), jobText(""))
+		b := newBench(t, q)
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if n.Topic != "com.example.app" {
+				return apnsconn.Outcome{Class: apnsconn.Credential, Status: 400, Reason: "TopicDisallowed"}, 0
+			}
+			return delivered(n)
+		}
+		b.start()
+		time.Sleep(time.Second)
+		if done, buried, _, _ := q.counts(); done != 1 || buried != 1 {
+			t.Errorf("done %d, buried %d", done, buried)
+		}
+		if broken, _, _ := b.cfg.Breaker.State(); broken {
+			t.Error("app broken")
+		}
+		b.halt(t)
+	})
+}
+
+func TestPanicBuriesThatJobOnly(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(""), jobText(""), jobText(""))
+		q.ready[1].panics = true
+		b := newBench(t, q)
+		b.start()
+		time.Sleep(time.Second)
+		if done, buried, _, _ := q.counts(); done != 2 || buried != 1 {
+			t.Fatalf("done %d, buried %d; want 2 and 1", done, buried)
+		}
+		if !strings.Contains(q.buried[0].reason, "panic: poison") {
+			t.Errorf("reason %q", q.buried[0].reason)
+		}
+		if b.cfg.Counters.Panics.Load() != 1 {
+			t.Error("panic not counted")
+		}
+		b.halt(t)
+	})
+}
+
+func TestGarbageIsBuriedAndTheRestGoesOn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue("", "nope", "[]", `{"token":"zz"}`, jobText(`,"colour":"red"`), jobText(""))
+		b := newBench(t, q)
+		b.start()
+		time.Sleep(time.Second)
+		if done, buried, _, _ := q.counts(); done != 1 || buried != 5 {
+			t.Errorf("done %d, buried %d; want 1 and 5", done, buried)
+		}
+		if n := b.sent(); n != 1 {
+			t.Errorf("%d pushes on the wire, want 1", n)
+		}
+		b.halt(t)
+	})
+}
+
+func TestTTLAndExpiration(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		past := fmt.Sprint(time.Now().Unix() - 1)
+		q := newFakeQueue(jobText(`,"ttl":60`), jobText(`,"ttl":3600`), jobText(`,"expiration":`+past), jobText(`,"expiration":0`))
+		for _, j := range q.ready {
+			j.put = time.Now().Add(-2 * time.Minute)
+		}
+		b := newBench(t, q)
+		b.start()
+		time.Sleep(time.Second)
+		if done, buried, _, _ := q.counts(); done != 4 || buried != 0 {
+			t.Errorf("done %d, buried %d; want 4 and 0", done, buried)
+		}
+		if n := b.sent(); n != 2 {
+			t.Errorf("%d pushes sent, want 2", n)
+		}
+		if n := b.cfg.Counters.Expired.Load(); n != 2 {
+			t.Errorf("%d expired, want 2", n)
+		}
+		b.halt(t)
+	})
+}
+
+// At the end, pushes in flight are finished and settled, not given back.
+func TestDrainFinishesWhatIsInFlight(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue()
+		for range 90 {
+			q.add(jobText(""))
+		}
+		b := newBench(t, q)
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 5 * time.Second
+		}
+		b.start()
+		time.Sleep(time.Second)
+		begun := time.Now()
+		b.halt(t)
+		if done, _, retried, _ := q.counts(); done != 90 || retried != 0 {
+			t.Errorf("done %d, retried %d; want 90 and 0", done, retried)
+		}
+		if d := time.Since(begun); d > 6*time.Second {
+			t.Errorf("drain took %v", d)
+		}
+	})
+}
+
+func TestDrainIsBounded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(""))
+		b := newBench(t, q)
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, time.Hour
+		}
+		b.start()
+		time.Sleep(time.Second)
+		begun := time.Now()
+		b.halt(t)
+		if d := time.Since(begun); d > 13*time.Second {
+			t.Errorf("stop took %v with a drain of 10s", d)
+		}
+		if n := b.cfg.Counters.PossibleDuplicates.Load(); n != 1 {
+			t.Errorf("%d possible duplicates, want 1: the push was on its way", n)
+		}
+	})
+}
+
+func TestPauseGrowsToMax(t *testing.T) {
+	r := Retry{Min: time.Minute, Max: 15 * time.Minute, GiveUpAfter: 24 * time.Hour}
+	for attempt, want := range []time.Duration{1: time.Minute, 2: 2 * time.Minute, 3: 4 * time.Minute, 4: 8 * time.Minute, 5: 15 * time.Minute, 99: 15 * time.Minute} {
+		if want == 0 {
+			continue
+		}
+		for range 100 {
+			if got := r.pause(attempt, 0, 0); got < want*8/10 || got > min(want*12/10, r.Max) {
+				t.Fatalf("attempt %d: pause %v, want %v ± 20 %%", attempt, got, want)
+			}
+		}
+	}
+	if got := r.pause(1, time.Hour, 0); got > 72*time.Second {
+		t.Errorf("first pause above retry.min: %v", got)
+	}
+	if got := r.pause(1, 0, time.Hour); got != r.Max {
+		t.Errorf("asked for an hour: %v, want retry.max", got)
+	}
+}
+
+// The probe of a broken app may meet a job that can never work: it is buried,
+// and the next job is the probe.
+func TestProbeMeetsGarbage(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue()
+		b := newBench(t, q)
+		b.cfg.Breaker.trip("test", time.Now())
+		b.start()
+		q.add("garbage")
+		q.add(jobText(""))
+		time.Sleep(2 * time.Minute)
+		if done, buried, _, _ := q.counts(); done != 1 || buried != 1 {
+			t.Errorf("done %d, buried %d", done, buried)
+		}
+		if broken, _, _ := b.cfg.Breaker.State(); broken {
+			t.Error("still broken")
+		}
+		b.halt(t)
+	})
+}
