@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"propeller/config"
+)
+
+func newCheck() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "check the configuration and its certificates",
+		Long: `check loads the configuration as run does, with every certificate, prints a
+table of the apps and what deserves attention, and leaves with status 1 and
+every fault if there is one. It connects to nothing.`,
+	}
+	source := configFlags(cmd, false)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		load, err := source()
+		if err != nil {
+			return err
+		}
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		return printApps(cmd.OutOrStdout(), cfg)
+	}
+	return cmd
+}
+
+func printApps(out io.Writer, cfg *config.Config) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "TOPIC\tSERVER\tTUBE\tWORKERS\tAUTH\tEXPIRES")
+	for i := range cfg.Apps {
+		a := &cfg.Apps[i]
+		auth, expires := "none (mock)", "-"
+		if c := a.Certificate; c != nil {
+			auth = "certificate " + a.Cert
+			expires = c.NotAfter.UTC().Format(time.DateOnly)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", a.Topic, a.Server, a.Tube, a.Workers, auth, expires)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, a := range cfg.Apps {
+		for _, warning := range a.Warnings {
+			fmt.Fprintf(out, "warning: %s: %s\n", a.Topic, warning)
+		}
+	}
+	_, err := fmt.Fprintln(out, "ok")
+	return err
+}

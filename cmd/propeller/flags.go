@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"propeller/config"
+)
+
+// defaultFile is the configuration when -c is not given.
+const defaultFile = "propeller.yaml"
+
+// oneApp are the flags that describe one app without a file. Each stands for
+// the key of the same name in propeller.yaml and has its default and limits.
+var oneApp = []struct{ name, value, usage string }{
+	{"topic", "BUNDLE-ID", "run one app for this topic, without a file"},
+	{"tube", "NAME", "queue tube of its jobs (default the topic)"},
+	{"server", "NAME", "production, sandbox, mock or https://host:port"},
+	{"cert", "FILE", "certificate, .pem or .p12"},
+	{"cert-key", "FILE", "its key, if it is in a file of its own"},
+	{"cert-password", "TEXT", "password of the .p12 or the key; others can see it in the process list"},
+	{"cert-password-file", "FILE", "the same, read from a file"},
+	{"ca-file", "FILE", "roots to trust beside the system's"},
+	{"workers", "N", "workers, each with a connection to APNs"},
+	{"in-flight", "N", "pushes in flight per worker"},
+	{"push-timeout", "DURATION", "from sending a push to APNs' answer"},
+	{"retry-min", "DURATION", "first pause after APNs was unavailable"},
+	{"retry-max", "DURATION", "longest pause"},
+	{"retry-give-up-after", "DURATION", "age at which a job is buried instead of retried"},
+	{"queue", "URL[,URL]", "beanstalkd servers"},
+	{"log-level", "LEVEL", "debug, info, warn or error"},
+	{"log-format", "FORMAT", "text or json"},
+	{"log-pushes", "WHICH", "log failures, all or none of the finished pushes"},
+	{"shutdown-timeout", "DURATION", "to finish what is in flight at SIGTERM"},
+}
+
+// configFlags adds -c to cmd and, with single, the flags of one app without a
+// file. The function returned checks which were given; what it returns loads
+// the configuration, again at each call.
+func configFlags(cmd *cobra.Command, single bool) func() (func() (*config.Config, error), error) {
+	file := cmd.Flags().StringP("config", "c", defaultFile, "configuration `file`")
+	if single {
+		for _, f := range oneApp {
+			cmd.Flags().String(f.name, "", f.usage+" (`"+f.value+"`)")
+		}
+	}
+	return func() (func() (*config.Config, error), error) {
+		given := make(map[string]string)
+		cmd.Flags().Visit(func(f *pflag.Flag) {
+			if f.Name != "config" {
+				given[f.Name] = f.Value.String()
+			}
+		})
+		_, one := given["topic"]
+		switch {
+		case len(given) == 0:
+			return func() (*config.Config, error) { return loadFile(*file, cmd.Flags().Changed("config")) }, nil
+		case !one:
+			return nil, usageError{errors.New("flags of an app are for running one without a file: add --topic, or set them in the file")}
+		case cmd.Flags().Changed("config"):
+			return nil, usageError{errors.New("--config and --topic do not go together: a file holds its own apps")}
+		}
+		return func() (*config.Config, error) { return config.Single(given, config.Options{}) }, nil
+	}
+}
+
+// loadFile loads the configuration; where the default file is missing it says
+// what else can be done.
+func loadFile(path string, named bool) (*config.Config, error) {
+	cfg, err := config.Load(path)
+	if err != nil && !named && errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(err.Error(), defaultFile) {
+		return nil, errors.New(`no propeller.yaml in this folder: name the file with -c, or run one app with --topic, --cert and --server`)
+	}
+	return cfg, err
+}

@@ -1,0 +1,87 @@
+// Command propeller delivers push notifications: it takes jobs from a durable
+// queue and sends them to Apple Push Notification service. README.md tells how
+// to start; every subcommand has a file of its name here.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// Exit statuses.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// run is the program. It returns the exit status.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	cmd := newRoot()
+	cmd.SetArgs(args)
+	cmd.SetIn(stdin)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	err := cmd.Execute()
+	if err == nil {
+		return exitOK
+	}
+	var usage usageError
+	if errors.As(err, &usage) {
+		fmt.Fprintf(stderr, "propeller: %v (see propeller --help)\n", err)
+		return exitUsage
+	}
+	fmt.Fprintln(stderr, prefixed(err))
+	return exitFailed
+}
+
+// prefixed is err with the program's name in front of its first line, unless
+// it begins with a file's name and line, as compilers' errors do.
+func prefixed(err error) string {
+	text := err.Error()
+	if strings.Contains(text, "\n") {
+		return text
+	}
+	return "propeller: " + strings.TrimPrefix(text, "propeller: ")
+}
+
+// usageError is a fault of the command line itself.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func newRoot() *cobra.Command {
+	root := newRun()
+	root.Use = "propeller"
+	root.Short = "push notifications from a durable queue to Apple, for many apps"
+	root.Long = root.Short + `
+
+propeller takes jobs from beanstalkd tubes, one tube per app, and sends them to
+Apple Push Notification service. Without a command it runs the daemon.`
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	runCmd := newRun()
+	runCmd.Use = "run"
+	for _, c := range []*cobra.Command{runCmd, newCheck(), newSend(), newSim(), newVersion()} {
+		c.Args = noArgs
+		root.AddCommand(c)
+	}
+	root.Args = noArgs
+	return root
+}
+
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("unknown argument %q", args[0])}
+	}
+	return nil
+}

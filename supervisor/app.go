@@ -1,0 +1,145 @@
+package supervisor
+
+import (
+	"context"
+	"sync"
+
+	"github.com/thejerf/suture/v4"
+
+	"propeller/config"
+	"propeller/worker"
+)
+
+// app is one topic: a supervisor of its own, so that its trouble delays no
+// other app's restarts, with N workers.
+type app struct {
+	cfg     config.App
+	common  worker.Config // of its workers, but for their index
+	sup     *suture.Supervisor
+	member  *member // of root: sup
+	token   suture.ServiceToken
+	running chan struct{} // closed when sup takes changes
+	workers []*appWorker
+}
+
+type appWorker struct {
+	*worker.Worker
+	member *member
+	token  suture.ServiceToken
+}
+
+func newApp(c config.App, dial worker.Dial, common worker.Config) *app {
+	common.Dial = dial
+	a := &app{cfg: c, common: common, running: make(chan struct{})}
+	a.sup = suture.New("app "+c.Topic, suture.Spec{
+		EventHook: eventHook(common.Log), Timeout: stopLimit,
+		// An app that ends is that app's end, not the daemon's.
+		DontPropagateTermination: true,
+	})
+	a.member = &member{service: a}
+	for i := range c.Workers {
+		a.addWorker(i)
+	}
+	return a
+}
+
+// String names the app in suture's events.
+func (a *app) String() string { return a.sup.Name }
+
+// Serve runs the app's supervisor.
+func (a *app) Serve(ctx context.Context) error {
+	ended := a.sup.ServeBackground(ctx)
+	close(a.running) // a suture supervisor serves once
+	return <-ended
+}
+
+func (a *app) addWorker(i int) {
+	c := a.common
+	c.Index = i
+	w := worker.New(c)
+	m := &member{service: w}
+	a.workers = append(a.workers, &appWorker{Worker: w, member: m, token: a.sup.Add(m)})
+}
+
+// resize adds or removes workers until there are n; it returns the removed,
+// still draining.
+func (a *app) resize(n int, ended <-chan struct{}) (gone []waiter) {
+	if n == len(a.workers) {
+		return nil
+	}
+	select {
+	case <-a.running: // adding to a supervisor that is just starting is a race in suture
+	case <-ended:
+		return nil
+	}
+	a.common.Log.Info("workers changed", "topic", a.cfg.Topic, "from", len(a.workers), "to", n)
+	for len(a.workers) < n {
+		a.addWorker(len(a.workers))
+	}
+	for _, w := range a.workers[n:] {
+		_ = a.sup.Remove(w.token) // fails only when the tree stops, which removes all
+		gone = append(gone, w.member)
+	}
+	a.workers = a.workers[:n]
+	a.cfg.Workers = n
+	return gone
+}
+
+// remove takes the app out of the tree; it drains until wait returns.
+func (a *app) remove(root *suture.Supervisor) waiter {
+	_ = root.Remove(a.token) // fails only when the tree stops, which removes all
+	return a.member
+}
+
+func (a *app) status() AppStatus {
+	s := AppStatus{Topic: a.cfg.Topic, Counters: a.common.Counters}
+	s.Broken, s.Reason, s.Since = a.common.Breaker.State()
+	for _, w := range a.workers {
+		s.Workers = append(s.Workers, w.Status())
+	}
+	return s
+}
+
+// waiter is something that stops in its own time.
+type waiter interface{ wait() }
+
+// member is a service that can be waited for after its removal. suture's own
+// RemoveAndWait leaves a goroutine behind when the tree stops meanwhile.
+type member struct {
+	service interface {
+		suture.Service
+		String() string
+	}
+	mu      sync.Mutex
+	serving chan struct{} // closed when Serve returns; nil when it does not run
+}
+
+// String is the service's: without it suture would print its fields.
+func (m *member) String() string { return m.service.String() }
+
+// Serve serves the service.
+func (m *member) Serve(ctx context.Context) error {
+	done := make(chan struct{})
+	m.set(done)
+	defer func() {
+		m.set(nil)
+		close(done)
+	}()
+	return m.service.Serve(ctx)
+}
+
+func (m *member) set(c chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.serving = c
+}
+
+// wait returns when the removed service has stopped.
+func (m *member) wait() {
+	m.mu.Lock()
+	done := m.serving
+	m.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+}

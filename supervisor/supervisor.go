@@ -1,0 +1,255 @@
+// Package supervisor runs the apps of a configuration in a tree of suture
+// supervisors:
+//
+//	root
+//	├── app com.example.one        a supervisor of its own
+//	│   ├── app com.example.one worker 0
+//	│   └── app com.example.one worker 1
+//	└── app com.example.two
+//
+// Trouble that is to be expected (a refused dial, a queue that restarts) is
+// handled inside the workers; suture restarts what nobody foresaw.
+package supervisor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/thejerf/suture/v4"
+
+	"propeller/apnsconn"
+	"propeller/apnsconn/apnstest"
+	"propeller/config"
+	"propeller/queue"
+	"propeller/worker"
+)
+
+// Options are what a Supervisor needs besides the configuration.
+type Options struct {
+	Log *slog.Logger
+	// OpenQueue connects to the queue at the given URLs. It does not wait for
+	// it to be reachable.
+	OpenQueue func(urls []string) (queue.Queue, error)
+}
+
+// Supervisor runs all apps of a configuration.
+type Supervisor struct {
+	o    Options
+	root *suture.Supervisor
+	live worker.Live
+
+	ended chan struct{} // closed when root has stopped
+
+	applying sync.Mutex // one Apply at a time; guards the fields below
+	urls     []string
+	queue    queue.Queue
+	mock     *apnstest.Server            // for server: mock; nil until an app needs it
+	counters map[string]*worker.Counters // by topic; they outlive a changed app
+
+	mu   sync.Mutex      // guards apps beside applying, for Status
+	apps map[string]*app // by topic
+}
+
+// ErrStopping is returned by Apply once the daemon has been told to stop.
+var ErrStopping = errors.New("supervisor: stopping")
+
+// stopLimit is when suture stops waiting for a service. Workers bound their
+// own stop by shutdown_timeout, at most 10 minutes; this is above that, and
+// each supervisor's above its children's.
+const stopLimit = 11 * time.Minute
+
+// New opens what cfg needs and prepares its apps. Nothing runs before Serve.
+func New(cfg *config.Config, o Options) (*Supervisor, error) {
+	s := &Supervisor{o: o, ended: make(chan struct{}), apps: make(map[string]*app), counters: make(map[string]*worker.Counters)}
+	s.root = suture.New("propeller", suture.Spec{EventHook: eventHook(o.Log), Timeout: stopLimit + time.Minute})
+	if err := s.Apply(cfg); err != nil {
+		return nil, errors.Join(err, s.free())
+	}
+	return s, nil
+}
+
+// Serve runs the apps until ctx ends, and returns when they have finished or
+// given back their work.
+func (s *Supervisor) Serve(ctx context.Context) error {
+	// Adding to a suture supervisor while it starts is a race.
+	s.applying.Lock()
+	ended := s.root.ServeBackground(ctx)
+	s.applying.Unlock()
+	err := <-ended
+	close(s.ended)
+	s.applying.Lock() // an Apply in progress ends with its apps
+	defer s.applying.Unlock()
+	if ctx.Err() != nil {
+		err = nil
+	}
+	return errors.Join(err, s.free())
+}
+
+// free closes what apps shared.
+func (s *Supervisor) free() error {
+	var err error
+	if s.queue != nil {
+		err = s.queue.Close()
+	}
+	if s.mock != nil {
+		s.mock.Close()
+	}
+	return err
+}
+
+// Apply changes the running apps to those of cfg. What can fail comes first:
+// on an error nothing has changed. Apps that stay the same keep their
+// connections, a different number of workers only adds or removes workers, and
+// a changed app is replaced by its successor before it drains. Apply returns
+// when what was removed has drained.
+func (s *Supervisor) Apply(cfg *config.Config) error {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	select {
+	case <-s.ended:
+		return ErrStopping
+	default:
+	}
+	q, moved, err := s.openQueue(cfg.Queue)
+	if err != nil {
+		return err
+	}
+	if err := s.startMock(cfg); err != nil {
+		if moved {
+			err = errors.Join(err, q.Close())
+		}
+		return err
+	}
+	// From here on nothing fails.
+	s.setLive(cfg)
+	old := s.queue
+	gone := s.change(cfg, q, moved)
+	for _, a := range gone {
+		a.wait()
+	}
+	if moved && old != nil {
+		if err := old.Close(); err != nil {
+			s.o.Log.Warn("closing the former queue", "err", err)
+		}
+	}
+	return nil
+}
+
+func (s *Supervisor) openQueue(urls []string) (q queue.Queue, moved bool, err error) {
+	if s.queue != nil && slices.Equal(urls, s.urls) {
+		return s.queue, false, nil
+	}
+	q, err = s.o.OpenQueue(urls)
+	if err != nil {
+		return nil, false, fmt.Errorf("supervisor: queue: %w", err)
+	}
+	return q, true, nil
+}
+
+func (s *Supervisor) setLive(cfg *config.Config) {
+	s.live.Drain.Store(int64(cfg.ShutdownTimeout))
+	pushes := map[string]worker.Pushes{
+		config.PushesAll: worker.LogAll, config.PushesFailures: worker.LogFailures, config.PushesNone: worker.LogNone,
+	}
+	s.live.Pushes.Store(int32(pushes[cfg.Log.Pushes]))
+}
+
+// change starts what is new and removes what is not wanted any more; it
+// returns the removed, still draining.
+func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone []waiter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue, s.urls = q, cfg.Queue
+	wanted := make(map[string]bool, len(cfg.Apps))
+	for _, c := range cfg.Apps {
+		wanted[c.Topic] = true
+		old := s.apps[c.Topic]
+		if old != nil && !moved && old.cfg.Same(&c) {
+			gone = append(gone, old.resize(c.Workers, s.ended)...)
+			continue
+		}
+		s.apps[c.Topic] = s.start(c)
+		if old != nil {
+			s.o.Log.Info("app changed", "topic", c.Topic)
+			gone = append(gone, old.remove(s.root))
+		}
+	}
+	for topic, a := range s.apps {
+		if !wanted[topic] {
+			s.o.Log.Info("app removed", "topic", topic)
+			gone = append(gone, a.remove(s.root))
+			delete(s.apps, topic)
+		}
+	}
+	return gone
+}
+
+// start adds an app to the tree.
+func (s *Supervisor) start(c config.App) *app {
+	counters := s.counters[c.Topic]
+	if counters == nil {
+		counters = new(worker.Counters)
+		s.counters[c.Topic] = counters
+	}
+	for _, w := range c.Warnings {
+		s.o.Log.Warn(w, "topic", c.Topic)
+	}
+	a := newApp(c, s.dialer(c), worker.Config{
+		Topic: c.Topic, Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry),
+		Queue: s.queue, Breaker: worker.NewBreaker(), Counters: counters, Log: s.o.Log, Live: &s.live,
+	})
+	a.token = s.root.Add(a.member)
+	return a
+}
+
+// dialer makes the workers' Dial from an app's configuration.
+func (s *Supervisor) dialer(c config.App) worker.Dial {
+	dc := apnsconn.Config{
+		Addr: c.Addr, RootCAs: c.RootCAs, InFlight: c.InFlight, PushTimeout: c.PushTimeout,
+	}
+	if c.Certificate != nil {
+		dc.Certificate = &c.Certificate.TLS
+	}
+	if c.Mock() {
+		dc.Addr, dc.RootCAs = s.mock.Addr, s.mock.CertPool()
+		cert := s.mock.ClientCert(c.Topic)
+		dc.Certificate = &cert
+	}
+	return func(ctx context.Context, onChange func()) (worker.Conn, error) {
+		dc := dc
+		dc.OnChange = onChange
+		conn, err := apnsconn.Dial(ctx, dc)
+		if err != nil {
+			return nil, err // not a nil *Conn in an interface
+		}
+		return conn, nil
+	}
+}
+
+// AppStatus is an app at one moment.
+type AppStatus struct {
+	Topic    string
+	Broken   bool   // APNs refuses its credential
+	Reason   string // why it is broken
+	Since    time.Time
+	Workers  []worker.Status
+	Counters *worker.Counters
+}
+
+// Status lists the apps in the order of their topics.
+func (s *Supervisor) Status() []AppStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]AppStatus, 0, len(s.apps))
+	for _, a := range s.apps {
+		out = append(out, a.status())
+	}
+	slices.SortFunc(out, func(a, b AppStatus) int { return cmp.Compare(a.Topic, b.Topic) })
+	return out
+}
