@@ -8,7 +8,7 @@
 // at-least-once.
 //
 // Kicking, listing and moving jobs are operator commands of each engine and
-// are not part of this interface.
+// are not part of this interface; what a status page needs is in Admin.
 package queue
 
 import (
@@ -35,6 +35,23 @@ type Queue interface {
 	// Close ends puts and frees what the Queue holds. Consumers are closed by
 	// their owners, before.
 	Close() error
+}
+
+// Admin is what an operator may ask of an engine. Queues that offer it
+// implement it beside Queue: find it with a type assertion.
+type Admin interface {
+	// TubeStats counts the jobs of tube. A tube that does not exist has none.
+	// Errors: ErrRejected, ErrUnavailable, ctx.Err(). When only some of an
+	// engine's servers answer, the counts are of those and the error says so.
+	TubeStats(ctx context.Context, tube string) (TubeStats, error)
+}
+
+// TubeStats are numbers of jobs by state.
+type TubeStats struct {
+	Ready    int // waiting for a consumer
+	Delayed  int // waiting for their time
+	Reserved int // held by consumers, of any process
+	Buried   int // set aside for an operator
 }
 
 // PutOptions are the optional properties of a new job.

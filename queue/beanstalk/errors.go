@@ -1,0 +1,62 @@
+package beanstalk
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	gobeanstalk "github.com/beanstalkd/go-beanstalk"
+
+	"propeller/queue"
+)
+
+// brokenError says that a session cannot be used any more: its connection is
+// dead, silent, or no longer trusted to match answers to commands.
+type brokenError struct {
+	addr string
+	sent bool // the command at hand had been sent, and may have been run
+	err  error
+}
+
+func (e *brokenError) Error() string {
+	return fmt.Sprintf("beanstalk: server %s: %v", e.addr, e.err)
+}
+
+func (e *brokenError) Unwrap() []error { return []error{queue.ErrUnavailable, e.err} }
+
+// isBroken says whether err ended the session that it came from.
+func isBroken(err error) bool {
+	var b *brokenError
+	return errors.As(err, &b)
+}
+
+// maybeRun says whether the command that failed with err may have been run.
+func maybeRun(err error) bool {
+	var b *brokenError
+	return errors.As(err, &b) && b.sent
+}
+
+var (
+	errWatchdog = errors.New("no answer in time, connection closed")
+	errClosed   = errors.New("closed")
+)
+
+// answered says whether err is one of the answers that the command allows.
+//
+// Every other error poisons the connection. After a network error nothing can
+// be read from it; and BAD_FORMAT, OUT_OF_MEMORY, INTERNAL_ERROR,
+// UNKNOWN_COMMAND or an unknown line may be the answer to a use or watch that
+// go-beanstalk sent in front of the command: from then on every command would
+// be given the answer of the one before it.
+func answered(err error, allowed []error) bool {
+	return slices.ContainsFunc(allowed, func(a error) bool { return errors.Is(err, a) })
+}
+
+// plain strips go-beanstalk's ConnError, whose text is "op: " and the cause.
+func plain(err error) error {
+	var c gobeanstalk.ConnError
+	if errors.As(err, &c) {
+		return fmt.Errorf("%s: %w", c.Op, c.Err)
+	}
+	return err
+}

@@ -1,0 +1,63 @@
+package beanstalk
+
+import (
+	"sync"
+	"time"
+)
+
+// link is a connection that is made when it is needed: for statistics, and as
+// part of a putter.
+type link struct {
+	srv *server
+
+	mu     sync.RWMutex // held for writing while connecting
+	s      *session
+	failed time.Time // of the last attempt to connect, if it failed
+	err    error
+}
+
+// retryAfter is how long a failed attempt to connect stands for those who were
+// waiting for the same connection: they would fail too, one after another.
+const retryAfter = 200 * time.Millisecond
+
+// getLocked returns a session that was alive a moment ago. l.mu is held for
+// writing.
+func (l *link) getLocked() (*session, error) {
+	if l.aliveLocked() {
+		return l.s, nil
+	}
+	if l.err != nil && time.Since(l.failed) < retryAfter {
+		return nil, l.err
+	}
+	s, err := l.srv.connect(l.srv.ctx, nil)
+	if err != nil {
+		l.failed, l.err = time.Now(), err
+		return nil, err
+	}
+	l.s, l.err = s, nil
+	return s, nil
+}
+
+func (l *link) aliveLocked() bool {
+	l.srv.mu.Lock()
+	defer l.srv.mu.Unlock()
+	return l.s.aliveLocked()
+}
+
+// run runs f, which may be run twice: a connection that stood idle may have
+// died unnoticed, which only a command shows.
+func (l *link) run(f func(*session) error) error {
+	var err error
+	for range 2 {
+		l.mu.Lock()
+		s, cerr := l.getLocked()
+		l.mu.Unlock()
+		if cerr != nil {
+			return cerr
+		}
+		if err = f(s); !isBroken(err) {
+			return err
+		}
+	}
+	return err
+}

@@ -1,0 +1,102 @@
+package beanstalk
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"propeller/queue"
+)
+
+// Open returns a queue over the given servers. It does not connect: servers
+// that are down are tried again for ever, each by who needs it.
+// The result also implements queue.Admin.
+func Open(o Options) (queue.Queue, error) {
+	return open(o, dialTCP)
+}
+
+// dialFunc opens the network connection to a server.
+type dialFunc func(ctx context.Context, addr string) (net.Conn, error)
+
+func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	return d.DialContext(ctx, "tcp", addr)
+}
+
+// dialTimeout bounds one attempt to connect, name look-up included.
+const dialTimeout = 5 * time.Second
+
+func open(o Options, dial dialFunc) (*client, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	q := &client{opts: o, closed: make(chan struct{})}
+	for _, addr := range o.Addrs {
+		q.servers = append(q.servers, newServer(q, addr, dial))
+	}
+	return q, nil
+}
+
+// client is the queue.Queue over one or several servers.
+type client struct {
+	opts    Options
+	servers []*server
+
+	closing sync.Once
+	closed  chan struct{}
+}
+
+var _ interface {
+	queue.Queue
+	queue.Admin
+} = (*client)(nil)
+
+// Consume implements queue.Queue: one connection per server, opened at once
+// and reopened for ever.
+func (q *client) Consume(tube string) (queue.Consumer, error) {
+	if err := queue.CheckTube(tube); err != nil {
+		return nil, err
+	}
+	if q.isClosed() {
+		return nil, errQueueClosed
+	}
+	return newConsumer(q, tube), nil
+}
+
+// Close implements queue.Queue.
+func (q *client) Close() error {
+	q.closing.Do(func() { close(q.closed) })
+	for _, srv := range q.servers {
+		srv.close()
+	}
+	return nil
+}
+
+func (q *client) isClosed() bool {
+	select {
+	case <-q.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// several says whether there is more than one server: ids then need the
+// server's address to be unique.
+func (q *client) several() bool { return len(q.servers) > 1 }
+
+// jobID is the id of a job for the outside: the number beanstalkd gave it, and
+// with several servers host:port/number.
+func (srv *server) jobID(id uint64) string {
+	n := strconv.FormatUint(id, 10)
+	if srv.q.several() {
+		return srv.addr + "/" + n
+	}
+	return n
+}
+
+var errQueueClosed = fmt.Errorf("beanstalk: queue is closed: %w", queue.ErrUnavailable)

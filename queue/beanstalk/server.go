@@ -1,0 +1,174 @@
+package beanstalk
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// server is one beanstalkd: what all connections to it share.
+type server struct {
+	q    *client
+	addr string
+	dial dialFunc
+	log  *slog.Logger
+
+	putters   [putConns]*putter
+	putTokens chan struct{} // bounds puts under way
+	admin     link
+
+	ctx  context.Context // ended by close
+	stop context.CancelFunc
+	wg   sync.WaitGroup // the keeper, and commands whose caller may have gone
+
+	mu       sync.Mutex // guards all below, and the sessions and jobs of this server
+	closed   bool
+	sessions map[*session]struct{}
+	jobs     map[uint64]*job // jobs held by this process; see claim
+	avoid    time.Time       // puts go elsewhere until then
+	downAt   time.Time       // when the server was lost; zero while it is well
+}
+
+func newServer(q *client, addr string, dial dialFunc) *server {
+	srv := &server{
+		q:         q,
+		addr:      addr,
+		dial:      dial,
+		log:       q.opts.Log.With("server", addr),
+		putTokens: make(chan struct{}, maxPuts),
+		sessions:  make(map[*session]struct{}),
+		jobs:      make(map[uint64]*job),
+	}
+	srv.ctx, srv.stop = context.WithCancel(context.Background())
+	for i := range srv.putters {
+		srv.putters[i] = &putter{link: link{srv: srv}}
+	}
+	srv.admin.srv = srv
+	srv.wg.Go(srv.keep)
+	return srv
+}
+
+// close ends every connection and waits for all that runs.
+func (srv *server) close() {
+	srv.mu.Lock()
+	srv.closed = true
+	srv.stop()
+	open := make([]*session, 0, len(srv.sessions))
+	for s := range srv.sessions {
+		open = append(open, s)
+	}
+	srv.mu.Unlock()
+	for _, s := range open {
+		s.fail(errClosed, false)
+	}
+	srv.wg.Wait()
+}
+
+// add makes a new session known to the watchdog.
+func (srv *server) add(s *session) error {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.closed || (s.src != nil && s.src.closed) {
+		return &brokenError{addr: srv.addr, err: errClosed}
+	}
+	srv.sessions[s] = struct{}{}
+	return nil
+}
+
+// spawn runs f in a goroutine that close waits for. It reports false, and runs
+// nothing, when the server is closed.
+func (srv *server) spawn(f func()) bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return srv.spawnLocked(f)
+}
+
+func (srv *server) spawnLocked(f func()) bool {
+	if srv.closed {
+		return false
+	}
+	srv.wg.Go(f)
+	return true
+}
+
+// call runs f, which waits for the server, and returns its error. When ctx ends
+// first, call returns ctx.Err() and f goes on by itself: a command that has
+// been sent cannot be taken back.
+func (srv *server) call(ctx context.Context, f func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if ctx.Done() == nil {
+		return f()
+	}
+	result := make(chan error, 1)
+	if !srv.spawn(func() { result <- f() }) {
+		return errQueueClosed
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// lost notes that a connection ended or could not be made, and logs it when
+// the server had been well.
+func (srv *server) lost(why error) {
+	srv.mu.Lock()
+	first := srv.downAt.IsZero()
+	if first {
+		srv.downAt = time.Now()
+	}
+	srv.mu.Unlock()
+	if first {
+		srv.log.Warn("queue server lost", "err", why)
+	}
+}
+
+// back notes a connection that works, and logs it when the server had been lost.
+func (srv *server) back() {
+	srv.mu.Lock()
+	since := srv.downAt
+	srv.downAt, srv.avoid = time.Time{}, time.Time{}
+	srv.mu.Unlock()
+	if !since.IsZero() {
+		srv.log.Info("queue server back", "after", time.Since(since).Round(time.Millisecond))
+	}
+}
+
+// sleep waits for d. It reports false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// parallel calls f for every item, with up to n calls at a time, so that their
+// commands are pipelined. It returns when all are done.
+func parallel[T any](n int, items []T, f func(T)) {
+	if len(items) == 0 {
+		return
+	}
+	next := make(chan T, len(items))
+	for _, it := range items {
+		next <- it
+	}
+	close(next)
+	var wg sync.WaitGroup
+	for range min(n, len(items)) {
+		wg.Go(func() {
+			for it := range next {
+				f(it)
+			}
+		})
+	}
+	wg.Wait()
+}

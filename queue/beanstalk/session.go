@@ -1,0 +1,229 @@
+package beanstalk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	gobeanstalk "github.com/beanstalkd/go-beanstalk"
+)
+
+// session is one live connection to a server. It is used by many goroutines:
+// go-beanstalk sends their commands in turn and hands out the answers in the
+// same order. Once failed it stays so; a new one takes its place.
+type session struct {
+	srv *server
+	src *source // whose reservations it holds; nil for puts and statistics
+	nc  net.Conn
+	bs  *gobeanstalk.Conn
+
+	// Set by the handshake, before others see the session.
+	tubes    *gobeanstalk.TubeSet
+	instance string // id of the server process
+	binlog   bool   // the server's jobs survive its restart
+
+	dead chan struct{}  // closed when the session fails
+	wg   sync.WaitGroup // its helpers and touchers
+
+	// Guarded by srv.mu.
+	err         error         // why it failed
+	outstanding int           // commands sent and not answered
+	progress    time.Time     // when an answer came last, or the first command went out
+	patience    time.Duration // how much longer than Timeout the server may be silent: a waiting reserve
+	held        jobList       // jobs reserved here, least recently touched first
+	touching    bool          // a toucher is at work
+}
+
+// connect opens a session. The watchdog minds it from its first command on.
+func (srv *server) connect(ctx context.Context, src *source) (*session, error) {
+	nc, err := srv.dial(ctx, srv.addr)
+	if err != nil {
+		return nil, &brokenError{addr: srv.addr, err: err}
+	}
+	s := &session{srv: srv, src: src, nc: nc, dead: make(chan struct{})}
+	if err := srv.add(s); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	if src != nil {
+		if err := s.watch(src.c.tube); err != nil {
+			return nil, s.fail(err, false)
+		}
+	}
+	s.bs = gobeanstalk.NewConn(nc)
+	if src != nil {
+		s.tubes = gobeanstalk.NewTubeSet(s.bs, src.c.tube)
+		if err := s.identify(); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// watch puts the tube on the watch list before go-beanstalk has the connection.
+//
+// go-beanstalk sends watch in front of a reserve and skips its answer. If the
+// server refused it (OUT_OF_MEMORY), every later answer would go to the wrong
+// command. Sent here, alone, a refusal is an error; the second watch, of a
+// tube already watched, needs nothing that could run out.
+func (s *session) watch(tube string) error {
+	if err := s.nc.SetDeadline(time.Now().Add(s.srv.q.opts.Timeout)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(s.nc, "watch "+tube+"\r\n"); err != nil {
+		return fmt.Errorf("watch: %w", err)
+	}
+	line, err := readLine(s.nc)
+	if err != nil {
+		return fmt.Errorf("watch: %w", err)
+	}
+	if !strings.HasPrefix(line, "WATCHING ") {
+		return fmt.Errorf("watch: server answered %.60q", line)
+	}
+	return s.nc.SetDeadline(time.Time{})
+}
+
+// readLine reads one short line and not a byte more.
+func readLine(r io.Reader) (string, error) {
+	var line []byte
+	var b [1]byte
+	for len(line) < 224 { // WATCHING and a number, or one word of error
+		if _, err := io.ReadFull(r, b[:]); err != nil {
+			return "", err
+		}
+		if b[0] == '\n' {
+			return strings.TrimSuffix(string(line), "\r"), nil
+		}
+		line = append(line, b[0])
+	}
+	return "", fmt.Errorf("not a beanstalkd answer: %.60q", line)
+}
+
+// identify asks the server who it is.
+func (s *session) identify() error {
+	var stats map[string]string
+	err := s.do(func(bs *gobeanstalk.Conn) (err error) {
+		stats, err = bs.Stats()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.instance = unquote(stats["id"])
+	current := stats["binlog-current-index"] // 0 without a binlog (protocol.txt, stats)
+	s.binlog = current != "" && current != "0"
+	return nil
+}
+
+// do runs one command. An error that is not among the allowed answers ends the
+// session and is returned as a brokenError.
+func (s *session) do(cmd func(*gobeanstalk.Conn) error, allowed ...error) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	err := cmd(s.bs)
+	s.end()
+	if err == nil || answered(err, allowed) {
+		return err
+	}
+	return s.fail(plain(err), true)
+}
+
+// begin counts a command in for the watchdog.
+func (s *session) begin() error {
+	now := time.Now()
+	s.srv.mu.Lock()
+	defer s.srv.mu.Unlock()
+	return s.beginLocked(now)
+}
+
+func (s *session) beginLocked(now time.Time) error {
+	if s.err != nil {
+		return &brokenError{addr: s.srv.addr, err: s.err}
+	}
+	if s.outstanding == 0 {
+		s.progress = now
+	}
+	s.outstanding++
+	return nil
+}
+
+// end counts a command out.
+func (s *session) end() {
+	now := time.Now()
+	s.srv.mu.Lock()
+	s.outstanding--
+	s.progress = now
+	s.srv.mu.Unlock()
+}
+
+// reserve asks for one job. With mayWait, and when nothing at all is in flight
+// on the connection, the server is let wait for one; waited says so.
+func (s *session) reserve(mayWait bool) (id uint64, body []byte, waited bool, err error) {
+	now := time.Now()
+	var wait time.Duration
+	s.srv.mu.Lock()
+	if mayWait && s.quietLocked() {
+		wait = reserveWait
+	}
+	err = s.beginLocked(now)
+	if err == nil {
+		s.patience += wait
+	}
+	s.srv.mu.Unlock()
+	if err != nil {
+		return 0, nil, false, err
+	}
+	id, body, err = s.tubes.Reserve(wait)
+
+	now = time.Now()
+	s.srv.mu.Lock()
+	s.outstanding--
+	s.patience -= wait
+	s.progress = now
+	s.srv.mu.Unlock()
+	if err != nil && !errors.Is(err, gobeanstalk.ErrTimeout) && !errors.Is(err, gobeanstalk.ErrDeadline) {
+		err = s.fail(plain(err), true)
+	}
+	return id, body, wait > 0, err
+}
+
+// quietLocked says that no command could come to stand behind a waiting
+// reserve: nothing is under way, no job is held here, and none of the source's
+// jobs waits for a connection to be settled on.
+func (s *session) quietLocked() bool {
+	return s.outstanding == 0 && s.held.n == 0 && s.src.stale == 0
+}
+
+// reserveWait is how long the server is let wait for a job. Nothing can be
+// behind it, so long is good: a thousand idle tubes cost 200 commands/s.
+const reserveWait = 5 * time.Second
+
+// fail ends the session for the reason err and returns it as a brokenError.
+// Later reasons are ignored.
+func (s *session) fail(err error, sent bool) error {
+	s.srv.mu.Lock()
+	first := s.err == nil
+	if first {
+		s.err = err
+		close(s.dead)
+		delete(s.srv.sessions, s)
+	}
+	err = s.err
+	s.srv.mu.Unlock()
+	if first {
+		s.nc.Close() // ends every command that waits for an answer
+		if s.src != nil {
+			s.src.c.wakeAll()
+		}
+	}
+	return &brokenError{addr: s.srv.addr, sent: sent, err: err}
+}
+
+// alive says whether s can be used. srv.mu is held.
+func (s *session) aliveLocked() bool { return s != nil && s.err == nil }

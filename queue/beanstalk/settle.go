@@ -1,0 +1,272 @@
+package beanstalk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	gobeanstalk "github.com/beanstalkd/go-beanstalk"
+
+	"propeller/queue"
+)
+
+// settlement is how a job ends.
+type settlement struct {
+	verdict verdict
+	after   time.Duration // of a retry
+}
+
+type verdict uint8
+
+const (
+	verdictDone verdict = iota
+	verdictRetry
+	verdictBury
+)
+
+var errSettled = errors.New("already settled")
+
+// Done implements queue.Job. When ctx ends during an outage, the job is still
+// deleted once the server is back, provided that the consumer is open then.
+func (j *job) Done(ctx context.Context) error {
+	return j.finish(ctx, settlement{verdict: verdictDone})
+}
+
+// Retry implements queue.Job: the job keeps its priority; after is rounded up
+// to whole seconds. While the server is away it returns nil at once: the job
+// is served again as soon as the server is back.
+func (j *job) Retry(ctx context.Context, after time.Duration) error {
+	return j.finish(ctx, settlement{verdict: verdictRetry, after: wholeSeconds(after)})
+}
+
+// Bury implements queue.Job: the job keeps its priority. beanstalkd stores no
+// reason.
+func (j *job) Bury(ctx context.Context, _ string) error {
+	return j.finish(ctx, settlement{verdict: verdictBury})
+}
+
+// finish settles the job and waits for it, up to ctx's end. A command that has
+// been sent cannot be taken back; it is waited for in the background.
+func (j *job) finish(ctx context.Context, how settlement) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	src, srv := j.src, j.src.srv
+	srv.mu.Lock()
+	if j.settling {
+		srv.mu.Unlock()
+		return fmt.Errorf("beanstalk: job %s: %w", j.ID(), errSettled)
+	}
+	j.settling, j.settle = true, how
+	if j.state == stateGone { // its id is another job's by now, or the consumer is closed
+		srv.mu.Unlock()
+		if how.verdict == verdictRetry {
+			return nil
+		}
+		return j.lost()
+	}
+	j.result = make(chan error, 1)
+	src.settles++
+	inline := ctx.Done() == nil
+	if !inline && !srv.spawnLocked(j.drive) {
+		inline = true // closed: drive has no one to talk to and returns at once
+	}
+	srv.mu.Unlock()
+	if inline {
+		j.drive()
+	}
+
+	var err error
+	select {
+	case err = <-j.result:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	srv.mu.Lock()
+	src.settles--
+	if src.settles == 0 && src.settled != nil {
+		close(src.settled)
+		src.settled = nil
+	}
+	srv.mu.Unlock()
+	return err
+}
+
+// drive carries the settlement out on whatever connection reaches the job, and
+// on the next one when that breaks. Without a connection it leaves the job on
+// its source's list of pending ones: whoever gets a connection to it drives
+// on. One goroutine at a time drives a job.
+func (j *job) drive() {
+	srv := j.src.srv
+	for {
+		srv.mu.Lock()
+		s, bound := j.routeLocked()
+		retry := j.settle.verdict == verdictRetry
+		over := j.state == stateGone || (s == nil && (srv.closed || j.src.closed))
+		if over && !retry {
+			srv.mu.Unlock()
+			j.conclude(j.lost())
+			return
+		}
+		if s == nil && !retry {
+			j.src.pending[j] = struct{}{}
+			srv.mu.Unlock()
+			return
+		}
+		srv.mu.Unlock()
+
+		var err error
+		switch {
+		case retry && (over || !bound):
+			// Lost, so it is back already.
+		case retry:
+			if err = s.release(j, j.settle.after); isBroken(err) {
+				err = nil // the server gives back what the connection held
+			}
+		case j.settle.verdict == verdictBury:
+			err = s.bury(j, bound)
+		default:
+			err = s.delete(j, bound)
+		}
+		if !j.again(s, err) {
+			j.conclude(err)
+			return
+		}
+	}
+}
+
+// again says whether a settlement that came out as err on s is to be tried on
+// another connection.
+func (j *job) again(s *session, err error) bool {
+	srv := j.src.srv
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	switch {
+	case isBroken(err):
+		j.sent = j.sent || maybeRun(err)
+		if j.state != stateGone && srv.jobs[j.id] == nil {
+			srv.jobs[j.id] = j // a bury had unregistered it
+		}
+		return true
+	case errors.Is(err, queue.ErrLost):
+		// Another consumer of this process may have reserved it meanwhile, for us.
+		return j.sess != s && j.sess.aliveLocked()
+	default:
+		return false
+	}
+}
+
+// conclude ends the job with the result err.
+func (j *job) conclude(err error) {
+	srv := j.src.srv
+	srv.mu.Lock()
+	j.forgetLocked()
+	srv.mu.Unlock()
+	j.result <- err
+}
+
+// delete removes the job from the server. It works on reserved jobs of this
+// connection and on ready, delayed and buried jobs from any connection.
+func (s *session) delete(j *job, bound bool) error {
+	if !bound {
+		if err := s.recognise(j); err != nil {
+			return err
+		}
+	}
+	err := s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(j.id) }, gobeanstalk.ErrNotFound)
+	if !errors.Is(err, gobeanstalk.ErrNotFound) {
+		return err
+	}
+	s.srv.mu.Lock()
+	sent := j.sent
+	s.srv.mu.Unlock()
+	if sent {
+		// The connection broke under an earlier delete. If the job exists no
+		// more, that one worked.
+		if _, err := s.statsJob(j.id); errors.Is(err, gobeanstalk.ErrNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return j.lost()
+}
+
+// bury sets the job aside. Only the holder can: a job that nobody holds after
+// an outage is reserved by its id first (reserve-job, since beanstalkd 1.12).
+func (s *session) bury(j *job, bound bool) error {
+	if !bound {
+		if err := s.recognise(j); err != nil {
+			return err
+		}
+		err := s.do(func(bs *gobeanstalk.Conn) error {
+			_, err := bs.ReserveJob(j.id)
+			return err
+		}, gobeanstalk.ErrNotFound)
+		if err != nil {
+			return j.explain(err)
+		}
+	}
+	stats, err := s.statsJob(j.id)
+	if err != nil {
+		return j.explain(err)
+	}
+	pri, err := parsePriority(stats)
+	if err != nil {
+		return err
+	}
+	s.srv.mu.Lock()
+	j.unregisterLocked()
+	s.srv.mu.Unlock()
+	return j.explain(s.do(func(bs *gobeanstalk.Conn) error { return bs.Bury(j.id, pri) }, gobeanstalk.ErrNotFound))
+}
+
+// release gives the job back with its old priority. A reservation that was
+// lost is no error.
+func (s *session) release(j *job, after time.Duration) error {
+	s.srv.mu.Lock()
+	j.unregisterLocked()
+	s.srv.mu.Unlock()
+	stats, err := s.statsJob(j.id)
+	if errors.Is(err, gobeanstalk.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	pri, err := parsePriority(stats)
+	if err != nil {
+		return err
+	}
+	err = s.do(func(bs *gobeanstalk.Conn) error { return bs.Release(j.id, pri, after) },
+		gobeanstalk.ErrNotFound, gobeanstalk.ErrBuried)
+	switch {
+	case errors.Is(err, gobeanstalk.ErrNotFound):
+		return nil
+	case errors.Is(err, gobeanstalk.ErrBuried): // protocol.txt, release: out of memory
+		return fmt.Errorf("beanstalk: job %s: server %s had no memory to release it and buried it: %w",
+			j.ID(), s.srv.addr, queue.ErrUnavailable)
+	}
+	return err
+}
+
+// giveBack returns a job that nobody has seen to its tube.
+func (j *job) giveBack() {
+	srv := j.src.srv
+	srv.mu.Lock()
+	s := j.sess
+	if j.settling || j.state == stateGone || !s.aliveLocked() {
+		srv.mu.Unlock()
+		return // settled or back already
+	}
+	j.state = stateGone
+	j.unregisterLocked()
+	srv.mu.Unlock() // s keeps it on its list until the release is answered
+	if err := s.release(j, 0); err != nil && !isBroken(err) {
+		srv.log.Warn("job could not be given back", "tube", j.src.c.tube, "err", err)
+	}
+	srv.mu.Lock()
+	j.forgetLocked()
+	srv.mu.Unlock()
+}
