@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -260,6 +261,20 @@ func TestFaultsUnwrap(t *testing.T) {
 	}
 	if lines := strings.Count(err.Error(), "\n") + 1; lines != 2 {
 		t.Errorf("%d lines: %v", lines, err)
+	}
+}
+
+// A file that is something else altogether gives a report that ends.
+func TestFaultsAreBounded(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	for i := range 3 * maxFaults {
+		fmt.Fprintf(&b, "k%d: 1\n", i)
+	}
+	_, err := Parse("test.yaml", []byte(b.String()), Options{})
+	faults, _ := err.(Faults)
+	if len(faults) != maxFaults || faults[0].Error() != "test.yaml: has too many faults to show all" {
+		t.Errorf("%d faults, the first %v", len(faults), faults[0])
 	}
 }
 

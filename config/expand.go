@@ -55,11 +55,11 @@ func (p *parser) text(e entry) (string, bool) {
 
 // wrong adds a fault of an entry.
 func (p *parser) wrong(e entry, err error) {
-	f := Fault{File: p.file, Line: e.line, Key: e.key, Msg: oneLine(err.Error()), Err: err}
+	f := Fault{Line: e.line, Key: e.key, Msg: oneLine(err.Error()), Err: err}
 	if !e.secret {
 		f.Value = shown(e.text)
 	}
-	p.faults = append(p.faults, f)
+	p.add(f)
 }
 
 // secret returns what a secret's entries in l stand for: the text, or the

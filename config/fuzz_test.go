@@ -95,13 +95,14 @@ func FuzzSecret(f *testing.F) {
 	for _, p := range []string{"", "*", "!", "&a ", "${X}", "%", "@", "`", "!!int ", "!!binary ", "{", "[", "- ", "? ", ": ", "# ", "\"", "'", "|\n  ", "${"} {
 		f.Add(p)
 	}
+	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, prefix string) {
 		password := prefix + hidden
 		quoted, err := yaml.Marshal(map[string]string{"cert_password": password})
 		if err != nil {
 			return // not a YAML string
 		}
-		o := Options{Dir: t.TempDir(), Getenv: env(nil)}
+		o := Options{Dir: dir, Getenv: env(nil)}
 		_, err = Parse("fuzz.yaml", append([]byte("apps: []\ndefaults:\n  "), strings.ReplaceAll(string(quoted), "\n", "\n  ")...), o)
 		if err == nil || hiddenIn(err.Error()) {
 			t.Errorf("quoted: %v", err)

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 )
@@ -79,6 +80,8 @@ func (p *parser) flatten(out layer, n *yaml.Node, path, prefix string, s schema,
 	for _, kv := range p.mapping(n, path) {
 		full := prefix + kv.key
 		switch {
+		case strings.Contains(kv.key, "."): // or retry.min would be a second way to write retry: {min: …}
+			p.at(kv.line, kv.path, "%s", s.unknown(prefix, kv.key))
 		case special != nil && special(kv):
 		case slices.Contains(s.keys, full):
 			e, ok := p.scalar(kv.val, kv.path)

@@ -79,7 +79,21 @@ func newParser(name string, o Options) *parser {
 
 // at adds a fault of the given line and key.
 func (p *parser) at(line int, key, format string, args ...any) {
-	p.faults = append(p.faults, Fault{File: p.file, Line: line, Key: key, Msg: fmt.Sprintf(format, args...)})
+	p.add(Fault{Line: line, Key: key, Msg: fmt.Sprintf(format, args...)})
+}
+
+// maxFaults bounds the report on a file that is something else altogether:
+// nobody reads more.
+const maxFaults = 1000
+
+func (p *parser) add(f Fault) {
+	switch n := len(p.faults); {
+	case n < maxFaults-1:
+		f.File = p.file
+		p.faults = append(p.faults, f)
+	case n == maxFaults-1:
+		p.faults = append(p.faults, Fault{File: p.file, Msg: "has too many faults to show all"})
+	}
 }
 
 // path makes a path of the configuration one that can be opened.

@@ -64,6 +64,9 @@ func (s schema) unknown(prefix, key string) string {
 	if prefix == "" && s.other != nil && slices.Contains(s.other.names(""), key) {
 		return fmt.Sprintf("does not belong %s: put it %s", s.where, s.other.where)
 	}
+	if group, rest, ok := strings.Cut(key, "."); ok && slices.Contains(s.keys, prefix+key) {
+		return fmt.Sprintf("a key has no dots: write %s: and, indented below it, %s:", group, rest)
+	}
 	names := s.names(prefix)
 	if near := nearest(key, names); near != "" {
 		return fmt.Sprintf("unknown key: did you mean %q?", near)
