@@ -77,7 +77,7 @@ func decryptPKCS8(der []byte, password string) ([]byte, error) {
 		return nil, errKeyDamaged
 	}
 	if !info.Algorithm.Algorithm.Equal(oidPBES2) {
-		return nil, unsupported("algorithm", info.Algorithm.Algorithm)
+		return nil, unsupported("method", info.Algorithm.Algorithm)
 	}
 	var params pbes2Params
 	if !unmarshalAll(info.Algorithm.Parameters.FullBytes, &params) {
@@ -137,7 +137,7 @@ func pbes2Key(kdf pkix.AlgorithmIdentifier, password string, length int) ([]byte
 }
 
 func unsupported(what string, oid asn1.ObjectIdentifier) error {
-	return fmt.Errorf("its private key is encrypted with a %s that is not supported (%s): %s", what, oid, rewriteKey)
+	return fmt.Errorf("its private key is encrypted by a %s that is not supported (%s): %s", what, oid, rewriteKey)
 }
 
 // unmarshalAll parses DER and wants nothing left over.

@@ -1,0 +1,322 @@
+package apnsconn
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"software.sslmate.com/src/go-pkcs12"
+)
+
+// opensslPassword is the password of all files in testdata/openssl.
+const opensslPassword = "correct horse"
+
+func openssl(name string) string { return filepath.Join("testdata", "openssl", name) }
+
+func TestLoadCertificateFromPEM(t *testing.T) {
+	t.Parallel()
+	key, other := newTestKey(t), newTestKey(t)
+	leaf := newTestCert(t, certSpec{uid: "com.example.app"}, key)
+	ca := newTestCert(t, certSpec{uid: "ca"}, other)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaLeaf := newTestCert(t, certSpec{uid: "com.example.rsa"}, rsaKey)
+	pkcs1 := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)})
+	bag := []byte("Bag Attributes\n    friendlyName: Apple Push Services: x\nKey Attributes: <No Attributes>\n")
+	params := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 0}})
+
+	tests := []struct {
+		name      string
+		cert, key []byte // key nil: no second file
+		leaf      *x509.Certificate
+		chain     []*x509.Certificate
+	}{
+		{"certificate then key", join(certPEM(leaf), keyPEM(t, key)), nil, leaf, nil},
+		{"key then certificate", join(keyPEM(t, key), certPEM(leaf)), nil, leaf, nil},
+		{"text between", join(bag, certPEM(leaf), bag, params, keyPEM(t, key)), nil, leaf, nil},
+		{"two files", certPEM(leaf), keyPEM(t, key), leaf, nil},
+		{"chain", join(certPEM(leaf, ca), keyPEM(t, key)), nil, leaf, []*x509.Certificate{ca}},
+		{"chain first", join(certPEM(ca, leaf), keyPEM(t, key)), nil, leaf, []*x509.Certificate{ca}},
+		{"leaf twice", join(certPEM(leaf, ca, leaf), keyPEM(t, key)), nil, leaf, []*x509.Certificate{ca}},
+		{"a key too many", join(keyPEM(t, other), certPEM(leaf), keyPEM(t, key)), nil, leaf, nil},
+		{"other key beside the key file", join(certPEM(leaf), keyPEM(t, other)), keyPEM(t, key), leaf, nil},
+		{"certificate as DER", leaf.Raw, keyPEM(t, key), leaf, nil},
+		{"RSA, PKCS#1", join(certPEM(rsaLeaf), pkcs1), nil, rsaLeaf, nil},
+		{"RSA, PKCS#8", join(certPEM(rsaLeaf), keyPEM(t, rsaKey)), nil, rsaLeaf, nil},
+		{"CRLF", bytes.ReplaceAll(join(certPEM(leaf), keyPEM(t, key)), []byte("\n"), []byte("\r\n")), nil, leaf, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			file, keyFile := inTempFile(t, "c.pem", tt.cert), ""
+			if tt.key != nil {
+				keyFile = inTempFile(t, "k.pem", tt.key)
+			}
+			c, err := LoadCertificate(file, keyFile, "a password that is not needed")
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkLoaded(t, c, file, tt.leaf, tt.chain)
+		})
+	}
+}
+
+func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+
+// checkLoaded says whether c is the leaf, with its chain and a key that signs for it.
+func checkLoaded(t *testing.T, c *Certificate, file string, leaf *x509.Certificate, chain []*x509.Certificate) {
+	t.Helper()
+	if !c.Leaf.Equal(leaf) || c.TLS.Leaf != c.Leaf || c.File != file || !c.NotAfter.Equal(leaf.NotAfter) {
+		t.Errorf("loaded %v, want the leaf %v of %s", c, leaf.Subject, file)
+	}
+	if c.Fingerprint != sha256.Sum256(leaf.Raw) {
+		t.Errorf("fingerprint %x", c.Fingerprint)
+	}
+	want := [][]byte{leaf.Raw}
+	for _, other := range chain {
+		want = append(want, other.Raw)
+	}
+	if !slices.EqualFunc(c.TLS.Certificate, want, bytes.Equal) {
+		t.Errorf("chain of %d certificates, or their order, is wrong; want %d", len(c.TLS.Certificate), len(want))
+	}
+	if leaf, key := match([]*x509.Certificate{c.Leaf}, asSigners(c)); leaf != 0 || key == nil {
+		t.Error("the key does not belong to the leaf")
+	}
+}
+
+func TestLoadCertificateFromPKCS12(t *testing.T) {
+	t.Parallel()
+	key, other := newTestKey(t), newTestKey(t)
+	leaf := newTestCert(t, certSpec{uid: "com.example.app"}, key)
+	ca := newTestCert(t, certSpec{uid: "ca"}, other)
+	encoders := map[string]*pkcs12.Encoder{
+		"Passwordless": pkcs12.Passwordless, "LegacyRC2": pkcs12.LegacyRC2, "LegacyDES": pkcs12.LegacyDES,
+		"Modern2023": pkcs12.Modern2023, "Modern2026": pkcs12.Modern2026,
+	}
+	for name, enc := range encoders {
+		for i, password := range []string{"", "hunter2", "pässwörd"} {
+			if name == "Passwordless" && password != "" {
+				continue
+			}
+			t.Run(fmt.Sprint(name, i), func(t *testing.T) {
+				t.Parallel()
+				data, err := enc.Encode(key, leaf, []*x509.Certificate{ca}, password)
+				if err != nil {
+					t.Fatal(err)
+				}
+				file := inTempFile(t, "c.p12", data)
+				c, err := LoadCertificate(file, "", password)
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkLoaded(t, c, file, leaf, []*x509.Certificate{ca})
+
+				if password != "" {
+					wantFault(t, file, "", "hunter3", "the password for the PKCS#12 file is wrong", ErrPassword)
+					wantFault(t, file, "", "", "the PKCS#12 file is encrypted and no password was given", ErrPassword)
+				}
+				wantFault(t, file, file, password, "give no key file beside it", nil)
+			})
+		}
+	}
+}
+
+// TestLoadCertificateOfOpenSSL opens what the openssl command wrote.
+func TestLoadCertificateOfOpenSSL(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"old-aes256.key", "old-des3.key", "pbes2-aes-128-cbc.key", "pbes2-aes-192-cbc.key", "pbes2-aes-256-cbc.key",
+		"pbes2-des3.key", "pbes2-hmacWithSHA1.key", "pbes2-hmacWithSHA512.key",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := LoadCertificate(openssl("cert.pem"), openssl(name), opensslPassword)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.UID != "com.example.app" {
+				t.Errorf("UID %q", c.UID)
+			}
+			for _, wrong := range []string{"hunter2", opensslPassword + " ", strings.ToUpper(opensslPassword)} {
+				wantFault(t, openssl("cert.pem"), openssl(name), wrong, "the password for its private key is wrong", ErrPassword)
+			}
+			wantFault(t, openssl("cert.pem"), openssl(name), "", "its private key is encrypted and no password was given", ErrPassword)
+		})
+	}
+	for _, name := range []string{"plain.key", "pkcs8.key"} {
+		if _, err := LoadCertificate(openssl("cert.pem"), openssl(name), ""); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"modern.p12", "legacy.p12"} {
+		if _, err := LoadCertificate(openssl(name), "", opensslPassword); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		wantFault(t, openssl(name), "", "hunter2", "the password for the PKCS#12 file is wrong", ErrPassword)
+	}
+	wantFault(t, openssl("cert.pem"), openssl("pbes1.key"), opensslPassword,
+		"encrypted by a method that is not supported (1.2.840.113549.1.12.1.3): rewrite the key with: openssl pkcs8", nil)
+	wantFault(t, openssl("cert.pem"), openssl("scrypt.key"), opensslPassword,
+		"encrypted by a key derivation that is not supported (1.3.6.1.4.1.11591.4.11): rewrite the key", nil)
+	wantFault(t, openssl("nokey.p12"), "", opensslPassword, "holds a certificate but no private key: in Keychain Access", nil)
+}
+
+func TestLoadCertificateFaults(t *testing.T) {
+	t.Parallel()
+	key, other := newTestKey(t), newTestKey(t)
+	leaf := newTestCert(t, certSpec{uid: "com.example.app"}, key)
+	good := inTempFile(t, "good.pem", certPEM(leaf), keyPEM(t, key))
+	certOnly := inTempFile(t, "cert.pem", certPEM(leaf))
+	huge := make([]byte, maxCredentialFile+1)
+	damagedKey := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("garbage")})
+	damagedPBES := pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("garbage")})
+
+	wantFault(t, "nowhere.pem", "", "", "no such file", fs.ErrNotExist)
+	wantFault(t, certOnly, "nowhere.key", "", "no such file", fs.ErrNotExist)
+	wantFault(t, t.TempDir(), "", "", "cannot be read: is a directory", nil)
+	wantFault(t, inTempFile(t, "empty.pem"), "", "", "is empty", nil)
+	wantFault(t, inTempFile(t, "huge.pem", huge), "", "", "has more than 1048576 bytes", nil)
+	wantFault(t, inTempFile(t, "x.pem", []byte("hello")), "", "", "is neither PEM nor PKCS#12", nil)
+	wantFault(t, inTempFile(t, "x.p12", []byte("hello")), "", "", "is no PKCS#12 file that can be read", nil)
+	wantFault(t, inTempFile(t, "x", []byte{0x30, 0x80, 0, 0}), "", "", "is no PKCS#12 file that can be read", nil)
+	wantFault(t, inTempFile(t, "x.pem", certPEM(leaf)[:60]), "", "", "is damaged: it has a line with BEGIN", nil)
+	wantFault(t, inTempFile(t, "x.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})), "", "", "its certificate 1 cannot be parsed", nil)
+	wantFault(t, inTempFile(t, "x.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: []byte("x")})), "", "", "holds no certificate", nil)
+
+	wantFault(t, certOnly, "", "", "holds a certificate but no private key: export both together", nil)
+	wantFault(t, inTempFile(t, "aps.cer", leaf.Raw), "", "", "holds a certificate but no private key: export both together", nil)
+	wantFault(t, certOnly, certOnly, "", "holds no private key", nil)
+	wantFault(t, inTempFile(t, "AuthKey.p8", keyPEM(t, key)), "", "", "a .p8 file from Apple is a key for provider tokens, not a certificate", nil)
+	wantFault(t, certOnly, inTempFile(t, "k.pem", keyPEM(t, other)), "", "the private key does not belong to the certificate", nil)
+	wantFault(t, inTempFile(t, "x.pem", certPEM(leaf), keyPEM(t, other)), "", "", "the private key does not belong to the certificate", nil)
+	wantFault(t, certOnly, inTempFile(t, "k.pem", damagedKey), "", "its private key cannot be parsed: the file is damaged", nil)
+	wantFault(t, certOnly, inTempFile(t, "k.pem", damagedPBES), "hunter2", "its private key cannot be parsed: the file is damaged", nil)
+
+	if _, err := LoadCertificate(good, "", ""); err != nil { // what all these differ from
+		t.Error(err)
+	}
+}
+
+// wantFault loads and wants an error that names a file, has a text in it and
+// wraps a cause, and that shows neither password nor key.
+func wantFault(t *testing.T, certFile, keyFile, password, text string, wraps error) {
+	t.Helper()
+	_, err := LoadCertificate(certFile, keyFile, password)
+	var ce *CertificateError
+	if !errors.As(err, &ce) {
+		t.Errorf("%s, %s: got %v, want a *CertificateError with %q", certFile, keyFile, err, text)
+		return
+	}
+	if ce.File != certFile && ce.File != keyFile || !strings.Contains(err.Error(), fmt.Sprintf("%q", ce.File)) {
+		t.Errorf("%s, %s: error %q names another file", certFile, keyFile, err)
+	}
+	if !strings.Contains(ce.Why, text) {
+		t.Errorf("%s, %s: error %q, want %q in it", certFile, keyFile, err, text)
+	}
+	if wraps != nil && !errors.Is(err, wraps) {
+		t.Errorf("%s, %s: error %q does not wrap %v", certFile, keyFile, err, wraps)
+	}
+	if password != "" && strings.Contains(fmt.Sprintf("%s %+v %#v", ce.Why, ce.Err, ce.Err), password) {
+		t.Errorf("%s, %s: error %q holds the password", certFile, keyFile, err)
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("%s, %s: error %q has several lines", certFile, keyFile, err)
+	}
+}
+
+func TestReadApple(t *testing.T) {
+	t.Parallel()
+	key := newTestKey(t)
+	const app = "com.example.app"
+	list := topicList(t, app, app+".voip", app+".complication")
+	tests := []struct {
+		name                       string
+		spec                       certSpec
+		uid                        string
+		topics                     []string
+		production, sandbox, apple bool
+	}{
+		{"home-made", certSpec{}, "", nil, false, false, false},
+		{"home-made with UID", certSpec{uid: app}, app, nil, false, false, false},
+		{"universal", certSpec{uid: app, oids: ids(oidApplePushSandbox, oidApplePushProduction), topics: list}, app,
+			[]string{app, app + ".voip", app + ".complication"}, true, true, true},
+		{"sandbox", certSpec{uid: app, oids: ids(oidApplePushSandbox)}, app, nil, false, true, true},
+		{"production", certSpec{uid: app, oids: ids(oidApplePushProduction)}, app, nil, true, false, true},
+		{"voip", certSpec{uid: app + ".voip", oids: ids(append(slices.Clone(oidApplePush), 4))}, app + ".voip", nil, false, false, true},
+		{"no push extension", certSpec{uid: app, oids: ids(append(slices.Clone(oidApplePush[:6]), 1, 2))}, app, nil, false, false, false},
+		{"topic list damaged", certSpec{uid: app, topics: []byte{0x30, 0x7f}}, app, nil, false, false, true},
+		{"topic list with more after it", certSpec{uid: app, topics: append(slices.Clone(list), 5, 0)}, app, nil, false, false, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			file := inTempFile(t, "c.pem", certPEM(newTestCert(t, tt.spec, key)), keyPEM(t, key))
+			c, err := LoadCertificate(file, "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.UID != tt.uid || !slices.Equal(c.Topics, tt.topics) || c.Production != tt.production || c.Sandbox != tt.sandbox || c.Apple != tt.apple {
+				t.Errorf("got UID %q, topics %q, production %t, sandbox %t, Apple %t", c.UID, c.Topics, c.Production, c.Sandbox, c.Apple)
+			}
+		})
+	}
+}
+
+// TestCertificateHidesItsKey prints in every way that a log line might.
+func TestCertificateHidesItsKey(t *testing.T) {
+	t.Parallel()
+	c, err := LoadCertificate(openssl("modern.p12"), "", opensslPassword)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type app struct {
+		Certificate *Certificate
+		Copy        Certificate
+	}
+	values := []any{c, *c, app{c, *c}, &app{c, *c}, []*Certificate{c}, map[string]Certificate{"x": *c}}
+	var out strings.Builder
+	for _, v := range values {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x"} {
+			fmt.Fprintf(&out, verb+"\n", v)
+		}
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Error(err)
+		}
+		out.Write(data)
+		slog.New(slog.NewTextHandler(&out, nil)).Info("x", "v", v)
+		slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "v", v)
+	}
+	for name, secret := range keyForms(t, c) {
+		if strings.Contains(out.String(), secret) {
+			t.Errorf("%s of the private key was printed:\n%s", name, out.String())
+		}
+	}
+	if want := `certificate "` + openssl("modern.p12") + `" (UID "com.example.app", expires `; !strings.HasPrefix(c.String(), want) {
+		t.Errorf("String is %q, want %q…", c.String(), want)
+	}
+}
+
+// keyForms is the secret number of the key as the verbs would print it.
+func keyForms(t *testing.T, c *Certificate) map[string]string {
+	t.Helper()
+	raw := ecdsaSecret(t, c)
+	d := new(big.Int).SetBytes(raw)
+	list := strings.Trim(fmt.Sprint(raw), "[]")
+	return map[string]string{"decimal": d.String(), "hex": fmt.Sprintf("%x", d), "bytes": list}
+}
