@@ -1,11 +1,15 @@
-// Package apnsconn speaks to Apple Push Notification service (APNs).
 package apnsconn
 
 import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"net"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // Config is what Dial needs. Addr is required; zero values of the rest mean
@@ -19,25 +23,250 @@ type Config struct {
 	PushTimeout  time.Duration // from Send to the answer; default 20 s
 	DialTimeout  time.Duration // TCP, TLS and SETTINGS together; default 10 s
 	PingAfter    time.Duration // silence while streams are open or idle until a PING; default 30 s
-	PingTimeout  time.Duration // PING to its ACK; default 10 s
+	PingTimeout  time.Duration // PING to any sign of life; default 10 s
 	WriteTimeout time.Duration // a write without progress; default 10 s
 	DrainTimeout time.Duration // after GOAWAY, for the streams still open; default 30 s
 
 	// OnChange, if set, is called when Free may have grown or the connection
-	// has stopped taking pushes. It is called from the connection's
-	// goroutine and must not block.
+	// has stopped taking pushes. Several changes may share one call. It is
+	// called from the connection's goroutines, possibly from two at once, and
+	// must not block.
 	OnChange func()
 }
 
-// Conn is one HTTP/2 connection to APNs.
-type Conn struct{}
+func (cfg Config) withDefaults() Config {
+	if cfg.InFlight <= 0 {
+		cfg.InFlight = 500
+	}
+	for _, d := range []struct {
+		value *time.Duration
+		def   time.Duration
+	}{
+		{&cfg.PushTimeout, 20 * time.Second},
+		{&cfg.DialTimeout, 10 * time.Second},
+		{&cfg.PingAfter, 30 * time.Second},
+		{&cfg.PingTimeout, 10 * time.Second},
+		{&cfg.WriteTimeout, 10 * time.Second},
+		{&cfg.DrainTimeout, 30 * time.Second},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.def
+		}
+	}
+	return cfg
+}
 
-func Dial(ctx context.Context, cfg Config) (*Conn, error)         { panic("todo") }
-func (c *Conn) Send(n *Notification, done func(Outcome))          { panic("todo") }
-func (c *Conn) Push(ctx context.Context, n *Notification) Outcome { panic("todo") }
-func (c *Conn) Free() int                                         { panic("todo") }
-func (c *Conn) Usable() bool                                      { panic("todo") }
-func (c *Conn) Drain(ctx context.Context) error                   { panic("todo") }
-func (c *Conn) Close() error                                      { panic("todo") }
-func (c *Conn) Done() <-chan struct{}                             { panic("todo") }
-func (c *Conn) Err() error                                        { panic("todo") }
+// Conn is one HTTP/2 connection to APNs. Its methods may be called from any
+// goroutine.
+type Conn struct {
+	cfg  Config
+	nc   net.Conn // TLS
+	raw  net.Conn // beneath it
+	born time.Time
+	done chan struct{}
+
+	lastRead atomic.Int64  // when bytes last came in, on the connection's clock
+	work     chan struct{} // wakes the writer
+	poke     chan struct{} // wakes the keeper
+
+	mu sync.Mutex
+	// Everything below is under mu.
+
+	// Pushes.
+	all     pushList         // every push not yet ended, oldest first
+	waiting pushList         // without a stream yet
+	blocked pushList         // with stream window, but the connection's is used up
+	streams map[uint32]*push // with a stream
+	resets  resetStreams
+	nextID  uint32
+	fin     []ending // decided under mu, called back by unlock
+
+	// The peer's rules, and what is left of its windows.
+	peer   peerSettings
+	window int64
+
+	// Frames on their way to the network.
+	out        frameBuffer
+	frames     *http2.Framer // writes to out
+	spare      []byte        // the writer's second buffer while it sleeps
+	headers    *headerEncoder
+	writerIdle bool
+	corked     bool // the reader has more answers at hand: gather what their callbacks send
+
+	// Health.
+	opened       bool // the first answer has come: no longer one push at a time
+	faults       int  // answers of status 500 in a row
+	timeouts     int  // timed-out streams in a row
+	pinged       time.Duration
+	pingPending  bool
+	keeperWakes  time.Duration // when the keeper will look next
+	drainUntil   time.Duration // once retired
+	settingsSent int           // ours that are not acknowledged yet
+	received     int           // bytes of the connection's receive window used up
+
+	// The end.
+	changed   bool  // OnChange is due
+	noNew     bool  // takes no pushes
+	noStreams bool  // opens no streams
+	ended     bool  // nothing is read or written any more, but perhaps farewell
+	farewell  bool  // a GOAWAY is in out
+	why       error // first reason of noNew
+}
+
+// ending is a callback to be made.
+type ending struct {
+	done    func(Outcome)
+	outcome Outcome
+}
+
+// Send hands over one push and returns without waiting for the network. done
+// is called exactly once with its outcome; it must not block, and may call
+// Send. n and its payload must not change until then.
+//
+// done runs on one of the connection's goroutines, so two may run at once. If
+// the push cannot be taken, because the connection has stopped taking pushes,
+// already has Config.InFlight of them, or n holds characters that no header
+// may have, done is called by Send itself before it returns.
+//
+// More pushes than Free reports may be sent; they wait inside the connection,
+// and their PushTimeout runs.
+func (c *Conn) Send(n *Notification, done func(Outcome)) { c.send(n, done) }
+
+func (c *Conn) send(n *Notification, done func(Outcome)) *push {
+	if err := checkHeaders(n); err != nil {
+		done(Outcome{Class: Rejected, Err: err})
+		return nil
+	}
+	p := &push{n: n, done: done, deadline: c.now() + c.cfg.PushTimeout}
+	c.mu.Lock()
+	if err := c.refusal(); err != nil {
+		c.mu.Unlock()
+		done(Outcome{Class: NotSent, Err: err})
+		return nil
+	}
+	c.all.add(p)
+	c.waiting.add(p)
+	if c.all.n == 1 && p.deadline < c.keeperWakes {
+		c.pokeKeeper()
+	}
+	if !c.corked || c.waiting.n >= corkLimit {
+		c.wakeWriter()
+	}
+	c.mu.Unlock()
+	return p
+}
+
+// corkLimit is the number of waiting pushes that fill one TLS record (16 KiB):
+// more of them in one batch save nothing.
+const corkLimit = 64
+
+// refusal says why no push can be taken. mu is held.
+func (c *Conn) refusal() error {
+	switch {
+	case c.noNew:
+		return c.why
+	case c.all.n >= c.cfg.InFlight:
+		return ErrFull
+	}
+	return nil
+}
+
+// Push sends n and waits for its outcome. When ctx ends first, this push alone
+// is cancelled: NotSent if nothing of it has been written, else Unknown.
+func (c *Conn) Push(ctx context.Context, n *Notification) Outcome {
+	if err := ctx.Err(); err != nil {
+		return Outcome{Class: NotSent, Err: err}
+	}
+	result := make(chan Outcome, 1)
+	p := c.send(n, func(o Outcome) { result <- o })
+	select {
+	case o := <-result:
+		return o
+	case <-ctx.Done():
+	}
+	if p != nil {
+		c.cancel(p, ctx.Err())
+	}
+	return <-result
+}
+
+// cancel ends p, unless it has ended already.
+func (c *Conn) cancel(p *push, err error) {
+	c.mu.Lock()
+	if p.in[kindAll] != nil && !c.ended {
+		c.abandon(p, err)
+	}
+	c.unlock()
+}
+
+// Free is how many pushes may be sent now and leave at once: the smaller of
+// Config.InFlight and the peer's stream limit, less those under way. It is 1
+// at most until the first answer on a new connection, since APNs may bind the
+// connection by its first push, and 0 when not Usable.
+func (c *Conn) Free() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.noNew {
+		return 0
+	}
+	return max(0, c.streamLimit()-c.all.n)
+}
+
+// streamLimit is how many streams may be open. mu is held.
+func (c *Conn) streamLimit() int {
+	if !c.opened {
+		return int(min(1, c.peer.maxStreams))
+	}
+	return int(min(int64(c.cfg.InFlight), int64(c.peer.maxStreams)))
+}
+
+// Usable reports whether the connection takes new pushes.
+func (c *Conn) Usable() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.noNew
+}
+
+// Drain takes no new pushes, lets those accepted end, and closes the
+// connection. If ctx ends first it closes at once and returns ctx's error.
+// Like Close it must not be called from a callback.
+func (c *Conn) Drain(ctx context.Context) error {
+	c.mu.Lock()
+	c.stopTaking(ErrClosed)
+	c.endIfDrained()
+	c.unlock()
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		_ = c.Close() // always nil
+		return ctx.Err()
+	}
+}
+
+// Close ends the connection now. Pushes under way end as NotSent or, if
+// anything of them was written, Unknown. It returns when all callbacks have
+// been made and the connection's goroutines are gone, so it must not be called
+// from a callback. The error is always nil.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	c.end(ErrClosed, http2.ErrCodeNo)
+	c.unlock()
+	<-c.done
+	return nil
+}
+
+// Done is closed when the connection has ended and all callbacks were made.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err says why the connection takes no new pushes; nil while it does. It is
+// ErrClosed after Close or Drain, a *GoAwayError when APNs ended it, and wraps
+// ErrCredential when APNs refused the certificate or key.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.why
+}
+
+// now is the connection's clock.
+func (c *Conn) now() time.Duration { return time.Since(c.born) }

@@ -1,0 +1,215 @@
+package apnsconn
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	// streamWindow is what the peer may send on a stream, HTTP/2's default. It is
+	// never renewed, so it bounds the bodies that are read and not kept.
+	streamWindow = 65535
+
+	// maxHeaderList is the answer's header list in decoded size, announced to
+	// the peer. APNs' are under 300 bytes.
+	maxHeaderList = 8 << 10
+
+	// maxHeaderBlock bounds an encoded header list, and maxContinuations the
+	// frames it comes in: enough for any list of maxHeaderList bytes, after
+	// which the peer is not making sense.
+	maxHeaderBlock   = 2 * maxHeaderList
+	maxContinuations = 16
+
+	maxRetryAfter = 24 * time.Hour
+)
+
+// answerHead collects one header block of the peer while it is decoded.
+type answerHead struct {
+	stream    uint32
+	endStream bool
+	encoded   int // bytes seen of the block
+	frames    int
+
+	status     int
+	apnsID     string
+	retryAfter time.Duration
+
+	size    int    // of the list
+	regular bool   // a field without colon has been seen
+	fault   string // what is malformed
+}
+
+func (h *answerHead) start(f *http2.HeadersFrame) {
+	*h = answerHead{stream: f.StreamID, endStream: f.StreamEnded()}
+}
+
+// field takes one decoded field.
+func (h *answerHead) field(f hpack.HeaderField) {
+	h.size += len(f.Name) + len(f.Value) + fieldOverhead
+	if h.size > maxHeaderList {
+		h.fault = "header list too long"
+	}
+	if h.fault != "" {
+		return
+	}
+	if strings.HasPrefix(f.Name, ":") {
+		h.pseudo(f)
+		return
+	}
+	h.regular = true
+	switch f.Name {
+	case "apns-id":
+		if len(f.Value) <= 64 { // a UUID has 36 characters
+			h.apnsID = f.Value
+		}
+	case "retry-after":
+		h.retryAfter = parseRetryAfter(f.Value)
+	default:
+		if f.Name == "" || strings.ToLower(f.Name) != f.Name {
+			h.fault = "header name not in lower case"
+		}
+	}
+}
+
+func (h *answerHead) pseudo(f hpack.HeaderField) {
+	status, err := strconv.Atoi(f.Value)
+	switch {
+	case h.regular:
+		h.fault = "pseudo-header after header"
+	case f.Name != ":status":
+		h.fault = "unknown pseudo-header"
+	case h.status != 0:
+		h.fault = "two statuses"
+	case err != nil || len(f.Value) != 3 || status < 100:
+		h.fault = "status is no number of three digits"
+	case status == http.StatusSwitchingProtocols:
+		h.fault = "status 101" // RFC 9113 §8.6
+	}
+	h.status = status
+}
+
+// parseRetryAfter reads seconds or a date, and takes what makes no sense as absent.
+func parseRetryAfter(v string) time.Duration {
+	var d time.Duration
+	if s, err := strconv.Atoi(v); err == nil {
+		d = time.Duration(min(s, int(maxRetryAfter/time.Second))) * time.Second
+	} else if t, err := http.ParseTime(v); err == nil {
+		d = time.Until(t)
+	}
+	return max(0, min(d, maxRetryAfter))
+}
+
+// head handles a complete header block. mu is held.
+func (c *Conn) head(h *answerHead, frame http2.FrameHeader) (answered *push, err error) {
+	p, err := c.streamOf(frame)
+	if p == nil {
+		return nil, err
+	}
+	trailers := p.status != 0
+	switch {
+	case h.fault != "":
+	case trailers && h.status != 0:
+		h.fault = "pseudo-header in trailers"
+	case trailers && !h.endStream:
+		h.fault = "trailers that do not end the stream"
+	case !trailers && h.status == 0:
+		h.fault = "no status"
+	case h.status/100 == 1 && h.endStream:
+		h.fault = "stream ended by an interim answer"
+	}
+	if h.fault != "" {
+		c.fail(p, http2.ErrCodeProtocol, h.fault)
+		return nil, nil
+	}
+	if h.status/100 == 1 {
+		return nil, nil // RFC 9110 §15.2: the answer is still to come
+	}
+	if !trailers {
+		p.status, p.apnsID, p.retryAfter = h.status, h.apnsID, h.retryAfter
+	}
+	if !h.endStream {
+		return nil, nil
+	}
+	return p, nil
+}
+
+// data handles a DATA frame. mu is held.
+func (c *Conn) data(f *http2.DataFrame) (answered *push, err error) {
+	if err := c.consumed(int(f.Length)); err != nil {
+		return nil, err
+	}
+	p, err := c.streamOf(f.Header())
+	if p == nil {
+		return nil, err
+	}
+	p.received += int(f.Length)
+	switch {
+	case p.status == 0:
+		c.fail(p, http2.ErrCodeProtocol, "body before the status")
+		return nil, nil
+	case p.received > streamWindow:
+		c.fail(p, http2.ErrCodeFlowControl, "body beyond the window")
+		return nil, nil
+	}
+	body := f.Data()
+	p.body = append(p.body, body[:min(len(body), maxBody-len(p.body))]...)
+	switch {
+	case f.StreamEnded():
+		return p, nil
+	case p.received == streamWindow:
+		c.fail(p, http2.ErrCodeCancel, "body too long")
+	}
+	return nil, nil
+}
+
+// connWindow is what the peer may send on the connection before it hears of
+// bytes consumed: room for a thousand short bodies at once. They are consumed
+// as they come, so it costs no memory.
+const connWindow = 1 << 20
+
+// consumed accounts for n bytes of the connection's receive window, and renews
+// it when half is used. mu is held.
+func (c *Conn) consumed(n int) error {
+	c.received += n
+	if c.received > connWindow {
+		return breach(http2.ErrCodeFlowControl, "sends beyond the connection's window")
+	}
+	if c.received >= connWindow/2 {
+		c.control(c.frames.WriteWindowUpdate(0, uint32(c.received)))
+		c.received = 0
+	}
+	return nil
+}
+
+// answered ends p by the peer's complete answer, and draws the conclusions for
+// the connection. The caller calls p.done. mu is held.
+func (c *Conn) answered(p *push) Outcome {
+	o := p.outcome()
+	if len(p.rest()) > 0 {
+		c.reset(p, http2.ErrCodeCancel) // answered without waiting for all of the request
+	}
+	c.opened = true
+	c.timeouts = 0
+	if p.status == http.StatusInternalServerError {
+		c.faults++
+	} else {
+		c.faults = 0
+	}
+	c.remove(p)
+	switch {
+	case o.Reconnect():
+		c.retire(&SuspectError{Status: o.Status, Reason: o.Reason})
+	case c.faults >= maxFaults:
+		c.retire(errServerFault)
+	}
+	return o
+}
+
+// maxFaults answers of status 500 in a row make a connection suspect: a
+// connection that has gone stale at APNs answers so for ever.
+const maxFaults = 3

@@ -1,0 +1,218 @@
+package apnsconn
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// Dial opens a connection and waits until the peer is ready for pushes. It
+// looks up the address anew each time, as Apple asks, and ends with ctx or after
+// Config.DialTimeout. The error wraps ErrCredential if the peer refused the
+// client certificate.
+func Dial(ctx context.Context, cfg Config) (*Conn, error) {
+	c, err := dial(ctx, cfg.withDefaults())
+	if err == nil {
+		return c, nil
+	}
+	if isCredentialAlert(err) {
+		err = fmt.Errorf("%w: %w", ErrCredential, err)
+	}
+	return nil, fmt.Errorf("apnsconn: dial %q: %w", cfg.Addr, err)
+}
+
+func dial(ctx context.Context, cfg Config) (*Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.DialTimeout,
+		fmt.Errorf("not ready within %v: %w", cfg.DialTimeout, context.DeadlineExceeded))
+	defer cancel()
+	host, port, err := net.SplitHostPort(cfg.Addr)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := new(net.Dialer).DialContext(ctx, "tcp", cfg.Addr)
+	if err != nil {
+		return nil, because(ctx, err)
+	}
+	tc := tls.Client(progressConn{raw, cfg.WriteTimeout}, tlsConfig(cfg, host))
+	if err := handshake(ctx, tc); err != nil {
+		_ = raw.Close()
+		return nil, because(ctx, err)
+	}
+	authority := host
+	if port != "443" {
+		authority = cfg.Addr
+	}
+	c, err := newConn(ctx, cfg, authority, tc, raw)
+	if err != nil {
+		_ = raw.Close()
+		return nil, because(ctx, err)
+	}
+	return c, nil
+}
+
+// because puts the reason for which ctx ended, if it did, in the place of err,
+// which is then only its echo.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+func tlsConfig(cfg Config, host string) *tls.Config {
+	t := &tls.Config{
+		MinVersion: tls.VersionTLS12, // Apple: sending-notification-requests-to-apns
+		ServerName: host,
+		RootCAs:    cfg.RootCAs,
+		NextProtos: []string{"h2"},
+		// Records of full size from the start: batches go out in few of them.
+		DynamicRecordSizingDisabled: true,
+	}
+	if cfg.Certificate != nil {
+		// Always present it, also if the server's list of authorities does not
+		// name its issuer: then the server says what it has against it.
+		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return cfg.Certificate, nil
+		}
+	}
+	return t
+}
+
+func handshake(ctx context.Context, tc *tls.Conn) error {
+	if err := tc.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	if p := tc.ConnectionState().NegotiatedProtocol; p != "h2" {
+		return fmt.Errorf("server does not speak HTTP/2 (ALPN answer %q, want \"h2\"): is it APNs?", p)
+	}
+	return nil
+}
+
+// newConn makes an HTTP/2 connection of nc, which must speak it, and starts it
+// when the peer's SETTINGS have come. raw is beneath nc, or the same. On error
+// the caller closes both.
+func newConn(ctx context.Context, cfg Config, authority string, nc, raw net.Conn) (*Conn, error) {
+	c := &Conn{
+		cfg:     cfg,
+		nc:      nc,
+		raw:     raw,
+		born:    time.Now(),
+		done:    make(chan struct{}),
+		work:    make(chan struct{}, 1),
+		poke:    make(chan struct{}, 1),
+		all:     pushList{kind: kindAll},
+		waiting: pushList{kind: kindQueue},
+		blocked: pushList{kind: kindQueue},
+		streams: make(map[uint32]*push),
+		nextID:  firstStreamID,
+		peer:    defaultPeerSettings(),
+		window:  65535, // RFC 9113 §6.9.2: not changed by SETTINGS
+		headers: newHeaderEncoder(authority),
+	}
+	c.frames = http2.NewFramer(&c.out, nil)
+	r := newReader(c)
+
+	deadline, _ := ctx.Deadline() // none is the zero time, which sets none
+	if err := raw.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	interrupt := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	err := c.greet(r)
+	if !interrupt() && err == nil {
+		err = context.Cause(ctx) // the deadline has been tampered with
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := raw.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	go c.keep(r)
+	return c, nil
+}
+
+// greet exchanges the connection prefaces (RFC 9113 §3.4). The peer's SETTINGS
+// say how many streams it allows, so nothing is sent before.
+func (c *Conn) greet(r *reader) error {
+	c.out.b = append(c.out.b, http2.ClientPreface...)
+	_ = c.frames.WriteSettings( // to memory
+		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
+		http2.Setting{ID: http2.SettingHeaderTableSize, Val: maxTableSize},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: streamWindow},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList},
+	)
+	_ = c.frames.WriteWindowUpdate(0, connWindow-65535)
+	c.settingsSent = 1
+	_, writeErr := c.nc.Write(c.out.b)
+	c.out.b = c.out.b[:0]
+
+	// A peer that refused us may have closed before it read all of that. Why is
+	// in what it wrote, so look for that first.
+	settings, err := r.settings()
+	switch {
+	case err != nil && writeErr != nil && !isCredentialAlert(err):
+		return writeErr
+	case err != nil:
+		return err
+	case writeErr != nil:
+		return writeErr
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.applySettings(settings)
+}
+
+// settings reads the frame that must be the peer's first.
+func (r *reader) settings() (*http2.SettingsFrame, error) {
+	f, err := r.frames.ReadFrame()
+	switch {
+	case errors.Is(r.src.err, io.EOF):
+		return nil, errors.New("server closed the connection before its SETTINGS")
+	case r.src.err != nil:
+		return nil, fmt.Errorf("wait for the server's SETTINGS: %w", r.src.err)
+	case err != nil:
+		return nil, r.readError(err)
+	}
+	switch f := f.(type) {
+	case *http2.SettingsFrame:
+		if !f.IsAck() {
+			return f, nil
+		}
+	case *http2.GoAwayFrame:
+		return nil, newGoAwayError(f)
+	}
+	return nil, breach(http2.ErrCodeProtocol, "first frame is %s, want SETTINGS", f.Header().Type)
+}
+
+// isCredentialAlert reports whether err is a TLS alert by which the peer
+// refuses the client certificate (RFC 8446 §6.2). handshake_failure is not among
+// them: it has many causes.
+func isCredentialAlert(err error) bool {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "remote error" {
+		return false
+	}
+	// crypto/tls does not export the type of the alerts it receives, but
+	// AlertError has the same texts.
+	for _, alert := range [...]tls.AlertError{
+		42,  // bad_certificate
+		43,  // unsupported_certificate
+		44,  // certificate_revoked
+		45,  // certificate_expired
+		46,  // certificate_unknown
+		48,  // unknown_ca
+		49,  // access_denied
+		116, // certificate_required
+	} {
+		if op.Err.Error() == alert.Error() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,65 @@
+package apnsconn
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/net/http2"
+)
+
+var (
+	// ErrClosed is why a connection ended that was closed or drained by its owner.
+	ErrClosed = errors.New("apnsconn: connection closed")
+	// ErrTimeout is the Err of a push that was not answered within Config.PushTimeout.
+	ErrTimeout = errors.New("apnsconn: no answer within the push timeout")
+	// ErrFull is the Err of a push beyond Config.InFlight.
+	ErrFull = errors.New("apnsconn: too many pushes in flight")
+)
+
+// Why a connection gives up by itself; all of them end up in Conn.Err.
+var (
+	errSilent      = errors.New("apnsconn: connection lost: no answer to a PING")
+	errDeadlines   = errors.New("apnsconn: connection given up: two pushes in a row timed out")
+	errServerFault = errors.New("apnsconn: connection given up: three answers of status 500 in a row")
+	errStreamIDs   = errors.New("apnsconn: connection used up: no stream ids left")
+)
+
+// peerError is a violation of HTTP/2 by the peer that ends the connection.
+type peerError struct {
+	code http2.ErrCode
+	what string
+}
+
+func (e *peerError) Error() string {
+	return fmt.Sprintf("apnsconn: peer broke HTTP/2: %s (%s)", e.what, e.code)
+}
+
+func breach(code http2.ErrCode, format string, args ...any) error {
+	return &peerError{code, fmt.Sprintf(format, args...)}
+}
+
+// StreamError is the Err of a push whose stream was reset, by the peer or,
+// because the peer's answer was malformed, by this side.
+type StreamError struct {
+	Code   http2.ErrCode
+	Remote bool   // the peer reset it
+	What   string // what was malformed; "" when the peer reset it
+}
+
+func (e *StreamError) Error() string {
+	if e.Remote {
+		return fmt.Sprintf("apnsconn: stream reset by peer (%s)", e.Code)
+	}
+	return fmt.Sprintf("apnsconn: stream reset: %s (%s)", e.What, e.Code)
+}
+
+// SuspectError is why a connection takes no more pushes after an answer that
+// concerns the connection more than the push, such as 503 Shutdown.
+type SuspectError struct {
+	Status int
+	Reason string
+}
+
+func (e *SuspectError) Error() string {
+	return fmt.Sprintf("apnsconn: connection given up: answer %d %s", e.Status, e.Reason)
+}

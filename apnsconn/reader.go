@@ -1,0 +1,269 @@
+package apnsconn
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	readBuffer   = 8 << 10  // some hundred answers
+	maxReadFrame = 16 << 10 // HTTP/2's default, which is also the least
+
+	// The peer may make this connection work for nothing (PING, SETTINGS, empty
+	// DATA) at this rate for long, and in bursts of that many frames.
+	noiseRate  = 500 // per second
+	noiseBurst = 2000
+)
+
+// reader turns what the peer sends into outcomes. It runs on one goroutine;
+// what it needs of the connection's state it does under Conn.mu.
+type reader struct {
+	c       *Conn
+	src     *source
+	buf     *bufio.Reader
+	frames  *http2.Framer
+	decoder *hpack.Decoder
+	head    answerHead
+	noise   float64
+	noiseAt time.Duration
+}
+
+// source is the network, noting when anything came, and its error.
+type source struct {
+	c   *Conn
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.c.nc.Read(p)
+	if n > 0 {
+		s.c.lastRead.Store(int64(s.c.now()))
+	}
+	if err != nil {
+		s.err = err
+	}
+	return n, err
+}
+
+func newReader(c *Conn) *reader {
+	r := &reader{c: c, src: &source{c: c}, noise: noiseBurst}
+	r.buf = bufio.NewReaderSize(r.src, readBuffer)
+	r.frames = http2.NewFramer(nil, r.buf)
+	r.frames.SetMaxReadFrameSize(maxReadFrame)
+	r.frames.SetReuseFrames()
+	r.decoder = hpack.NewDecoder(maxTableSize, func(f hpack.HeaderField) { r.head.field(f) })
+	r.decoder.SetMaxStringLength(maxHeaderList)
+	return r
+}
+
+// loop reads until the connection ends.
+func (r *reader) loop() {
+	for {
+		err := r.frame()
+		if err != nil {
+			r.stop(err)
+			return
+		}
+		if !r.more() {
+			r.uncork()
+		}
+	}
+}
+
+// more reports whether the next frame is already here in full, so that reading
+// it will not block.
+func (r *reader) more() bool {
+	const header = 9
+	n := r.buf.Buffered()
+	if n < header {
+		return false
+	}
+	h, err := r.buf.Peek(header)
+	if err != nil {
+		return false
+	}
+	return n >= header+int(binary.BigEndian.Uint32(h)>>8)
+}
+
+// uncork lets go what the callbacks of this batch have sent, and reports that
+// Free has grown.
+func (r *reader) uncork() {
+	c := r.c
+	c.mu.Lock()
+	c.corked = false
+	c.wakeWriter()
+	c.unlock()
+}
+
+// stop ends the connection for err, which came from reading.
+func (r *reader) stop(err error) {
+	c := r.c
+	var breach *peerError
+	c.mu.Lock()
+	c.corked = false
+	if errors.As(err, &breach) {
+		c.end(err, breach.code)
+	} else {
+		c.drop(err)
+	}
+	c.unlock()
+}
+
+// frame reads and handles one frame. Its error ends the connection.
+func (r *reader) frame() error {
+	f, err := r.frames.ReadFrame()
+	if err != nil {
+		return r.readError(err)
+	}
+	switch f := f.(type) {
+	case *http2.HeadersFrame:
+		r.head.start(f)
+		return r.block(f.FrameHeader, f.HeaderBlockFragment(), f.HeadersEnded())
+	case *http2.ContinuationFrame:
+		return r.block(f.FrameHeader, f.HeaderBlockFragment(), f.HeadersEnded())
+	case *http2.DataFrame:
+		if f.Length == 0 && !f.StreamEnded() && !r.tolerate() {
+			return breach(http2.ErrCodeEnhanceYourCalm, "flood of empty DATA")
+		}
+		return r.do(func() (*push, error) { return r.c.data(f) })
+	}
+	return r.controlFrame(f)
+}
+
+// controlFrame handles the frames that carry no answers.
+func (r *reader) controlFrame(f http2.Frame) error {
+	c := r.c
+	switch f := f.(type) {
+	case *http2.SettingsFrame, *http2.PingFrame:
+		if !r.tolerate() {
+			return breach(http2.ErrCodeEnhanceYourCalm, "flood of %s", f.Header().Type)
+		}
+	case *http2.PushPromiseFrame:
+		return breach(http2.ErrCodeProtocol, "PUSH_PROMISE") // ENABLE_PUSH is 0
+	}
+	c.mu.Lock()
+	defer c.unlock()
+	if c.ended {
+		return nil
+	}
+	switch f := f.(type) {
+	case *http2.SettingsFrame:
+		if !f.IsAck() {
+			return c.applySettings(f)
+		}
+		if c.settingsSent == 0 {
+			return breach(http2.ErrCodeProtocol, "acknowledges SETTINGS that were not sent")
+		}
+		c.settingsSent--
+	case *http2.PingFrame:
+		if !f.IsAck() { // an acknowledgement has done its work by being read
+			c.control(c.frames.WritePing(true, f.Data))
+		}
+	case *http2.WindowUpdateFrame:
+		return c.windowUpdate(f)
+	case *http2.RSTStreamFrame:
+		return c.resetByPeer(f)
+	case *http2.GoAwayFrame:
+		c.goAway(f)
+	}
+	return nil // unknown types are ignored (RFC 9113 §5.5), PRIORITY too
+}
+
+// block decodes one fragment of a header block, and handles the block when it
+// is complete. Blocks of streams long gone are decoded too, for the sake of the
+// dynamic table.
+func (r *reader) block(f http2.FrameHeader, fragment []byte, last bool) error {
+	h := &r.head
+	h.encoded += len(fragment)
+	h.frames++
+	if h.encoded > maxHeaderBlock || h.frames > maxContinuations {
+		return breach(http2.ErrCodeEnhanceYourCalm, "header block without end")
+	}
+	if _, err := r.decoder.Write(fragment); err != nil {
+		return breach(http2.ErrCodeCompression, "%v", err)
+	}
+	if !last {
+		return nil
+	}
+	if err := r.decoder.Close(); err != nil {
+		return breach(http2.ErrCodeCompression, "%v", err)
+	}
+	f.Type = http2.FrameHeaders
+	return r.do(func() (*push, error) { return r.c.head(h, f) })
+}
+
+// do calls handle under mu and, if that completed an answer, the push's
+// callback without.
+func (r *reader) do(handle func() (*push, error)) error {
+	c := r.c
+	c.mu.Lock()
+	if c.ended {
+		c.mu.Unlock()
+		return nil
+	}
+	c.corked = true
+	p, err := handle()
+	if p == nil {
+		c.unlock()
+		return err
+	}
+	o := c.answered(p)
+	c.unlock()
+	p.done(o)
+	return nil
+}
+
+// tolerate reports whether one more frame of no use is acceptable.
+func (r *reader) tolerate() bool {
+	now := r.c.now()
+	r.noise = min(noiseBurst, r.noise+noiseRate*(now-r.noiseAt).Seconds())
+	r.noiseAt = now
+	r.noise--
+	return r.noise >= 0
+}
+
+// readError says what an error of ReadFrame means: the end of the network, or
+// a fault of the peer's.
+func (r *reader) readError(err error) error {
+	var stream http2.StreamError
+	var conn http2.ConnectionError
+	switch {
+	case r.src.err != nil:
+		return networkError(r.src.err)
+	case errors.As(err, &stream):
+		return r.do(func() (*push, error) { return nil, r.c.failStream(stream) })
+	case errors.As(err, &conn):
+		detail := r.frames.ErrorDetail()
+		if detail == nil {
+			return breach(http2.ErrCode(conn), "malformed frame")
+		}
+		return breach(http2.ErrCode(conn), "%v", detail)
+	case errors.Is(err, http2.ErrFrameTooLarge):
+		return breach(http2.ErrCodeFrameSize, "frame of more than %d bytes", maxReadFrame)
+	}
+	return breach(http2.ErrCodeProtocol, "%v", err)
+}
+
+// failStream handles a frame that is at fault for its stream alone. mu is held.
+func (c *Conn) failStream(e http2.StreamError) error {
+	p, err := c.streamOf(http2.FrameHeader{Type: http2.FrameWindowUpdate, StreamID: e.StreamID})
+	if p != nil {
+		c.fail(p, e.Code, "malformed frame")
+	}
+	return err
+}
+
+// networkError names the end of the network, and finds in it a refusal of the
+// credential, which under TLS 1.3 comes only after the handshake.
+func networkError(err error) error {
+	if isCredentialAlert(err) {
+		return fmt.Errorf("apnsconn: %w: %w", ErrCredential, err)
+	}
+	return fmt.Errorf("apnsconn: connection lost: %w", err)
+}

@@ -1,0 +1,229 @@
+package apnsconn
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+const (
+	// batchSize is where the writer stops gathering and writes: two TLS records
+	// (16 KiB each), about 150 pushes. Larger batches save nothing and hold mu longer.
+	batchSize = 32 << 10
+
+	// maxControl bounds the frames that answer the peer's (acknowledgements,
+	// resets, window updates) and have not been written. Reached only when the
+	// peer floods and does not read.
+	maxControl = 64 << 10
+
+	// maxSendFrame is the longest frame written, whatever more the peer allows:
+	// one TLS record. It is also the least that a peer may allow.
+	maxSendFrame = 16 << 10
+
+	firstStreamID = 1
+	maxStreamID   = 1<<31 - 1
+
+	// lingerTimeout bounds what is done for politeness at the end: writing
+	// GOAWAY, and reading what the peer wrote before a write to it failed.
+	lingerTimeout = time.Second
+)
+
+// frameBuffer is the memory a Framer or HPACK encoder writes to.
+type frameBuffer struct{ b []byte }
+
+func (f *frameBuffer) Write(p []byte) (int, error) {
+	f.b = append(f.b, p...)
+	return len(p), nil
+}
+
+// progressConn gives every write a deadline of its own. crypto/tls writes
+// record by record, so timeout bounds the time for 16 KiB, not for a batch.
+type progressConn struct {
+	net.Conn
+	timeout time.Duration
+}
+
+func (c progressConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// writeLoop writes batch after batch, and sleeps when there is nothing to
+// write. What is sent meanwhile makes the next batch, so that batches grow with
+// the load, and a lone push is written at once.
+func (c *Conn) writeLoop() {
+	var buf []byte
+	c.mu.Lock()
+	for {
+		if !c.ended && !c.hasWork() {
+			buf = c.sleep(buf)
+			continue
+		}
+		if c.ended && !c.farewell {
+			c.mu.Unlock()
+			return
+		}
+		if !c.ended {
+			c.fill()
+		}
+		last := c.ended // fill may have ended it
+		buf, c.out.b = c.out.b, buf[:0]
+		c.unlock()
+		if _, err := c.nc.Write(buf); err != nil {
+			c.writeFailed(err)
+			return
+		}
+		if last {
+			c.closeWrite()
+			return
+		}
+		c.mu.Lock()
+	}
+}
+
+// sleep waits for wakeWriter. mu is held before and after.
+func (c *Conn) sleep(buf []byte) []byte {
+	c.writerIdle = true
+	c.spare = buf
+	c.unlock()
+	<-c.work
+	// Whoever sent one push is often about to send more: let it. With nobody
+	// else to run, this returns at once.
+	runtime.Gosched()
+	c.mu.Lock()
+	buf, c.spare = c.spare, nil
+	return buf
+}
+
+// wakeWriter wakes the writer if it sleeps and there is something to write. mu
+// is held.
+func (c *Conn) wakeWriter() {
+	if c.writerIdle && (c.ended || c.hasWork()) {
+		c.writerIdle = false
+		c.work <- struct{}{} // never blocks: it has room for one, and only a sleeping writer is woken
+	}
+}
+
+// hasWork reports whether anything can be written. mu is held.
+func (c *Conn) hasWork() bool {
+	return len(c.out.b) > 0 || c.window > 0 && c.blocked.n > 0 || c.mayOpen()
+}
+
+// mayOpen reports whether the first waiting push can be given a stream. While
+// the connection's window is used up none is, so that it stays not sent; one
+// byte of window is enough, for a peer may open its window in small steps only.
+// mu is held.
+func (c *Conn) mayOpen() bool {
+	p := c.waiting.head
+	return p != nil && !c.noStreams && len(c.streams) < c.streamLimit() &&
+		(c.window > 0 || len(p.n.Payload) == 0)
+}
+
+// fill puts frames into out until the batch is full or nothing more can be
+// sent. mu is held.
+func (c *Conn) fill() {
+	for len(c.out.b) < batchSize && c.window > 0 && c.blocked.n > 0 {
+		c.writeData(c.blocked.head)
+	}
+	for len(c.out.b) < batchSize && c.mayOpen() {
+		c.open(c.waiting.head)
+	}
+}
+
+// open starts the stream of p. mu is held.
+func (c *Conn) open(p *push) {
+	if c.nextID > maxStreamID {
+		c.retire(errStreamIDs)
+		return
+	}
+	if size := c.headers.listSize(p.n); size > uint64(c.peer.maxHeaderList) {
+		c.finish(p, p.lost(fmt.Errorf("apnsconn: headers of %d bytes, peer takes %d", size, c.peer.maxHeaderList)))
+		return
+	}
+	p.leave(kindQueue)
+	p.id = c.nextID
+	c.nextID += 2
+	p.window = c.peer.initialWindow
+	c.streams[p.id] = p
+	c.writeHeaders(p)
+	if len(p.rest()) > 0 && p.window > 0 {
+		c.blocked.add(p)
+		c.writeData(p)
+	}
+}
+
+// writeHeaders puts p's header block into out. mu is held.
+func (c *Conn) writeHeaders(p *push) {
+	block := c.headers.encode(p.n)
+	first := block[:min(len(block), maxSendFrame)]
+	block = block[len(first):]
+	_ = c.frames.WriteHeaders(http2.HeadersFrameParam{ // to memory, like all frames
+		StreamID:      p.id,
+		BlockFragment: first,
+		EndHeaders:    len(block) == 0,
+		EndStream:     len(p.n.Payload) == 0,
+	})
+	for len(block) > 0 {
+		part := block[:min(len(block), maxSendFrame)]
+		block = block[len(part):]
+		_ = c.frames.WriteContinuation(p.id, len(block) == 0, part)
+	}
+}
+
+// writeData puts as much of p's payload into out as the windows allow. p is on
+// the blocked list, and stays there if only the connection's window, or the
+// batch, was too small. mu is held.
+func (c *Conn) writeData(p *push) {
+	for {
+		rest := p.rest()
+		n := min(int64(len(rest)), p.window, c.window, maxSendFrame)
+		_ = c.frames.WriteData(p.id, n == int64(len(rest)), rest[:n])
+		p.sent += int(n)
+		p.window -= n
+		c.window -= n
+		if n == int64(len(rest)) || p.window <= 0 {
+			p.leave(kindQueue)
+			return
+		}
+		if c.window <= 0 || len(c.out.b) >= batchSize {
+			return
+		}
+	}
+}
+
+// control accounts for a frame just put into out on behalf of the peer. err is
+// that of the Framer, which writes to memory. mu is held.
+func (c *Conn) control(err error) {
+	if err != nil {
+		c.drop(fmt.Errorf("apnsconn: write frame: %w", err))
+	}
+	if len(c.out.b) > maxControl {
+		c.end(breach(http2.ErrCodeEnhanceYourCalm, "makes answers necessary and does not read them"), http2.ErrCodeEnhanceYourCalm)
+	}
+}
+
+// writeFailed handles the end of the writing side. The peer may have said why
+// (a GOAWAY, answers) before it closed, so the reader gets a moment to find it,
+// and then ends the connection.
+func (c *Conn) writeFailed(err error) {
+	c.mu.Lock()
+	if !c.ended {
+		c.retire(fmt.Errorf("apnsconn: connection lost: write: %w", err))
+		if c.raw.SetReadDeadline(time.Now().Add(lingerTimeout)) != nil {
+			c.drop(c.why)
+		}
+	}
+	c.unlock()
+}
+
+// closeWrite says in TLS too that no more comes.
+func (c *Conn) closeWrite() {
+	if tc, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		_ = tc.CloseWrite() // the connection is over either way
+	}
+}
