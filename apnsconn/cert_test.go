@@ -307,6 +307,11 @@ func TestCertificateHidesItsKey(t *testing.T) {
 			t.Errorf("%s of the private key was printed:\n%s", name, out.String())
 		}
 	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
+		if got := fmt.Sprintf(verb, c); got != c.String() {
+			t.Errorf("%s prints %.200q", verb, got)
+		}
+	}
 	if want := `certificate "` + openssl("modern.p12") + `" (UID "com.example.app", expires `; !strings.HasPrefix(c.String(), want) {
 		t.Errorf("String is %q, want %q…", c.String(), want)
 	}
