@@ -115,6 +115,7 @@ type CertOption func(*certSpec)
 type certSpec struct {
 	tmpl       *x509.Certificate
 	selfSigned bool
+	foreign    bool
 	err        error
 }
 
@@ -148,8 +149,13 @@ func ValidUntil(t time.Time) CertOption {
 	}
 }
 
-// SelfSigned makes a certificate that is not from the stand-in's authority.
+// SelfSigned makes a certificate that is its own issuer.
 func SelfSigned() CertOption { return func(s *certSpec) { s.selfSigned = true } }
+
+// OtherAuthority makes a certificate whose issuer has the name of the
+// stand-in's authority but is another one: it is refused as from an unknown
+// authority where certificates are verified.
+func OtherAuthority() CertOption { return func(s *certSpec) { s.foreign = true } }
 
 // WithoutUID leaves the topic out of the subject: a home-made certificate
 // that is not bound to any topic.
@@ -239,8 +245,14 @@ func (a *authority) clientCert(topic string, options []CertOption) (tls.Certific
 	if spec.err != nil {
 		return tls.Certificate{}, spec.err
 	}
-	if spec.selfSigned {
+	switch {
+	case spec.selfSigned:
 		a = nil
+	case spec.foreign:
+		var err error
+		if a, err = newAuthority(); err != nil {
+			return tls.Certificate{}, err
+		}
 	}
 	return a.issue(spec.tmpl)
 }

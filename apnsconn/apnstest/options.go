@@ -127,7 +127,9 @@ const (
 	ClientCertOptional ClientCertMode = iota
 	// ClientCertRequired ends the handshake with an alert when the client has
 	// no certificate, or one that is not from the server's authority or has
-	// expired.
+	// expired. The handshake names the authority, so that some clients (Go's
+	// among them) do not even show a certificate of another issuer; for one
+	// that is shown and refused see [OtherAuthority].
 	ClientCertRequired
 	// ClientCertNone does not ask.
 	ClientCertNone

@@ -67,16 +67,23 @@ func Seq(answers ...Answer) Script {
 // Sometimes gives a share of the requests, rate from 0 to 1, the answer a,
 // others 200. The same seed chooses the same requests by their order.
 func Sometimes(rate float64, seed uint64, a Answer) Script {
-	var mu sync.Mutex
-	rng := rand.New(rand.NewPCG(seed, 0))
+	roll := dice(seed)
 	return func(*Request) Answer {
-		mu.Lock()
-		hit := rng.Float64() < rate
-		mu.Unlock()
-		if hit {
+		if roll() < rate {
 			return a
 		}
 		return Answer{}
+	}
+}
+
+// dice returns a source of numbers from 0 to 1, the same for the same seed.
+func dice(seed uint64) func() float64 {
+	var mu sync.Mutex
+	rng := rand.New(rand.NewPCG(seed, 0))
+	return func() float64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return rng.Float64()
 	}
 }
 

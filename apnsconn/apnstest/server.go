@@ -85,13 +85,11 @@ func (s *Server) newTLSConfig() (*tls.Config, error) {
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12, // Apple: sending-notification-requests-to-apns
 		NextProtos: []string{"h2"},
-		ClientCAs:  x509.NewCertPool(),
 		// Full records from the start, and none beside the ones asked for:
 		// the server is measured against, and scripted by, what it writes.
 		DynamicRecordSizingDisabled: true,
 		SessionTicketsDisabled:      true,
 	}
-	cfg.ClientCAs.AddCert(s.ca.cert)
 	if s.opt.TLSCert != nil {
 		cfg.Certificates = []tls.Certificate{*s.opt.TLSCert}
 	} else {
@@ -106,6 +104,8 @@ func (s *Server) newTLSConfig() (*tls.Config, error) {
 		cfg.ClientAuth = tls.RequestClientCert
 	case ClientCertRequired:
 		cfg.ClientAuth = tls.RequireAndVerifyClientCert
+		cfg.ClientCAs = x509.NewCertPool()
+		cfg.ClientCAs.AddCert(s.ca.cert)
 	case ClientCertNone:
 		cfg.ClientAuth = tls.NoClientCert
 	}
