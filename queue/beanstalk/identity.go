@@ -11,7 +11,7 @@ import (
 // claim makes a job known that s has just reserved, and returns it when it is
 // a new delivery. It returns nil when the job belongs to a holder in this
 // process, who lost its reservation with a connection or to a TTR: the job is
-// bound to that holder again. It also returns nil when s has died: the server
+// bound to that holder again, or deleted if the holder has finished it. It also returns nil when s has died: the server
 // gives the job back by itself.
 func (s *session) claim(id uint64, body []byte) *job {
 	srv := s.srv
@@ -44,6 +44,11 @@ func (s *session) claim(id uint64, body []byte) *job {
 		srv.mu.Unlock()
 		return j
 	}
+	if old.state == stateGone { // finished before; see rememberLocked
+		srv.mu.Unlock()
+		s.deleteFinished(old)
+		return nil
+	}
 	old.bindLocked(s, now)
 	_, pending := old.src.pending[old]
 	delete(old.src.pending, old)
@@ -52,6 +57,19 @@ func (s *session) claim(id uint64, body []byte) *job {
 		old.drive()
 	}
 	return nil
+}
+
+// deleteFinished deletes a job that s has reserved and that was finished
+// before. If s breaks, it is remembered on.
+func (s *session) deleteFinished(j *job) {
+	err := s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(j.id) }, gobeanstalk.ErrNotFound)
+	if isBroken(err) {
+		return
+	}
+	s.srv.log.Info("job deleted instead of served again: it had been finished", "tube", j.src.c.tube, "job", j.ID())
+	s.srv.mu.Lock()
+	j.unregisterLocked()
+	s.srv.mu.Unlock()
 }
 
 // abandonLocked gives a job up whose id is another job's by now.

@@ -26,6 +26,7 @@ type server struct {
 	closed   bool
 	sessions map[*session]struct{}
 	jobs     map[uint64]*job // jobs held by this process; see claim
+	finished []*job          // those of jobs that are done for and only remembered, oldest first
 	avoid    time.Time       // puts go elsewhere until then
 	downAt   time.Time       // when the server was lost; zero while it is well
 }

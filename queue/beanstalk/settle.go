@@ -161,36 +161,71 @@ func (j *job) again(s *session, err error) bool {
 func (j *job) conclude(err error) {
 	srv := j.src.srv
 	srv.mu.Lock()
-	j.forgetLocked()
+	if j.settle.verdict == verdictDone && errors.Is(err, queue.ErrLost) {
+		srv.rememberLocked(j)
+	} else {
+		j.forgetLocked()
+	}
 	srv.mu.Unlock()
 	j.result <- err
+}
+
+// maxRemembered bounds the finished jobs that a server remembers: as many as
+// one consumer may have had in flight when a connection broke.
+const maxRemembered = 1000
+
+// rememberLocked keeps a job in the registry that was finished but could not
+// be deleted, because somebody else holds it. Should it ever be reserved here
+// again, it is deleted instead of run: the other one may be a connection of
+// ours whose answer is on its way, or one that gives the job back.
+func (srv *server) rememberLocked(j *job) {
+	known := srv.jobs[j.id] == j
+	j.forgetLocked()
+	if !known {
+		return // abandoned, or the id is another job's
+	}
+	srv.jobs[j.id] = j
+	srv.finished = append(srv.finished, j)
+	if len(srv.finished) > maxRemembered {
+		srv.finished[0].unregisterLocked()
+		srv.finished = srv.finished[1:]
+	}
 }
 
 // delete removes the job from the server. It works on reserved jobs of this
 // connection and on ready, delayed and buried jobs from any connection.
 func (s *session) delete(j *job, bound bool) error {
+	var err error
 	if !bound {
-		if err := s.recognise(j); err != nil {
-			return err
-		}
+		err = s.recognise(j)
 	}
-	err := s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(j.id) }, gobeanstalk.ErrNotFound)
-	if !errors.Is(err, gobeanstalk.ErrNotFound) {
+	if err == nil {
+		err = j.explain(s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(j.id) }, gobeanstalk.ErrNotFound))
+	}
+	if errors.Is(err, queue.ErrLost) {
+		return s.deletedBefore(j, err)
+	}
+	return err
+}
+
+// deletedBefore returns nil when an earlier delete of j, whose connection broke
+// before the answer came, has worked after all: the job exists no more. Else
+// it returns lost. A server restarted without a binlog can prove nothing.
+func (s *session) deletedBefore(j *job, lost error) error {
+	s.srv.mu.Lock()
+	proof := j.sent && (s.binlog || j.sameServerLocked(s))
+	s.srv.mu.Unlock()
+	if !proof {
+		return lost
+	}
+	_, err := s.statsJob(j.id)
+	switch {
+	case errors.Is(err, gobeanstalk.ErrNotFound):
+		return nil
+	case err != nil:
 		return err
 	}
-	s.srv.mu.Lock()
-	sent := j.sent
-	s.srv.mu.Unlock()
-	if sent {
-		// The connection broke under an earlier delete. If the job exists no
-		// more, that one worked.
-		if _, err := s.statsJob(j.id); errors.Is(err, gobeanstalk.ErrNotFound) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-	}
-	return j.lost()
+	return lost
 }
 
 // bury sets the job aside. Only the holder can: a job that nobody holds after

@@ -1,0 +1,116 @@
+package beanstalk
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"propeller/queue"
+	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/queuetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	queuetest.Run(t, queuetest.Engine{
+		New:               newInstance,
+		MaxBody:           65535, // beanstalkd's default limit
+		WholeSecondDelays: true,
+		Priorities:        true,
+	})
+}
+
+func newInstance(t *testing.T) queuetest.Instance {
+	srv := beanstalktest.Start(t, beanstalktest.WithBinlog())
+	const lease = 5 * time.Second // longer than touchEvery, as short as the suite can have it
+	q, err := Open(Options{Addrs: []string{srv.Addr()}, TTR: lease})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return queuetest.Instance{
+		Queue: q,
+		Lease: lease,
+		Down:  func(*testing.T) { srv.Kill() },
+		Up:    func(*testing.T) { srv.Restart() },
+		PutFleeting: func(t *testing.T, tube string, body []byte) func() {
+			// A TTR of 1 s is over before the keeper touches for the first time.
+			return putFleeting(t, srv, tube, body)
+		},
+	}
+}
+
+func putFleeting(t *testing.T, srv *beanstalktest.Server, tube string, body []byte) (steal func()) {
+	t.Helper()
+	put := srv.Dial()
+	put.Tube.Name = tube
+	if _, err := put.Put(body, 0, 0, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	stranger := srv.Dial()
+	stranger.TubeSet.Name = map[string]bool{tube: true}
+	return func() {
+		t.Helper()
+		id, _, err := stranger.Reserve(time.Minute)
+		if err != nil {
+			t.Fatalf("stranger: %v", err)
+		}
+		go func() { // keeps it until its connection ends with the test
+			for stranger.Touch(id) == nil {
+				time.Sleep(300 * time.Millisecond)
+			}
+		}()
+	}
+}
+
+// Several servers: the suite again, jobs spread over three.
+func TestConformanceSeveralServers(t *testing.T) {
+	t.Parallel()
+	queuetest.Run(t, queuetest.Engine{
+		New:               newCluster,
+		MaxBody:           65535,
+		WholeSecondDelays: true,
+		// Each server has its own order.
+	})
+}
+
+// shards hides Admin, because more than n jobs may be reserved over several servers.
+type shards struct{ queue.Queue }
+
+func newCluster(t *testing.T) queuetest.Instance {
+	var servers []*beanstalktest.Server
+	var addrs []string
+	for range 3 {
+		srv := beanstalktest.Start(t, beanstalktest.WithBinlog())
+		servers = append(servers, srv)
+		addrs = append(addrs, srv.Addr())
+	}
+	const lease = 5 * time.Second
+	q, err := Open(Options{Addrs: addrs, TTR: lease})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return queuetest.Instance{
+		Queue: shards{q},
+		Lease: lease,
+		Down: func(*testing.T) {
+			for _, srv := range servers {
+				srv.Kill()
+			}
+		},
+		Up: func(*testing.T) {
+			for _, srv := range servers {
+				srv.Restart()
+			}
+		},
+		PutFleeting: func(t *testing.T, tube string, body []byte) func() {
+			return putFleeting(t, servers[1], tube, body)
+		},
+	}
+}
+
+// background is for calls that nothing in the test needs to bound.
+var background = context.Background()

@@ -1,0 +1,232 @@
+package queuetest
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"propeller/queue"
+)
+
+func testNeverMoreThanN(t *testing.T, e Engine) {
+	in := start(t, e)
+	admin, ok := in.Queue.(queue.Admin)
+	if !ok {
+		return // nothing to count with
+	}
+	if err := putMany(ctxOf(t), in.Queue, "limit", 200); err != nil {
+		t.Fatal(err)
+	}
+	c := consume(t, in.Queue, "limit")
+	held := 0
+	reserved := func(atMost int) {
+		t.Helper()
+		for range 20 { // background reserves get their chance
+			st, err := admin.TubeStats(ctxOf(t), "limit")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st.Reserved > atMost {
+				t.Fatalf("%d jobs reserved, at most %d were wanted", st.Reserved, atMost)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	reserved(0) // nothing received yet, nothing wanted
+	var jobs []queue.Job
+	for _, n := range []int{1, 7, 50} {
+		got := receive(t, c, n)
+		jobs = append(jobs, got...)
+		held += len(got)
+		reserved(held)
+	}
+	done(t, jobs...)
+	reserved(0)
+}
+
+func testReceiveContext(t *testing.T, e Engine) {
+	in := start(t, e)
+	c := consume(t, in.Queue, "ctx")
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := c.Receive(ended, 1); !errors.Is(err, context.Canceled) {
+		t.Fatalf("receive with an ended context: %v", err)
+	}
+	for range 3 {
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		began := time.Now()
+		_, err := c.Receive(ctx, 10)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("receive: %v", err)
+		}
+		if took := time.Since(began); took > 4*time.Second { // far below any wait in an engine
+			t.Fatalf("receive outlived its context by %v", took)
+		}
+	}
+	put(t, in.Queue, "ctx", "x", queue.PutOptions{})
+	done(t, receiveOne(t, c)) // whatever was reserved meanwhile is kept for this call
+}
+
+func testPause(t *testing.T, e Engine) {
+	in := start(t, e)
+	if err := putMany(ctxOf(t), in.Queue, "pause", 100); err != nil {
+		t.Fatal(err)
+	}
+	a := consume(t, in.Queue, "pause")
+	first, err := a.Receive(ctxOf(t), 100) // reserves more in the background
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Pause()
+	b := consume(t, in.Queue, "pause")
+	rest := receive(t, b, 100-len(first)) // all that was not handed out
+	done(t, rest...)
+	done(t, first...) // what was, is still held
+	// A job that comes now is not for the paused consumer.
+	a.Pause()
+	put(t, in.Queue, "pause", "late", queue.PutOptions{})
+	done(t, receiveOne(t, b))
+	b.Pause()
+	put(t, in.Queue, "pause", "again", queue.PutOptions{})
+	done(t, receiveOne(t, a)) // a Receive ends the pause
+}
+
+func testCloseGivesBack(t *testing.T, e Engine) {
+	in := start(t, e)
+	if err := putMany(ctxOf(t), in.Queue, "close", 50); err != nil {
+		t.Fatal(err)
+	}
+	a, err := in.Queue.Consume("close")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := receive(t, a, 20)
+	done(t, held[:5]...)
+	if err := a.Close(ctxOf(t)); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	if err := a.Close(ctxOf(t)); err != nil {
+		t.Fatalf("second close: %v", err)
+	}
+	if _, err := a.Receive(ctxOf(t), 1); err == nil {
+		t.Fatal("receive from a closed consumer returned jobs")
+	}
+	b := consume(t, in.Queue, "close")
+	jobs := receive(t, b, 45)
+	if err := held[5].Retry(ctxOf(t), 0); err != nil {
+		t.Fatalf("retry of a job given back: %v", err)
+	}
+	done(t, jobs...)
+	none(t, b)
+	if in.PutFleeting == nil {
+		return // an engine that takes a late Done in silence
+	}
+	if err := held[6].Done(ctxOf(t)); !errors.Is(err, queue.ErrLost) {
+		t.Fatalf("done of a job given back: %v, want ErrLost", err)
+	}
+}
+
+func testCloseWaits(t *testing.T, e Engine) {
+	in := start(t, e)
+	const n = 500
+	if err := putMany(ctxOf(t), in.Queue, "close", n); err != nil {
+		t.Fatal(err)
+	}
+	c, err := in.Queue.Consume("close")
+	if err != nil {
+		t.Fatal(err)
+	}
+	jobs := receive(t, c, n)
+	errs := make(chan error, n)
+	var started sync.WaitGroup
+	started.Add(n)
+	for _, j := range jobs {
+		go func() {
+			started.Done()
+			errs <- j.Done(ctxOf(t))
+		}()
+	}
+	started.Wait()
+	if err := c.Close(ctxOf(t)); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	left := 0
+	for range n {
+		if err := <-errs; err != nil {
+			left++ // this call had not begun when Close did
+		}
+	}
+	b := consume(t, in.Queue, "close")
+	if left > 0 {
+		done(t, receive(t, b, left)...)
+	}
+	none(t, b) // whatever returned nil is gone
+}
+
+func testLeaseKept(t *testing.T, e Engine) {
+	in := start(t, e)
+	put(t, in.Queue, "lease", "x", queue.PutOptions{})
+	a, b := consume(t, in.Queue, "lease"), consume(t, in.Queue, "lease")
+	j := receiveOne(t, a)
+	ctx, cancel := context.WithTimeout(context.Background(), in.Lease*3/2)
+	defer cancel()
+	if jobs, err := b.Receive(ctx, 1); err == nil {
+		t.Fatalf("job %s was served again while it was held", jobs[0].ID())
+	}
+	attempt(t, j, 1)
+	done(t, j)
+}
+
+func testLostReservation(t *testing.T, e Engine) {
+	in := start(t, e)
+	if in.PutFleeting == nil {
+		return // an engine that cannot tell
+	}
+	c := consume(t, in.Queue, "lost")
+	for name, settle := range map[string]func(queue.Job) error{
+		"done":  func(j queue.Job) error { return j.Done(ctxOf(t)) },
+		"bury":  func(j queue.Job) error { return j.Bury(ctxOf(t), "test") },
+		"touch": func(j queue.Job) error { return j.Touch(ctxOf(t)) },
+	} {
+		steal := in.PutFleeting(t, "lost", []byte("x"))
+		j := receiveOne(t, c)
+		steal()
+		if err := settle(j); !errors.Is(err, queue.ErrLost) {
+			t.Fatalf("%s: %v, want ErrLost", name, err)
+		}
+	}
+	steal := in.PutFleeting(t, "lost", []byte("x"))
+	j := receiveOne(t, c)
+	steal()
+	if err := j.Retry(ctxOf(t), 0); err != nil {
+		t.Fatalf("retry: %v, want nil", err)
+	}
+}
+
+func testManyConsumers(t *testing.T, e Engine) {
+	in := start(t, e)
+	const n = 10000
+	l := newLedger(n)
+	ctx, cancel := context.WithCancel(ctxOf(t))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for range 8 {
+		c := consume(t, in.Queue, "many")
+		wg.Go(func() {
+			if err := work(ctx, c, 100, l); err != nil {
+				t.Errorf("receive: %v", err)
+			}
+		})
+	}
+	if err := putMany(ctx, in.Queue, "many", n); err != nil {
+		t.Fatal(err)
+	}
+	l.wait(t)
+	if r := l.repeats(); r > 0 {
+		t.Fatalf("%d jobs were served more than once", r)
+	}
+}

@@ -1,0 +1,191 @@
+package queuetest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"propeller/queue"
+)
+
+// testRestartMidBurst: the engine crashes twice while jobs are put, worked on
+// and settled. Everything that was accepted is finished.
+func testRestartMidBurst(t *testing.T, e Engine) {
+	in := start(t, e)
+	if in.Down == nil {
+		return // an engine that cannot be restarted
+	}
+	const n = 4000
+	if err := putMany(ctxOf(t), in.Queue, "burst", n); err != nil {
+		t.Fatal(err)
+	}
+	l := newLedger(n)
+	ctx, cancel := context.WithCancel(ctxOf(t))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for range 3 {
+		c := consume(t, in.Queue, "burst")
+		wg.Go(func() {
+			if err := slowWork(ctx, t, c, 200, l); err != nil {
+				t.Errorf("receive: %v", err)
+			}
+		})
+	}
+	for _, part := range []int{n / 4, n / 2} {
+		l.waitFor(t, part)
+		in.Down(t)
+		in.Up(t)
+	}
+	l.wait(t)
+	if r := l.repeats(); r > 0 && !e.RestartRepeats {
+		t.Fatalf("%d of %d jobs were run more than once", r, n)
+	}
+}
+
+// waitFor waits until k bodies have been seen.
+func (l *ledger) waitFor(t *testing.T, k int) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		seen := len(l.seen)
+		l.mu.Unlock()
+		if seen >= k {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d jobs done", seen, k)
+		}
+	}
+}
+
+// slowWork holds each of n jobs for 20 ms, enters it in the ledger, as a worker
+// has then sent its push, and finishes it. Done may only fail because the
+// reservation was lost.
+func slowWork(ctx context.Context, t *testing.T, c queue.Consumer, n int, l *ledger) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, n)
+	for {
+		select {
+		case slots <- struct{}{}: // one at least
+		case <-ctx.Done():
+			return nil
+		}
+		jobs, err := c.Receive(ctx, n-len(slots)+1)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		for i, j := range jobs {
+			if i > 0 {
+				slots <- struct{}{}
+			}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				time.Sleep(20 * time.Millisecond)
+				l.add(j.Body())
+				if err := j.Done(ctx); err != nil && !errors.Is(err, queue.ErrLost) && ctx.Err() == nil {
+					t.Errorf("done: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// testDoneOverOutage: a job finished while the engine is away is removed when
+// it is back, and not served again.
+func testDoneOverOutage(t *testing.T, e Engine) {
+	in := start(t, e)
+	if in.Down == nil {
+		return
+	}
+	c := consume(t, in.Queue, "outage")
+	const n = 50
+	if err := putMany(ctxOf(t), in.Queue, "outage", n); err != nil {
+		t.Fatal(err)
+	}
+	jobs := receive(t, c, n)
+	in.Down(t)
+	errs := make(chan error, n)
+	for _, j := range jobs[:n-2] {
+		go func() { errs <- j.Done(ctxOf(t)) }()
+	}
+	// One caller gives up before the engine is back.
+	short, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := jobs[n-2].Done(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("done with the engine down: %v", err)
+	}
+	if err := c.Err(); err != nil && !errors.Is(err, queue.ErrUnavailable) {
+		t.Fatalf("err: %v, want ErrUnavailable", err)
+	}
+	in.Up(t)
+	for range n - 2 {
+		if err := <-errs; err != nil {
+			t.Fatalf("done over the outage: %v", err)
+		}
+	}
+	if err := jobs[n-1].Done(ctxOf(t)); err != nil { // worked on all the time
+		t.Fatalf("done after the outage: %v", err)
+	}
+	none(t, c)
+	if err := c.Err(); err != nil {
+		t.Fatalf("err after the outage: %v", err)
+	}
+}
+
+// testRetryDuringOutage: a job retried while the engine is away is served again.
+func testRetryDuringOutage(t *testing.T, e Engine) {
+	in := start(t, e)
+	if in.Down == nil {
+		return
+	}
+	c := consume(t, in.Queue, "outage")
+	id := put(t, in.Queue, "outage", "x", queue.PutOptions{})
+	j := receiveOne(t, c)
+	in.Down(t)
+	errs := make(chan error, 1)
+	go func() { errs <- j.Retry(ctxOf(t), 0) }()
+	in.Up(t)
+	if err := <-errs; err != nil {
+		t.Fatalf("retry: %v", err)
+	}
+	j = receiveOne(t, c)
+	if j.ID() != id {
+		t.Fatalf("received %q, put %q", j.ID(), id)
+	}
+	done(t, j)
+}
+
+func testPutWhileDown(t *testing.T, e Engine) {
+	in := start(t, e)
+	if in.Down == nil {
+		return
+	}
+	put(t, in.Queue, "down", "before", queue.PutOptions{})
+	in.Down(t)
+	if _, err := in.Queue.Put(ctxOf(t), "down", []byte("lost"), queue.PutOptions{}); !errors.Is(err, queue.ErrUnavailable) {
+		t.Fatalf("put with the engine down: %v, want ErrUnavailable", err)
+	}
+	in.Up(t)
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		_, err := in.Queue.Put(ctxOf(t), "down", []byte("after"), queue.PutOptions{})
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, queue.ErrUnavailable) || time.Now().After(end) {
+			t.Fatalf("put with the engine up again: %v", err)
+		}
+	}
+	jobs := receive(t, consume(t, in.Queue, "down"), 2)
+	if got, want := bodies(jobs), []string{"after", "before"}; !slices.Equal(got, want) {
+		t.Fatalf("received %q, want %q", got, want)
+	}
+	done(t, jobs...)
+}
