@@ -210,6 +210,7 @@ func (c *conn) explain(err error) bool {
 	var ce http2.ConnectionError
 	switch {
 	case errors.Is(err, errEnding):
+		c.signal()
 		return true
 	case errors.As(err, &f):
 	case errors.As(err, &ce):
