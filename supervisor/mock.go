@@ -14,8 +14,8 @@ func (s *Supervisor) startMock(cfg *config.Config) error {
 	if s.mock != nil || !slices.ContainsFunc(cfg.Apps, func(a config.App) bool { return a.Mock() }) {
 		return nil
 	}
-	m, err := apnstest.Start(apnstest.Options{OnRequest: func(r *apnstest.Request) {
-		s.o.Log.Info("mock apns: push", "topic", r.Get("apns-topic"), "token", r.Token[:min(8, len(r.Token))], "status", r.Answer.Status, "reason", r.Answer.Reason)
+	m, err := apnstest.Start(apnstest.Options{Record: -1, OnRequest: func(r *apnstest.Request) {
+		s.o.Log.Info("mock apns: push", "topic", r.Header.Get("apns-topic"), "token", r.Token[:min(8, len(r.Token))], "status", r.Answer.Status, "reason", r.Answer.Reason)
 	}})
 	if err != nil {
 		return fmt.Errorf("supervisor: server \"mock\": %w", err)

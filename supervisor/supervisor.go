@@ -44,7 +44,8 @@ type Supervisor struct {
 	root *suture.Supervisor
 	live worker.Live
 
-	ended chan struct{} // closed when root has stopped
+	started chan struct{} // closed when root takes changes
+	ended   chan struct{} // closed when root has stopped
 
 	applying sync.Mutex // one Apply at a time; guards the fields below
 	urls     []string
@@ -66,9 +67,9 @@ const stopLimit = 11 * time.Minute
 
 // New opens what cfg needs and prepares its apps. Nothing runs before Serve.
 func New(cfg *config.Config, o Options) (*Supervisor, error) {
-	s := &Supervisor{o: o, ended: make(chan struct{}), apps: make(map[string]*app), counters: make(map[string]*worker.Counters)}
+	s := &Supervisor{o: o, started: make(chan struct{}), ended: make(chan struct{}), apps: make(map[string]*app), counters: make(map[string]*worker.Counters)}
 	s.root = suture.New("propeller", suture.Spec{EventHook: eventHook(o.Log), Timeout: stopLimit + time.Minute})
-	if err := s.Apply(cfg); err != nil {
+	if err := s.apply(cfg); err != nil {
 		return nil, errors.Join(err, s.free())
 	}
 	return s, nil
@@ -77,10 +78,8 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 // Serve runs the apps until ctx ends, and returns when they have finished or
 // given back their work.
 func (s *Supervisor) Serve(ctx context.Context) error {
-	// Adding to a suture supervisor while it starts is a race.
-	s.applying.Lock()
 	ended := s.root.ServeBackground(ctx)
-	s.applying.Unlock()
+	close(s.started)
 	err := <-ended
 	close(s.ended)
 	s.applying.Lock() // an Apply in progress ends with its apps
@@ -107,8 +106,14 @@ func (s *Supervisor) free() error {
 // on an error nothing has changed. Apps that stay the same keep their
 // connections, a different number of workers only adds or removes workers, and
 // a changed app is replaced by its successor before it drains. Apply returns
-// when what was removed has drained.
+// when what was removed has drained. It is for a Supervisor that serves: before,
+// it waits for Serve, since adding to a suture supervisor that starts is a race.
 func (s *Supervisor) Apply(cfg *config.Config) error {
+	<-s.started
+	return s.apply(cfg)
+}
+
+func (s *Supervisor) apply(cfg *config.Config) error {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	select {

@@ -1,0 +1,177 @@
+package supervisor
+
+import (
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"propeller/apnsconn"
+	"propeller/apnsconn/apnstest"
+	"propeller/queue/beanstalk/beanstalktest"
+)
+
+// The connection is cut with 500 pushes in flight, of which APNs says by
+// GOAWAY that it has not touched those above one stream: all are delivered in
+// the end, and only the others count as possible duplicates.
+func TestConnectionKilledWith500InFlight(t *testing.T) {
+	const n = 500
+	w := newWorld(t, apnstest.Options{})
+	silent := apnstest.Answer{Silence: true}
+	w.apns.SetScript(func(r *apnstest.Request) apnstest.Answer {
+		if r.Conn == 1 && r.Stream > 1 { // the first answer opens the connection up
+			return silent
+		}
+		return apnstest.Answer{}
+	})
+	w.putMany(topic, n+1)
+	w.start(w.app(topic, "in_flight: 500"))
+	w.until("500 in flight", func() bool { return w.apns.Count() == n+1 })
+	const untouched = 400
+	w.apns.EachConn(func(c *apnstest.Conn) {
+		c.GoAway(c.LastStream()-2*untouched, http2.ErrCodeNo, apnstest.GoAwayReason("Shutdown"))
+		c.CloseTCP()
+	})
+	w.empty(topic)
+	w.eachOnce(n + 1)
+	c := w.status(topic).Counters
+	if d := c.PossibleDuplicates.Load(); d != n-untouched {
+		t.Errorf("%d possible duplicates, want %d", d, n-untouched)
+	}
+	if s := c.Ended(apnsconn.NotSent); s != untouched {
+		t.Errorf("%d not sent, want %d", s, untouched)
+	}
+}
+
+// The same without a word from APNs: every push of the connection may have
+// been processed.
+func TestConnectionResetWith500InFlight(t *testing.T) {
+	const n = 500
+	w := newWorld(t, apnstest.Options{})
+	w.apns.SetScript(func(r *apnstest.Request) apnstest.Answer {
+		return apnstest.Answer{Silence: r.Conn == 1 && r.Stream > 1}
+	})
+	w.putMany(topic, n+1)
+	w.start(w.app(topic, "in_flight: 500"))
+	w.until("500 in flight", func() bool { return w.apns.Count() == n+1 })
+	w.apns.EachConn(func(c *apnstest.Conn) { c.CloseAbruptly() })
+	w.empty(topic)
+	w.eachOnce(n + 1)
+	if d := w.status(topic).Counters.PossibleDuplicates.Load(); d != n {
+		t.Errorf("%d possible duplicates, want %d", d, n)
+	}
+}
+
+func TestGoAwayInMidBurst(t *testing.T) {
+	const n = 6000
+	w := newWorld(t, apnstest.Options{Delay: 5 * time.Millisecond})
+	w.putMany(topic, n)
+	w.start(w.app(topic, "workers: 2", "in_flight: 300"))
+	for _, at := range []int{1000, 3000} {
+		w.until("mid-burst", func() bool { return int(w.apns.Count()) >= at })
+		w.apns.EachConn(func(c *apnstest.Conn) { c.GoAway(c.LastStream(), http2.ErrCodeNo, nil) })
+	}
+	w.empty(topic)
+	w.eachOnce(n)
+	c := w.status(topic).Counters
+	if c.PossibleDuplicates.Load() != 0 {
+		t.Errorf("%d possible duplicates though APNs answered all it had taken", c.PossibleDuplicates.Load())
+	}
+	if c.GoAways.Load() == 0 {
+		t.Error("no GOAWAY counted")
+	}
+}
+
+// beanstalkd is killed in mid-burst and comes back with its binlog: nothing is
+// lost, and what was pushed meanwhile is not pushed again.
+func TestQueueKilledInMidBurst(t *testing.T) {
+	const n = 5000
+	w := newWorld(t, apnstest.Options{Delay: 20 * time.Millisecond}, beanstalktest.WithBinlog())
+	w.putMany(topic, n)
+	w.start(w.app(topic, "in_flight: 200"))
+	for _, at := range []int{500, 2000} {
+		w.until("mid-burst", func() bool { return int(w.apns.Count()) >= at })
+		w.bs.Kill()
+		w.bs.Restart()
+	}
+	w.empty(topic)
+	got := w.received()
+	twice := 0
+	for i := range n {
+		switch got[token(i)] {
+		case 0:
+			t.Fatalf("push %d lost", i)
+		case 1:
+		default:
+			twice++
+		}
+	}
+	// A killed beanstalkd forgets deletes that its binlog had not got yet; each
+	// is a push that comes again.
+	if twice > 400 {
+		t.Errorf("%d pushes delivered twice", twice)
+	}
+	if d := w.status(topic).Counters; d.Buried.Load() != 0 {
+		t.Errorf("%d buried", d.Buried.Load())
+	}
+	t.Logf("%d of %d twice", twice, n)
+}
+
+func TestQueueAbsentAtStart(t *testing.T) {
+	w := newWorld(t, apnstest.Options{}, beanstalktest.WithBinlog())
+	w.put(topic, job(0))
+	w.bs.Kill()
+	w.start(w.app(topic))
+	w.until("the worker says why", func() bool {
+		s := w.status(topic).Workers
+		return len(s) == 1 && s[0].QueueErr != nil
+	})
+	w.bs.Restart()
+	w.empty(topic)
+	w.eachOnce(1)
+	if err := w.status(topic).Workers[0].QueueErr; err != nil {
+		t.Errorf("still: %v", err)
+	}
+}
+
+// While APNs cannot be reached the jobs stay in the queue and the dials are few.
+func TestApnsAbsent(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.apns.StopListening()
+	w.putMany(topic, 50)
+	begun := time.Now()
+	w.start(w.app(topic))
+	w.until("three dials have failed", func() bool { return w.status(topic).Counters.DialsFailed.Load() >= 3 })
+	// 1 s and 2 s lie between three dials, less 20 % of jitter.
+	if d := time.Since(begun); d < 2400*time.Millisecond {
+		t.Errorf("three dials within %v", d)
+	}
+	w.until("all jobs are in the queue", func() bool { return w.tube(topic, "current-jobs-ready") == 50 })
+	if err := w.apns.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	w.empty(topic)
+	w.eachOnce(50)
+	if d := w.status(topic).Counters.PossibleDuplicates.Load(); d != 0 {
+		t.Errorf("%d possible duplicates", d)
+	}
+}
+
+// Told to stop with 200 in flight, the worker finishes them and deletes their
+// jobs.
+func TestDrain(t *testing.T) {
+	const n = 200
+	w := newWorld(t, apnstest.Options{})
+	w.apns.SetDelay(300 * time.Millisecond)
+	w.putMany(topic, 2000)
+	w.start(w.app(topic, "in_flight: 200"))
+	w.until("200 in flight", func() bool { return w.apns.Count() >= n+1 })
+	w.halt()
+	answered := len(w.received())
+	if left := w.tube(topic, "current-jobs-ready"); answered+left != 2000 || answered < n {
+		t.Errorf("%d delivered, %d in the queue, of 2000", answered, left)
+	}
+	if d := w.sup.counters[topic].PossibleDuplicates.Load(); d != 0 {
+		t.Errorf("%d possible duplicates", d)
+	}
+}

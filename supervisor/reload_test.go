@@ -1,0 +1,176 @@
+package supervisor
+
+import (
+	"testing"
+	"time"
+
+	"propeller/apnsconn"
+	"propeller/apnsconn/apnstest"
+	"propeller/config"
+)
+
+func (w *world) apply(apps string) {
+	w.t.Helper()
+	if err := w.sup.Apply(w.config(apps)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestReloadAddsAndRemovesApps(t *testing.T) {
+	const second = "com.example.second"
+	w := newWorld(t, apnstest.Options{})
+	one, two := w.app(topic), w.app(second)
+	w.start(one)
+	w.put(topic, job(0))
+	w.empty(topic)
+	w.apply(one + two)
+	w.put(second, job(1))
+	w.put(topic, job(2))
+	w.until("both deliver", func() bool { return len(w.received()) == 3 })
+	if n := w.apns.Dials(); n != 2 {
+		t.Errorf("%d connections; the unchanged app should have kept its own", n)
+	}
+	w.empty(topic)
+	w.apply(two)
+	if got := w.sup.Status(); len(got) != 1 || got[0].Topic != second {
+		t.Errorf("apps after removal: %+v", got)
+	}
+	w.put(topic, job(3))
+	w.put(second, job(4))
+	w.empty(second)
+	if n := w.tube(topic, "current-jobs-ready"); n != 1 {
+		t.Errorf("%d jobs of the removed app in the queue, want 1", n)
+	}
+}
+
+// Changing an app in the middle of a burst loses and doubles nothing.
+func TestReloadReplacesAChangedApp(t *testing.T) {
+	const n = 4000
+	w := newWorld(t, apnstest.Options{Delay: 10 * time.Millisecond})
+	w.putMany(topic, n)
+	w.start(w.app(topic, "in_flight: 100"))
+	w.until("mid-burst", func() bool { return w.apns.Count() > 500 })
+	w.apply(w.app(topic, "in_flight: 200")) // app makes a new certificate too
+	w.empty(topic)
+	w.eachOnce(n)
+	c := w.status(topic).Counters
+	if c.PossibleDuplicates.Load() != 0 || c.Ended(apnsconn.NotSent) != 0 {
+		t.Errorf("%d possible duplicates, %d failed", c.PossibleDuplicates.Load(), c.Ended(apnsconn.NotSent))
+	}
+	if d := w.apns.Dials(); d != 2 {
+		t.Errorf("%d connections, want the old one and the new", d)
+	}
+}
+
+// A certificate renewed under the same path replaces the app.
+func TestReloadSeesARenewedCertificate(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	entry := w.app(topic)
+	w.start(entry)
+	w.put(topic, job(0))
+	w.empty(topic)
+	w.apply(entry) // the same: nothing happens
+	w.put(topic, job(1))
+	w.empty(topic)
+	w.cert(topic)
+	w.apply(entry)
+	w.put(topic, job(2))
+	w.empty(topic)
+	w.until("three requests", func() bool { return w.apns.Count() == 3 })
+	reqs := w.apns.Requests()
+	if !reqs[0].ClientCert.Equal(reqs[1].ClientCert) {
+		t.Error("an unchanged app got a new connection")
+	}
+	if reqs[0].ClientCert.Equal(reqs[2].ClientCert) {
+		t.Error("the renewed certificate is not used")
+	}
+}
+
+// A changed number of workers adds or removes workers and touches no other.
+func TestReloadChangesWorkers(t *testing.T) {
+	const n = 3000
+	w := newWorld(t, apnstest.Options{Delay: 5 * time.Millisecond})
+	w.cert(topic)
+	entry := func(workers string) string {
+		return "  - {topic: " + topic + ", cert: " + topic + ".pem, in_flight: 50, workers: " + workers + "}\n"
+	}
+	w.putMany(topic, n)
+	w.start(entry("1"))
+	for _, step := range []struct {
+		workers string
+		n       int
+	}{{"3", 3}, {"2", 2}, {"4", 4}, {"1", 1}} {
+		w.apply(entry(step.workers))
+		if got := len(w.status(topic).Workers); got != step.n {
+			t.Errorf("%d workers, want %d", got, step.n)
+		}
+	}
+	w.empty(topic)
+	w.eachOnce(n)
+	w.until("one connection is left", func() bool { return w.apns.Conns() == 1 })
+	if d := w.status(topic).Counters.PossibleDuplicates.Load(); d != 0 {
+		t.Errorf("%d possible duplicates", d)
+	}
+}
+
+func TestReloadToAnotherQueue(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	entry := w.app(topic)
+	w.start(entry)
+	w.put(topic, job(0))
+	w.empty(topic)
+	other := newServer(t)
+	former := w.bs
+	w.bs = other
+	w.apply(entry)
+	w.put(topic, job(1))
+	w.empty(topic)
+	w.eachOnce(2)
+	w.bs = former
+	w.put(topic, job(2))
+	if n := w.tube(topic, "current-jobs-ready"); n != 1 {
+		t.Errorf("the former queue is still served: %d ready", n)
+	}
+}
+
+// What cannot be built changes nothing.
+func TestReloadThatFailsChangesNothing(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	entry := w.app(topic)
+	w.start(entry)
+	cfg := w.config(entry)
+	cfg.Queue = []string{"nonsense://"}
+	cfg.Apps = append([]config.App{}, cfg.Apps...)
+	cfg.Apps[0].InFlight = 7
+	if err := w.sup.Apply(cfg); err == nil {
+		t.Fatal("no error for a queue that cannot be")
+	}
+	w.put(topic, job(0))
+	w.empty(topic)
+	w.eachOnce(1)
+}
+
+func TestApplyAfterTheEnd(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	entry := w.app(topic)
+	w.start(entry)
+	w.halt()
+	if err := w.sup.Apply(w.config(entry)); err != ErrStopping {
+		t.Errorf("Apply after the end: %v", err)
+	}
+}
+
+// A reload in progress when the tree stops ends with it.
+func TestStopDuringReload(t *testing.T) {
+	w := newWorld(t, apnstest.Options{Delay: 300 * time.Millisecond})
+	w.putMany(topic, 200)
+	w.start(w.app(topic))
+	w.until("some are in flight", func() bool { return w.apns.Count() > 20 })
+	applied := make(chan error, 1)
+	cfg := w.config(w.app("com.example.other"))
+	go func() { applied <- w.sup.Apply(cfg) }()
+	w.halt()
+	if err := <-applied; err != nil && err != ErrStopping {
+		t.Error(err)
+	}
+}
