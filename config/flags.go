@@ -51,3 +51,12 @@ func takeFlags(rest map[string]string, s schema) layer {
 	}
 	return l
 }
+
+// FlagNames are the names that Single knows, in the order of propeller.yaml.
+func FlagNames() []string {
+	names := []string{"queue"}
+	for _, key := range slices.Concat(schemaOf("", globalFields()).keys, schemaOf("", appFields()).keys) {
+		names = append(names, flagName(key))
+	}
+	return names
+}

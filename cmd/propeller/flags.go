@@ -3,7 +3,7 @@ package main
 import (
 	"errors"
 	"io/fs"
-	"strings"
+	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -71,9 +71,13 @@ func configFlags(cmd *cobra.Command, single bool) func() (func() (*config.Config
 // loadFile loads the configuration; where the default file is missing it says
 // what else can be done.
 func loadFile(path string, named bool) (*config.Config, error) {
-	cfg, err := config.Load(path)
-	if err != nil && !named && errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(err.Error(), defaultFile) {
+	if !named && missing(path) {
 		return nil, errors.New(`no propeller.yaml in this folder: name the file with -c, or run one app with --topic, --cert and --server`)
 	}
-	return cfg, err
+	return config.Load(path)
+}
+
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }

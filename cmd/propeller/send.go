@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -156,10 +155,10 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 		}
 		return place{strings.Split(urls, ","), tube}, nil
 	}
-	cfg, err := config.Load(file)
-	if err != nil && !named && errors.Is(err, fs.ErrNotExist) {
+	if !named && missing(file) {
 		return place{}, errors.New("no propeller.yaml in this folder: name the file with -c, or the queue with --queue beanstalk://host:port")
 	}
+	cfg, err := config.Load(file)
 	if err != nil {
 		return place{}, err
 	}
