@@ -101,8 +101,8 @@ func dial(t testing.TB, s *apnstest.Server, own ...http2.Setting) (*client, []ht
 		t.Fatalf("first frame: %+v, want SETTINGS", first)
 	}
 	c.fr.WriteSettingsAck()
-	if ev := c.next(); ev.typ != http2.FrameSettings || !ev.ack {
-		t.Fatalf("second frame: %+v, want the acknowledgement of SETTINGS", ev)
+	if ev := c.until(http2.FrameSettings); !ev.ack {
+		t.Fatalf("second SETTINGS: %+v, want the acknowledgement of ours", ev)
 	}
 	return c, first.settings
 }
