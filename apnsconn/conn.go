@@ -196,7 +196,8 @@ func (c *Conn) cancel(p *push, err error) {
 	if p.in[kindAll] != nil && !c.ended {
 		c.abandon(p, err)
 	}
-	c.unlock()
+	c.wakeWriter()
+	c.unlockForOwner()
 }
 
 // Free is how many pushes may be sent now and leave at once: the smaller of
@@ -234,7 +235,7 @@ func (c *Conn) Drain(ctx context.Context) error {
 	c.mu.Lock()
 	c.stopTaking(ErrClosed)
 	c.endIfDrained()
-	c.unlock()
+	c.unlockForOwner()
 	select {
 	case <-c.done:
 		return nil
@@ -251,7 +252,7 @@ func (c *Conn) Drain(ctx context.Context) error {
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	c.end(ErrClosed, http2.ErrCodeNo)
-	c.unlock()
+	c.unlockForOwner()
 	<-c.done
 	return nil
 }

@@ -37,12 +37,12 @@ func dial(ctx context.Context, cfg Config) (*Conn, error) {
 	}
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", cfg.Addr)
 	if err != nil {
-		return nil, because(ctx, err)
+		return nil, phase(ctx, "connect", err)
 	}
 	tc := tls.Client(progressConn{raw, cfg.WriteTimeout}, tlsConfig(cfg, host))
 	if err := handshake(ctx, tc); err != nil {
 		_ = raw.Close()
-		return nil, because(ctx, err)
+		return nil, phase(ctx, "TLS handshake", err)
 	}
 	authority := host
 	if port != "443" {
@@ -51,18 +51,18 @@ func dial(ctx context.Context, cfg Config) (*Conn, error) {
 	c, err := newConn(ctx, cfg, authority, tc, raw)
 	if err != nil {
 		_ = raw.Close()
-		return nil, because(ctx, err)
+		return nil, phase(ctx, "HTTP/2 SETTINGS", err)
 	}
 	return c, nil
 }
 
-// because puts the reason for which ctx ended, if it did, in the place of err,
-// which is then only its echo.
-func because(ctx context.Context, err error) error {
+// phase says in which phase of a dial err came. If ctx has ended, err is only
+// the echo of that, and gives way to the cause.
+func phase(ctx context.Context, name string, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
-		return cause
+		err = cause
 	}
-	return err
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 func tlsConfig(cfg Config, host string) *tls.Config {
@@ -86,7 +86,7 @@ func tlsConfig(cfg Config, host string) *tls.Config {
 
 func handshake(ctx context.Context, tc *tls.Conn) error {
 	if err := tc.HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("TLS handshake: %w", err)
+		return err
 	}
 	if p := tc.ConnectionState().NegotiatedProtocol; p != "h2" {
 		return fmt.Errorf("server does not speak HTTP/2 (ALPN answer %q, want \"h2\"): is it APNs?", p)
@@ -118,19 +118,12 @@ func newConn(ctx context.Context, cfg Config, authority string, nc, raw net.Conn
 	c.frames = http2.NewFramer(&c.out, nil)
 	r := newReader(c)
 
-	deadline, _ := ctx.Deadline() // none is the zero time, which sets none
-	if err := raw.SetDeadline(deadline); err != nil {
-		return nil, err
-	}
-	interrupt := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) }) // long past
 	err := c.greet(r)
-	if !interrupt() && err == nil {
-		err = context.Cause(ctx) // the deadline has been tampered with
+	if !stop() {
+		return nil, context.Cause(ctx) // raw is of no use with that deadline
 	}
 	if err != nil {
-		return nil, err
-	}
-	if err := raw.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
 	go c.keep(r)
@@ -175,7 +168,7 @@ func (r *reader) settings() (*http2.SettingsFrame, error) {
 	case errors.Is(r.src.err, io.EOF):
 		return nil, errors.New("server closed the connection before its SETTINGS")
 	case r.src.err != nil:
-		return nil, fmt.Errorf("wait for the server's SETTINGS: %w", r.src.err)
+		return nil, r.src.err
 	case err != nil:
 		return nil, r.readError(err)
 	}

@@ -1,7 +1,6 @@
 package apnsconn
 
 import (
-	"fmt"
 	"sync"
 	"time"
 
@@ -48,7 +47,7 @@ func (c *Conn) check(now time.Duration) {
 	case c.ended:
 	case c.noStreams && now >= c.drainUntil:
 		c.end(c.why, http2.ErrCodeNo)
-	case c.pingPending && lastRead > c.pinged:
+	case c.pingPending && lastRead >= c.pinged:
 		c.pingPending = false // any sign of life will do
 	case c.pingPending && now >= c.pinged+c.cfg.PingTimeout:
 		c.drop(errSilent)
@@ -116,7 +115,7 @@ func (c *Conn) bury(written <-chan struct{}, goroutines *sync.WaitGroup) {
 	c.corked = false
 	for c.all.head != nil {
 		p := c.all.head
-		c.finish(p, p.lost(fmt.Errorf("push not finished: %w", c.why)))
+		c.finish(p, p.lost(c.why))
 	}
 	c.changed = true
 	c.unlock()

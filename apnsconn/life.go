@@ -6,8 +6,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// How pushes and the connection end. All methods here but unlock are called
-// with mu held, and only decide: the callbacks are made by unlock.
+// How pushes and the connection end. All methods here but the unlocks are called
+// with mu held, and only decide: the callbacks are made by the unlocks.
 
 // finish ends p.
 func (c *Conn) finish(p *push, o Outcome) {
@@ -30,18 +30,30 @@ func (c *Conn) remove(p *push) {
 
 // unlock releases mu and makes the calls that were decided under it.
 func (c *Conn) unlock() {
-	fin := c.fin
-	c.fin = nil
 	change := c.changed && !c.corked // the reader calls OnChange once for all it has at hand
 	if change {
 		c.changed = false
 	}
+	fin := c.fin
+	c.fin = nil
 	c.mu.Unlock()
 	for i := range fin {
 		fin[i].done(fin[i].outcome)
 	}
 	if change && c.cfg.OnChange != nil {
 		c.cfg.OnChange()
+	}
+}
+
+// unlockForOwner is unlock for the goroutines of the connection's owner, who may
+// hold a lock that OnChange wants: the keeper makes that call.
+func (c *Conn) unlockForOwner() {
+	fin := c.fin
+	c.fin = nil
+	c.pokeKeeper()
+	c.mu.Unlock()
+	for i := range fin {
+		fin[i].done(fin[i].outcome)
 	}
 }
 

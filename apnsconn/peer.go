@@ -6,8 +6,14 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// maxWindow is the largest flow-control window (RFC 9113 §6.9.1).
-const maxWindow = 1<<31 - 1
+const (
+	// maxWindow is the largest flow-control window (RFC 9113 §6.9.1).
+	maxWindow = 1<<31 - 1
+
+	// maxSettings bounds the settings in one frame, each of which may concern
+	// every open stream. Fewer than ten are defined.
+	maxSettings = 64
+)
 
 // peerSettings are the peer's rules for what is sent to it.
 type peerSettings struct {
@@ -29,8 +35,10 @@ func defaultPeerSettings() peerSettings {
 // applySettings makes the peer's SETTINGS frame hold from the next frame on, and
 // acknowledges it. mu is held.
 func (c *Conn) applySettings(f *http2.SettingsFrame) error {
-	err := f.ForeachSetting(c.applySetting)
-	if err != nil {
+	if f.NumSettings() > maxSettings {
+		return breach(http2.ErrCodeEnhanceYourCalm, "%d settings in one frame", f.NumSettings())
+	}
+	if err := f.ForeachSetting(c.applySetting); err != nil {
 		return err
 	}
 	c.control(c.frames.WriteSettingsAck())

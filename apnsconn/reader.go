@@ -16,7 +16,8 @@ const (
 	maxReadFrame = 16 << 10 // HTTP/2's default, which is also the least
 
 	// The peer may make this connection work for nothing (PING, SETTINGS, empty
-	// DATA) at this rate for long, and in bursts of that many frames.
+	// DATA, interim answers) at this rate for long, and in bursts of that many
+	// frames.
 	noiseRate  = 500 // per second
 	noiseBurst = 2000
 )
@@ -140,7 +141,7 @@ func (r *reader) frame() error {
 func (r *reader) controlFrame(f http2.Frame) error {
 	c := r.c
 	switch f := f.(type) {
-	case *http2.SettingsFrame, *http2.PingFrame:
+	case *http2.SettingsFrame, *http2.PingFrame, *http2.GoAwayFrame:
 		if !r.tolerate() {
 			return breach(http2.ErrCodeEnhanceYourCalm, "flood of %s", f.Header().Type)
 		}
@@ -193,6 +194,9 @@ func (r *reader) block(f http2.FrameHeader, fragment []byte, last bool) error {
 	}
 	if err := r.decoder.Close(); err != nil {
 		return breach(http2.ErrCodeCompression, "%v", err)
+	}
+	if h.status/100 == 1 && !r.tolerate() {
+		return breach(http2.ErrCodeEnhanceYourCalm, "flood of interim answers")
 	}
 	f.Type = http2.FrameHeaders
 	return r.do(func() (*push, error) { return r.c.head(h, f) })

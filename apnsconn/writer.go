@@ -74,9 +74,11 @@ func (c *Conn) writeLoop() {
 		last := c.ended // fill may have ended it
 		buf, c.out.b = c.out.b, buf[:0]
 		c.unlock()
-		if _, err := c.nc.Write(buf); err != nil {
-			c.writeFailed(err)
-			return
+		if len(buf) > 0 { // fill may have found nothing fit to send
+			if _, err := c.nc.Write(buf); err != nil {
+				c.writeFailed(err)
+				return
+			}
 		}
 		if last {
 			c.closeWrite()
