@@ -110,6 +110,9 @@ func (c *conn) encodeHead(st *stream, a *Answer) {
 	if st.head.requestID != "" {
 		c.enc.WriteField(hpack.HeaderField{Name: "apns-request-id", Value: st.head.requestID, Sensitive: literal})
 	}
+	if len(a.Header) == 0 {
+		return
+	}
 	for _, name := range sortedKeys(a.Header) {
 		if v := a.Header[name]; v != "" {
 			c.enc.WriteField(hpack.HeaderField{Name: name, Value: v})

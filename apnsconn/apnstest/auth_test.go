@@ -238,3 +238,17 @@ func TestOwnTLSCert(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestHosts: the server's certificate covers the names asked for.
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t, apnstest.Options{Hosts: []string{"apns-sim", "192.0.2.7"}})
+	for _, name := range []string{"apns-sim", "192.0.2.7", "localhost", "127.0.0.1"} {
+		conn, err := tls.Dial("tcp", srv.Addr, &tls.Config{RootCAs: srv.CertPool(), ServerName: name})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		conn.Close()
+	}
+}

@@ -31,6 +31,8 @@ type conn struct {
 	done  chan struct{} // closed by abort
 	wake  chan struct{} // to write: there is something new; capacity 1
 
+	lastOnce sync.Once // for lastWait
+
 	in inbound // of the goroutine serve alone
 
 	mu   sync.Mutex
@@ -232,8 +234,13 @@ func (c *conn) explain(err error) bool {
 // linger reads until the client has closed too, so that what was written last
 // is not destroyed by a reset on its way.
 func (c *conn) linger() {
-	c.tcp.SetReadDeadline(time.Now().Add(lingerTimeout))
+	c.lastWait()
 	io.Copy(io.Discard, c.tcp)
+}
+
+// lastWait begins the time in which the client has to close its side.
+func (c *conn) lastWait() {
+	c.lastOnce.Do(func() { c.tcp.SetReadDeadline(time.Now().Add(lingerTimeout)) })
 }
 
 // abort closes the connection's socket and releases its goroutines.

@@ -179,9 +179,9 @@ func (c *Conn) WithholdWindowUpdates(on bool) {
 // answered, what is queued stays. Resume undoes it.
 func (c *Conn) Stall() { c.do(func() { c.c.stalled = true }) }
 
-// Mute goes on reading and counting requests but sends nothing more: no
-// answers, no acknowledgements. Requests that fall in such a time are not
-// answered after Resume either.
+// Mute goes on reading and counting requests but sends nothing more by
+// itself: no answers, no acknowledgements. Requests that fall in such a time
+// are not answered after Resume either.
 func (c *Conn) Mute() { c.do(func() { c.c.muted = true }) }
 
 // Resume ends Stall and Mute.

@@ -2,6 +2,7 @@ package apnstest
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -55,7 +56,7 @@ func (c *conn) returnOwed() {
 	}
 	c.flow.owed = 0
 	if d := c.delay(); d > 0 && c.srv.opt.DelayWindowUpdates {
-		c.timers.push(timed{due: c.in.now.Add(d), window: owed})
+		c.timers.push(timed{due: time.Now().Add(d), window: owed})
 		return
 	}
 	c.sendWindow(owed)

@@ -242,7 +242,7 @@ func TestGoAwayOnExcess(t *testing.T) {
 	c.push(1)
 	c.push(3)
 	ev := c.until(http2.FrameGoAway)
-	if ev.code != http2.ErrCodeRefusedStream || ev.last != 2 || !strings.HasPrefix(string(ev.data), "Maximum active streams") {
+	if ev.code != http2.ErrCodeRefusedStream || ev.last != 1 || !strings.HasPrefix(string(ev.data), "Maximum active streams") {
 		t.Errorf("GOAWAY %v last %d %q", ev.code, ev.last, ev.data)
 	}
 }

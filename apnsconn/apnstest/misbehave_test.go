@@ -356,6 +356,7 @@ func TestGoAwayThenClose(t *testing.T) {
 	if err != io.EOF || len(evs) != 1 || evs[0].typ != http2.FrameGoAway {
 		t.Errorf("%v, %v; want GOAWAY and an orderly end", evs, err)
 	}
+	c.conn.Close()
 	<-conn.Done()
 }
 

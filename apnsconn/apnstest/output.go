@@ -156,7 +156,7 @@ func (c *conn) writeAll(p []byte) error {
 
 // hangUp closes our side. serve waits for the client's, not for long.
 func (c *conn) hangUp(ending end) {
-	c.tcp.SetReadDeadline(time.Now().Add(lingerTimeout))
+	c.lastWait()
 	if ending == endTLS {
 		c.tls.CloseWrite()
 	}

@@ -23,21 +23,29 @@ func (c *conn) read() error {
 		if waitErr := c.waitTurn(); waitErr != nil {
 			return waitErr
 		}
-		var se http2.StreamError
-		switch {
-		case err == nil:
+		if err == nil {
 			err = c.frame(f)
-		case errors.As(err, &se):
-			if se.StreamID > c.in.lastID {
-				return fault{se.Code, "a frame that cannot be read, on a new stream: " + err.Error()}
-			}
-			c.reset(se.StreamID, se.Code, "a frame that cannot be read: "+err.Error())
-			err = nil
+		} else {
+			err = c.unreadable(err)
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// unreadable handles a frame that http2.Framer refuses. It returns an error
+// when that ends the connection.
+func (c *conn) unreadable(err error) error {
+	var se http2.StreamError
+	if !errors.As(err, &se) {
+		return err
+	}
+	if se.StreamID > c.in.lastID { // HPACK's state is lost with the block
+		return fault{se.Code, "a frame that cannot be read, on a new stream: " + err.Error()}
+	}
+	c.reset(se.StreamID, se.Code, "a frame that cannot be read: "+err.Error())
+	return nil
 }
 
 // maxOut is how many bytes may wait to be written before reading pauses: a
@@ -189,7 +197,7 @@ func (c *conn) admit(id uint32) (error, bool) {
 		c.srv.violations.add(c.id, "stream %d opened while %d are open, more than the acknowledged limit", id, open)
 	}
 	if c.srv.opt.GoAwayOnExcess {
-		c.goAway(id-1, http2.ErrCodeRefusedStream, []byte("Maximum active streams violated for this endpoint."))
+		c.goAway(max(id, 2)-2, http2.ErrCodeRefusedStream, []byte("Maximum active streams violated for this endpoint."))
 		c.ending = endTLS
 		return errEnding, false
 	}
@@ -279,6 +287,10 @@ func (c *conn) complete(st *stream) error {
 	return nil
 }
 
+// maxTimed bounds the delayed answers to streams that the client has
+// cancelled since: they wait for their time like the others.
+const maxTimed = 100_000
+
 func (c *conn) rstStream(f *http2.RSTStreamFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -288,6 +300,9 @@ func (c *conn) rstStream(f *http2.RSTStreamFrame) error {
 	if st := c.streams[f.StreamID]; st != nil {
 		c.srv.stats.cancelled.Add(1)
 		c.close(st)
+	}
+	if len(c.timers.heap) > maxTimed {
+		return fault{http2.ErrCodeEnhanceYourCalm, "too many streams cancelled while their answers were delayed"}
 	}
 	return nil
 }
