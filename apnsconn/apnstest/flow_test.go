@@ -165,6 +165,37 @@ func TestStreamWindow(t *testing.T) {
 	}
 }
 
+// TestLaterSettings: sizes that change mid-way hold once they are acknowledged.
+func TestLaterSettings(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t, apnstest.Options{NoValidation: true})
+	c, _ := dial(t, srv)
+	onlyConn(t, srv).Settings(
+		http2.Setting{ID: http2.SettingMaxFrameSize, Val: 30000},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 400},
+	)
+	c.until(http2.FrameSettings)
+	c.fr.WriteSettingsAck()
+	c.headers(1, false, pushFields()...)
+	c.fr.WriteData(1, true, make([]byte, 30000))
+	if got := c.response(1); got.status != "200" {
+		t.Errorf("a large frame: %s", got.status)
+	}
+	c.push(3, "x-long", strings.Repeat("x", 400))
+	if got := c.response(3); got.status != "431" {
+		t.Errorf("a long list: %s, want 431", got.status)
+	}
+	if v := srv.Violations(); len(v) > 0 {
+		t.Errorf("violations: %q", v)
+	}
+	c.fr.WriteSettingsAck() // of nothing
+	c.push(5)
+	c.response(5)
+	if v := srv.Violations(); len(v) != 1 {
+		t.Errorf("violations %q, want one", v)
+	}
+}
+
 // TestAnswersObeyWindows: bodies of answers wait for the client's windows,
 // also when SETTINGS make those negative.
 func TestAnswersObeyWindows(t *testing.T) {

@@ -63,6 +63,42 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestReasonsAndStatuses: the status Apple documents goes with each reason,
+// and a usual reason with each status.
+func TestReasonsAndStatuses(t *testing.T) {
+	t.Parallel()
+	statuses := map[int][]string{ // the first reason is the usual one
+		400: {"BadDeviceToken", "BadCollapseId", "BadTopic", "DeviceTokenNotForTopic", "IdleTimeout", "TopicDisallowed", "MadeUp"},
+		403: {"InvalidProviderToken", "BadCertificate", "ExpiredProviderToken", "Forbidden", "BadEnvironmentKeyInToken"},
+		404: {"BadPath"},
+		405: {"MethodNotAllowed"},
+		410: {"Unregistered", "ExpiredToken"},
+		413: {"PayloadTooLarge"},
+		429: {"TooManyRequests", "TooManyProviderTokenUpdates"},
+		500: {"InternalServerError"},
+		503: {"ServiceUnavailable", "Shutdown"},
+	}
+	srv := newServer(t, apnstest.Options{})
+	c, _ := dial(t, srv)
+	id := uint32(1)
+	check := func(a apnstest.Answer, status int, reason string) {
+		t.Helper()
+		srv.SetScript(apnstest.Always(a))
+		c.push(id)
+		got := c.response(id)
+		if got.status != fmt.Sprint(status) || got.body != `{"reason":"`+reason+`"}` {
+			t.Errorf("%d %q: answer %s %s, want %d %s", a.Status, a.Reason, got.status, got.body, status, reason)
+		}
+		id += 2
+	}
+	for status, reasons := range statuses {
+		check(apnstest.Answer{Status: status}, status, reasons[0])
+		for _, reason := range reasons {
+			check(apnstest.Answer{Reason: reason}, status, reason)
+		}
+	}
+}
+
 // readAnswer is response for answers whose END_STREAM may come before
 // CONTINUATION frames: it reads to the PING that it sends.
 func readAnswer(c *client, id uint32) response {

@@ -123,7 +123,3 @@ func (s *Server) Tokens() []string {
 	slices.Sort(tokens)
 	return tokens
 }
-
-// Get returns the value of the request's first field called name, "" without
-// one.
-func (r *Request) Get(name string) string { return r.Header.Get(name) }

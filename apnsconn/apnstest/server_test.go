@@ -172,7 +172,7 @@ func TestRequests(t *testing.T) {
 	if got := r.Header.Names(); !slices.Equal(got, want) {
 		t.Errorf("fields %v, want %v", got, want)
 	}
-	if _, ok := r.Header.Lookup("apns-id"); ok || r.Get("apns-topic") != topic || r.Header.Map()["apns-expiration"] != "0" {
+	if _, ok := r.Header.Lookup("apns-id"); ok || r.Header.Get("apns-topic") != topic || r.Header.Map()["apns-expiration"] != "0" {
 		t.Errorf("fields %v", r.Header)
 	}
 	if got := srv.Tokens(); !slices.Equal(got, []string{token}) {
