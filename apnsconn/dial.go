@@ -177,6 +177,7 @@ func (r *reader) settings() (*http2.SettingsFrame, error) {
 		if !f.IsAck() {
 			return f, nil
 		}
+		return nil, breach(http2.ErrCodeProtocol, "acknowledges SETTINGS before it sends its own")
 	case *http2.GoAwayFrame:
 		return nil, newGoAwayError(f)
 	}

@@ -1,0 +1,160 @@
+package apnsconn
+
+import (
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// FuzzPeer lets the peer send anything while pushes are open. Whatever it is,
+// each push must end once, and the connection without a panic or a leak.
+func FuzzPeer(f *testing.F) {
+	add := func(write func(fr *http2.Framer)) {
+		var b frameBuffer
+		fr := http2.NewFramer(&b, nil)
+		fr.AllowIllegalWrites = true
+		write(fr)
+		f.Add(b.b)
+	}
+	headers := func(fr *http2.Framer, id uint32, end bool, fields ...string) {
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block(fields...), EndHeaders: true, EndStream: end})
+	}
+	add(func(fr *http2.Framer) {
+		headers(fr, 1, true, ":status", "200", "apns-id", "X")
+		headers(fr, 3, false, ":status", "410")
+		fr.WriteDataPadded(3, true, []byte(`{"reason":"Unregistered","timestamp":1700000000000}`), make([]byte, 3))
+	})
+	add(func(fr *http2.Framer) {
+		b := block(":status", "103", "link", "x")
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: b[:3]})
+		fr.WriteContinuation(1, false, b[3:5])
+		fr.WriteContinuation(1, true, b[5:])
+		headers(fr, 1, false, ":status", "200")
+		headers(fr, 1, true, "trailer", "x")
+		fr.WriteRSTStream(3, http2.ErrCodeRefusedStream)
+		fr.WriteRSTStream(5, http2.ErrCodeNo)
+	})
+	add(func(fr *http2.Framer) {
+		fr.WriteGoAway(3, http2.ErrCodeNo, []byte(`{"reason":"Shutdown"}`))
+		fr.WriteGoAway(1, http2.ErrCodeEnhanceYourCalm, []byte("text"))
+		fr.WritePing(false, [8]byte{1, 2})
+		fr.WritePing(true, [8]byte{})
+	})
+	add(func(fr *http2.Framer) {
+		fr.WriteSettings(
+			http2.Setting{ID: http2.SettingInitialWindowSize, Val: 7},
+			http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0},
+			http2.Setting{ID: http2.SettingHeaderTableSize, Val: 10},
+			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 1},
+			http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 15},
+		)
+		fr.WriteSettingsAck()
+		fr.WriteWindowUpdate(0, 1)
+		fr.WriteWindowUpdate(5, maxWindow)
+		fr.WriteWindowUpdate(3, 0)
+		fr.WriteRawFrame(0x42, 0xff, 3, []byte("unknown"))
+		fr.WritePriority(1, http2.PriorityParam{StreamDep: 1})
+		fr.WritePushPromise(http2.PushPromiseParam{StreamID: 1, PromiseID: 2})
+	})
+	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		synctest.Test(t, func(t *testing.T) { fuzzPeer(t, data) })
+	})
+}
+
+func fuzzPeer(t *testing.T, data []byte) {
+	nc := newScriptedConn(func(fr *http2.Framer) {
+		fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 20})
+	})
+	c, err := newConn(t.Context(), Config{}.withDefaults(), "api.push.apple.com", nc, nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	c.opened = true
+	c.mu.Unlock()
+	const pushes = 4
+	o := newOutcomes(t)
+	o.send(c, 0, pushes)
+	synctest.Wait()
+	nc.say(data)
+	synctest.Wait()
+	o.send(c, pushes, pushes) // under the rules that data has made
+	synctest.Wait()
+	c.mu.Lock()
+	switch active := len(c.streams); {
+	case c.all.n < active || c.waiting.n+active != c.all.n:
+		t.Errorf("%d pushes, %d of them waiting, %d streams", c.all.n, c.waiting.n, active)
+	case len(c.fin) != 0:
+		t.Error("callbacks forgotten")
+	}
+	c.mu.Unlock()
+	nc.hangUp()
+	<-c.Done()
+	n := 0
+	for _, count := range o.counts() {
+		n += count
+	}
+	if n != 2*pushes {
+		t.Errorf("%d of %d pushes ended", n, 2*pushes)
+	}
+}
+
+// scriptedConn is a network whose other end says what it is told to and takes
+// everything.
+type scriptedConn struct {
+	mu     sync.Mutex
+	more   *sync.Cond
+	in     []byte
+	closed bool
+}
+
+func newScriptedConn(first func(*http2.Framer)) *scriptedConn {
+	c := &scriptedConn{}
+	c.more = sync.NewCond(&c.mu)
+	var b frameBuffer
+	first(http2.NewFramer(&b, nil))
+	c.in = b.b
+	return c
+}
+
+func (c *scriptedConn) say(p []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.in = append(c.in, p...)
+	c.more.Broadcast()
+}
+
+func (c *scriptedConn) hangUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.more.Broadcast()
+}
+
+func (c *scriptedConn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.in) == 0 && !c.closed {
+		c.more.Wait()
+	}
+	if len(c.in) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, c.in)
+	c.in = c.in[n:]
+	return n, nil
+}
+
+func (c *scriptedConn) Write(p []byte) (int, error)      { return len(p), nil }
+func (c *scriptedConn) Close() error                     { c.hangUp(); return nil }
+func (c *scriptedConn) LocalAddr() net.Addr              { return nil }
+func (c *scriptedConn) RemoteAddr() net.Addr             { return nil }
+func (c *scriptedConn) SetDeadline(time.Time) error      { return nil }
+func (c *scriptedConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *scriptedConn) SetWriteDeadline(time.Time) error { return nil }
