@@ -29,7 +29,7 @@ func TestPushTimeout(t *testing.T) {
 		time.Sleep(2*time.Second - 1)
 		p.settle()
 		o.want(map[Class]int{Delivered: 1})
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		p.settle()
 		o.want(map[Class]int{Delivered: 1, Unknown: 1})
 		if got := o.get(0); got.Err != ErrTimeout || time.Since(start) != 3*time.Second {
@@ -117,7 +117,7 @@ func TestSilence(t *testing.T) {
 			if n := pings(); n != i {
 				t.Fatalf("%d PINGs, want %d", n, i)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			p.settle()
 			if n := pings(); n != i+1 {
 				t.Fatalf("%d PINGs, want %d", n, i+1)
@@ -131,7 +131,7 @@ func TestSilence(t *testing.T) {
 		if !c.Usable() {
 			t.Fatal("given up too early")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		<-c.Done()
 		if c.Err() != errSilent {
 			t.Errorf("Err %v", c.Err())
@@ -244,14 +244,12 @@ func TestPushIsCancelled(t *testing.T) {
 		for i, want := range []Class{Unknown, NotSent} {
 			ctx, cancel := context.WithCancel(t.Context())
 			result := make(chan Outcome, 1)
-			go func() { result <- c.Push(ctx, testPush()) }()
-			if i == 0 {
-				p.settle() // until it is sent
-				cancel()
-			} else {
-				p.do(settings(http2.SettingMaxConcurrentStreams, 1))
-				cancel()
+			if i == 1 {
+				p.do(settings(http2.SettingMaxConcurrentStreams, 1)) // it will wait
 			}
+			go func() { result <- c.Push(ctx, testPush()) }()
+			p.settle()
+			cancel()
 			got := <-result
 			if got.Class != want || !errors.Is(got.Err, context.Canceled) {
 				t.Errorf("%+v, want class %v", got, want)

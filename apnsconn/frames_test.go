@@ -159,6 +159,29 @@ func TestHeaderTableSize(t *testing.T) {
 	}
 }
 
+func TestHeaderTableSizeChangesTwice(t *testing.T) {
+	t.Parallel()
+	bubble(t, Config{}, func(t *testing.T, c *Conn, p *peer) {
+		p.open(c)
+		o := newOutcomes(t)
+		for i, size := range []uint32{100, 4096, 4096, 200, 100, 300, 0, 4096} {
+			p.do(settings(http2.SettingHeaderTableSize, size))
+			if i%2 == 1 {
+				o.send(c, 2*i, 2)
+				p.settle()
+			}
+		}
+		if n := p.opened(); n != 9 {
+			t.Errorf("%d streams, want 9", n)
+		}
+		for _, id := range p.order {
+			if n := len(p.seen(id).fields); n != 6 {
+				t.Errorf("stream %d: %d fields", id, n)
+			}
+		}
+	})
+}
+
 func TestHeaderListTooLongForPeer(t *testing.T) {
 	t.Parallel()
 	bubbleWith(t, Config{}, []http2.Setting{{ID: http2.SettingMaxHeaderListSize, Val: 100}}, func(t *testing.T, c *Conn, p *peer) {

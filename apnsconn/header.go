@@ -54,8 +54,17 @@ func newHeaderEncoder(authority string) *headerEncoder {
 // 4096 is HTTP/2's default, APNs' setting, and room for some 60 entries.
 const maxTableSize = 4096
 
+// setTableSize follows the peer's HEADER_TABLE_SIZE. It always goes by way of an
+// empty table: of two changes between header blocks the smaller has to be told
+// too (RFC 7541 §4.2), and x/net's decoder, hence any server in Go, takes that
+// for an error unless it empties the table.
 func (h *headerEncoder) setTableSize(v uint32) {
-	h.enc.SetMaxDynamicTableSize(min(v, maxTableSize))
+	v = min(v, maxTableSize)
+	if v == h.enc.MaxDynamicTableSize() {
+		return
+	}
+	h.enc.SetMaxDynamicTableSize(0)
+	h.enc.SetMaxDynamicTableSize(v)
 }
 
 // encode returns n's header block, valid until the next call.
