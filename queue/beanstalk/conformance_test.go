@@ -1,7 +1,6 @@
 package beanstalk
 
 import (
-	"context"
 	"testing"
 	"time"
 
@@ -111,6 +110,3 @@ func newCluster(t *testing.T) queuetest.Instance {
 		},
 	}
 }
-
-// background is for calls that nothing in the test needs to bound.
-var background = context.Background()

@@ -1,0 +1,157 @@
+package beanstalk
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The clock of these tests is synctest's: nothing waits.
+
+// Reconnecting starts quickly, slows down, and goes on for ever.
+func TestRedialBackoff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var at []time.Duration // written by the leader only
+		began := time.Now()
+		q, err := open(Options{Addrs: []string{"a:1"}}, func(context.Context, string) (net.Conn, error) {
+			at = append(at, time.Since(began))
+			return nil, errors.New("refused")
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := q.Consume("tube")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if err := c.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		q.Close()
+		longest := minRedial
+		for i := 1; i < len(at); i++ {
+			gap := at[i] - at[i-1]
+			if gap < longest/2 || gap > longest {
+				t.Fatalf("gap %d is %v, want %v to %v", i, gap, longest/2, longest)
+			}
+			longest = min(2*longest, maxRedial)
+		}
+		if n := len(at); n < 120 || n > 250 { // one every 2.5 to 5 s
+			t.Fatalf("%d dials in 10 minutes", n)
+		}
+	})
+}
+
+// pipeTo dials a fake server inside the bubble. dials counts, if not nil.
+func pipeTo(f *fake, dials *atomic.Int32) dialFunc {
+	return func(context.Context, string) (net.Conn, error) {
+		if dials != nil {
+			dials.Add(1)
+		}
+		ours, theirs := net.Pipe()
+		f.wg.Go(func() { f.serve(theirs) })
+		return ours, nil
+	}
+}
+
+// The watchdog gives every command its time, a waiting reserve its wait on top,
+// and not much more.
+func TestWatchdog(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		silentOn string
+		after    time.Duration
+	}{
+		"watch":   {"watch", 10 * time.Second},
+		"stats":   {"stats", 10 * time.Second},
+		"reserve": {"reserve-with-timeout", 15 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := &fake{script: answers(map[string]string{tt.silentOn: silence})}
+				var dials atomic.Int32
+				q, err := open(Options{Addrs: []string{"a:1"}}, pipeTo(f, &dials))
+				if err != nil {
+					t.Fatal(err)
+				}
+				c, err := q.Consume("tube")
+				if err != nil {
+					t.Fatal(err)
+				}
+				go func() { _, _ = c.Receive(context.Background(), 1) }() // ended by Close
+				time.Sleep(tt.after - time.Second/10)
+				if dials.Load() != 1 {
+					t.Fatalf("given up before %v", tt.after)
+				}
+				time.Sleep(2*keeperTick + time.Second/10) // a tick, and the wait before the redial
+				if n := dials.Load(); n != 2 {
+					t.Fatalf("%d connections, want the second by now; err %v", n, c.Err())
+				}
+				if err := c.Close(context.Background()); err != nil {
+					t.Fatal(err)
+				}
+				q.Close()
+				f.wg.Wait()
+			})
+		})
+	}
+}
+
+// Held jobs are touched in time, for as long as they are held.
+func TestTouchRhythm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reserve := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
+		var at []time.Time
+		f := &fake{}
+		f.script = func(cmd []string) (string, bool) {
+			if cmd[0] == "touch" {
+				at = append(at, time.Now())
+				return "TOUCHED", true
+			}
+			if cmd[0] == "delete" {
+				return "DELETED", true
+			}
+			return reserve(cmd)
+		}
+		q, err := open(Options{Addrs: []string{"a:1"}}, pipeTo(f, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := q.Consume("tube")
+		if err != nil {
+			t.Fatal(err)
+		}
+		jobs, err := c.Receive(context.Background(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := time.Now()
+		time.Sleep(time.Minute)
+		if err := jobs[0].Done(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if err := c.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		q.Close()
+		f.wg.Wait()
+		if len(at) < 15 || len(at) > 20 {
+			t.Fatalf("%d touches in the minute that the job was held", len(at))
+		}
+		for _, now := range at {
+			if gap := now.Sub(last); gap > touchEvery {
+				t.Fatalf("%v between touches", gap)
+			}
+			last = now
+		}
+	})
+}
