@@ -6,7 +6,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: run test build bench fuzz tools
+.PHONY: run test build bench fuzz tools test-tools
 
 build:
 	go build -o propeller ./cmd/propeller
@@ -14,7 +14,7 @@ build:
 run: tools
 	deploy/run-local.sh
 
-test: tools
+test: tools test-tools
 	test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'not gofmt-ed'; exit 1; }
 	go mod tidy -diff
 	go vet ./...
@@ -32,3 +32,6 @@ fuzz: tools
 
 tools:
 	@deploy/install-beanstalkd.sh
+
+test-tools:
+	@deploy/install-test-tools.sh

@@ -79,10 +79,14 @@ func TestShippedFileTellsDefaults(t *testing.T) {
 	want := Default()
 	want.File = "test.yaml"
 	want.Apps[0].Topic, want.Apps[0].Tube, want.Apps[0].Server = "com.example.app", "com.example.app", "mock"
+	want.Log.Pushes = PushesAll // so that a newcomer sees the first push
 	if !reflect.DeepEqual(got, &want) {
 		t.Errorf("got  %+v\nwant %+v", got, &want)
 	}
 	if !strings.Contains(text, "server: mock                      # default: "+Default().Apps[0].Server) {
 		t.Error("the default of server is another one")
+	}
+	if !strings.Contains(text, "pushes: all                 # default: "+Default().Log.Pushes) {
+		t.Error("the default of log.pushes is another one")
 	}
 }
