@@ -7,9 +7,11 @@ dir=.propeller
 mkdir -p "$dir/binlog"
 go build -o "$dir/propeller" ./cmd/propeller
 
-# It must outlive the daemon's drain, so Ctrl-C shall not reach it.
-(trap '' INT && exec beanstalkd -l 127.0.0.1 -p 11300 -b "$dir/binlog" 2>"$dir/beanstalkd.log") &
+# Ctrl-C reaches every process of the terminal. beanstalkd must outlive the
+# daemon's drain, and this script both.
+(trap '' INT TERM && exec beanstalkd -l 127.0.0.1 -p 11300 -b "$dir/binlog" 2>"$dir/beanstalkd.log") &
 queue=$!
+trap : INT TERM
 sleep 0.3 # it either fails to listen at once or stays
 if kill -0 "$queue" 2>/dev/null; then
 	echo "beanstalkd listens on 127.0.0.1:11300, its jobs are kept in $dir/binlog"
@@ -22,13 +24,8 @@ else
 	exit 1
 fi
 
-# The shell waits for the daemon, however it is told to stop.
-"$dir/propeller" run &
-daemon=$!
-trap 'kill -TERM $daemon 2>/dev/null || true' INT TERM
 status=0
-while kill -0 "$daemon" 2>/dev/null; do
-	wait "$daemon" && status=0 || status=$?
-done
-[ -z "$queue" ] || kill "$queue" 2>/dev/null || true
+"$dir/propeller" run || status=$?
+# It has no other way to stop, and its binlog survives this one.
+[ -z "$queue" ] || kill -9 "$queue"
 exit "$status"
