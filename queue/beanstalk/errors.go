@@ -37,6 +37,8 @@ func maybeRun(err error) bool {
 }
 
 var (
+	errServerWaits = errors.New("the server waits for a job")
+
 	errWatchdog = errors.New("no answer in time, connection closed")
 	errClosed   = errors.New("closed")
 )

@@ -16,17 +16,15 @@ type link struct {
 	err    error
 }
 
-// retryAfter is how long a failed attempt to connect stands for those who were
-// waiting for the same connection: they would fail too, one after another.
-const retryAfter = 200 * time.Millisecond
-
-// getLocked returns a session that was alive a moment ago. l.mu is held for
-// writing.
-func (l *link) getLocked() (*session, error) {
+// getLocked returns a session that was alive a moment ago, for a caller that
+// arrived at the given time. Those who waited while an attempt to connect
+// failed share its failure: else they would dial a dead address one after
+// another. l.mu is held for writing.
+func (l *link) getLocked(arrived time.Time) (*session, error) {
 	if l.aliveLocked() {
 		return l.s, nil
 	}
-	if l.err != nil && time.Since(l.failed) < retryAfter {
+	if l.err != nil && l.failed.After(arrived) {
 		return nil, l.err
 	}
 	s, err := l.srv.connect(l.srv.ctx, nil)
@@ -47,10 +45,11 @@ func (l *link) aliveLocked() bool {
 // run runs f, which may be run twice: a connection that stood idle may have
 // died unnoticed, which only a command shows.
 func (l *link) run(f func(*session) error) error {
+	arrived := time.Now()
 	var err error
 	for range 2 {
 		l.mu.Lock()
-		s, cerr := l.getLocked()
+		s, cerr := l.getLocked(arrived)
 		l.mu.Unlock()
 		if cerr != nil {
 			return cerr

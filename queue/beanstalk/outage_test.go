@@ -216,9 +216,7 @@ func TestCloseGivesBackForeign(t *testing.T) {
 		got <- err
 	}()
 	a.cut()
-	if err := j.Touch(ctxOf(t)); err == nil {
-		t.Fatal("touched over a cut connection")
-	}
+	_ = j.Touch(ctxOf(t)) // makes a see that its connection is gone, unless b has the job already
 	eventually(t, "bound to b's connection", func() bool {
 		j.src.srv.mu.Lock()
 		defer j.src.srv.mu.Unlock()

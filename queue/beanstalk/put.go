@@ -111,6 +111,7 @@ var tubeSeed = maphash.MakeSeed()
 
 // put puts one job on this server.
 func (srv *server) put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (uint64, error) {
+	arrived := time.Now()
 	select {
 	case srv.putTokens <- struct{}{}:
 	case <-ctx.Done():
@@ -120,7 +121,7 @@ func (srv *server) put(ctx context.Context, tube string, body []byte, o queue.Pu
 	var id uint64
 	err := srv.call(ctx, func() (err error) {
 		defer func() { <-srv.putTokens }()
-		id, err = p.put(tube, body, o)
+		id, err = p.put(arrived, tube, body, o)
 		return err
 	})
 	if err != nil {
@@ -135,7 +136,7 @@ type putter struct {
 	tube string
 }
 
-func (p *putter) put(tube string, body []byte, o queue.PutOptions) (uint64, error) {
+func (p *putter) put(arrived time.Time, tube string, body []byte, o queue.PutOptions) (uint64, error) {
 	p.mu.RLock()
 	if p.tube == tube && p.freshLocked() {
 		defer p.mu.RUnlock()
@@ -145,7 +146,7 @@ func (p *putter) put(tube string, body []byte, o queue.PutOptions) (uint64, erro
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.useLocked(tube); err != nil {
+	if err := p.useLocked(arrived, tube); err != nil {
 		return 0, err
 	}
 	return p.putLocked(tube, body, o)
@@ -173,13 +174,13 @@ func (p *putter) freshLocked() bool {
 // answer would go to the wrong command, so that a refused put could pass for a
 // stored one. A kick of no jobs carries the use instead: puts are sent only
 // after it has been answered.
-func (p *putter) useLocked(tube string) error {
+func (p *putter) useLocked(arrived time.Time, tube string) error {
 	if p.tube == tube && p.freshLocked() {
 		return nil // somebody else did it
 	}
 	for {
 		fresh := !p.aliveLocked()
-		s, err := p.getLocked()
+		s, err := p.getLocked(arrived)
 		if err != nil {
 			p.srv.lost(err)
 			return err

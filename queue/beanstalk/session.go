@@ -163,11 +163,16 @@ func (s *session) end() {
 }
 
 // reserve asks for one job. With mayWait, and when nothing at all is in flight
-// on the connection, the server is let wait for one; waited says so.
+// on the connection, the server is let wait for one; waited says so. Without,
+// it is an error to come while the server waits: the command would be stuck.
 func (s *session) reserve(mayWait bool) (id uint64, body []byte, waited bool, err error) {
 	now := time.Now()
 	var wait time.Duration
 	s.srv.mu.Lock()
+	if !mayWait && s.patience > 0 {
+		s.srv.mu.Unlock()
+		return 0, nil, false, errServerWaits
+	}
 	if mayWait && s.quietLocked() {
 		wait = reserveWait
 	}

@@ -186,23 +186,28 @@ func testLostReservation(t *testing.T, e Engine) {
 		return // an engine that cannot tell
 	}
 	c := consume(t, in.Queue, "lost")
-	for name, settle := range map[string]func(queue.Job) error{
-		"done":  func(j queue.Job) error { return j.Done(ctxOf(t)) },
-		"bury":  func(j queue.Job) error { return j.Bury(ctxOf(t), "test") },
-		"touch": func(j queue.Job) error { return j.Touch(ctxOf(t)) },
-	} {
-		steal := in.PutFleeting(t, "lost", []byte("x"))
-		j := receiveOne(t, c)
-		steal()
-		if err := settle(j); !errors.Is(err, queue.ErrLost) {
-			t.Fatalf("%s: %v, want ErrLost", name, err)
-		}
+	settles := []struct {
+		name string
+		call func(queue.Job) error
+		want error
+	}{
+		{"done", func(j queue.Job) error { return j.Done(ctxOf(t)) }, queue.ErrLost},
+		{"bury", func(j queue.Job) error { return j.Bury(ctxOf(t), "test") }, queue.ErrLost},
+		{"touch", func(j queue.Job) error { return j.Touch(ctxOf(t)) }, queue.ErrLost},
+		{"retry", func(j queue.Job) error { return j.Retry(ctxOf(t), 0) }, nil},
 	}
-	steal := in.PutFleeting(t, "lost", []byte("x"))
-	j := receiveOne(t, c)
-	steal()
-	if err := j.Retry(ctxOf(t), 0); err != nil {
-		t.Fatalf("retry: %v, want nil", err)
+	var steals []func()
+	for range settles {
+		steals = append(steals, in.PutFleeting(t, "lost", []byte("x")))
+	}
+	jobs := receive(t, c, len(settles))
+	for _, steal := range steals {
+		steal()
+	}
+	for i, s := range settles {
+		if err := s.call(jobs[i]); !errors.Is(err, s.want) {
+			t.Fatalf("%s: %v, want %v", s.name, err, s.want)
+		}
 	}
 }
 
