@@ -291,3 +291,35 @@ func TestPutsSpreadAndAvoid(t *testing.T) {
 	}
 	mustDone(t, j)
 }
+
+// Close does not wait longer than it is told to, and leaves no settle call behind.
+func TestCloseIsBounded(t *testing.T) {
+	t.Parallel()
+	srv := beanstalktest.Start(t)
+	q := openTest(t, Options{Addrs: []string{srv.Addr()}})
+	mustPut(t, q, "tube", "a")
+	mustPut(t, q, "tube", "b")
+	c := consumeTest(t, q, "tube")
+	jobs := mustReceive(t, c, 2)
+	srv.Freeze()
+	results := make(chan error, 2)
+	for _, j := range jobs {
+		go func() { results <- j.Done(context.Background()) }()
+	}
+	src := c.sources[0]
+	eventually(t, "settling", func() bool {
+		src.srv.mu.Lock()
+		defer src.srv.mu.Unlock()
+		return src.settles == 2
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := c.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("close: %v", err)
+	}
+	for range jobs {
+		if err := <-results; !errors.Is(err, queue.ErrLost) {
+			t.Fatalf("done: %v, want ErrLost", err)
+		}
+	}
+}
