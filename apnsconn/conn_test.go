@@ -255,6 +255,9 @@ func TestOnChangeTellsOfFreeSlots(t *testing.T) {
 			t.Fatal("no change")
 		}
 	}
+	if err := s.Wait(within(t), 500); err != nil {
+		t.Fatal(err)
+	}
 	s.EachConn(func(c *apnstest.Conn) { c.Shutdown(http2.ErrCodeNo, apnstest.GoAwayReason("Shutdown")) })
 	for c.Usable() {
 		<-change

@@ -109,11 +109,11 @@ func chaos(processed func(id int)) apnstest.Script {
 		case n < 250:
 			return apnstest.Answer{Delay: time.Duration(roll(20)) * time.Millisecond}
 		case n < 260:
-			return apnstest.Answer{Then: func(c *apnstest.Conn) { c.MaxStreams(any(1, 10, 100, 1000)) }}
+			return apnstest.Answer{Then: func(c *apnstest.Conn) { c.MaxStreams(any(3, 30, 1000, 1000)) }}
 		case n < 270:
 			return apnstest.Answer{Then: func(c *apnstest.Conn) {
 				c.Settings(
-					http2.Setting{ID: http2.SettingInitialWindowSize, Val: any(5, 100, 65535, 1<<20)},
+					http2.Setting{ID: http2.SettingInitialWindowSize, Val: any(10, 65535, 1<<20)},
 					http2.Setting{ID: http2.SettingHeaderTableSize, Val: any(0, 100, 4096)},
 				)
 			}}
