@@ -22,6 +22,9 @@ type run struct {
 	held     atomic.Int64  // jobs received and not yet settled
 	woken    chan struct{} // cap 1: room may have changed
 
+	bounced   atomic.Int64 // pushes in a row that a connection gave back unsent
+	calmUntil time.Time    // of the pump: no push before, because of bounced
+
 	cancelReceive atomic.Pointer[context.CancelFunc]
 
 	ended          chan *push // pushes to settle; holds as many as are held, so that no sender waits

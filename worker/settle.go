@@ -151,6 +151,12 @@ func (p *push) tellLink() {
 		p.r.refused(why(*o))
 		return
 	}
+	switch {
+	case o.Status != 0:
+		p.r.bounced.Store(0)
+	case o.Class == apnsconn.NotSent && p.conn != nil:
+		p.r.bounced.Add(1)
+	}
 	if o.Status != 0 && o.Status < 500 {
 		p.r.link.good()
 	}

@@ -152,6 +152,10 @@ func (r *run) room(now time.Time) (n int, wait time.Duration) {
 	default:
 		n = 1 // the job that opens the connection
 	}
+	if n, wait = r.calm(n, now); wait > 0 {
+		r.consumer.Pause()
+		return 0, wait
+	}
 	allowed, probeIn := r.w.cfg.Breaker.admit(r, n, now)
 	if allowed == 0 && n > 0 {
 		r.consumer.Pause()
@@ -159,6 +163,25 @@ func (r *run) room(now time.Time) (n int, wait time.Duration) {
 		return 0, probeIn
 	}
 	return allowed, idle
+}
+
+// calm holds the worker back when APNs keeps a connection and takes nothing on
+// it: once as many pushes in a row as may be in flight have come back unsent,
+// one is tried after a pause that grows from dialMin to dialMax, until there is
+// an answer. Without it their jobs would go round at full speed.
+func (r *run) calm(n int, now time.Time) (room int, wait time.Duration) {
+	over := r.bounced.Load() - int64(r.w.cfg.InFlight)
+	if over < 0 || n == 0 {
+		return n, 0
+	}
+	if wait := r.calmUntil.Sub(now); wait > 0 {
+		return 0, wait
+	}
+	if over == 0 {
+		r.log.Warn("apns takes no pushes though it is connected; jobs stay in the queue")
+	}
+	r.calmUntil = now.Add(jitter(min(dialMax, dialMin<<min(over, 10))))
+	return 1, 0
 }
 
 // idle bounds a rest that only an event ends, should an event be missed.

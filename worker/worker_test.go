@@ -453,3 +453,34 @@ func TestProbeMeetsGarbage(t *testing.T) {
 		b.halt(t)
 	})
 }
+
+// A connection that stays and takes nothing must not make the jobs go round at
+// full speed.
+func TestRefusedStreamsAreNoHotLoop(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue()
+		for range 50 {
+			q.add(jobText(""))
+		}
+		b := newBench(t, q)
+		b.cfg.InFlight = 20
+		var taking atomic.Bool
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if taking.Load() {
+				return delivered(n)
+			}
+			return apnsconn.Outcome{Class: apnsconn.NotSent, Err: errors.New("refused stream")}, 10 * time.Millisecond
+		}
+		b.start()
+		time.Sleep(time.Hour)
+		if n := b.cfg.Counters.Ended(apnsconn.NotSent); n > 150 {
+			t.Errorf("%d tries in an hour", n)
+		}
+		taking.Store(true)
+		time.Sleep(2 * time.Minute)
+		if done, _, _, _ := q.counts(); done != 50 {
+			t.Errorf("%d of 50 delivered when APNs takes them again", done)
+		}
+		b.halt(t)
+	})
+}
