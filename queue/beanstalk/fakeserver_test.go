@@ -222,3 +222,73 @@ func TestTubeStatsPartly(t *testing.T) {
 		t.Fatalf("%v, want ErrUnavailable for the other", err)
 	}
 }
+
+// A delete whose connection breaks may have worked: then the job is gone, and
+// nobody else can have run it.
+func TestDeleteAnsweredByHangUp(t *testing.T) {
+	t.Parallel()
+	for stats, want := range map[string]error{
+		"NOT_FOUND": nil,
+		yaml("tube: tube", "state: reserved", "reserves: 2", "age: 1", "pri: 1"): queue.ErrLost,
+	} {
+		f := &fake{}
+		reserve := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
+		del := sequence("delete", hangUp, "NOT_FOUND")
+		f.script = func(cmd []string) (string, bool) {
+			if cmd[0] == "stats-job" {
+				return stats, true
+			}
+			if a, ok := reserve(cmd); ok {
+				return a, ok
+			}
+			return del(cmd)
+		}
+		q := openTest(t, Options{Addrs: []string{f.listen(t)}})
+		c := consumeTest(t, q, "tube")
+		if err := mustReceive(t, c, 1)[0].Done(ctxOf(t)); !errors.Is(err, want) {
+			t.Fatalf("%v, want %v", err, want)
+		}
+	}
+}
+
+// A job that is released may be reserved again before the answer to the
+// release has been read. It is then a new delivery, not the old holder's.
+func TestReleaseOvertakenByReserve(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	first := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
+	second := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
+	releasing, delivered := make(chan struct{}), make(chan struct{})
+	f.script = func(cmd []string) (string, bool) {
+		switch cmd[0] {
+		case "stats-job":
+			return yaml("pri: 1", "reserves: 1", "age: 1"), true
+		case "release":
+			close(releasing)
+			<-delivered
+			return "RELEASED", true
+		case "delete":
+			return "DELETED", true
+		}
+		if a, ok := first(cmd); ok {
+			return a, ok
+		}
+		select {
+		case <-releasing:
+			return second(cmd)
+		default:
+			return "", false
+		}
+	}
+	q := openTest(t, Options{Addrs: []string{f.listen(t)}})
+	a, b := consumeTest(t, q, "tube"), consumeTest(t, q, "tube")
+	j := mustReceive(t, a, 1)[0]
+	retried := make(chan error, 1)
+	go func() { retried <- j.Retry(ctxOf(t), 0) }()
+	again := mustReceive(t, b, 1)[0]
+	close(delivered)
+	if err := <-retried; err != nil {
+		t.Fatal(err)
+	}
+	mustDone(t, again)
+}

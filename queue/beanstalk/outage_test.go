@@ -323,3 +323,34 @@ func TestCloseIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// A job that was finished while somebody else held it is deleted, not run
+// again, should it come back to us.
+func TestFinishedJobIsNotServedAgain(t *testing.T) {
+	t.Parallel()
+	srv := beanstalktest.Start(t)
+	q := openTest(t, Options{Addrs: []string{srv.Addr()}})
+	foreign, stranger := srv.Dial(), srv.Dial()
+	foreign.Tube.Name = "tube"
+	stranger.TubeSet.Name = map[string]bool{"tube": true}
+	if _, err := foreign.Put([]byte("x"), 1, 0, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	c := consumeTest(t, q, "tube")
+	j := mustReceive(t, c, 1)[0]
+	id, _, err := stranger.Reserve(time.Minute) // when our second is over
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Done(ctxOf(t)); !errors.Is(err, queue.ErrLost) {
+		t.Fatalf("done: %v, want ErrLost", err)
+	}
+	if err := stranger.Release(id, 1, 0); err != nil {
+		t.Fatal(err)
+	}
+	mustNone(t, c)
+	st, err := q.TubeStats(ctxOf(t), "tube")
+	if err != nil || st != (queue.TubeStats{}) {
+		t.Fatalf("left: %+v, %v", st, err)
+	}
+}

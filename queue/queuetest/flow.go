@@ -21,27 +21,34 @@ func testNeverMoreThanN(t *testing.T, e Engine) {
 	}
 	c := consume(t, in.Queue, "limit")
 	held := 0
-	reserved := func(atMost int) {
+	count := func(atMost int) {
 		t.Helper()
-		for range 20 { // background reserves get their chance
-			st, err := admin.TubeStats(ctxOf(t), "limit")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if st.Reserved > atMost {
-				t.Fatalf("%d jobs reserved, at most %d were wanted", st.Reserved, atMost)
-			}
+		st, err := admin.TubeStats(ctxOf(t), "limit")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Reserved > atMost {
+			t.Fatalf("%d jobs reserved, at most %d were wanted", st.Reserved, atMost)
+		}
+	}
+	reserved := func(atMost int) { // background reserves get their chance
+		t.Helper()
+		for range 20 {
+			count(atMost)
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
 	reserved(0) // nothing received yet, nothing wanted
 	var jobs []queue.Job
-	for _, n := range []int{1, 7, 50} {
-		got := receive(t, c, n)
-		jobs = append(jobs, got...)
-		held += len(got)
-		reserved(held)
+	for range 25 {
+		for _, n := range []int{1, 5} {
+			got := receive(t, c, n)
+			jobs = append(jobs, got...)
+			held += len(got)
+			count(held)
+		}
 	}
+	reserved(held)
 	done(t, jobs...)
 	reserved(0)
 }
@@ -79,6 +86,17 @@ func testPause(t *testing.T, e Engine) {
 	first, err := a.Receive(ctxOf(t), 100) // reserves more in the background
 	if err != nil {
 		t.Fatal(err)
+	}
+	if admin, ok := in.Queue.(queue.Admin); ok { // else it may still be busy with that
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			st, err := admin.TubeStats(ctxOf(t), "pause")
+			if err != nil || time.Now().After(end) {
+				t.Fatalf("%+v, %v", st, err)
+			}
+			if st.Ready == 0 {
+				break
+			}
+		}
 	}
 	a.Pause()
 	b := consume(t, in.Queue, "pause")
