@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 // the defaults named.
 type Config struct {
 	Addr        string           // host:port, resolved anew at each Dial
+	Proxy       *url.URL         // HTTP proxy to go through by CONNECT (see ParseProxy); nil: none. RootCAs also hold for an https proxy
 	RootCAs     *x509.CertPool   // nil: the system's
 	Certificate *tls.Certificate // client certificate; nil: none
 	InFlight    int              // most streams open at once, whatever APNs allows; default 500

@@ -13,7 +13,8 @@ import (
 )
 
 // Dial opens a connection and waits until the peer is ready for pushes. It
-// looks up the address anew each time, as Apple asks, and ends with ctx or after
+// looks up the address anew each time, as Apple asks (with Config.Proxy, that of
+// the proxy, which looks up the other), and ends with ctx or after
 // Config.DialTimeout. The error wraps ErrCredential if the peer refused the
 // client certificate.
 func Dial(ctx context.Context, cfg Config) (*Conn, error) {
@@ -24,7 +25,11 @@ func Dial(ctx context.Context, cfg Config) (*Conn, error) {
 	if isCredentialAlert(err) {
 		err = fmt.Errorf("%w: %w", ErrCredential, err)
 	}
-	return nil, fmt.Errorf("apnsconn: dial %q: %w", cfg.Addr, err)
+	through := ""
+	if cfg.Proxy != nil {
+		through = " through " + proxyName(cfg.Proxy)
+	}
+	return nil, fmt.Errorf("apnsconn: dial %q%s: %w", cfg.Addr, through, err)
 }
 
 func dial(ctx context.Context, cfg Config) (*Conn, error) {
@@ -35,11 +40,11 @@ func dial(ctx context.Context, cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", cfg.Addr)
+	nc, raw, err := connect(ctx, cfg)
 	if err != nil {
-		return nil, phase(ctx, "connect", err)
+		return nil, err
 	}
-	tc := tls.Client(progressConn{raw, cfg.WriteTimeout}, tlsConfig(cfg, host))
+	tc := tls.Client(nc, tlsConfig(cfg, host))
 	if err := handshake(ctx, tc); err != nil {
 		_ = raw.Close()
 		return nil, phase(ctx, "TLS handshake", err)
