@@ -37,7 +37,9 @@ type answerHead struct {
 
 	status     int
 	apnsID     string
+	requestID  bool // apnsID is the apns-request-id
 	retryAfter time.Duration
+	length     int64 // content-length; -1 if absent
 
 	size    int    // of the list
 	regular bool   // a field without colon has been seen
@@ -45,7 +47,7 @@ type answerHead struct {
 }
 
 func (h *answerHead) start(f *http2.HeadersFrame) {
-	*h = answerHead{stream: f.StreamID, endStream: f.StreamEnded()}
+	*h = answerHead{stream: f.StreamID, endStream: f.StreamEnded(), length: -1}
 }
 
 // field takes one decoded field.
@@ -64,11 +66,19 @@ func (h *answerHead) field(f hpack.HeaderField) {
 	h.regular = true
 	switch f.Name {
 	case "apns-id":
-		if len(f.Value) <= 64 { // a UUID has 36 characters
+		if len(f.Value) <= 64 && !h.requestID { // a UUID has 36 characters
 			h.apnsID = f.Value
+		}
+	case "apns-request-id":
+		// The answer to a broadcast may have an apns-id beside it, which is APNs'
+		// own and not the notification's.
+		if len(f.Value) <= 64 {
+			h.apnsID, h.requestID = f.Value, true
 		}
 	case "retry-after":
 		h.retryAfter = parseRetryAfter(f.Value)
+	case "content-length":
+		h.contentLength(f.Value)
 	default:
 		if f.Name == "" || strings.ToLower(f.Name) != f.Name {
 			h.fault = "header name not in lower case"
@@ -91,6 +101,17 @@ func (h *answerHead) pseudo(f hpack.HeaderField) {
 		h.fault = "status 101" // RFC 9113 §8.6
 	}
 	h.status = status
+}
+
+func (h *answerHead) contentLength(v string) {
+	n, err := strconv.ParseUint(v, 10, 63)
+	switch {
+	case err != nil:
+		h.fault = "content-length is no number"
+	case h.length >= 0 && h.length != int64(n):
+		h.fault = "two content-lengths"
+	}
+	h.length = int64(n)
 }
 
 // parseRetryAfter reads seconds or a date, and takes what makes no sense as absent.
@@ -131,11 +152,27 @@ func (c *Conn) head(h *answerHead, frame http2.FrameHeader) (answered *push, err
 	}
 	if !trailers {
 		p.status, p.apnsID, p.retryAfter = h.status, h.apnsID, h.retryAfter
+		p.length = h.length
+		if h.status == http.StatusNotModified {
+			p.length = -1 // that of a body which is not sent
+		}
 	}
-	if !h.endStream {
-		return nil, nil
+	return c.bodyRead(p, h.endStream), nil
+}
+
+// bodyRead looks at p's body after each part of it: one of another length than
+// the answer said is malformed (RFC 9113 §8.1.1). It returns p when the answer is
+// complete. mu is held.
+func (c *Conn) bodyRead(p *push, last bool) (answered *push) {
+	switch {
+	case p.length >= 0 && (p.content > p.length || last && p.content < p.length):
+		c.fail(p, http2.ErrCodeProtocol, "body is not of its content-length")
+	case last:
+		return p
+	case p.received == streamWindow:
+		c.fail(p, http2.ErrCodeCancel, "body too long")
 	}
-	return p, nil
+	return nil
 }
 
 // data handles a DATA frame. mu is held.
@@ -157,14 +194,9 @@ func (c *Conn) data(f *http2.DataFrame) (answered *push, err error) {
 		return nil, nil
 	}
 	body := f.Data()
+	p.content += int64(len(body))
 	p.body = append(p.body, body[:min(len(body), maxBody-len(p.body))]...)
-	switch {
-	case f.StreamEnded():
-		return p, nil
-	case p.received == streamWindow:
-		c.fail(p, http2.ErrCodeCancel, "body too long")
-	}
-	return nil, nil
+	return c.bodyRead(p, f.StreamEnded()), nil
 }
 
 // connWindow is what the peer may send on the connection before it hears of

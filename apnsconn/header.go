@@ -8,7 +8,10 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-const pathPrefix = "/3/device/"
+const (
+	devicePath    = "/3/device/"
+	broadcastPath = "/4/broadcasts/apps/"
+)
 
 // headerEncoder turns notifications into HPACK header blocks.
 //
@@ -25,6 +28,8 @@ type headerEncoder struct {
 	id         varying
 	expiration varying
 	collapse   varying
+	channel    varying
+	requestID  varying
 
 	expirationValue int64  // the last one, and
 	expirationText  string // its digits, which are the same for many pushes in a row
@@ -46,6 +51,8 @@ func newHeaderEncoder(authority string) *headerEncoder {
 		id:         varying{name: "apns-id"},
 		expiration: varying{name: "apns-expiration"},
 		collapse:   varying{name: "apns-collapse-id"},
+		channel:    varying{name: "apns-channel-id"},
+		requestID:  varying{name: "apns-request-id"},
 	}
 	h.enc = hpack.NewEncoder(&h.block)
 	return h
@@ -74,9 +81,17 @@ func (h *headerEncoder) encode(n *Notification) []byte {
 	h.field(hpack.HeaderField{Name: ":method", Value: "POST"})
 	h.field(hpack.HeaderField{Name: ":scheme", Value: "https"})
 	h.field(hpack.HeaderField{Name: ":authority", Value: h.authority})
-	h.field(hpack.HeaderField{Name: ":path", Value: path(n), Sensitive: true})
-	if n.Topic != "" {
-		h.field(hpack.HeaderField{Name: "apns-topic", Value: n.Topic})
+	id := &h.id
+	if n.broadcast() {
+		// The path is the app's, the same for all its broadcasts.
+		h.field(hpack.HeaderField{Name: ":path", Value: broadcastPath + n.Topic})
+		h.varying(&h.channel, n.ChannelID)
+		id = &h.requestID
+	} else {
+		h.field(hpack.HeaderField{Name: ":path", Value: devicePath + strings.ToLower(n.Token), Sensitive: true})
+		if n.Topic != "" {
+			h.field(hpack.HeaderField{Name: "apns-topic", Value: n.Topic})
+		}
 	}
 	if n.PushType != "" {
 		h.field(hpack.HeaderField{Name: "apns-push-type", Value: n.PushType})
@@ -85,7 +100,7 @@ func (h *headerEncoder) encode(n *Notification) []byte {
 		h.field(hpack.HeaderField{Name: "apns-priority", Value: strconv.Itoa(n.Priority)})
 	}
 	if n.ID != "" {
-		h.varying(&h.id, n.ID)
+		h.varying(id, n.ID)
 	}
 	if n.Expiration != nil {
 		h.varying(&h.expiration, h.digits(*n.Expiration))
@@ -118,10 +133,6 @@ func (h *headerEncoder) digits(v int64) string {
 	return h.expirationText
 }
 
-func path(n *Notification) string {
-	return pathPrefix + strings.ToLower(n.Token)
-}
-
 // fieldOverhead is what each field counts beyond its name and value
 // (RFC 9113 §6.5.2, MAX_HEADER_LIST_SIZE).
 const fieldOverhead = 32
@@ -129,9 +140,9 @@ const fieldOverhead = 32
 // listSize is the size of n's header list as the peer counts it, or a little
 // more.
 func (h *headerEncoder) listSize(n *Notification) uint64 {
-	const names = len(":method"+"POST"+":scheme"+"https"+":authority"+":path"+pathPrefix+
-		"apns-topic"+"apns-push-type"+"apns-priority"+"10"+"apns-id"+"apns-collapse-id") + 9*fieldOverhead
-	size := names + len(h.authority) + len(n.Token) + len(n.Topic) + len(n.PushType) + len(n.ID) + len(n.CollapseID)
+	const names = len(":method"+"POST"+":scheme"+"https"+":authority"+":path"+broadcastPath+
+		"apns-channel-id"+"apns-push-type"+"apns-priority"+"10"+"apns-request-id"+"apns-collapse-id") + 9*fieldOverhead
+	size := names + len(h.authority) + len(n.Token) + len(n.ChannelID) + len(n.Topic) + len(n.PushType) + len(n.ID) + len(n.CollapseID)
 	if n.Expiration != nil {
 		size += len("apns-expiration") + len("-9223372036854775808") + fieldOverhead
 	}
@@ -150,6 +161,7 @@ func checkHeaders(n *Notification) error {
 	}
 	for _, f := range [...]struct{ key, value string }{
 		{"token", n.Token},
+		{"channel_id", n.ChannelID},
 		{"topic", n.Topic},
 		{"push_type", n.PushType},
 		{"id", n.ID},
@@ -162,6 +174,23 @@ func checkHeaders(n *Notification) error {
 			if b := f.value[i]; b < ' ' || b > '~' {
 				return &FieldError{f.key, fmt.Sprintf("has the character %q", b)}
 			}
+		}
+	}
+	if n.broadcast() {
+		return checkBroadcast(n)
+	}
+	return nil
+}
+
+// checkBroadcast refuses what would make another request than was meant: the
+// topic is in the path.
+func checkBroadcast(n *Notification) error {
+	if n.Token != "" {
+		return &FieldError{"token", "cannot stand beside a channel id"}
+	}
+	for i := 0; i < len(n.Topic); i++ {
+		if b := n.Topic[i]; !isTokenChar(b) && b != '.' {
+			return &FieldError{"topic", fmt.Sprintf("has the character %q, which no bundle id has", b)}
 		}
 	}
 	return nil

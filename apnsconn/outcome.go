@@ -59,10 +59,15 @@ type Outcome struct {
 	Class      Class
 	Status     int           // HTTP status; 0 when there was no answer
 	Reason     string        // APNs' reason, a free string of at most 64 printable bytes; "" when there was none
-	APNsID     string        // the apns-id of the answer
+	APNsID     string        // the apns-id of the answer; of a broadcast's, the apns-request-id
 	Since      time.Time     // 410: when APNs last knew the token as dead; zero when not said
 	RetryAfter time.Duration // the answer's retry-after; 0 when absent (Apple documents none)
-	Err        error         // NotSent, Unknown: why; nil otherwise
+
+	// Err says more, where there is more to say: for NotSent and Unknown why;
+	// for Rejected with Status 0, the *FieldError of a value that Send refused
+	// itself; for Unavailable, how the answer broke off before its reason was
+	// complete (Status is set, but not 200). It is nil in all other cases.
+	Err error
 }
 
 // Reconnect reports whether this one answer says that the connection, not

@@ -10,8 +10,11 @@ import (
 const (
 	// MaxPayload is the limit of every push type but voip.
 	MaxPayload = 4096
-	// MaxPayloadVoIP is the limit of voip, and of broadcasts.
+	// MaxPayloadVoIP is the limit of voip.
 	MaxPayloadVoIP = 5120
+	// MaxPayloadBroadcast is the limit of broadcasts
+	// (Apple: sending-broadcast-push-notification-requests-to-apns).
+	MaxPayloadBroadcast = 5120
 )
 
 // pushType is what is known of one apns-push-type.
@@ -46,6 +49,11 @@ var pushTypes = [...]pushType{
 // otherPushType stands for a type that Apple does not document (yet). Only
 // APNs knows its limits, so the widest ones hold.
 var otherPushType = pushType{maxPayload: MaxPayloadVoIP}
+
+// broadcastType is what holds for a push to a channel. Apple's page on broadcasts
+// names low, medium and high priority, of which a Live Activity on one device
+// has but two.
+var broadcastType = pushType{name: "liveactivity", maxPayload: MaxPayloadBroadcast}
 
 // pushTypeNamed returns what is known of a type. Its result must not be
 // written to.

@@ -12,6 +12,10 @@ const (
 	minToken = 8
 	maxToken = 400
 
+	// maxChannelID bounds a channel's id in bytes. Apple fixes no length; 24
+	// have been seen.
+	maxChannelID = 255
+
 	// maxCollapseID is Apple's (sending-notification-requests-to-apns), in bytes.
 	maxCollapseID = 64
 
@@ -29,7 +33,7 @@ const (
 // FieldError says which field of a notification is wrong, and why. It never
 // holds a payload or more than the first 8 characters of a device token.
 type FieldError struct {
-	Key string // the field as jobs and DESIGN call it: token, topic, push_type, id, collapse_id, priority, expiration or payload
+	Key string // the field as jobs and DESIGN call it: token, channel_id, topic, push_type, id, collapse_id, priority, expiration or payload
 	Why string // what is wrong with it, without the key
 }
 
@@ -44,8 +48,10 @@ func (e *FieldError) Error() string { return "apnsconn: " + e.Key + ": " + e.Why
 // valid JSON is up to whoever made it. Whether the topic fits the push type is
 // left to APNs. Validate allocates nothing when all is well.
 func (n *Notification) Validate() error {
-	if why := tokenFault(n.Token); why != "" {
-		return &FieldError{"token", why}
+	if !n.broadcast() {
+		if why := tokenFault(n.Token); why != "" {
+			return &FieldError{"token", why}
+		}
 	}
 	if why := headerFault(n.Topic, maxTopic); why != "" {
 		return &FieldError{"topic", why}
@@ -60,6 +66,12 @@ func (n *Notification) Validate() error {
 		return &FieldError{"collapse_id", why}
 	}
 	t := pushTypeNamed(n.PushType)
+	if n.broadcast() {
+		if err := n.validateBroadcast(); err != nil {
+			return err
+		}
+		t = &broadcastType
+	}
 	if !t.allows(n.Priority) {
 		return &FieldError{"priority", priorityFault(t, n.Priority)}
 	}
@@ -68,6 +80,29 @@ func (n *Notification) Validate() error {
 	}
 	if why := payloadFault(n.Payload, t.maxPayload); why != "" {
 		return &FieldError{"payload", why}
+	}
+	return nil
+}
+
+// validateBroadcast checks what is special about a broadcast
+// (Apple: sending-broadcast-push-notification-requests-to-apns,
+// handling-error-responses-from-apns).
+func (n *Notification) validateBroadcast() error {
+	if why := channelFault(n.ChannelID); why != "" {
+		return &FieldError{"channel_id", why}
+	}
+	if err := checkBroadcast(n); err != nil {
+		return err
+	}
+	switch {
+	case strings.Contains(n.Topic, ".push-type."):
+		return &FieldError{"topic", fmt.Sprintf("%q has a push type's suffix: a broadcast goes to the bundle id itself", n.Topic)}
+	case n.PushType != "liveactivity":
+		return &FieldError{"push_type", fmt.Sprintf("is %q: a broadcast is a liveactivity", n.PushType)}
+	case n.CollapseID != "":
+		return &FieldError{"collapse_id", "a broadcast has none"}
+	case n.Expiration == nil:
+		return &FieldError{"expiration", "is missing: a broadcast needs one, 0 if its channel stores nothing"}
 	}
 	return nil
 }
@@ -97,6 +132,20 @@ func tokenFault(s string) string {
 	}
 	if len(s)%2 != 0 {
 		return fmt.Sprintf("has an odd number of hex digits, %d", len(s))
+	}
+	return ""
+}
+
+// channelFault checks a channel's id. Apple fixes no length.
+func channelFault(s string) string {
+	if len(s) > maxChannelID {
+		return fmt.Sprintf("has %d characters, at most %d are allowed", len(s), maxChannelID)
+	}
+	for i := 0; i < len(s); i++ {
+		// Both alphabets of Base64, with padding.
+		if b := s[i]; !isTokenChar(b) && b != '+' && b != '/' && b != '=' {
+			return fmt.Sprintf("is not Base64: character %d", i+1)
+		}
 	}
 	return ""
 }

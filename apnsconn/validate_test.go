@@ -185,10 +185,12 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 
 // FuzzValidate: what passes can be written as HTTP/2 headers.
 func FuzzValidate(f *testing.F) {
-	f.Add("01234567", "com.example.app", "alert", "", "", 0, int64(0), []byte(`{}`))
-	f.Add("ABCDEFGH", "a\r\nb", "background", "123e4567-e89b-12d3-a456-4266554400a0", " x", 10, int64(-1), []byte(nil))
-	f.Fuzz(func(t *testing.T, token, topic, pushType, id, collapse string, priority int, expiration int64, payload []byte) {
-		n := Notification{token, topic, pushType, id, collapse, priority, &expiration, payload}
+	f.Add("01234567", "", "com.example.app", "alert", "", "", 0, int64(0), []byte(`{}`))
+	f.Add("ABCDEFGH", "", "a\r\nb", "background", "123e4567-e89b-12d3-a456-4266554400a0", " x", 10, int64(-1), []byte(nil))
+	f.Add("", "dHN0LXNyY2gtY2hubA==", "com.example.app", "liveactivity", "", "", 10, int64(0), []byte(`{}`))
+	f.Add("", "..", "a/../../3", "liveactivity", "", "", 10, int64(0), []byte(`{}`))
+	f.Fuzz(func(t *testing.T, token, channel, topic, pushType, id, collapse string, priority int, expiration int64, payload []byte) {
+		n := Notification{token, channel, topic, pushType, id, collapse, priority, &expiration, payload}
 		err := n.Validate()
 		if err != nil {
 			if f := err.(*FieldError); f.Key == "token" && len(token) > 16 && strings.Contains(f.Why, token[:16]) {
@@ -196,13 +198,22 @@ func FuzzValidate(f *testing.F) {
 			}
 			return
 		}
-		for _, v := range []string{token, topic, pushType, id, collapse} {
+		if err := checkHeaders(&n); err != nil {
+			t.Errorf("passed, but Send refuses it: %v", err)
+		}
+		for _, v := range []string{token, channel, topic, pushType, id, collapse} {
 			if len(v) > maxToken || strings.TrimSpace(v) != v || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) {
 				t.Errorf("header value %q passed", v)
 			}
 		}
 		if len(payload) == 0 || len(payload) > MaxPayloadVoIP {
 			t.Errorf("payload of %d bytes passed", len(payload))
+		}
+		if channel != "" {
+			if token != "" || strings.ContainsAny(topic, "/?#%") {
+				t.Errorf("broadcast to token %q, topic %q", token, topic)
+			}
+			return
 		}
 		lower, err := NormalizeToken(token)
 		if err != nil || !strings.EqualFold(lower, token) {
