@@ -40,6 +40,10 @@
 //     DEADLINE_SOON, which is logged.
 //   - Attempts are reservations, as the server counts them: a job given back
 //     by Pause or by a lost connection counts one more.
+//   - Keep the n of Receive at 1000 or so, 2000 at most: the server's cost per
+//     delete grows with the jobs reserved on one connection.
+//   - Done returns nil whenever the server confirms that the job is gone by our
+//     doing, even if the reservation had lapsed in between.
 //   - Several servers are capacity, not high availability: a dead server's
 //     jobs wait for it. Job ids then read host:port/123.
 package beanstalk

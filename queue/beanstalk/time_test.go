@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"propeller/queue"
 )
 
 // The clock of these tests is synctest's: nothing waits.
@@ -154,4 +156,55 @@ func TestTouchRhythm(t *testing.T) {
 			last = now
 		}
 	})
+}
+
+// After a restart with a binlog, a job with the same id, tube and body is still
+// another one when it is younger than our reservation.
+func TestAgeTellsJobsApart(t *testing.T) {
+	t.Parallel()
+	for age, want := range map[string]error{"age: 5": queue.ErrLost, "age: 12": nil} {
+		synctest.Test(t, func(t *testing.T) {
+			reserve := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
+			del := sequence("delete", hangUp, "DELETED")
+			ids := sequence("stats", yaml("id: one", "binlog-current-index: 1"), yaml("id: two", "binlog-current-index: 1"))
+			f := &fake{}
+			f.script = func(cmd []string) (string, bool) {
+				switch cmd[0] {
+				case "touch":
+					return "TOUCHED", true
+				case "stats-job":
+					return yaml("tube: tube", "reserves: 1", age), true
+				case "peek":
+					return "FOUND 7 2\r\nhi", true
+				}
+				for _, script := range []func([]string) (string, bool){reserve, del, ids} {
+					if a, ok := script(cmd); ok {
+						return a, ok
+					}
+				}
+				return "", false
+			}
+			q, err := open(Options{Addrs: []string{"a:1"}}, pipeTo(f, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := q.Consume("tube")
+			if err != nil {
+				t.Fatal(err)
+			}
+			jobs, err := c.Receive(context.Background(), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			if err := jobs[0].Done(context.Background()); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", age, err, want)
+			}
+			if err := c.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			q.Close()
+			f.wg.Wait()
+		})
+	}
 }
