@@ -79,6 +79,27 @@ func TestBreaches(t *testing.T) {
 			fr.WriteRawFrame(http2.FrameData, http2.FlagDataPadded, 3, []byte{200, 1})
 		}, http2.ErrCodeProtocol},
 		{"DATA padded and empty", func(fr *http2.Framer) { fr.WriteRawFrame(http2.FrameData, http2.FlagDataPadded, 3, nil) }, http2.ErrCodeProtocol},
+		{"HEADERS with more padding than payload", func(fr *http2.Framer) {
+			fr.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersPadded|http2.FlagHeadersEndHeaders, 3, []byte{200, 0x88})
+		}, http2.ErrCodeProtocol},
+		{"HEADERS with priority cut short", func(fr *http2.Framer) {
+			fr.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersPriority|http2.FlagHeadersEndHeaders, 3, []byte{0, 0})
+		}, http2.ErrCodeProtocol},
+		{"stream faults inside a header block", func(fr *http2.Framer) {
+			fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: ok})
+			fr.WriteWindowUpdate(3, 0)
+		}, http2.ErrCodeProtocol},
+		{"CONTINUATION of another stream", func(fr *http2.Framer) {
+			fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: ok})
+			fr.WriteContinuation(5, true, ok)
+		}, http2.ErrCodeProtocol},
+		{"DATA on stream 0", func(fr *http2.Framer) { fr.WriteData(0, false, []byte("x")) }, http2.ErrCodeProtocol},
+		{"CONTINUATION on stream 0", func(fr *http2.Framer) { fr.WriteRawFrame(http2.FrameContinuation, 0, 0, nil) }, http2.ErrCodeProtocol},
+		{"RST_STREAM on stream 0", func(fr *http2.Framer) { fr.WriteRawFrame(http2.FrameRSTStream, 0, 0, make([]byte, 4)) }, http2.ErrCodeProtocol},
+		{"SETTINGS acknowledgement with settings", func(fr *http2.Framer) {
+			fr.WriteRawFrame(http2.FrameSettings, http2.FlagSettingsAck, 0, make([]byte, 6))
+		}, http2.ErrCodeFrameSize},
+		{"PRIORITY of 4 bytes", func(fr *http2.Framer) { fr.WriteRawFrame(http2.FramePriority, 0, 3, make([]byte, 4)) }, http2.ErrCodeFrameSize},
 		{"flood of PING", flood(func(fr *http2.Framer) { fr.WritePing(false, [8]byte{}) }), http2.ErrCodeEnhanceYourCalm},
 		{"flood of PING acknowledgements", flood(func(fr *http2.Framer) { fr.WritePing(true, [8]byte{}) }), http2.ErrCodeEnhanceYourCalm},
 		{"flood of SETTINGS", flood(func(fr *http2.Framer) { fr.WriteSettings() }), http2.ErrCodeEnhanceYourCalm},

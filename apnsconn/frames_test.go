@@ -246,6 +246,13 @@ func TestAnswers(t *testing.T) {
 			fr.WriteWindowUpdate(1, 5) // the stream has ended: may still come
 			fr.WriteRSTStream(1, http2.ErrCodeNo)
 		}, Outcome{Class: Delivered, Status: 200}},
+		{"content-length", func(fr *http2.Framer) {
+			headers(fr, false, ":status", "400", "content-length", "21", "content-length", "21")
+			fr.WriteDataPadded(1, false, []byte(`{"reason":`), make([]byte, 9))
+			fr.WriteData(1, true, []byte(`"BadTopic"}`))
+		}, Outcome{Class: Rejected, Status: 400, Reason: "BadTopic"}},
+		{"content-length 0", func(fr *http2.Framer) { headers(fr, true, ":status", "200", "content-length", "0") },
+			Outcome{Class: Delivered, Status: 200}},
 		{"body longer than is kept", func(fr *http2.Framer) {
 			headers(fr, false, ":status", "400")
 			for range 3 {
@@ -317,6 +324,24 @@ func TestStreamFaults(t *testing.T) {
 				fr.WriteData(3, false, make([]byte, 16<<10))
 			}
 		}, http2.ErrCodeFlowControl, Unavailable},
+		{"content-length longer than the body", func(fr *http2.Framer) {
+			headers(fr, false, ":status", "400", "content-length", "27")
+			fr.WriteData(3, true, []byte(`{"reason":"BadTopic"}`))
+		}, http2.ErrCodeProtocol, Rejected},
+		{"content-length shorter than the body", func(fr *http2.Framer) {
+			headers(fr, false, ":status", "400", "content-length", "3")
+			fr.WriteData(3, false, []byte("abc"))
+			fr.WriteData(3, false, []byte("d"))
+		}, http2.ErrCodeProtocol, Unavailable},
+		{"content-length and no body", func(fr *http2.Framer) { headers(fr, true, ":status", "200", "content-length", "1") }, http2.ErrCodeProtocol, Delivered},
+		{"content-length and trailers instead of a body", func(fr *http2.Framer) {
+			headers(fr, false, ":status", "200", "content-length", "1")
+			headers(fr, true, "x", "y")
+		}, http2.ErrCodeProtocol, Delivered},
+		{"content-length negative", func(fr *http2.Framer) { headers(fr, true, ":status", "200", "content-length", "-1") }, http2.ErrCodeProtocol, Unknown},
+		{"two content-lengths", func(fr *http2.Framer) {
+			headers(fr, false, ":status", "200", "content-length", "1", "content-length", "2")
+		}, http2.ErrCodeProtocol, Unknown},
 		{"window overflow", func(fr *http2.Framer) { fr.WriteWindowUpdate(3, maxWindow) }, http2.ErrCodeFlowControl, Unknown},
 		{"window update of 0", func(fr *http2.Framer) { fr.WriteWindowUpdate(3, 0) }, http2.ErrCodeProtocol, Unknown},
 	} {

@@ -56,6 +56,25 @@ func TestGoAway(t *testing.T) {
 	})
 }
 
+// An answer counts more than the word, later, that there will be none.
+func TestGoAwayBelowAnAnswer(t *testing.T) {
+	t.Parallel()
+	bubble(t, Config{}, func(t *testing.T, c *Conn, p *peer) {
+		p.open(c)
+		o := newOutcomes(t)
+		o.send(c, 0, 3) // streams 3 to 7
+		p.settle()
+		p.do(func(fr *http2.Framer) {
+			for id, status := range map[uint32]string{3: "200", 5: "400"} {
+				fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block(":status", status), EndHeaders: true})
+			}
+			fr.WriteGoAway(1, http2.ErrCodeNo, nil)
+		})
+		<-c.Done()
+		o.want(map[Class]int{Delivered: 1, Unavailable: 1, NotSent: 1})
+	})
+}
+
 func TestGoAwayThenClose(t *testing.T) {
 	t.Parallel()
 	bubble(t, Config{}, func(t *testing.T, c *Conn, p *peer) {

@@ -60,7 +60,7 @@ func (c *Conn) unlockForOwner() {
 // lost is the outcome of p when there will be no (further) answer.
 func (p *push) lost(err error) Outcome {
 	switch {
-	case p.id == 0:
+	case p.id == 0 || p.unsent:
 		return Outcome{Class: NotSent, Err: err}
 	case p.status == 0:
 		return Outcome{Class: Unknown, Err: err}

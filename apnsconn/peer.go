@@ -152,7 +152,11 @@ func (c *Conn) goAway(f *http2.GoAwayFrame) {
 	}
 	for _, p := range refused {
 		c.resets.add(p.id) // the peer may not be done with them
-		c.finish(p, Outcome{Class: NotSent, Err: why})
+		o := p.lost(why)
+		if p.status == 0 {
+			o.Class = NotSent // by RFC 9113 §6.8 the peer did not process it
+		}
+		c.finish(p, o)
 	}
 	c.retire(why)
 }

@@ -10,12 +10,15 @@ type push struct {
 	deadline time.Duration // on the connection's clock
 
 	id     uint32 // its stream; 0 while nothing of it has been given to the network
+	unsent bool   // it has a stream, but the write failed before its first byte
 	window int64  // what the peer allows on the stream; below 0 after it shrank its windows
 	sent   int    // bytes of the payload written so far
 
 	status     int    // of the answer; 0 before it
 	body       []byte // the answer's, at most maxBody bytes
 	received   int    // bytes of DATA on the stream, padding included
+	length     int64  // what the answer says of its body's length; -1 if nothing
+	content    int64  // bytes of the body so far
 	apnsID     string
 	retryAfter time.Duration
 

@@ -80,16 +80,15 @@ func (r *reader) loop() {
 // more reports whether the next frame is already here in full, so that reading
 // it will not block.
 func (r *reader) more() bool {
-	const header = 9
 	n := r.buf.Buffered()
-	if n < header {
+	if n < frameHeader {
 		return false
 	}
-	h, err := r.buf.Peek(header)
+	h, err := r.buf.Peek(frameHeader)
 	if err != nil {
 		return false
 	}
-	return n >= header+int(binary.BigEndian.Uint32(h)>>8)
+	return n >= frameHeader+int(binary.BigEndian.Uint32(h)>>8)
 }
 
 // uncork lets go what the callbacks of this batch have sent, and reports that
@@ -118,8 +117,17 @@ func (r *reader) stop(err error) {
 
 // frame reads and handles one frame. Its error ends the connection.
 func (r *reader) frame() error {
-	f, err := r.frames.ReadFrame()
+	h, err := r.frames.ReadFrameHeader()
 	if err != nil {
+		return r.readError(err)
+	}
+	f, err := r.frames.ReadFrameForHeader(h)
+	if err != nil {
+		if h.Type == http2.FrameHeaders && errors.As(err, new(http2.StreamError)) {
+			// Its header block is lost, and with it what both ends' tables of
+			// header fields have in common (RFC 9113 §4.3).
+			return breach(http2.ErrCodeProtocol, "malformed HEADERS")
+		}
 		return r.readError(err)
 	}
 	switch f := f.(type) {

@@ -1,6 +1,7 @@
 package apnsconn
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"runtime"
@@ -22,6 +23,8 @@ const (
 	// maxSendFrame is the longest frame written, whatever more the peer allows:
 	// one TLS record. It is also the least that a peer may allow.
 	maxSendFrame = 16 << 10
+
+	frameHeader = 9 // bytes before a frame's payload (RFC 9113 §4.1)
 
 	firstStreamID = 1
 	maxStreamID   = 1<<31 - 1
@@ -75,8 +78,8 @@ func (c *Conn) writeLoop() {
 		buf, c.out.b = c.out.b, buf[:0]
 		c.unlock()
 		if len(buf) > 0 { // fill may have found nothing fit to send
-			if _, err := c.nc.Write(buf); err != nil {
-				c.writeFailed(err)
+			if n, err := c.nc.Write(buf); err != nil {
+				c.writeFailed(err, buf, n)
 				return
 			}
 		}
@@ -211,9 +214,14 @@ func (c *Conn) control(err error) {
 
 // writeFailed handles the end of the writing side. The peer may have said why
 // (a GOAWAY, answers) before it closed, so the reader gets a moment to find it,
-// and then ends the connection.
-func (c *Conn) writeFailed(err error) {
+// and then ends the connection. Of batch the first n bytes were written.
+func (c *Conn) writeFailed(err error, batch []byte, n int) {
 	c.mu.Lock()
+	if first, ok := firstUnsent(batch, n); ok {
+		for p := c.all.head; p != nil; p = p.links[kindAll].next {
+			p.unsent = p.id >= first
+		}
+	}
 	if !c.ended {
 		c.retire(fmt.Errorf("apnsconn: connection lost: write: %w", err))
 		if c.raw.SetReadDeadline(time.Now().Add(lingerTimeout)) != nil {
@@ -221,6 +229,23 @@ func (c *Conn) writeFailed(err error) {
 		}
 	}
 	c.unlock()
+}
+
+// firstUnsent finds the first stream of a batch that begins behind the n bytes
+// that were written; the streams after it do so too.
+//
+// crypto/tls counts whole records, and only those that the kernel took to the
+// last byte. Of a record it took in part, the peer can use nothing: its
+// authentication code is at its end (RFC 8446 §5.2, RFC 5246 §6.2.3). So what
+// lies behind n has provably not been processed, whereas before n nothing is
+// known.
+func firstUnsent(batch []byte, n int) (stream uint32, ok bool) {
+	for at := 0; at < len(batch); at += frameHeader + int(binary.BigEndian.Uint32(batch[at:])>>8) {
+		if at >= n && http2.FrameType(batch[at+3]) == http2.FrameHeaders {
+			return binary.BigEndian.Uint32(batch[at+5:]), true
+		}
+	}
+	return 0, false
 }
 
 // closeWrite says in TLS too that no more comes.
