@@ -39,6 +39,7 @@ type key int
 
 const (
 	keyToken key = iota
+	keyChannelID
 	keyTitle
 	keySubtitle
 	keyBody
@@ -94,6 +95,7 @@ var jobKeys = [numKeys]struct {
 	aps  string // name in aps; "" when the key is no short form there
 }{
 	keyToken:             {"token", kindString, ""},
+	keyChannelID:         {"channel_id", kindString, ""},
 	keyTitle:             {"title", kindString, ""}, // title, subtitle and body go into aps.alert
 	keySubtitle:          {"subtitle", kindString, ""},
 	keyBody:              {"body", kindString, ""},
@@ -145,11 +147,8 @@ func ParseJob(body []byte, topic, jobID string) (Job, error) {
 	}
 	var j Job
 	n := &j.Notification
-	if raw[keyToken] == nil {
-		return Job{}, &JobError{"token", "missing"}
-	}
-	if n.Token, err = apnsconn.NormalizeToken(text(raw[keyToken])); err != nil {
-		return Job{}, asJobError(err)
+	if err := address(n, &raw); err != nil {
+		return Job{}, err
 	}
 	if n.Payload, err = payload(&raw); err != nil {
 		return Job{}, err
@@ -164,6 +163,27 @@ func ParseJob(body []byte, topic, jobID string) (Job, error) {
 		return Job{}, asJobError(err)
 	}
 	return j, nil
+}
+
+// address fills in where the push goes: to a device or to a channel.
+func address(n *apnsconn.Notification, raw *rawJob) (err error) {
+	token, channel := raw[keyToken], raw[keyChannelID]
+	switch {
+	case token == nil && channel == nil:
+		return &JobError{"token", "missing"}
+	case token != nil && channel != nil:
+		return &JobError{"channel_id", "cannot stand beside token: a push goes to a device or to a channel"}
+	case channel != nil:
+		n.ChannelID = text(channel)
+		if n.ChannelID == "" {
+			return &JobError{"channel_id", "is empty"}
+		}
+		return nil
+	}
+	if n.Token, err = apnsconn.NormalizeToken(text(token)); err != nil {
+		return asJobError(err)
+	}
+	return nil
 }
 
 // rawJob holds the raw value of each key; nil for absent and for null.
@@ -265,6 +285,10 @@ func (j *Job) headers(raw *rawJob, topic string) error {
 		}
 		j.TTL = time.Duration(s) * time.Second
 	}
+	if n.ChannelID != "" {
+		broadcast(n, topic)
+		return nil
+	}
 	if n.PushType == "" {
 		n.PushType = apnsconn.InferPushType(topic, n.Payload)
 		if n.PushType == "background" && n.Priority == 0 {
@@ -273,6 +297,22 @@ func (j *Job) headers(raw *rawJob, topic string) error {
 	}
 	n.Topic = apnsconn.TopicFor(topic, n.PushType)
 	return nil
+}
+
+// broadcast fills in what every broadcast has. APNs refuses one without an
+// expiration, and 0 is the only one that channels of both storage policies take
+// (Apple: handling-error-responses-from-apns).
+func broadcast(n *apnsconn.Notification, topic string) {
+	n.Topic = topic
+	if n.PushType == "" {
+		n.PushType = "liveactivity"
+	}
+	if n.Priority == 0 {
+		n.Priority = 10 // what absent means for other pushes; here the header is required
+	}
+	if n.Expiration == nil {
+		n.Expiration = new(int64)
+	}
 }
 
 // Expired says that the job's expiration has passed: APNs would not store the

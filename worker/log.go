@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 
@@ -46,13 +47,17 @@ func (p *push) attrs(attempt int) []any {
 	return attrs
 }
 
-// line logs what became of a job. Of the token it shows the first 8 characters.
+// line logs what became of a job. Of the token, or the channel's id, it shows
+// the first 8 characters.
 func (p *push) line(level slog.Level, msg string, attrs ...any) {
-	attrs = append([]any{"job", p.job.ID(), "token", shortToken(p.decoded.Notification.Token)}, attrs...)
+	attrs = append([]any{"job", p.job.ID(), "token", shortToken(&p.decoded.Notification)}, attrs...)
 	if p.decoded.Ref != "" {
 		attrs = append(attrs, "ref", p.decoded.Ref)
 	}
 	p.r.log.Log(context.Background(), level, msg, attrs...)
 }
 
-func shortToken(t string) string { return t[:min(8, len(t))] }
+func shortToken(n *apnsconn.Notification) string {
+	t := cmp.Or(n.Token, n.ChannelID)
+	return t[:min(8, len(t))]
+}

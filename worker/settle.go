@@ -1,10 +1,10 @@
 package worker
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"propeller/apnsconn"
@@ -61,10 +61,17 @@ func (r Retry) pause(attempt int, first, asked time.Duration) time.Duration {
 
 // why is the reason a job is buried with, for the operator.
 func why(o apnsconn.Outcome) string {
-	if o.Status != 0 {
-		return fmt.Sprintf("%d %s", o.Status, cmp.Or(o.Reason, "(no reason given)"))
+	reason := o.Reason
+	switch {
+	case reason == "" && o.Err != nil:
+		reason = o.Err.Error()
+	case reason == "":
+		reason = "(no reason given)"
 	}
-	return o.Class.String()
+	if o.Status != 0 {
+		return fmt.Sprintf("%d %s", o.Status, reason)
+	}
+	return fmt.Sprintf("%s: %s", o.Class, reason)
 }
 
 // finish is a settler's work on one push: settle its job, or send it after all.
@@ -118,9 +125,8 @@ func (p *push) checkAge() bool {
 func (p *push) byOutcome() {
 	o := &p.outcome
 	c := p.r.w.cfg.Counters
-	if o.Class == apnsconn.Credential && p.decoded.Notification.Topic != p.r.w.cfg.Topic {
-		// The credential does not cover this push type's topic (say .voip):
-		// that job's fault, for which the app's other pushes shall not stop.
+	if o.Class == apnsconn.Credential && p.reachesFurther() {
+		// That job's fault, for which the app's other pushes shall not stop.
 		o.Class = apnsconn.Rejected
 	}
 	c.count(o.Class)
@@ -142,6 +148,14 @@ func (p *push) byOutcome() {
 	case later:
 		p.retry(rule.first)
 	}
+}
+
+// reachesFurther says that the push asked more of the credential than the app's
+// ordinary ones do: the topic of another push type (say .voip), or, where APNs
+// answered 400 to a broadcast, a capability that the app does not have.
+func (p *push) reachesFurther() bool {
+	n := &p.decoded.Notification
+	return n.Topic != p.r.w.cfg.Topic || n.ChannelID != "" && p.outcome.Status == http.StatusBadRequest
 }
 
 // tellLink passes on what the outcome says of the connection and the credential.
