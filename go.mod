@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/beanstalkd/go-beanstalk v0.2.0
+	github.com/golang-jwt/jwt/v5 v5.3.1
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.9
 	github.com/thejerf/suture/v4 v4.0.6

@@ -39,7 +39,8 @@ type answerHead struct {
 	apnsID     string
 	requestID  bool // apnsID is the apns-request-id
 	retryAfter time.Duration
-	length     int64 // content-length; -1 if absent
+	length     int64  // content-length; -1 if absent
+	date       string // of an answer 403
 
 	size    int    // of the list
 	regular bool   // a field without colon has been seen
@@ -77,6 +78,10 @@ func (h *answerHead) field(f hpack.HeaderField) {
 		}
 	case "retry-after":
 		h.retryAfter = parseRetryAfter(f.Value)
+	case "date":
+		if h.status == http.StatusForbidden {
+			h.date = f.Value
+		}
 	case "content-length":
 		h.contentLength(f.Value)
 	default:
@@ -153,6 +158,9 @@ func (c *Conn) head(h *answerHead, frame http2.FrameHeader) (answered *push, err
 	if !trailers {
 		p.status, p.apnsID, p.retryAfter = h.status, h.apnsID, h.retryAfter
 		p.length = h.length
+		if h.date != "" {
+			p.skew = skewOf(h.date)
+		}
 		if h.status == http.StatusNotModified {
 			p.length = -1 // that of a body which is not sent
 		}
@@ -225,6 +233,7 @@ func (c *Conn) answered(p *push) Outcome {
 	if len(p.rest()) > 0 {
 		c.reset(p, http2.ErrCodeCancel) // answered without waiting for all of the request
 	}
+	c.tokenAnswer(p, &o)
 	c.opened = true
 	c.timeouts = 0
 	if p.status == http.StatusInternalServerError {
@@ -235,7 +244,7 @@ func (c *Conn) answered(p *push) Outcome {
 	c.remove(p)
 	switch {
 	case o.Reconnect():
-		c.retire(&SuspectError{Status: o.Status, Reason: o.Reason})
+		c.retire(&SuspectError{Status: o.Status, Reason: o.Reason, Err: o.Err})
 	case c.faults >= maxFaults:
 		c.retire(errServerFault)
 	}

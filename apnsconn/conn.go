@@ -20,6 +20,7 @@ type Config struct {
 	Proxy       *url.URL         // HTTP proxy to go through by CONNECT (see ParseProxy); nil: none. RootCAs also hold for an https proxy
 	RootCAs     *x509.CertPool   // nil: the system's
 	Certificate *tls.Certificate // client certificate; nil: none
+	Token       *ProviderToken   // instead of Certificate, shared by all connections with its key; nil: none
 	InFlight    int              // most streams open at once, whatever APNs allows; default 500
 
 	PushTimeout  time.Duration // from Send to the answer; default 20 s
@@ -92,6 +93,7 @@ type Conn struct {
 	frames     *http2.Framer // writes to out
 	spare      []byte        // the writer's second buffer while it sleeps
 	headers    *headerEncoder
+	token      connToken
 	writerIdle bool
 	corked     bool // the reader has more answers at hand: gather what their callbacks send
 

@@ -33,6 +33,11 @@ func Dial(ctx context.Context, cfg Config) (*Conn, error) {
 }
 
 func dial(ctx context.Context, cfg Config) (*Conn, error) {
+	if cfg.Certificate != nil && cfg.Token != nil {
+		// APNs would silently ignore the token (Apple:
+		// sending-notification-requests-to-apns).
+		return nil, errors.New("has both a certificate and a provider token, want one of them")
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.DialTimeout,
 		fmt.Errorf("not ready within %v: %w", cfg.DialTimeout, context.DeadlineExceeded))
 	defer cancel()
@@ -119,6 +124,7 @@ func newConn(ctx context.Context, cfg Config, authority string, nc, raw net.Conn
 		peer:    defaultPeerSettings(),
 		window:  65535, // RFC 9113 §6.9.2: not changed by SETTINGS
 		headers: newHeaderEncoder(authority),
+		token:   connToken{source: cfg.Token},
 	}
 	c.frames = http2.NewFramer(&c.out, nil)
 	r := newReader(c)

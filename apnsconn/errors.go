@@ -58,8 +58,16 @@ func (e *StreamError) Error() string {
 type SuspectError struct {
 	Status int
 	Reason string
+	Err    error // a *ClockError when that is behind it; nil otherwise
 }
 
+// Unwrap returns Err.
+func (e *SuspectError) Unwrap() error { return e.Err }
+
 func (e *SuspectError) Error() string {
-	return fmt.Sprintf("apnsconn: connection given up: answer %d %s", e.Status, e.Reason)
+	text := fmt.Sprintf("apnsconn: connection given up: answer %d %s", e.Status, e.Reason)
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
 }

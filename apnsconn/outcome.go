@@ -66,7 +66,9 @@ type Outcome struct {
 	// Err says more, where there is more to say: for NotSent and Unknown why;
 	// for Rejected with Status 0, the *FieldError of a value that Send refused
 	// itself; for Unavailable, how the answer broke off before its reason was
-	// complete (Status is set, but not 200). It is nil in all other cases.
+	// complete (Status is set, but not 200); for a provider token that APNs
+	// refuses because this machine's clock is wrong, a *ClockError. It is nil in
+	// all other cases.
 	Err error
 }
 

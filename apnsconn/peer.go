@@ -158,6 +158,9 @@ func (c *Conn) goAway(f *http2.GoAwayFrame) {
 		}
 		c.finish(p, o)
 	}
+	if why.Reason == "ExpiredProviderToken" && c.token.cur != nil {
+		c.token.expired()
+	}
 	c.retire(why)
 }
 

@@ -21,6 +21,7 @@ type push struct {
 	content    int64  // bytes of the body so far
 	apnsID     string
 	retryAfter time.Duration
+	skew       time.Duration // of an answer 403: its date less our time; 0 without one
 
 	in    [2]*pushList // the lists it is on, by kind
 	links [2]struct{ prev, next *push }

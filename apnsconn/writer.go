@@ -135,6 +135,9 @@ func (c *Conn) fill() {
 	for len(c.out.b) < batchSize && c.window > 0 && c.blocked.n > 0 {
 		c.writeData(c.blocked.head)
 	}
+	if c.mayOpen() {
+		c.headers.authorization = c.token.authorization()
+	}
 	for len(c.out.b) < batchSize && c.mayOpen() {
 		c.open(c.waiting.head)
 	}

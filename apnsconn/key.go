@@ -1,0 +1,204 @@
+package apnsconn
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Key signs provider tokens: the .p8 file that Apple gives out under Keys, with
+// the two ids that belong to it. It is not changed once loaded. However it is
+// printed, only the ids show: never the key.
+type Key struct {
+	File        string            // where it was read from
+	ID          string            // the key's id, 10 characters
+	Team        string            // the team's id, 10 characters
+	Fingerprint [sha256.Size]byte // SHA-256 of the public key: another key has another
+
+	private *ecdsa.PrivateKey
+}
+
+// Field says which argument of LoadKey a KeyError is about.
+type Field uint8
+
+// The arguments of LoadKey.
+const (
+	FieldKeyFile Field = iota + 1
+	FieldKeyID
+	FieldTeamID
+)
+
+// KeyError says what is wrong with a provider token's key, or with one of its
+// ids. It never holds anything of the key.
+type KeyError struct {
+	File  string // as given to LoadKey
+	Field Field  // which argument is at fault
+	Why   string // what is wrong, and what to do if that is known
+	Err   error  // the cause, if there is one to unwrap: fs.ErrNotExist …
+}
+
+func (e *KeyError) Error() string {
+	what := ""
+	switch e.Field {
+	case FieldKeyID:
+		what = "key id "
+	case FieldTeamID:
+		what = "team id "
+	}
+	return fmt.Sprintf("apnsconn: key %q: %s%s", e.File, what, e.Why)
+}
+
+// Unwrap returns the cause, or nil.
+func (e *KeyError) Unwrap() error { return e.Err }
+
+// LoadKey reads a key for provider tokens: an unencrypted PEM file with one EC
+// key on curve P-256 in PKCS#8, of at most 1 MiB, as Apple's AuthKey_….p8. keyID
+// and teamID are the ids that Apple shows beside the key and for the account,
+// each 10 capital letters and digits. Whether they belong to the key only Apple
+// knows. All faults are reported together, joined by errors.Join; each is a
+// *KeyError.
+func LoadKey(file, keyID, teamID string) (*Key, error) {
+	private, err := readSigningKey(file)
+	var faults []error
+	if err != nil {
+		faults = append(faults, &KeyError{file, FieldKeyFile, err.Error(), errors.Unwrap(err)})
+	}
+	if !isAppleID(keyID) {
+		faults = append(faults, &KeyError{file, FieldKeyID, idFault(keyID) + ": Apple shows it beside the key, and it is in the file's name, AuthKey_<key id>.p8", nil})
+	}
+	if !isAppleID(teamID) {
+		faults = append(faults, &KeyError{file, FieldTeamID, idFault(teamID) + ": Apple shows it on the account's membership page", nil})
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	public, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
+	if err != nil {
+		return nil, &KeyError{file, FieldKeyFile, "its public key cannot be written", err}
+	}
+	return &Key{File: file, ID: keyID, Team: teamID, Fingerprint: sha256.Sum256(public), private: private}, nil
+}
+
+// appleIDLen is the length of a key id and of a team id (Apple:
+// establishing-a-token-based-connection-to-apns).
+const appleIDLen = 10
+
+func isAppleID(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return len(s) == appleIDLen
+}
+
+func idFault(s string) string {
+	if s == "" {
+		return "is missing"
+	}
+	return "is not 10 capital letters and digits"
+}
+
+func readSigningKey(file string) (*ecdsa.PrivateKey, error) {
+	data, err := readCredential(file)
+	if err != nil {
+		return nil, err
+	}
+	return parseSigningKey(data)
+}
+
+// parseSigningKey finds the one private key in PEM text. Its errors are
+// sentences without a subject, which is the file.
+func parseSigningKey(data []byte) (*ecdsa.PrivateKey, error) {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // some editors put a byte order mark there
+	var key *pem.Block
+	blocks, other := 0, ""
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		blocks++
+		switch {
+		case block.Type == "CERTIFICATE":
+			return nil, errors.New("holds a certificate, not a key for provider tokens: give it as the certificate, or give the .p8 file that Apple offers under Keys")
+		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
+			other = block.Type
+		case key != nil:
+			return nil, errors.New("holds several private keys: give a file with one")
+		default:
+			key = block
+		}
+	}
+	switch {
+	case key != nil:
+		return parseSigningBlock(key)
+	case blocks > 0:
+		return nil, fmt.Errorf("holds no private key, only %s: give the .p8 file that Apple offers under Keys", pemName(other))
+	case bytes.Contains(data, []byte("-----BEGIN ")):
+		return nil, errors.New("is damaged: it has a line with BEGIN, but no whole PEM block")
+	}
+	return nil, errors.New("is no PEM file: give the .p8 file as Apple offers it, whose first line is -----BEGIN PRIVATE KEY-----")
+}
+
+// pemName shows a PEM type, which is whatever the file says it is.
+func pemName(s string) string {
+	if s == "PUBLIC KEY" {
+		return "a public key"
+	}
+	return fmt.Sprintf("%.40q", s)
+}
+
+func parseSigningBlock(block *pem.Block) (*ecdsa.PrivateKey, error) {
+	switch block.Type {
+	case "PRIVATE KEY":
+	case "ENCRYPTED PRIVATE KEY":
+		return nil, errors.New("is encrypted, which Apple's .p8 files are not: decrypt it with openssl pkcs8 -topk8 -nocrypt")
+	case "RSA PRIVATE KEY":
+		return nil, errors.New("is an RSA key (PKCS#1), which belongs to a certificate: provider tokens need the EC key of Apple's .p8 file")
+	case "EC PRIVATE KEY":
+		return nil, errors.New("is an EC key in OpenSSL's old form (SEC 1): convert it with openssl pkcs8 -topk8 -nocrypt")
+	default:
+		return nil, fmt.Errorf("is a private key of a form that is not supported, %s: give the .p8 file that Apple offers under Keys", pemName(block.Type))
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, cause{"is damaged: its private key cannot be parsed as PKCS#8", err}
+	}
+	switch key := key.(type) {
+	case *ecdsa.PrivateKey:
+		if key.Curve != elliptic.P256() {
+			return nil, fmt.Errorf("is an EC key on curve %s: provider tokens need one on P-256, as in Apple's .p8 files", key.Params().Name)
+		}
+		return key, nil
+	case *rsa.PrivateKey:
+		return nil, errors.New("is an RSA key, which belongs to a certificate: provider tokens need the EC key of Apple's .p8 file")
+	}
+	return nil, errors.New("is neither an EC nor an RSA key: provider tokens need the EC key of Apple's .p8 file")
+}
+
+// Same reports whether both are the same key with the same ids, wherever they
+// were read from. Either may be nil.
+func (k *Key) Same(other *Key) bool {
+	if k == nil || other == nil {
+		return k == other
+	}
+	return k.ID == other.ID && k.Team == other.Team && k.Fingerprint == other.Fingerprint
+}
+
+// String is the ids for people: "key ABC123DEFG team DEF123GHIJ".
+func (k Key) String() string { return fmt.Sprintf("key %s team %s", k.ID, k.Team) }
+
+// Format prints String for every verb, since the fields hold the private key.
+func (k Key) Format(f fmt.State, _ rune) { io.WriteString(f, k.String()) }
+
+// MarshalText keeps the private key out of JSON and of log/slog.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
