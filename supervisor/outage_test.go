@@ -106,15 +106,15 @@ func TestQueueKilledInMidBurst(t *testing.T) {
 			twice++
 		}
 	}
-	// A killed beanstalkd forgets deletes that its binlog had not got yet; each
-	// is a push that comes again.
-	if twice > 400 {
-		t.Errorf("%d pushes delivered twice", twice)
+	// beanstalkd counts a job's age in whole seconds, so that one put within the
+	// second of its reservation may not be recognised after the restart.
+	c := w.status(topic).Counters
+	if doubles := int(c.PossibleDuplicates.Load()); twice > doubles || twice > n/100 {
+		t.Errorf("%d pushes delivered twice, %d counted as possible duplicates", twice, doubles)
 	}
-	if d := w.status(topic).Counters; d.Buried.Load() != 0 {
-		t.Errorf("%d buried", d.Buried.Load())
+	if c.Buried.Load() != 0 {
+		t.Errorf("%d buried", c.Buried.Load())
 	}
-	t.Logf("%d of %d twice", twice, n)
 }
 
 func TestQueueAbsentAtStart(t *testing.T) {
