@@ -1,11 +1,13 @@
 #!/bin/sh
-# Installs what make test needs beside Go and beanstalkd: netcat and python3,
-# for the clients shown in README.md.
+# Installs what make test needs beside Go and beanstalkd: netcat and python3 for
+# the clients shown in README.md, nghttpd and node for apnsconn's interoperability.
 set -eu
 
 missing=
 command -v nc >/dev/null || missing="$missing netcat-openbsd"
 command -v python3 >/dev/null || missing="$missing python3-minimal"
+command -v nghttpd >/dev/null || missing="$missing nghttp2-server"
+command -v node >/dev/null || missing="$missing nodejs"
 [ -n "$missing" ] || exit 0
 
 sudo=
