@@ -15,10 +15,12 @@ import (
 func newAPNs2(addr string, roots *x509.CertPool) (*sender, error) {
 	client := apns2.NewClient(tls.Certificate{})
 	client.Host = "https://" + addr
+	//lint:ignore SA1019 it is what apns2 uses
 	transport, ok := client.HTTPClient.Transport.(*http2.Transport)
 	if !ok {
 		return nil, fmt.Errorf("apns2: transport is %T, want *http2.Transport", client.HTTPClient.Transport)
 	}
+	//lint:ignore SA1019 it is what apns2 uses
 	transport.TLSClientConfig.RootCAs = roots
 	var list []*apns2.Notification
 	for _, s := range shots() {

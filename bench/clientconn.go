@@ -21,6 +21,7 @@ func dialClientConn(ctx context.Context, addr string, roots *x509.CertPool) (*se
 	if err != nil {
 		return nil, err
 	}
+	//lint:ignore SA1019 it is what shall be measured
 	conn, err := new(http2.Transport).NewClientConn(nc)
 	if err != nil {
 		_ = nc.Close() // of no use

@@ -17,10 +17,11 @@ type machine struct {
 	kernel  string
 	goVer   string
 	nghttp2 string
+	load    string // processes that wanted to run in the last minute, before ours did
 }
 
 func thisMachine(ctx context.Context) machine {
-	m := machine{cpu: cpuModel(), cores: runtime.NumCPU(), goVer: runtime.Version()}
+	m := machine{cpu: cpuModel(), cores: runtime.NumCPU(), goVer: runtime.Version(), load: loadAverage()}
 	m.kernel = said(ctx, "uname", "-srm")
 	m.nghttp2 = said(ctx, "nghttpd", "--version")
 	return m
@@ -49,4 +50,14 @@ func cpuModel() string {
 		}
 	}
 	return runtime.GOARCH // not every architecture has a name there
+}
+
+// loadAverage is the load of the last minute as Linux tells it.
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	minute, _, _ := strings.Cut(string(text), " ")
+	return minute
 }

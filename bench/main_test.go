@@ -16,6 +16,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == senderCommand {
 		os.Exit(senderMain(os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
 	}
+	// Under the race detector each sender would sleep for a second at its end.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -65,7 +65,7 @@ func (r *report) verdicts() grid {
 func (r *report) notes() []string {
 	m, o := r.machine, r.options
 	return []string{
-		fmt.Sprintf("%s, %d cores; %s; %s; %s.", m.cpu, m.cores, m.kernel, m.goVer, m.nghttp2),
+		fmt.Sprintf("%s, %d cores; %s; %s; %s; load average before the run %s.", m.cpu, m.cores, m.kernel, m.goVer, m.nghttp2, m.load),
 		fmt.Sprintf("Medians of %d rounds of %v each after %v of warm-up; in a round the senders take turns. ± is half of the range of the rate. The whole took %.0f s.", o.rounds, o.duration, o.warm, r.took.Seconds()),
 		fmt.Sprintf("One connection over TLS to nghttpd %s on the loopback interface, which answers 200 with an empty body.", strings.Join(nghttpdArgs[:], " ")),
 		fmt.Sprintf("Payloads of %d bytes; %d different tokens of 64 hex digits and ids in turn; topic, push type, id, priority and expiration in the headers. h2load sends one id always.", payloadSize, shotCount),
