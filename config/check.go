@@ -50,6 +50,7 @@ func (p *parser) finish(drafts []*draft, shutdown time.Duration) []App {
 		p.checkTopic(d)
 		p.checkRetry(d)
 		p.checkServer(d)
+		p.checkProxy(d)
 		p.loadRoots(d)
 		p.loadCertificate(d)
 		if d.PushTimeout > shutdown {

@@ -62,6 +62,10 @@ type App struct {
 	CertPassword Secret `yaml:"cert_password"` // of the .p12 or of the encrypted key
 	CAFile       string `yaml:"ca_file"`       // .pem of roots trusted besides the system's
 
+	// Proxy is the way to APNs: that of the file, or else of the environment's
+	// HTTPS_PROXY and NO_PROXY. None with server: mock.
+	Proxy Proxy `yaml:"proxy"`
+
 	Workers     int           `yaml:"workers"`      // 1 to MaxWorkers
 	InFlight    int           `yaml:"in_flight"`    // pushes in flight per worker, 1 to MaxInFlight
 	PushTimeout time.Duration `yaml:"push_timeout"` // 1 s to 60 s
@@ -105,6 +109,7 @@ func (a *App) Same(other *App) bool {
 		a.PushTimeout == other.PushTimeout &&
 		a.Retry == other.Retry &&
 		a.rootsHash == other.rootsHash &&
+		a.Proxy.same(other.Proxy) &&
 		sameCertificate(a.Certificate, other.Certificate)
 }
 

@@ -44,6 +44,7 @@ func appFields() []field[App] {
 		{key: "cert_key", path: true, set: plain(func(a *App) *string { return &a.CertKey })},
 		{key: "cert_password", secret: true, set: func(a *App, s string) error { a.CertPassword = NewSecret(s); return nil }},
 		{key: "ca_file", path: true, set: plain(func(a *App) *string { return &a.CAFile })},
+		{key: "proxy", secret: true, set: setProxy}, // may hold a password
 		{key: "workers", set: number(func(a *App) *int { return &a.Workers },
 			1, MaxWorkers, "each is a connection to APNs and one to the queue")},
 		{key: "in_flight", set: number(func(a *App) *int { return &a.InFlight },

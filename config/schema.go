@@ -80,7 +80,7 @@ func later(key string) (hint string, ok bool) {
 	switch key {
 	case "key", "key_id", "team_id":
 		return " (provider tokens, .p8): use a certificate, cert", true
-	case "http", "proxy", "feedback", "expiration", "ttl":
+	case "http", "feedback", "expiration", "ttl":
 		return ": remove it", true
 	}
 	return "", false

@@ -216,7 +216,7 @@ func (s *Supervisor) start(c config.App) *app {
 // dialer makes the workers' Dial from an app's configuration.
 func (s *Supervisor) dialer(c config.App) worker.Dial {
 	dc := apnsconn.Config{
-		Addr: c.Addr, RootCAs: c.RootCAs, InFlight: c.InFlight, PushTimeout: c.PushTimeout,
+		Addr: c.Addr, Proxy: c.Proxy.URL(), RootCAs: c.RootCAs, InFlight: c.InFlight, PushTimeout: c.PushTimeout,
 	}
 	if c.Certificate != nil {
 		dc.Certificate = &c.Certificate.TLS

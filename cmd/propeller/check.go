@@ -44,7 +44,11 @@ func printApps(out io.Writer, cfg *config.Config) error {
 			auth = "certificate " + a.Cert
 			expires = c.NotAfter.UTC().Format(time.DateOnly)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", a.Topic, a.Server, a.Tube, a.Workers, auth, expires)
+		server := a.Server
+		if !a.Proxy.IsZero() {
+			server += " through " + a.Proxy.String()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", a.Topic, server, a.Tube, a.Workers, auth, expires)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -25,6 +25,8 @@ var oneApp = []struct{ name, value, usage string }{
 	{"cert-password", "TEXT", "password of the .p12 or the key; others can see it in the process list"},
 	{"cert-password-file", "FILE", "the same, read from a file"},
 	{"ca-file", "FILE", "roots to trust beside the system's"},
+	{"proxy", "URL", "HTTP proxy to APNs, or none (default that of HTTPS_PROXY and NO_PROXY)"},
+	{"proxy-file", "FILE", "the same, read from a file, if it holds a password"},
 	{"workers", "N", "workers, each with a connection to APNs"},
 	{"in-flight", "N", "pushes in flight per worker"},
 	{"push-timeout", "DURATION", "from sending a push to APNs' answer"},
