@@ -44,6 +44,11 @@ var policy = [...]struct {
 	apnsconn.Unknown:     {verdict: later, first: time.Second, duplicate: true},
 }
 
+// reconnectPause is the first pause after an answer that says that the
+// connection was at fault, and not APNs (apnsconn.Outcome.Reconnect): a new
+// connection is a second away.
+const reconnectPause = time.Second
+
 // pause is how long a job that has been tried attempt times stays away:
 // exponential with jitter from first to r.Max, and not less than APNs asked for.
 func (r Retry) pause(attempt int, first, asked time.Duration) time.Duration {
@@ -67,6 +72,8 @@ func why(o apnsconn.Outcome) string {
 		reason = o.Err.Error()
 	case reason == "":
 		reason = "(no reason given)"
+	case o.Err != nil:
+		reason += ": " + o.Err.Error()
 	}
 	if o.Status != 0 {
 		return fmt.Sprintf("%d %s", o.Status, reason)
@@ -146,16 +153,23 @@ func (p *push) byOutcome() {
 		p.log(0)
 		p.giveBack(0)
 	case later:
-		p.retry(rule.first)
+		first := rule.first
+		if o.Reconnect() {
+			first = reconnectPause
+		}
+		p.retry(first)
 	}
 }
 
 // reachesFurther says that the push asked more of the credential than the app's
-// ordinary ones do: the topic of another push type (say .voip), or, where APNs
-// answered 400 to a broadcast, a capability that the app does not have.
+// ordinary ones do: the topic of another push type (say .voip), or a capability
+// that the app does not have. Such answers are 400, or name the topic; what else
+// is wrong with a credential concerns all pushes.
 func (p *push) reachesFurther() bool {
-	n := &p.decoded.Notification
-	return n.Topic != p.r.w.cfg.Topic || n.ChannelID != "" && p.outcome.Status == http.StatusBadRequest
+	n, o := &p.decoded.Notification, &p.outcome
+	further := n.Topic != p.r.w.cfg.Topic
+	return (further || n.ChannelID != "") && o.Status == http.StatusBadRequest ||
+		further && o.Reason == "TopicMismatch"
 }
 
 // tellLink passes on what the outcome says of the connection and the credential.
@@ -171,7 +185,7 @@ func (p *push) tellLink() {
 	case o.Class == apnsconn.NotSent && p.conn != nil:
 		p.r.bounced.Add(1)
 	}
-	if o.Status != 0 && o.Status < 500 {
+	if o.Status != 0 && o.Status < 500 && !o.Reconnect() {
 		p.r.link.good()
 	}
 	if !p.probe {

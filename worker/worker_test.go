@@ -151,6 +151,9 @@ func TestSettlesByClass(t *testing.T) {
 		{apnsconn.Outcome{Class: apnsconn.Throttled, Status: 429}, "retried", 4 * time.Second, 6 * time.Second, 0},
 		{apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503}, "retried", 48 * time.Second, 72 * time.Second, 0},
 		{apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, RetryAfter: 5 * time.Minute}, "retried", 5 * time.Minute, 5 * time.Minute, 0},
+		{apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 403, Reason: "ExpiredProviderToken"}, "retried", 800 * time.Millisecond, 1200 * time.Millisecond, 0},
+		{apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, Reason: "Shutdown"}, "retried", 800 * time.Millisecond, 1200 * time.Millisecond, 0},
+		{apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 429, Reason: "TooManyProviderTokenUpdates"}, "retried", 48 * time.Second, 72 * time.Second, 0},
 		{apnsconn.Outcome{Class: apnsconn.Credential, Status: 403}, "retried", 0, 0, 0},
 		{apnsconn.Outcome{Class: apnsconn.NotSent}, "retried", 0, 0, 0},
 		{apnsconn.Outcome{Class: apnsconn.Unknown}, "retried", 800 * time.Millisecond, 1200 * time.Millisecond, 1},
@@ -305,6 +308,54 @@ func TestSuffixTopicRefusedBuriesThatJobOnly(t *testing.T) {
 		}
 		if broken, _, _ := b.cfg.Breaker.State(); broken {
 			t.Error("app broken")
+		}
+		b.halt(t)
+	})
+}
+
+// A refused credential is the app's trouble whatever topic found it out: no job
+// is buried for it.
+func TestSuffixTopicWithARefusedCredential(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(`,"push_type":"voip"`))
+		b := newBench(t, q)
+		clock := &apnsconn.ClockError{Skew: 12 * time.Minute}
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			return apnsconn.Outcome{Class: apnsconn.Credential, Status: 403, Reason: "InvalidProviderToken", Err: clock}, 0
+		}
+		b.start()
+		time.Sleep(10*time.Minute + 30*time.Second) // between two probes
+		broken, reason, _ := b.cfg.Breaker.State()
+		if want := "403 InvalidProviderToken: this machine's clock is 12 minutes behind APNs': set it, best by NTP"; !broken || reason != want {
+			t.Errorf("broken %v, %q, want %q", broken, reason, want)
+		}
+		if done, buried, _, ready := q.counts(); done != 0 || buried != 0 || ready != 1 {
+			t.Errorf("done %d, buried %d, ready %d; want the job in the queue", done, buried, ready)
+		}
+		b.halt(t)
+	})
+}
+
+// Connections that are at fault one after the other are not replaced at full
+// speed: the pause between dials grows.
+func TestReconnectAnswersMakeNoStorm(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue()
+		for range 1000 {
+			q.add(jobText(""))
+		}
+		b := newBench(t, q)
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			b.mu.Lock()
+			c := b.conns[len(b.conns)-1]
+			b.mu.Unlock()
+			go c.end(errors.New("given up"))
+			return apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 403, Reason: "ExpiredProviderToken"}, 0
+		}
+		b.start()
+		time.Sleep(time.Hour)
+		if n := len(b.dialTimes()); n < 50 || n > 90 {
+			t.Errorf("%d dials in an hour", n)
 		}
 		b.halt(t)
 	})
