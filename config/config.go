@@ -57,9 +57,12 @@ type App struct {
 	Tube   string `yaml:"tube"`   // where its jobs are; the topic unless given
 	Server string `yaml:"server"` // production, sandbox, mock or https://host:port
 
-	Cert         string `yaml:"cert"`          // .pem or .p12, as a path that can be opened; "" only with server: mock
+	Cert         string `yaml:"cert"`          // .pem or .p12, as a path that can be opened; "" with Key or server: mock
 	CertKey      string `yaml:"cert_key"`      // the key's .pem when Cert does not hold it
 	CertPassword Secret `yaml:"cert_password"` // of the .p12 or of the encrypted key
+	Key          string `yaml:"key"`           // .p8 for provider tokens, instead of Cert, as a path that can be opened
+	KeyID        string `yaml:"key_id"`        // of Key, 10 characters
+	TeamID       string `yaml:"team_id"`       // of the account that Key is from, 10 characters
 	CAFile       string `yaml:"ca_file"`       // .pem of roots trusted besides the system's
 
 	// Proxy is the way to APNs: that of the file, or else of the environment's
@@ -79,6 +82,8 @@ type App struct {
 	Env apnsconn.Environment `yaml:"-" json:"-"`
 	// Certificate is nil without Cert.
 	Certificate *apnsconn.Certificate `yaml:"-" json:"-"`
+	// SigningKey is nil without Key.
+	SigningKey *apnsconn.Key `yaml:"-" json:"-"`
 	// RootCAs is nil without CAFile: the system's roots.
 	RootCAs *x509.CertPool `yaml:"-" json:"-"`
 	// Warnings are sentences for the operator: things that work today.
@@ -110,7 +115,8 @@ func (a *App) Same(other *App) bool {
 		a.Retry == other.Retry &&
 		a.rootsHash == other.rootsHash &&
 		a.Proxy.same(other.Proxy) &&
-		sameCertificate(a.Certificate, other.Certificate)
+		sameCertificate(a.Certificate, other.Certificate) &&
+		a.SigningKey.Same(other.SigningKey)
 }
 
 // sameCertificate compares the chains as they go over the wire: the leaf

@@ -6,19 +6,99 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"propeller/apnsconn"
 )
 
+// loadCredential loads the app's certificate or key, of which it must give one.
+func (p *parser) loadCredential(d *draft) {
+	cert, key := d.has("cert"), d.has("key")
+	switch {
+	case cert && key:
+		p.wrong(d.at("key"), errors.New("is given beside a cert: an app uses one of them, remove the other"))
+		return
+	case cert:
+		p.loadCertificate(d)
+	case key:
+		p.loadKey(d)
+	case !d.Mock() && !d.bad["server"]:
+		p.wrong(d.at("cert"), errors.New("no credential: give the .pem or .p12 of the app's APNs certificate, or a .p8 key by key, key_id and team_id, or server: mock to try without Apple"))
+		return
+	}
+	if !cert {
+		p.orphans(d, "a cert", certKeys)
+	}
+	if !key {
+		p.orphans(d, "a key", keyKeys)
+	}
+}
+
+// The keys of the two kinds of credential, never written to; the first is the
+// one that the others belong to.
+var (
+	certKeys = []string{"cert", "cert_key", "cert_password", "cert_password" + fileSuffix}
+	keyKeys  = []string{"key", "key_id", "team_id"}
+)
+
+// orphans finds keys that belong to a credential which is not given.
+func (p *parser) orphans(d *draft, to string, keys []string) {
+	for _, key := range keys {
+		e, ok := d.layer[key]
+		if ok && !e.broken && !strings.HasPrefix(e.key, "defaults.") { // defaults may serve other apps
+			p.wrong(e, fmt.Errorf("belongs to %s, and there is none: remove it", to))
+		}
+	}
+}
+
+// loadKey loads the app's key for provider tokens.
+func (p *parser) loadKey(d *draft) {
+	if strings.Contains(d.Key, "PRIVATE KEY") {
+		e := d.at("key")
+		e.secret = true
+		p.wrong(e, errors.New("holds the key itself: give the path of a file with it"))
+		return
+	}
+	file := d.Key
+	readable := !d.bad["key"] && p.readable(d, "key")
+	if !readable {
+		file = "" // which no file is called: only the faults of the ids are of interest
+	}
+	key, err := apnsconn.LoadKey(file, d.KeyID, d.TeamID)
+	for _, err := range split(err) {
+		var ke *apnsconn.KeyError
+		if !errors.As(err, &ke) {
+			p.wrong(d.at("key"), err)
+			continue
+		}
+		name := map[apnsconn.Field]string{apnsconn.FieldKeyFile: "key", apnsconn.FieldKeyID: "key_id", apnsconn.FieldTeamID: "team_id"}[ke.Field]
+		if !d.bad[name] && (name != "key" || readable) {
+			p.wrong(d.at(name), errCause{ke.Why, err})
+		}
+	}
+	if err != nil {
+		return
+	}
+	d.SigningKey = key
+	if id, ok := keyIDInName(d.Key); ok && id != key.ID {
+		d.Warnings = append(d.Warnings, fmt.Sprintf(
+			"key_id is %s, and the file's name says %s: APNs refuses a key with another one's id", key.ID, id))
+	}
+}
+
+// keyIDInName takes the key id out of the name that Apple gives the file:
+// AuthKey_ABC123DEFG.p8.
+func keyIDInName(path string) (id string, ok bool) {
+	name, ok := strings.CutPrefix(filepath.Base(path), "AuthKey_")
+	id = strings.TrimSuffix(name, ".p8")
+	return id, ok && len(id) == 10 && id != name
+}
+
 // loadCertificate loads the app's certificate and checks it against topic,
 // server and clock. An app of the stand-in may go without one, and with one
 // that Apple would not take.
 func (p *parser) loadCertificate(d *draft) {
-	if !d.has("cert") {
-		p.checkNoCertificate(d)
-		return
-	}
 	if d.bad["cert"] || d.bad["cert_key"] || d.bad["cert_password"] || !p.readable(d, "cert") || !p.readable(d, "cert_key") {
 		return
 	}
@@ -46,27 +126,13 @@ func (p *parser) loadCertificate(d *draft) {
 	}
 }
 
-// checkNoCertificate is for an app that gives none.
-func (p *parser) checkNoCertificate(d *draft) {
-	if !d.Mock() && !d.bad["server"] {
-		p.wrong(d.at("cert"), errors.New("no credential: give the .pem or .p12 of the app's APNs certificate, or server: mock to try without Apple"))
-		return
-	}
-	for _, key := range []string{"cert_key", "cert_password", "cert_password" + fileSuffix} {
-		e, ok := d.layer[key]
-		if ok && !e.broken && !strings.HasPrefix(e.key, "defaults.") { // defaults may serve other apps
-			p.wrong(e, errors.New("belongs to a cert, and there is none: remove it"))
-		}
-	}
-}
-
 // readable reports whether the file of a key can be read, if the key is given.
 func (p *parser) readable(d *draft, key string) bool {
 	e, ok := d.layer[key]
 	if !ok {
 		return true
 	}
-	path := map[string]string{"cert": d.Cert, "cert_key": d.CertKey}[key]
+	path := map[string]string{"cert": d.Cert, "cert_key": d.CertKey, "key": d.Key}[key]
 	if _, err := readFile(path, maxFile); err != nil {
 		p.wrong(e, p.hint(e.text, err))
 		return false

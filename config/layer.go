@@ -114,11 +114,14 @@ func (p *parser) scalar(n *yaml.Node, path string) (entry, bool) {
 }
 
 // over returns l laid over the defaults: what l gives wins. A secret and the
-// file with it are one thing, so either of l replaces both.
+// file with it are one thing, so either of l replaces both. So are the keys of
+// a credential: an app's own certificate replaces a shared key, and the reverse.
 func (l layer) over(defaults layer, secrets []string) layer {
 	out := make(layer, len(l)+len(defaults))
 	for k, e := range defaults {
-		out[k] = e
+		if !l.rivals(k) {
+			out[k] = e
+		}
 	}
 	for _, s := range secrets {
 		_, own := l[s]
@@ -132,6 +135,13 @@ func (l layer) over(defaults layer, secrets []string) layer {
 		out[k] = e
 	}
 	return out
+}
+
+// rivals reports whether l has a credential of the other kind than key is of.
+func (l layer) rivals(key string) bool {
+	_, cert := l[certKeys[0]]
+	_, signing := l[keyKeys[0]]
+	return cert && slices.Contains(keyKeys, key) || signing && slices.Contains(certKeys, key)
 }
 
 var plainKey = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,40}$`)

@@ -78,8 +78,6 @@ func (s schema) unknown(prefix, key string) string {
 // that nobody looks for a typing error.
 func later(key string) (hint string, ok bool) {
 	switch key {
-	case "key", "key_id", "team_id":
-		return " (provider tokens, .p8): use a certificate, cert", true
 	case "http", "feedback", "expiration", "ttl":
 		return ": remove it", true
 	}

@@ -52,6 +52,7 @@ type Supervisor struct {
 	queue    queue.Queue
 	mock     *apnstest.Server            // for server: mock; nil until an app needs it
 	counters map[string]*worker.Counters // by topic; they outlive a changed app
+	tokens   tokens
 
 	mu   sync.Mutex      // guards apps beside applying, for Status
 	apps map[string]*app // by topic
@@ -67,7 +68,7 @@ const stopLimit = 11 * time.Minute
 
 // New opens what cfg needs and prepares its apps. Nothing runs before Serve.
 func New(cfg *config.Config, o Options) (*Supervisor, error) {
-	s := &Supervisor{o: o, started: make(chan struct{}), ended: make(chan struct{}), apps: make(map[string]*app), counters: make(map[string]*worker.Counters)}
+	s := &Supervisor{o: o, started: make(chan struct{}), ended: make(chan struct{}), apps: make(map[string]*app), counters: make(map[string]*worker.Counters), tokens: make(tokens)}
 	s.root = suture.New("propeller", suture.Spec{EventHook: eventHook(o.Log), Timeout: stopLimit + time.Minute})
 	if err := s.apply(cfg); err != nil {
 		return nil, errors.Join(err, s.free())
@@ -221,10 +222,15 @@ func (s *Supervisor) dialer(c config.App) worker.Dial {
 	if c.Certificate != nil {
 		dc.Certificate = &c.Certificate.TLS
 	}
+	if c.SigningKey != nil {
+		dc.Token = s.tokens.of(c.SigningKey)
+	}
 	if c.Mock() {
 		dc.Addr, dc.RootCAs = s.mock.Addr, s.mock.CertPool()
-		cert := s.mock.ClientCert(c.Topic)
-		dc.Certificate = &cert
+		if dc.Token == nil {
+			cert := s.mock.ClientCert(c.Topic)
+			dc.Certificate = &cert
+		}
 	}
 	return func(ctx context.Context, onChange func()) (worker.Conn, error) {
 		dc := dc

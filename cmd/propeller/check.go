@@ -44,6 +44,9 @@ func printApps(out io.Writer, cfg *config.Config) error {
 			auth = "certificate " + a.Cert
 			expires = c.NotAfter.UTC().Format(time.DateOnly)
 		}
+		if k := a.SigningKey; k != nil {
+			auth = k.String()
+		}
 		server := a.Server
 		if !a.Proxy.IsZero() {
 			server += " through " + a.Proxy.String()

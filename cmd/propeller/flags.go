@@ -24,6 +24,9 @@ var oneApp = []struct{ name, value, usage string }{
 	{"cert-key", "FILE", "its key, if it is in a file of its own"},
 	{"cert-password", "TEXT", "password of the .p12 or the key; others can see it in the process list"},
 	{"cert-password-file", "FILE", "the same, read from a file"},
+	{"key", "FILE", "key for provider tokens, .p8, instead of a certificate"},
+	{"key-id", "ID", "its key id"},
+	{"team-id", "ID", "the team id of the account it is from"},
 	{"ca-file", "FILE", "roots to trust beside the system's"},
 	{"proxy", "URL", "HTTP proxy to APNs, or none (default that of HTTPS_PROXY and NO_PROXY)"},
 	{"proxy-file", "FILE", "the same, read from a file, if it holds a password"},
@@ -74,7 +77,7 @@ func configFlags(cmd *cobra.Command, single bool) func() (func() (*config.Config
 // what else can be done.
 func loadFile(path string, named bool) (*config.Config, error) {
 	if !named && missing(path) {
-		return nil, errors.New(`no propeller.yaml in this folder: name the file with -c, or run one app with --topic, --cert and --server`)
+		return nil, errors.New(`no propeller.yaml in this folder: name the file with -c, or run one app with --topic, --server and --cert or --key`)
 	}
 	return config.Load(path)
 }
