@@ -171,8 +171,10 @@ func TestNormalizeToken(t *testing.T) {
 func TestHotPathAllocatesNothing(t *testing.T) {
 	n := validNotification()
 	n.ID, n.CollapseID, n.Priority, n.Expiration = "123e4567-e89b-12d3-a456-4266554400a0", "x", 5, seconds(1900000000)
+	b := testBroadcast()
 	for name, f := range map[string]func(){
 		"Validate":       func() { _ = n.Validate() },
+		"of a broadcast": func() { _ = b.Validate() },
 		"NormalizeToken": func() { _, _ = NormalizeToken(n.Token) },
 		"InferPushType":  func() { _ = InferPushType(n.Topic, n.Payload) },
 		"TopicFor":       func() { _ = TopicFor(n.Topic, "alert") },
