@@ -64,7 +64,7 @@ func (r *report) verdicts() grid {
 // notes say where, with what and how it was measured.
 func (r *report) notes() []string {
 	m, o := r.machine, r.options
-	return []string{
+	notes := []string{
 		fmt.Sprintf("%s, %d cores; %s; %s; %s; load average before the run %s.", m.cpu, m.cores, m.kernel, m.goVer, m.nghttp2, m.load),
 		fmt.Sprintf("Medians of %d rounds of %v each after %v of warm-up; in a round the senders take turns. ± is half of the range of the rate. The whole took %.0f s.", o.rounds, o.duration, o.warm, r.took.Seconds()),
 		fmt.Sprintf("One connection over TLS to nghttpd %s on the loopback interface, which answers 200 with an empty body.", strings.Join(nghttpdArgs[:], " ")),
@@ -73,7 +73,15 @@ func (r *report) notes() []string {
 		"Bytes in flight: live heap and stacks with all pushes sent and none answered (apnstest), less the same before, divided by their number; goroutines that wait for an answer count.",
 		"With 1 stream, pushes go one after the other and p50 and p99 are the time of one; h2load tells whole microseconds.",
 	}
+	if load, err := strconv.ParseFloat(m.load, 64); err == nil && load > busy {
+		notes = append(notes, "Others were at work on this machine before the run, and perhaps during it: rates, latencies and the verdicts on them are to be taken with care. Allocations, bytes and, less so, CPU do not suffer.")
+	}
+	return notes
 }
+
+// busy is the load average above which a machine is not quiet enough: half a
+// core, of the two that one sender and nghttpd need.
+const busy = 0.5
 
 func (r *report) writeText(out io.Writer) error {
 	w := bufio.NewWriter(out)
