@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -139,34 +140,42 @@ const (
 
 // ParseJob decodes a job for an app's topic. jobID is the queue's id of it,
 // from which the apns-id is derived when the job brings none: it is the same
-// on every try. The error is a *JobError: the job can never work.
+// on every try. The error is a *JobError: the job can never work; the Job then
+// holds of its address and ref what could be read, for the log.
 func ParseJob(body []byte, topic, jobID string) (Job, error) {
 	raw, err := rawKeys(body)
-	if err != nil {
-		return Job{}, err
-	}
 	var j Job
+	if raw[keyRef] != nil {
+		j.Ref = text(raw[keyRef])
+		if len(j.Ref) > maxRef {
+			j.Ref = ""
+			err = cmp.Or(err, error(&JobError{"ref", fmt.Sprintf("more than %d bytes", maxRef)}))
+		}
+	}
 	n := &j.Notification
-	if err := address(n, &raw); err != nil {
-		return Job{}, err
+	if e := address(n, &raw); err == nil {
+		err = e
+	}
+	if err != nil {
+		return j, err
 	}
 	if n.Payload, err = payload(&raw); err != nil {
-		return Job{}, err
+		return j, err
 	}
 	if err := j.headers(&raw, topic); err != nil {
-		return Job{}, err
+		return j, err
 	}
 	if n.ID == "" {
 		n.ID = deriveID(jobID, body)
 	}
 	if err := n.Validate(); err != nil {
-		return Job{}, asJobError(err)
+		return j, asJobError(err)
 	}
 	return j, nil
 }
 
 // address fills in where the push goes: to a device or to a channel.
-func address(n *apnsconn.Notification, raw *rawJob) (err error) {
+func address(n *apnsconn.Notification, raw *rawJob) error {
 	token, channel := raw[keyToken], raw[keyChannelID]
 	switch {
 	case token == nil && channel == nil:
@@ -180,9 +189,11 @@ func address(n *apnsconn.Notification, raw *rawJob) (err error) {
 		}
 		return nil
 	}
-	if n.Token, err = apnsconn.NormalizeToken(text(token)); err != nil {
+	given, err := apnsconn.NormalizeToken(text(token))
+	if err != nil {
 		return asJobError(err)
 	}
+	n.Token = given
 	return nil
 }
 
@@ -226,8 +237,10 @@ func rawKeys(body []byte) (rawJob, error) {
 }
 
 func unknownKey(name string) error {
-	if len(name) > 64 {
-		name = strings.ToValidUTF8(name[:64], "") + "…"
+	// The longest known key has 18 bytes; what is much longer is no typing
+	// error but perhaps a device token, which logs must not hold whole.
+	if len(name) > 24 {
+		name = strings.ToValidUTF8(name[:8], "") + "…"
 	}
 	why := "unknown key"
 	if name == "tokens" {
@@ -259,13 +272,13 @@ func (k kind) accepts(raw []byte) bool {
 // headers fills what is sent beside the payload.
 func (j *Job) headers(raw *rawJob, topic string) error {
 	n := &j.Notification
-	for k, dst := range map[key]*string{keyPushType: &n.PushType, keyCollapseID: &n.CollapseID, keyID: &n.ID, keyRef: &j.Ref} {
-		if raw[k] != nil {
-			*dst = text(raw[k])
+	for _, h := range [...]struct {
+		key key
+		dst *string
+	}{{keyPushType, &n.PushType}, {keyCollapseID, &n.CollapseID}, {keyID, &n.ID}} {
+		if raw[h.key] != nil {
+			*h.dst = text(raw[h.key])
 		}
-	}
-	if len(j.Ref) > maxRef {
-		return &JobError{"ref", fmt.Sprintf("%d bytes, at most %d", len(j.Ref), maxRef)}
 	}
 	if raw[keyPriority] != nil {
 		p, _ := wholeNumber(raw[keyPriority])
@@ -291,9 +304,9 @@ func (j *Job) headers(raw *rawJob, topic string) error {
 	}
 	if n.PushType == "" {
 		n.PushType = apnsconn.InferPushType(topic, n.Payload)
-		if n.PushType == "background" && n.Priority == 0 {
-			n.Priority = 5 // 10, the default, is an error for background pushes
-		}
+	}
+	if n.Priority == 0 {
+		n.Priority = apnsconn.DefaultPriority(n.PushType)
 	}
 	n.Topic = apnsconn.TopicFor(topic, n.PushType)
 	return nil

@@ -1,0 +1,56 @@
+package worker
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"propeller/apnsconn"
+)
+
+// What APNs answers to a broadcast settles that job, and stops the app only if
+// the credential itself is refused.
+func TestBroadcastSettles(t *testing.T) {
+	for name, tt := range map[string]struct {
+		outcome      apnsconn.Outcome
+		done, buried int
+		broken       bool
+		reason       string // of the buried job
+	}{
+		"delivered":      {apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 1, 0, false, ""},
+		"no channel":     {apnsconn.Outcome{Class: apnsconn.Token, Status: 400, Reason: "ChannelNotRegistered"}, 1, 0, false, ""},
+		"no capability":  {apnsconn.Outcome{Class: apnsconn.Credential, Status: 400, Reason: "BroadcastFeatureNotEnabled"}, 0, 1, false, "400 BroadcastFeatureNotEnabled"},
+		"bad credential": {apnsconn.Outcome{Class: apnsconn.Credential, Status: 403, Reason: "InvalidProviderToken"}, 0, 0, true, ""},
+		"refused by Send": {apnsconn.Outcome{Class: apnsconn.Rejected, Err: &apnsconn.FieldError{Key: "channel_id", Why: "has the character 'x'"}}, 0, 1, false,
+			"rejected: apnsconn: channel_id: has the character 'x'"},
+		"no reason": {apnsconn.Outcome{Class: apnsconn.Rejected, Status: 404}, 0, 1, false, "404 (no reason given)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				q := newFakeQueue(`{"channel_id":"dHN0LXNyY2gtY2hubA==","payload":{"aps":{}},"ref":"7"}`)
+				b := newBench(t, q)
+				var log strings.Builder
+				b.cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				b.cfg.Live.Pushes.Store(int32(LogAll))
+				b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return tt.outcome, 0 }
+				b.start()
+				time.Sleep(time.Second)
+				done, buried, _, _ := q.counts()
+				if done != tt.done || buried != tt.buried {
+					t.Errorf("done %d, buried %d; want %d, %d", done, buried, tt.done, tt.buried)
+				}
+				if broken, _, _ := b.cfg.Breaker.State(); broken != tt.broken {
+					t.Errorf("app broken: %v", broken)
+				}
+				b.halt(t)
+				if tt.buried > 0 && q.buried[0].reason != tt.reason {
+					t.Errorf("buried: %q, want %q", q.buried[0].reason, tt.reason)
+				}
+				if !strings.Contains(log.String(), " token=dHN0LXNy ") || strings.Contains(log.String(), "dHN0LXNyY") {
+					t.Errorf("log:\n%s", log.String())
+				}
+			})
+		})
+	}
+}
