@@ -160,7 +160,7 @@ func headerFault(s string, most int) string {
 	}
 	for i := 0; i < len(s); i++ {
 		if s[i] <= ' ' || s[i] > '~' {
-			return fmt.Sprintf("%q has a character that is not visible ASCII", s)
+			return fmt.Sprintf("is not visible ASCII: character %d", i+1)
 		}
 	}
 	return ""
@@ -177,11 +177,11 @@ func collapseFault(s string) string {
 	}
 	for i := 0; i < len(s); i++ {
 		if s[i] < ' ' || s[i] > '~' {
-			return fmt.Sprintf("%q has a character that is not printable ASCII", s)
+			return fmt.Sprintf("is not printable ASCII: character %d", i+1)
 		}
 	}
 	if s[0] == ' ' || s[len(s)-1] == ' ' {
-		return fmt.Sprintf("%q begins or ends with a space", s)
+		return "begins or ends with a space"
 	}
 	return ""
 }

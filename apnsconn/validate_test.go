@@ -73,13 +73,13 @@ func TestValidateRefuses(t *testing.T) {
 		"token not ASCII":   {func(n *Notification) { n.Token = "01234567é" }, "token", `"01234567"… is not hex: character 9`},
 
 		"no topic":         {func(n *Notification) { n.Topic = "" }, "topic", "is missing"},
-		"topic injection":  {func(n *Notification) { n.Topic = "com.x\r\napns-id: 1" }, "topic", `"com.x\r\napns-id: 1" has a character that is not visible ASCII`},
-		"topic with space": {func(n *Notification) { n.Topic = "com.x " }, "topic", `"com.x " has a character that is not visible ASCII`},
-		"topic not ASCII":  {func(n *Notification) { n.Topic = "com.é" }, "topic", `"com.é" has a character that is not visible ASCII`},
+		"topic injection":  {func(n *Notification) { n.Topic = "com.x\r\napns-id: 1" }, "topic", "is not visible ASCII: character "},
+		"topic with space": {func(n *Notification) { n.Topic = "com.x " }, "topic", "is not visible ASCII: character "},
+		"topic not ASCII":  {func(n *Notification) { n.Topic = "com.é" }, "topic", "is not visible ASCII: character "},
 		"long topic":       {func(n *Notification) { n.Topic = strings.Repeat("x", 256) }, "topic", "has 256 bytes, at most 255 are allowed"},
 
 		"no push type":        {func(n *Notification) { n.PushType = "" }, "push_type", "is missing"},
-		"push type injection": {func(n *Notification) { n.PushType = "alert\x00" }, "push_type", `"alert\x00" has a character that is not visible ASCII`},
+		"push type injection": {func(n *Notification) { n.PushType = "alert\x00" }, "push_type", "is not visible ASCII: character "},
 		"long push type":      {func(n *Notification) { n.PushType = strings.Repeat("x", 65) }, "push_type", "has 65 bytes, at most 64 are allowed"},
 
 		"id no UUID":     {func(n *Notification) { n.ID = "42" }, "id", "not a UUID in its canonical form"},
@@ -90,9 +90,9 @@ func TestValidateRefuses(t *testing.T) {
 
 		"long collapse id":      {func(n *Notification) { n.CollapseID = strings.Repeat("x", 65) }, "collapse_id", "has 65 bytes, at most 64 are allowed"},
 		"collapse id in bytes":  {func(n *Notification) { n.CollapseID = strings.Repeat("é", 33) }, "collapse_id", "has 66 bytes"},
-		"collapse id injection": {func(n *Notification) { n.CollapseID = "a\nb" }, "collapse_id", `"a\nb" has a character that is not printable ASCII`},
-		"collapse id DEL":       {func(n *Notification) { n.CollapseID = "a\x7f" }, "collapse_id", `"a\x7f" has a character`},
-		"collapse id ends in ␠": {func(n *Notification) { n.CollapseID = "a " }, "collapse_id", `"a " begins or ends with a space`},
+		"collapse id injection": {func(n *Notification) { n.CollapseID = "a\nb" }, "collapse_id", "is not printable ASCII: character "},
+		"collapse id DEL":       {func(n *Notification) { n.CollapseID = "a\x7f" }, "collapse_id", "is not printable ASCII: character "},
+		"collapse id ends in ␠": {func(n *Notification) { n.CollapseID = "a " }, "collapse_id", "begins or ends with a space"},
 
 		"priority 2":               {func(n *Notification) { n.Priority = 2 }, "priority", "is 2, want 1, 5 or 10"},
 		"priority -1":              {func(n *Notification) { n.Priority = -1 }, "priority", "is -1, want 1, 5 or 10"},

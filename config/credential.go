@@ -99,7 +99,12 @@ func keyIDInName(path string) (id string, ok bool) {
 // server and clock. An app of the stand-in may go without one, and with one
 // that Apple would not take.
 func (p *parser) loadCertificate(d *draft) {
-	if d.bad["cert"] || d.bad["cert_key"] || d.bad["cert_password"] || !p.readable(d, "cert") || !p.readable(d, "cert_key") {
+	// Each is looked at, so that a bad password does not hide a missing file.
+	ready := !d.bad["cert_password"]
+	for _, key := range []string{"cert", "cert_key"} {
+		ready = !d.bad[key] && p.readable(d, key) && ready
+	}
+	if !ready {
 		return
 	}
 	cert, err := apnsconn.LoadCertificate(d.Cert, d.CertKey, d.CertPassword.Reveal())

@@ -108,7 +108,7 @@ func (c consumerOf) Close(context.Context) error {
 // played is a queue.Queue over a fakeQueue.
 type played struct{ *fakeQueue }
 
-func (p played) Consume(string) (queue.Consumer, error) { return consumerOf{p.fakeQueue}, nil }
+func (p played) Consume(string) (queue.Consumer, error) { return consumerOf(p), nil }
 
 type fakeJob struct {
 	q        *fakeQueue

@@ -168,6 +168,6 @@ func (l *link) drop() {
 	l.conn = nil
 	l.mu.Unlock()
 	if d, ok := conn.(interface{ Drain(context.Context) error }); ok {
-		l.watchers.Go(func() { _ = d.Drain(context.Background()) }) // bounded by the connection's DrainTimeout
+		l.watchers.Go(func() { _ = d.Drain(context.Background()) }) // bounded by the PushTimeout of each push
 	}
 }

@@ -31,6 +31,7 @@ type run struct {
 	settling       context.Context
 	cancelSettling context.CancelFunc
 	active         atomic.Int64 // settlers at work
+	lingering      atomic.Int64 // settle calls that take long and hold no slot
 	settlers       sync.WaitGroup
 }
 
@@ -88,6 +89,9 @@ type push struct {
 	took    time.Duration
 	outcome apnsconn.Outcome
 	handed  atomic.Bool // over to the settlers; happens once
+
+	release  sync.Mutex // see linger
+	released bool       // its slot; under release
 }
 
 // start decodes a job and sends its push. A panic on the way buries the job.
@@ -182,7 +186,9 @@ func (r *run) settleAll() {
 	for {
 		select {
 		case p := <-r.ended:
-			p.finish()
+			if !p.finish() {
+				return
+			}
 			continue
 		default:
 		}

@@ -40,9 +40,14 @@ var policy = [...]struct {
 	apnsconn.Throttled:   {verdict: later, first: 5 * time.Second}, // one device's limit, not an outage
 	apnsconn.Unavailable: {verdict: later},                         // Retry.Min is made for this
 	apnsconn.Credential:  {verdict: again},                         // the breaker keeps the app's workers from taking it
-	apnsconn.NotSent:     {verdict: again},                         // the pause between dials holds the worker back
+	apnsconn.NotSent:     {verdict: again},                         // see refusedAlone for the exception
 	apnsconn.Unknown:     {verdict: later, first: time.Second, duplicate: true},
 }
+
+// refusedPause is the first pause of a push that was refused alone (a stream
+// refused with REFUSED_STREAM) on a connection that goes on. At once it would
+// only be refused again, at full speed, and before all other jobs of the tube.
+const refusedPause = time.Second
 
 // reconnectPause is the first pause after an answer that says that the
 // connection was at fault, and not APNs (apnsconn.Outcome.Reconnect): a new
@@ -82,20 +87,22 @@ func why(o apnsconn.Outcome) string {
 }
 
 // finish is a settler's work on one push: settle its job, or send it after all.
-func (p *push) finish() {
+// It returns false if the settler is no longer one (see linger).
+func (p *push) finish() (stays bool) {
 	goesOn := false
 	defer func() {
 		if v := recover(); v != nil {
 			p.panicked(v)
 			p.setAside()
 		}
-		if !goesOn {
-			if p.probe && p.stage != stageOutcome {
-				p.r.w.cfg.Breaker.pass(p.r)
-			}
-			p.r.held.Add(-1)
-			p.r.wake()
+		if goesOn {
+			stays = true
+			return
 		}
+		if p.probe {
+			p.r.w.cfg.Breaker.pass(p.r) // of no effect after a verdict
+		}
+		stays = p.letGo()
 	}()
 	switch p.stage {
 	case stageOutcome:
@@ -109,6 +116,7 @@ func (p *push) finish() {
 	case stageBack:
 		p.giveBack(0)
 	}
+	return false // the deferred function decides
 }
 
 // checkAge sends a push with a ttl, unless its job is too old. It reports
@@ -132,15 +140,17 @@ func (p *push) checkAge() bool {
 func (p *push) byOutcome() {
 	o := &p.outcome
 	c := p.r.w.cfg.Counters
-	if o.Class == apnsconn.Credential && p.reachesFurther() {
+	further := o.Class == apnsconn.Credential && p.reachesFurther()
+	if further {
 		// That job's fault, for which the app's other pushes shall not stop.
 		o.Class = apnsconn.Rejected
 	}
 	c.count(o.Class)
-	p.tellLink()
+	p.tellLink(further)
 	rule := policy[o.Class]
-	if rule.duplicate {
-		c.PossibleDuplicates.Add(1)
+	if p.refusedAlone() {
+		p.retry(refusedPause)
+		return
 	}
 	switch rule.verdict {
 	case remove:
@@ -172,8 +182,14 @@ func (p *push) reachesFurther() bool {
 		further && o.Reason == "TopicMismatch"
 }
 
+// refusedAlone says that a push came back unsent from a connection that goes on.
+func (p *push) refusedAlone() bool {
+	return p.outcome.Class == apnsconn.NotSent && p.conn != nil && p.conn.Usable()
+}
+
 // tellLink passes on what the outcome says of the connection and the credential.
-func (p *push) tellLink() {
+// further: it concerns more than the app's ordinary pushes need.
+func (p *push) tellLink(further bool) {
 	o := &p.outcome
 	if o.Class == apnsconn.Credential {
 		p.r.refused(why(*o))
@@ -191,7 +207,7 @@ func (p *push) tellLink() {
 	if !p.probe {
 		return
 	}
-	if o.Status != 0 {
+	if o.Status != 0 && !further {
 		if p.r.w.cfg.Breaker.heal() {
 			p.r.log.Info("apns accepts the credential again: app works")
 		}
@@ -208,18 +224,28 @@ func (p *push) retry(first time.Duration) {
 	if err != nil {
 		stat.Attempt = 1 // only the pause depends on it
 	}
-	if err == nil && stat.Age >= limits.GiveUpAfter {
+	pause := limits.pause(stat.Attempt, first, p.outcome.RetryAfter)
+	switch {
+	case err == nil && stat.Age >= limits.GiveUpAfter:
 		p.err = fmt.Errorf("gave up after %s and %d tries: %s", stat.Age, stat.Attempt, why(p.outcome))
+	case p.decoded.Expired(time.Now().Add(pause)):
+		p.err = fmt.Errorf("expires before it can be tried again, after %d tries: %s", stat.Attempt, why(p.outcome))
+	}
+	if p.err != nil {
 		p.setAside()
 		return
 	}
+	if policy[p.outcome.Class].duplicate {
+		p.r.w.cfg.Counters.PossibleDuplicates.Add(1)
+	}
 	p.log(stat.Attempt)
-	p.giveBack(limits.pause(stat.Attempt, first, p.outcome.RetryAfter))
+	p.giveBack(pause)
 }
 
 // remove deletes the job. If that fails after a delivery, the device may get
 // the push once more.
 func (p *push) remove() {
+	defer p.linger().Stop()
 	err := p.job.Done(p.r.settling)
 	if err == nil {
 		return
@@ -240,11 +266,12 @@ func (p *push) expired() {
 // setAside buries the job with p.err as the reason.
 func (p *push) setAside() {
 	p.r.w.cfg.Counters.Buried.Add(1)
-	attrs := []any{"why", p.err}
+	attrs := []any{"class", apnsconn.Rejected.String(), "reason", p.err}
 	if p.outcome.Class != 0 {
-		attrs = append(attrs, p.attrs(0)...)
+		attrs = append(p.attrs(0), "why", p.err)
 	}
 	p.line(slog.LevelWarn, "job buried", attrs...)
+	defer p.linger().Stop()
 	if err := p.job.Bury(p.r.settling, p.err.Error()); err != nil {
 		p.r.log.Warn("job not buried: it will be tried again", "job", p.job.ID(), "err", err)
 	}
@@ -256,4 +283,47 @@ func (p *push) giveBack(after time.Duration) {
 	if err := p.job.Retry(p.r.settling, after); err != nil {
 		p.r.log.Debug("job not released; the queue returns it later", "job", p.job.ID(), "err", err)
 	}
+}
+
+// lingerAfter is how long a settle call may take before it no longer holds
+// others up. Ordinarily it takes less than a millisecond; it waits for a queue
+// server that is away.
+const lingerAfter = time.Second
+
+// linger lets go of the push's slot and of its settler's place when the settle
+// call that follows takes long: of several queue servers one may be away, and
+// its jobs, which wait for it, must not stand in the way of the others'. The
+// calls that linger are no more than were in flight when the server went.
+func (p *push) linger() *time.Timer {
+	return time.AfterFunc(lingerAfter, func() {
+		p.release.Lock()
+		defer p.release.Unlock()
+		if p.released {
+			return
+		}
+		p.released = true
+		r := p.r
+		r.lingering.Add(1)
+		r.held.Add(-1)
+		r.active.Add(-1)
+		if len(r.ended) > 0 {
+			r.startSettler()
+		}
+		r.wake()
+	})
+}
+
+// letGo gives the push's slot back at its end, and reports whether its settler
+// still is one.
+func (p *push) letGo() bool {
+	p.release.Lock()
+	defer p.release.Unlock()
+	defer p.r.wake()
+	if p.released {
+		p.r.lingering.Add(-1)
+		return false
+	}
+	p.released = true
+	p.r.held.Add(-1)
+	return true
 }

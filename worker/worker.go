@@ -206,13 +206,13 @@ func (r *run) stop() {
 	r.w.cfg.Breaker.leave(r)
 	limit := time.NewTimer(time.Duration(r.w.cfg.Live.Drain.Load()))
 	defer limit.Stop()
-	for r.held.Load() > 0 {
+	for r.held.Load()+r.lingering.Load() > 0 {
 		select {
 		case <-r.woken:
 			continue
 		case <-limit.C:
 		}
-		r.log.Warn("stopping with pushes unfinished; their jobs go back to the queue", "jobs", r.held.Load())
+		r.log.Warn("stopping with pushes unfinished; their jobs go back to the queue", "jobs", r.held.Load()+r.lingering.Load())
 		break
 	}
 	r.cancelSettling()

@@ -155,7 +155,7 @@ func TestSettlesByClass(t *testing.T) {
 		{apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, Reason: "Shutdown"}, "retried", 800 * time.Millisecond, 1200 * time.Millisecond, 0},
 		{apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 429, Reason: "TooManyProviderTokenUpdates"}, "retried", 48 * time.Second, 72 * time.Second, 0},
 		{apnsconn.Outcome{Class: apnsconn.Credential, Status: 403}, "retried", 0, 0, 0},
-		{apnsconn.Outcome{Class: apnsconn.NotSent}, "retried", 0, 0, 0},
+		{apnsconn.Outcome{Class: apnsconn.NotSent}, "retried", 800 * time.Millisecond, 1200 * time.Millisecond, 0}, // the connection goes on
 		{apnsconn.Outcome{Class: apnsconn.Unknown}, "retried", 800 * time.Millisecond, 1200 * time.Millisecond, 1},
 	}
 	for _, test := range tests {
@@ -528,7 +528,7 @@ func TestRefusedStreamsAreNoHotLoop(t *testing.T) {
 			t.Errorf("%d tries in an hour", n)
 		}
 		taking.Store(true)
-		time.Sleep(2 * time.Minute)
+		time.Sleep(20 * time.Minute) // their pauses have grown up to retry.max
 		if done, _, _, _ := q.counts(); done != 50 {
 			t.Errorf("%d of 50 delivered when APNs takes them again", done)
 		}

@@ -105,7 +105,7 @@ func (d *daemon) wait(stop context.CancelFunc, ended <-chan error) error {
 				d.mu.Lock()
 				drain := d.drain
 				d.mu.Unlock()
-				d.log.Info("stopping", "signal", sig.String(), "within", drain)
+				d.log.Info("stopping", "signal", sig.String(), "within", drain.String())
 				late = time.After(drain + overrun)
 				stop()
 			}
