@@ -26,6 +26,7 @@ var sendKeys = []struct {
 	raw              bool
 }{
 	{"token", "token", "device token", false},
+	{"channel-id", "channel_id", "channel to broadcast to, instead of --token", false},
 	{"title", "title", "title of the alert", false},
 	{"subtitle", "subtitle", "subtitle of the alert", false},
 	{"body", "body", "text of the alert", false},
