@@ -83,9 +83,6 @@ func (h *headerEncoder) encode(n *Notification) []byte {
 	h.field(hpack.HeaderField{Name: ":method", Value: "POST"})
 	h.field(hpack.HeaderField{Name: ":scheme", Value: "https"})
 	h.field(hpack.HeaderField{Name: ":authority", Value: h.authority})
-	if h.authorization != "" {
-		h.field(hpack.HeaderField{Name: "authorization", Value: h.authorization})
-	}
 	id := &h.id
 	if n.broadcast() {
 		// The path is the app's, the same for all its broadcasts.
@@ -97,6 +94,9 @@ func (h *headerEncoder) encode(n *Notification) []byte {
 		if n.Topic != "" {
 			h.field(hpack.HeaderField{Name: "apns-topic", Value: n.Topic})
 		}
+	}
+	if h.authorization != "" {
+		h.field(hpack.HeaderField{Name: "authorization", Value: h.authorization})
 	}
 	if n.PushType != "" {
 		h.field(hpack.HeaderField{Name: "apns-push-type", Value: n.PushType})
