@@ -89,7 +89,7 @@ func checkLimits(t *testing.T, cfg *Config) {
 	}
 }
 
-// FuzzSecret: a password under its key never shows in the faults of the file,
+// FuzzSecret: a password under its key, or in a proxy's URL, never shows in the faults of the file,
 // with quotes or without.
 func FuzzSecret(f *testing.F) {
 	for _, p := range []string{"", "*", "!", "&a ", "${X}", "%", "@", "`", "!!int ", "!!binary ", "{", "[", "- ", "? ", ": ", "# ", "\"", "'", "|\n  ", "${"} {
@@ -98,7 +98,7 @@ func FuzzSecret(f *testing.F) {
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, prefix string) {
 		password := prefix + hidden
-		quoted, err := yaml.Marshal(map[string]string{"cert_password": password})
+		quoted, err := yaml.Marshal(map[string]string{"cert_password": password, "proxy": password})
 		if err != nil {
 			return // not a YAML string
 		}
@@ -110,9 +110,11 @@ func FuzzSecret(f *testing.F) {
 		if strings.ContainsAny(prefix, "\n\r\u0085\u2028\u2029,:?{}[]") {
 			return // that starts another key
 		}
-		_, err = Parse("fuzz.yaml", []byte("apps: []\ndefaults:\n  cert_password: "+password+"\n"), o)
-		if err == nil || hiddenIn(err.Error()) {
-			t.Errorf("plain: %v", err)
+		for _, key := range []string{"cert_password: ", "proxy: ", "proxy: http://me:", "proxy: http://me:x@"} {
+			_, err = Parse("fuzz.yaml", []byte("apps: []\ndefaults:\n  "+key+password+"\n"), o)
+			if err == nil || hiddenIn(err.Error()) {
+				t.Errorf("plain: %s%v", key, err)
+			}
 		}
 	})
 }
