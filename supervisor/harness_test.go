@@ -36,6 +36,7 @@ type world struct {
 	t    *testing.T
 	dir  string
 	bs   *beanstalktest.Server
+	more *beanstalktest.Server // a second queue server, if there is one
 	apns *apnstest.Server
 	log  *logBuffer
 	sup  *Supervisor
@@ -75,7 +76,11 @@ func (w *world) cert(topic string) {
 // config reads a configuration of the apps given, as YAML under apps:.
 func (w *world) config(apps string) *config.Config {
 	w.t.Helper()
-	text := fmt.Sprintf("queue: %s\nshutdown_timeout: 20s\nlog: {pushes: all, level: debug}\ndefaults:\n  server: %s\n  ca_file: ca.pem\n  retry: {min: 1s, max: 2s}\napps:\n%s", w.bs.URL(), w.apns.URL, apps)
+	urls := w.bs.URL()
+	if w.more != nil {
+		urls = "[" + urls + ", " + w.more.URL() + "]"
+	}
+	text := fmt.Sprintf("queue: %s\nshutdown_timeout: 20s\nlog: {pushes: all, level: debug}\ndefaults:\n  server: %s\n  ca_file: ca.pem\n  retry: {min: 1s, max: 2s}\napps:\n%s", urls, w.apns.URL, apps)
 	cfg, err := config.Parse("test.yaml", []byte(text), config.Options{Dir: w.dir})
 	if err != nil {
 		w.t.Fatalf("config:\n%v\n%s", err, text)
@@ -178,8 +183,9 @@ func (w *world) until(what string, cond func() bool) {
 	}
 }
 
-// tube reads one number of a tube's statistics; 0 for a tube that is gone.
-func (w *world) tube(name, key string) int {
+// tube reads numbers of a tube's statistics, of one moment, and adds them up; 0
+// for a tube that is gone.
+func (w *world) tube(name string, keys ...string) int {
 	w.t.Helper()
 	c := w.bs.Dial()
 	defer c.Close()
@@ -187,16 +193,22 @@ func (w *world) tube(name, key string) int {
 	if err != nil {
 		return 0
 	}
-	var n int
-	fmt.Sscan(stats[key], &n)
-	return n
+	sum := 0
+	for _, key := range keys {
+		var n int
+		if _, err := fmt.Sscan(stats[key], &n); err != nil {
+			w.t.Fatalf("tube %s: %s %q", name, key, stats[key])
+		}
+		sum += n
+	}
+	return sum
 }
 
 // empty waits until nothing is left of a tube's jobs.
 func (w *world) empty(tube string) {
 	w.t.Helper()
 	w.until("tube "+tube+" empty", func() bool {
-		return w.tube(tube, "current-jobs-ready")+w.tube(tube, "current-jobs-reserved")+w.tube(tube, "current-jobs-delayed") == 0
+		return w.tube(tube, "current-jobs-ready", "current-jobs-reserved", "current-jobs-delayed") == 0
 	})
 }
 

@@ -175,3 +175,45 @@ func TestDrain(t *testing.T) {
 		t.Errorf("%d possible duplicates", d)
 	}
 }
+
+// Of two queue servers one is killed with jobs in flight: the other's are
+// delivered meanwhile, and its own when it is back.
+func TestOneOfTwoQueueServersKilled(t *testing.T) {
+	const n = 3000
+	w := newWorld(t, apnstest.Options{Delay: 100 * time.Millisecond}, beanstalktest.WithBinlog())
+	w.more = newServer(t)
+	w.putMany(topic, 300)
+	w.start(w.app(topic, "in_flight: 200"))
+	w.until("in flight", func() bool { return w.apns.Count() > 50 })
+	w.bs.Kill()
+	gone := w.bs
+	w.bs = w.more
+	for i := 300; i < n; i++ {
+		w.put(topic, job(i))
+	}
+	w.until("the other server's jobs are delivered", func() bool {
+		got := w.received()
+		for i := 300; i < n; i++ {
+			if got[token(i)] == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	gone.Restart()
+	w.bs = gone
+	w.empty(topic)
+	got := w.received()
+	twice := 0
+	for i := range n {
+		if got[token(i)] == 0 {
+			t.Fatalf("push %d lost", i)
+		}
+		if got[token(i)] > 1 {
+			twice++
+		}
+	}
+	if d := int(w.status(topic).Counters.PossibleDuplicates.Load()); twice > d {
+		t.Errorf("%d twice, %d counted", twice, d)
+	}
+}

@@ -35,6 +35,7 @@ func TestReloadAddsAndRemovesApps(t *testing.T) {
 	if got := w.sup.Status(); len(got) != 1 || got[0].Topic != second {
 		t.Errorf("apps after removal: %+v", got)
 	}
+	w.until("the removed app has gone", func() bool { return w.apns.Conns() == 1 })
 	w.put(topic, job(3))
 	w.put(second, job(4))
 	w.empty(second)
@@ -127,10 +128,31 @@ func TestReloadToAnotherQueue(t *testing.T) {
 	w.empty(topic)
 	w.eachOnce(2)
 	w.bs = former
+	w.until("the former queue is left", func() bool { return w.tube(topic, "current-watching") == 0 })
 	w.put(topic, job(2))
 	if n := w.tube(topic, "current-jobs-ready"); n != 1 {
 		t.Errorf("the former queue is still served: %d ready", n)
 	}
+}
+
+// A reload does not wait for what the one before removed.
+func TestReloadDuringADrain(t *testing.T) {
+	const second = "com.example.second"
+	w := newWorld(t, apnstest.Options{Script: apnstest.ByToken(map[string]apnstest.Answer{token(1): {Silence: true}})})
+	one, two := w.app(topic), w.app(second)
+	w.start(one)
+	w.put(topic, job(0))
+	w.empty(topic)
+	w.put(topic, job(1))
+	w.until("a push is unanswered", func() bool { return w.apns.Count() == 2 })
+	w.apply(two)
+	w.apply(two + w.app("com.example.third"))
+	w.put("com.example.third", job(2))
+	w.until("the newest app delivers", func() bool { return w.received()[token(2)] == 1 })
+	if w.tube(topic, "current-jobs-reserved") != 1 {
+		t.Error("the first app has not been drained meanwhile: it was cut off, or waited for")
+	}
+	w.apns.EachConn(func(c *apnstest.Conn) { c.CloseAbruptly() })
 }
 
 // What cannot be built changes nothing.

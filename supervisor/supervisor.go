@@ -54,6 +54,8 @@ type Supervisor struct {
 	counters map[string]*worker.Counters // by topic; they outlive a changed app
 	tokens   tokens
 
+	draining sync.WaitGroup // what reloads have removed; added to under applying
+
 	mu   sync.Mutex      // guards apps beside applying, for Status
 	apps map[string]*app // by topic
 }
@@ -83,8 +85,9 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	close(s.started)
 	err := <-ended
 	close(s.ended)
-	s.applying.Lock() // an Apply in progress ends with its apps
+	s.applying.Lock() // an Apply in progress comes to its end
 	defer s.applying.Unlock()
+	s.draining.Wait()
 	if ctx.Err() != nil {
 		err = nil
 	}
@@ -106,8 +109,8 @@ func (s *Supervisor) free() error {
 // Apply changes the running apps to those of cfg. What can fail comes first:
 // on an error nothing has changed. Apps that stay the same keep their
 // connections, a different number of workers only adds or removes workers, and
-// a changed app is replaced by its successor before it drains. Apply returns
-// when what was removed has drained. It is for a Supervisor that serves: before,
+// a changed app is replaced by its successor before it drains. What was removed
+// drains after Apply has returned. It is for a Supervisor that serves: before,
 // it waits for Serve, since adding to a suture supervisor that starts is a race.
 func (s *Supervisor) Apply(cfg *config.Config) error {
 	<-s.started
@@ -136,14 +139,16 @@ func (s *Supervisor) apply(cfg *config.Config) error {
 	s.setLive(cfg)
 	old := s.queue
 	gone := s.change(cfg, q, moved)
-	for _, a := range gone {
-		a.wait()
-	}
-	if moved && old != nil {
-		if err := old.Close(); err != nil {
-			s.o.Log.Warn("closing the former queue", "err", err)
+	s.draining.Go(func() {
+		for _, a := range gone {
+			a.wait()
 		}
-	}
+		if moved && old != nil {
+			if err := old.Close(); err != nil {
+				s.o.Log.Warn("closing the former queue", "err", err)
+			}
+		}
+	})
 	return nil
 }
 

@@ -1,0 +1,96 @@
+package worker
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"propeller/queue"
+)
+
+// stuckJob is a job whose queue server is away: Done waits for it.
+type stuckJob struct {
+	*fakeJob
+	back chan struct{}
+}
+
+func (j stuckJob) Done(ctx context.Context) error {
+	select {
+	case <-j.back:
+		return j.fakeJob.Done(ctx)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// halfAway makes the first n jobs received ones of a server that goes away.
+type halfAway struct {
+	consumerOf
+	left *int
+	back chan struct{}
+}
+
+func (h halfAway) Receive(ctx context.Context, n int) ([]queue.Job, error) {
+	jobs, err := h.consumerOf.Receive(ctx, n)
+	for i := range jobs {
+		if *h.left > 0 {
+			*h.left--
+			jobs[i] = stuckJob{jobs[i].(*fakeJob), h.back}
+		}
+	}
+	return jobs, err
+}
+
+type halfAwayQueue struct {
+	played
+	left *int
+	back chan struct{}
+}
+
+func (q halfAwayQueue) Consume(string) (queue.Consumer, error) {
+	return halfAway{consumerOf(q.played), q.left, q.back}, nil
+}
+
+// Of two queue servers one goes away with jobs in flight: the other's jobs are
+// not held up by those that wait for it, and these are settled in the end.
+func TestServerAwayHoldsNothingUp(t *testing.T) {
+	for _, comesBack := range []bool{true, false} {
+		bubble(t, func(t *testing.T) {
+			q := newFakeQueue()
+			for range 1000 {
+				q.add(jobText(""))
+			}
+			b := newBench(t, q)
+			away, back := 100, make(chan struct{})
+			b.cfg.Queue = halfAwayQueue{played{q}, &away, back}
+			b.start()
+			time.Sleep(30 * time.Second)
+			if done, _, _, _ := q.counts(); done != 900 {
+				t.Errorf("%d of the other server's 900 jobs done", done)
+			}
+			synctest.Wait()
+			if held := b.Status().Held; held != 0 {
+				t.Errorf("%d slots held", held)
+			}
+			want, doubles := 1000, int64(0)
+			if comesBack {
+				close(back)
+				synctest.Wait()
+			} else {
+				want, doubles = 900, 100
+			}
+			begun := time.Now()
+			b.halt(t)
+			if d := time.Since(begun); d > 13*time.Second {
+				t.Errorf("stop took %v with a drain of 10s", d)
+			}
+			if done, _, _, _ := q.counts(); done != want {
+				t.Errorf("%d done at the end, want %d", done, want)
+			}
+			if d := b.cfg.Counters.PossibleDuplicates.Load(); d != doubles {
+				t.Errorf("%d possible duplicates, want %d", d, doubles)
+			}
+		})
+	}
+}
