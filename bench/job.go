@@ -114,21 +114,15 @@ func (j job) many(s *sender) (figures, error) {
 		defer close(ended)
 		s.load(l)
 	}()
-	time.Sleep(j.Warm)
+	l.wait(0, j.Warm)
 	var m meter
 	m.start(l.ended.Load())
-	time.Sleep(j.For)
+	l.wait(m.pushes, j.For)
 	f := m.stop(l.ended.Load)
 	l.stopped.Store(true)
 	<-ended // should answers not come, the parent ends this process
 	f.All = l.ended.Load()
-	if err := l.err(); err != nil {
-		return f, err
-	}
-	if f.Pushes == 0 {
-		return f, errors.New("no push ended while it was measured")
-	}
-	return f, nil
+	return f, l.err()
 }
 
 // one measures one push at a time: how long each takes on a connection that

@@ -3,6 +3,7 @@ package main
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // sender is one of the libraries measured, with one connection open.
@@ -44,6 +45,22 @@ func (l *load) end(err error) {
 		return
 	}
 	l.ended.Add(1)
+}
+
+// wait sleeps for d, and on until more than so many pushes have ended: on a busy
+// machine none may within a short time. It returns early when l has failed.
+func (l *load) wait(ended int64, d time.Duration) {
+	const step = 10 * time.Millisecond
+	for begin := time.Now(); !l.stopped.Load(); {
+		left := d - time.Since(begin)
+		if left <= 0 && l.ended.Load() > ended {
+			return
+		}
+		if left <= 0 || left > step {
+			left = step
+		}
+		time.Sleep(left)
+	}
 }
 
 // err is the first failure.
