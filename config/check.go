@@ -50,9 +50,11 @@ func (p *parser) finish(drafts []*draft, shutdown time.Duration) []App {
 		p.checkTopic(d)
 		p.checkRetry(d)
 		p.checkServer(d)
-		p.checkProxy(d)
-		p.loadRoots(d)
-		p.loadCredential(d)
+		if !p.bare {
+			p.checkProxy(d)
+			p.loadRoots(d)
+			p.loadCredential(d)
+		}
 		if d.PushTimeout > shutdown {
 			d.Warnings = append(d.Warnings, fmt.Sprintf(
 				"push_timeout %s is longer than shutdown_timeout %s: at shutdown a push that is still unanswered is cut off, and sent again later",

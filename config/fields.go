@@ -80,6 +80,9 @@ func assign[T any](p *parser, l layer, fields []field[T], dst *T) (bad map[strin
 // assignOne sets one field and reports whether that went well; a field that is
 // not given does.
 func assignOne[T any](p *parser, l layer, f field[T], dst *T) bool {
+	if p.bare && (f.secret || f.path) {
+		return true
+	}
 	if f.secret {
 		e, text, given, ok := p.secret(l, f.key)
 		if ok && given {

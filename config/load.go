@@ -16,17 +16,28 @@ type Options struct {
 	Dir    string                      // relative paths start here; default the working directory
 	Getenv func(string) (string, bool) // default os.LookupEnv
 	Now    func() time.Time            // for the life of certificates; default time.Now
+	// WithoutCredentials leaves certificates, keys, roots and secrets unread:
+	// for a program that only puts jobs and may not read them.
+	WithoutCredentials bool
 }
 
 // Load reads the configuration at path with everything it names: secrets and
 // certificates. Relative paths in it start at its own folder. The error is a
 // Faults; it wraps fs.ErrNotExist when there is no file at path.
-func Load(path string) (*Config, error) {
+func Load(path string) (*Config, error) { return load(path, Options{}) }
+
+// LoadWithoutCredentials is Load with Options.WithoutCredentials.
+func LoadWithoutCredentials(path string) (*Config, error) {
+	return load(path, Options{WithoutCredentials: true})
+}
+
+func load(path string, o Options) (*Config, error) {
 	data, err := readFile(path, maxFile)
 	if err != nil {
 		return nil, Faults{{File: path, Msg: err.Error(), Err: err}}
 	}
-	return Parse(path, data, Options{Dir: filepath.Dir(path)})
+	o.Dir = filepath.Dir(path)
+	return Parse(path, data, o)
 }
 
 // Parse is Load with the file's content at hand. name stands for the file in
@@ -62,11 +73,12 @@ type parser struct {
 	dir    string
 	getenv func(string) (string, bool)
 	now    time.Time
+	bare   bool // WithoutCredentials
 	faults Faults
 }
 
 func newParser(name string, o Options) *parser {
-	p := &parser{file: name, dir: o.Dir, getenv: o.Getenv}
+	p := &parser{file: name, dir: o.Dir, getenv: o.Getenv, bare: o.WithoutCredentials}
 	if p.getenv == nil {
 		p.getenv = os.LookupEnv
 	}

@@ -68,6 +68,7 @@ propeller takes jobs from beanstalkd tubes, one tube per app, and sends them to
 Apple Push Notification service. Without a command it runs the daemon.`
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(newHelp(root))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	runCmd := newRun()
 	runCmd.Use = "run"
@@ -84,4 +85,20 @@ func noArgs(_ *cobra.Command, args []string) error {
 		return usageError{fmt.Errorf("unknown argument %q", args[0])}
 	}
 	return nil
+}
+
+// newHelp is cobra's help command, but for what it does with a command that
+// there is not: it calls that success.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "help about a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usageError{fmt.Errorf("unknown command %q", strings.Join(args, " "))}
+			}
+			return cmd.Help()
+		},
+	}
 }

@@ -232,9 +232,8 @@ func TestLifeOfADaemon(t *testing.T) {
 
 	s.write("propeller.yaml", "apps:\n  - {topic: x, colour: red}\n  - {topic: x}\n")
 	d.signal(syscall.SIGHUP)
-	d.says("reload refused")
-	if n := strings.Count(d.log(), "reload refused"); n < 2 {
-		t.Errorf("%d faults reported, want each one", n)
+	for _, fault := range []string{"2: apps[0].colour", "2: apps[0].cert", "3: apps[1].topic"} {
+		d.says(`msg="reload refused, nothing is changed" fault="propeller.yaml:` + fault)
 	}
 	s.putByHand(second, `{"token":"`+token(4)+`","body":"x"}`)
 	until(t, "the broken file has changed nothing", func() bool { return s.apns.Count() == 4 })
@@ -334,6 +333,7 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 		say    string
 	}{
 		{[]string{"frobnicate"}, 2, `"frobnicate"`},
+		{[]string{"help", "nonsense"}, 2, `"nonsense"`},
 		{[]string{"run", "--frob"}, 2, "--frob"},
 		{[]string{"run", "extra"}, 2, `"extra"`},
 		{[]string{"run", "--server", "mock"}, 2, "--topic"},
@@ -438,5 +438,20 @@ func TestSim(t *testing.T) {
 		if strings.Contains(line, "requests 3") {
 			break
 		}
+	}
+}
+
+// Who only puts jobs needs no access to certificates and secrets.
+func TestSendNeedsNoCredentials(t *testing.T) {
+	s := newSite(t, apnstest.Options{})
+	s.write("propeller.yaml", "queue: "+s.bs.URL()+"\napps:\n  - {topic: "+topic+", tube: other, cert: /nowhere/x.p12, cert_password: \"${PROPELLER_TEST_UNSET}\"}\n")
+	if r := runProgram(t, s.dir, "", "send", "--topic", topic, "--token", token(1), "--title", "x"); r.status != 0 || r.out != "1\n" {
+		t.Errorf("send: %+v", r)
+	}
+	if _, body, err := s.bs.Dial().Reserve(0); err == nil {
+		t.Errorf("in the wrong tube: %s", body)
+	}
+	if r := runProgram(t, s.dir, "", "send", "--topic", "com.example.none", "--token", token(1), "--title", "x"); r.status != 1 || !strings.Contains(r.err, `"com.example.none"`) {
+		t.Errorf("send for a topic that is not there: %+v", r)
 	}
 }
