@@ -276,7 +276,9 @@ func (c *conn) data(f *http2.DataFrame) error {
 
 // complete is called when a request has ended.
 func (c *conn) complete(st *stream) error {
+	c.mu.Lock()
 	st.ended = true
+	c.mu.Unlock()
 	req := st.req
 	if want := st.head.contentLength; want >= 0 && want != int64(req.BodySize) {
 		c.reset(st.id, http2.ErrCodeProtocol, fmt.Sprintf("stream %d: %d bytes of body under content-length %d", st.id, req.BodySize, want))

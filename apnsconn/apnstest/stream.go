@@ -9,7 +9,7 @@ type stream struct {
 	head  head
 	req   *Request
 	own   Request // what req points at when requests are not kept
-	ended bool    // END_STREAM was received
+	ended bool    // END_STREAM was received; written under conn.mu too, for others to read
 
 	used   int64  // DATA received, less the WINDOW_UPDATEs sent for it
 	credit int64  // WINDOW_UPDATEs received, less the DATA sent
