@@ -10,6 +10,14 @@
 // exactly once. The classes NotSent and Unknown are kept apart exactly: a push
 // is NotSent only if APNs cannot have processed it.
 //
+// # Credentials
+//
+// A connection has either a client certificate ([LoadCertificate],
+// Config.Certificate) or the provider tokens of a key ([LoadKey],
+// [NewProviderToken], Config.Token). Make one [ProviderToken] for each key and
+// give it to all connections: it renews its tokens at the pace that Apple wants,
+// and each connection keeps to one token for as long as Apple wants.
+//
 // # How it works
 //
 // Each connection has three goroutines. The keeper owns the other two, watches
