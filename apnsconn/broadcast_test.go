@@ -206,3 +206,24 @@ func TestBroadcastRefusedBySend(t *testing.T) {
 		}
 	})
 }
+
+// The answer to a broadcast has two ids, in any order; the notification's is
+// the apns-request-id.
+func TestBroadcastAnswerID(t *testing.T) {
+	t.Parallel()
+	id, request := hpack.HeaderField{Name: "apns-id", Value: "APNS"}, hpack.HeaderField{Name: "apns-request-id", Value: testUUID}
+	for want, fields := range map[string][][]hpack.HeaderField{
+		testUUID: {{id, request}, {request, id}, {request}},
+		"APNS":   {{id}, {id, {Name: "apns-request-id", Value: strings.Repeat("x", 65)}}},
+	} {
+		for _, order := range fields {
+			h := answerHead{}
+			for _, f := range order {
+				h.field(f)
+			}
+			if h.apnsID != want || h.fault != "" {
+				t.Errorf("%v: %q, want %q", order, h.apnsID, want)
+			}
+		}
+	}
+}
