@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -193,7 +194,7 @@ func TestKeyPrintsNoSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	forbidden := append(secretForms(secret), k.private.D.String(), token, token[len(token)-20:])
+	forbidden := append(secretForms(secret), new(big.Int).SetBytes(secret).String(), token, token[len(token)-20:])
 	type holder struct {
 		Key   *Key
 		Value Key
