@@ -94,3 +94,22 @@ func TestCertificateAndToken(t *testing.T) {
 		t.Errorf("%v, %d dials", err, s.Dials())
 	}
 }
+
+// What a provider token costs, beside BenchmarkSend.
+func BenchmarkSendWithToken(b *testing.B) {
+	const streams = 900
+	addr, pool := leanServer(b)
+	c, err := Dial(b.Context(), Config{Addr: addr, RootCAs: pool, InFlight: streams, Token: NewProviderToken(testSigningKey(b))})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	n := benchNotification()
+	if o := c.Push(b.Context(), n); o.Class != Delivered {
+		b.Fatal(o)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	sendAll(b, c, n, streams, b.N)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pushes/s")
+}
