@@ -10,6 +10,69 @@
 // exactly once. The classes NotSent and Unknown are kept apart exactly: a push
 // is NotSent only if APNs cannot have processed it.
 //
+// # Sending
+//
+// [ServerAddr] has the address for Config.Addr. Fill in a [Notification] —
+// [TopicFor], [InferPushType] and [DefaultPriority] help with what Apple wants to
+// be told about it — and let [Notification.Validate] say what APNs would refuse:
+// refusals make APNs slow a connection down.
+//
+// Push is for a few at a time, each from a goroutine of its own. Send is for many
+// from one goroutine: [Conn.Free] is how many would leave at once, and
+// Config.OnChange is called when there may be more. A caller who sends no more than
+// Free never has pushes waiting in the connection. One who sends more, up to
+// Config.InFlight, has them wait in order, while their PushTimeout runs.
+//
+// A new connection takes one push, and after its answer as many as APNs allows,
+// often 1000. That number can fall at any time, to 0 even.
+//
+// # Outcomes
+//
+// Class says what may be done next:
+//
+//	Delivered    nothing: APNs has it
+//	Token        forget the device token (410: Since says since when it is dead)
+//	Rejected     nothing: the push itself is at fault, see Reason
+//	Throttled    send it again later; only this device token is meant
+//	Unavailable  send it again later, each time later than before
+//	Credential   stop: no push will do until the certificate or key is replaced
+//	NotSent      send it again, on this connection or another
+//	Unknown      send it again only if a duplicate does less harm than a loss
+//
+// [Outcome.Reason] is APNs' own word and [ReasonText] explains it.
+//
+// NotSent is what was refused by Send, withdrawn or given up before its first byte
+// was handed to the network, refused by the server (REFUSED_STREAM, a GOAWAY with a
+// lower stream), or part of a write that failed before the TLS record in which it
+// begins was complete. Unknown is all else that got no answer, also a push that
+// timed out while the write it is part of was under way: how far that came is
+// only known afterwards.
+//
+// # The end of a connection
+//
+// A connection stops taking pushes (Usable, Free, OnChange), gives those that wait
+// inside back as NotSent, lets the others end, for Config.DrainTimeout at most, and
+// then ends (Done). It does so when APNs sends GOAWAY ([GoAwayError]); when an
+// answer says that the connection is at fault ([SuspectError]), or three in a
+// row have status 500; when two pushes in a row time out, a PING is not answered
+// or a write makes no progress; when it is lost; and when the peer breaks
+// HTTP/2. Err has the first reason. If errors.Is(err, [ErrCredential]), or Dial
+// fails with it, dialling again is no use until the credential is another one.
+//
+// The owner dials again when there is something to send, one connection at a
+// time, and after a failure waits, longer each time and with some chance in it:
+// Apple takes fast reconnects for an attack.
+//
+// # Bounds
+//
+// Config.InFlight bounds the pushes in a connection, its timeouts all that is
+// waited for. Of an answer 4 KiB of body and 8 KiB of headers are taken, beyond
+// which it is malformed. A peer that asks for work for nothing (PING, SETTINGS,
+// header blocks without end) is left with ENHANCE_YOUR_CALM. An idle connection
+// keeps no write buffers.
+//
+// Payloads, whole device tokens and keys are in no error of this package.
+//
 // # Credentials
 //
 // A connection has either a client certificate ([LoadCertificate],
@@ -29,5 +92,11 @@
 //
 // A push waits as a plain list entry until the writer encodes it, immediately
 // before its bytes go to the network. That is why it can be withdrawn without
-// a trace until then, and why "never written" is known for certain.
+// a trace until then, and why "never written" is known for certain. When a write
+// fails, crypto/tls says how many bytes went out in whole records; the peer can
+// use no part of a record, so what begins behind them was not sent (writer.go).
+//
+// # Tests
+//
+// Package apnstest is APNs for tests: the examples below run against it.
 package apnsconn

@@ -1,14 +1,17 @@
 package apnsconn
 
 import (
+	"bytes"
 	"io"
 	"net"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // FuzzPeer lets the peer send anything while pushes are open. Whatever it is,
@@ -102,6 +105,69 @@ func fuzzPeer(t *testing.T, data []byte) {
 	}
 	if n != 2*pushes {
 		t.Errorf("%d of %d pushes ended", n, 2*pushes)
+	}
+}
+
+// FuzzHeaderBlock lets the peer answer with any header block. Whether it is valid
+// HPACK is for x/net's decoder to say, in one go; the connection, which decodes
+// it by frames and with limits, must not see more in it, and must stay in step.
+func FuzzHeaderBlock(f *testing.F) {
+	f.Add(block(":status", "200", "apns-id", "X", "content-length", "0"), uint16(5))
+	f.Add(block(":status", "410", "Upper", "x"), uint16(1))
+	f.Add([]byte{0x3f, 0xe1, 0x1f, 0x20, 0x88, 0x40, 0x01, 'a', 0x01, 'b', 0xbe}, uint16(0)) // table sizes, then its new entry
+	f.Add(append(block(":status", "200"), bytes.Repeat([]byte{0xbe}, 100)...), uint16(30))
+	f.Fuzz(func(t *testing.T, data []byte, split uint16) {
+		synctest.Test(t, func(t *testing.T) { fuzzHeaderBlock(t, data, int(split)) })
+	})
+}
+
+func fuzzHeaderBlock(t *testing.T, data []byte, split int) {
+	nc := newScriptedConn(func(fr *http2.Framer) { fr.WriteSettings() })
+	c, err := newConn(t.Context(), Config{}.withDefaults(), "api.push.apple.com", nc, nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	c.opened = true
+	c.mu.Unlock()
+	o := newOutcomes(t)
+	o.send(c, 0, 2)
+	synctest.Wait()
+	var b frameBuffer
+	fr := http2.NewFramer(&b, nil)
+	data = data[:min(len(data), 2*maxReadFrame)]
+	first := data[:min(split, len(data), maxReadFrame)]
+	rest := data[len(first):]
+	fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndHeaders: len(rest) == 0, EndStream: true})
+	for len(rest) > 0 {
+		part := rest[:min(len(rest), maxReadFrame)]
+		rest = rest[len(part):]
+		fr.WriteContinuation(1, len(rest) == 0, part)
+	}
+	fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: block(":status", "200"), EndHeaders: true, EndStream: true})
+	nc.say(b.b)
+	synctest.Wait()
+
+	fields, err := hpack.NewDecoder(maxTableSize, nil).DecodeFull(data)
+	var statuses []string
+	for _, f := range fields {
+		if f.Name == ":status" {
+			statuses = append(statuses, f.Value)
+		}
+	}
+	got := o.get(0)
+	switch {
+	case err != nil && c.Usable():
+		t.Errorf("header block with %v, and the connection goes on", err)
+	case got.Status != 0 && (err != nil || len(statuses) != 1 || statuses[0] != strconv.Itoa(got.Status)):
+		t.Errorf("outcome %+v of statuses %q, %v", got, statuses, err)
+	case c.Usable() && o.get(1).Class != Delivered:
+		t.Errorf("next answer: %+v", o.get(1))
+	}
+	nc.hangUp()
+	<-c.Done()
+	if n := len(o.counts()); n == 0 || o.get(1).Class == 0 {
+		t.Errorf("outcomes %v", o.counts())
 	}
 }
 
