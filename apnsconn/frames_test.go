@@ -29,9 +29,9 @@ func TestRequest(t *testing.T) {
 			got = append(got, f.Name+": "+f.Value)
 		}
 		want := []string{
+			":authority: api.push.apple.com",
 			":method: POST",
 			":scheme: https",
-			":authority: api.push.apple.com",
 			":path: /3/device/abcdef0123456789",
 			"apns-topic: com.example.app.voip",
 			"apns-push-type: voip",

@@ -80,9 +80,8 @@ func (h *headerEncoder) setTableSize(v uint32) {
 // encode returns n's header block, valid until the next call.
 func (h *headerEncoder) encode(n *Notification) []byte {
 	h.block.b = h.block.b[:0]
-	h.field(hpack.HeaderField{Name: ":method", Value: "POST"})
-	h.field(hpack.HeaderField{Name: ":scheme", Value: "https"})
-	h.field(hpack.HeaderField{Name: ":authority", Value: h.authority})
+	h.field(hpack.HeaderField{Name: ":authority", Value: h.authority}) // first, for it brings a new table size along
+	h.block.b = append(h.block.b, methodPost, schemeHTTPS)
 	id := &h.id
 	if n.broadcast() {
 		// The path is the app's, the same for all its broadcasts.
@@ -90,7 +89,7 @@ func (h *headerEncoder) encode(n *Notification) []byte {
 		h.varying(&h.channel, n.ChannelID)
 		id = &h.requestID
 	} else {
-		h.field(hpack.HeaderField{Name: ":path", Value: devicePath + strings.ToLower(n.Token), Sensitive: true})
+		h.devicePath(n.Token)
 		if n.Topic != "" {
 			h.field(hpack.HeaderField{Name: "apns-topic", Value: n.Topic})
 		}
@@ -114,6 +113,42 @@ func (h *headerEncoder) encode(n *Notification) []byte {
 		h.varying(&h.collapse, n.CollapseID)
 	}
 	return h.block.b
+}
+
+// Fields of HPACK's static table (RFC 7541, appendix A), written as they are: the
+// encoder would look each up again.
+const (
+	methodPost  = 0x80 | 3
+	schemeHTTPS = 0x80 | 7
+	neverPath   = 0x10 | 4 // :path, never indexed, the value follows
+)
+
+// devicePath writes the :path of a push to a device, whose token is in lower case there.
+func (h *headerEncoder) devicePath(token string) {
+	for i := 0; i < len(token); i++ {
+		if 'A' <= token[i] && token[i] <= 'Z' {
+			token = strings.ToLower(token)
+			break
+		}
+	}
+	path := devicePath + token
+	b := append(h.block.b, neverPath)
+	b = appendHuffmanLength(b, hpack.HuffmanEncodeLength(path))
+	h.block.b = hpack.AppendHuffmanString(b, path)
+}
+
+// appendHuffmanLength writes the length of a Huffman-coded string: an integer
+// with a prefix of 7 bits, the bit before it set (RFC 7541 §5.1, §5.2).
+func appendHuffmanLength(b []byte, n uint64) []byte {
+	const huffman, most = 0x80, 0x7f
+	if n < most {
+		return append(b, huffman|byte(n))
+	}
+	b = append(b, huffman|most)
+	for n -= most; n >= 0x80; n >>= 7 {
+		b = append(b, 0x80|byte(n&0x7f))
+	}
+	return append(b, byte(n))
 }
 
 func (h *headerEncoder) field(f hpack.HeaderField) {
@@ -160,12 +195,14 @@ func (h *headerEncoder) listSize(n *Notification) uint64 {
 // values is Notification.Validate's matter.
 func checkHeaders(n *Notification) error {
 	for i := 0; i < len(n.Token); i++ {
-		if !isTokenChar(n.Token[i]) {
+		if !tokenChars[n.Token[i]] {
 			return &FieldError{"token", fmt.Sprintf("has the character %q", n.Token[i])}
 		}
 	}
+	if len(n.Token) > maxHeaderValue {
+		return &FieldError{"token", fmt.Sprintf("has %d bytes, at most %d are allowed", len(n.Token), maxHeaderValue)}
+	}
 	for _, f := range [...]struct{ key, value string }{
-		{"token", n.Token},
 		{"channel_id", n.ChannelID},
 		{"topic", n.Topic},
 		{"push_type", n.PushType},
@@ -204,6 +241,13 @@ func checkBroadcast(n *Notification) error {
 // maxHeaderValue bounds one value, in bytes. APNs takes 8000 of headers in all.
 const maxHeaderValue = 4096
 
-func isTokenChar(b byte) bool {
-	return '0' <= b && b <= '9' || 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || b == '-' || b == '_'
-}
+func isTokenChar(b byte) bool { return tokenChars[b] }
+
+// tokenChars are the characters of device tokens, and '-' and '_': a table
+// because each push's token goes through it. Never written to.
+var tokenChars = func() (chars [256]bool) {
+	for b := range chars {
+		chars[b] = '0' <= b && b <= '9' || 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || b == '-' || b == '_'
+	}
+	return chars
+}()
