@@ -1,12 +1,12 @@
 # make run   start beanstalkd if there is none, and the daemon on propeller.yaml
 # make test  everything that CI checks
 # make build the binary
-# make bench the figures of docs/benchmarks.md
+# make bench, make bench-go  the figures of docs/benchmarks.md
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: run test build bench fuzz tools test-tools
+.PHONY: run test build bench bench-go fuzz tools test-tools
 
 build:
 	go build -o propeller ./cmd/propeller
@@ -21,8 +21,14 @@ test: tools test-tools
 	go run $(STATICCHECK) ./...
 	GOVULNCHECK=$(GOVULNCHECK) deploy/vulncheck.sh
 	go test -race -timeout 20m ./...
+	cd bench && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./... && go test -race ./...
 
+# bench: apnsconn beside other senders, against nghttpd. bench-go: this module's
+# own benchmarks, the daemon end to end among them.
 bench: tools
+	cd bench && go run .
+
+bench-go: tools
 	go test -run '^$$' -bench . -benchmem ./...
 
 # fuzz runs every fuzz target for a while; make test runs their corpora.
