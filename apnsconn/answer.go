@@ -235,7 +235,7 @@ func (c *Conn) answered(p *push) Outcome {
 	}
 	c.tokenAnswer(p, &o)
 	c.opened = true
-	c.timeouts = 0
+	c.heardOf()
 	if p.status == http.StatusInternalServerError {
 		c.faults++
 	} else {
@@ -249,6 +249,12 @@ func (c *Conn) answered(p *push) Outcome {
 		c.retire(errServerFault)
 	}
 	return o
+}
+
+// heardOf notes that the peer has ended a stream: it is not dead. mu is held.
+func (c *Conn) heardOf() {
+	c.timeouts = 0
+	c.heard = time.Duration(c.lastRead.Load())
 }
 
 // maxFaults answers of status 500 in a row make a connection suspect: a

@@ -77,12 +77,51 @@ func TestTwoTimeoutsEndTheConnection(t *testing.T) {
 		time.Sleep(time.Second)
 		p.settle()
 		o.want(map[Class]int{Delivered: 1, Unknown: 1})
-		o.send(c, 5, 2) // one takes the place of 3, one waits
+		o.send(c, 5, 2) // 13 takes the place of 3, one waits
 		time.Sleep(time.Second)
-		<-c.Done() // 3 and 5 timed out, and nothing between
-		o.want(map[Class]int{Delivered: 1, Unknown: 5, NotSent: 1})
+		p.settle()
+		o.want(map[Class]int{Delivered: 1, Unknown: 2})
+		if !c.Usable() { // 3 and 5 timed out, but 7 was answered since they were sent
+			t.Errorf("given up too early: %v", c.Err())
+		}
+		o.send(c, 7, 3)
+		time.Sleep(9 * time.Second)
+		<-c.Done() // 11, at 14 s, and 13, at 20 s
+		o.want(map[Class]int{Delivered: 1, Unknown: 8, NotSent: 1})
 		if c.Err() != errDeadlines {
 			t.Errorf("Err %v", c.Err())
+		}
+	})
+}
+
+// Some answers never come though all is well (kylebrowning/APNSwift#93): on a
+// connection that answered others meanwhile, such pushes time out, even together,
+// and nothing else.
+func TestOmittedAnswers(t *testing.T) {
+	t.Parallel()
+	bubble(t, Config{PushTimeout: 10 * time.Second}, func(t *testing.T, c *Conn, p *peer) {
+		p.open(c)
+		o := newOutcomes(t)
+		o.send(c, 0, 5) // streams 3 to 11
+		time.Sleep(time.Second)
+		p.answer("200", 5, 9, 11)
+		time.Sleep(8 * time.Second)
+		o.send(c, 5, 1) // stream 13
+		p.settle()
+		p.do(func(fr *http2.Framer) { // an answer without end is one too
+			fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 13, BlockFragment: block(":status", "200"), EndHeaders: true})
+		})
+		time.Sleep(time.Second)
+		p.settle()
+		o.want(map[Class]int{Delivered: 3, Unknown: 2})
+		if !c.Usable() {
+			t.Errorf("given up: %v", c.Err())
+		}
+		time.Sleep(9 * time.Second)
+		p.settle()
+		o.want(map[Class]int{Delivered: 4, Unknown: 2})
+		if !c.Usable() {
+			t.Errorf("given up: %v", c.Err())
 		}
 	})
 }

@@ -98,9 +98,10 @@ type Conn struct {
 	corked     bool // the reader has more answers at hand: gather what their callbacks send
 
 	// Health.
-	opened       bool // the first answer has come: no longer one push at a time
-	faults       int  // answers of status 500 in a row
-	timeouts     int  // timed-out streams in a row
+	opened       bool          // the first answer has come: no longer one push at a time
+	faults       int           // answers of status 500 in a row
+	timeouts     int           // timed-out streams in a row
+	heard        time.Duration // when the last answer came in
 	pinged       time.Duration
 	pingPending  bool
 	keeperWakes  time.Duration // when the keeper will look next

@@ -54,8 +54,8 @@
 // inside back as NotSent, lets the others end, for Config.DrainTimeout at most, and
 // then ends (Done). It does so when APNs sends GOAWAY ([GoAwayError]); when an
 // answer says that the connection is at fault ([SuspectError]), or three in a
-// row have status 500; when two pushes in a row time out, a PING is not answered
-// or a write makes no progress; when it is lost; and when the peer breaks
+// row have status 500; when two pushes in a row time out and no other has been
+// answered since, a PING is not answered or a write makes no progress; when it is lost; and when the peer breaks
 // HTTP/2. Err has the first reason. If errors.Is(err, [ErrCredential]), or Dial
 // fails with it, dialling again is no use until the credential is another one.
 //

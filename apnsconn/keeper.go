@@ -71,10 +71,11 @@ func (c *Conn) nextCheck() time.Duration {
 	return next
 }
 
-// expire ends a push whose time is up. Two streams in a row without any answer
-// between are taken as proof that the connection is dead. mu is held.
+// expire ends a push whose time is up. One that alone was not answered is an
+// omission of the peer's. Two in a row, without an answer to any other since
+// they were sent, are taken as proof that the connection is dead. mu is held.
 func (c *Conn) expire(p *push) {
-	if p.id != 0 {
+	if p.id != 0 && p.status == 0 && p.opened >= c.heard {
 		c.timeouts++
 	}
 	c.abandon(p, ErrTimeout)

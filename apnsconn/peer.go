@@ -135,7 +135,7 @@ func (c *Conn) resetByPeer(f *http2.RSTStreamFrame) error {
 	if f.ErrCode == http2.ErrCodeRefusedStream && p.status == 0 {
 		o.Class = NotSent // by RFC 9113 §8.7 the peer did not process it
 	}
-	c.timeouts = 0
+	c.heardOf()
 	c.finish(p, o)
 	return nil
 }

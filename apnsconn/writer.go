@@ -138,13 +138,13 @@ func (c *Conn) fill() {
 	if c.mayOpen() {
 		c.headers.authorization = c.token.authorization()
 	}
-	for len(c.out.b) < batchSize && c.mayOpen() {
-		c.open(c.waiting.head)
+	for now := c.now(); len(c.out.b) < batchSize && c.mayOpen(); {
+		c.open(c.waiting.head, now)
 	}
 }
 
 // open starts the stream of p. mu is held.
-func (c *Conn) open(p *push) {
+func (c *Conn) open(p *push, now time.Duration) {
 	if c.nextID > maxStreamID {
 		c.retire(errStreamIDs)
 		return
@@ -154,7 +154,7 @@ func (c *Conn) open(p *push) {
 		return
 	}
 	p.leave(kindQueue)
-	p.id = c.nextID
+	p.id, p.opened = c.nextID, now
 	c.nextID += 2
 	p.window = c.peer.initialWindow
 	c.streams[p.id] = p
