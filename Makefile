@@ -6,6 +6,9 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
+# Debian has servers such as nghttpd there, and ordinary users not on their PATH.
+export PATH := $(PATH):/usr/sbin
+
 .PHONY: run test build bench bench-go fuzz tools test-tools
 
 build:
@@ -25,7 +28,7 @@ test: tools test-tools
 
 # bench: apnsconn beside other senders, against nghttpd. bench-go: this module's
 # own benchmarks, the daemon end to end among them.
-bench: tools
+bench: test-tools
 	cd bench && go run .
 
 bench-go: tools
@@ -37,7 +40,7 @@ fuzz: tools
 	deploy/fuzz.sh $(FUZZTIME)
 
 tools:
-	@deploy/install-beanstalkd.sh
+	@deploy/need.sh beanstalkd=beanstalkd
 
 test-tools:
-	@deploy/install-test-tools.sh
+	@deploy/need.sh nc=netcat-openbsd,netcat python3=python3-minimal,python3 nghttpd=nghttp2-server,nghttp2 h2load=nghttp2-client,nghttp2 node=nodejs,node

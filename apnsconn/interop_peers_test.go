@@ -27,7 +27,7 @@ import (
 	"propeller/apnsconn/apnstest"
 )
 
-const toolHint = "deploy/install-test-tools.sh (or make test-tools) installs it"
+const toolHint = "make test-tools installs it"
 
 // startNghttpd starts nghttp2's server. It answers a POST with the file of that
 // path, and asks for a client certificate without looking at it.

@@ -41,7 +41,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.limit(), fmt.Errorf("not done within %v", o.limit()))
 	defer cancel()
-	if err := install(ctx, stderr); err != nil {
+	if err := checkTools(); err != nil {
 		return err
 	}
 	b, err := newBench(ctx, o, stderr)
@@ -99,8 +99,8 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	return o, nil
 }
 
-// limit is when a run has failed: several times what it should take, and time
-// to install nghttp2.
+// limit is when a run has failed: several times what it should take, and some for
+// starting.
 func (o options) limit() time.Duration {
 	turns := time.Duration(o.rounds * len(plan(o.streams)))
 	return 5*time.Minute + 4*turns*(o.duration+o.warm+time.Second)

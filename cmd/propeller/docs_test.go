@@ -69,7 +69,7 @@ func TestReadmeClients(t *testing.T) {
 		defer cancel()
 		out, err := exec.CommandContext(ctx, client.interpreter, client.flag, code).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "INSERTED") {
-			t.Fatalf("%s: %v\n%s(deploy/install-test-tools.sh installs what this needs)", client.name, err, out)
+			t.Fatalf("%s: %v\n%s(make test-tools installs what this needs)", client.name, err, out)
 		}
 		until(t, client.name+"'s push arrives", func() bool { return s.apns.Count() == int64(i+1) })
 	}

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Installs programs that are missing, with the system's package manager. Each
+# argument is PROGRAM=PACKAGE, or PROGRAM=APT-PACKAGE,BREW-PACKAGE.
+set -eu
+
+apt= brew= missing=
+for need; do
+	program=${need%%=*} packages=${need#*=}
+	command -v "$program" >/dev/null && continue
+	missing="$missing $program"
+	apt="$apt ${packages%%,*}"
+	brew="$brew ${packages##*,}"
+done
+[ -n "$missing" ] || exit 0
+
+sudo=
+[ "$(id -u)" = 0 ] || sudo=sudo
+
+# shellcheck disable=SC2086 # several names each
+if command -v apt-get >/dev/null; then
+	echo "installing$apt with apt-get"
+	$sudo apt-get update -qq
+	# Only the programs are wanted: no server shall start by itself.
+	$sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $apt
+elif command -v brew >/dev/null; then
+	echo "installing$brew with brew"
+	brew install $brew
+else
+	echo "missing:$missing, and there is neither apt-get nor brew: install them from your system's packages and run this again" >&2
+	exit 1
+fi
+
+for program in $missing; do
+	command -v "$program" >/dev/null || {
+		echo "$program was installed but is not on the PATH" >&2
+		exit 1
+	}
+done
