@@ -131,7 +131,8 @@ type ending struct {
 // done runs on one of the connection's goroutines, so two may run at once. If
 // the push cannot be taken, because the connection has stopped taking pushes,
 // already has Config.InFlight of them, or n holds characters that no header
-// may have, done is called by Send itself before it returns.
+// may have, done is called by Send itself before it returns. A done that
+// sends again what was refused would then call itself without end.
 //
 // More pushes than Free reports may be sent; they wait inside the connection,
 // and their PushTimeout runs.
