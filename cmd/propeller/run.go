@@ -21,6 +21,7 @@ import (
 const runLong = `run starts the daemon: it works on the apps of the configuration file until
 SIGTERM or SIGINT, then finishes what is in flight within shutdown_timeout. A
 second signal quits at once. SIGHUP reads the file and its certificates again.
+It tells systemd how it fares, and reaps orphans as process 1 of a container.
 
 With --topic it runs one app without a file, from the other flags alone.`
 
@@ -35,12 +36,15 @@ func newRun() *cobra.Command {
 		signals := make(chan os.Signal, 4)
 		signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
 		defer signal.Stop(signals)
+		// Whoever read the log may go, Ctrl-C taking both, and the drain goes on.
+		signal.Ignore(syscall.SIGPIPE)
 		cfg, err := load()
 		if err != nil {
 			return err
 		}
 		level := new(slog.LevelVar)
-		d := &daemon{load: load, level: level, log: newLogger(cmd.ErrOrStderr(), cfg.Log, level), signals: signals}
+		log := newLogger(cmd.ErrOrStderr(), cfg.Log, level)
+		d := &daemon{load: load, level: level, log: log, signals: signals, notify: takeNotifier(log)}
 		return d.run(cfg)
 	}
 	return cmd
@@ -52,11 +56,21 @@ type daemon struct {
 	level   *slog.LevelVar
 	log     *slog.Logger
 	signals <-chan os.Signal
+	notify  *notifier
 
 	reloads chan struct{} // cap 1: several SIGHUPs become one reload
+	beats   chan string   // the status, through the main loop to the service manager
 
-	mu    sync.Mutex
-	drain time.Duration // shutdown_timeout
+	mu      sync.Mutex
+	drain   time.Duration // shutdown_timeout
+	refused string        // why the last reload was; empty if it was not
+}
+
+// tree is what the daemon needs of *supervisor.Supervisor.
+type tree interface {
+	Serve(ctx context.Context) error
+	Apply(cfg *config.Config) error
+	Status() []supervisor.AppStatus
 }
 
 // overrun is how long after shutdown_timeout the process ends no matter what:
@@ -66,8 +80,6 @@ const overrun = 10 * time.Second
 var errQuit = errors.New("second signal: quit without finishing; unfinished jobs stay in the queue")
 
 func (d *daemon) run(cfg *config.Config) error {
-	d.reloads = make(chan struct{}, 1)
-	d.drain = cfg.ShutdownTimeout
 	sup, err := supervisor.New(cfg, supervisor.Options{
 		Log:       d.log,
 		OpenQueue: func(urls []string) (queue.Queue, error) { return openQueue(urls, d.log) },
@@ -77,13 +89,47 @@ func (d *daemon) run(cfg *config.Config) error {
 	}
 	d.log.Info("propeller started", "version", buildVersion(), "config", cfg.File, "apps", len(cfg.Apps), "queue", cfg.Queue, "pid", os.Getpid())
 	ctx, cancel := context.WithCancel(context.Background())
-	var background sync.WaitGroup
-	defer background.Wait()
+	var reaper sync.WaitGroup
+	defer reaper.Wait()
 	defer cancel()
-	background.Go(func() { d.reload(ctx, sup) })
+	if inheritsOrphans() {
+		reaper.Go(func() { reap(ctx, d.log) })
+	}
+	return d.serve(cfg, sup)
+}
+
+// serve runs the tree until a signal ends it. That it ends by itself is an
+// error: apps would stay unserved and nobody would know.
+func (d *daemon) serve(cfg *config.Config, t tree) error {
+	d.reloads, d.beats = make(chan struct{}, 1), make(chan string)
+	d.drain = cfg.ShutdownTimeout
+	ctx, stop := context.WithCancel(context.Background())
+	alive, end := context.WithCancel(context.Background()) // pings go on while the tree drains
+	var background sync.WaitGroup
+	background.Go(func() { d.reload(ctx, cfg, t) })
+	background.Go(func() { d.beat(alive, t) })
 	ended := make(chan error, 1)
-	background.Go(func() { ended <- sup.Serve(ctx) })
-	return d.wait(cancel, ended)
+	background.Go(func() { ended <- t.Serve(ctx) })
+	err := d.wait(stop, ended)
+	stop()
+	end()
+	d.join(&background)
+	return err
+}
+
+// join waits for the daemon's goroutines, but not for ever: one may be stuck
+// in a file system that does not answer, or on a lock.
+func (d *daemon) join(background *sync.WaitGroup) {
+	joined := make(chan struct{})
+	go func() {
+		background.Wait()
+		close(joined)
+	}()
+	select {
+	case <-joined:
+	case <-time.After(overrun):
+		d.log.Error("something is stuck; ending without it")
+	}
 }
 
 // wait turns signals into actions until the tree has ended.
@@ -108,46 +154,85 @@ func (d *daemon) wait(stop context.CancelFunc, ended <-chan error) error {
 				d.log.Info("stopping", "signal", sig.String(), "within", drain.String())
 				late = time.After(drain + overrun)
 				stop()
+				// The manager's limit is above the daemon's own, which says what is late.
+				d.notify.stop(drain+2*overrun, "finishing what is in flight")
 			}
+		case status := <-d.beats:
+			d.notify.alive(status)
 		case <-late:
 			d.log.Error("not stopped in time; unfinished jobs stay in the queue")
 			os.Exit(exitFailed)
 		case err := <-ended:
-			if err != nil {
-				return fmt.Errorf("the supervision tree ended: %w", err)
-			}
-			d.log.Info("stopped")
-			return nil
+			return d.end(err, late != nil)
 		}
 	}
 }
 
-// reload applies the configuration anew at each SIGHUP.
-func (d *daemon) reload(ctx context.Context, sup *supervisor.Supervisor) {
+// end is the daemon's result once the tree has ended with err.
+func (d *daemon) end(err error, told bool) error {
+	switch {
+	case err != nil && told:
+		err = fmt.Errorf("the supervision tree ended: %w", err)
+	case err != nil:
+		err = fmt.Errorf("the supervision tree gave up: %w", err)
+	case !told:
+		err = errors.New("the supervision tree gave up")
+	default:
+		d.log.Info("stopped")
+		return nil
+	}
+	d.log.Error("ending; unfinished jobs stay in the queue", "err", err)
+	d.notify.stop(overrun, err.Error())
+	return err
+}
+
+// reload says when the tree runs, and applies the configuration anew at each
+// SIGHUP.
+func (d *daemon) reload(ctx context.Context, cfg *config.Config, t tree) {
+	// What runs already changes nothing; Apply returns once the tree runs.
+	if err := t.Apply(cfg); err != nil {
+		return // it has ended, which serve's caller is told
+	}
+	d.notify.ready(d.status(t))
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-d.reloads:
 		}
+		d.notify.reloading()
 		cfg, err := d.load()
 		if err == nil {
-			err = sup.Apply(cfg)
+			err = t.Apply(cfg)
 		}
-		var faults config.Faults
-		switch {
-		case errors.As(err, &faults):
-			for _, f := range faults {
-				d.log.Error("reload refused, nothing is changed", "fault", f.Error())
-			}
-		case err != nil && ctx.Err() == nil:
-			d.log.Error("reload refused, nothing is changed", "err", err)
-		case err == nil:
-			d.level.Set(cfg.Log.Level)
-			d.mu.Lock()
-			d.drain = cfg.ShutdownTimeout
-			d.mu.Unlock()
-			d.log.Info("reloaded", "apps", len(cfg.Apps))
+		if ctx.Err() != nil {
+			return
 		}
+		d.reloaded(cfg, err)
+		d.notify.ready(d.status(t))
+	}
+}
+
+// reloaded takes over what the daemon itself needs of a configuration that has
+// been applied, or logs why none was.
+func (d *daemon) reloaded(cfg *config.Config, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil {
+		d.refused = ""
+		d.drain = cfg.ShutdownTimeout
+		d.level.Set(cfg.Log.Level)
+		d.log.Info("reloaded", "apps", len(cfg.Apps))
+		return
+	}
+	const refused = "reload refused, nothing is changed"
+	d.refused = refused + ": " + err.Error()
+	var faults config.Faults
+	if !errors.As(err, &faults) {
+		d.log.Error(refused, "err", err)
+		return
+	}
+	for _, f := range faults {
+		d.log.Error(refused, "fault", f.Error())
 	}
 }

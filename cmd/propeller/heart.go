@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"propeller/supervisor"
+)
+
+// beat proves to the service manager that the daemon lives: at each tick it
+// asks every app how it is and hands the answer to the main loop, which sends
+// it. A lock that is stuck anywhere in the tree, or a loop that does not turn,
+// ends the pings; and a stuck lock leaves the loop free to heed signals.
+func (d *daemon) beat(ctx context.Context, t tree) {
+	every := d.notify.every()
+	if every == 0 {
+		return
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		status := d.status(t)
+		select {
+		case <-ctx.Done():
+			return
+		case d.beats <- status:
+		}
+	}
+}
+
+// status is the daemon in one line.
+func (d *daemon) status(t tree) string {
+	line := statusLine(t.Status())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.refused != "" {
+		line += "; " + d.refused
+	}
+	return line
+}
+
+// namedApps bounds how many apps a status names for each kind of trouble.
+const namedApps = 5
+
+// statusLine says how many apps there are and names those in trouble.
+func statusLine(apps []supervisor.AppStatus) string {
+	var broken, waiting []string
+	for _, a := range apps {
+		switch {
+		case a.Broken:
+			broken = append(broken, fmt.Sprintf("%s (%s)", a.Topic, a.Reason))
+		case queueGone(a):
+			waiting = append(waiting, a.Topic)
+		}
+	}
+	line := fmt.Sprintf("%d apps", len(apps))
+	if len(apps) == 1 {
+		line = "1 app"
+	}
+	return line + named("broken", broken) + named("without queue", waiting)
+}
+
+// queueGone is true if a worker of a cannot receive jobs.
+func queueGone(a supervisor.AppStatus) bool {
+	for _, w := range a.Workers {
+		if w.QueueErr != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func named(trouble string, apps []string) string {
+	if len(apps) == 0 {
+		return ""
+	}
+	line := fmt.Sprintf("; %d %s: %s", len(apps), trouble, strings.Join(apps[:min(len(apps), namedApps)], ", "))
+	if more := len(apps) - namedApps; more > 0 {
+		line += fmt.Sprintf(" and %d more", more)
+	}
+	return line
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// monotonic is CLOCK_MONOTONIC, by which the service manager orders messages
+// and its own requests; package time does not give it out.
+func monotonic() (time.Duration, bool) {
+	const clockMonotonic = 1
+	var ts syscall.Timespec
+	_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, clockMonotonic, uintptr(unsafe.Pointer(&ts)), 0)
+	return time.Duration(ts.Nano()), errno == 0
+}
+
+// inheritsOrphans is true if the kernel gives this process the children of
+// others that end before them: process 1 of a container, or a child subreaper.
+func inheritsOrphans() bool {
+	if os.Getpid() == 1 {
+		return true
+	}
+	const getChildSubreaper = 37 // PR_GET_CHILD_SUBREAPER, prctl(2)
+	var set int32
+	_, _, errno := syscall.Syscall(syscall.SYS_PRCTL, getChildSubreaper, uintptr(unsafe.Pointer(&set)), 0)
+	return errno == 0 && set != 0
+}
+
+// reap takes the exit status of every child that ends, until ctx does, so that
+// no zombie stays: whoever runs a command inside the container may leave
+// processes behind. The daemon starts no processes itself; if it did, reap
+// would take their status away from os/exec.
+func reap(ctx context.Context, log *slog.Logger) {
+	ended := make(chan os.Signal, 1) // SIGCHLD says that there are some, not how many
+	signal.Notify(ended, syscall.SIGCHLD)
+	defer signal.Stop(ended)
+	for {
+		reapEnded(log)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+		}
+	}
+}
+
+// reapEnded reaps the children that have ended by now.
+func reapEnded(log *slog.Logger) {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil || pid <= 0: // no children, or none that has ended
+			return
+		default:
+			log.Debug("reaped an orphan", "pid", pid, "status", status.ExitStatus(), "signaled", status.Signaled())
+		}
+	}
+}
