@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+const daemonLog = "propeller.log"
+
+// life is one process of the daemon.
+type life struct {
+	began, ended time.Time
+	killed       bool // by SIGKILL, or told twice to stop: it could not settle what it had pushed
+}
+
+// daemon is the process of propeller.
+type daemon struct {
+	at     *site
+	p      *process
+	lives  []life
+	faults []string // ends that were not asked for, or not as promised
+	now    settings
+}
+
+// start runs the daemon until it says that it has started.
+func (d *daemon) start(ctx context.Context) error {
+	if err := d.at.write(configName, d.now.yaml(d.at)); err != nil {
+		return err
+	}
+	log := d.at.path(daemonLog)
+	var from int64
+	if info, err := os.Stat(log); err == nil {
+		from = info.Size()
+	}
+	cmd := exec.Command(d.at.propeller, "run", "-c", d.at.path(configName))
+	began := time.Now()
+	var err error
+	if d.p, err = start("propeller", cmd, log); err != nil {
+		return err
+	}
+	d.lives = append(d.lives, life{began: began})
+	d.at.note("propeller started, pid %d", d.p.pid())
+	for end := began.Add(startTimeout); ; sleep(ctx, 5*time.Millisecond) {
+		switch said, err := contains(log, from, "propeller started"); {
+		case err != nil:
+			return err
+		case said:
+			return nil // from here on it handles signals
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case d.p.ended() || time.Now().After(end):
+			return errors.New("propeller does not start; see " + daemonLog)
+		}
+	}
+}
+
+// contains says whether a file has text somewhere after from.
+func contains(path string, from int64, text string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	buf := make([]byte, 256<<10)
+	n, err := f.ReadAt(buf, from)
+	if n == 0 && err != nil {
+		return false, nil // nothing yet
+	}
+	return bytes.Contains(buf[:n], []byte(text)), nil
+}
+
+// alive notes an end that nobody asked for, and starts the daemon again.
+func (d *daemon) alive(ctx context.Context) error {
+	if !d.p.ended() {
+		return nil
+	}
+	d.faults = append(d.faults, fmt.Sprintf("propeller ended by itself: %v", d.p.cmd.ProcessState))
+	d.over(false)
+	return d.start(ctx)
+}
+
+func (d *daemon) over(killed bool) {
+	l := &d.lives[len(d.lives)-1]
+	l.ended, l.killed = time.Now(), killed
+}
+
+func (d *daemon) kill() {
+	d.at.note("propeller killed")
+	d.p.kill()
+	d.over(true)
+}
+
+// stopLimit is how long the daemon may take to stop: shutdown_timeout, the 10 s
+// after which it ends no matter what (docs/architecture.md), and some for a
+// busy machine.
+const stopLimit = 5*time.Second + 10*time.Second + 10*time.Second
+
+// stop tells the daemon to stop as an init system does.
+func (d *daemon) stop() {
+	d.at.note("propeller told to stop")
+	began := time.Now()
+	d.p.signal(syscall.SIGTERM)
+	if !d.p.wait(stopLimit) {
+		d.faults = append(d.faults, fmt.Sprintf("propeller told to stop at %s had not after %v", began.Format(time.RFC3339Nano), stopLimit))
+		d.kill()
+		return
+	}
+	if !d.p.cmd.ProcessState.Success() {
+		d.faults = append(d.faults, fmt.Sprintf("propeller told to stop at %s: %v", began.Format(time.RFC3339Nano), d.p.cmd.ProcessState))
+	}
+	d.at.note("propeller stopped after %v", time.Since(began))
+	d.over(false)
+}
+
+// quit tells the daemon to stop, and again a little later: it ends at once.
+func (d *daemon) quit(ctx context.Context, after time.Duration) {
+	d.at.note("propeller told to stop twice")
+	d.p.signal(syscall.SIGTERM)
+	sleep(ctx, after)
+	d.p.signal(syscall.SIGTERM)
+	if !d.p.wait(stopLimit) {
+		d.faults = append(d.faults, "propeller told twice to stop does not")
+		d.p.kill()
+	}
+	d.over(true)
+}
+
+// reload writes a configuration and tells the daemon to read it.
+func (d *daemon) reload(s settings, what string) error {
+	d.at.note("propeller reload: %s", what)
+	if err := d.at.write(configName, s.yaml(d.at)); err != nil {
+		return err
+	}
+	d.now = s
+	d.p.signal(syscall.SIGHUP)
+	return nil
+}
+
+// reloadBroken has it read a file that it must refuse.
+func (d *daemon) reloadBroken(ctx context.Context) error {
+	d.at.note("propeller reload: broken file")
+	if err := d.at.write(configName, append(d.now.yaml(d.at), "  - {topic: com.example.one, wrokers: 3}\n"...)); err != nil {
+		return err
+	}
+	d.p.signal(syscall.SIGHUP)
+	sleep(ctx, 500*time.Millisecond)
+	return d.at.write(configName, d.now.yaml(d.at)) // for the next start
+}
