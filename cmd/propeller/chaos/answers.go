@@ -49,6 +49,8 @@ type answers struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
 	rates   []rate
+	refused string // topic whose certificate is refused
+	until   time.Time
 	leaving map[int]uint32   // streams from this one on are ignored, by connection
 	decided map[place]answer // between the script and OnRequest, of the same goroutine
 }
@@ -73,6 +75,16 @@ func (a *answers) set(profile string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.rates = profiles[profile]
+	if profile == "calm" {
+		a.refused = ""
+	}
+}
+
+// refuse has an app's certificate refused for d.
+func (a *answers) refuse(topic string, d time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.refused, a.until = topic, time.Now().Add(d)
 }
 
 // named returns what the script decided for r. A request that was refused
@@ -111,6 +123,8 @@ func (a *answers) choose(r *apnstest.Request) string {
 		return "ignored" // GOAWAY has said so
 	}
 	switch {
+	case a.refused != "" && r.Header.Get("apns-topic") == a.refused && r.At.Before(a.until):
+		return "403"
 	case strings.HasSuffix(r.Token, deadEnd):
 		return "410"
 	case strings.HasSuffix(r.Token, badEnd):
@@ -140,6 +154,8 @@ func (a *answers) build(name string, r *apnstest.Request) (out apnstest.Answer, 
 		return apnstest.Answer{SplitHeaders: 3, Pad: 7, Informational: []int{103}}, true
 	case "400 PayloadEmpty":
 		return apnstest.Answer{Reason: "PayloadEmpty"}, false
+	case "403":
+		return apnstest.Answer{Reason: "BadCertificate"}, false
 	case "410":
 		return apnstest.Answer{Status: 410, Timestamp: r.At}, false
 	case "429":

@@ -11,7 +11,7 @@ import (
 
 // handOnDaemon kills, stops, freezes and reloads propeller.
 func handOnDaemon(d *daemon, rng *rand.Rand) *hand {
-	h := &hand{rng: rng, mean: 3 * time.Second}
+	h := &hand{rng: rng, mean: 2 * time.Second}
 	again := func(life, faults context.Context, pause time.Duration) error {
 		sleep(faults, h.upTo(pause))
 		return d.start(life)
@@ -69,7 +69,7 @@ func handOnDaemon(d *daemon, rng *rand.Rand) *hand {
 
 // handOnQueue kills, stops and freezes beanstalkd.
 func handOnQueue(b *beanstalkd, rng *rand.Rand) *hand {
-	h := &hand{rng: rng, mean: 5 * time.Second}
+	h := &hand{rng: rng, mean: 3 * time.Second}
 	end := func(sig syscall.Signal) func(context.Context, context.Context) error {
 		return func(life, faults context.Context) error {
 			b.end(sig)
@@ -97,7 +97,7 @@ func handOnQueue(b *beanstalkd, rng *rand.Rand) *hand {
 
 // handOnAPNs kills, freezes and confuses the APNs side.
 func handOnAPNs(a *apns, rng *rand.Rand) *hand {
-	h := &hand{rng: rng, mean: 2 * time.Second}
+	h := &hand{rng: rng, mean: 1500 * time.Millisecond}
 	moods := slices.Sorted(maps.Keys(profiles))
 	give := func(do string) func(context.Context, context.Context) error {
 		return func(life, _ context.Context) error { return a.tell(life, order{Do: do, For: h.upTo(4 * time.Second)}) }
@@ -137,6 +137,12 @@ func handOnAPNs(a *apns, rng *rand.Rand) *hand {
 		{"apns: no windows", 4, give("no windows")},
 		{"apns: stall", 8, give("stall")},
 		{"apns: mute", 8, give("mute")},
+		// Seldom: the app stays broken for a minute, as it should, unless a
+		// reload replaces it.
+		{"apns: credential refused", 1, func(life, _ context.Context) error {
+			all := apps()
+			return a.tell(life, order{Do: "refuse", Topic: all[rng.IntN(len(all))].topic, For: h.upTo(3 * time.Second)})
+		}},
 	}
 	return h
 }

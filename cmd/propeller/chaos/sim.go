@@ -32,7 +32,8 @@ type simPlan struct {
 type order struct {
 	Do      string
 	Profile string        `json:",omitempty"`
-	For     time.Duration `json:",omitempty"` // of stall and mute
+	Topic   string        `json:",omitempty"`
+	For     time.Duration `json:",omitempty"` // of stall, mute and refuse
 }
 
 // sim is the inside of the APNs process.
@@ -154,6 +155,8 @@ func (s *sim) do(o order) error {
 			c.Mute()
 			time.AfterFunc(o.For, c.Resume)
 		})
+	case "refuse":
+		s.answers.refuse(o.Topic, o.For)
 	case "deaf":
 		s.srv.StopListening()
 	case "listen":
