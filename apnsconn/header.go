@@ -27,6 +27,8 @@ type headerEncoder struct {
 
 	enc        *hpack.Encoder
 	block      frameBuffer // what enc writes to
+	changes    int         // how often the dynamic table has changed
+	repeated   repeated
 	id         varying
 	expiration varying
 	collapse   varying
@@ -45,6 +47,11 @@ type varying struct {
 	name  string
 	named bool // the table holds the name, as far as is known
 	last  string
+
+	// What a literal began with the last time: the name's index. It is good
+	// until the table changes.
+	prefix        []byte
+	prefixChanges int
 }
 
 func newHeaderEncoder(authority string) *headerEncoder {
@@ -75,33 +82,38 @@ func (h *headerEncoder) setTableSize(v uint32) {
 	}
 	h.enc.SetMaxDynamicTableSize(0)
 	h.enc.SetMaxDynamicTableSize(v)
+	h.changes++
 }
 
 // encode returns n's header block, valid until the next call.
 func (h *headerEncoder) encode(n *Notification) []byte {
 	h.block.b = h.block.b[:0]
-	h.field(hpack.HeaderField{Name: ":authority", Value: h.authority}) // first, for it brings a new table size along
-	h.block.b = append(h.block.b, methodPost, schemeHTTPS)
 	id := &h.id
-	if n.broadcast() {
+	switch {
+	case n.broadcast():
+		id = &h.requestID
+		h.authorityFields()
 		// The path is the app's, the same for all its broadcasts.
 		h.field(hpack.HeaderField{Name: ":path", Value: broadcastPath + n.Topic})
 		h.varying(&h.channel, n.ChannelID)
-		id = &h.requestID
-	} else {
+		h.pushFields(n)
+	case h.repeated.of(h, n):
+		h.block.b = append(h.block.b, h.repeated.before...)
 		h.devicePath(n.Token)
+		h.block.b = append(h.block.b, h.repeated.behind...)
+	default:
+		changes := h.changes
+		h.authorityFields()
+		path := len(h.block.b)
+		h.devicePath(n.Token)
+		behind := len(h.block.b)
 		if n.Topic != "" {
 			h.field(hpack.HeaderField{Name: "apns-topic", Value: n.Topic})
 		}
-	}
-	if h.authorization != "" {
-		h.field(hpack.HeaderField{Name: "authorization", Value: h.authorization})
-	}
-	if n.PushType != "" {
-		h.field(hpack.HeaderField{Name: "apns-push-type", Value: n.PushType})
-	}
-	if n.Priority != 0 {
-		h.field(hpack.HeaderField{Name: "apns-priority", Value: strconv.Itoa(n.Priority)})
+		h.pushFields(n)
+		if changes == h.changes {
+			h.repeated.set(h, n, h.block.b[:path], h.block.b[behind:])
+		}
 	}
 	if n.ID != "" {
 		h.varying(id, n.ID)
@@ -113,6 +125,46 @@ func (h *headerEncoder) encode(n *Notification) []byte {
 		h.varying(&h.collapse, n.CollapseID)
 	}
 	return h.block.b
+}
+
+// authorityFields writes what every block begins with.
+func (h *headerEncoder) authorityFields() {
+	h.field(hpack.HeaderField{Name: ":authority", Value: h.authority}) // first, for it brings a new table size along
+	h.block.b = append(h.block.b, methodPost, schemeHTTPS)
+}
+
+// pushFields writes what mostly is the same from push to push.
+func (h *headerEncoder) pushFields(n *Notification) {
+	if h.authorization != "" {
+		h.field(hpack.HeaderField{Name: "authorization", Value: h.authorization})
+	}
+	if n.PushType != "" {
+		h.field(hpack.HeaderField{Name: "apns-push-type", Value: n.PushType})
+	}
+	if n.Priority != 0 {
+		h.field(hpack.HeaderField{Name: "apns-priority", Value: strconv.Itoa(n.Priority)})
+	}
+}
+
+// repeated is what encode wrote around the path of a push to a device. All of it
+// is indexes into the tables, so it can be copied for the next push that has
+// the same fields, as long as the dynamic table has not changed.
+type repeated struct {
+	changes                        int
+	authorization, topic, pushType string
+	priority                       int
+	before, behind                 []byte
+}
+
+func (r *repeated) of(h *headerEncoder, n *Notification) bool {
+	return len(r.before) > 0 && r.changes == h.changes && r.priority == n.Priority &&
+		r.topic == n.Topic && r.pushType == n.PushType && r.authorization == h.authorization
+}
+
+func (r *repeated) set(h *headerEncoder, n *Notification, before, behind []byte) {
+	r.changes, r.authorization, r.topic, r.pushType, r.priority = h.changes, h.authorization, n.Topic, n.PushType, n.Priority
+	r.before = append(r.before[:0], before...)
+	r.behind = append(r.behind[:0], behind...)
 }
 
 // Fields of HPACK's static table (RFC 7541, appendix A), written as they are: the
@@ -131,28 +183,56 @@ func (h *headerEncoder) devicePath(token string) {
 			break
 		}
 	}
-	path := devicePath + token
-	b := append(h.block.b, neverPath)
-	b = appendHuffmanLength(b, hpack.HuffmanEncodeLength(path))
-	h.block.b = hpack.AppendHuffmanString(b, path)
+	h.block.b = appendString(append(h.block.b, neverPath), devicePath+token)
 }
 
-// appendHuffmanLength writes the length of a Huffman-coded string: an integer
-// with a prefix of 7 bits, the bit before it set (RFC 7541 §5.1, §5.2).
-func appendHuffmanLength(b []byte, n uint64) []byte {
+// indexLen is the length of the name's index that a literal never to be indexed
+// begins with: an integer with a prefix of 4 bits (RFC 7541 §5.1).
+func indexLen(literal []byte) int {
+	if literal[0]&0x0f != 0x0f {
+		return 1
+	}
+	n := 2
+	for literal[n-1]&0x80 != 0 {
+		n++
+	}
+	return n
+}
+
+// appendString writes a string literal, Huffman-coded if that is shorter: its
+// length, an integer with a prefix of 7 bits, and before these one that tells
+// which (RFC 7541 §5.1, §5.2).
+func appendString(b []byte, s string) []byte {
 	const huffman, most = 0x80, 0x7f
+	n, kind := hpack.HuffmanEncodeLength(s), byte(huffman)
+	if n >= uint64(len(s)) {
+		n, kind = uint64(len(s)), 0
+	}
 	if n < most {
-		return append(b, huffman|byte(n))
+		b = append(b, kind|byte(n))
+	} else {
+		b = append(b, kind|most)
+		rest := n - most
+		for ; rest >= 0x80; rest >>= 7 {
+			b = append(b, 0x80|byte(rest&0x7f))
+		}
+		b = append(b, byte(rest))
 	}
-	b = append(b, huffman|most)
-	for n -= most; n >= 0x80; n >>= 7 {
-		b = append(b, 0x80|byte(n&0x7f))
+	if kind == 0 {
+		return append(b, s...)
 	}
-	return append(b, byte(n))
+	return hpack.AppendHuffmanString(b, s)
 }
 
+// field writes f. What it begins with tells whether that changed the dynamic
+// table: a literal to be indexed (01…, RFC 7541 §6.2.1), or a new size of the
+// table (001…, §6.3) in front.
 func (h *headerEncoder) field(f hpack.HeaderField) {
+	start := len(h.block.b)
 	_ = h.enc.WriteField(f) // to memory
+	if first := h.block.b[start]; first&0xc0 == 0x40 || first&0xe0 == 0x20 {
+		h.changes++
+	}
 }
 
 // varying writes v with value. The encoder does not tell whether it knows a
@@ -161,8 +241,18 @@ func (h *headerEncoder) field(f hpack.HeaderField) {
 func (h *headerEncoder) varying(v *varying, value string) {
 	start := len(h.block.b)
 	literal := v.named && value != v.last
+	if literal && len(v.prefix) > 0 && v.prefixChanges == h.changes {
+		h.block.b = appendString(append(h.block.b, v.prefix...), value)
+		v.last = value
+		return
+	}
 	h.field(hpack.HeaderField{Name: v.name, Value: value, Sensitive: literal})
 	v.named = !literal || h.block.b[start]&0x0f != 0
+	v.prefix = v.prefix[:0]
+	if literal && v.named {
+		v.prefix = append(v.prefix, h.block.b[start:start+indexLen(h.block.b[start:])]...)
+		v.prefixChanges = h.changes
+	}
 	v.last = value
 }
 
