@@ -26,7 +26,7 @@ func (d *daemon) beat(ctx context.Context, t tree) {
 			return
 		case <-ticker.C:
 		}
-		status := d.status(t)
+		status := d.status(t, true)
 		select {
 		case <-ctx.Done():
 			return
@@ -35,9 +35,10 @@ func (d *daemon) beat(ctx context.Context, t tree) {
 	}
 }
 
-// status is the daemon in one line.
-func (d *daemon) status(t tree) string {
-	line := statusLine(t.Status())
+// status is the daemon in one line. settled is false right after the apps have
+// changed.
+func (d *daemon) status(t tree, settled bool) string {
+	line := statusLine(t.Status(), settled)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.refused != "" {
@@ -49,14 +50,15 @@ func (d *daemon) status(t tree) string {
 // namedApps bounds how many apps a status names for each kind of trouble.
 const namedApps = 5
 
-// statusLine says how many apps there are and names those in trouble.
-func statusLine(apps []supervisor.AppStatus) string {
+// statusLine says how many apps there are and names those in trouble. Those
+// without a queue only count if settled: each worker begins that way.
+func statusLine(apps []supervisor.AppStatus, settled bool) string {
 	var broken, waiting []string
 	for _, a := range apps {
 		switch {
 		case a.Broken:
 			broken = append(broken, fmt.Sprintf("%s (%s)", a.Topic, a.Reason))
-		case queueGone(a):
+		case settled && queueGone(a):
 			waiting = append(waiting, a.Topic)
 		}
 	}

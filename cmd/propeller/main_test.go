@@ -22,9 +22,12 @@ import (
 // The tests run the program as a user would: this test binary executes itself
 // as propeller.
 func TestMain(m *testing.M) {
-	if os.Getenv("PROPELLER_TEST_MAIN") == "1" {
+	switch os.Getenv("PROPELLER_TEST_MAIN") {
+	case "1":
 		main()
 		return
+	case "as-init":
+		becomeInit()
 	}
 	os.Exit(m.Run())
 }
@@ -72,14 +75,24 @@ type daemonProcess struct {
 
 func startDaemon(t *testing.T, dir string, args ...string) *daemonProcess {
 	t.Helper()
-	d := &daemonProcess{t: t, cmd: program(args...), ended: make(chan struct{})}
-	d.cmd.Dir = dir
-	out, err := d.cmd.StderrPipe()
+	d, err := startProgram(t, dir, program(args...))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return d
+}
+
+// startProgram starts a program made by program as a daemon.
+func startProgram(t *testing.T, dir string, cmd *exec.Cmd) (*daemonProcess, error) {
+	t.Helper()
+	d := &daemonProcess{t: t, cmd: cmd, ended: make(chan struct{})}
+	d.cmd.Dir = dir
+	out, err := d.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	go func() {
 		defer close(d.ended)
@@ -97,7 +110,7 @@ func startDaemon(t *testing.T, dir string, args ...string) *daemonProcess {
 			t.Logf("log of the daemon:\n%s", d.log())
 		}
 	})
-	return d
+	return d, nil
 }
 
 func (d *daemonProcess) log() string {

@@ -193,7 +193,7 @@ func (d *daemon) reload(ctx context.Context, cfg *config.Config, t tree) {
 	if err := t.Apply(cfg); err != nil {
 		return // it has ended, which serve's caller is told
 	}
-	d.notify.ready(d.status(t))
+	d.notify.ready(d.status(t, false))
 	for {
 		select {
 		case <-ctx.Done():
@@ -209,7 +209,7 @@ func (d *daemon) reload(ctx context.Context, cfg *config.Config, t tree) {
 			return
 		}
 		d.reloaded(cfg, err)
-		d.notify.ready(d.status(t))
+		d.notify.ready(d.status(t, false))
 	}
 }
 

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"propeller/config"
+	"propeller/supervisor"
+	"propeller/worker"
+)
+
+// fakeTree is a tree whose end and locks the test has in its hands. As with
+// the real one, Apply waits for Serve.
+type fakeTree struct {
+	serving chan struct{}
+	failed  chan error
+	lock    chan struct{} // held by Status; no Mutex, on which a bubble's clock would not run
+}
+
+func newFakeTree() *fakeTree {
+	return &fakeTree{serving: make(chan struct{}), failed: make(chan error, 1), lock: make(chan struct{}, 1)}
+}
+
+func (f *fakeTree) Serve(ctx context.Context) error {
+	close(f.serving)
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-f.failed:
+		return err
+	}
+}
+
+func (f *fakeTree) Apply(*config.Config) error { <-f.serving; return nil }
+
+func (f *fakeTree) Status() []supervisor.AppStatus {
+	f.lock <- struct{}{}
+	defer func() { <-f.lock }()
+	return make([]supervisor.AppStatus, 2)
+}
+
+// bubble is a daemon on a fake tree inside a synctest bubble, which fails the
+// test if a goroutine of the daemon is left at the end.
+type bubble struct {
+	*daemon
+	tree    *fakeTree
+	signals chan os.Signal
+	log     strings.Builder
+	sent    []string // under notify.mu
+	result  chan error
+}
+
+func newBubble(watchdog time.Duration) *bubble {
+	b := &bubble{tree: newFakeTree(), signals: make(chan os.Signal, 4), result: make(chan error, 1)}
+	log := slog.New(slog.NewTextHandler(&b.log, nil))
+	b.daemon = &daemon{
+		load:  func() (*config.Config, error) { return &config.Config{ShutdownTimeout: time.Minute}, nil },
+		level: new(slog.LevelVar), log: log, signals: b.signals,
+		notify: &notifier{watchdog: watchdog, log: log, send: func(s string) error { b.sent = append(b.sent, s); return nil }},
+	}
+	go func() { b.result <- b.serve(&config.Config{ShutdownTimeout: time.Minute}, b.tree) }()
+	return b
+}
+
+// took is what has been sent since it was called last.
+func (b *bubble) took() []string {
+	b.notify.mu.Lock()
+	defer b.notify.mu.Unlock()
+	out := b.sent
+	b.sent = nil
+	return out
+}
+
+func (b *bubble) pings() int {
+	return strings.Count(strings.Join(b.took(), "\n"), "WATCHDOG=1")
+}
+
+// after lets d go by.
+func after(d time.Duration) {
+	time.Sleep(d) // of the bubble's clock
+	synctest.Wait()
+}
+
+// A tree that ends though nobody asked it to is a failure, with its reason or
+// without.
+func TestTreeGivesUp(t *testing.T) {
+	for _, reason := range []error{errors.New("no more"), nil} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(0)
+			synctest.Wait()
+			b.took()
+			b.tree.failed <- reason
+			err := <-b.result
+			want := "the supervision tree gave up"
+			if reason != nil {
+				want += ": no more"
+			}
+			if err == nil || err.Error() != want || reason != nil && !errors.Is(err, reason) {
+				t.Fatalf("%v, want %s", err, want)
+			}
+			if !strings.Contains(b.log.String(), "level=ERROR") || !strings.Contains(b.log.String(), want) {
+				t.Errorf("log %q", b.log.String())
+			}
+			if sent := b.took(); len(sent) != 1 || !strings.HasPrefix(sent[0], "STOPPING=1\n") || !strings.HasSuffix(sent[0], "STATUS="+want) {
+				t.Errorf("sent %q", sent)
+			}
+		})
+	}
+}
+
+func TestTreeEndsAsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(0)
+		synctest.Wait()
+		b.signals <- syscall.SIGTERM
+		if err := <-b.result; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// READY=1 is not sent before the tree runs.
+func TestReadyWhenTheTreeRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent []string
+		d := &daemon{log: slog.New(slog.DiscardHandler), notify: &notifier{send: func(s string) error { sent = append(sent, s); return nil }}}
+		tree := newFakeTree()
+		ctx, stop := context.WithCancel(t.Context())
+		go d.reload(ctx, new(config.Config), tree)
+		after(time.Hour)
+		if len(sent) > 0 {
+			t.Fatalf("sent %q before", sent)
+		}
+		close(tree.serving)
+		synctest.Wait()
+		if len(sent) != 1 || sent[0] != "READY=1\nSTATUS=2 apps" {
+			t.Errorf("sent %q", sent)
+		}
+		stop()
+		synctest.Wait()
+	})
+}
+
+// Two pings within each period of the watchdog, and none as soon as a lock in
+// the tree is stuck; signals are heeded all the same.
+func TestStuckLockEndsThePings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(30 * time.Second)
+		after(5 * time.Minute)
+		if n := b.pings(); n != 20 {
+			t.Errorf("%d pings in 5 minutes, want 20", n)
+		}
+		b.tree.lock <- struct{}{}
+		after(5 * time.Minute)
+		if n := b.pings(); n != 0 {
+			t.Errorf("%d pings with a stuck lock", n)
+		}
+		b.signals <- syscall.SIGTERM
+		if err := <-b.result; err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(b.log.String(), "something is stuck") {
+			t.Errorf("log %q", b.log.String())
+		}
+		<-b.tree.lock
+	})
+}
+
+// Nor is there a ping when the main loop does not turn.
+func TestStuckLoopEndsThePings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &daemon{log: slog.New(slog.DiscardHandler), beats: make(chan string)}
+		sent := 0
+		d.notify = &notifier{watchdog: time.Second, send: func(string) error { sent++; return nil }}
+		ctx, stop := context.WithCancel(t.Context())
+		go d.beat(ctx, newFakeTree()) // and nobody who receives from beats
+		after(time.Hour)
+		if sent > 0 {
+			t.Errorf("%d messages", sent)
+		}
+		stop()
+		synctest.Wait()
+	})
+}
+
+// Without a watchdog only changes of the status are sent.
+func TestStatusWithoutWatchdog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(0)
+		after(time.Hour)
+		if sent := b.took(); len(sent) != 1 || sent[0] != "READY=1\nSTATUS=2 apps" {
+			t.Errorf("sent %q", sent)
+		}
+		b.mu.Lock()
+		b.refused = "changed"
+		b.mu.Unlock()
+		after(statusEvery)
+		if sent := b.took(); len(sent) != 1 || sent[0] != "STATUS=2 apps; changed" {
+			t.Errorf("sent %q", sent)
+		}
+		b.signals <- syscall.SIGTERM
+		<-b.result
+	})
+}
+
+func TestStatusLine(t *testing.T) {
+	t.Parallel()
+	gone := []worker.Status{{}, {QueueErr: errors.New("x")}}
+	var many []supervisor.AppStatus
+	for i := range 8 {
+		many = append(many, supervisor.AppStatus{Topic: fmt.Sprint("t", i), Broken: true, Reason: "r"})
+	}
+	tests := []struct {
+		apps []supervisor.AppStatus
+		want string
+	}{
+		{nil, "0 apps"},
+		{[]supervisor.AppStatus{{Topic: "a"}}, "1 app"},
+		{[]supervisor.AppStatus{{Topic: "a", Workers: gone}, {Topic: "b"}, {Topic: "c", Broken: true, Reason: "403 X", Workers: gone}},
+			"3 apps; 1 broken: c (403 X); 1 without queue: a"},
+		{many, "8 apps; 8 broken: t0 (r), t1 (r), t2 (r), t3 (r), t4 (r) and 3 more"},
+	}
+	for _, test := range tests {
+		if got := statusLine(test.apps, true); got != test.want {
+			t.Errorf("%q, want %q", got, test.want)
+		}
+	}
+	if got, want := statusLine([]supervisor.AppStatus{{Topic: "a", Workers: gone}}, false), "1 app"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
