@@ -75,7 +75,10 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 	return o, nil
 }
 
-var errFailed = errors.New("failed")
+var (
+	errFailed      = errors.New("failed")
+	errInterrupted = errors.New("interrupted")
+)
 
 // command is the program.
 func command(ctx context.Context, args []string, out io.Writer) error {
@@ -88,10 +91,13 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		defer at.close()
 	}
 	if err != nil {
-		return keepOrRemove(at, true, err)
+		return keepOrRemove(at, false, err)
 	}
 	fmt.Fprintf(out, "chaos: %v with seed %d, in %s\n", o.time, o.seed, at.dir)
 	err = newRun(at, o).do(ctx, out)
+	if ctx.Err() != nil {
+		err = errInterrupted
+	}
 	return keepOrRemove(at, o.keep || err != nil && ctx.Err() == nil, err)
 }
 
