@@ -185,6 +185,29 @@ func TestStatusNamesBrokenApps(t *testing.T) {
 	}
 }
 
+// A restart would not bring back the queue or APNs: the pings go on, with both
+// frozen and with both gone.
+func TestPingsThroughOutages(t *testing.T) {
+	s := newSite(t, apnstest.Options{Script: apnstest.Always(apnstest.Answer{Silence: true})})
+	m := newManager(t, filepath.Join(s.dir, "notify"))
+	startManaged(t, s, "NOTIFY_SOCKET="+m.name, "WATCHDOG_USEC=20000")
+	s.putByHand(topic, `{"token":"`+token(1)+`","title":"x"}`)
+	until(t, "one in flight", func() bool { return s.apns.Count() == 1 })
+	m.until("READY")
+	s.bs.Freeze()
+	for range 50 {
+		m.until("WATCHDOG")
+	}
+	s.apns.StopListening()
+	s.apns.EachConn(func(c *apnstest.Conn) { c.CloseAbruptly() })
+	s.bs.Kill()
+	for m.until("STATUS")["STATUS"] != "1 app; 1 without queue: "+topic {
+	}
+	for range 50 {
+		m.until("WATCHDOG")
+	}
+}
+
 // A socket that is not there stops nothing.
 func TestServiceManagerAbsent(t *testing.T) {
 	s := newSite(t, apnstest.Options{})
