@@ -87,6 +87,9 @@ func (c *court) judgeJob(a *account, j job, id uint64, isBuried bool) {
 	default:
 		a.never++
 	}
+	if d.again {
+		wrong("was pushed again by the process that had called it delivered and deleted it")
+	}
 	if d.changed {
 		wrong("its apns-id changed from one try to the next")
 	}

@@ -145,6 +145,25 @@ func TestDoublesMustBeCounted(t *testing.T) {
 	}
 }
 
+// A count of an earlier try does not cover a push after the job was done.
+func TestDoneJobsStayDone(t *testing.T) {
+	s := newScene(t, plain, plain, plain)
+	started := func() { s.log = append(s.log, `{"msg":"propeller started"}`) }
+	started()
+	for n := range s.jobs {
+		s.line(n, 2, "push", "unknown", "")
+		s.line(n, 3, "push", "delivered", "")
+		s.deliver(n, 1, 2)
+		s.deliver(n, 1, 3)
+	}
+	s.line(0, 4, "push", "throttled", "")
+	s.line(1, 4, notDeleted, "", "")
+	s.line(1, 4, "push", "delivered", "")
+	started()
+	s.line(2, 4, "push", "delivered", "")
+	s.wantFaults(t, "job 0 (plain): was pushed again")
+}
+
 // A killed daemon excuses only the push that it made itself.
 func TestOnlyTheKilledDaemonIsExcused(t *testing.T) {
 	s := newScene(t, plain, plain, plain)

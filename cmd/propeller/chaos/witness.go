@@ -24,6 +24,8 @@ type deeds struct {
 
 	token, expired, buried bool // a line in the daemon's log says so
 	counted                int  // lines that count a possible duplicate
+	doneIn                 int  // the daemon's process that has called it delivered, and deleted
+	again                  bool // the same process has pushed it again
 }
 
 // testimony is all that the witnesses say.
@@ -33,6 +35,7 @@ type testimony struct {
 	requests  int
 	answers   map[string]int
 	reasons   map[string]int // of buried jobs
+	lives     int            // processes of the daemon so far in the log
 	doubts    int            // possible duplicates counted by the daemon
 	breaches  []string       // of HTTP/2
 	misled    []string       // requests with another app's topic
@@ -148,6 +151,9 @@ func (t *testimony) readLog(path string) error {
 		if l.Level == "ERROR" {
 			t.errors[l.Msg]++
 		}
+		if l.Msg == "propeller started" {
+			t.lives++
+		}
 		n, known := number(l.Token)
 		switch {
 		case known && l.Job != "":
@@ -159,6 +165,8 @@ func (t *testimony) readLog(path string) error {
 	})
 }
 
+const notDeleted = "job finished but not deleted: it may be pushed again"
+
 func (t *testimony) readJobLine(l *logLine, n uint32, known bool) {
 	if l.Msg == "job buried" {
 		at := jobOf(l.Topic, l.Job)
@@ -169,7 +177,7 @@ func (t *testimony) readJobLine(l *logLine, n uint32, known bool) {
 		}
 		t.reasons[class(why)]++
 	}
-	if l.Msg == "push" && l.Class == "unknown" || l.Msg == "job finished but not deleted: it may be pushed again" {
+	if l.Msg == "push" && l.Class == "unknown" || l.Msg == notDeleted {
 		t.doubts++
 		if known {
 			t.of(n).counted++
@@ -178,13 +186,23 @@ func (t *testimony) readJobLine(l *logLine, n uint32, known bool) {
 	if !known {
 		return
 	}
+	d := t.of(n)
+	switch {
+	case l.Msg == notDeleted:
+		d.doneIn = 0
+	case l.Msg == "push":
+		d.again = d.again || d.doneIn != 0 && d.doneIn == t.lives
+		if l.Class == "delivered" {
+			d.doneIn = t.lives
+		}
+	}
 	switch {
 	case l.Msg == "job buried" && l.Token != "":
-		t.of(n).buried = true
+		d.buried = true
 	case l.Msg == "push" && l.Class == "token":
-		t.of(n).token = true
+		d.token = true
 	case l.Msg == "expired, not sent":
-		t.of(n).expired = true
+		d.expired = true
 	}
 }
 
