@@ -11,12 +11,12 @@
 // record, in which each request stands before it is answered, and the daemon's
 // log. A job's number is the beginning of its device token, which both show.
 //
-//	main.go       flags, the course of a run
-//	site.go       the folder: ports, certificates, configuration, the binary
-//	process.go    starting, ending and freezing a process
+//	main.go run.go                    flags, the course of a run
+//	site.go settings.go               the folder: ports, certificates, the binary; the configuration
+//	process.go                        starting, ending and freezing a process
 //	daemon.go beanstalkd.go apns.go   the three processes
 //	sim.go answers.go record.go       what runs inside the APNs process
-//	producer.go   the jobs
+//	producer.go                       the jobs
 //	hand.go hands.go                  the faults
 //	witness.go audit.go report.go     the account
 package main
