@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -327,6 +328,22 @@ func TestManagerThatDoesNotRead(t *testing.T) {
 	}
 	if text := log.String(); !strings.Contains(text, "told again") {
 		t.Errorf("log %q", text)
+	}
+}
+
+// STOPPING=1 is the last word but for pings.
+func TestNothingAfterStopping(t *testing.T) {
+	t.Parallel()
+	var sent []string
+	n := &notifier{watchdog: time.Second, log: slog.New(slog.DiscardHandler), send: func(s string) error { sent = append(sent, s); return nil }}
+	n.stop(time.Second, "a")
+	n.reloading()
+	n.ready("b")
+	n.alive("c")
+	n.stop(time.Second, "d")
+	want := []string{"STOPPING=1\nEXTEND_TIMEOUT_USEC=1000000\nSTATUS=a", "WATCHDOG=1"}
+	if !slices.Equal(sent, want) {
+		t.Errorf("%q, want %q", sent, want)
 	}
 }
 
