@@ -184,12 +184,17 @@ func (c *fakeConn) Send(n *apnsconn.Notification, done func(apnsconn.Outcome)) {
 	c.open++
 	o, after := c.answer(n)
 	c.wg.Go(func() {
-		t := time.NewTimer(after)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-c.ended:
-			o = apnsconn.Outcome{Class: apnsconn.Unknown, Err: c.err}
+		// No timer where none is needed: one that is due at once is run by the
+		// select itself, and in a bubble under the race detector that has
+		// crashed Go 1.26.8's runtime (maybeRunChan).
+		if after > 0 {
+			t := time.NewTimer(after)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-c.ended:
+				o = apnsconn.Outcome{Class: apnsconn.Unknown, Err: c.err}
+			}
 		}
 		c.mu.Lock()
 		c.open--

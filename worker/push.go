@@ -25,6 +25,7 @@ type run struct {
 	bounced   atomic.Int64 // pushes in a row that a connection gave back unsent
 	calmUntil time.Time    // of the pump: no push before, because of bounced
 
+	interrupts    atomic.Int64
 	cancelReceive atomic.Pointer[context.CancelFunc]
 
 	ended          chan *push // pushes to settle; holds as many as are held, so that no sender waits

@@ -100,12 +100,13 @@ func (w *Worker) Serve(ctx context.Context) error {
 // pump receives jobs as long as there is room for them.
 func (r *run) pump(ctx context.Context) error {
 	for ctx.Err() == nil {
+		seen := r.interrupts.Load()
 		n, wait := r.room(time.Now())
 		if n == 0 {
 			r.rest(ctx, wait)
 			continue
 		}
-		jobs, err := r.receive(ctx, n)
+		jobs, err := r.receive(ctx, n, seen)
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("worker: tube %q: receive: %w", r.w.cfg.Tube, err)
 		}
@@ -116,11 +117,15 @@ func (r *run) pump(ctx context.Context) error {
 	return nil
 }
 
-// receive is the consumer's Receive, cut short by interrupt.
-func (r *run) receive(ctx context.Context, n int) ([]queue.Job, error) {
+// receive is the consumer's Receive, cut short by interrupt. seen is how many
+// interrupts there had been when n was asked for.
+func (r *run) receive(ctx context.Context, n int, seen int64) ([]queue.Job, error) {
 	receiving, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.cancelReceive.Store(&cancel)
+	if r.interrupts.Load() != seen {
+		return nil, nil
+	}
 	jobs, err := r.consumer.Receive(receiving, n)
 	if receiving.Err() != nil {
 		err = nil
@@ -130,6 +135,7 @@ func (r *run) receive(ctx context.Context, n int) ([]queue.Job, error) {
 
 // interrupt makes the pump look anew at what it may take.
 func (r *run) interrupt() {
+	r.interrupts.Add(1)
 	if cancel := r.cancelReceive.Load(); cancel != nil {
 		(*cancel)()
 	}
