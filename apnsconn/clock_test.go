@@ -3,6 +3,7 @@ package apnsconn
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"testing"
 	"time"
@@ -347,5 +348,55 @@ func TestSendWhileEnding(t *testing.T) {
 		if n := o.counts(); n[NotSent]+n[Unknown] != 200 {
 			t.Errorf("outcomes %v", n)
 		}
+	})
+}
+
+// A peer that answers PINGs and lets nothing be sent is given up, so that its
+// owner can dial anew.
+func TestPeerThatLetsNothingBeSent(t *testing.T) {
+	t.Parallel()
+	shut := []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 0}}
+	t.Run("pushes time out", func(t *testing.T) {
+		t.Parallel()
+		bubbleWith(t, Config{PushTimeout: 3 * time.Second}, shut, func(t *testing.T, c *Conn, p *peer) {
+			o := newOutcomes(t)
+			for i := range 2 {
+				o.send(c, i, 1)
+				time.Sleep(3 * time.Second)
+				p.settle()
+			}
+			o.want(map[Class]int{NotSent: 2})
+			if c.Usable() || !errors.Is(c.Err(), errStuck) {
+				t.Errorf("usable %v, %v", c.Usable(), c.Err())
+			}
+		})
+	})
+	t.Run("nobody sends", func(t *testing.T) {
+		t.Parallel()
+		bubbleWith(t, Config{}, shut, func(t *testing.T, c *Conn, p *peer) {
+			for range 30 { // the peer lives: it sends something every 6 s
+				time.Sleep(6 * time.Second)
+				p.do(func(fr *http2.Framer) { fr.WritePing(true, [8]byte{}) })
+			}
+			p.settle()
+			if c.Usable() || !errors.Is(c.Err(), errStuck) {
+				t.Errorf("usable %v, %v", c.Usable(), c.Err())
+			}
+		})
+	})
+}
+
+func TestPrintingAConnShowsNothing(t *testing.T) {
+	t.Parallel()
+	bubbleWith(t, Config{}, nil, func(t *testing.T, c *Conn, p *peer) {
+		o := newOutcomes(t)
+		o.send(c, 0, 1)
+		p.settle()
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d"} {
+			if s := fmt.Sprintf(verb, c); len(s) > 60 {
+				t.Errorf("%s: %.100s", verb, s)
+			}
+		}
+		p.answer("200", 1)
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"sync"
@@ -102,6 +104,10 @@ type Conn struct {
 	faults       int           // answers of status 500 in a row
 	timeouts     int           // timed-out streams in a row
 	heard        time.Duration // when the last answer came in
+	stuck        int           // pushes in a row that timed out unsent, while nothing could be sent
+	stuckAt      time.Duration // when the last of them did
+	lastSent     time.Duration // when a stream was opened or payload was written last
+	shutSince    time.Duration // since when the peer allows no stream; 0 = it does
 	pinged       time.Duration
 	pingPending  bool
 	keeperWakes  time.Duration // when the keeper will look next
@@ -277,3 +283,10 @@ func (c *Conn) Err() error {
 
 // now is the connection's clock.
 func (c *Conn) now() time.Duration { return time.Since(c.born) }
+
+// Format prints the connection's address under every verb: its buffers hold
+// payloads, device tokens and the provider token.
+func (c *Conn) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "apnsconn.Conn{"+c.cfg.Addr+"}") }
+
+// MarshalText is Format for encoders.
+func (c *Conn) MarshalText() ([]byte, error) { return []byte("apnsconn.Conn{" + c.cfg.Addr + "}"), nil }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -38,6 +39,10 @@ func dial(ctx context.Context, cfg Config) (*Conn, error) {
 		// sending-notification-requests-to-apns).
 		return nil, errors.New("has both a certificate and a provider token, want one of them")
 	}
+	if cert := cfg.Certificate; cert != nil && cert.Leaf != nil && time.Now().After(cert.Leaf.NotAfter) {
+		// Dialled over and over it has taken servers down (jchambers/pushy#1095).
+		return nil, fmt.Errorf("%w: the certificate expired on %s: renew it", ErrCredential, cert.Leaf.NotAfter.UTC().Format(time.DateOnly))
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.DialTimeout,
 		fmt.Errorf("not ready within %v: %w", cfg.DialTimeout, context.DeadlineExceeded))
 	defer cancel()
@@ -55,6 +60,9 @@ func dial(ctx context.Context, cfg Config) (*Conn, error) {
 		return nil, phase(ctx, "TLS handshake", err)
 	}
 	authority := host
+	if strings.Contains(host, ":") {
+		authority = "[" + host + "]"
+	}
 	if port != "443" {
 		authority = cfg.Addr
 	}

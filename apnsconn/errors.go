@@ -21,6 +21,7 @@ var (
 	errSilent      = errors.New("apnsconn: connection lost: no answer to a PING")
 	errDeadlines   = errors.New("apnsconn: connection given up: two pushes in a row timed out")
 	errServerFault = errors.New("apnsconn: connection given up: three answers of status 500 in a row")
+	errStuck       = errors.New("apnsconn: connection given up: it answers and lets nothing be sent")
 	errStreamIDs   = errors.New("apnsconn: connection used up: no stream ids left")
 )
 

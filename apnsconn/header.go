@@ -302,6 +302,9 @@ func checkHeaders(n *Notification) error {
 		if len(f.value) > maxHeaderValue {
 			return &FieldError{f.key, fmt.Sprintf("has %d bytes, at most %d are allowed", len(f.value), maxHeaderValue)}
 		}
+		if f.value != "" && (f.value[0] == ' ' || f.value[len(f.value)-1] == ' ') {
+			return &FieldError{f.key, "begins or ends with a space"}
+		}
 		for i := 0; i < len(f.value); i++ {
 			if b := f.value[i]; b < ' ' || b > '~' {
 				return &FieldError{f.key, fmt.Sprintf("has the character %q", b)}

@@ -43,6 +43,7 @@ func (c *Conn) check(now time.Duration) {
 	for p := c.all.head; p != nil && p.deadline <= now && !c.ended; p = c.all.head {
 		c.expire(p)
 	}
+	c.checkLimit(now)
 	switch lastRead := time.Duration(c.lastRead.Load()); {
 	case c.ended:
 	case c.noStreams && now >= c.drainUntil:
@@ -74,15 +75,43 @@ func (c *Conn) nextCheck() time.Duration {
 // expire ends a push whose time is up. One that alone was not answered is an
 // omission of the peer's. Two in a row, without an answer to any other since
 // they were sent, are taken as proof that the connection is dead. mu is held.
+//
+// One that could not even be sent, while nothing else could since it was handed
+// over, tells of a peer that keeps its windows or stream limit shut: after two
+// of them, one after the other, the connection is given up too.
 func (c *Conn) expire(p *push) {
+	if since := p.deadline - c.cfg.PushTimeout; p.id == 0 && since >= c.lastSent && since >= c.stuckAt {
+		c.stuck++
+		c.stuckAt = c.now()
+	}
 	if p.id != 0 && p.status == 0 && p.opened >= c.heard {
 		c.timeouts++
 	}
 	c.abandon(p, ErrTimeout)
-	if c.timeouts >= 2 {
+	switch {
+	case c.timeouts >= 2:
 		c.end(errDeadlines, http2.ErrCodeNo)
+	case c.stuck >= 2:
+		c.retire(errStuck)
 	}
 }
+
+// checkLimit gives the connection up when the peer has allowed no stream for
+// shutTimeout: whoever sends by Free would wait for ever. mu is held.
+func (c *Conn) checkLimit(now time.Duration) {
+	switch {
+	case c.noNew || c.peer.maxStreams > 0:
+		c.shutSince = 0
+	case c.shutSince == 0:
+		c.shutSince = now
+	case now-c.shutSince >= shutTimeout:
+		c.retire(errStuck)
+	}
+}
+
+// shutTimeout is how long a peer may allow no stream at all. It is looked at
+// when the keeper wakes, which PINGs make it do.
+const shutTimeout = time.Minute
 
 // ping asks for a sign of life after a silence. mu is held.
 func (c *Conn) ping(now time.Duration) {

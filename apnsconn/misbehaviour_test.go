@@ -98,7 +98,7 @@ func TestMisbehaviour(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := startServer(t, apnstest.Options{AllowAnonymous: true, Script: apnstest.Nth(2, apnstest.Answer{Raw: tt.do})})
+			s := startServerKnowing(t, apnstest.Options{AllowAnonymous: true, Script: apnstest.Nth(2, apnstest.Answer{Raw: tt.do})}, "SETTINGS acknowledged that were not sent")
 			c := mustDial(t, s, Config{})
 			if o := c.Push(within(t), testPush()); o.Class != Delivered {
 				t.Fatal(o)

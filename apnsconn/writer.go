@@ -153,6 +153,7 @@ func (c *Conn) open(p *push, now time.Duration) {
 		c.finish(p, p.lost(fmt.Errorf("apnsconn: headers of %d bytes, peer takes %d", size, c.peer.maxHeaderList)))
 		return
 	}
+	c.stuck, c.lastSent = 0, now
 	p.leave(kindQueue)
 	p.id, p.opened = c.nextID, now
 	c.nextID += 2
@@ -192,6 +193,7 @@ func (c *Conn) writeData(p *push) {
 		n := min(int64(len(rest)), p.window, c.window, maxSendFrame)
 		_ = c.frames.WriteData(p.id, n == int64(len(rest)), rest[:n])
 		p.sent += int(n)
+		c.stuck = 0
 		p.window -= n
 		c.window -= n
 		if n == int64(len(rest)) || p.window <= 0 {
