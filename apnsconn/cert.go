@@ -22,6 +22,7 @@ type Certificate struct {
 	Topics      []string          // the topics Apple listed in it; nil if it lists none
 	Production  bool              // Apple issued it for production
 	Sandbox     bool              // Apple issued it for the sandbox
+	VoIP        bool              // Apple issued it for VoIP services
 	Apple       bool              // it has Apple's marks of a push certificate
 	NotAfter    time.Time         // when it expires
 	Fingerprint [sha256.Size]byte // SHA-256 of the leaf: a renewed certificate has another

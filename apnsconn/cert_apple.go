@@ -14,6 +14,7 @@ var (
 	oidApplePush           = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3}
 	oidApplePushSandbox    = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 1}
 	oidApplePushProduction = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 2}
+	oidApplePushVoIPTopics = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 4}
 	oidApplePushTopics     = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 6}
 )
 
@@ -27,7 +28,9 @@ func (c *Certificate) readApple() {
 		case id.Equal(oidApplePushProduction):
 			c.Production, c.Apple = true, true
 		case id.Equal(oidApplePushTopics):
-			c.Topics, c.Apple = parseTopics(ext.Value), true
+			c.Topics, c.Apple = append(c.Topics, parseTopics(ext.Value)...), true
+		case id.Equal(oidApplePushVoIPTopics):
+			c.Topics, c.Apple, c.VoIP = append(c.Topics, parseTopics(ext.Value)...), true, true
 		case len(id) > len(oidApplePush) && id[:len(oidApplePush)].Equal(oidApplePush):
 			c.Apple = true
 		}

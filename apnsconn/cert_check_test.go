@@ -1,6 +1,9 @@
 package apnsconn
 
 import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"strings"
 	"testing"
@@ -167,4 +170,18 @@ func FuzzParseBundle(f *testing.F) {
 			t.Errorf("error %q with %d keys", err, len(b.keys))
 		}
 	})
+}
+
+// A VoIP certificate of the older kind lists its topics in an extension of its own.
+func TestVoIPTopics(t *testing.T) {
+	t.Parallel()
+	list, err := asn1.Marshal([]asn1.RawValue{{Tag: asn1.TagUTF8String, Bytes: []byte("com.example.app.voip")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Certificate{Leaf: &x509.Certificate{Extensions: []pkix.Extension{{Id: oidApplePushVoIPTopics, Value: list}}}}
+	c.readApple()
+	if !c.VoIP || !c.Apple || len(c.Topics) != 1 || c.Topics[0] != "com.example.app.voip" {
+		t.Errorf("voip %v, apple %v, topics %v", c.VoIP, c.Apple, c.Topics)
+	}
 }

@@ -10,14 +10,18 @@ import (
 )
 
 // dialApnsconn opens propeller's own connection.
-func dialApnsconn(ctx context.Context, addr string, roots *x509.CertPool, streams int) (*sender, error) {
-	conn, err := apnsconn.Dial(ctx, apnsconn.Config{Addr: addr, RootCAs: roots, InFlight: streams})
+func dialApnsconn(ctx context.Context, j job, roots *x509.CertPool) (*sender, error) {
+	conn, err := apnsconn.Dial(ctx, apnsconn.Config{Addr: j.Addr, RootCAs: roots, InFlight: j.Streams})
 	if err != nil {
 		return nil, err
 	}
 	var list []*apnsconn.Notification
 	body, expires := payload(), int64(expiration)
-	for _, s := range shots() {
+	all := shots()
+	for _, s := range all {
+		if j.Feed == byCallbackOneID {
+			s.id = all[0].id
+		}
 		list = append(list, &apnsconn.Notification{
 			Token:      s.token,
 			Topic:      topic,
@@ -54,7 +58,7 @@ func (a *apnsconnSender) load(l *load) {
 	switch l.feed {
 	case byCallers:
 		callers(func(i int) error { return failure(a.conn.Push(context.Background(), a.nth(i))) })(l)
-	case byCallback:
+	case byCallback, byCallbackOneID:
 		a.loadByCallback(l)
 	default:
 		a.loadFrom(int(l.feed), l)

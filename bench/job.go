@@ -97,7 +97,7 @@ func (j job) dial() (*sender, error) {
 	}
 	switch j.Sender {
 	case keyApnsconn:
-		return dialApnsconn(ctx, j.Addr, roots, j.Streams)
+		return dialApnsconn(ctx, j, roots)
 	case keyAPNs2:
 		return newAPNs2(j.Addr, roots)
 	case keyClientConn:

@@ -40,11 +40,14 @@ const (
 	byCallers feed = 0
 	// byCallback: the callback of a push sends the next; h2load works so too.
 	byCallback feed = -1
+	// byCallbackOneID: byCallback with one apns-id for all pushes, as h2load
+	// sends them: the same requests, and so the same work for nghttpd.
+	byCallbackOneID feed = -2
 	// Above 0: so many goroutines, sending as soon as one of the streams is free.
 )
 
 // feeds are those that apnsconn is measured with.
-var feeds = [...]feed{byCallback, 1, 100}
+var feeds = [...]feed{byCallbackOneID, byCallback, 1, 100}
 
 // cell is a row of the table: one sender in one way.
 type cell struct {
@@ -84,6 +87,8 @@ func (c cell) label() string {
 	switch c.feed {
 	case byCallers:
 		return "apnsconn, Push"
+	case byCallbackOneID:
+		return "apnsconn, Send from callbacks, one id"
 	case byCallback:
 		return "apnsconn, Send from callbacks"
 	case 1:
