@@ -27,5 +27,5 @@ fi
 status=0
 "$dir/propeller" run || status=$?
 # It has no other way to stop, and its binlog survives this one.
-[ -z "$queue" ] || kill -9 "$queue"
+[ -z "$queue" ] || kill -9 "$queue" 2>/dev/null || true # it may have gone before
 exit "$status"

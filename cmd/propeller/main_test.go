@@ -365,7 +365,7 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 		{[]string{"send", "--topic", "x", "--token", token(1), "--priority", "7"}, 1, "priority"},
 		{[]string{"send", "--topic", "x", "--token", token(1)}, 1, "no propeller.yaml"},
 		{[]string{"send", "--topic", "x", "--token", token(1), "--queue", "http://x"}, 1, "http://x"},
-		{[]string{"send", "--topic", "x", "--token", token(1), "--queue", "beanstalk://127.0.0.1:1"}, 1, "127.0.0.1:1"},
+		{[]string{"send", "--topic", "x", "--token", token(1), "--queue", "beanstalk://127.0.0.1:1"}, 1, "start the queue server"},
 		{[]string{"apns-sim", "--fault", "nonsense"}, 2, `"nonsense"`},
 		{[]string{"apns-sim", "--listen", "256.0.0.1:1"}, 1, "256.0.0.1:1"},
 	}

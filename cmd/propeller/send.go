@@ -186,6 +186,9 @@ func put(ctx context.Context, p place, body []byte, delay time.Duration) (string
 	ctx, cancel := context.WithTimeout(ctx, putTime)
 	defer cancel()
 	id, err := q.Put(ctx, p.tube, body, queue.PutOptions{Delay: delay})
+	if errors.Is(err, queue.ErrUnavailable) {
+		return "", fmt.Errorf("not put: %w: start the queue server, or name another by --queue", err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("not put: %w", err)
 	}

@@ -66,7 +66,7 @@ func (o Options) withDefaults() (Options, error) {
 	case o.TTR < 0:
 		return o, fmt.Errorf("beanstalk: TTR %v: must not be negative", o.TTR)
 	case o.TTR > maxSeconds*time.Second:
-		return o, fmt.Errorf("beanstalk: TTR %v: at most %d seconds", o.TTR, maxSeconds)
+		return o, fmt.Errorf("beanstalk: TTR %v: at most %d seconds", o.TTR, int64(maxSeconds))
 	case o.Reservers < 0 || o.Reservers > maxReservers:
 		return o, fmt.Errorf("beanstalk: %d reservers: must be 1 to %d", o.Reservers, maxReservers)
 	case o.Timeout < 0:
