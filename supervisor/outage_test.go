@@ -69,7 +69,7 @@ func TestGoAwayInMidBurst(t *testing.T) {
 	w.start(w.app(topic, "workers: 2", "in_flight: 300"))
 	for _, at := range []int{1000, 3000} {
 		w.until("mid-burst", func() bool { return int(w.apns.Count()) >= at })
-		w.apns.EachConn(func(c *apnstest.Conn) { c.GoAway(c.LastStream(), http2.ErrCodeNo, nil) })
+		w.apns.EachConn(func(c *apnstest.Conn) { c.Shutdown(http2.ErrCodeNo, nil) })
 	}
 	w.empty(topic)
 	w.eachOnce(n)
