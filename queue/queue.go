@@ -44,6 +44,25 @@ type Admin interface {
 	// Errors: ErrRejected, ErrUnavailable, ctx.Err(). When only some of an
 	// engine's servers answer, the counts are of those and the error says so.
 	TubeStats(ctx context.Context, tube string) (TubeStats, error)
+
+	// Buried lists up to limit (≥ 1) buried jobs of tube, in no promised order.
+	// Errors as TubeStats; what could be read is returned beside the error.
+	Buried(ctx context.Context, tube string, limit int) ([]BuriedJob, error)
+	// Peek looks at one buried job. Errors: ErrNotFound when there is no such
+	// job, or it is not buried, or not in tube; ErrUnavailable; ctx.Err().
+	Peek(ctx context.Context, tube, id string) (BuriedJob, error)
+	// Kick gives one buried job back to be served at once. Errors as Peek.
+	Kick(ctx context.Context, tube, id string) error
+	// Delete removes one buried job for good. Errors as Peek.
+	Delete(ctx context.Context, tube, id string) error
+}
+
+// BuriedJob is a job that was set aside.
+type BuriedJob struct {
+	ID     string        // as Job.ID
+	Body   []byte        // as it was put
+	Reason string        // as given to Bury; "" when the engine keeps none
+	Age    time.Duration // since it was put, to the engine's precision
 }
 
 // TubeStats are numbers of jobs by state.
@@ -127,6 +146,8 @@ var (
 	ErrLost = errors.New("reservation lost")
 	// ErrUnavailable: the engine cannot be reached or takes nothing at present.
 	ErrUnavailable = errors.New("queue unavailable")
+	// ErrNotFound: an operator named a job that is not there (any more).
+	ErrNotFound = errors.New("no such buried job")
 	// ErrRejected: this body or tube name can never work.
 	ErrRejected = errors.New("rejected")
 )

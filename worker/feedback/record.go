@@ -1,0 +1,28 @@
+// Package feedback carries what producers must know about their pushes that
+// did not arrive: a record for each token that must not be used again and for
+// each job that was buried or expired. Records lie on a tube of the app's own
+// queue until somebody has read them.
+package feedback
+
+import "time"
+
+// Record says why one push will not arrive. Its JSON form is what lies on the
+// feedback tube, one record a job, and what the webhook is sent.
+type Record struct {
+	Topic string `json:"topic"` // of the app, without the suffix of a push type
+	// Token is the whole device token as it was sent, in lower case; "" when the
+	// job's could not be read, and for a broadcast.
+	Token     string `json:"token,omitempty"`
+	ChannelID string `json:"channel_id,omitempty"` // of a broadcast
+	// Class is "token" (the token must not be used again), "expired" (too late
+	// to be sent), or else the class of the last outcome: the job was buried.
+	Class  string `json:"class"`
+	Status int    `json:"status,omitempty"` // APNs' HTTP status; 0 when there was no answer
+	Reason string `json:"reason"`           // APNs' reason, or ours in words
+	Since  int64  `json:"since,omitempty"`  // Unix seconds: since when APNs knows the token as dead; 0 when not said
+	APNsID string `json:"apns_id,omitempty"`
+	Ref    string `json:"ref,omitempty"` // the producer's own id
+	Job    string `json:"job"`           // the queue's id of the job
+	// At is when the push ended, in UTC, to the millisecond.
+	At time.Time `json:"at"`
+}
