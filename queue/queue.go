@@ -71,6 +71,9 @@ type TubeStats struct {
 	Delayed  int // waiting for their time
 	Reserved int // held by consumers, of any process
 	Buried   int // set aside for an operator
+	// Paused is how many of the ready ones no consumer gets at present, because
+	// an operator has paused the tube. 0 where the engine knows no pause.
+	Paused int
 }
 
 // PutOptions are the optional properties of a new job.

@@ -211,11 +211,11 @@ func TestPriorityKeptWithBothQuotings(t *testing.T) {
 func TestTubeStatsPartly(t *testing.T) {
 	t.Parallel()
 	ok := &fake{script: answers(map[string]string{"stats-tube": yaml("name: \"tube\"",
-		"current-jobs-ready: 1", "current-jobs-reserved: 2", "current-jobs-delayed: 3", "current-jobs-buried: 4")})}
+		"current-jobs-ready: 1", "current-jobs-reserved: 2", "current-jobs-delayed: 3", "current-jobs-buried: 4", "pause-time-left: 5")})}
 	bad := &fake{script: answers(map[string]string{"stats-tube": "INTERNAL_ERROR"})}
 	q := openTest(t, Options{Addrs: []string{ok.listen(t), bad.listen(t)}})
 	st, err := q.TubeStats(ctxOf(t), "tube")
-	if want := (queue.TubeStats{Ready: 1, Reserved: 2, Delayed: 3, Buried: 4}); st != want {
+	if want := (queue.TubeStats{Ready: 1, Reserved: 2, Delayed: 3, Buried: 4, Paused: 1}); st != want {
 		t.Fatalf("%+v, want %+v", st, want)
 	}
 	if !errors.Is(err, queue.ErrUnavailable) {

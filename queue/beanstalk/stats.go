@@ -81,6 +81,7 @@ func (q *client) TubeStats(ctx context.Context, tube string) (queue.TubeStats, e
 		sum.Delayed += one.Delayed
 		sum.Reserved += one.Reserved
 		sum.Buried += one.Buried
+		sum.Paused += one.Paused
 	}
 	return sum, errors.Join(errs...)
 }
@@ -110,6 +111,14 @@ func (srv *server) tubeStats(tube string) (st queue.TubeStats, err error) {
 			return queue.TubeStats{}, err
 		}
 		*n = int(v)
+	}
+	// pause-tube; protocol.txt, stats-tube.
+	left, err := statNumber(stats, "pause-time-left", 63)
+	if err != nil {
+		return queue.TubeStats{}, err
+	}
+	if left > 0 {
+		st.Paused = st.Ready
 	}
 	return st, nil
 }
