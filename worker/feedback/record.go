@@ -2,9 +2,18 @@
 // did not arrive: a record for each token that must not be used again and for
 // each job that was buried or expired. Records lie on a tube of the app's own
 // queue until somebody has read them.
+//
+// Writer puts them there. Webhook is a reader inside the daemon: it posts them
+// to an HTTP endpoint, signed; Verify is its counterpart.
 package feedback
 
-import "time"
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+)
 
 // Record says why one push will not arrive. Its JSON form is what lies on the
 // feedback tube, one record a job, and what the webhook is sent.
@@ -25,4 +34,33 @@ type Record struct {
 	Job    string `json:"job"`           // the queue's id of the job
 	// At is when the push ended, in UTC, to the millisecond.
 	At time.Time `json:"at"`
+}
+
+// parse reads a job of a feedback tube. Its errors quote nothing of the body:
+// it may be somebody else's, with a token in it.
+func parse(body []byte) (Record, error) {
+	if !utf8.Valid(body) { // would go into the webhook's JSON as it is
+		return Record{}, errors.New("feedback: not a record: not UTF-8")
+	}
+	var r Record
+	err := json.Unmarshal(body, &r)
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return Record{}, fmt.Errorf("feedback: not a record: not JSON, see byte %d", syntax.Offset)
+	case errors.As(err, &kind) && kind.Field == "":
+		return Record{}, errors.New("feedback: not a record: not a JSON object")
+	case errors.As(err, &kind):
+		return Record{}, fmt.Errorf("feedback: not a record: %q is of the wrong kind", kind.Field)
+	case err != nil: // of time.Time
+		return Record{}, errors.New(`feedback: not a record: "at" is not a time`)
+	case r.Topic == "":
+		return Record{}, errors.New(`feedback: not a record: "topic" is missing`)
+	case r.Class == "":
+		return Record{}, errors.New(`feedback: not a record: "class" is missing`)
+	case r.At.IsZero():
+		return Record{}, errors.New(`feedback: not a record: "at" is missing`)
+	}
+	return r, nil
 }

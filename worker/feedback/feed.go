@@ -1,0 +1,172 @@
+package feedback
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"propeller/queue"
+)
+
+// feed is one run of a webhook. It belongs to the goroutine of Serve.
+type feed struct {
+	*Webhook
+	consumer queue.Consumer
+	limit    int // records a request may have: halved whenever the endpoint answers 413
+	pause    pause
+}
+
+// collect waits for a record and returns it with those that come within linger
+// of it, in the order of the tube. Jobs that are no records are buried.
+//
+// Jobs are asked for one by one: a consumer that may reserve several at a time
+// need not hand them out in order. For the same reason it is not paused between
+// batches: a job that went back might be overtaken by the one behind it. So one
+// job beyond the batch may be reserved.
+func (f *feed) collect(ctx context.Context) ([]queue.Job, error) {
+	var batch []queue.Job
+	size := 0
+	wait := ctx // for the first record: as long as it takes
+	for len(batch) < f.limit && size < maxBatchBytes {
+		jobs, err := f.consumer.Receive(wait, 1)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case len(batch) > 0 && wait.Err() != nil:
+			return batch, nil
+		default:
+			return nil, err // a closed consumer
+		}
+		for _, j := range jobs {
+			if _, err := parse(j.Body()); err != nil {
+				f.bury(ctx, j, err)
+				continue
+			}
+			batch = append(batch, j)
+			size += len(j.Body())
+			if len(batch) == 1 {
+				short, cancel := context.WithTimeout(ctx, linger)
+				defer cancel() // once: there is one first record
+				wait = short
+			}
+		}
+	}
+	return batch, nil
+}
+
+// bury sets a job aside that is not ours to delete.
+func (f *feed) bury(ctx context.Context, j queue.Job, why error) {
+	f.cfg.Counters.Buried.Add(1)
+	f.cfg.Log.Warn("job on the feedback tube is no record: buried", "tube", f.cfg.Tube, "job", j.ID(), "reason", why)
+	if err := j.Bury(ctx, why.Error()); err != nil && !errors.Is(err, queue.ErrLost) && ctx.Err() == nil {
+		f.cfg.Log.Warn("job could not be buried", "tube", f.cfg.Tube, "job", j.ID(), "err", err)
+	}
+}
+
+// deliver posts the batch until the endpoint has taken all of it, or ctx ends.
+func (f *feed) deliver(ctx context.Context, batch []queue.Job) error {
+	for len(batch) > 0 {
+		part := batch[:min(len(batch), f.limit)]
+		a := f.post(ctx, body(part))
+		switch {
+		case a.ok:
+			f.up(len(part))
+			f.settle(ctx, part)
+			batch = batch[len(part):]
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case a.tooLarge && len(part) > 1:
+			f.cfg.Counters.Failed.Add(1)
+			f.limit = len(part) / 2
+			f.cfg.Log.Info("feedback webhook: the endpoint answered 413, requests become smaller", "records", f.limit)
+		default:
+			wait := max(f.pause.next(), a.retryAfter)
+			f.down(a.reason, wait)
+			if err := sleep(ctx, wait); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// up notes that n records were taken.
+func (f *feed) up(n int) {
+	f.pause = 0
+	if since, wasDown := f.cfg.Counters.succeed(n); wasDown {
+		f.cfg.Log.Info("feedback webhook takes records again", "after", time.Since(since).Round(time.Second))
+	}
+}
+
+// down notes a failed request.
+func (f *feed) down(reason string, wait time.Duration) {
+	if f.cfg.Counters.fail(time.Now(), reason) {
+		f.cfg.Log.Warn("feedback webhook takes no records; they stay in the queue", "reason", reason, "next_try", wait.Round(time.Millisecond))
+		return
+	}
+	f.cfg.Log.Debug("feedback webhook still takes no records", "reason", reason, "next_try", wait.Round(time.Millisecond))
+}
+
+// settle deletes delivered records, first to last: what a crash leaves over is
+// the end of the batch, in order. During an outage of the queue it waits for
+// it, so that nothing is sent twice because of that; when ctx ends, not for
+// much longer.
+func (f *feed) settle(ctx context.Context, part []queue.Job) {
+	ctx, cancel := outlive(ctx, settleGrace)
+	defer cancel()
+	var failed error
+	left := 0
+	for _, j := range part {
+		err := j.Done(ctx)
+		if err == nil {
+			continue
+		}
+		f.cfg.Counters.Undeleted.Add(1)
+		if !errors.Is(err, queue.ErrLost) { // lost: somebody else's now, or deleted
+			failed = err
+			left++
+		}
+	}
+	if failed != nil {
+		f.cfg.Log.Warn("feedback webhook: delivered records could not be deleted and will be sent again", "records", left, "err", failed)
+	}
+}
+
+// outlive returns a context that ends d after ctx does.
+func outlive(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(d, cancel) })
+	return longer, func() { stop(); cancel() }
+}
+
+// Pauses between failed requests: each twice the one before, from minPause to
+// maxPause. An endpoint that is away for the night is tried 12 times an hour.
+const (
+	minPause = time.Second
+	maxPause = 5 * time.Minute
+)
+
+// pause is the last nominal pause; 0 before the first.
+type pause time.Duration
+
+// next returns how long to wait now: between half of the nominal pause and the
+// whole, so that the webhooks of many apps do not come back in step.
+func (p *pause) next() time.Duration {
+	*p = min(max(2**p, pause(minPause)), pause(maxPause))
+	d := time.Duration(*p)
+	return d/2 + rand.N(d/2+1)
+}
+
+// sleep waits for d, or for ctx's end, which it returns.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

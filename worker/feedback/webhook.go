@@ -1,0 +1,129 @@
+package feedback
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"propeller/queue"
+)
+
+// Bounds of a batch.
+const (
+	// maxBatch is the most records in one request: enough that the round trip
+	// to the endpoint does not set the pace, few enough to be handled in 10 s.
+	maxBatch = 100
+	// maxBatchBytes ends a batch early, so that strangers' large jobs cost no
+	// memory. It is many times what 100 records have.
+	maxBatchBytes = 256 << 10
+	// linger is how long a batch waits for more after its first record.
+	linger = time.Second
+)
+
+// Times of the end.
+const (
+	// settleGrace is how long after the order to stop delivered records may
+	// still be deleted from the queue.
+	settleGrace = 2 * time.Second
+	// closeTimeout bounds the close of the consumer.
+	closeTimeout = 5 * time.Second
+)
+
+// WebhookConfig configures NewWebhook. It never prints: it holds secrets.
+type WebhookConfig struct {
+	Topic string // of the app, for the log
+	Tube  string // the feedback tube
+
+	// URL is the endpoint, http or https. A user and password in it become
+	// basic authentication. Only its scheme and host are ever shown.
+	URL string
+	// Secret is the key of the signatures, not empty.
+	Secret []byte
+
+	Queue queue.Queue
+	// Client makes the requests; its CheckRedirect and Timeout are not used. nil:
+	// one of its own, with one connection and the proxy of the environment.
+	Client *http.Client
+	// Log gets a line per change of the endpoint's state and per job that is no
+	// record. nil: no log.
+	Log *slog.Logger
+	// Counters are counted up. nil: nobody looks.
+	Counters *WebhookCounters
+}
+
+// Format implements fmt.Formatter: only the topic is shown, whatever the verb.
+func (c WebhookConfig) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "{webhook %s}", c.Topic) }
+
+// Webhook is a suture service that posts the records of a feedback tube to an
+// HTTP endpoint: in batches, one request at a time, each batch until it is
+// taken. A record is deleted from the tube when its request was answered 2xx,
+// so each arrives at least once; while the endpoint is away they stay in the
+// queue.
+//
+// Records arrive in the order of the tube, also across failed requests, as
+// long as one Webhook at a time serves the tube and the queue is one server.
+// Memory holds one batch.
+type Webhook struct {
+	cfg      WebhookConfig
+	endpoint string // scheme and host
+	client   *http.Client
+}
+
+// NewWebhook returns a webhook that is not served yet.
+func NewWebhook(c WebhookConfig) *Webhook {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Counters == nil {
+		c.Counters = new(WebhookCounters)
+	}
+	w := &Webhook{cfg: c, client: newClient(c.Client)}
+	if u, err := url.Parse(c.URL); err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") {
+		w.endpoint = u.Scheme + "://" + u.Host
+	}
+	w.cfg.Log = c.Log.With("topic", c.Topic, "endpoint", w.endpoint)
+	return w
+}
+
+// String names the webhook in suture's events.
+func (w *Webhook) String() string { return "webhook " + w.cfg.Topic }
+
+// Serve delivers until ctx ends, and returns ctx.Err(): a request in progress is
+// cut off, and what was not delivered is back in the queue. Other errors are a
+// configuration that can never work.
+func (w *Webhook) Serve(ctx context.Context) error {
+	switch {
+	case w.endpoint == "":
+		return fmt.Errorf("feedback: webhook of %s: the URL must be http://… or https://…", w.cfg.Topic)
+	case len(w.cfg.Secret) == 0:
+		return fmt.Errorf("feedback: webhook of %s: no secret", w.cfg.Topic)
+	}
+	c, err := w.cfg.Queue.Consume(w.cfg.Tube)
+	if err != nil {
+		return fmt.Errorf("feedback: webhook of %s: %w", w.cfg.Topic, err)
+	}
+	defer w.close(c)
+	defer w.client.CloseIdleConnections()
+	f := &feed{Webhook: w, consumer: c, limit: maxBatch}
+	for {
+		batch, err := f.collect(ctx)
+		if err != nil {
+			return err
+		}
+		if err := f.deliver(ctx, batch); err != nil {
+			return err
+		}
+	}
+}
+
+// close gives back what is not settled.
+func (w *Webhook) close(c queue.Consumer) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := c.Close(ctx); err != nil {
+		w.cfg.Log.Warn("feedback webhook: some records may be sent again", "err", err)
+	}
+}
