@@ -93,7 +93,8 @@ func (a *app) remove(root *suture.Supervisor) waiter {
 
 func (a *app) status() AppStatus {
 	s := AppStatus{Topic: a.cfg.Topic, Counters: a.common.Counters}
-	s.Broken, s.Reason, s.Since = a.common.Breaker.State()
+	state := a.common.Breaker.State()
+	s.Broken, s.Reason, s.Since = state.Broken, state.Reason, state.Since
 	for _, w := range a.workers {
 		s.Workers = append(s.Workers, w.Status())
 	}

@@ -5,17 +5,20 @@ import (
 	"time"
 )
 
-// ProbeEvery is how long a broken app waits between two probes, each of one
+// ProbeEvery is how long a broken or paused app waits between two probes, each of one
 // job: often enough to recover within a minute, seldom enough that Apple does
 // not take it for an attack.
 const ProbeEvery = time.Minute
 
-// Breaker is what the workers of one app share about their credential. When
-// APNs refuses it the app is broken: its jobs stay in the queue, and once in
-// ProbeEvery one worker sends one job to see.
+// Breaker is what the workers of one app share about whether it works at all.
+// When APNs refuses its credential the app is broken; when APNs refuses its
+// device tokens as those of another environment or topic it is paused (see
+// Guard). In both cases its jobs stay in the queue, and once in ProbeEvery one
+// worker sends one job to see.
 type Breaker struct {
 	mu     sync.Mutex
-	broken bool
+	broken bool // or paused
+	paused bool // not by the credential, but by the environment guard
 	reason string
 	since  time.Time
 	next   time.Time         // no probe before
@@ -34,38 +37,67 @@ func (b *Breaker) join(r *run) {
 	b.runs[r] = struct{}{}
 }
 
-// State says whether the app is broken, why, and since when.
-func (b *Breaker) State() (broken bool, reason string, since time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.broken, b.reason, b.since
+// BreakerState is a breaker at one moment. Broken and Paused exclude each other.
+type BreakerState struct {
+	Broken bool      // APNs refuses the credential
+	Paused bool      // by the environment guard
+	Reason string    // why; "" while the app works
+	Since  time.Time // zero while the app works
 }
 
-// trip marks the app broken and reports whether it was whole before. A failed
-// probe puts off the next one.
-func (b *Breaker) trip(reason string, now time.Time) (first bool) {
+// State says whether the app is broken or paused, why, and since when.
+func (b *Breaker) State() BreakerState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.reason, b.prober, b.next = reason, nil, now.Add(ProbeEvery)
-	if b.broken {
+	if !b.broken {
+		return BreakerState{}
+	}
+	return BreakerState{Broken: !b.paused, Paused: b.paused, Reason: b.reason, Since: b.since}
+}
+
+// trip marks the app broken and reports whether it was not before. A failed
+// probe puts off the next one.
+func (b *Breaker) trip(reason string, now time.Time) (first bool) {
+	return b.stop(reason, false, now)
+}
+
+// pause marks the app paused and reports whether it was not before. A broken
+// app stays broken: that is the greater trouble.
+func (b *Breaker) pause(reason string, now time.Time) (first bool) {
+	return b.stop(reason, true, now)
+}
+
+func (b *Breaker) stop(reason string, paused bool, now time.Time) (first bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.prober, b.next = nil, now.Add(ProbeEvery)
+	if b.broken && paused && !b.paused {
 		return false
 	}
-	b.broken, b.since = true, now
+	b.reason = reason
+	if b.broken && b.paused == paused {
+		return false
+	}
+	b.broken, b.paused, b.since = true, paused, now
 	b.announce()
 	return true
 }
 
-// heal marks the app whole again and reports whether it was broken before.
+// heal marks the app whole again and reports whether it was not before.
 func (b *Breaker) heal() (first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.broken {
 		return false
 	}
-	b.broken, b.reason, b.prober = false, "", nil
+	b.broken, b.paused, b.reason, b.prober = false, false, "", nil
 	b.announce()
 	return true
 }
+
+// Resume lets a broken or paused app work again, by order of a person who says
+// that its trouble is over. If it is not, APNs' next answers stop it anew.
+func (b *Breaker) Resume() { b.heal() }
 
 // announce makes every worker look at the breaker anew.
 func (b *Breaker) announce() {

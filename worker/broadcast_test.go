@@ -40,7 +40,7 @@ func TestBroadcastSettles(t *testing.T) {
 				if done != tt.done || buried != tt.buried {
 					t.Errorf("done %d, buried %d; want %d, %d", done, buried, tt.done, tt.buried)
 				}
-				if broken, _, _ := b.cfg.Breaker.State(); broken != tt.broken {
+				if broken := b.cfg.Breaker.State().Broken; broken != tt.broken {
 					t.Errorf("app broken: %v", broken)
 				}
 				b.halt(t)

@@ -49,7 +49,7 @@ type link struct {
 	conn    Conn              // the one that takes pushes; nil = none
 	open    map[Conn]struct{} // conn and those that only finish what they have
 	backoff backoff
-	down    bool // a failed dial has been logged
+	down    error // of the last dial, which failed and has been logged; nil after a good one
 
 	watchers sync.WaitGroup
 }
@@ -86,8 +86,8 @@ func (l *link) get(ctx context.Context) (Conn, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.down {
-		l.down = false
+	if l.down != nil {
+		l.down = nil
 		l.log.Info("apns reachable again")
 	}
 	l.conn = conn
@@ -108,9 +108,10 @@ func (l *link) dialFailed(ctx context.Context, err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	level := slog.LevelDebug
-	if !l.down {
-		l.down, level = true, slog.LevelWarn
+	if l.down == nil {
+		level = slog.LevelWarn
 	}
+	l.down = err
 	l.log.Log(ctx, level, "apns not reachable; jobs stay in the queue", "err", err, "next_dial", l.backoff.wait(time.Now()).Round(time.Millisecond))
 	return err
 }
@@ -158,6 +159,13 @@ func (l *link) close() {
 		_ = c.Close() // it says nothing that watch does not
 	}
 	l.watchers.Wait()
+}
+
+// unreachable is why the last dial failed; nil if it did not.
+func (l *link) unreachable() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.down
 }
 
 // drop lets go of the connection: no new pushes, what is open is answered.

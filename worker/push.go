@@ -25,6 +25,8 @@ type run struct {
 	bounced   atomic.Int64 // pushes in a row that a connection gave back unsent
 	calmUntil time.Time    // of the pump: no push before, because of bounced
 
+	restart context.CancelCauseFunc // ends Serve with an error, as Worker.Restart
+
 	interrupts    atomic.Int64
 	cancelReceive atomic.Pointer[context.CancelFunc]
 

@@ -246,6 +246,7 @@ func (p *push) retry(first time.Duration) {
 // the push once more.
 func (p *push) remove() {
 	defer p.linger().Stop()
+	p.r.w.finished.Add(1)
 	err := p.job.Done(p.r.settling)
 	if err == nil {
 		return
@@ -265,6 +266,7 @@ func (p *push) expired() {
 
 // setAside buries the job with p.err as the reason.
 func (p *push) setAside() {
+	p.r.w.finished.Add(1)
 	p.r.w.cfg.Counters.Buried.Add(1)
 	attrs := []any{"class", apnsconn.Rejected.String(), "reason", p.err}
 	if p.outcome.Class != 0 {
@@ -280,6 +282,9 @@ func (p *push) setAside() {
 // giveBack returns the job to the queue. If that fails the queue takes it back
 // by itself when the connection ends or the reservation runs out.
 func (p *push) giveBack(after time.Duration) {
+	if p.outcome.Status != 0 {
+		p.r.w.finished.Add(1)
+	}
 	if err := p.job.Retry(p.r.settling, after); err != nil {
 		p.r.log.Debug("job not released; the queue returns it later", "job", p.job.ID(), "err", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"propeller/queue"
+	"propeller/worker/feedback"
 )
 
 // Pushes says which finished pushes get a line in the log.
@@ -26,7 +27,7 @@ const (
 	LogNone
 )
 
-// Config is what a worker needs. Every field is required.
+// Config is what a worker needs. Every field down to Live is required.
 type Config struct {
 	Topic    string // the app's bundle id
 	Tube     string
@@ -40,6 +41,15 @@ type Config struct {
 	Counters *Counters // shared by the app's workers
 	Log      *slog.Logger
 	Live     *Live // shared by all workers
+
+	// Feedback puts a record where it is safe before the push's job is deleted
+	// or buried. nil: the log lines are the only record.
+	Feedback func(ctx context.Context, r feedback.Record) error
+	Memory *Memory // shared by the app's workers; nil: no device token is remembered
+	Guard  *Guard  // shared by the app's workers; nil: every token called wrong is dead
+	// Expiration and TTL are the app's defaults for jobs that give none; 0: none.
+	// Such an apns-expiration counts from when the push is sent.
+	Expiration, TTL time.Duration
 }
 
 // Live is what a reload may change under running workers.
@@ -53,6 +63,8 @@ type Worker struct {
 	cfg Config
 	log *slog.Logger
 	cur atomic.Pointer[run]
+
+	received, finished atomic.Int64 // see Status
 }
 
 // New returns a worker that does nothing until Serve.
@@ -69,16 +81,50 @@ type Status struct {
 	Held      int   // jobs received and not yet settled
 	Connected bool  // to APNs
 	QueueErr  error // why no job can be received; nil when one can
+
+	// Received counts jobs received, Finished jobs settled for good or given
+	// back after an answer of APNs, and answered pushes of jobs with several
+	// tokens; both since New, over all restarts of Serve.
+	Received, Finished int64
+	// Waiting says why the worker takes no jobs by its own decision; "" when it
+	// does: "apns not reachable: …" or "queue unavailable: …".
+	Waiting string
 }
 
 // Status may be called at any time.
 func (w *Worker) Status() Status {
+	s := Status{Received: w.received.Load(), Finished: w.finished.Load()}
 	r := w.cur.Load()
 	if r == nil {
-		return Status{}
+		return s
 	}
 	conn, _ := r.link.usable(time.Now())
-	return Status{Serving: true, Held: int(r.held.Load()), Connected: conn != nil, QueueErr: r.consumer.Err()}
+	s.Serving, s.Held, s.Connected, s.QueueErr = true, int(r.held.Load()), conn != nil, r.consumer.Err()
+	switch down := r.link.unreachable(); {
+	case s.QueueErr != nil:
+		s.Waiting = "queue unavailable: " + s.QueueErr.Error()
+	case down != nil:
+		s.Waiting = "apns not reachable: " + down.Error()
+	}
+	return s
+}
+
+// Replace lets go of the connection to APNs, of which reason says that it
+// should. Open pushes end as they do; the next job dials a new connection.
+func (w *Worker) Replace(reason string) {
+	if r := w.cur.Load(); r != nil {
+		r.log.Debug("connection to apns let go", "reason", reason)
+		r.link.drop()
+		r.wake()
+	}
+}
+
+// Restart makes Serve give its jobs back and return an error that names
+// reason, so that suture starts it anew. It has no effect while nothing serves.
+func (w *Worker) Restart(reason string) {
+	if r := w.cur.Load(); r != nil {
+		r.restart(fmt.Errorf("worker: restarted: %s", reason))
+	}
 }
 
 // Serve works until ctx ends, then finishes what is in flight, within
@@ -90,10 +136,47 @@ func (w *Worker) Serve(ctx context.Context) error {
 		return fmt.Errorf("worker: tube %q: %w", w.cfg.Tube, err)
 	}
 	r := newRun(w, consumer)
+	ctx, r.restart = context.WithCancelCause(ctx)
+	defer r.restart(nil)
 	w.cfg.Breaker.join(r)
 	w.cur.Store(r)
 	defer w.cur.Store(nil)
-	defer r.stop()
+	defer r.stop(ctx)
+	if err := r.pumpUnstuck(ctx); err != nil {
+		return err
+	}
+	if cause := context.Cause(ctx); cause != ctx.Err() {
+		return cause
+	}
+	return nil
+}
+
+// stuckTime is how long a consumer may take to notice that no job is wanted any
+// more. It should take no time at all.
+const stuckTime = 2 * time.Second
+
+// pumpUnstuck is pump. When ctx has ended and a Receive does not, it closes the
+// consumer beneath it.
+func (r *run) pumpUnstuck(ctx context.Context) error {
+	pumped, freed := make(chan struct{}), make(chan struct{})
+	unwatch := context.AfterFunc(ctx, func() {
+		defer close(freed)
+		limit := time.NewTimer(stuckTime)
+		defer limit.Stop()
+		select {
+		case <-pumped:
+			return
+		case <-limit.C:
+		}
+		r.log.Warn("the queue's consumer does not stop: closing it")
+		r.closeConsumer()
+	})
+	defer func() {
+		close(pumped)
+		if !unwatch() {
+			<-freed
+		}
+	}()
 	return r.pump(ctx)
 }
 
@@ -110,6 +193,7 @@ func (r *run) pump(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("worker: tube %q: receive: %w", r.w.cfg.Tube, err)
 		}
+		r.w.received.Add(int64(len(jobs)))
 		for _, job := range jobs {
 			r.start(ctx, job)
 		}
@@ -207,10 +291,10 @@ func (r *run) rest(ctx context.Context, wait time.Duration) {
 // stop ends a run in the order that loses and doubles the least: what is in
 // flight is finished and settled, the rest is given back with the queue
 // connection, then the APNs connection goes.
-func (r *run) stop() {
+func (r *run) stop(ctx context.Context) {
 	r.consumer.Pause()
 	r.w.cfg.Breaker.leave(r)
-	limit := time.NewTimer(time.Duration(r.w.cfg.Live.Drain.Load()))
+	limit := time.NewTimer(r.drainTime(ctx))
 	defer limit.Stop()
 	for r.held.Load()+r.lingering.Load() > 0 {
 		select {
@@ -222,14 +306,31 @@ func (r *run) stop() {
 		break
 	}
 	r.cancelSettling()
+	r.closeConsumer()
+	r.link.close()
+	r.settlers.Wait()
+}
+
+// drainTime is how long pushes in flight may take to end: at a restart, which
+// is made because they do not end, no longer than it takes to settle.
+func (r *run) drainTime(ctx context.Context) time.Duration {
+	d := time.Duration(r.w.cfg.Live.Drain.Load())
+	if context.Cause(ctx) != ctx.Err() {
+		d = min(d, restartDrain)
+	}
+	return d
+}
+
+// restartDrain: answers that are on their way still count.
+const restartDrain = time.Second
+
+// closeTime bounds the parting words with the queue.
+const closeTime = 2 * time.Second
+
+func (r *run) closeConsumer() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	if err := r.consumer.Close(ctx); err != nil {
 		r.log.Warn("closing the queue connection", "err", err)
 	}
-	r.link.close()
-	r.settlers.Wait()
 }
-
-// closeTime bounds the parting words with the queue.
-const closeTime = 2 * time.Second

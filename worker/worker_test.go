@@ -243,7 +243,8 @@ func TestBrokenAppProbesOnceAMinute(t *testing.T) {
 		}
 		b.start()
 		time.Sleep(time.Second)
-		broken, reason, _ := b.cfg.Breaker.State()
+		state := b.cfg.Breaker.State()
+		broken, reason := state.Broken, state.Reason
 		if !broken || reason != "403 BadCertificate" {
 			t.Fatalf("broken %v, %q", broken, reason)
 		}
@@ -258,7 +259,7 @@ func TestBrokenAppProbesOnceAMinute(t *testing.T) {
 		}
 		refused.Store(false)
 		time.Sleep(2 * time.Minute)
-		if broken, _, _ := b.cfg.Breaker.State(); broken {
+		if broken := b.cfg.Breaker.State().Broken; broken {
 			t.Error("still broken after the credential works again")
 		}
 		if done, _, _, _ := q.counts(); done != 300 {
@@ -275,7 +276,7 @@ func TestDialRefusingTheCredentialBreaksTheApp(t *testing.T) {
 		b.refuse = fmt.Errorf("tls: %w", apnsconn.ErrCredential)
 		b.start()
 		time.Sleep(10 * time.Minute)
-		if broken, _, _ := b.cfg.Breaker.State(); !broken {
+		if broken := b.cfg.Breaker.State().Broken; !broken {
 			t.Error("app not broken")
 		}
 		if n := len(b.dialTimes()); n < 9 || n > 11 {
@@ -306,7 +307,7 @@ func TestSuffixTopicRefusedBuriesThatJobOnly(t *testing.T) {
 		if done, buried, _, _ := q.counts(); done != 1 || buried != 1 {
 			t.Errorf("done %d, buried %d", done, buried)
 		}
-		if broken, _, _ := b.cfg.Breaker.State(); broken {
+		if broken := b.cfg.Breaker.State().Broken; broken {
 			t.Error("app broken")
 		}
 		b.halt(t)
@@ -325,7 +326,8 @@ func TestSuffixTopicWithARefusedCredential(t *testing.T) {
 		}
 		b.start()
 		time.Sleep(10*time.Minute + 30*time.Second) // between two probes
-		broken, reason, _ := b.cfg.Breaker.State()
+		state := b.cfg.Breaker.State()
+		broken, reason := state.Broken, state.Reason
 		if want := "403 InvalidProviderToken: this machine's clock is 12 minutes behind APNs': set it, best by NTP"; !broken || reason != want {
 			t.Errorf("broken %v, %q, want %q", broken, reason, want)
 		}
@@ -498,7 +500,7 @@ func TestProbeMeetsGarbage(t *testing.T) {
 		if done, buried, _, _ := q.counts(); done != 1 || buried != 1 {
 			t.Errorf("done %d, buried %d", done, buried)
 		}
-		if broken, _, _ := b.cfg.Breaker.State(); broken {
+		if broken := b.cfg.Breaker.State().Broken; broken {
 			t.Error("still broken")
 		}
 		b.halt(t)
