@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"propeller/apnsconn"
 )
@@ -43,10 +42,9 @@ func (d *draft) at(key string) entry {
 
 // finish checks what concerns several keys or several apps, loads the
 // credentials, and returns the apps.
-func (p *parser) finish(drafts []*draft, shutdown time.Duration) []App {
+func (p *parser) finish(drafts []*draft, cfg *Config) []App {
 	p.checkUnique(drafts)
-	apps := make([]App, len(drafts))
-	for i, d := range drafts {
+	for _, d := range drafts {
 		p.checkTopic(d)
 		p.checkRetry(d)
 		p.checkServer(d)
@@ -54,15 +52,30 @@ func (p *parser) finish(drafts []*draft, shutdown time.Duration) []App {
 			p.checkProxy(d)
 			p.loadRoots(d)
 			p.loadCredential(d)
+			p.checkFeedback(d)
 		}
-		if d.PushTimeout > shutdown {
-			d.Warnings = append(d.Warnings, fmt.Sprintf(
-				"push_timeout %s is longer than shutdown_timeout %s: at shutdown a push that is still unanswered is cut off, and sent again later",
-				short(d.PushTimeout), short(shutdown)))
-		}
+		d.warnOfTimes(cfg)
+	}
+	p.checkFeedbackTubes(drafts)
+	apps := make([]App, len(drafts))
+	for i, d := range drafts {
 		apps[i] = d.App
 	}
 	return apps
+}
+
+// warnOfTimes compares push_timeout with the times of the whole daemon.
+func (d *draft) warnOfTimes(cfg *Config) {
+	if d.PushTimeout > cfg.ShutdownTimeout {
+		d.Warnings = append(d.Warnings, fmt.Sprintf(
+			"push_timeout %s is longer than shutdown_timeout %s: at shutdown a push that is still unanswered is cut off, and sent again later",
+			short(d.PushTimeout), short(cfg.ShutdownTimeout)))
+	}
+	if d.PushTimeout > cfg.Watchdog {
+		d.Warnings = append(d.Warnings, fmt.Sprintf(
+			"push_timeout %s is longer than watchdog %s: an APNs that is slow to answer is taken for a stall",
+			short(d.PushTimeout), short(cfg.Watchdog)))
+	}
 }
 
 // checkTopic demands a topic and derives the tube from it.

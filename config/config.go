@@ -23,6 +23,13 @@ type Config struct {
 	Log   Log      `yaml:"log"`
 	// ShutdownTimeout bounds the drain at SIGTERM: 1 s to 10 min.
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
+	// Watchdog is how long an app may have work and finish none of it before
+	// something is done about it: 5 s to 1 h.
+	Watchdog time.Duration `yaml:"watchdog"`
+	// StateDir is the folder for what outlives the process, as a path that can
+	// be opened once it is made; "" for none. That of the file, or else the first
+	// of the environment's STATE_DIRECTORY, which systemd sets.
+	StateDir string `yaml:"state_dir"`
 	// Apps has at least one app; topics and tubes are unique.
 	Apps []App `yaml:"apps"`
 }
@@ -67,12 +74,18 @@ type App struct {
 
 	// Proxy is the way to APNs: that of the file, or else of the environment's
 	// HTTPS_PROXY and NO_PROXY. None with server: mock.
-	Proxy Proxy `yaml:"proxy"`
+	Proxy SecretURL `yaml:"proxy"`
 
 	Workers     int           `yaml:"workers"`      // 1 to MaxWorkers
 	InFlight    int           `yaml:"in_flight"`    // pushes in flight per worker, 1 to MaxInFlight
 	PushTimeout time.Duration `yaml:"push_timeout"` // 1 s to 60 s
 	Retry       Retry         `yaml:"retry"`
+	// Expiration and TTL are for jobs that give none, each from when the job was
+	// put, 1 s to 30 days; 0 = none. APNs stores a push until Expiration; after
+	// TTL a job is not sent any more.
+	Expiration time.Duration `yaml:"expiration"`
+	TTL        time.Duration `yaml:"ttl"`
+	Feedback   Feedback      `yaml:"feedback"`
 
 	// What loading found out, from the keys above.
 
@@ -113,6 +126,9 @@ func (a *App) Same(other *App) bool {
 		a.InFlight == other.InFlight &&
 		a.PushTimeout == other.PushTimeout &&
 		a.Retry == other.Retry &&
+		a.Expiration == other.Expiration &&
+		a.TTL == other.TTL &&
+		a.Feedback.same(other.Feedback) &&
 		a.rootsHash == other.rootsHash &&
 		a.Proxy.same(other.Proxy) &&
 		sameCertificate(a.Certificate, other.Certificate) &&

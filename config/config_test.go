@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -42,6 +43,8 @@ func TestEveryKey(t *testing.T) {
 queue: [beanstalk://127.0.0.1, "beanstalk://[::1]:11301/", beanstalk://queue.example:11302]
 log: {level: debug, format: json, pushes: all}
 shutdown_timeout: 1m
+watchdog: 90s
+state_dir: state
 apps:
   - topic: com.example.app
     tube: jobs
@@ -50,16 +53,26 @@ apps:
     in_flight: 1000
     push_timeout: 1500ms
     retry: {min: 2s, max: 1m, give_up_after: 1h}
-`, Options{})
+    expiration: 720h
+    ttl: 1s
+    feedback: {tube: records, webhook: "https://me:pw@example.com:8443/hook?a=b", secret: `+hidden+`-hunter2}
+`, Options{Dir: "dir"})
 	want := &Config{
 		File:            "test.yaml",
 		Queue:           []string{"beanstalk://127.0.0.1:11300", "beanstalk://[::1]:11301", "beanstalk://queue.example:11302"},
 		Log:             Log{Level: slog.LevelDebug, Format: FormatJSON, Pushes: PushesAll},
 		ShutdownTimeout: time.Minute,
+		Watchdog:        90 * time.Second,
+		StateDir:        filepath.Join("dir", "state"),
 		Apps: []App{{
 			Topic: "com.example.app", Tube: "jobs", Server: "mock", Workers: 4, InFlight: 1000,
 			PushTimeout: 1500 * time.Millisecond,
 			Retry:       Retry{Min: 2 * time.Second, Max: time.Minute, GiveUpAfter: time.Hour},
+			Expiration:  30 * 24 * time.Hour, TTL: time.Second,
+			Feedback: Feedback{
+				Tube: "records", Secret: NewSecret(hidden + "-hunter2"),
+				Webhook: SecretURL{&url.URL{Scheme: "https", User: url.UserPassword("me", "pw"), Host: "example.com:8443", Path: "/hook", RawQuery: "a=b"}},
+			},
 		}},
 	}
 	if !reflect.DeepEqual(cfg, want) {
@@ -284,6 +297,10 @@ func TestWarnings(t *testing.T) {
 	if w := cfg.Apps[0].Warnings; len(w) != 1 || !strings.HasPrefix(w[0], "push_timeout 20s is longer than shutdown_timeout 10s") {
 		t.Errorf("got %q", w)
 	}
+	cfg = mustParse(t, "watchdog: 10s\napps: [{topic: a, server: mock}]", Options{})
+	if w := cfg.Apps[0].Warnings; len(w) != 1 || !strings.HasPrefix(w[0], "push_timeout 20s is longer than watchdog 10s") {
+		t.Errorf("got %q", w)
+	}
 }
 
 // The tags of the structs and the tables that read them name the same keys.
@@ -310,7 +327,7 @@ func tags(s reflect.Type, prefix string) []string {
 		tag := f.Tag.Get("yaml")
 		switch {
 		case tag == "-" || !f.IsExported():
-		case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[Secret]() && f.Type != reflect.TypeFor[Proxy]():
+		case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[Secret]() && f.Type != reflect.TypeFor[SecretURL]():
 			out = append(out, tags(f.Type, prefix+tag+".")...)
 		default:
 			out = append(out, prefix+tag)

@@ -13,6 +13,7 @@ func Default() Config {
 		Queue:           []string{"beanstalk://127.0.0.1:11300"},
 		Log:             Log{Level: slog.LevelInfo, Format: FormatText, Pushes: PushesFailures},
 		ShutdownTimeout: 30 * time.Second,
+		Watchdog:        time.Minute,
 		Apps: []App{{
 			Server: "production",
 			// One connection carries more than most apps ever send, and APNs
@@ -52,8 +53,18 @@ const (
 	maxRetryMin = time.Hour
 	// maxRetryMax: a longer pause than a day serves nobody.
 	maxRetryMax = 24 * time.Hour
-	// maxGiveUp: APNs itself stores a notification for 30 days at most.
-	maxGiveUp = 30 * 24 * time.Hour
+	// maxGiveUp: what APNs itself would not have kept is of no use any more.
+	maxGiveUp = maxStored
+	// maxStored is how long APNs stores a notification at most ("Viewing the
+	// status of push notifications using Metrics and APNs").
+	maxStored = 30 * 24 * time.Hour
+	// minLife: job ages are known by whole seconds.
+	minLife = time.Second
+
+	// minWatchdog: a queue or an APNs that is only slow is no stall.
+	minWatchdog = 5 * time.Second
+	// maxWatchdog: a stall that is seen later is one that users report.
+	maxWatchdog = time.Hour
 
 	// maxFile bounds the configuration and certificate files: 1 MiB is
 	// thousands of apps, or a bundle of every public root.

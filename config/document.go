@@ -39,9 +39,9 @@ func (p *parser) document(data []byte) Config {
 		}
 		return true
 	})
-	assign(p, global, globalFields(), &cfg)
+	p.global(global, &cfg)
 
-	cfg.Apps = p.finish(p.apps(apps, p.defaults(defaults)), cfg.ShutdownTimeout)
+	cfg.Apps = p.finish(p.apps(apps, p.defaults(defaults)), &cfg)
 	return cfg
 }
 

@@ -35,7 +35,7 @@ func uncomment(t *testing.T, keep func(line string) bool) (text string, keys []s
 		t.Fatal(err)
 	}
 	known := append(schemaOf("", globalFields(), "queue", "defaults", "apps").names(""), schemaOf("", appFields()).names("")...)
-	known = append(known, "min", "max", "give_up_after", "level", "format", "pushes")
+	known = append(known, "min", "max", "give_up_after", "level", "format", "pushes", "webhook", "webhook_file", "secret", "secret_file")
 	var out []string
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimSuffix(line, "\n")
@@ -55,7 +55,7 @@ func TestShippedFileHasEveryKey(t *testing.T) {
 	t.Parallel()
 	_, have := uncomment(t, func(string) bool { return false })
 	want := append(tags(reflect.TypeFor[Config](), ""), tags(reflect.TypeFor[App](), "")...)
-	want = append(want, "defaults", "cert_password_file")
+	want = append(want, "defaults", "cert_password_file", "feedback.webhook_file", "feedback.secret_file")
 	for _, key := range want {
 		for part := range strings.SplitSeq(key, ".") {
 			if !slices.Contains(have, part) {

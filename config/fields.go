@@ -20,6 +20,7 @@ type field[T any] struct {
 	set    func(*T, string) error // errors say what is wrong and what to do, without the text
 	secret bool                   // never quoted; key_file names a file with it
 	path   bool                   // set gets a path that can be opened
+	cred   bool                   // part of a credential; like secrets, not read WithoutCredentials
 	own    bool                   // one app's own: not in defaults
 }
 
@@ -31,6 +32,9 @@ func globalFields() []field[Config] {
 		{key: "log.pushes", set: word(func(c *Config) *string { return &c.Log.Pushes }, PushesFailures, PushesAll, PushesNone)},
 		{key: "shutdown_timeout", set: duration(func(c *Config) *time.Duration { return &c.ShutdownTimeout },
 			minTimeout, maxShutdownTimeout, "it bounds the drain at shutdown")},
+		{key: "watchdog", set: duration(func(c *Config) *time.Duration { return &c.Watchdog },
+			minWatchdog, maxWatchdog, "it finds apps that have stopped, and cannot be switched off")},
+		{key: "state_dir", path: true, set: plain(func(c *Config) *string { return &c.StateDir })},
 	}
 }
 
@@ -40,13 +44,13 @@ func appFields() []field[App] {
 		{key: "topic", own: true, set: name(func(a *App) *string { return &a.Topic })},
 		{key: "tube", own: true, set: name(func(a *App) *string { return &a.Tube })},
 		{key: "server", set: plain(func(a *App) *string { return &a.Server })},
-		{key: "cert", path: true, set: plain(func(a *App) *string { return &a.Cert })},
-		{key: "cert_key", path: true, set: plain(func(a *App) *string { return &a.CertKey })},
+		{key: "cert", path: true, cred: true, set: plain(func(a *App) *string { return &a.Cert })},
+		{key: "cert_key", path: true, cred: true, set: plain(func(a *App) *string { return &a.CertKey })},
 		{key: "cert_password", secret: true, set: func(a *App, s string) error { a.CertPassword = NewSecret(s); return nil }},
-		{key: "key", path: true, set: plain(func(a *App) *string { return &a.Key })},
+		{key: "key", path: true, cred: true, set: plain(func(a *App) *string { return &a.Key })},
 		{key: "key_id", set: plain(func(a *App) *string { return &a.KeyID })},
 		{key: "team_id", set: plain(func(a *App) *string { return &a.TeamID })},
-		{key: "ca_file", path: true, set: plain(func(a *App) *string { return &a.CAFile })},
+		{key: "ca_file", path: true, cred: true, set: plain(func(a *App) *string { return &a.CAFile })},
 		{key: "proxy", secret: true, set: setProxy}, // may hold a password
 		{key: "workers", set: number(func(a *App) *int { return &a.Workers },
 			1, MaxWorkers, "each is a connection to APNs and one to the queue")},
@@ -60,6 +64,13 @@ func appFields() []field[App] {
 			minRetry, maxRetryMax, "Apple asks for 15m after a 5xx answer")},
 		{key: "retry.give_up_after", set: duration(func(a *App) *time.Duration { return &a.Retry.GiveUpAfter },
 			minRetry, maxGiveUp, "APNs itself keeps a notification for 30 days at most")},
+		{key: "expiration", set: duration(func(a *App) *time.Duration { return &a.Expiration },
+			minLife, maxStored, "APNs keeps a notification for 30 days at most")},
+		{key: "ttl", set: duration(func(a *App) *time.Duration { return &a.TTL },
+			minLife, maxStored, "APNs itself keeps a notification for 30 days at most")},
+		{key: "feedback.tube", set: name(func(a *App) *string { return &a.Feedback.Tube })},
+		{key: "feedback.webhook", secret: true, set: setWebhook}, // may hold a password
+		{key: "feedback.secret", secret: true, set: setWebhookSecret},
 	}
 }
 
@@ -80,7 +91,7 @@ func assign[T any](p *parser, l layer, fields []field[T], dst *T) (bad map[strin
 // assignOne sets one field and reports whether that went well; a field that is
 // not given does.
 func assignOne[T any](p *parser, l layer, f field[T], dst *T) bool {
-	if p.bare && (f.secret || f.path) {
+	if p.bare && (f.secret || f.cred) {
 		return true
 	}
 	if f.secret {

@@ -28,10 +28,9 @@ func (p *parser) flags(flags map[string]string) Config {
 		}
 		cfg.Queue = p.queues(entries)
 	}
-	global := takeFlags(rest, schemaOf("", globalFields()))
-	assign(p, global, globalFields(), &cfg)
+	p.global(takeFlags(rest, schemaOf("", globalFields())), &cfg)
 	app := takeFlags(rest, schemaOf("", appFields()))
-	cfg.Apps = p.finish([]*draft{p.draft(app, flagPath, 0)}, cfg.ShutdownTimeout)
+	cfg.Apps = p.finish([]*draft{p.draft(app, flagPath, 0)}, &cfg)
 
 	for _, name := range slices.Sorted(maps.Keys(rest)) {
 		p.wrong(entry{key: flagPath + name, flag: true}, errors.New("unknown flag"))

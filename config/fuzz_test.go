@@ -26,6 +26,7 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	f.Add([]byte("state_dir: .\nwatchdog: 5s\napps: [{topic: a, server: mock, ttl: 1s, expiration: 24h, feedback: {webhook: \"https://a:b@c/d?e\", secret: 0123456789abcdef}}, {topic: b, server: mock, feedback: {tube: c}}]"))
 	f.Add([]byte("queue: [\"beanstalk://${A}\"]\napps: [{topic: \"${A}\", server: \"${A}\", cert: \"${A}\", retry: {min: \"${A}\"}}]"))
 	// Not "testdata": files that the fuzzer writes there must not be read.
 	dir := f.TempDir()
@@ -66,6 +67,7 @@ func checkLimits(t *testing.T, cfg *Config) {
 		t.Errorf("%d queues, %d apps", len(cfg.Queue), len(cfg.Apps))
 	}
 	within("shutdown_timeout", cfg.ShutdownTimeout, minTimeout, maxShutdownTimeout)
+	within("watchdog", cfg.Watchdog, minWatchdog, maxWatchdog)
 	topics, tubes := map[string]bool{}, map[string]bool{}
 	for i := range cfg.Apps {
 		a := &cfg.Apps[i]
@@ -73,6 +75,7 @@ func checkLimits(t *testing.T, cfg *Config) {
 			t.Errorf("topic %q, tube %q", a.Topic, a.Tube)
 		}
 		topics[a.Topic], tubes[a.Tube] = true, true
+		checkFeedbackLimits(t, a)
 		if a.Mock() != (a.Addr == "") || !a.Mock() && a.Certificate == nil {
 			t.Errorf("server %q, addr %q, certificate %v", a.Server, a.Addr, a.Certificate)
 		}
@@ -83,9 +86,33 @@ func checkLimits(t *testing.T, cfg *Config) {
 		within("retry.min", a.Retry.Min, minRetry, min(maxRetryMin, a.Retry.Max))
 		within("retry.max", a.Retry.Max, a.Retry.Min, maxRetryMax)
 		within("retry.give_up_after", a.Retry.GiveUpAfter, a.Retry.Min, maxGiveUp)
+		if a.Expiration != 0 {
+			within("expiration", a.Expiration, minLife, maxStored)
+		}
+		if a.TTL != 0 {
+			within("ttl", a.TTL, minLife, maxStored)
+		}
 		if !a.Same(a) {
 			t.Error("an app is not the same as itself")
 		}
+	}
+	for _, a := range cfg.Apps {
+		if tubes[a.Feedback.Tube] {
+			t.Errorf("records and jobs on tube %q", a.Feedback.Tube)
+		}
+	}
+}
+
+func checkFeedbackLimits(t *testing.T, a *App) {
+	f := a.Feedback
+	if f.Tube != "" && queue.CheckTube(f.Tube) != nil {
+		t.Errorf("feedback tube %q", f.Tube)
+	}
+	if n := len(f.Secret.Reveal()); f.Webhook.IsZero() != (n == 0) || n > 0 && n < minWebhookSecret {
+		t.Errorf("webhook %v with a secret of %d bytes", f.Webhook, n)
+	}
+	if u := f.Webhook.URL(); u != nil && (u.Hostname() == "" || f.Tube == "" || webhookFault(u) != "") {
+		t.Errorf("webhook %v, tube %q", f.Webhook, f.Tube)
 	}
 }
 
@@ -98,7 +125,7 @@ func FuzzSecret(f *testing.F) {
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, prefix string) {
 		password := prefix + hidden
-		quoted, err := yaml.Marshal(map[string]string{"cert_password": password, "proxy": password})
+		quoted, err := yaml.Marshal(map[string]string{"cert_password": password, "proxy": password, "feedback.secret": password})
 		if err != nil {
 			return // not a YAML string
 		}
@@ -110,7 +137,7 @@ func FuzzSecret(f *testing.F) {
 		if strings.ContainsAny(prefix, "\n\r\u0085\u2028\u2029,:?{}[]") {
 			return // that starts another key
 		}
-		for _, key := range []string{"cert_password: ", "proxy: ", "proxy: http://me:", "proxy: http://me:x@"} {
+		for _, key := range []string{"cert_password: ", "proxy: ", "proxy: http://me:", "proxy: http://me:x@", "feedback: {secret: ", "feedback: {webhook: https://example.com/", "feedback:\n    webhook: "} {
 			_, err = Parse("fuzz.yaml", []byte("apps: []\ndefaults:\n  "+key+password+"\n"), o)
 			if err == nil || hiddenIn(err.Error()) {
 				t.Errorf("plain: %s%v", key, err)

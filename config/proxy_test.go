@@ -1,13 +1,8 @@
 package config
 
 import (
-	"encoding/json"
-	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
-
-	"gopkg.in/yaml.v3"
 )
 
 func pemFor(t *testing.T, topic string, production bool) []byte {
@@ -140,36 +135,6 @@ func TestProxyFaults(t *testing.T) {
 		if err != nil && hiddenIn(err.Error()) {
 			t.Errorf("%s: the fault tells the password: %v", c.key, err)
 		}
-	}
-}
-
-func TestProxyNeverPrintsItsPassword(t *testing.T) {
-	t.Parallel()
-	var a App
-	if err := setProxy(&a, "http://me:"+hidden+"@proxy:3128"); err != nil {
-		t.Fatal(err)
-	}
-	type unexported struct{ p Proxy }
-	for name, v := range map[string]any{"value": a.Proxy, "pointer": &a.Proxy, "app": a, "config": &Config{Apps: []App{a}}, "unexported": unexported{a.Proxy}} {
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%c", "%p", "%10v"} {
-			if out := fmt.Sprintf(verb, v); hiddenIn(out) {
-				t.Errorf("%s: %s shows %s", name, verb, out)
-			}
-		}
-		var log strings.Builder
-		slog.New(slog.NewTextHandler(&log, nil)).Info("m", "v", v)
-		slog.New(slog.NewJSONHandler(&log, nil)).Info("m", "v", v)
-		j, _ := json.Marshal(v)
-		y, _ := yaml.Marshal(v)
-		if out := log.String() + string(j) + string(y); hiddenIn(out) {
-			t.Errorf("%s: %s", name, out)
-		}
-	}
-	if got := fmt.Sprint(a.Proxy); got != "http://[secret]@proxy:3128" {
-		t.Error(got)
-	}
-	if got := fmt.Sprintf("%s%q", Proxy{}, Proxy{}); got != `""` {
-		t.Error(got)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"strconv"
 
 	"gopkg.in/yaml.v3"
 )
@@ -94,7 +93,7 @@ func queueURL(text string) (string, error) {
 	if port == "" {
 		port = queuePort
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+	if !validPort(port) {
 		return "", errors.New("the port must be from 1 to 65535")
 	}
 	return queueScheme + "://" + net.JoinHostPort(u.Hostname(), port), nil

@@ -78,7 +78,7 @@ func (s schema) unknown(prefix, key string) string {
 // that nobody looks for a typing error.
 func later(key string) (hint string, ok bool) {
 	switch key {
-	case "http", "feedback", "expiration", "ttl":
+	case "http":
 		return ": remove it", true
 	}
 	return "", false

@@ -36,11 +36,20 @@ var oneApp = []struct{ name, value, usage string }{
 	{"retry-min", "DURATION", "first pause after APNs was unavailable"},
 	{"retry-max", "DURATION", "longest pause"},
 	{"retry-give-up-after", "DURATION", "age at which a job is buried instead of retried"},
+	{"expiration", "DURATION", "how long APNs stores pushes of jobs that do not say"},
+	{"ttl", "DURATION", "age past which jobs that do not say are not sent"},
+	{"feedback-tube", "NAME", "queue tube for records of dead tokens and buried jobs"},
+	{"feedback-webhook", "URL", "where to send those records"},
+	{"feedback-webhook-file", "FILE", "the same, read from a file, if it holds a secret"},
+	{"feedback-secret", "TEXT", "signs what the webhook is sent; others can see it in the process list"},
+	{"feedback-secret-file", "FILE", "the same, read from a file"},
 	{"queue", "URL[,URL]", "beanstalkd servers"},
 	{"log-level", "LEVEL", "debug, info, warn or error"},
 	{"log-format", "FORMAT", "text or json"},
 	{"log-pushes", "WHICH", "log failures, all or none of the finished pushes"},
 	{"shutdown-timeout", "DURATION", "to finish what is in flight at SIGTERM"},
+	{"watchdog", "DURATION", "without progress, after which something is done about it"},
+	{"state-dir", "FOLDER", "for what outlives the process (default STATE_DIRECTORY, if set)"},
 }
 
 // configFlags adds -c to cmd and, with single, the flags of one app without a

@@ -1,0 +1,165 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"propeller/queue"
+)
+
+// Feedback says where an app's records go: what became of the pushes that will
+// not arrive. The zero value is nowhere but the log.
+type Feedback struct {
+	// Tube is where the records lie, one a job; "" for no records. With a
+	// Webhook and no tube given it is the app's tube and ".feedback".
+	Tube string `yaml:"tube"`
+	// Webhook is sent what lies on Tube. Its path or query is often a secret.
+	Webhook SecretURL `yaml:"webhook"`
+	// Secret is the key of the signature of what Webhook is sent, at least 16
+	// bytes; empty without a Webhook.
+	Secret Secret `yaml:"secret"`
+}
+
+// same compares all three, the secrets by content.
+func (f Feedback) same(other Feedback) bool {
+	return f.Tube == other.Tube &&
+		f.Webhook.same(other.Webhook) &&
+		f.Secret.Reveal() == other.Secret.Reveal()
+}
+
+const (
+	// webhookNone is the value of webhook that switches that of the defaults off.
+	webhookNone = "none"
+	// feedbackSuffix makes the feedback tube's name from the app's.
+	feedbackSuffix = ".feedback"
+	// minWebhookSecret: a signature is as hard to forge as its key is to guess,
+	// and 128 random bits are beyond guessing.
+	minWebhookSecret = 16
+)
+
+// webhookKeys are a webhook's keys, never written to; the first is the one that
+// the others belong to.
+var webhookKeys = []string{"feedback.webhook", "feedback.secret", "feedback.secret" + fileSuffix}
+
+// setWebhook sets the webhook that a key gives; the text is never quoted.
+func setWebhook(a *App, text string) error {
+	switch text {
+	case "":
+		return errEmpty
+	case webhookNone:
+		a.Feedback.Webhook = SecretURL{}
+		return nil
+	}
+	u, err := url.Parse(text)
+	if err != nil { // its text quotes the URL
+		return errors.New("is not a URL: write https://host/path, and in user and password every character but letters and digits as %XX")
+	}
+	if why := webhookFault(u); why != "" {
+		return errors.New(why)
+	}
+	a.Feedback.Webhook = SecretURL{u}
+	return nil
+}
+
+// webhookFault says what is wrong with a webhook's URL, if anything.
+func webhookFault(u *url.URL) string {
+	switch port := u.Port(); {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "must start with https:// or http://; or be none, for no webhook"
+	case u.Hostname() == "":
+		return "has no host: write https://host/path"
+	case port != "" && !validPort(port):
+		return "the port must be from 1 to 65535"
+	case u.Fragment != "":
+		return "has a fragment (#…), which is never sent: remove it, or write # as %23"
+	case strings.Contains(u.User.Username(), ":"):
+		return "the user's name has a colon, which the Basic scheme does not allow" // RFC 7617 §2
+	}
+	return ""
+}
+
+func setWebhookSecret(a *App, text string) error {
+	if len(text) < minWebhookSecret {
+		return fmt.Errorf("must have at least %d bytes: who guesses it can forge records", minWebhookSecret)
+	}
+	a.Feedback.Secret = NewSecret(text)
+	return nil
+}
+
+// checkFeedback completes an app's feedback and finds what does not go together.
+func (p *parser) checkFeedback(d *draft) {
+	f := &d.Feedback
+	if d.bad["feedback.webhook"] {
+		return
+	}
+	if f.Webhook.IsZero() {
+		p.orphans(d, "a webhook", webhookKeys[1:])
+		f.Secret = Secret{} // the defaults'
+		return
+	}
+	if !d.has("feedback.secret") && !d.has("feedback.secret"+fileSuffix) {
+		p.wrong(d.at("feedback.secret"), fmt.Errorf("is missing: a webhook needs it to tell your records from forged ones: give at least %d random bytes", minWebhookSecret))
+	}
+	if !d.has("feedback.tube") && d.Tube != "" {
+		f.Tube = d.Tube + feedbackSuffix
+		if err := queue.CheckTube(f.Tube); err != nil {
+			f.Tube = ""
+			p.wrong(d.at("feedback.tube"), errCause{fmt.Sprintf("its default, the app's tube and %q, has more than %d bytes: give one", feedbackSuffix, queue.MaxTubeLen), err})
+		}
+	}
+	if u := f.Webhook.URL(); u.Scheme == "http" && !loopback(u.Hostname()) {
+		d.Warnings = append(d.Warnings, "feedback.webhook is http:// to another machine: its records hold whole device tokens and go there unencrypted; use https://")
+	}
+}
+
+// checkFeedbackTubes finds records that would be taken for jobs, or by the
+// webhook of another app. Apps without webhooks may share a tube: each record
+// tells its topic.
+func (p *parser) checkFeedbackTubes(drafts []*draft) {
+	jobs, records := map[string]*draft{}, map[string]*draft{}
+	for _, d := range drafts {
+		if _, ok := jobs[d.Tube]; !ok {
+			jobs[d.Tube] = d
+		}
+	}
+	for _, d := range drafts {
+		f, at := d.Feedback, d.at("feedback.tube")
+		if f.Tube == "" {
+			continue
+		}
+		its := ""
+		if !d.has("feedback.tube") {
+			its = fmt.Sprintf("its default, the app's tube and %q, is ", feedbackSuffix)
+		}
+		if other := jobs[f.Tube]; other == d {
+			p.wrong(at, errors.New("the tube of the app's jobs too: its workers would take records for jobs"))
+		} else if other != nil {
+			p.wrong(at, fmt.Errorf("%sthe tube of %s's jobs (line %d): its workers would take records for jobs", its, other.path, other.line))
+		}
+		first, ok := records[f.Tube]
+		if !ok {
+			records[f.Tube] = d
+		} else if !f.Webhook.IsZero() || !first.Feedback.Webhook.IsZero() {
+			p.wrong(at, fmt.Errorf("%sthe feedback tube of %s (line %d) too: a webhook would take the other app's records: give each a tube of its own", its, first.path, first.line))
+		}
+	}
+}
+
+// loopback reports whether host, a name or an IP address, is this machine.
+func loopback(host string) bool {
+	if ip := net.ParseIP(host); ip != nil {
+		return ip.IsLoopback()
+	}
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") // RFC 6761 §6.3
+}
+
+// validPort reports whether a port that can be connected to is given.
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}

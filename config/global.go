@@ -1,0 +1,29 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// stateVariable is what systemd sets to the folders of StateDirectory=, joined
+// by colons (systemd.exec(5)).
+const stateVariable = "STATE_DIRECTORY"
+
+// global sets the fields at the top that l gives.
+func (p *parser) global(l layer, cfg *Config) {
+	assign(p, l, globalFields(), cfg)
+	e, given := l["state_dir"]
+	if !given {
+		dirs, _ := p.getenv(stateVariable)
+		if dir, _, _ := strings.Cut(dirs, ":"); filepath.IsAbs(dir) {
+			cfg.StateDir = dir
+		}
+		return
+	}
+	// One that is not there yet is made when it is needed.
+	if info, err := os.Stat(cfg.StateDir); err == nil && !info.IsDir() {
+		p.wrong(e, errors.New("is not a folder"))
+	}
+}
