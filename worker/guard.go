@@ -49,7 +49,8 @@ type Guard struct {
 	seed     maphash.Seed
 	distinct []uint64 // hashes of tokens called wrong since the last right answer, up to guardFirst; kept only before the first right one
 	held     []held
-	overdue  *time.Timer // settles what is held; nil = nothing is
+	batch    int         // of held: counts how often it has been emptied
+	overdue  *time.Timer // settles this batch; nil = nothing is held
 }
 
 // held is an answer that calls a token wrong and waits for a right one.
@@ -246,22 +247,21 @@ func (g *Guard) hold(h held) {
 	if g.overdue != nil {
 		return
 	}
-	var timer *time.Timer
-	timer = time.AfterFunc(guardHold, func() {
-		for _, h := range g.takeOverdue(timer) {
+	batch := g.batch
+	g.overdue = time.AfterFunc(guardHold, func() {
+		for _, h := range g.takeOverdue(batch) {
 			h.settle(true)
 		}
 	})
-	g.overdue = timer
 }
 
 // takeOverdue is takeHeld for a timer that may have fired just as it was
 // stopped. The answers stay in the window, so that an app with little to send
 // trips the guard too, though later.
-func (g *Guard) takeOverdue(timer *time.Timer) []held {
+func (g *Guard) takeOverdue(batch int) []held {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.overdue != timer {
+	if g.batch != batch {
 		return nil
 	}
 	return g.takeHeld()
@@ -271,6 +271,7 @@ func (g *Guard) takeOverdue(timer *time.Timer) []held {
 func (g *Guard) takeHeld() []held {
 	out := g.held
 	g.held = nil
+	g.batch++
 	if g.overdue != nil {
 		g.overdue.Stop()
 		g.overdue = nil

@@ -1,0 +1,483 @@
+package worker
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"propeller/apnsconn"
+)
+
+// guardBench is a guard with a seat, and what became of the answers it held.
+type guardBench struct {
+	t       *testing.T
+	g       *Guard
+	seat    *Seat
+	tripped []string
+
+	mu   sync.Mutex
+	dead map[int]bool // by answer; absent: still held
+	n    int
+}
+
+func newGuardBench(t *testing.T) *guardBench {
+	b := &guardBench{t: t, g: NewGuard(), dead: make(map[int]bool)}
+	b.seat = b.g.Join(func(reason string) {
+		if len(b.dead) > 0 && !b.g.Tripped() {
+			t.Error("told of the trip before the guard has tripped")
+		}
+		b.tripped = append(b.tripped, reason)
+	})
+	return b
+}
+
+// wrong answers for the token i of seat s, and returns the answer's number.
+func (b *guardBench) wrong(s *Seat, i int) int {
+	b.n++
+	n := b.n
+	s.Wrong(token(i), "BadDeviceToken", func(dead bool) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if _, twice := b.dead[n]; twice {
+			b.t.Errorf("answer %d settled twice", n)
+		}
+		b.dead[n] = dead
+	})
+	return n
+}
+
+// burst answers for n tokens of which each is new.
+func (b *guardBench) burst(n int) (answers []int) {
+	for range n {
+		answers = append(answers, b.wrong(b.seat, b.n))
+	}
+	return answers
+}
+
+// fates counts what became of answers.
+func (b *guardBench) fates(answers []int) (dead, back, held int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range answers {
+		switch isDead, settled := b.dead[n]; {
+		case !settled:
+			held++
+		case isDead:
+			dead++
+		default:
+			back++
+		}
+	}
+	return dead, back, held
+}
+
+func (b *guardBench) want(answers []int, dead, back, held int) {
+	b.t.Helper()
+	if d, bk, h := b.fates(answers); d != dead || bk != back || h != held {
+		b.t.Errorf("%d dead, %d back, %d held; want %d, %d, %d", d, bk, h, dead, back, held)
+	}
+}
+
+func token(i int) string { return fmt.Sprintf("%064x", i) }
+
+func TestEvidence(t *testing.T) {
+	t.Parallel()
+	device, channel := apnsconn.Notification{Token: "00ff"}, apnsconn.Notification{ChannelID: "x"}
+	for _, tt := range []struct {
+		n      apnsconn.Notification
+		status int
+		reason string
+		want   evidence
+	}{
+		{device, 200, "", rightEvidence},
+		{device, 410, "Unregistered", rightEvidence},
+		{device, 410, "ExpiredToken", rightEvidence},
+		{device, 410, "", rightEvidence},
+		{device, 400, "BadDeviceToken", wrongEvidence},
+		{device, 400, "DeviceTokenNotForTopic", wrongEvidence},
+		{device, 400, "PayloadEmpty", noEvidence},
+		{device, 400, "BadTopic", noEvidence},
+		{device, 403, "BadCertificateEnvironment", noEvidence},
+		{device, 403, "BadDeviceToken", noEvidence},
+		{device, 413, "PayloadTooLarge", noEvidence},
+		{device, 429, "TooManyRequests", noEvidence},
+		{device, 500, "InternalServerError", noEvidence},
+		{device, 503, "ServiceUnavailable", noEvidence},
+		{device, 0, "", noEvidence},
+		{channel, 200, "", noEvidence},
+		{channel, 400, "BadDeviceToken", noEvidence},
+	} {
+		o := apnsconn.Outcome{Status: tt.status, Reason: tt.reason}
+		if got := evidenceOf(&tt.n, &o); got != tt.want {
+			t.Errorf("%q %d %q: %d, want %d", tt.n.Token, tt.status, tt.reason, got, tt.want)
+		}
+	}
+}
+
+// Wrong answers wait for a right one, which shows that their tokens are dead.
+func TestGuardHoldsUntilRight(t *testing.T) {
+	t.Parallel()
+	b := newGuardBench(t)
+	before := b.burst(guardFirst - 1)
+	b.want(before, 0, 0, guardFirst-1)
+	b.seat.Right()
+	b.want(before, guardFirst-1, 0, 0)
+	after := b.burst(1)
+	b.want(after, 0, 0, 1)
+	b.seat.Right()
+	b.want(after, 1, 0, 0)
+	if b.g.Tripped() || b.tripped != nil {
+		t.Errorf("tripped: %q", b.tripped)
+	}
+}
+
+func TestGuardFirstAnswers(t *testing.T) {
+	t.Parallel()
+	b := newGuardBench(t)
+	run := b.burst(guardFirst)
+	b.want(run, 0, guardFirst, 0)
+	if len(b.tripped) != 1 || !strings.HasPrefix(b.tripped[0], "wrong environment or topic?: ") || !strings.Contains(b.tripped[0], "BadDeviceToken") {
+		t.Errorf("tripped: %q", b.tripped)
+	}
+	if strings.Contains(b.tripped[0], token(guardFirst - 1)[:8]+"0") {
+		t.Errorf("the reason has a token: %q", b.tripped[0])
+	}
+	more := b.burst(5) // were under way
+	b.want(more, 0, 5, 0)
+	if len(b.tripped) != 1 {
+		t.Errorf("tripped again: %q", b.tripped)
+	}
+}
+
+// One dead token that is tried again and again does not count as many, until
+// most of the answers are about it.
+func TestGuardCountsTokensOnce(t *testing.T) {
+	t.Parallel()
+	b := newGuardBench(t)
+	var run []int
+	for range guardWindow / 2 {
+		run = append(run, b.wrong(b.seat, 7))
+	}
+	b.want(run, 0, 0, guardWindow/2)
+	run = append(run, b.wrong(b.seat, 7))
+	b.want(run, 0, guardWindow/2+1, 0)
+	if len(b.tripped) != 1 {
+		t.Errorf("tripped: %q", b.tripped)
+	}
+}
+
+// An app that has had right answers: more than half of the last 200 trip it.
+func TestGuardMostOfWindow(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name       string
+		wrong      int // of each wrong+right answers
+		right      int
+		wantTrip   bool
+		wantInLast int // answers of the last run, which go back
+	}{
+		{"all", 1000, 0, true, guardWindow/2 + 1},
+		{"half", 1, 1, false, 0},
+		{"a little less", 10, 11, false, 0},
+		{"a little more", 11, 10, true, 11},
+		{"three quarters", 3, 1, true, 3},
+		{"one in a hundred", 1, 99, false, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			b := newGuardBench(t)
+			b.seat.Right()
+			var wrong []int
+			for i := 0; i < 2000 && !b.g.Tripped(); i++ {
+				if i%(tt.wrong+tt.right) < tt.wrong {
+					wrong = append(wrong, b.burst(1)...)
+				} else {
+					b.seat.Right()
+				}
+			}
+			if b.g.Tripped() != tt.wantTrip {
+				t.Fatalf("tripped %v after %d wrong", b.g.Tripped(), len(wrong))
+			}
+			if !tt.wantTrip {
+				b.seat.Right()
+			}
+			if dead, back, held := b.fates(wrong); held != 0 || tt.wantTrip && (back == 0 || back > tt.wantInLast) || dead+back != len(wrong) {
+				t.Errorf("%d dead, %d back, %d held of %d", dead, back, held, len(wrong))
+			}
+		})
+	}
+}
+
+// However the answers come, no more than half a window is held.
+func TestGuardBound(t *testing.T) {
+	t.Parallel()
+	b := newGuardBench(t)
+	b.seat.Right()
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 20_000 {
+		switch rng.IntN(40) {
+		case 0:
+			b.seat.Right()
+		case 1:
+			b.g.Reset()
+		default:
+			b.burst(1)
+		}
+		if n := len(b.g.held); n > guardWindow/2 {
+			t.Fatalf("%d held", n)
+		}
+		if n := len(b.g.distinct); n > guardFirst {
+			t.Fatalf("%d tokens kept", n)
+		}
+		wrong := 0
+		for _, w := range b.g.answers {
+			if w {
+				wrong++
+			}
+		}
+		if wrong != b.g.wrong {
+			t.Fatalf("%d wrong counted, %d in the window", b.g.wrong, wrong)
+		}
+	}
+}
+
+// In an app with nothing else to send, a token is reported all the same.
+func TestGuardQuietApp(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		b := newGuardBench(t)
+		first := b.burst(1)
+		time.Sleep(guardHold - time.Second)
+		second := b.burst(1)
+		b.want(append(first, second...), 0, 0, 2)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.want(append(first, second...), 2, 0, 0)
+
+		time.Sleep(24 * time.Hour)
+		third := b.burst(1) // waits its own ten minutes
+		time.Sleep(guardHold - time.Second)
+		synctest.Wait()
+		b.want(third, 0, 0, 1)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.want(third, 1, 0, 0)
+	})
+}
+
+// Answers that waited in vain still count: an app that has little to send, all
+// of it wrong, is found out as well.
+func TestGuardQuietAppTrips(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		b := newGuardBench(t)
+		for range guardFirst - 1 {
+			b.burst(1)
+			time.Sleep(guardHold)
+			synctest.Wait()
+		}
+		last := b.burst(1)
+		b.want(last, 0, 1, 0)
+		if !b.g.Tripped() {
+			t.Error("not tripped")
+		}
+	})
+}
+
+// The timer of one holding does not end the next.
+func TestGuardTimerOfItsOwn(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		b := newGuardBench(t)
+		b.burst(1)
+		time.Sleep(guardHold - time.Minute)
+		b.seat.Right()
+		next := b.burst(1)
+		time.Sleep(guardHold - time.Second)
+		synctest.Wait()
+		if over := b.g.takeOverdue(b.g.batch - 1); over != nil { // fired as it was stopped
+			t.Errorf("the former timer takes %d", len(over))
+		}
+		b.want(next, 0, 0, 1)
+		b.seat.Leave()
+		b.want(next, 0, 1, 0)
+	})
+}
+
+// A worker that stops takes back its own answers only.
+func TestGuardLeave(t *testing.T) {
+	t.Parallel()
+	b := newGuardBench(t)
+	other := b.g.Join(func(string) { t.Error("tripped by the other seat") })
+	var own, others []int
+	for i := range 6 {
+		own = append(own, b.wrong(b.seat, i))
+		others = append(others, b.wrong(other, 100+i))
+	}
+	b.seat.Leave()
+	b.seat.Leave()
+	b.want(own, 0, 6, 0)
+	b.want(others, 0, 0, 6)
+	late := b.burst(1)
+	b.want(late, 0, 1, 0)
+	other.Right()
+	b.want(others, 6, 0, 0)
+	last := b.wrong(other, 200)
+	other.Leave()
+	b.want([]int{last}, 0, 1, 0)
+	if b.g.overdue != nil {
+		t.Error("a timer runs though nothing is held")
+	}
+}
+
+// What a leaving worker gives back comes again, and is not counted twice.
+func TestGuardComesAgain(t *testing.T) {
+	t.Parallel()
+	b := newGuardBench(t)
+	for range 5 {
+		for i := range guardFirst - 1 {
+			b.wrong(b.seat, i)
+		}
+		b.seat.Leave()
+		b.seat = b.g.Join(b.seat.tripped)
+	}
+	if b.g.Tripped() {
+		t.Fatal("tripped by fewer tokens than it takes")
+	}
+	b.wrong(b.seat, guardFirst)
+	if !b.g.Tripped() {
+		t.Error("not tripped")
+	}
+}
+
+func TestGuardReset(t *testing.T) {
+	t.Parallel()
+	b := newGuardBench(t)
+	b.burst(guardFirst)
+	b.g.Reset()
+	again := b.burst(guardFirst) // by hand, though nothing had changed
+	b.want(again, 0, guardFirst, 0)
+	if len(b.tripped) != 2 {
+		t.Fatalf("tripped: %q", b.tripped)
+	}
+
+	// A right answer does not end it: of a majority the others were right.
+	b.seat.Right()
+	if !b.g.Tripped() {
+		t.Fatal("not tripped any more")
+	}
+	b.want(b.burst(1), 0, 1, 0)
+	b.g.Reset()
+	healed := b.burst(guardFirst + 5) // now there has been a right answer
+	b.want(healed, 0, 0, guardFirst+5)
+	b.g.Reset() // nothing to reset: what is held stays so
+	b.want(healed, 0, 0, guardFirst+5)
+	b.seat.Right()
+	b.want(healed, guardFirst+5, 0, 0)
+}
+
+func TestGuardNil(t *testing.T) {
+	t.Parallel()
+	b := newGuardBench(t)
+	b.g = nil
+	b.seat = b.g.Join(nil)
+	b.seat.Right()
+	b.want(b.burst(300), 300, 0, 0)
+	b.seat.Leave()
+	b.g.Reset()
+	if b.g.Tripped() {
+		t.Error("a nil guard has tripped")
+	}
+}
+
+// Whatever workers do at the same time, each answer is settled once.
+func TestGuardExactlyOnce(t *testing.T) {
+	t.Parallel()
+	const workers, rounds, each = 4, 10, 500
+	g := NewGuard()
+	settled := make([]atomic.Int32, workers*rounds*each)
+	var trips atomic.Int64
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(w), 7))
+			for round := range rounds {
+				seat := g.Join(func(string) { trips.Add(1); g.Reset() })
+				for i := range each {
+					n := (w*rounds+round)*each + i
+					seat.Wrong(token(n), "BadDeviceToken", func(bool) { settled[n].Add(1) })
+					if rng.IntN(30*(1+round%3)) == 0 {
+						seat.Right()
+					}
+				}
+				seat.Leave()
+			}
+		})
+	}
+	wg.Wait()
+	for n := range settled {
+		if got := settled[n].Load(); got != 1 {
+			t.Fatalf("answer %d settled %d times", n, got)
+		}
+	}
+	if trips.Load() == 0 {
+		t.Error("never tripped: the test shows less than it should")
+	}
+}
+
+// A push that goes well costs no memory.
+func TestGuardRightAllocates(t *testing.T) {
+	g := NewGuard()
+	seat := g.Join(nil)
+	seat.Right()
+	if n := testing.AllocsPerRun(1000, seat.Right); n != 0 {
+		t.Errorf("%v allocations when calm", n)
+	}
+	seat.Wrong(token(1), "BadDeviceToken", func(bool) {})
+	seat.Right()
+	if g.calm.Load() {
+		t.Fatal("calm with a wrong answer in the window")
+	}
+	if n := testing.AllocsPerRun(100, seat.Right); n != 0 {
+		t.Errorf("%v allocations after a wrong answer", n)
+	}
+	for range guardWindow {
+		seat.Right()
+	}
+	if !g.calm.Load() || slices.Contains(g.answers[:], true) {
+		t.Error("not calm after a window of right answers")
+	}
+}
+
+func BenchmarkGuardRight(b *testing.B) {
+	b.Run("calm", func(b *testing.B) {
+		seat := NewGuard().Join(nil)
+		seat.Right()
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				seat.Right()
+			}
+		})
+	})
+	b.Run("one in 100 wrong", func(b *testing.B) {
+		seat := NewGuard().Join(nil)
+		seat.Right()
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for i := 0; pb.Next(); i++ {
+				if i%100 == 0 {
+					seat.Wrong(testToken, "BadDeviceToken", func(bool) {})
+				} else {
+					seat.Right()
+				}
+			}
+		})
+	})
+}

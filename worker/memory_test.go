@@ -1,0 +1,274 @@
+package worker
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestMemoryDead(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		m := NewMemory(0)
+		at := time.Now().Add(-48 * time.Hour)
+		m.Dead(token(1), "Unregistered", 410, at)
+		want := Verdict{Dead: true, Reason: "Unregistered", Status: 410, At: at}
+		if v := m.Look(token(1), time.Now()); v.At.Equal(at) {
+			v.At = at
+			if v != want {
+				t.Errorf("%+v, want %+v", v, want)
+			}
+		} else {
+			t.Errorf("at %v, want %v", v.At, at)
+		}
+		if v := m.Look(token(2), time.Now()); v != (Verdict{}) {
+			t.Errorf("of another token: %+v", v)
+		}
+		time.Sleep(memoryTime - time.Second)
+		if v := m.Look(token(1), time.Now()); !v.Dead {
+			t.Error("forgotten before the hour is over")
+		}
+		m.Dead(token(1), "BadDeviceToken", 400, time.Now()) // said again: an hour more
+		time.Sleep(memoryTime - time.Second)
+		if v := m.Look(token(1), time.Now()); !v.Dead || v.Reason != "BadDeviceToken" || v.Status != 400 {
+			t.Errorf("said again: %+v", v)
+		}
+		time.Sleep(time.Second)
+		if v := m.Look(token(1), time.Now()); v != (Verdict{}) {
+			t.Errorf("after an hour: %+v", v)
+		}
+		if n := m.Len(); n != 0 {
+			t.Errorf("%d remembered after an hour", n)
+		}
+	})
+}
+
+// A 410 without a time is kept as one.
+func TestMemoryWithoutTime(t *testing.T) {
+	t.Parallel()
+	m := NewMemory(0)
+	m.Dead(token(1), "Unregistered", 410, time.Time{})
+	if v := m.Look(token(1), time.Now()); !v.Dead || !v.At.IsZero() {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestMemoryThrottle(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		m := NewMemory(0)
+		m.Throttle(token(1), time.Now()) // over already
+		m.Throttle(token(1), time.Now().Add(-time.Second))
+		if m.Len() != 0 {
+			t.Error("a pause that is over is remembered")
+		}
+		m.Throttle(token(1), time.Now().Add(10*time.Second))
+		if v := m.Look(token(1), time.Now()); v != (Verdict{Wait: 10 * time.Second}) {
+			t.Errorf("%+v", v)
+		}
+		time.Sleep(4 * time.Second)
+		if v := m.Look(token(1), time.Now()); v != (Verdict{Wait: 6 * time.Second}) {
+			t.Errorf("%+v", v)
+		}
+		if v := m.Look(token(2), time.Now()); v != (Verdict{}) {
+			t.Errorf("of another token: %+v", v)
+		}
+		time.Sleep(6 * time.Second)
+		if v := m.Look(token(1), time.Now()); v != (Verdict{}) {
+			t.Errorf("when the pause is over: %+v", v)
+		}
+		m.Throttle(token(1), time.Now().Add(24*time.Hour))
+		if v := m.Look(token(1), time.Now()); v.Wait != memoryTime {
+			t.Errorf("a pause of a day: %v", v.Wait)
+		}
+	})
+}
+
+// A token can be dead and throttled: one that was registered anew is sent to
+// again, and may be answered 429.
+func TestMemoryBoth(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		m := NewMemory(0)
+		m.Dead(token(1), "Unregistered", 410, time.Now())
+		m.Throttle(token(1), time.Now().Add(time.Minute))
+		if v := m.Look(token(1), time.Now()); !v.Dead || v.Wait != time.Minute || m.Len() != 1 {
+			t.Errorf("%+v", v)
+		}
+		time.Sleep(time.Minute)
+		if v := m.Look(token(1), time.Now()); !v.Dead || v.Wait != 0 {
+			t.Errorf("after the pause: %+v", v)
+		}
+		m.Delivered(token(1))
+		m.Delivered(token(1))
+		if v := m.Look(token(1), time.Now()); v != (Verdict{}) || m.Len() != 0 {
+			t.Errorf("after a delivery: %+v", v)
+		}
+	})
+}
+
+// The oldest leave first; what is told again is new.
+func TestMemoryLimit(t *testing.T) {
+	t.Parallel()
+	m := NewMemory(3)
+	now := time.Now()
+	for _, i := range []int{1, 2, 3, 1, 4} {
+		m.Dead(token(i), "Unregistered", 410, now)
+	}
+	for i, want := range map[int]bool{1: true, 2: false, 3: true, 4: true} {
+		if got := m.Look(token(i), now).Dead; got != want {
+			t.Errorf("token %d: dead %v, want %v", i, got, want)
+		}
+	}
+	m.Delivered(token(1))
+	m.Throttle(token(5), now.Add(time.Minute))
+	if m.Len() != 3 || !m.Look(token(3), now).Dead {
+		t.Errorf("%d remembered; a free place was not used", m.Len())
+	}
+}
+
+// Telling something new drops what is past, so that a memory in use does not
+// stay full of it.
+func TestMemoryDropsPast(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		m := NewMemory(0)
+		for i := range 1000 {
+			m.Dead(token(i), "Unregistered", 410, time.Now())
+		}
+		time.Sleep(memoryTime)
+		m.Dead(token(1000), "Unregistered", 410, time.Now())
+		if m.Len() != 1 {
+			t.Errorf("%d remembered", m.Len())
+		}
+	})
+}
+
+// A short pause told last does not cut short what was told before.
+func TestMemoryOutlivesPause(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		m := NewMemory(0)
+		m.Dead(token(1), "Unregistered", 410, time.Now())
+		m.Throttle(token(2), time.Now().Add(time.Second))
+		time.Sleep(2 * time.Second)
+		if m.Look(token(2), time.Now()).Wait != 0 || !m.Look(token(1), time.Now()).Dead {
+			t.Error("forgotten with the pause")
+		}
+		m.forgetAll(time.Since(m.base)) // of a Look that was overtaken by Dead
+		if !m.Look(token(1), time.Now()).Dead {
+			t.Error("forgotten though it holds")
+		}
+	})
+}
+
+func TestMemoryNil(t *testing.T) {
+	t.Parallel()
+	var m *Memory
+	m.Dead(token(1), "Unregistered", 410, time.Now())
+	m.Throttle(token(1), time.Now().Add(time.Minute))
+	m.Delivered(token(1))
+	if v := m.Look(token(1), time.Now()); v != (Verdict{}) || m.Len() != 0 {
+		t.Errorf("%+v", v)
+	}
+}
+
+// The ring, the map and the count agree whatever workers do at the same time.
+func TestMemoryConcurrent(t *testing.T) {
+	t.Parallel()
+	const limit = 50
+	m := NewMemory(limit)
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(w), 3))
+			for range 5000 {
+				i := rng.IntN(2 * limit)
+				switch rng.IntN(5) {
+				case 0:
+					m.Dead(token(i), "Unregistered", 410, time.Now())
+				case 1:
+					m.Throttle(token(i), time.Now().Add(time.Duration(rng.IntN(100))*time.Microsecond))
+				case 2:
+					m.Delivered(token(i))
+				default:
+					m.Look(token(i), time.Now())
+				}
+			}
+		})
+	}
+	wg.Wait()
+	ring := 0
+	for e := m.order.newer; e != &m.order; e = e.newer {
+		if m.known[e.key] != e {
+			t.Fatal("an entry of the ring is not the map's")
+		}
+		ring++
+	}
+	if ring != len(m.known) || ring != m.Len() || ring > limit {
+		t.Errorf("ring %d, map %d, count %d, limit %d", ring, len(m.known), m.Len(), limit)
+	}
+}
+
+func TestMemoryAllocates(t *testing.T) {
+	m, now := NewMemory(0), time.Now()
+	look := func() { m.Look(testToken, now); m.Delivered(testToken) }
+	if n := testing.AllocsPerRun(1000, look); n != 0 {
+		t.Errorf("%v allocations when empty", n)
+	}
+	for i := range 1000 {
+		m.Dead(token(i), "Unregistered", 410, now)
+	}
+	if n := testing.AllocsPerRun(1000, look); n != 0 {
+		t.Errorf("%v allocations when not empty", n)
+	}
+}
+
+// A full memory's size is as its documentation says.
+func TestMemorySize(t *testing.T) {
+	heap := func() int64 {
+		var s runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&s)
+		return int64(s.HeapAlloc)
+	}
+	before := heap()
+	m := NewMemory(0)
+	if size := heap() - before; size > 10_000 {
+		t.Errorf("an empty memory takes %d bytes", size)
+	}
+	now := time.Now()
+	for i := range memoryLimit + 1000 {
+		m.Dead(token(i), "Unregistered", 410, now)
+	}
+	size := heap() - before
+	t.Logf("%d tokens take %d KiB", m.Len(), size>>10)
+	if size > 10<<20 {
+		t.Errorf("%d tokens take %d bytes", m.Len(), size)
+	}
+	runtime.KeepAlive(m)
+}
+
+func BenchmarkMemoryLook(b *testing.B) {
+	now := time.Now()
+	for _, n := range []int{0, 1, memoryLimit} {
+		m := NewMemory(0)
+		tokens := make([]string, 1024)
+		for i := range tokens {
+			tokens[i] = token(rand.Int())
+		}
+		for i := range n {
+			m.Dead(token(i), "Unregistered", 410, now)
+		}
+		b.Run(map[int]string{0: "empty", 1: "one", memoryLimit: "full"}[n], func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for i := 0; pb.Next(); i++ {
+					m.Look(tokens[i%len(tokens)], now)
+				}
+			})
+		})
+	}
+}
