@@ -7,8 +7,9 @@
 // to ready when its consumer's process or connection dies: delivery is
 // at-least-once.
 //
-// Kicking, listing and moving jobs are operator commands of each engine and
-// are not part of this interface; what a status page needs is in Admin.
+// What an operator asks (how many jobs, which are buried, serve or delete this
+// one) is in Admin; package journal remembers why jobs were buried, for engines
+// that do not.
 package queue
 
 import (
@@ -45,13 +46,19 @@ type Admin interface {
 	// engine's servers answer, the counts are of those and the error says so.
 	TubeStats(ctx context.Context, tube string) (TubeStats, error)
 
-	// Buried lists up to limit (≥ 1) buried jobs of tube, in no promised order.
-	// Errors as TubeStats; what could be read is returned beside the error.
+	// Buried lists up to limit (≥ 1) buried jobs of tube, in no promised order;
+	// fewer when their bodies are large. It may be slow and disturb what it
+	// lists (see the engine): it is for jobs whose ids nobody remembers. Errors
+	// as TubeStats; what could be read is returned beside the error, ctx.Err()
+	// too.
 	Buried(ctx context.Context, tube string, limit int) ([]BuriedJob, error)
-	// Peek looks at one buried job. Errors: ErrNotFound when there is no such
-	// job, or it is not buried, or not in tube; ErrUnavailable; ctx.Err().
+	// Peek looks at one buried job. id is what Put and Job.ID gave. Errors:
+	// ErrNotFound when the engine says that there is no such job, or it is not
+	// buried, or not in tube; ErrRejected when id can be none of this queue's
+	// jobs; ErrUnavailable; ctx.Err().
 	Peek(ctx context.Context, tube, id string) (BuriedJob, error)
-	// Kick gives one buried job back to be served at once. Errors as Peek.
+	// Kick gives one buried job back to be served at once. Its id may be another
+	// one afterwards. Errors as Peek.
 	Kick(ctx context.Context, tube, id string) error
 	// Delete removes one buried job for good. Errors as Peek.
 	Delete(ctx context.Context, tube, id string) error
@@ -59,7 +66,7 @@ type Admin interface {
 
 // BuriedJob is a job that was set aside.
 type BuriedJob struct {
-	ID     string        // as Job.ID
+	ID     string        // as Job.ID said before it was buried
 	Body   []byte        // as it was put
 	Reason string        // as given to Bury; "" when the engine keeps none
 	Age    time.Duration // since it was put, to the engine's precision
