@@ -17,10 +17,10 @@ type Config struct {
 	// File is the path the configuration was read from; "" when it came from
 	// flags.
 	File string `yaml:"-"`
-	// Queue holds the URLs of the beanstalkd servers, at least one, each as
-	// beanstalk://host:port with the port filled in.
-	Queue []string `yaml:"queue"`
-	Log   Log      `yaml:"log"`
+	// Queue is where the jobs are: at least one URL, in the form that
+	// queue_url.go describes.
+	Queue Queues `yaml:"queue"`
+	Log   Log    `yaml:"log"`
 	// ShutdownTimeout bounds the drain at SIGTERM: 1 s to 10 min.
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
 	// Watchdog is how long an app may have work and finish none of it before

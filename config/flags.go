@@ -22,11 +22,7 @@ func (p *parser) flags(flags map[string]string) Config {
 
 	if text, ok := rest["queue"]; ok {
 		delete(rest, "queue")
-		var entries []entry
-		for url := range strings.SplitSeq(text, ",") {
-			entries = append(entries, entry{text: strings.TrimSpace(url), key: flagPath + "queue", flag: true})
-		}
-		cfg.Queue = p.queues(entries)
+		cfg.Queue = p.queueFlag(text)
 	}
 	p.global(takeFlags(rest, schemaOf("", globalFields())), &cfg)
 	app := takeFlags(rest, schemaOf("", appFields()))

@@ -17,7 +17,8 @@ type Options struct {
 	Getenv func(string) (string, bool) // default os.LookupEnv
 	Now    func() time.Time            // for the life of certificates; default time.Now
 	// WithoutCredentials leaves certificates, keys, roots and secrets unread:
-	// for a program that only puts jobs and may not read them.
+	// for a program that only puts jobs and may not read them. Such an app has no
+	// Feedback.Webhook, nor the Feedback.Tube that goes with one.
 	WithoutCredentials bool
 }
 
