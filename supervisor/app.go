@@ -3,34 +3,52 @@ package supervisor
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/thejerf/suture/v4"
 
 	"propeller/config"
 	"propeller/worker"
+	"propeller/worker/feedback"
 )
 
 // app is one topic: a supervisor of its own, so that its trouble delays no
-// other app's restarts, with N workers.
+// other app's restarts, with N workers, and the webhook if it has one.
 type app struct {
 	cfg     config.App
 	common  worker.Config // of its workers, but for their index
+	ledger  *ledger
 	sup     *suture.Supervisor
 	member  *member // of root: sup
 	token   suture.ServiceToken
 	running chan struct{} // closed when sup takes changes
 	workers []*appWorker
+	webhook *member // nil: none
+
+	stalled atomic.Pointer[Stall] // set by the watchdog; nil: it does not stall
+}
+
+// ledger is what is counted of one topic since the process began. It outlives
+// the app when that changes.
+type ledger struct {
+	pushes  worker.Counters
+	steps   Steps
+	webhook feedback.WebhookCounters
 }
 
 type appWorker struct {
 	*worker.Worker
+	index  int
 	member *member
 	token  suture.ServiceToken
+
+	// The watchdog's.
+	progress progress
+	stuckBy  string // why progress calls it stuck
 }
 
-func newApp(c config.App, dial worker.Dial, common worker.Config) *app {
-	common.Dial = dial
-	a := &app{cfg: c, common: common, running: make(chan struct{})}
+func newApp(c config.App, common worker.Config, l *ledger) *app {
+	a := &app{cfg: c, common: common, ledger: l, running: make(chan struct{})}
 	a.sup = suture.New("app "+c.Topic, suture.Spec{
 		EventHook: eventHook(common.Log), Timeout: stopLimit,
 		// An app that ends is that app's end, not the daemon's.
@@ -58,7 +76,7 @@ func (a *app) addWorker(i int) {
 	c.Index = i
 	w := worker.New(c)
 	m := &member{service: w}
-	a.workers = append(a.workers, &appWorker{Worker: w, member: m, token: a.sup.Add(m)})
+	a.workers = append(a.workers, &appWorker{Worker: w, index: i, member: m, token: a.sup.Add(m)})
 }
 
 // resize adds or removes workers until there are n; it returns the removed,
@@ -89,16 +107,6 @@ func (a *app) resize(n int, ended <-chan struct{}) (gone []waiter) {
 func (a *app) remove(root *suture.Supervisor) waiter {
 	_ = root.Remove(a.token) // fails only when the tree stops, which removes all
 	return a.member
-}
-
-func (a *app) status() AppStatus {
-	s := AppStatus{Topic: a.cfg.Topic, Counters: a.common.Counters}
-	state := a.common.Breaker.State()
-	s.Broken, s.Reason, s.Since = state.Broken, state.Reason, state.Since
-	for _, w := range a.workers {
-		s.Workers = append(s.Workers, w.Status())
-	}
-	return s
 }
 
 // waiter is something that stops in its own time.
@@ -136,11 +144,16 @@ func (m *member) set(c chan struct{}) {
 }
 
 // wait returns when the removed service has stopped.
-func (m *member) wait() {
+func (m *member) wait() { <-m.stopped() }
+
+// stopped is closed when the service has stopped.
+func (m *member) stopped() <-chan struct{} {
 	m.mu.Lock()
-	done := m.serving
-	m.mu.Unlock()
-	if done != nil {
-		<-done
+	defer m.mu.Unlock()
+	if m.serving != nil {
+		return m.serving
 	}
+	done := make(chan struct{})
+	close(done)
+	return done
 }

@@ -16,7 +16,6 @@ import (
 	"propeller/queue"
 	"propeller/queue/beanstalk"
 	"propeller/queue/beanstalk/beanstalktest"
-	"propeller/worker"
 )
 
 // benchTree prepares a tree of one app between a real beanstalkd and the
@@ -47,8 +46,7 @@ func benchTree(b *testing.B, n, inFlight int, delay time.Duration) (*Supervisor,
 }
 
 func (s *Supervisor) delivered() int64 {
-	var c *worker.Counters = s.counters[topic]
-	return c.Ended(apnsconn.Delivered)
+	return s.ledgers[topic].pushes.Ended(apnsconn.Delivered)
 }
 
 // BenchmarkWorker is 20,000 jobs through one worker with 1000 in flight:

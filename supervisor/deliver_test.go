@@ -167,6 +167,6 @@ func TestMockServer(t *testing.T) {
 	w.until("the push is delivered", func() bool { return w.ended("com.example.mock", apnsconn.Delivered) == 1 })
 	w.until("the worker is idle", func() bool {
 		s := w.status("com.example.mock").Workers
-		return len(s) == 1 && s[0] == worker.Status{Serving: true, Connected: true}
+		return len(s) == 1 && s[0] == worker.Status{Serving: true, Connected: true, Received: 1, Finished: 1}
 	})
 }

@@ -4,21 +4,25 @@
 //	root
 //	├── app com.example.one        a supervisor of its own
 //	│   ├── app com.example.one worker 0
-//	│   └── app com.example.one worker 1
-//	└── app com.example.two
+//	│   ├── app com.example.one worker 1
+//	│   └── feedback com.example.one    a supervisor of its own
+//	│       └── webhook com.example.one
+//	├── app com.example.two
+//	└── watchdog                   demands progress of every worker
 //
 // Trouble that is to be expected (a refused dial, a queue that restarts) is
-// handled inside the workers; suture restarts what nobody foresaw.
+// handled inside the workers; suture restarts what nobody foresaw, and the
+// watchdog sees to what does not even fail.
 package supervisor
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thejerf/suture/v4"
@@ -28,6 +32,7 @@ import (
 	"propeller/config"
 	"propeller/queue"
 	"propeller/worker"
+	"propeller/worker/feedback"
 )
 
 // Options are what a Supervisor needs besides the configuration.
@@ -50,14 +55,17 @@ type Supervisor struct {
 	applying sync.Mutex // one Apply at a time; guards the fields below
 	urls     []string
 	queue    queue.Queue
-	mock     *apnstest.Server            // for server: mock; nil until an app needs it
-	counters map[string]*worker.Counters // by topic; they outlive a changed app
+	mock     *apnstest.Server   // for server: mock; nil until an app needs it
+	ledgers  map[string]*ledger // by topic
 	tokens   tokens
 
 	draining sync.WaitGroup // what reloads have removed; added to under applying
 
-	mu   sync.Mutex      // guards apps beside applying, for Status
+	mu   sync.Mutex      // guards apps and queue beside applying, for whoever only looks
 	apps map[string]*app // by topic
+
+	period        atomic.Int64  // the watchdog's, time.Duration
+	periodChanged chan struct{} // cap 1
 }
 
 // ErrStopping is returned by Apply once the daemon has been told to stop.
@@ -70,13 +78,25 @@ const stopLimit = 11 * time.Minute
 
 // New opens what cfg needs and prepares its apps. Nothing runs before Serve.
 func New(cfg *config.Config, o Options) (*Supervisor, error) {
-	s := &Supervisor{o: o, started: make(chan struct{}), ended: make(chan struct{}), apps: make(map[string]*app), counters: make(map[string]*worker.Counters), tokens: make(tokens)}
+	s := &Supervisor{
+		o: o, started: make(chan struct{}), ended: make(chan struct{}),
+		apps: make(map[string]*app), ledgers: make(map[string]*ledger), tokens: make(tokens),
+		periodChanged: make(chan struct{}, 1),
+	}
 	s.root = suture.New("propeller", suture.Spec{EventHook: eventHook(o.Log), Timeout: stopLimit + time.Minute})
 	if err := s.apply(cfg); err != nil {
 		return nil, errors.Join(err, s.free())
 	}
+	s.root.Add(&watchdog{log: o.Log, apps: s.watched, period: &s.period, changed: s.periodChanged})
 	return s, nil
 }
+
+// Attach adds a service of its owner's to the tree, beside the apps. It is for
+// a Supervisor that does not serve yet.
+func (s *Supervisor) Attach(service suture.Service) { s.root.Add(service) }
+
+// Started is closed when the tree runs.
+func (s *Supervisor) Started() <-chan struct{} { return s.started }
 
 // Serve runs the apps until ctx ends, and returns when they have finished or
 // given back their work.
@@ -169,6 +189,12 @@ func (s *Supervisor) setLive(cfg *config.Config) {
 		config.PushesAll: worker.LogAll, config.PushesFailures: worker.LogFailures, config.PushesNone: worker.LogNone,
 	}
 	s.live.Pushes.Store(int32(pushes[cfg.Log.Pushes]))
+	if s.period.Swap(int64(cfg.Watchdog)) != int64(cfg.Watchdog) {
+		select {
+		case s.periodChanged <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // change starts what is new and removes what is not wanted any more; it
@@ -185,7 +211,7 @@ func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone
 			gone = append(gone, old.resize(c.Workers, s.ended)...)
 			continue
 		}
-		s.apps[c.Topic] = s.start(c)
+		s.apps[c.Topic] = s.start(c, old)
 		if old != nil {
 			s.o.Log.Info("app changed", "topic", c.Topic)
 			gone = append(gone, old.remove(s.root))
@@ -201,22 +227,45 @@ func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone
 	return gone
 }
 
-// start adds an app to the tree.
-func (s *Supervisor) start(c config.App) *app {
-	counters := s.counters[c.Topic]
-	if counters == nil {
-		counters = new(worker.Counters)
-		s.counters[c.Topic] = counters
+// start adds an app to the tree, the successor of old if that is not nil.
+func (s *Supervisor) start(c config.App, old *app) *app {
+	l := s.ledgers[c.Topic]
+	if l == nil {
+		l = new(ledger)
+		s.ledgers[c.Topic] = l
 	}
 	for _, w := range c.Warnings {
 		s.o.Log.Warn(w, "topic", c.Topic)
 	}
-	a := newApp(c, s.dialer(c), worker.Config{
-		Topic: c.Topic, Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry),
-		Queue: s.queue, Breaker: worker.NewBreaker(), Counters: counters, Log: s.o.Log, Live: &s.live,
-	})
+	wc := worker.Config{
+		Topic: c.Topic, Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry), Expiration: c.Expiration, TTL: c.TTL,
+		Queue: s.queue, Dial: s.dialer(c), Breaker: worker.NewBreaker(), Counters: &l.pushes, Log: s.o.Log, Live: &s.live,
+		Guard: worker.NewGuard(), Memory: memory(c, old),
+	}
+	if c.Feedback.Tube != "" {
+		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)
+	}
+	a := newApp(c, wc, l)
+	a.addWebhook(old)
 	a.token = s.root.Add(a.member)
 	return a
+}
+
+// memory is what APNs has said of device tokens: that of the app before, if
+// APNs and the app's credential are still the same, so that it would say so again.
+func memory(c config.App, old *app) *worker.Memory {
+	if old == nil || old.cfg.Server != c.Server || old.cfg.Addr != c.Addr ||
+		!old.cfg.SigningKey.Same(c.SigningKey) || !sameCertificate(old.cfg.Certificate, c.Certificate) {
+		return worker.NewMemory(0)
+	}
+	return old.common.Memory
+}
+
+func sameCertificate(a, b *apnsconn.Certificate) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Fingerprint == b.Fingerprint
 }
 
 // dialer makes the workers' Dial from an app's configuration.
@@ -246,26 +295,4 @@ func (s *Supervisor) dialer(c config.App) worker.Dial {
 		}
 		return conn, nil
 	}
-}
-
-// AppStatus is an app at one moment.
-type AppStatus struct {
-	Topic    string
-	Broken   bool   // APNs refuses its credential
-	Reason   string // why it is broken
-	Since    time.Time
-	Workers  []worker.Status
-	Counters *worker.Counters
-}
-
-// Status lists the apps in the order of their topics.
-func (s *Supervisor) Status() []AppStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([]AppStatus, 0, len(s.apps))
-	for _, a := range s.apps {
-		out = append(out, a.status())
-	}
-	slices.SortFunc(out, func(a, b AppStatus) int { return cmp.Compare(a.Topic, b.Topic) })
-	return out
 }

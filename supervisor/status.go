@@ -1,0 +1,93 @@
+package supervisor
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"propeller/queue"
+	"propeller/worker"
+	"propeller/worker/feedback"
+)
+
+// AppStatus is an app at one moment.
+type AppStatus struct {
+	Topic string
+	Tube  string
+	// Broken: APNs refuses the credential. Paused: APNs refuses the app's device
+	// tokens, or an operator wants it so. At most one is true, and Reason says
+	// why, since Since; without either both are zero.
+	Broken, Paused bool
+	Reason         string
+	Since          time.Time
+	Stalled        *Stall   // nil: it makes progress, or has nothing to do
+	Webhook        *Webhook // nil: it has none
+
+	Workers  []worker.Status
+	Counters *worker.Counters // since the process began, as the next
+	Steps    *Steps           // of the watchdog
+}
+
+// Webhook is an app's webhook at one moment.
+type Webhook struct {
+	Down     bool // the last request failed
+	Reason   string
+	Since    time.Time
+	Counters *feedback.WebhookCounters
+}
+
+// Trouble says why the app is not ready, which makes the daemon not ready; ""
+// when it is. A webhook that is down delays records and no push: it is none.
+func (a *AppStatus) Trouble() string {
+	switch {
+	case a.Broken:
+		return "broken: " + a.Reason
+	case a.Paused:
+		return "paused: " + a.Reason
+	case a.Stalled != nil:
+		return "stalled: " + a.Stalled.Reason
+	}
+	return ""
+}
+
+func (a *app) status() AppStatus {
+	b := a.common.Breaker.State()
+	s := AppStatus{
+		Topic: a.cfg.Topic, Tube: a.cfg.Tube, Broken: b.Broken, Paused: b.Paused, Reason: b.Reason, Since: b.Since,
+		Stalled: a.stalled.Load(), Counters: &a.ledger.pushes, Steps: &a.ledger.steps,
+	}
+	if a.webhook != nil {
+		w := &Webhook{Counters: &a.ledger.webhook}
+		w.Since, w.Reason, w.Down = w.Counters.Down()
+		s.Webhook = w
+	}
+	for _, w := range a.workers {
+		s.Workers = append(s.Workers, w.Status())
+	}
+	return s
+}
+
+// Status lists the apps in the order of their topics.
+func (s *Supervisor) Status() []AppStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]AppStatus, 0, len(s.apps))
+	for _, a := range s.apps {
+		out = append(out, a.status())
+	}
+	slices.SortFunc(out, func(a, b AppStatus) int { return cmp.Compare(a.Topic, b.Topic) })
+	return out
+}
+
+// watched is what the watchdog looks after, and where it asks for the tubes'
+// numbers; nil if the queue cannot be asked.
+func (s *Supervisor) watched() ([]watched, queue.Admin) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]watched, 0, len(s.apps))
+	for _, a := range s.apps {
+		out = append(out, watched{a, slices.Clone(a.workers)})
+	}
+	admin, _ := s.queue.(queue.Admin)
+	return out, admin
+}

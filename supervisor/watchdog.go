@@ -1,0 +1,197 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"propeller/queue"
+	"propeller/worker"
+)
+
+// watchdog is a service that demands progress: of each worker for which there
+// are jobs, held or ready in the tube, some must be finished within a period.
+// If none is, the worker's connection to APNs is replaced; after a second
+// period the worker is restarted, and with it its connection to the queue;
+// after a third the app counts as stalled until there is progress. progress.go
+// has the rules.
+//
+// It is one for all apps: they share the queue, and one question after the
+// other, four in a period for each app, is what an idle app may cost.
+type watchdog struct {
+	log     *slog.Logger
+	apps    func() ([]watched, queue.Admin) // what there is now
+	period  *atomic.Int64                   // time.Duration of the configuration
+	changed chan struct{}                   // cap 1: period is another one
+	blind   bool                            // the queue gives no numbers, which has been logged
+}
+
+// watched is an app as the watchdog sees it.
+type watched struct {
+	*app
+	workers []*appWorker
+}
+
+// Steps count what the watchdog has done about one app since the process
+// began.
+type Steps struct {
+	Replaced  atomic.Int64 // connections to APNs
+	Restarted atomic.Int64 // workers
+	Stalled   atomic.Int64 // times the app began to stall
+}
+
+// Stall says that an app makes no progress and nothing has helped.
+type Stall struct {
+	Reason string    // begins with the worker, as in "worker 2: …"
+	Since  time.Time // since when nothing was finished, to about a quarter of a period
+}
+
+// statsTime bounds one question to the queue: a server that has not answered
+// it by then will not answer those about the other apps either.
+const statsTime = 5 * time.Second
+
+// String names the watchdog in suture's events.
+func (*watchdog) String() string { return "watchdog" }
+
+// Serve looks at all apps four times in a period.
+func (d *watchdog) Serve(ctx context.Context) error {
+	for {
+		quarter := time.Duration(d.period.Load()) / 4
+		timer := time.NewTimer(quarter*3/4 + rand.N(quarter/2+1)) // not in step with anything
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-d.changed:
+			timer.Stop()
+		case <-timer.C:
+			d.lookAtAll(ctx)
+		}
+	}
+}
+
+// lookAtAll looks at each app once. After one question that the queue does not
+// answer it asks no more of them, so that a queue that is frozen delays it once.
+func (d *watchdog) lookAtAll(ctx context.Context) {
+	apps, admin := d.apps()
+	var refused error
+	for _, a := range apps {
+		if ctx.Err() != nil {
+			return
+		}
+		seen := make([]worker.Status, len(a.workers))
+		for i, w := range a.workers {
+			seen[i] = w.Status()
+		}
+		var ready int
+		known := false
+		if admin != nil && refused == nil && !queueGone(seen) {
+			if ready, refused = d.ready(ctx, admin, a.cfg.Tube); ctx.Err() != nil {
+				return
+			}
+			known = refused == nil
+		}
+		d.look(a, seen, ready, known)
+	}
+	d.tellBlind(refused)
+}
+
+// ready is how many jobs of tube a worker could get now.
+func (d *watchdog) ready(ctx context.Context, admin queue.Admin, tube string) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, statsTime)
+	defer cancel()
+	st, err := admin.TubeStats(ctx, tube)
+	return st.Ready - st.Paused, err
+}
+
+// queueGone is true if no worker is connected to the queue: they say why.
+func queueGone(workers []worker.Status) bool {
+	for _, w := range workers {
+		if w.QueueErr == nil {
+			return false
+		}
+	}
+	return len(workers) > 0
+}
+
+// tellBlind logs, once, that the queue gives no numbers: jobs that no worker
+// receives cannot be seen then.
+func (d *watchdog) tellBlind(err error) {
+	switch {
+	case err != nil && !d.blind:
+		d.log.Warn("watchdog: the queue does not say how many jobs wait; only jobs that workers hold are watched", "err", err)
+	case err == nil && d.blind:
+		d.log.Info("watchdog: the queue says again how many jobs wait")
+	}
+	d.blind = err != nil
+}
+
+// look judges an app's workers by what was seen of them.
+func (d *watchdog) look(a watched, seen []worker.Status, ready int, known bool) {
+	now := time.Now()
+	breaker := a.common.Breaker.State()
+	var stalled *Stall
+	for i, w := range a.workers {
+		w.progress.period = a.patience(time.Duration(d.period.Load()))
+		what, why := w.progress.look(now, viewOf(seen[i], breaker, ready, known))
+		d.act(a, w, what, why)
+		if w.progress.stuck && stalled == nil {
+			stalled = &Stall{Reason: fmt.Sprintf("worker %d: %s", i, w.stuckBy), Since: now.Add(-w.progress.total)}
+		}
+	}
+	d.tellStalled(a, stalled)
+}
+
+// patience is the period for an app: the watchdog's, but a push may take its
+// push_timeout to be answered, and that is no standstill.
+func (a *app) patience(period time.Duration) time.Duration { return max(period, a.cfg.PushTimeout) }
+
+// viewOf puts together what progress is judged by.
+func viewOf(s worker.Status, b worker.BreakerState, ready int, known bool) view {
+	v := view{serving: s.Serving, held: s.Held, finished: s.Finished, received: s.Received, ready: ready, known: known, cause: s.Waiting}
+	switch {
+	case b.Broken:
+		v.cause = "app is broken: " + b.Reason
+	case b.Paused:
+		v.cause = "app is paused: " + b.Reason
+	}
+	// Without its queue a worker cannot know whether there are jobs.
+	v.waits = s.QueueErr != nil
+	return v
+}
+
+// act does what is to be done about one worker.
+func (d *watchdog) act(a watched, w *appWorker, what step, why string) {
+	log := d.log.With("topic", a.cfg.Topic, "worker", w.index, "reason", why)
+	switch what {
+	case replace:
+		log.Warn("watchdog: no progress: the worker's connection to apns is replaced")
+		a.ledger.steps.Replaced.Add(1)
+		w.Replace(why)
+	case restart:
+		log.Warn("watchdog: no progress: the worker is restarted")
+		a.ledger.steps.Restarted.Add(1)
+		w.Restart(why)
+	case stall:
+		log.Error("watchdog: no progress: the worker stalls")
+		w.stuckBy = why
+	case mended:
+		log.Info("watchdog: the worker stalls no more")
+		w.stuckBy = ""
+	}
+}
+
+// tellStalled makes an app's state known, and logs it when it has changed.
+func (d *watchdog) tellStalled(a watched, now *Stall) {
+	was := a.stalled.Swap(now)
+	switch {
+	case was == nil && now != nil:
+		a.ledger.steps.Stalled.Add(1)
+		d.log.Error("app stalls: it has jobs and finishes none", "topic", a.cfg.Topic, "reason", now.Reason, "since", now.Since)
+	case was != nil && now == nil:
+		d.log.Info("app stalls no more", "topic", a.cfg.Topic, "after", time.Since(was.Since).Round(time.Second))
+	}
+}
