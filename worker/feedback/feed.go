@@ -3,7 +3,6 @@ package feedback
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"propeller/queue"
@@ -69,7 +68,7 @@ func (f *feed) bury(ctx context.Context, j queue.Job, why error) {
 func (f *feed) deliver(ctx context.Context, batch []queue.Job) error {
 	for len(batch) > 0 {
 		part := batch[:min(len(batch), f.limit)]
-		a := f.post(ctx, body(part))
+		a := f.post(ctx, requestBody(part))
 		switch {
 		case a.ok:
 			f.up(len(part))
@@ -94,9 +93,9 @@ func (f *feed) deliver(ctx context.Context, batch []queue.Job) error {
 
 // up notes that n records were taken.
 func (f *feed) up(n int) {
-	f.pause = 0
+	f.pause.reset()
 	if since, wasDown := f.cfg.Counters.succeed(n); wasDown {
-		f.cfg.Log.Info("feedback webhook takes records again", "after", time.Since(since).Round(time.Second))
+		f.cfg.Log.Info("feedback webhook takes records again", "after", time.Since(since).Round(time.Millisecond))
 	}
 }
 
@@ -139,34 +138,4 @@ func outlive(ctx context.Context, d time.Duration) (context.Context, context.Can
 	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(d, cancel) })
 	return longer, func() { stop(); cancel() }
-}
-
-// Pauses between failed requests: each twice the one before, from minPause to
-// maxPause. An endpoint that is away for the night is tried 12 times an hour.
-const (
-	minPause = time.Second
-	maxPause = 5 * time.Minute
-)
-
-// pause is the last nominal pause; 0 before the first.
-type pause time.Duration
-
-// next returns how long to wait now: between half of the nominal pause and the
-// whole, so that the webhooks of many apps do not come back in step.
-func (p *pause) next() time.Duration {
-	*p = min(max(2**p, pause(minPause)), pause(maxPause))
-	d := time.Duration(*p)
-	return d/2 + rand.N(d/2+1)
-}
-
-// sleep waits for d, or for ctx's end, which it returns.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -79,8 +79,8 @@ func proxy(r *http.Request) (*url.URL, error) {
 	return u, nil
 }
 
-// body returns the JSON of a request: the records as they lie on the tube.
-func body(batch []queue.Job) []byte {
+// requestBody returns the JSON of a request: the records as they lie on the tube.
+func requestBody(batch []queue.Job) []byte {
 	var b bytes.Buffer
 	b.WriteString(`{"records":[`)
 	for i, j := range batch {
@@ -161,8 +161,9 @@ func read(resp *http.Response, now time.Time) answer {
 // retryAfter reads that header (RFC 9110 §10.2.3: seconds or a date). It is
 // between 0 and maxPause.
 func retryAfter(value string, now time.Time) time.Duration {
-	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
-		return min(time.Duration(seconds)*time.Second, maxPause)
+	seconds, err := strconv.ParseUint(value, 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) { // then seconds is the largest there is
+		return time.Duration(min(seconds, uint64(maxPause/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
 		return min(max(at.Sub(now), 0), maxPause)

@@ -68,8 +68,9 @@ func (c WebhookConfig) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "{webhook %s
 // Memory holds one batch.
 type Webhook struct {
 	cfg      WebhookConfig
-	endpoint string // scheme and host
+	endpoint string // scheme and host; "" when the URL cannot be one
 	client   *http.Client
+	minPause time.Duration // between failed requests; tests make it shorter
 }
 
 // NewWebhook returns a webhook that is not served yet.
@@ -80,7 +81,7 @@ func NewWebhook(c WebhookConfig) *Webhook {
 	if c.Counters == nil {
 		c.Counters = new(WebhookCounters)
 	}
-	w := &Webhook{cfg: c, client: newClient(c.Client)}
+	w := &Webhook{cfg: c, client: newClient(c.Client), minPause: minPause}
 	if u, err := url.Parse(c.URL); err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") {
 		w.endpoint = u.Scheme + "://" + u.Host
 	}
@@ -107,7 +108,7 @@ func (w *Webhook) Serve(ctx context.Context) error {
 	}
 	defer w.close(c)
 	defer w.client.CloseIdleConnections()
-	f := &feed{Webhook: w, consumer: c, limit: maxBatch}
+	f := &feed{Webhook: w, consumer: c, limit: maxBatch, pause: pause{min: w.minPause}}
 	for {
 		batch, err := f.collect(ctx)
 		if err != nil {
