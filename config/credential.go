@@ -180,7 +180,7 @@ func addRoots(pool *x509.CertPool, data []byte) error {
 		}
 		n++
 		if block.Type != "CERTIFICATE" {
-			return fmt.Errorf("its PEM block %d is no certificate: ca_file holds roots only", n)
+			return fmt.Errorf("its PEM block %d is no certificate: only roots belong there", n)
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {

@@ -69,8 +69,8 @@ func TestSingleFaults(t *testing.T) {
 			"--cert: no credential: give the .pem or .p12 of the app's APNs certificate, or a .p8 key by key, key_id and team_id, or server: mock to try without Apple",
 		}},
 		{map[string]string{"topic": "com.example.app", "server": "mock", "workers": "0", "colour": "red", "cert-password": hidden, "queue": "redis://a,", "retry-min": "20m"}, []string{
-			`--queue "redis://a": must start with beanstalk://, embedded:, nats:// or tls://, like beanstalk://127.0.0.1:11300`,
-			`--queue: must start with beanstalk://, embedded:, nats:// or tls://, like beanstalk://127.0.0.1:11300`,
+			`--queue "redis://a": must start with beanstalk://, embedded://, nats:// or tls://, like beanstalk://127.0.0.1:11300`,
+			`--queue: must start with beanstalk://, embedded://, nats:// or tls://, like beanstalk://127.0.0.1:11300`,
 			`--workers "0": must be a whole number from 1 to 100: each is a connection to APNs and one to the queue`,
 			`--retry-min "20m": retry.min 20m is more than retry.max 15m`,
 			`--cert-password: belongs to a cert, and there is none: remove it`,

@@ -1,17 +1,14 @@
 package config
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
-
-// maxReplicas is what JetStream allows (docs.nats.io, "Streams").
-const maxReplicas = 5
 
 // queueOption is one option behind the "?" of a queue's URL.
 type queueOption struct {
@@ -23,7 +20,7 @@ type queueOption struct {
 // Never written to.
 var (
 	embeddedOptions = []queueOption{{"fsync", fsyncOption}, {"listen", listenOption}}
-	natsOptions     = []queueOption{{"creds", credsOption}, {"replicas", replicasOption}}
+	natsOptions     = []queueOption{{"ca", caOption}, {"creds", credsOption}, {"replicas", replicasOption}}
 )
 
 // queueOptions checks the options of a URL; it returns them with the "?", in
@@ -54,7 +51,7 @@ func (p *parser) queueOptions(rawQuery string, known []queueOption) (string, err
 		for i, o := range known {
 			names[i] = o.key
 		}
-		return "", errors.New("has an unknown option: there are " + strings.Join(names, " and "))
+		return "", errors.New("has an unknown option: there are " + strings.Join(names, ", "))
 	}
 	if out == nil {
 		return "", nil
@@ -77,32 +74,52 @@ func listenOption(_ *parser, text string) (string, error) {
 	switch {
 	case err != nil:
 		return "", errors.New("listen must be host:port, like 127.0.0.1:4222")
-	case !loopback(host):
+	case strings.EqualFold(host, "localhost"):
+		host = "localhost"
+	case net.ParseIP(host) == nil || !loopback(host):
 		return "", errors.New("listen must be an address of this machine alone, like 127.0.0.1:4222: a queue for others is a NATS cluster of its own")
-	case !validPort(port):
+	}
+	if !validPort(port) {
 		return "", errPort
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
 func replicasOption(_ *parser, text string) (string, error) {
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > maxReplicas {
-		return "", fmt.Errorf("replicas must be from 1 to %d: how many servers of the cluster keep each job", maxReplicas)
+	switch text {
+	case "1", "3", "5":
+		return text, nil
 	}
-	return strconv.Itoa(n), nil
+	// JetStream allows 1 to 5; 2 and 4 bear no more losses than 1 and 3 (Raft).
+	return "", errors.New("replicas must be 1, 3 or 5: how many servers of the cluster keep each job")
 }
 
 func credsOption(p *parser, text string) (string, error) {
-	if text == "" {
-		return "", errors.New("creds is empty: give a file")
-	}
-	path, err := filepath.Abs(p.path(text))
+	path, _, err := p.optionFile("creds", text)
+	return path, err
+}
+
+func caOption(p *parser, text string) (string, error) {
+	path, data, err := p.optionFile("ca", text)
 	if err != nil {
-		return "", errCause{"creds is relative to a folder that cannot be found out", err}
+		return "", err
 	}
-	if _, err := readFile(path, maxSecretFile); err != nil {
-		return "", fmt.Errorf("creds: %w", p.hint(text, err))
+	if err := addRoots(x509.NewCertPool(), data); err != nil {
+		return "", fmt.Errorf("ca: %w", err)
 	}
 	return path, nil
+}
+
+// optionFile reads the file that an option names and returns its absolute path.
+func (p *parser) optionFile(key, text string) (path string, data []byte, err error) {
+	if text == "" {
+		return "", nil, fmt.Errorf("%s is empty: give a file", key)
+	}
+	if path, err = filepath.Abs(p.path(text)); err != nil {
+		return "", nil, errCause{key + " is relative to a folder that cannot be found out", err}
+	}
+	if data, err = readFile(path, maxFile); err != nil {
+		return "", nil, fmt.Errorf("%s: %w", key, p.hint(text, err))
+	}
+	return path, data, nil
 }

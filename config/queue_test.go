@@ -16,25 +16,26 @@ func TestQueueURLs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "n a&ts.creds", []byte("x"))
+	write(t, dir, "ca.pem", made{}.make(t).certPEM())
 	for text, want := range map[string]string{
 		"beanstalk://127.0.0.1":        "beanstalk://127.0.0.1:11300",
 		"BEANSTALK://Queue.example:1/": "beanstalk://Queue.example:1",
 		"beanstalk://[::1]":            "beanstalk://[::1]:11300",
 		"beanstalk://[fe80::1%25eth0]": "beanstalk://[fe80::1%25eth0]:11300",
 
-		"embedded:///var/lib/propeller/": "embedded:///var/lib/propeller",
-		"embedded:/var/../lib":           "embedded:///lib",
-		"embedded:data/queue":            "embedded://" + dir + "/data/queue",
-		"embedded:./data":                "embedded://" + dir + "/data",
-		"embedded:../data":               "embedded://" + filepath.Dir(dir) + "/data",
-		"embedded:.":                     "embedded://" + dir,
-		"embedded:a%20b%3f":              "embedded://" + dir + "/a%20b%3F",
-		"embedded:///a%20b%25":           "embedded:///a%20b%25",
-		"embedded:///q?fsync=always":     "embedded:///q?fsync=always",
-		"embedded:///q?":                 "embedded:///q",
+		"embedded:///var/lib/propeller/":                     "embedded:///var/lib/propeller",
+		"embedded:///var/../lib":                             "embedded:///lib",
+		"embedded://./data/queue":                            "embedded://" + dir + "/data/queue",
+		"embedded://./a/../data":                             "embedded://" + dir + "/data",
+		"embedded://../data":                                 "embedded://" + filepath.Dir(dir) + "/data",
+		"embedded://.":                                       "embedded://" + dir,
+		"embedded://./a%20b%3f":                              "embedded://" + dir + "/a%20b%3F",
+		"embedded:///a%20b%25":                               "embedded:///a%20b%25",
+		"embedded:///q?fsync=always":                         "embedded:///q?fsync=always",
+		"embedded:///q?":                                     "embedded:///q",
 		"embedded:///q?listen=127.0.0.1%3A4222&fsync=always": "embedded:///q?fsync=always&listen=127.0.0.1:4222",
 		"embedded:///q?listen=[::1]:1":                       "embedded:///q?listen=%5B::1%5D:1",
-		"embedded:///q?listen=localhost:4222":                "embedded:///q?listen=localhost:4222",
+		"embedded:///q?listen=LocalHost:4222":                "embedded:///q?listen=localhost:4222",
 
 		"nats://a":                        "nats://a:4222",
 		"nats://a:4222/":                  "nats://a:4222",
@@ -43,7 +44,8 @@ func TestQueueURLs(t *testing.T) {
 		"tls://me:pw@a:4222,b?replicas=3": "tls://me:pw@a:4222,b:4222?replicas=3",
 		"nats://token@a":                  "nats://token@a:4222",
 		"nats://m%40e:p%2Fw%3A%2C@a":      "nats://m%40e:p%2Fw%3A%2C@a:4222",
-		"nats://a?replicas=01":            "nats://a:4222?replicas=1",
+		"tls://a?replicas=1&ca=ca.pem":    "tls://a:4222?ca=" + dir + "/ca.pem&replicas=1",
+		"nats://a?replicas=1":             "nats://a:4222?replicas=1",
 		"nats://a?creds=n%20a%26ts.creds": "nats://a:4222?creds=" + dir + "/n+a%26ts.creds",
 		"nats://a/?replicas=5&creds=" + dir + "/n%20a%26ts.creds": "nats://a:4222?creds=" + dir + "/n+a%26ts.creds&replicas=5",
 	} {
@@ -79,7 +81,7 @@ func TestQueueFlag(t *testing.T) {
 		"beanstalk://a,":               "--queue: must start with beanstalk://",
 		"beanstalk://a,b":              `--queue "b": must start with beanstalk://`,
 		"nats://a,nats://b":            "--queue: is not alone: a list is for several beanstalkd servers",
-		"beanstalk://a,embedded:data":  `--queue "embedded:data": is not alone`,
+		"beanstalk://a,embedded:///q":  `--queue "embedded:///q": is not alone`,
 		"nats://me:" + hidden + ",b":   "--queue: has a server that is not host:port",
 		"nats://me:" + hidden + "@a:x": "--queue: has a server that is not host:port",
 		"tls://" + hidden + "/":        "",
@@ -145,8 +147,8 @@ func TestQueuesNeverPrintPasswords(t *testing.T) {
 // FuzzQueueURL: whatever the text, the form it is brought into is its own form.
 func FuzzQueueURL(f *testing.F) {
 	for _, text := range []string{
-		"beanstalk://[::1]:1", "embedded:a%20b?fsync=always&listen=127.0.0.1:1", "embedded:///a@b/../c",
-		"nats://me:p%40w@a,b:1?replicas=3", "tls://token@[::1]", "nats", "embedded", "nats:", "embedded:%", "nats://@", "nats://a%00b",
+		"beanstalk://[::1]:1", "embedded://./a%20b?fsync=always&listen=127.0.0.1:1", "embedded:///a@b/../c",
+		"nats://me:p%40w@a,b:1?replicas=3", "tls://token@[::1]", "nats", "embedded", "nats:", "embedded://%", "nats://@", "nats://a%00b",
 	} {
 		f.Add(text)
 	}

@@ -15,18 +15,19 @@ import (
 // have equal URLs: paths absolute, ports filled in, options sorted.
 //
 //	beanstalk://host[:port]                                   a beanstalkd server; port 11300
-//	embedded:///folder  embedded:folder                       a queue inside this process, in a folder;
-//	                                                          without // it starts at the file's folder
+//	embedded:///folder  embedded://./folder                   a queue inside this process, in a folder;
+//	                                                          a relative one starts at the file's folder
 //	    ?fsync=always                                         write each job to disk before it counts as put
 //	    ?listen=127.0.0.1:4222                                serve NATS clients on this machine, too
 //	nats://[user[:password]@]host[:port][,host[:port]…]       a NATS cluster with JetStream; port 4222;
 //	                                                          a user without a password is a token
 //	tls://…                                                   the same, over TLS from the start
 //	    ?creds=file                                           credentials file, instead of user and password
-//	    ?replicas=3                                           copies of each job, 1 to 5
+//	    ?ca=file                                              .pem of roots instead of the system's
+//	    ?replicas=3                                           copies of each job: 1, 3 or 5
 //
-// Only the form is checked here, and that a creds file can be read. What the
-// adapter in queue/ makes of it is the adapter's matter.
+// Only the form is checked here, and that files can be read. What the adapter in
+// queue/ makes of it is the adapter's matter.
 const (
 	beanstalkScheme = "beanstalk"
 	embeddedScheme  = "embedded"
@@ -40,7 +41,7 @@ const (
 // How to write them, for faults.
 const (
 	writeBeanstalk = "write beanstalk://host:port"
-	writeEmbedded  = "write embedded:///folder, or embedded:folder for a relative one"
+	writeEmbedded  = "write embedded:///folder, or embedded://./folder for a relative one"
 	writeNATS      = "write nats://user:password@a:4222,b:4222, and in user and password every character but letters and digits as %XX"
 )
 
@@ -52,11 +53,11 @@ func (p *parser) queueURL(text string) (string, error) {
 	case ok && scheme == beanstalkScheme:
 		return beanstalkURL(text)
 	case ok && scheme == embeddedScheme:
-		return p.embeddedURL(text)
+		return p.embeddedURL(rest)
 	case ok && isNATS(text):
 		return p.natsURL(scheme, rest)
 	}
-	return "", errors.New("must start with beanstalk://, embedded:, nats:// or tls://, like beanstalk://127.0.0.1:11300")
+	return "", errors.New("must start with beanstalk://, embedded://, nats:// or tls://, like beanstalk://127.0.0.1:11300")
 }
 
 func beanstalkURL(text string) (string, error) {
@@ -79,12 +80,7 @@ func beanstalkURL(text string) (string, error) {
 	case port == "":
 		port = beanstalkPort
 	}
-	return beanstalkScheme + "://" + hostPort(host, port), nil
-}
-
-// hostPort joins the two as a URL has them: a zone's % is escaped.
-func hostPort(host, port string) string {
-	return strings.TrimPrefix((&url.URL{Host: net.JoinHostPort(host, port)}).String(), "//")
+	return (&url.URL{Scheme: beanstalkScheme, Host: net.JoinHostPort(host, port)}).String(), nil
 }
 
 // oneHost reports whether host is a single name or IP address. What of "a:1:1"
@@ -96,24 +92,24 @@ func oneHost(host string) bool {
 
 var errPort = errors.New("the port must be from 1 to 65535")
 
-func (p *parser) embeddedURL(text string) (string, error) {
-	u, err := url.Parse(text)
+func (p *parser) embeddedURL(rest string) (string, error) {
+	text, ok := strings.CutPrefix(rest, "//")
+	if !ok {
+		return "", errors.New("lacks // behind the scheme: " + writeEmbedded)
+	}
+	folder, rawQuery, _ := strings.Cut(text, "?")
+	if strings.Contains(text, "#") {
+		return "", errors.New("has a #, which is written as %23 in a URL")
+	}
+	folder, err := url.PathUnescape(folder)
 	if err != nil {
-		return "", errors.New("is not a URL: " + writeEmbedded)
+		return "", errors.New("has a % without two hexadecimal digits: write % as %25")
 	}
-	folder := u.Path
-	if u.Opaque != "" { // embedded:folder
-		if folder, err = url.PathUnescape(u.Opaque); err != nil {
-			return "", errors.New("has a % without two hexadecimal digits: " + writeEmbedded)
-		}
-	}
-	switch {
-	case u.User != nil || u.Host != "":
-		return "", errors.New("has a host: " + writeEmbedded)
-	case u.Fragment != "":
-		return "", errors.New("has a fragment (#…): write # as %23")
+	switch first, _, _ := strings.Cut(folder, "/"); {
 	case folder == "":
 		return "", errors.New("has no folder: " + writeEmbedded)
+	case first != "" && first != "." && first != "..":
+		return "", errors.New("has no / or ./ in front of its folder: " + writeEmbedded)
 	case strings.ContainsFunc(folder, unicode.IsControl):
 		return "", errors.New("has a control character in its folder")
 	}
@@ -123,7 +119,7 @@ func (p *parser) embeddedURL(text string) (string, error) {
 	if folder == filepath.Dir(folder) {
 		return "", errors.New("is the root folder: the queue needs a folder of its own")
 	}
-	query, err := p.queueOptions(u.RawQuery, embeddedOptions)
+	query, err := p.queueOptions(rawQuery, embeddedOptions)
 	if err != nil {
 		return "", err
 	}
@@ -191,14 +187,14 @@ func natsServers(text string) (string, error) {
 		switch {
 		case host == "":
 			return "", errors.New("has a server without a host: " + writeNATS)
-		case !oneHost(host):
+		case !oneHost(host) || strings.Contains(host, "%"): // IPv6 zones are not for clusters
 			return "", errors.New("has a server that is not host:port: " + writeNATS)
 		case port != "" && !validPort(port):
 			return "", errPort
 		case port == "":
 			port = natsPort
 		}
-		servers[i] = hostPort(host, port)
+		servers[i] = net.JoinHostPort(host, port)
 		if slices.Contains(servers[:i], servers[i]) {
 			return "", errors.New("names a server twice: remove one")
 		}
