@@ -11,12 +11,6 @@ import (
 	"propeller/apnsconn/apnstest"
 )
 
-// Ends of device tokens that get the same answer at all times.
-const (
-	deadEnd = "dead" // 410
-	badEnd  = "bad0" // 400 PayloadEmpty: this push can never work
-)
-
 // rate is how many of 1000 requests get an answer.
 type rate struct {
 	name     string
@@ -64,6 +58,10 @@ type answer struct {
 	name      string
 	delivered bool
 }
+
+// deadly says that the answer called name means that the device token must not
+// be used again.
+func deadly(name string) bool { return name == "410" || name == "400 BadDeviceToken" }
 
 func newAnswers(seed uint64, profile string, leave func(int, uint32)) *answers {
 	a := &answers{leave: leave, rng: rand.New(rand.NewPCG(seed, 1)), leaving: make(map[int]uint32), decided: make(map[place]answer)}
@@ -125,10 +123,14 @@ func (a *answers) choose(r *apnstest.Request) string {
 	switch {
 	case a.refused != "" && r.Header.Get("apns-topic") == a.refused && r.At.Before(a.until):
 		return "403"
-	case strings.HasSuffix(r.Token, deadEnd):
+	case strings.HasSuffix(r.Token, dead.end()), strings.HasSuffix(r.Token, grave.end()):
 		return "410"
-	case strings.HasSuffix(r.Token, badEnd):
+	case strings.HasSuffix(r.Token, alien.end()):
+		return "400 BadDeviceToken"
+	case strings.HasSuffix(r.Token, bad.end()):
 		return "400 PayloadEmpty"
+	case strings.HasSuffix(r.Token, reborn.end()) && a.rng.IntN(2) == 0:
+		return "410 of old"
 	}
 	n := a.rng.IntN(1000)
 	for _, rt := range a.rates {
@@ -154,10 +156,14 @@ func (a *answers) build(name string, r *apnstest.Request) (out apnstest.Answer, 
 		return apnstest.Answer{SplitHeaders: 3, Pad: 7, Informational: []int{103}}, true
 	case "400 PayloadEmpty":
 		return apnstest.Answer{Reason: "PayloadEmpty"}, false
+	case "400 BadDeviceToken":
+		return apnstest.Answer{Reason: "BadDeviceToken"}, false
 	case "403":
 		return apnstest.Answer{Reason: "BadCertificate"}, false
 	case "410":
 		return apnstest.Answer{Status: 410, Timestamp: r.At}, false
+	case "410 of old": // before the job says that the app registered the token
+		return apnstest.Answer{Status: 410, Timestamp: r.At.Add(-time.Hour)}, false
 	case "429":
 		return apnstest.Answer{Status: 429}, false
 	case "500":

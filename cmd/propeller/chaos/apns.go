@@ -46,7 +46,7 @@ func (a *apns) start(ctx context.Context, profile string) error {
 func (a *apns) launch(ctx context.Context, self, profile string) error {
 	a.run++
 	plan, err := json.Marshal(simPlan{
-		Addr: a.at.apnsAddr, Cert: a.at.path("apns.pem"), Key: a.at.path("apns.key"), Record: a.at.path("apns.record"),
+		Addr: a.at.apnsAddr, WrongAddr: a.at.wrongAddr, Cert: a.at.path("apns.pem"), Key: a.at.path("apns.key"), Record: a.at.path(recordName),
 		Run: a.run, Seed: a.rng.Uint64(), Profile: profile, OneStream: a.rng.IntN(5) == 0,
 	})
 	if err != nil {

@@ -4,108 +4,234 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
-// account is what the auditor finds.
+// account is what the auditor finds. Its numbers are of pushes.
 type account struct {
-	put, unsure, never         int // accepted; put without an answer; of those never seen again
+	jobs, put, unsure, never   int // accepted jobs, their pushes; pushes put without an answer; of those never seen again
 	delivered, refused, buried int
 	expired                    int
-	lost                       []job
-	twice, excused             int // jobs delivered more than once; of those whose daemon was killed
-	uncounted                  []job
+	lost                       []uint32
+	twice, excused             int // delivered more than once; of those whose daemon was killed
+	uncounted                  []uint32
+	unrecorded                 []uint32 // ended without the record that was promised
+	repeated                   int      // records given more than once
+	misled                     int      // pushes that the wrong environment was asked for
+	listed, nameless           int      // buried jobs that `propeller jobs list` shows; of those without their reason, for a cause
 	wrong                      []string // all else that must not be
-	wrongJobs                  []job
-	*testimony
+	wrongPushes                []uint32
+	said                       *testimony
 }
 
 // court is what the auditor judges by.
 type court struct {
-	jobs   []job
-	lives  []life
-	buried map[uint64]string // what was buried in the queue at the end
-	said   *testimony
+	ledger    *ledger
+	lives     []life
+	troubles  []span
+	misled    []mislead
+	corrupted time.Time                    // when the daemon's journal was mangled
+	buried    map[string]map[string]string // what was buried at the end: bodies by tube and id
+	listed    map[string]map[string]string // what `propeller jobs list` said of it: reasons by tube and id
+	junk      int                          // how much on the webhook's tube was no record
+	said      *testimony
+
+	aside map[uint32]string // ids of buried jobs by push
 }
 
-// judge accounts for every job.
+// judge accounts for every push.
 func (c *court) judge() *account {
-	a := &account{testimony: c.said}
-	set := make(map[uint32]uint64, len(c.buried)) // buried jobs by number
-	for id, body := range c.buried {
-		n, ok := numberIn(body)
-		if !ok || int(n) >= len(c.jobs) {
-			find(&a.wrong, "a job in the queue that nobody put: %d %.100q", id, body)
-			continue
+	a := &account{said: c.said}
+	c.aside = make(map[uint32]string)
+	for _, app := range apps() {
+		for id, body := range c.buried[app.tube] {
+			c.judgeBuried(a, app, id, body)
 		}
-		set[n] = id
+		if app.feedback != "" {
+			c.judgeFeedbackTube(a, app)
+		}
 	}
-	for _, j := range c.jobs {
-		id, isBuried := set[j.n]
-		c.judgeJob(a, j, id, isBuried)
+	for i := range c.ledger.jobs {
+		if c.ledger.jobs[i].stored {
+			a.jobs++
+		}
 	}
+	for n := range c.ledger.pushes {
+		c.judgePush(a, uint32(n))
+	}
+	c.judgePauses(a)
+	c.judgeWatchdog(a)
+	c.judgeSequence(a)
 	return a
 }
 
-// judgeJob finds what became of one job: the first that holds.
-func (c *court) judgeJob(a *account, j job, id uint64, isBuried bool) {
-	d := c.said.deeds[j.n]
-	if d == nil {
-		d = new(deeds)
+// verdict is the judgement on one push.
+type verdict struct {
+	c *court
+	a *account
+	n uint32
+	push
+	j *job
+	d *deeds
+}
+
+func (v *verdict) wrong(what string) {
+	find(&v.a.wrong, "push %d (%s, %s): %s", v.n, v.j.kind, v.fate, what)
+	v.show()
+}
+
+// show has the push's story told.
+func (v *verdict) show() {
+	if len(v.a.wrongPushes) < maxFindings {
+		v.a.wrongPushes = append(v.a.wrongPushes, v.n)
 	}
-	if j.stored {
+}
+
+// records says whether the push's app has feedback: its log is not enough then.
+func (v *verdict) records() bool { return apps()[v.j.app].feedback != "" }
+
+func (c *court) judgePush(a *account, n uint32) {
+	v := &verdict{c, a, n, c.ledger.pushes[n], c.ledger.jobOf(n), &c.said.deeds[n]}
+	if v.j.stored {
 		a.put++
 	} else {
 		a.unsure++
 	}
-	wrong := func(what string) {
-		find(&a.wrong, "job %d (%s): %s", j.n, j.kind, what)
-		if len(a.wrongJobs) < maxFindings {
-			a.wrongJobs = append(a.wrongJobs, j)
-		}
+	if v.d.misled {
+		a.misled++
 	}
+	v.end()
+	v.lies()
+	v.repeats()
+	c.judgeDoubles(a, n, v.d)
+}
+
+// end finds what became of the push: the first that holds.
+func (v *verdict) end() {
+	d, a := v.d, v.a
+	id, isBuried := v.c.aside[v.n]
 	switch {
 	case len(d.deliveries) > 0:
 		a.delivered++
-		if !j.kind.fit() {
-			wrong("was delivered")
-		}
-	case d.token:
-		a.refused++
-		if !d.dead {
-			wrong("its token was called dead, which APNs did not say")
+		if !v.j.kind.sound() || !v.fate.arrives() {
+			v.wrong("was delivered")
 		}
 	case isBuried:
 		a.buried++
-		if !c.recorded(j, id) {
-			wrong("was buried without a line in the log")
+		if !v.recordedBuried(id) {
+			v.unrecorded()
 		}
-	case d.expired && j.kind.mayExpire():
+	case d.token || d.has("token"):
+		a.refused++
+		if v.records() && !d.has("token") {
+			v.unrecorded()
+		}
+	case v.fate == deformed && (d.rejected || d.setAside() || v.c.said.refRecords[v.job] > 0):
+		a.refused++
+		if v.records() && !d.setAside() && !v.refRecorded() {
+			v.unrecorded()
+		}
+	case v.j.kind.mayExpire() && (d.expired || d.has("expired")):
 		a.expired++
-	case j.stored:
-		a.lost = append(a.lost, j)
+		if v.records() && !d.has("expired") {
+			v.unrecorded()
+		}
+	case v.j.stored:
+		a.lost = append(a.lost, v.n)
 	default:
 		a.never++
 	}
-	if d.again {
-		wrong("was pushed again by the process that had called it delivered and deleted it")
+	if isBuried && !v.c.logged(v.j, id) {
+		v.wrong("was buried without a line in the log")
 	}
-	if d.changed {
-		wrong("its apns-id changed from one try to the next")
-	}
-	c.judgeDoubles(a, j, d)
 }
 
-// recorded says whether the log has a line for a buried job.
-func (c *court) recorded(j job, id uint64) bool {
-	lines := c.said.buriedIDs[jobOf(apps()[j.app].topic, fmt.Sprint(id))]
+func (v *verdict) unrecorded() { v.a.unrecorded = append(v.a.unrecorded, v.n) }
+
+// recordedBuried says whether a buried push has its record: of its own, or of
+// its job when that cannot be decoded.
+func (v *verdict) recordedBuried(id string) bool {
+	if !v.records() || v.d.setAside() || v.fate == deformed && v.refRecorded() {
+		return true
+	}
+	if v.j.kind.sound() && v.fate != deformed {
+		return false
+	}
+	of := v.c.said.jobRecords[jobID{apps()[v.j.app].topic, id}]
+	return slices.ContainsFunc(of, func(r told) bool { return r.at.After(v.j.at.Add(-time.Second)) })
+}
+
+// refRecorded says whether there are as many records of tokens that are none
+// as the push's job has such tokens.
+func (v *verdict) refRecorded() bool {
+	want := 0
+	for n := v.j.first; n < v.j.first+uint32(v.j.count); n++ {
+		if v.c.ledger.pushes[n].fate == deformed {
+			want++
+		}
+	}
+	return v.c.said.refRecords[v.job] >= want
+}
+
+// lies finds what was said of the push and is not so.
+func (v *verdict) lies() {
+	d := v.d
+	switch said := d.token || d.has("token"); {
+	case said && !d.dead && d.misled:
+		v.wrong("its token was called dead, which only the wrong environment said")
+	case said && !d.dead:
+		v.wrong("its token was called dead, which APNs did not say")
+	}
+	if (d.expired || d.has("expired")) && !v.j.kind.mayExpire() {
+		v.wrong("was called expired, and had no time to keep")
+	}
+	if d.again {
+		v.wrong("was pushed again by the process that had called it delivered and deleted it")
+	}
+	if d.changed {
+		v.wrong("its apns-id changed from one try to the next")
+	}
+}
+
+// slack is how far the moment of a record may be from that of the trouble that
+// repeats it: times are taken before a record is put, and pushes go on after.
+const slack = 3 * time.Second
+
+// repeats counts the records beyond the push's first. Only trouble may have
+// made them.
+func (v *verdict) repeats() {
+	all := v.d.records
+	slices.SortFunc(all, func(x, y told) int { return x.at.Compare(y.at) })
+	for i := 1; i < len(all); i++ {
+		v.a.repeated++
+		if !v.c.troubled(all[i-1].at.Add(-slack), all[i].at) {
+			v.wrong(fmt.Sprintf("has another record (%s after %s) though nothing had happened", all[i].class, all[i-1].class))
+		}
+	}
+	_, isBuried := v.c.aside[v.n]
+	for _, r := range all {
+		if r.class != "token" && r.class != "expired" && v.fate != deformed && !isBuried && !v.c.troubled(r.at.Add(-slack), r.at.Add(slack)) {
+			v.wrong("was called buried (" + r.class + ") and is not")
+		}
+	}
+}
+
+// troubled says whether something was wrong between from and to.
+func (c *court) troubled(from, to time.Time) bool {
+	return slices.ContainsFunc(c.troubles, func(s span) bool { return s.meets(from, to) })
+}
+
+// logged says whether the log has a line for a buried job.
+func (c *court) logged(j *job, id string) bool {
+	lines := c.said.buriedIDs[jobID{apps()[j.app].topic, id}]
 	return slices.ContainsFunc(lines, func(t time.Time) bool { return t.After(j.at) })
 }
 
-// judgeDoubles counts the deliveries beyond a job's first. One is excused when
+// judgeDoubles counts the deliveries beyond a push's first. One is excused when
 // the daemon that made the one before was killed; each other needs a line of
 // the log that counts a possible duplicate.
-func (c *court) judgeDoubles(a *account, j job, d *deeds) {
+func (c *court) judgeDoubles(a *account, n uint32, d *deeds) {
 	if len(d.deliveries) < 2 {
 		return
 	}
@@ -118,7 +244,7 @@ func (c *court) judgeDoubles(a *account, j job, d *deeds) {
 		}
 		return x.at.Compare(y.at)
 	})
-	open := 0
+	open := int32(0)
 	for i := range d.deliveries[1:] {
 		from, to := c.lifeAt(d.deliveries[i].open), c.lifeAt(d.deliveries[i+1].open)
 		if from == to || !c.lives[from].killed {
@@ -129,7 +255,7 @@ func (c *court) judgeDoubles(a *account, j job, d *deeds) {
 		a.excused++
 	}
 	if open > d.counted {
-		a.uncounted = append(a.uncounted, j)
+		a.uncounted = append(a.uncounted, n)
 	}
 }
 
@@ -143,15 +269,34 @@ func (c *court) lifeAt(t time.Time) int {
 	return 0
 }
 
-// numberIn reads the number of a job from its body.
-func numberIn(body string) (uint32, bool) {
+// numbersIn reads the numbers of the pushes in a job's body.
+func (l *ledger) numbersIn(body string) []uint32 {
 	var n uint32
-	if _, err := fmt.Sscanf(body, "number %d is no JSON", &n); err == nil {
-		return n, true
+	if _, err := fmt.Sscanf(body, "number %d is no JSON", &n); err == nil && int(n) < len(l.pushes) {
+		return []uint32{n}
 	}
-	var j struct{ Token string }
-	if err := json.Unmarshal([]byte(body), &j); err != nil {
-		return 0, false
+	var j struct {
+		Token, Ref string
+		Tokens     []string
 	}
-	return number(j.Token)
+	if json.Unmarshal([]byte(body), &j) != nil {
+		return nil
+	}
+	var out []uint32
+	for _, token := range append(j.Tokens, j.Token) {
+		if token == "" {
+			continue
+		}
+		n, ok := l.number(token, j.Ref, "")
+		if !ok {
+			return nil
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// knownReason says that a listed reason tells a person something.
+func knownReason(reason string) bool {
+	return reason != "" && !strings.Contains(reason, "not in the journal")
 }

@@ -12,64 +12,124 @@ import (
 
 // scene is a made-up run: the auditor must see what is wrong with it.
 type scene struct {
+	court
 	at     *site
-	jobs   []job
-	lives  []life
-	buried map[uint64]string
 	record []entry
+	book   []bookEntry
 	log    []string
+	stored []bool
 }
 
 func second(n int) time.Time { return time.Unix(1_700_000_000+int64(n), 0).UTC() }
 
-// newScene has one daemon from second 0 on, and n plain jobs put in second 1.
-func newScene(t *testing.T, kinds ...kind) *scene {
+// What a scene's jobs are of: an app with a feedback tube, and one without.
+const (
+	withTube = 0
+	logOnly  = 3
+)
+
+// newScene has one daemon from second 0 on, and nothing else.
+func newScene(t *testing.T) *scene {
 	t.Helper()
 	t.Parallel()
-	s := &scene{at: &site{dir: t.TempDir()}, lives: []life{{began: second(0)}}, buried: map[uint64]string{}}
-	for i, k := range kinds {
-		s.jobs = append(s.jobs, job{n: uint32(i), kind: k, id: uint64(100 + i), at: second(1), stored: true})
-	}
+	s := &scene{at: &site{dir: t.TempDir()}}
+	s.ledger, s.lives = new(ledger), []life{{began: second(0)}}
+	s.buried, s.listed = map[string]map[string]string{}, map[string]map[string]string{}
 	s.open(1, second(0))
 	return s
 }
+
+// put puts a job in second 1 and returns the number of its first push.
+func (s *scene) put(app int, k kind, fates ...fate) uint32 {
+	i, first, _ := s.ledger.add(app, k, len(fates) > 1, fates)
+	s.ledger.accepted(i, fmt.Sprint(100+i))
+	s.ledger.jobs[i].at = second(1)
+	return first
+}
+
+func (s *scene) app(n uint32) app { return apps()[s.ledger.jobOf(n).app] }
+
+func (s *scene) token(n uint32) string { return token(n, s.ledger.pushes[n].fate) }
 
 func (s *scene) open(conn int, at time.Time) {
 	s.record = append(s.record, entry{At: at, Run: 1, Conn: conn, Open: true})
 }
 
-func (s *scene) push(n, conn, at int, e entry) {
-	e.At, e.Run, e.Conn, e.Topic, e.Token = second(at), 1, conn, apps()[0].topic, token(s.jobs[n].n, s.jobs[n].kind)
+func (s *scene) push(n uint32, conn, at int, e entry) {
+	e.At, e.Run, e.Conn, e.Topic, e.Token = second(at), 1, conn, s.app(n).topic, s.token(n)
 	s.record = append(s.record, e)
 }
 
-func (s *scene) deliver(n, conn, at int) {
+func (s *scene) deliver(n uint32, conn, at int) {
 	s.push(n, conn, at, entry{Answer: "200", Status: 200, Delivered: true})
 }
 
-func (s *scene) line(n, at int, msg, class, more string) {
-	s.log = append(s.log, fmt.Sprintf(`{"time":%q,"level":"INFO","msg":%q,"topic":%q,"job":"%d","token":"%08x","class":%q%s}`,
-		second(at).Format(time.RFC3339), msg, apps()[0].topic, s.jobs[n].id, s.jobs[n].n, class, more))
+func (s *scene) dead(n uint32, at int) {
+	s.push(n, 1, at, entry{Answer: "410", Status: 410, Dead: true})
+}
+
+func (s *scene) line(n uint32, at int, msg, class, more string) {
+	s.log = append(s.log, fmt.Sprintf(`{"time":%q,"level":"INFO","msg":%q,"topic":%q,"job":%q,"token":"%08x","class":%q%s}`,
+		second(at).Format(time.RFC3339), msg, s.app(n).topic, s.ledger.jobOf(n).id, n, class, more))
+}
+
+func (s *scene) feed(n uint32, at int, class string) { s.feedRecord(s.recordOf(n, at, class)) }
+
+func (s *scene) recordOf(n uint32, at int, class string) feedbackRecord {
+	return feedbackRecord{Topic: s.app(n).topic, Token: s.token(n), Class: class, Reason: "for this", Job: s.ledger.jobOf(n).id, At: second(at)}
+}
+
+func (s *scene) feedRecord(r feedbackRecord) {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		panic(err)
+	}
+	via := "tube"
+	if i, ok := appOf(r.Topic); ok && apps()[i].webhook {
+		via = "webhook"
+	}
+	s.book = append(s.book, bookEntry{Via: via, Record: raw})
+}
+
+// bury has the job of push n end buried, with everything that belongs to it
+// but its records.
+func (s *scene) bury(n uint32, at int, body string) {
+	app, id := s.app(n), s.ledger.jobOf(n).id
+	s.line(n, at, lineBuried, "rejected", `,"reason":"for this"`)
+	for _, m := range []map[string]map[string]string{s.buried, s.listed} {
+		if m[app.tube] == nil {
+			m[app.tube] = map[string]string{}
+		}
+	}
+	if body == "" {
+		body = fmt.Sprintf(`{"token":%q}`, s.token(n))
+	}
+	s.buried[app.tube][id], s.listed[app.tube][id] = body, "for this"
 }
 
 func (s *scene) judge(t *testing.T) *account {
 	t.Helper()
-	var record strings.Builder
+	var record, book strings.Builder
 	for _, e := range s.record {
 		if err := (recorder{&record}).add(e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, text := range map[string]string{"apns.record": record.String(), daemonLog: strings.Join(s.log, "\n")} {
+	for _, e := range s.book {
+		if err := json.NewEncoder(&book).Encode(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{recordName: record.String(), bookName: book.String(), daemonLog: strings.Join(s.log, "\n")} {
 		if err := os.WriteFile(filepath.Join(s.at.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	said, err := hear(s.at, s.jobs)
-	if err != nil {
+	var err error
+	if s.said, err = hear(s.at, s.ledger, s.stored); err != nil {
 		t.Fatal(err)
 	}
-	return (&court{jobs: s.jobs, lives: s.lives, buried: s.buried, said: said}).judge()
+	return s.court.judge()
 }
 
 func (s *scene) wantFaults(t *testing.T, want ...string) *account {
@@ -77,7 +137,7 @@ func (s *scene) wantFaults(t *testing.T, want ...string) *account {
 	a := s.judge(t)
 	got := a.faults()
 	if len(got) != len(want) {
-		t.Fatalf("faults %q, want %q", got, want)
+		t.Fatalf("faults:\n%s\nwant %q", strings.Join(got, "\n"), want)
 	}
 	for i := range want {
 		if !strings.Contains(got[i], want[i]) {
@@ -88,122 +148,346 @@ func (s *scene) wantFaults(t *testing.T, want ...string) *account {
 }
 
 func TestEveryEndIsAccountedFor(t *testing.T) {
-	s := newScene(t, plain, dead, misspelt, malformed, timed, bad)
-	s.deliver(0, 1, 2)
-	s.push(1, 1, 2, entry{Answer: "410", Status: 410})
-	s.line(1, 2, "push", "token", "")
-	s.line(2, 2, "job buried", "rejected", `,"reason":"unknown key"`)
-	s.buried[102] = `{"token":"` + token(2, misspelt) + `","tilte":"x"}`
-	s.log = append(s.log, `{"time":"`+second(3).Format(time.RFC3339)+`","msg":"job buried","topic":"com.example.one","job":"103","token":"","class":"rejected","reason":"not JSON"}`)
-	s.buried[103] = "number 3 is no JSON"
-	s.line(4, 9, "expired, not sent", "expired", "")
-	s.line(5, 3, "job buried", "rejected", `,"why":"400 PayloadEmpty"`)
-	s.buried[105] = `{"token":"` + token(5, bad) + `"}`
-	a := s.wantFaults(t)
-	got := []int{a.put, a.delivered, a.refused, a.buried, a.expired, len(a.lost), a.twice}
-	if fmt.Sprint(got) != "[6 1 1 3 1 0 0]" {
-		t.Errorf("put, delivered, refused, buried, expired, lost, twice: %v", got)
+	for _, app := range []int{withTube, 2, logOnly} {
+		t.Run(apps()[app].topic, func(t *testing.T) {
+			s := newScene(t)
+			s.deliver(s.put(app, plain, good), 1, 2)
+			n := s.put(app, plain, dead)
+			s.dead(n, 2)
+			s.line(n, 2, linePush, "token", "")
+			n = s.put(app, misspelt, good)
+			s.bury(n, 2, "")
+			if app != logOnly {
+				s.feed(n-1, 2, "token")
+				s.feed(n, 2, "rejected")
+			}
+			n = s.put(app, malformed, good)
+			s.bury(n, 2, fmt.Sprintf("number %d is no JSON", n))
+			if app != logOnly {
+				r := s.recordOf(n, 2, "rejected")
+				r.Token = ""
+				s.feedRecord(r)
+			}
+			n = s.put(app, timed, good)
+			s.line(n, 9, lineExpired, "expired", "")
+			if app != logOnly {
+				s.feed(n, 9, "expired")
+			}
+			a := s.wantFaults(t)
+			got := []int{a.put, a.delivered, a.refused, a.buried, a.expired, len(a.lost), a.twice, a.listed}
+			if fmt.Sprint(got) != "[5 1 1 2 1 0 0 2]" {
+				t.Errorf("put, delivered, refused, buried, expired, lost, twice, listed: %v", got)
+			}
+		})
 	}
 }
 
-func TestLostJobsAreFound(t *testing.T) {
-	s := newScene(t, plain, plain, plain, plain, plain)
-	s.deliver(0, 1, 2)
-	s.push(1, 1, 2, entry{Answer: "silence"})
-	s.line(1, 2, "push", "delivered", "") // the daemon's word is no proof
-	s.line(2, 2, "job buried", "rejected", "")
-	s.line(3, 2, "expired, not sent", "expired", "") // it had no time
-	s.jobs[4].stored = false                         // nobody promised anything
-	if a := s.wantFaults(t, "3 jobs lost"); a.never != 1 {
+// The tokens of one job end each in its own way.
+func TestListsAreAccountedForByToken(t *testing.T) {
+	s := newScene(t)
+	n := s.put(withTube, plain, good, dead, bad, deformed, good)
+	s.deliver(n, 1, 2)
+	s.dead(n+1, 2)
+	s.feed(n+1, 2, "token")
+	s.feed(n+2, 2, "rejected")
+	s.feed(n+3, 2, "rejected")
+	s.bury(n+2, 3, fmt.Sprintf(`{"tokens":[%q],"again":{"job":"1"}}`, s.token(n+2)))
+	a := s.wantFaults(t, "1 pushes lost")
+	if a.lost[0] != n+4 {
+		t.Errorf("lost: %v, want the last", a.lost)
+	}
+	got := []int{a.jobs, a.put, a.delivered, a.refused, a.buried}
+	if fmt.Sprint(got) != "[1 5 1 2 1]" {
+		t.Errorf("jobs, put, delivered, refused, buried: %v", got)
+	}
+}
+
+// A token that cannot be read is known by its job's ref.
+func TestDeformedTokensAreKnownByRef(t *testing.T) {
+	s := newScene(t)
+	n := s.put(withTube, plain, good, deformed, deformed)
+	m := s.put(withTube, plain, good, deformed, deformed)
+	s.deliver(n, 1, 2)
+	s.deliver(m, 1, 2)
+	for i, at := range []uint32{n, n, m} {
+		r := s.recordOf(at, 2+i, "rejected")
+		r.Token, r.Ref, r.Reason = "", reference(at), "job: tokens[1]: not hex"
+		s.feedRecord(r)
+	}
+	a := s.wantFaults(t, "2 pushes ended without their feedback record")
+	if a.unrecorded[0] != m+1 {
+		t.Errorf("unrecorded: %v", a.unrecorded)
+	}
+}
+
+func TestLostPushesAreFound(t *testing.T) {
+	s := newScene(t)
+	s.deliver(s.put(withTube, plain, good), 1, 2)
+	n := s.put(withTube, plain, good)
+	s.push(n, 1, 2, entry{Answer: "silence"})
+	s.line(n, 2, linePush, "delivered", "") // the daemon's word is no proof
+	s.line(s.put(logOnly, plain, good), 2, lineBuried, "rejected", "")
+	s.put(withTube, plain, good)
+	s.ledger.jobs[s.ledger.pushes[s.put(withTube, plain, good)].job].stored = false // nobody promised anything
+	if a := s.wantFaults(t, "3 pushes lost"); a.never != 1 {
 		t.Errorf("never stored: %d, want 1", a.never)
 	}
 }
 
-func TestSilentEndsAreFound(t *testing.T) {
-	s := newScene(t, plain, plain, misspelt)
-	s.line(0, 2, "push", "token", "") // APNs never said so
-	s.buried[101] = `{"token":"` + token(1, plain) + `"}`
-	s.buried[102] = `{"token":"` + token(2, misspelt) + `"}`
-	s.line(2, 0, "job buried", "rejected", "") // of an earlier job with that id
-	s.wantFaults(t, "which APNs did not say", "without a line", "without a line")
+func TestMissingRecordsAreFound(t *testing.T) {
+	s := newScene(t)
+	n := s.put(withTube, plain, dead)
+	s.dead(n, 2)
+	s.line(n, 2, linePush, "token", "")
+	s.line(s.put(withTube, timed, good), 2, lineExpired, "expired", "")
+	n = s.put(withTube, plain, bad)
+	s.bury(n, 2, "")
+	s.feed(n, 2, "token") // another class's record is none
+	s.dead(n, 2)
+	n = s.put(withTube, malformed, good)
+	s.bury(n, 2, fmt.Sprintf("number %d is no JSON", n))
+	r := s.recordOf(n, -9, "rejected") // of an earlier job with that id
+	r.Token = ""
+	s.feedRecord(r)
+	s.wantFaults(t, "4 pushes ended without their feedback record")
+}
+
+func TestLiesAreFound(t *testing.T) {
+	s := newScene(t)
+	n := s.put(withTube, plain, good)
+	s.push(n, 1, 2, entry{Answer: "wrong environment", Status: 400, Wrong: true})
+	s.feed(n, 2, "token")
+	n = s.put(withTube, plain, good)
+	s.line(n, 2, linePush, "token", "")
+	s.feed(n, 2, "token")
+	n = s.put(withTube, plain, reborn)
+	s.push(n, 1, 2, entry{Answer: "410 of old", Status: 410})
+	s.feed(n, 2, "token")
+	n = s.put(withTube, plain, good)
+	s.deliver(n, 1, 2)
+	s.feed(n, 2, "expired")
+	n = s.put(withTube, plain, good)
+	s.deliver(n, 1, 2)
+	s.feed(n, 2, "rejected")
+	s.wantFaults(t, "only the wrong environment said", "APNs did not say", "APNs did not say", "had no time to keep", "called buried (rejected) and is not")
+}
+
+func TestSilentBurialsAreFound(t *testing.T) {
+	s := newScene(t)
+	ids := make([]string, 4)
+	for i := range ids {
+		n := s.put(withTube, misspelt, good)
+		s.bury(n, 5+10*i, "")
+		s.feed(n, 5+10*i, "rejected")
+		ids[i] = s.ledger.jobOf(n).id
+	}
+	tube := apps()[withTube].tube
+	s.log = s.log[1:]              // the first has no line
+	delete(s.listed[tube], ids[1]) // the second is not listed
+	s.listed[tube][ids[2]] = ""    // the third has no reason
+	s.listed[tube][ids[3]] = "(not in the journal)"
+	s.lives = []life{{second(0), second(36), true}, {began: second(36)}} // but was buried just before a kill
+	if a := s.wantFaults(t, "is not listed", "listed without its reason", "without a line"); a.nameless != 1 {
+		t.Errorf("nameless: %d, want 1", a.nameless)
+	}
+}
+
+// What a mangled journal knew may be gone, later reasons not.
+func TestAMangledJournalMayForget(t *testing.T) {
+	s := newScene(t)
+	s.corrupted = second(10)
+	for i := range 2 {
+		n := s.put(withTube, plain, bad)
+		s.bury(n, 5+10*i, "")
+		s.feed(n, 5+10*i, "rejected")
+		s.listed[apps()[withTube].tube][s.ledger.jobOf(n).id] = "(not in the journal)"
+	}
+	s.wantFaults(t, "listed without its reason")
+}
+
+func TestRepeatedRecordsNeedACause(t *testing.T) {
+	s := newScene(t)
+	s.troubles = []span{{"beanstalkd killed", second(50), second(51)}, {"frozen", second(90), time.Time{}}}
+	for _, times := range [][]int{{10, 20}, {45, 60}, {52, 53}, {60, 70}, {10, 95}} {
+		n := s.put(withTube, plain, dead)
+		for _, at := range times {
+			s.dead(n, at)
+			s.feed(n, at, "token")
+		}
+		s.book = append(s.book, s.book[len(s.book)-1]) // read twice: not the daemon's doing
+	}
+	a := s.wantFaults(t, "push 0", "push 3")
+	if a.repeated != 5 || a.said.repeats != 5 {
+		t.Errorf("given twice %d, received twice %d, want 5 and 5", a.repeated, a.said.repeats)
+	}
+}
+
+func TestPausesNeedAWrongEnvironment(t *testing.T) {
+	s := newScene(t)
+	topic := apps()[withTube].topic
+	s.misled = []mislead{{topic, span{"", second(10), second(20)}}}
+	paused := func(topic string, at int) {
+		s.log = append(s.log, fmt.Sprintf(`{"time":%q,"level":"ERROR","msg":"app is paused","topic":%q,"reason":"wrong environment or topic?: all of it"}`, second(at).Format(time.RFC3339), topic))
+	}
+	paused(topic, 11)
+	paused(topic, 21) // still draining
+	paused(topic, 90)
+	paused("com.example.two", 11)
+	s.wantFaults(t, "com.example.one was paused", "com.example.two was paused")
+}
+
+func TestRestartLoopsAreFound(t *testing.T) {
+	s := newScene(t)
+	for worker, times := range [][]int{{1, 30, 60, 90, 120}, {1, 10, 20}, {1, 10, 20, 30}} {
+		for _, at := range times {
+			s.log = append(s.log, fmt.Sprintf(`{"time":%q,"level":"WARN","msg":%q,"topic":"com.example.one","worker":%d}`, second(at).Format(time.RFC3339), lineRestarted, worker))
+		}
+	}
+	s.wantFaults(t, "com.example.one worker 2 was restarted")
+}
+
+func TestTheWebhookKeepsItsOrder(t *testing.T) {
+	s := newScene(t)
+	s.stored = []bool{true, true, true, true, true, true, true, true, false, true}
+	arrives := func(n int) {
+		s.feedRecord(feedbackRecord{Topic: apps()[2].topic, Reason: sequenceReason, Ref: reference(uint32(n))})
+	}
+	for _, n := range []int{0, 2, 1, 0, 3, 7, 4, 8, 5, 77} { // 1 and 2 are of two tokens, 7 and 4 of one
+		arrives(n)
+	}
+	s.wantFaults(t, "record 4 after 7", "nobody put", "2 records of 10")
+}
+
+func TestTheFeedbackTubesHoldRecordsOnly(t *testing.T) {
+	s := newScene(t)
+	s.junk = 2
+	s.buried["tube-of-three.feedback"] = map[string]string{"1": junkRecord}
+	s.buried["one.records"] = map[string]string{"2": `{"topic":"x"}`}
+	s.wantFaults(t, "a record was buried", "of 2 jobs")
 }
 
 func TestDoublesMustBeCounted(t *testing.T) {
-	s := newScene(t, plain, plain, plain, plain)
-	for n := range s.jobs {
+	s := newScene(t)
+	for range 4 {
+		n := s.put(withTube, plain, good)
 		s.deliver(n, 1, 2)
 		s.deliver(n, 1, 3)
 	}
 	s.deliver(3, 1, 4)
-	s.line(0, 2, "push", "unknown", "")
-	s.line(1, 2, "push", "delivered", "")
-	s.log = append(s.log, `{"msg":"job finished but not deleted: it may be pushed again","topic":"com.example.one","job":"101"}`)
-	s.line(3, 2, "push", "unknown", "") // one for two
-	a := s.wantFaults(t, "2 jobs delivered more than once")
-	if a.twice != 4 || a.uncounted[0].n != 2 || a.uncounted[1].n != 3 {
+	s.line(0, 2, linePush, "unknown", "")
+	s.line(1, 2, linePush, "delivered", "")
+	s.log = append(s.log, fmt.Sprintf(`{"msg":%q,"topic":"com.example.one","job":"101"}`, lineNotDeleted))
+	s.line(3, 2, linePush, "unknown", "") // one for two
+	a := s.wantFaults(t, "2 pushes delivered more than once")
+	if a.twice != 4 || a.uncounted[0] != 2 || a.uncounted[1] != 3 {
 		t.Errorf("twice %d, uncounted %v", a.twice, a.uncounted)
+	}
+}
+
+// A line on a job counts for each of its pushes, and for none of an earlier
+// job's that had the same id.
+func TestALineOnAJobCountsForItsPushes(t *testing.T) {
+	s := newScene(t)
+	old := s.put(withTube, plain, good)
+	n := s.put(withTube, plain, good, good)
+	s.ledger.jobOf(old).id = s.ledger.jobOf(n).id
+	for _, push := range []uint32{old, n, n + 1} {
+		s.line(push, 2, linePush, "delivered", "")
+		s.deliver(push, 1, 2)
+		s.deliver(push, 1, 3)
+	}
+	s.log = append(s.log, fmt.Sprintf(`{"msg":%q,"topic":"com.example.one","job":%q}`, lineNotDeleted, s.ledger.jobOf(n).id))
+	if a := s.wantFaults(t, "1 pushes delivered more than once"); a.uncounted[0] != old {
+		t.Errorf("uncounted: %v", a.uncounted)
 	}
 }
 
 // A count of an earlier try does not cover a push after the job was done.
 func TestDoneJobsStayDone(t *testing.T) {
-	s := newScene(t, plain, plain, plain)
+	s := newScene(t)
 	started := func() { s.log = append(s.log, `{"msg":"propeller started"}`) }
 	started()
-	for n := range s.jobs {
-		s.line(n, 2, "push", "unknown", "")
-		s.line(n, 3, "push", "delivered", "")
+	for range 3 {
+		n := s.put(withTube, plain, good)
+		s.line(n, 2, linePush, "unknown", "")
+		s.line(n, 3, linePush, "delivered", "")
 		s.deliver(n, 1, 2)
 		s.deliver(n, 1, 3)
 	}
-	s.line(0, 4, "push", "throttled", "")
-	s.line(1, 4, notDeleted, "", "")
-	s.line(1, 4, "push", "delivered", "")
+	s.line(0, 4, linePush, "throttled", "")
+	s.line(1, 4, lineNotDeleted, "", "")
+	s.line(1, 4, linePush, "delivered", "")
 	started()
-	s.line(2, 4, "push", "delivered", "")
-	s.wantFaults(t, "job 0 (plain): was pushed again")
+	s.line(2, 4, linePush, "delivered", "")
+	s.wantFaults(t, "push 0 (plain, good token): was pushed again")
 }
 
 // A killed daemon excuses only the push that it made itself.
 func TestOnlyTheKilledDaemonIsExcused(t *testing.T) {
-	s := newScene(t, plain, plain, plain)
+	s := newScene(t)
 	s.lives = []life{{second(0), second(10), true}, {second(10), second(20), false}, {began: second(20)}}
 	s.open(2, second(11))
 	s.open(3, second(21))
+	for range 3 {
+		s.put(withTube, plain, good)
+	}
 	s.deliver(0, 1, 12) // read late, from a connection of the killed one
 	s.deliver(0, 2, 12)
 	s.deliver(1, 2, 12) // the second was only stopped
 	s.deliver(1, 3, 22)
 	s.deliver(2, 1, 5)
 	s.deliver(2, 1, 6)
-	a := s.wantFaults(t, "2 jobs delivered more than once")
-	if a.excused != 1 || a.uncounted[0].n != 1 || a.uncounted[1].n != 2 {
+	a := s.wantFaults(t, "2 pushes delivered more than once")
+	if a.excused != 1 || a.uncounted[0] != 1 || a.uncounted[1] != 2 {
 		t.Errorf("excused %d, uncounted %v", a.excused, a.uncounted)
 	}
 }
 
 func TestWhatElseMustNotBe(t *testing.T) {
-	s := newScene(t, plain, misspelt)
-	s.push(0, 1, 2, entry{ID: "a", Answer: "500", Status: 500})
-	s.push(0, 1, 3, entry{ID: "b", Answer: "200", Status: 200, Delivered: true})
-	s.deliver(1, 1, 2)
-	s.record = append(s.record, entry{Breach: "stream opened"}, entry{Token: token(77, plain)}, entry{Token: token(0, plain), Topic: "com.example.two", ID: "a"})
+	s := newScene(t)
+	n := s.put(withTube, plain, good)
+	s.push(n, 1, 2, entry{ID: "a", Answer: "500", Status: 500})
+	s.push(n, 1, 3, entry{ID: "b", Answer: "200", Status: 200, Delivered: true})
+	s.deliver(s.put(withTube, plain, dead), 1, 2)
+	s.record = append(s.record, entry{Breach: "stream opened"}, entry{Token: token(77, good)}, entry{Token: token(0, good), Topic: "com.example.two", ID: "a"})
 	s.log = append(s.log, "panic: oh")
-	s.buried[5] = "what is this"
-	s.wantFaults(t, "nobody put: 5", "apns-id changed", "was delivered", "nobody put: 0000004d", "pushed for com.example.two", "stream opened", "panic: oh")
+	s.buried["com.example.one"] = map[string]string{"5": "what is this"}
+	s.feedRecord(feedbackRecord{Topic: apps()[logOnly].topic, Class: "token", Reason: "x", Job: "1", At: second(1)})
+	s.wantFaults(t, "nobody put: com.example.one 5", "apns-id changed", "was delivered", "nobody put: 0000004d", "pushed for com.example.two",
+		"came by the tube", "stream opened", "panic: oh")
 }
 
 // What a producer writes, the auditor must read.
 func TestNumbersComeBack(t *testing.T) {
 	t.Parallel()
-	p := &producer{rng: newRNG(1, 1)}
-	for n, k := range []kind{plain, delayed, timed, dated, dead, bad, misspelt, malformed} {
-		body, _ := p.job(uint32(n), k)
-		if got, ok := numberIn(string(body)); !ok || got != uint32(n) {
-			t.Errorf("%s: number %d (%v) in %s, want %d", k, got, ok, body, n)
+	l := new(ledger)
+	p := &producer{rng: newRNG(1, 1), ledger: l}
+	graves := 0
+	for range 2000 {
+		k, many, fates := p.shape()
+		_, first, _ := l.add(0, k, many, fates)
+		body, _ := p.job(first, k, many, fates)
+		got := l.numbersIn(string(body))
+		for i := range fates {
+			if len(got) < len(fates) || got[i] != first+uint32(i) {
+				t.Fatalf("%s %v: numbers %v in %s, want %d on", k, fates, got, body, first)
+			}
 		}
 		if k != malformed && !json.Valid(body) {
 			t.Errorf("%s: %s", k, body)
 		}
+		if fates[0] == grave {
+			graves++
+			var j struct{ ID, Token string }
+			if err := json.Unmarshal(body, &j); err != nil {
+				t.Fatal(err)
+			}
+			if n, ok := l.number(j.Token, "", j.ID); !ok || n != first {
+				t.Errorf("a grave's request is of %d, want %d", n, first)
+			}
+		}
+	}
+	if graves == 0 {
+		t.Error("no job for a token that is shared")
 	}
 }

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -11,18 +11,29 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 )
 
 // startTimeout is how long a process may take until it answers. Generous: the
 // machine may be busy.
 const startTimeout = 30 * time.Second
 
-// beanstalkd is the queue's process, always with the same port and log.
+// beanstalkd is an engine: a process, always with the same port and log.
 type beanstalkd struct {
-	at *site
-	p  *process
+	at        *site
+	bin, addr string
+	p         *process
+}
+
+func newBeanstalkd(at *site) (*beanstalkd, error) {
+	b := &beanstalkd{at: at}
+	var err error
+	if b.bin, err = findBeanstalkd(); err != nil {
+		return nil, err
+	}
+	if b.addr, err = freeAddr(); err != nil {
+		return nil, err
+	}
+	return b, os.Mkdir(b.log(), 0o700)
 }
 
 func findBeanstalkd() (string, error) {
@@ -37,15 +48,19 @@ func findBeanstalkd() (string, error) {
 	return "", errors.New("beanstalkd is not installed")
 }
 
+func (b *beanstalkd) log() string { return b.at.path("binlog") }
+
+func (b *beanstalkd) url() string { return "beanstalk://" + b.addr }
+
 // start runs the server until it answers. The port may still be held for a
 // moment by connections of the one before.
 func (b *beanstalkd) start(ctx context.Context) error {
-	host, port, err := net.SplitHostPort(b.at.queueAddr)
+	host, port, err := net.SplitHostPort(b.addr)
 	if err != nil {
 		return err
 	}
 	for end := time.Now().Add(startTimeout); ; {
-		b.p, err = start("beanstalkd", exec.Command(b.at.beanstalk, "-l", host, "-p", port, "-b", b.at.path("binlog")), b.at.path("beanstalkd.log"))
+		b.p, err = start("beanstalkd", exec.Command(b.bin, "-l", host, "-p", port, "-b", b.log()), b.at.path("beanstalkd.log"))
 		if err != nil {
 			return err
 		}
@@ -69,101 +84,53 @@ func (b *beanstalkd) start(ctx context.Context) error {
 
 // answers says whether this process, and no other, has the port.
 func (b *beanstalkd) answers() bool {
-	c, err := dialQueue(b.at.queueAddr)
+	c, err := dialBeanstalk(b.addr)
 	if err != nil {
 		return false
 	}
-	defer c.Close()
-	stats, err := c.Stats()
+	defer c.close()
+	stats, err := c.conn.Stats()
 	return err == nil && strings.Trim(stats["pid"], `"`) == strconv.Itoa(b.p.pid())
 }
 
-// end ends the process with sig and waits for it.
-func (b *beanstalkd) end(sig syscall.Signal) {
-	b.at.note("beanstalkd %v", sig)
-	b.p.signal(sig)
-	if !b.p.wait(endTimeout) {
+func (b *beanstalkd) kill() {
+	if b.p != nil {
 		b.p.kill()
 	}
 }
 
-// askTimeout bounds a conversation with beanstalkd by one of this program's
-// short connections.
-const askTimeout = 5 * time.Second
+func (b *beanstalkd) dial() (client, error) { return dialBeanstalk(b.addr) }
 
-// dialQueue connects for a few commands: all of them within askTimeout.
-func dialQueue(addr string) (*gobeanstalk.Conn, error) {
-	nc, err := net.DialTimeout("tcp", addr, time.Second)
-	if err != nil {
-		return nil, err
-	}
-	if err := nc.SetDeadline(time.Now().Add(askTimeout)); err != nil {
-		nc.Close()
-		return nil, err
-	}
-	return gobeanstalk.NewConn(nc), nil
-}
-
-// left counts the jobs of all tubes that are neither done nor buried.
-func left(addr string) (n int, text string, err error) {
-	c, err := dialQueue(addr)
-	if err != nil {
-		return 0, "", err
-	}
-	defer c.Close()
-	for _, a := range apps() {
-		stats, err := gobeanstalk.NewTube(c, a.tube).Stats()
-		if errors.Is(err, gobeanstalk.ErrNotFound) {
-			continue // an empty tube that nobody watches
-		}
-		if err != nil {
-			return 0, "", err
-		}
-		for _, state := range []string{"ready", "delayed", "reserved"} {
-			k, err := strconv.Atoi(stats["current-jobs-"+state])
-			if err != nil {
-				return 0, "", fmt.Errorf("tube %s: %w", a.tube, err)
+// hand kills, stops and freezes the server.
+func (b *beanstalkd) hand(rng *rand.Rand) *hand {
+	h := &hand{rng: rng, mean: 3 * time.Second}
+	end := func(sig syscall.Signal) func(context.Context, context.Context) error {
+		return func(life, faults context.Context) error {
+			over := b.at.trouble("beanstalkd " + sig.String())
+			defer over()
+			b.p.signal(sig)
+			if !b.p.wait(endTimeout) {
+				b.p.kill()
 			}
-			if k > 0 {
-				n += k
-				text += fmt.Sprintf(" %s: %d %s", a.tube, k, state)
-			}
+			sleep(faults, h.upTo(3*time.Second))
+			return b.start(life)
 		}
 	}
-	return n, text, nil
-}
-
-// takeBuried takes every buried job out of the queue: its id and body.
-func takeBuried(addr string) (map[uint64]string, error) {
-	out := make(map[uint64]string)
-	for _, a := range apps() {
-		if err := takeBuriedOf(addr, a.tube, out); err != nil {
-			return nil, fmt.Errorf("buried jobs of %s: %w", a.tube, err)
+	freeze := func(least, most time.Duration) func(context.Context, context.Context) error {
+		return func(_, faults context.Context) error {
+			t := least + h.upTo(most-least)
+			over := b.at.trouble("beanstalkd frozen for " + t.String())
+			defer over()
+			b.p.freeze(faults, t)
+			return nil
 		}
 	}
-	return out, nil
-}
-
-func takeBuriedOf(addr, tube string, out map[uint64]string) error {
-	for {
-		c, err := dialQueue(addr)
-		if err != nil {
-			return err
-		}
-		for range 1000 { // well within askTimeout
-			id, body, err := gobeanstalk.NewTube(c, tube).PeekBuried()
-			if err == nil {
-				out[id] = string(body)
-				err = c.Delete(id)
-			}
-			if err != nil {
-				c.Close()
-				if errors.Is(err, gobeanstalk.ErrNotFound) {
-					return nil
-				}
-				return err
-			}
-		}
-		c.Close()
+	h.acts = []act{
+		{"beanstalkd killed", 40, end(syscall.SIGKILL)},
+		{"beanstalkd stopped", 15, end(syscall.SIGTERM)},
+		{"beanstalkd frozen", 35, freeze(0, 4*time.Second)},
+		// Past the 10 s after which the daemon gives its connection up.
+		{"beanstalkd frozen for long", 10, freeze(9*time.Second, 14*time.Second)},
 	}
+	return h
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"syscall"
@@ -26,7 +27,20 @@ type daemon struct {
 	lives  []life
 	faults []string // ends that were not asked for, or not as promised
 	now    settings
+	misled []mislead
+
+	corruptFrom time.Time // the first pause after this moment corrupts the journal
+	corrupted   time.Time // when that was
 }
+
+// mislead is a time in which an app pushed to the wrong environment.
+type mislead struct {
+	topic string
+	span
+}
+
+// shutdownTimeout is the daemon's.
+const shutdownTimeout = 5 * time.Second
 
 // start runs the daemon until it says that it has started.
 func (d *daemon) start(ctx context.Context) error {
@@ -91,7 +105,7 @@ func (d *daemon) over(killed bool) {
 }
 
 func (d *daemon) kill() {
-	d.at.note("propeller killed")
+	defer d.at.trouble("propeller killed")()
 	d.p.kill()
 	d.over(true)
 }
@@ -99,7 +113,7 @@ func (d *daemon) kill() {
 // stopLimit is how long the daemon may take to stop: shutdown_timeout, the 10 s
 // after which it ends no matter what (docs/architecture.md), and some for a
 // busy machine.
-const stopLimit = 5*time.Second + 10*time.Second + 10*time.Second
+const stopLimit = shutdownTimeout + 10*time.Second + 10*time.Second
 
 // stop tells the daemon to stop as an init system does.
 func (d *daemon) stop() {
@@ -114,13 +128,17 @@ func (d *daemon) stop() {
 	if !d.p.cmd.ProcessState.Success() {
 		d.faults = append(d.faults, fmt.Sprintf("propeller told to stop at %s: %v", began.Format(time.RFC3339Nano), d.p.cmd.ProcessState))
 	}
-	d.at.note("propeller stopped after %v", time.Since(began))
+	took := time.Since(began)
+	d.at.note("propeller stopped after %v", took)
 	d.over(false)
+	if took >= shutdownTimeout { // it gave back what it could not finish
+		d.at.troubled(span{"propeller cut its pushes short", began, time.Now()})
+	}
 }
 
 // quit tells the daemon to stop, and again a little later: it ends at once.
 func (d *daemon) quit(ctx context.Context, after time.Duration) {
-	d.at.note("propeller told to stop twice")
+	defer d.at.trouble("propeller told to stop twice")()
 	d.p.signal(syscall.SIGTERM)
 	sleep(ctx, after)
 	d.p.signal(syscall.SIGTERM)
@@ -140,6 +158,28 @@ func (d *daemon) reload(s settings, what string) error {
 	d.now = s
 	d.p.signal(syscall.SIGHUP)
 	return nil
+}
+
+// mislead has an app push to the wrong environment, until it is set right.
+func (d *daemon) mislead(rng *rand.Rand) error {
+	s, topic := d.now.misled(rng)
+	d.misled = append(d.misled, mislead{topic, span{what: "wrong environment", from: time.Now()}})
+	return d.reload(s, topic+" in the wrong environment")
+}
+
+// isMisled says since when an app has pushed to the wrong environment.
+func (d *daemon) isMisled() (since time.Time, yes bool) {
+	if len(d.misled) == 0 {
+		return time.Time{}, false
+	}
+	last := d.misled[len(d.misled)-1]
+	return last.from, last.to.IsZero()
+}
+
+// right ends that.
+func (d *daemon) right() error {
+	d.misled[len(d.misled)-1].to = time.Now()
+	return d.reload(d.now.righted(), "all in their environments")
 }
 
 // reloadBroken has it read a file that it must refuse.

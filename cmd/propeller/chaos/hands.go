@@ -5,21 +5,33 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"syscall"
 	"time"
 )
+
+// longMisled bounds how long an app is in the wrong environment: less than the
+// minute after which it is probed, because a probe's job, when refused again,
+// stays away for longer than the queue is given to run empty.
+const longMisled = 15 * time.Second
 
 // handOnDaemon kills, stops, freezes and reloads propeller.
 func handOnDaemon(d *daemon, rng *rand.Rand) *hand {
 	h := &hand{rng: rng, mean: 2 * time.Second}
 	again := func(life, faults context.Context, pause time.Duration) error {
 		sleep(faults, h.upTo(pause))
+		if err := d.maul(rng); err != nil {
+			return err
+		}
 		return d.start(life)
 	}
 	checked := func(f func(life, faults context.Context) error) func(context.Context, context.Context) error {
 		return func(life, faults context.Context) error {
 			if err := d.alive(life); err != nil {
 				return err
+			}
+			if since, yes := d.isMisled(); yes && time.Since(since) > longMisled {
+				if err := d.right(); err != nil {
+					return err
+				}
 			}
 			return f(life, faults)
 		}
@@ -39,7 +51,7 @@ func handOnDaemon(d *daemon, rng *rand.Rand) *hand {
 		})},
 		{"propeller frozen", 8, checked(func(_, faults context.Context) error {
 			t := h.upTo(4 * time.Second)
-			d.at.note("propeller frozen for %v", t)
+			defer d.at.trouble("propeller frozen for " + t.String())()
 			d.p.freeze(faults, t)
 			return nil
 		})},
@@ -47,12 +59,17 @@ func handOnDaemon(d *daemon, rng *rand.Rand) *hand {
 			return d.reload(d.now.changed(rng))
 		})},
 		{"reload: certificate renewed", 10, checked(func(context.Context, context.Context) error {
-			all := apps()
-			topic := all[rng.IntN(len(all))].topic
+			topic := pick(rng, apps()...).topic
 			if err := d.at.renew(topic); err != nil {
 				return err
 			}
 			return d.reload(d.now, "certificate of "+topic)
+		})},
+		{"reload: wrong environment, or the right one again", 15, checked(func(context.Context, context.Context) error {
+			if _, yes := d.isMisled(); yes {
+				return d.right()
+			}
+			return d.mislead(rng)
 		})},
 		{"reload: broken file", 10, checked(func(_, faults context.Context) error { return d.reloadBroken(faults) })},
 		{"reload: three at once", 5, checked(func(context.Context, context.Context) error {
@@ -63,34 +80,6 @@ func handOnDaemon(d *daemon, rng *rand.Rand) *hand {
 			}
 			return nil
 		})},
-	}
-	return h
-}
-
-// handOnQueue kills, stops and freezes beanstalkd.
-func handOnQueue(b *beanstalkd, rng *rand.Rand) *hand {
-	h := &hand{rng: rng, mean: 3 * time.Second}
-	end := func(sig syscall.Signal) func(context.Context, context.Context) error {
-		return func(life, faults context.Context) error {
-			b.end(sig)
-			sleep(faults, h.upTo(3*time.Second))
-			return b.start(life)
-		}
-	}
-	freeze := func(least, most time.Duration) func(context.Context, context.Context) error {
-		return func(_, faults context.Context) error {
-			t := least + h.upTo(most-least)
-			b.at.note("beanstalkd frozen for %v", t)
-			b.p.freeze(faults, t)
-			return nil
-		}
-	}
-	h.acts = []act{
-		{"beanstalkd killed", 40, end(syscall.SIGKILL)},
-		{"beanstalkd stopped", 15, end(syscall.SIGTERM)},
-		{"beanstalkd frozen", 35, freeze(0, 4*time.Second)},
-		// Past the 10 s after which the daemon gives its connection up.
-		{"beanstalkd frozen for long", 10, freeze(9*time.Second, 14*time.Second)},
 	}
 	return h
 }
@@ -140,8 +129,7 @@ func handOnAPNs(a *apns, rng *rand.Rand) *hand {
 		// Seldom: the app stays broken for a minute, as it should, unless a
 		// reload replaces it.
 		{"apns: credential refused", 1, func(life, _ context.Context) error {
-			all := apps()
-			return a.tell(life, order{Do: "refuse", Topic: all[rng.IntN(len(all))].topic, For: h.upTo(3 * time.Second)})
+			return a.tell(life, order{Do: "refuse", Topic: pick(rng, apps()...).topic, For: h.upTo(3 * time.Second)})
 		}},
 	}
 	return h

@@ -35,6 +35,7 @@ type options struct {
 	drain time.Duration // for the queue to run empty afterwards
 	seed  uint64
 	rate  int // jobs a second, of all apps together
+	queue string
 	keep  bool
 	race  bool
 }
@@ -55,8 +56,9 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 	fs := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	fs.DurationVar(&o.time, "time", o.time, "of faults; CHAOS_TIME")
 	fs.Uint64Var(&o.seed, "seed", o.seed, "of the dice; CHAOS_SEED")
-	fs.DurationVar(&o.drain, "drain", 3*time.Minute, "for the queue to run empty after the faults")
+	fs.DurationVar(&o.drain, "drain", 5*time.Minute, "for the queue to run empty after the faults")
 	fs.IntVar(&o.rate, "rate", 300, "jobs a second")
+	fs.StringVar(&o.queue, "queue", "beanstalk", "kind of queue: "+engineNames)
 	fs.BoolVar(&o.keep, "keep", false, "keep the folder, whatever comes out")
 	fs.BoolVar(&o.race, "race", false, "build the daemon with the race detector")
 	if err := fs.Parse(args); err != nil {
@@ -94,7 +96,10 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		return keepOrRemove(at, false, err)
 	}
 	fmt.Fprintf(out, "chaos: %v with seed %d, in %s\n", o.time, o.seed, at.dir)
-	err = newRun(at, o).do(ctx, out)
+	r, err := newRun(at, o)
+	if err == nil {
+		err = r.do(ctx, out)
+	}
 	if ctx.Err() != nil {
 		err = errInterrupted
 	}

@@ -42,7 +42,7 @@ func TestOptions(t *testing.T) {
 // Every configuration that the hand makes is one that the daemon takes.
 func TestSettingsAreValid(t *testing.T) {
 	t.Parallel()
-	at := &site{dir: t.TempDir(), queueAddr: "127.0.0.1:11300", apnsAddr: "127.0.0.1:2197", issuer: apnstest.NewServer(apnstest.Options{})}
+	at := &site{dir: t.TempDir(), queueURL: "beanstalk://127.0.0.1:11300", apnsAddr: "127.0.0.1:2197", wrongAddr: "127.0.0.1:2198", hookAddr: "127.0.0.1:8080", issuer: apnstest.NewServer(apnstest.Options{})}
 	defer at.issuer.Close()
 	if err := at.serverCertificate(); err != nil {
 		t.Fatal(err)
@@ -55,14 +55,21 @@ func TestSettingsAreValid(t *testing.T) {
 	rng := newRNG(1, 1)
 	s := usual()
 	removed := 0
-	for range 200 {
+	for i := range 200 {
 		var what string
-		s, what = s.changed(rng)
+		switch i % 10 {
+		case 8:
+			s, what = s.misled(rng)
+		case 9:
+			s, what = s.righted(), "righted"
+		default:
+			s, what = s.changed(rng)
+		}
 		cfg, err := config.Parse("x.yaml", s.yaml(at), config.Options{Dir: at.dir})
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", what, err, s.yaml(at))
 		}
-		if want := len(apps()) - len(s.removed); len(cfg.Apps) != want {
+		if want := s.serving(); len(cfg.Apps) != want {
 			t.Fatalf("%s: %d apps, want %d", what, len(cfg.Apps), want)
 		}
 		if strings.HasPrefix(what, "removes") {

@@ -5,82 +5,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"sync"
 	"time"
-
-	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 )
-
-// kind is what a job is made to become.
-type kind string
-
-const (
-	plain     kind = "plain"
-	delayed   kind = "delayed"
-	timed     kind = "ttl"        // may expire
-	dated     kind = "expiration" // may expire
-	dead      kind = "dead token" // its token is answered 410
-	bad       kind = "bad push"   // answered 400: is buried
-	misspelt  kind = "unknown key"
-	malformed kind = "not JSON"
-)
-
-// fit says that nothing is wrong with jobs of this kind.
-func (k kind) fit() bool { return k == plain || k == delayed || k == timed || k == dated }
-
-// mayExpire says that the daemon may drop jobs of this kind unsent.
-func (k kind) mayExpire() bool { return k == timed || k == dated }
-
-// job is a job as its producer knows it.
-type job struct {
-	n      uint32 // its number; its token begins with it
-	app    int    // index in apps
-	kind   kind
-	id     uint64 // the queue's; 0 when the put got no answer: it may have been stored or not
-	at     time.Time
-	stored bool // the queue has said so
-}
-
-// ledger holds every job that was put.
-type ledger struct {
-	limit int
-
-	mu   sync.Mutex
-	jobs []job // by number
-}
-
-// add numbers a new job. It reports false when the ledger is full.
-func (l *ledger) add(app int, k kind) (n uint32, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.jobs) >= l.limit {
-		return 0, false
-	}
-	n = uint32(len(l.jobs))
-	l.jobs = append(l.jobs, job{n: n, app: app, kind: k, at: time.Now()})
-	return n, true
-}
-
-func (l *ledger) accepted(n uint32, id uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.jobs[n].id, l.jobs[n].stored = id, true
-}
 
 // ttr is the time to run of the jobs: what docs/operations.md asks for.
 const ttr = 60 * time.Second
 
 // producer puts jobs of one app, one after another.
 type producer struct {
-	at     *site
+	engine engine
 	app    int
 	rng    *rand.Rand
 	ledger *ledger
 	every  time.Duration // mean pause between two jobs
 
-	nc   net.Conn
-	conn *gobeanstalk.Conn
+	conn client
 }
 
 func (p *producer) run(ctx context.Context) {
@@ -105,88 +44,136 @@ func (p *producer) putOne(ctx context.Context) bool {
 	if p.conn == nil && !p.dial(ctx) {
 		return true
 	}
-	k := p.kind()
-	n, ok := p.ledger.add(p.app, k)
+	k, many, fates := p.shape()
+	return p.put(k, many, fates)
+}
+
+// beacon puts a job of which nothing but its delivery can come.
+func (p *producer) beacon(ctx context.Context) {
+	if p.conn != nil || p.dial(ctx) {
+		p.put(plain, false, []fate{good})
+	}
+}
+
+// put puts a job. It reports false when no more can be put.
+func (p *producer) put(k kind, many bool, fates []fate) bool {
+	i, first, ok := p.ledger.add(p.app, k, many, fates)
 	if !ok {
 		return false
 	}
-	body, delay := p.job(n, k)
-	// A frozen server answers once it is thawed; past this the job is one that
-	// may have been stored.
-	err := p.nc.SetDeadline(time.Now().Add(askTimeout))
-	if err == nil {
-		var id uint64
-		id, err = gobeanstalk.NewTube(p.conn, apps()[p.app].tube).Put(body, 1024, delay, ttr)
-		if err == nil {
-			p.ledger.accepted(n, id)
-			return true
-		}
+	body, delay := p.job(first, k, many, fates)
+	id, err := p.conn.put(apps()[p.app].tube, body, delay)
+	if err != nil {
+		p.drop() // it may have been stored
+		return true
 	}
-	p.drop()
+	p.ledger.accepted(i, id)
 	return true
 }
 
 func (p *producer) dial(ctx context.Context) bool {
-	nc, err := net.DialTimeout("tcp", p.at.queueAddr, time.Second)
+	conn, err := p.engine.dial()
 	if err != nil {
 		sleep(ctx, 50*time.Millisecond)
 		return false
 	}
-	p.nc, p.conn = nc, gobeanstalk.NewConn(nc)
+	p.conn = conn
 	return true
 }
 
 func (p *producer) drop() {
 	if p.conn != nil {
-		p.conn.Close()
+		p.conn.close()
 		p.conn = nil
 	}
 }
 
-func (p *producer) kind() kind {
-	switch n := p.rng.IntN(100); {
-	case n < 70:
-		return plain
-	case n < 85:
-		return delayed
-	case n < 89:
-		return timed
-	case n < 93:
-		return dated
-	case n < 95:
-		return dead
-	case n < 96:
-		return bad
-	case n < 98:
-		return misspelt
-	default:
-		return malformed
-	}
+// share is one of several possibilities and how many of 1000 it gets.
+type share[T any] struct {
+	of       T
+	perMille int
 }
 
-// token is the device token of job n. It ends in what the APNs side knows.
-func token(n uint32, k kind) string {
-	end := "5afe"
-	switch k {
-	case dead:
-		end = deadEnd
-	case bad:
-		end = badEnd
+// draw throws the dice for one of shares, which make up 1000.
+func draw[T any](rng *rand.Rand, shares []share[T]) T {
+	n := rng.IntN(1000)
+	for _, s := range shares {
+		if n -= s.perMille; n < 0 {
+			return s.of
+		}
 	}
-	return fmt.Sprintf("%08x%052x%s", n, 0, end)
+	return shares[0].of
 }
 
-// job writes job n.
-func (p *producer) job(n uint32, k kind) (body []byte, delay time.Duration) {
+func kinds() []share[kind] {
+	return []share[kind]{{plain, 720}, {delayed, 150}, {timed, 45}, {dated, 45}, {misspelt, 20}, {malformed, 20}}
+}
+
+// singleFates are those of a job's only token.
+func singleFates() []share[fate] {
+	return []share[fate]{{good, 915}, {dead, 20}, {alien, 10}, {bad, 10}, {reborn, 20}, {deformed, 5}, {grave, 20}}
+}
+
+// listFates are those of the tokens of a list. Aliens are few, so that no job
+// looks like a wrong environment.
+func listFates() []share[fate] {
+	return []share[fate]{{good, 930}, {dead, 25}, {alien, 5}, {bad, 15}, {reborn, 15}, {deformed, 10}}
+}
+
+// listShare is how many of 1000 jobs have a list of tokens, maxList how long
+// such a list may be.
+const (
+	listShare = 30
+	maxList   = 200
+)
+
+// shape throws the dice for what a job shall be.
+func (p *producer) shape() (k kind, many bool, fates []fate) {
+	k = draw(p.rng, kinds())
 	if k == malformed {
-		return fmt.Appendf(nil, "number %d is no JSON", n), 0
+		return k, false, []fate{good}
 	}
-	j := map[string]any{"token": token(n, k), "title": fmt.Sprintf("push %d", n)}
-	if p.rng.IntN(2) == 0 {
-		j["ref"] = fmt.Sprintf("number %d", n)
+	if p.rng.IntN(1000) >= listShare {
+		return k, false, []fate{draw(p.rng, singleFates())}
 	}
-	if p.rng.IntN(10) == 0 {
-		j["id"] = fmt.Sprintf("%08x-0000-4000-8000-%012x", p.rng.Uint32(), n)
+	short := p.rng.Float64() // more short lists than long ones
+	fates = make([]fate, 2+int(short*short*short*(maxList-1)))
+	switch p.rng.IntN(20) {
+	case 0:
+		for i := range fates {
+			fates[i] = deformed
+		}
+	case 1, 2: // all are good
+	default:
+		for i := range fates {
+			fates[i] = draw(p.rng, listFates())
+		}
+	}
+	return k, true, fates
+}
+
+// job writes the job whose pushes are numbered from first on.
+func (p *producer) job(first uint32, k kind, many bool, fates []fate) (body []byte, delay time.Duration) {
+	if k == malformed {
+		return fmt.Appendf(nil, "number %d is no JSON", first), 0
+	}
+	j := map[string]any{"title": fmt.Sprintf("push %d", first)}
+	named := p.rng.IntN(2) == 0 // needs a ref
+	for _, f := range fates {
+		switch f {
+		case reborn:
+			j["token_since"] = time.Now().Unix()
+		case deformed, grave: // cannot be told by the token
+			named = true
+		}
+	}
+	if named {
+		j["ref"] = reference(first)
+	}
+	if many {
+		j["tokens"] = p.list(first, fates)
+	} else {
+		p.single(j, first, fates[0])
 	}
 	switch k {
 	case delayed:
@@ -203,4 +190,26 @@ func (p *producer) job(n uint32, k kind) (body []byte, delay time.Duration) {
 		panic(err)
 	}
 	return body, delay
+}
+
+func (p *producer) single(j map[string]any, n uint32, f fate) {
+	j["token"] = token(n, f)
+	if f == grave {
+		j["token"] = graveToken(p.app)
+	}
+	if f == grave || p.rng.IntN(10) == 0 {
+		j["id"] = apnsID(p.rng.Uint32(), n)
+	}
+}
+
+// list is the tokens of a job; at times one is given twice.
+func (p *producer) list(first uint32, fates []fate) []string {
+	out := make([]string, len(fates), len(fates)+1)
+	for i, f := range fates {
+		out[i] = token(first+uint32(i), f)
+	}
+	if p.rng.IntN(10) == 0 {
+		out = append(out, out[p.rng.IntN(len(out))])
+	}
+	return out
 }

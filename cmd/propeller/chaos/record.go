@@ -24,6 +24,8 @@ type entry struct {
 	Answer    string `json:"answer,omitempty"` // "200", "410 Unregistered", "silence" …
 	Status    int    `json:"status,omitempty"`
 	Delivered bool   `json:"delivered,omitempty"` // the device has the push, whatever the daemon hears
+	Dead      bool   `json:"dead,omitempty"`      // the token must not be used again
+	Wrong     bool   `json:"wrong,omitempty"`     // asked of the wrong environment
 
 	Breach string `json:"breach,omitempty"`
 }
@@ -40,6 +42,9 @@ func (r recorder) add(e entry) error {
 	_, err = r.out.Write(append(line, '\n'))
 	return err
 }
+
+// recordName is the stand-in's record.
+const recordName = "apns.record"
 
 // maxLine bounds a line of the record and of the daemon's log; a stack trace
 // in the log is far below it.

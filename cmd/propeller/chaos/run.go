@@ -5,50 +5,87 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 )
 
-// run is one run: three processes, the hands on them, the producers.
+// run is one run: the processes, the hands on them, the producers, the readers.
 type run struct {
-	at     *site
-	o      options
-	queue  *beanstalkd
-	apns   *apns
-	daemon *daemon
-	ledger *ledger
-	hands  []*hand
+	at       *site
+	o        options
+	engine   engine
+	apns     *apns
+	daemon   *daemon
+	ledger   *ledger
+	book     *book
+	reader   *reader
+	receiver *receiver
+	sequence *sequencer
+	hands    []*hand
 }
 
-// maxJobs bounds the ledger's memory, about 64 bytes a job.
-const maxJobs = 20_000_000
-
-func newRun(at *site, o options) *run {
+func newRun(at *site, o options) (*run, error) {
+	e, err := newEngine(o.queue, at)
+	if err != nil {
+		return nil, err
+	}
+	at.queueURL = e.url()
+	b, err := newBook(at.path(bookName))
+	if err != nil {
+		return nil, err
+	}
 	r := &run{
-		at: at, o: o, queue: &beanstalkd{at: at}, apns: &apns{at: at, rng: newRNG(o.seed, 1)},
-		daemon: &daemon{at: at, now: usual()}, ledger: &ledger{limit: maxJobs},
+		at: at, o: o, engine: e, ledger: new(ledger), book: b,
+		apns:     &apns{at: at, rng: newRNG(o.seed, 1)},
+		daemon:   &daemon{at: at, now: usual()},
+		reader:   &reader{engine: e, book: b},
+		receiver: newReceiver(at, b, newRNG(o.seed, 5)),
+		sequence: &sequencer{engine: e, rng: newRNG(o.seed, 6), app: slices.IndexFunc(apps(), func(a app) bool { return a.webhook })},
 	}
-	r.hands = []*hand{
-		handOnDaemon(r.daemon, newRNG(o.seed, 2)), handOnQueue(r.queue, newRNG(o.seed, 3)), handOnAPNs(r.apns, newRNG(o.seed, 4)),
+	r.hands = []*hand{handOnDaemon(r.daemon, newRNG(o.seed, 2)), handOnAPNs(r.apns, newRNG(o.seed, 4)), r.receiver.hand(newRNG(o.seed, 7))}
+	if h := e.hand(newRNG(o.seed, 3)); h != nil {
+		r.hands = append(r.hands, h)
 	}
-	return r
+	return r, nil
 }
 
 // do runs the chaos, lets the queue run empty, and judges.
 func (r *run) do(ctx context.Context, out io.Writer) error {
 	defer r.end()
-	if err := errors.Join(r.queue.start(ctx), r.apns.start(ctx, "usual")); err != nil {
+	if err := errors.Join(r.engine.start(ctx), r.apns.start(ctx, "usual"), r.receiver.listen()); err != nil {
 		return err
 	}
 	if err := r.daemon.start(ctx); err != nil {
 		return err
 	}
-	if err := r.chaos(ctx); err != nil {
+	reading, stop := context.WithCancel(ctx)
+	var readers sync.WaitGroup
+	var readErr error
+	readers.Go(func() { readErr = r.reader.run(reading) })
+	rest, err := r.course(ctx, out)
+	stop()
+	readers.Wait()
+	if err := errors.Join(err, readErr); err != nil {
 		return err
+	}
+	r.daemon.stop()
+	r.receiver.leave()
+	if err := r.book.close(); err != nil {
+		return err
+	}
+	return r.audit(ctx, out, rest)
+}
+
+// course is the chaos and the calm after it. rest is what the queue was left
+// with.
+func (r *run) course(ctx context.Context, out io.Writer) (rest string, err error) {
+	if err := r.chaos(ctx); err != nil {
+		return "", err
 	}
 	took, rest, err := r.calm(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, h := range r.hands {
 		fmt.Fprintf(out, "%s\n", counts(h.done))
@@ -56,17 +93,14 @@ func (r *run) do(ctx context.Context, out io.Writer) error {
 	if rest == "" {
 		fmt.Fprintf(out, "the queue ran empty %v after the faults\n", took.Round(100*time.Millisecond))
 	}
-	if err := r.daemon.alive(ctx); err != nil {
-		return err
-	}
-	r.daemon.stop()
-	return r.audit(out, rest)
+	return rest, r.daemon.alive(ctx)
 }
 
 // chaos lets the hands act and the producers put, for the time given.
 func (r *run) chaos(ctx context.Context) error {
 	faults, cancel := context.WithTimeout(ctx, r.o.time)
 	defer cancel()
+	r.daemon.corruptFrom = time.Now().Add(r.o.time / 2)
 	var wg sync.WaitGroup
 	failed := make([]error, len(r.hands))
 	for i, h := range r.hands {
@@ -78,9 +112,10 @@ func (r *run) chaos(ctx context.Context) error {
 	}
 	n := len(apps())
 	for i := range n {
-		p := &producer{at: r.at, app: i, rng: newRNG(r.o.seed, 10+uint64(i)), ledger: r.ledger, every: time.Second * time.Duration(n) / time.Duration(r.o.rate)}
+		p := &producer{engine: r.engine, app: i, rng: newRNG(r.o.seed, 10+uint64(i)), ledger: r.ledger, every: time.Second * time.Duration(n) / time.Duration(r.o.rate)}
 		wg.Go(func() { p.run(faults) })
 	}
+	wg.Go(func() { r.sequence.run(faults) })
 	wg.Wait()
 	return errors.Join(append(failed, ctx.Err())...)
 }
@@ -89,18 +124,40 @@ func (r *run) chaos(ctx context.Context) error {
 // left of it when that takes too long.
 func (r *run) calm(ctx context.Context) (took time.Duration, rest string, err error) {
 	r.at.note("calm")
+	r.receiver.soothe()
 	if err := r.apns.tell(ctx, order{Do: "calm"}); err != nil {
 		return 0, "", err
 	}
 	if err := r.daemon.alive(ctx); err != nil {
 		return 0, "", err
 	}
+	if err := r.daemon.mauled(ctx, newRNG(r.o.seed, 8)); err != nil {
+		return 0, "", err
+	}
+	if _, yes := r.daemon.isMisled(); yes {
+		if err := r.daemon.right(); err != nil {
+			return 0, "", err
+		}
+	}
 	if err := r.daemon.reload(r.daemon.now.complete(), "all apps"); err != nil {
 		return 0, "", err
 	}
+	beacons := r.beacons()
+	defer func() {
+		for _, b := range beacons {
+			b.drop()
+		}
+	}()
 	began := time.Now()
+	var lit time.Time
 	for {
-		n, text, err := left(r.at.queueAddr)
+		if time.Since(lit) > beaconEvery {
+			for _, b := range beacons {
+				b.beacon(ctx)
+			}
+			lit = time.Now()
+		}
+		n, text, err := left(r.engine, tubes())
 		switch {
 		case ctx.Err() != nil:
 			return 0, "", ctx.Err()
@@ -116,19 +173,42 @@ func (r *run) calm(ctx context.Context) (took time.Duration, rest string, err er
 	}
 }
 
+// beaconEvery is the pause between two jobs of an app in the calm. They answer
+// what the environment guard waits for: whether the environment is right.
+const beaconEvery = 2 * time.Second
+
+// beacons are producers of good jobs, one an app.
+func (r *run) beacons() []*producer {
+	var out []*producer
+	for i := range apps() {
+		out = append(out, &producer{engine: r.engine, app: i, rng: newRNG(r.o.seed, 20+uint64(i)), ledger: r.ledger})
+	}
+	return out
+}
+
 // audit prints the account and says whether the run has passed.
-func (r *run) audit(out io.Writer, rest string) error {
-	buried, err := takeBuried(r.at.queueAddr)
+func (r *run) audit(ctx context.Context, out io.Writer, rest string) error {
+	listed, err := listBuried(ctx, r.at)
 	if err != nil {
 		return err
 	}
-	said, err := hear(r.at, r.ledger.jobs)
+	buried := make(map[string]map[string]string)
+	for _, tube := range tubes() {
+		if buried[tube], err = takeBuried(r.engine, tube); err != nil {
+			return err
+		}
+	}
+	said, err := hear(r.at, r.ledger, r.sequence.stored)
 	if err != nil {
 		return err
 	}
-	a := (&court{jobs: r.ledger.jobs, lives: r.daemon.lives, buried: buried, said: said}).judge()
+	c := &court{
+		ledger: r.ledger, lives: r.daemon.lives, troubles: r.at.troubles, misled: r.daemon.misled, corrupted: r.daemon.corrupted,
+		buried: buried, listed: listed, junk: r.sequence.junk, said: said,
+	}
+	a := c.judge()
 	a.print(out)
-	faults := append(a.faults(), r.daemon.faults...)
+	faults := slices.Concat(a.faults(), r.daemon.faults, r.reader.odd, r.receiver.refused)
 	if rest != "" {
 		faults = append(faults, fmt.Sprintf("the queue did not run empty within %v:%s", r.o.drain, rest))
 	}
@@ -153,7 +233,7 @@ func (r *run) end() {
 		p.kill()
 		r.apns.in.Close()
 	}
-	if p := r.queue.p; p != nil {
-		p.kill()
-	}
+	r.engine.kill()
+	r.receiver.leave()
+	_ = r.book.close() // the audit has heard of errors
 }

@@ -22,6 +22,7 @@ const simCommand = "apns"
 // simPlan is what the APNs process is told at its start.
 type simPlan struct {
 	Addr, Cert, Key, Record string
+	WrongAddr               string // where every device token is of another environment
 	Run                     int    // its number, from 1
 	Seed                    uint64 // of its dice
 	Profile                 string // to begin with; see profiles
@@ -74,6 +75,14 @@ func simMain(args []string, stdin io.Reader, stdout io.Writer) error {
 		return fmt.Errorf("%s: %w", simCommand, err)
 	}
 	defer s.srv.Close()
+	wrong, err := apnstest.Start(apnstest.Options{
+		Addr: plan.WrongAddr, TLSCert: &cert, Record: -1, OnRequest: s.onMisled,
+		Script: func(*apnstest.Request) apnstest.Answer { return apnstest.Answer{Reason: "BadDeviceToken"} },
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", simCommand, err)
+	}
+	defer wrong.Close()
 	return s.obey(stdin, stdout)
 }
 
@@ -93,7 +102,15 @@ func (s *sim) onRequest(r *apnstest.Request) {
 	name, delivered := s.answers.named(r)
 	must(s.record.add(entry{
 		At: time.Now(), Run: s.run, Conn: r.Conn, Topic: r.Header.Get("apns-topic"), Token: r.Token,
-		ID: r.Header.Get("apns-id"), Answer: name, Status: r.Answer.Status, Delivered: delivered,
+		ID: r.Header.Get("apns-id"), Answer: name, Status: r.Answer.Status, Delivered: delivered, Dead: deadly(name),
+	}))
+}
+
+// onMisled records a request to the wrong environment.
+func (s *sim) onMisled(r *apnstest.Request) {
+	must(s.record.add(entry{
+		At: time.Now(), Run: s.run, Conn: -r.Conn, Topic: r.Header.Get("apns-topic"), Token: r.Token,
+		ID: r.Header.Get("apns-id"), Answer: "wrong environment", Status: r.Answer.Status, Wrong: true,
 	}))
 }
 

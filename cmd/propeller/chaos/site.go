@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -24,27 +25,64 @@ import (
 )
 
 // app is one of the daemon's apps.
-type app struct{ topic, tube string }
+type app struct {
+	topic, tube string
+	feedback    string // its feedback tube; "": none, the log is the only record
+	webhook     bool   // the daemon itself reads that tube
+}
 
 func apps() []app {
 	return []app{
-		{"com.example.one", "com.example.one"},
-		{"com.example.two", "com.example.two"},
-		{"com.example.three", "tube-of-three"},
-		{"com.example.four", "com.example.four"},
+		{topic: "com.example.one", tube: "com.example.one", feedback: "one.records"},
+		{topic: "com.example.two", tube: "com.example.two", feedback: "two.records"},
+		{topic: "com.example.three", tube: "tube-of-three", feedback: "tube-of-three.feedback", webhook: true},
+		{topic: "com.example.four", tube: "com.example.four"},
 	}
+}
+
+// appOf is the index of a topic's app.
+func appOf(topic string) (int, bool) {
+	i := slices.IndexFunc(apps(), func(a app) bool { return a.topic == topic })
+	return i, i >= 0
+}
+
+// tubes are all that a run uses.
+func tubes() []string {
+	var out []string
+	for _, a := range apps() {
+		out = append(out, a.tube)
+		if a.feedback != "" {
+			out = append(out, a.feedback)
+		}
+	}
+	return out
 }
 
 // site is the folder of a run, and what is fixed in it.
 type site struct {
-	dir                  string
-	queueAddr, apnsAddr  string
-	propeller, beanstalk string // binaries
-	issuer               *apnstest.Server
-	began                time.Time
+	dir       string
+	apnsAddr  string
+	wrongAddr string // where every device token is of another environment
+	hookAddr  string // of the webhook's receiver
+	propeller string // the binary
+	queueURL  string // for the configuration
+	issuer    *apnstest.Server
+	began     time.Time
 
-	mu      sync.Mutex
-	history *os.File // what the hands did, for people and stories
+	mu       sync.Mutex
+	history  *os.File // what the hands did, for people and stories
+	troubles []span
+}
+
+// span is a time in which something was wrong.
+type span struct {
+	what     string
+	from, to time.Time // to is zero while it lasts
+}
+
+// meets says whether s has a moment in common with from … to.
+func (s span) meets(from, to time.Time) bool {
+	return !s.from.After(to) && (s.to.IsZero() || !s.to.Before(from))
 }
 
 func newSite(ctx context.Context, race bool) (*site, error) {
@@ -56,20 +94,13 @@ func newSite(ctx context.Context, race bool) (*site, error) {
 	if s.history, err = os.Create(s.path("history.log")); err != nil {
 		return s, err
 	}
-	if s.beanstalk, err = findBeanstalkd(); err != nil {
-		return s, err
-	}
 	if err := s.build(ctx, race); err != nil {
 		return s, err
 	}
-	if s.queueAddr, err = freeAddr(); err != nil {
-		return s, err
-	}
-	if s.apnsAddr, err = freeAddr(); err != nil {
-		return s, err
-	}
-	if err := os.Mkdir(s.path("binlog"), 0o700); err != nil {
-		return s, err
+	for _, addr := range []*string{&s.apnsAddr, &s.wrongAddr, &s.hookAddr} {
+		if *addr, err = freeAddr(); err != nil {
+			return s, err
+		}
 	}
 	if err := s.serverCertificate(); err != nil {
 		return s, err
@@ -103,6 +134,28 @@ func (s *site) note(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fmt.Fprintf(s.history, "%s %s\n", time.Now().Format(time.RFC3339Nano), fmt.Sprintf(format, args...))
+}
+
+// trouble notes that something is wrong from now on, until over is called: it
+// may have records and pushes repeated.
+func (s *site) trouble(what string) (over func()) {
+	s.note("%s", what)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := len(s.troubles)
+	s.troubles = append(s.troubles, span{what: what, from: time.Now()})
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.troubles[i].to = time.Now()
+	}
+}
+
+// troubled is trouble afterwards.
+func (s *site) troubled(t span) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.troubles = append(s.troubles, t)
 }
 
 // write replaces a file at once, so that the daemon never reads half of one.

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"strconv"
-	"strings"
+	"slices"
 	"time"
 )
 
@@ -15,62 +13,101 @@ type delivery struct {
 	open time.Time // when its connection began
 }
 
-// deeds are what the witnesses say of one job.
+// told is a feedback record on a push, or on a job that could not be decoded.
+type told struct {
+	class string
+	job   string // the queue's id
+	at    time.Time
+}
+
+// deeds are what the witnesses say of one push.
 type deeds struct {
 	deliveries []delivery
-	dead       bool   // the APNs side answered 410
+	records    []told // as they were first received
 	id         string // apns-id of the first request; all must have it
 	changed    bool   // not all had
+	dead       bool   // the APNs side said that the token is
+	misled     bool   // the wrong environment said so, which means nothing
 
-	token, expired, buried bool // a line in the daemon's log says so
-	counted                int  // lines that count a possible duplicate
-	doneIn                 int  // the daemon's process that has called it delivered, and deleted
-	again                  bool // the same process has pushed it again
+	token, expired, rejected bool  // a line in the daemon's log says so
+	again                    bool  // the process that had called it delivered, and deleted it, has pushed it again
+	counted                  int32 // lines that count a possible duplicate
+	doneIn                   int32 // the daemon's process that has called it delivered, and deleted
+}
+
+// has says whether there is a record of a class.
+func (d *deeds) has(class string) bool {
+	for _, r := range d.records {
+		if r.class == class {
+			return true
+		}
+	}
+	return false
+}
+
+// setAside says whether there is a record of a buried job.
+func (d *deeds) setAside() bool {
+	for _, r := range d.records {
+		if r.class != "token" && r.class != "expired" {
+			return true
+		}
+	}
+	return false
+}
+
+// jobID names a job by topic and the queue's id, which may come twice:
+// beanstalkd begins anew where its log ends.
+type jobID struct{ topic, id string }
+
+// pause is a line that says that the environment guard has stopped an app.
+type pause struct {
+	topic string
+	at    time.Time
 }
 
 // testimony is all that the witnesses say.
 type testimony struct {
-	deeds     map[uint32]*deeds
-	buriedIDs map[string][]time.Time // "job buried" lines by topic and the queue's id
-	requests  int
-	answers   map[string]int
-	reasons   map[string]int // of buried jobs
-	lives     int            // processes of the daemon so far in the log
-	doubts    int            // possible duplicates counted by the daemon
-	breaches  []string       // of HTTP/2
-	misled    []string       // requests with another app's topic
-	odd       []string       // lines of the daemon's log that are none, as of a panic
-	errors    map[string]int // error lines by message
+	ledger   *ledger
+	deeds    []deeds // by push
+	sequence *sequence
+
+	buriedIDs  map[jobID][]time.Time // "job buried" lines
+	jobRecords map[jobID][]told      // records without a token that can be read
+	refRecords map[uint32]int        // of those, rejected tokens of a list, by the ledger's job
+
+	requests   int
+	graves     int // requests for tokens known to be dead
+	answers    map[string]int
+	reasons    map[string]int // of buried jobs
+	records    map[string]int // feedback records by class
+	repeats    int            // records received again: by crashes of the reading side
+	lives      int32          // processes of the daemon so far in the log
+	doubts     int            // possible duplicates counted by the daemon
+	pauses     []pause
+	watchdog   map[string]int         // its lines by message
+	restarts   map[string][]time.Time // by the watchdog, by app and worker
+	breaches   []string               // of HTTP/2
+	misled     []string               // requests and records of another app's
+	odd        []string               // lines of the daemon's log that are none, as of a panic
+	errors     map[string]int         // error lines by message
+	classNames map[string]string      // interned
 }
 
-func (t *testimony) of(n uint32) *deeds {
-	d := t.deeds[n]
-	if d == nil {
-		d = new(deeds)
-		t.deeds[n] = d
-	}
-	return d
-}
-
-// hear reads both witnesses.
-func hear(at *site, jobs []job) (*testimony, error) {
+// hear reads all witnesses. sequence is what the sequencer has stored.
+func hear(at *site, l *ledger, stored []bool) (*testimony, error) {
 	t := &testimony{
-		deeds: make(map[uint32]*deeds), buriedIDs: make(map[string][]time.Time),
-		answers: make(map[string]int), reasons: make(map[string]int), errors: make(map[string]int),
+		ledger: l, deeds: make([]deeds, len(l.pushes)), sequence: &sequence{stored: stored, came: make([]bool, len(stored))},
+		buriedIDs: make(map[jobID][]time.Time), jobRecords: make(map[jobID][]told), refRecords: make(map[uint32]int),
+		answers: make(map[string]int), reasons: make(map[string]int), records: make(map[string]int), errors: make(map[string]int),
+		watchdog: make(map[string]int), restarts: make(map[string][]time.Time), classNames: make(map[string]string),
 	}
-	if err := t.readRecord(at.path("apns.record"), jobs); err != nil {
+	if err := t.readRecord(at.path(recordName)); err != nil {
+		return nil, err
+	}
+	if err := t.readBook(at.path(bookName)); err != nil {
 		return nil, err
 	}
 	return t, t.readLog(at.path(daemonLog))
-}
-
-// number reads a job's number from the beginning of its token.
-func number(token string) (uint32, bool) {
-	if len(token) < 8 {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(token[:8], 16, 32)
-	return uint32(n), err == nil
 }
 
 // maxFindings bounds the lists that only people read.
@@ -82,10 +119,10 @@ func find(list *[]string, format string, args ...any) {
 	}
 }
 
-func (t *testimony) readRecord(path string, jobs []job) error {
+// readRecord hears the APNs side.
+func (t *testimony) readRecord(path string) error {
 	type conn struct{ run, conn int }
 	open := make(map[conn]time.Time)
-	all := apps()
 	var fault error
 	err := eachLine(path, func(line int, text []byte) {
 		var e entry
@@ -96,29 +133,10 @@ func (t *testimony) readRecord(path string, jobs []job) error {
 		switch {
 		case e.Open:
 			open[conn{e.Run, e.Conn}] = e.At
-			return
 		case e.Breach != "":
 			find(&t.breaches, "%s run %d: %s", e.At.Format(time.RFC3339Nano), e.Run, e.Breach)
-			return
-		}
-		t.requests++
-		t.answers[e.Answer]++
-		n, ok := number(e.Token)
-		if !ok || int(n) >= len(jobs) {
-			find(&t.misled, "a request for a token that nobody put: %s", e.Token)
-			return
-		}
-		if want := all[jobs[n].app].topic; e.Topic != want {
-			find(&t.misled, "job %d of %s was pushed for %s", n, want, e.Topic)
-		}
-		d := t.of(n)
-		if d.id == "" {
-			d.id = e.ID
-		}
-		d.changed = d.changed || d.id != e.ID
-		d.dead = d.dead || e.Status == 410
-		if e.Delivered {
-			d.deliveries = append(d.deliveries, delivery{e.At, open[conn{e.Run, e.Conn}]})
+		default:
+			t.request(&e, open[conn{e.Run, e.Conn}])
 		}
 	})
 	if err == nil {
@@ -127,90 +145,102 @@ func (t *testimony) readRecord(path string, jobs []job) error {
 	return err
 }
 
-// logLine is what the auditor needs of a line of the daemon's log.
-type logLine struct {
-	Time                           time.Time
-	Level, Msg, Topic, Job, Token  string
-	Class, Reason, Why, Err, Panic string
+func (t *testimony) request(e *entry, open time.Time) {
+	t.requests++
+	t.answers[e.Answer]++
+	n, ok := t.ledger.number(e.Token, "", e.ID)
+	if !ok {
+		find(&t.misled, "a request for a token that nobody put: %s", e.Token)
+		return
+	}
+	if t.ledger.pushes[n].fate == grave {
+		t.graves++
+	}
+	if want := apps()[t.ledger.jobOf(n).app].topic; e.Topic != want {
+		find(&t.misled, "push %d of %s was pushed for %s", n, want, e.Topic)
+	}
+	d := &t.deeds[n]
+	if d.id == "" {
+		d.id = e.ID
+	}
+	d.changed = d.changed || d.id != e.ID
+	d.dead = d.dead || e.Dead
+	d.misled = d.misled || e.Wrong
+	if e.Delivered {
+		d.deliveries = append(d.deliveries, delivery{e.At, open})
+	}
 }
 
-// jobOf names a job by topic and the queue's id, which may come twice:
-// beanstalkd begins anew where its log ends.
-func jobOf(topic, id string) string { return topic + " " + id }
-
-func (t *testimony) readLog(path string) error {
-	now := make(map[string]uint32) // whose the ids are at this point of the log
-	return eachLine(path, func(line int, text []byte) {
-		var l logLine
-		if err := json.Unmarshal(text, &l); err != nil {
-			if len(bytes.TrimSpace(text)) > 0 {
-				find(&t.odd, "%s:%d: %.200s", daemonLog, line, text)
-			}
-			return
+// readBook hears the readers of feedback.
+func (t *testimony) readBook(path string) error {
+	var fault error
+	err := eachLine(path, func(line int, text []byte) {
+		var e bookEntry
+		err := json.Unmarshal(text, &e)
+		var r feedbackRecord
+		if err == nil {
+			err = json.Unmarshal(e.Record, &r)
 		}
-		if l.Level == "ERROR" {
-			t.errors[l.Msg]++
-		}
-		if l.Msg == "propeller started" {
-			t.lives++
-		}
-		n, known := number(l.Token)
 		switch {
-		case known && l.Job != "":
-			now[jobOf(l.Topic, l.Job)] = n
-		case l.Job != "":
-			n, known = now[jobOf(l.Topic, l.Job)]
+		case err != nil:
+			fault = fmt.Errorf("%s:%d: %w", path, line, err)
+		case r.Reason == sequenceReason:
+			t.sequence.arrived(&r, line)
+		default:
+			t.record(&r, e.Via, line)
 		}
-		t.readJobLine(&l, n, known)
 	})
+	if err == nil {
+		err = fault
+	}
+	return err
 }
 
-const notDeleted = "job finished but not deleted: it may be pushed again"
-
-func (t *testimony) readJobLine(l *logLine, n uint32, known bool) {
-	if l.Msg == "job buried" {
-		at := jobOf(l.Topic, l.Job)
-		t.buriedIDs[at] = append(t.buriedIDs[at], l.Time)
-		why := l.Why
-		if why == "" {
-			why = l.Reason
-		}
-		t.reasons[class(why)]++
+func (t *testimony) record(r *feedbackRecord, via string, line int) {
+	app, ok := appOf(r.Topic)
+	if !ok || apps()[app].feedback == "" || apps()[app].webhook != (via == "webhook") {
+		find(&t.misled, "%s:%d: a record of %q came by the %s", bookName, line, r.Topic, via)
+		return
 	}
-	if l.Msg == "push" && l.Class == "unknown" || l.Msg == notDeleted {
-		t.doubts++
-		if known {
-			t.of(n).counted++
-		}
+	if r.Class == "" || r.Reason == "" || r.Job == "" || r.At.IsZero() {
+		find(&t.misled, "%s:%d: a record without class, reason, job or time", bookName, line)
 	}
+	t.records[r.Class]++
+	got := told{t.intern(r.Class), r.Job, r.At}
+	n, known := t.ledger.number(r.Token, r.Ref, "")
+	if _, legible := numbered(r.Token); legible && known {
+		d := &t.deeds[n]
+		d.records = t.once(d.records, got)
+		return
+	}
+	// Of a job that could not be decoded, or a token that is none.
+	id := jobID{r.Topic, r.Job}
+	t.jobRecords[id] = t.once(t.jobRecords[id], got)
 	if !known {
 		return
 	}
-	d := t.of(n)
-	switch {
-	case l.Msg == notDeleted:
-		d.doneIn = 0
-	case l.Msg == "push":
-		d.again = d.again || d.doneIn != 0 && d.doneIn == t.lives
-		if l.Class == "delivered" {
-			d.doneIn = t.lives
-		}
-	}
-	switch {
-	case l.Msg == "job buried" && l.Token != "":
-		d.buried = true
-	case l.Msg == "push" && l.Class == "token":
-		d.token = true
-	case l.Msg == "expired, not sent":
-		d.expired = true
+	if j := t.ledger.jobOf(n); j.many {
+		t.refRecords[t.ledger.pushes[n].job]++
+	} else {
+		d := &t.deeds[n]
+		d.records = append(d.records, got)
 	}
 }
 
-// class shortens a reason to what many have in common.
-func class(why string) string {
-	why, _, _ = strings.Cut(why, ", after ")
-	if strings.HasPrefix(why, "gave up after") {
-		return "gave up"
+// once adds a record unless it is there: one that was received again.
+func (t *testimony) once(all []told, r told) []told {
+	if slices.Contains(all, r) {
+		t.repeats++
+		return all
 	}
-	return why
+	return append(all, r)
+}
+
+// intern returns one copy of a class' name for all records.
+func (t *testimony) intern(class string) string {
+	if known, ok := t.classNames[class]; ok {
+		return known
+	}
+	t.classNames[class] = class
+	return class
 }

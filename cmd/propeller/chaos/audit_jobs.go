@@ -1,0 +1,124 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// flushTime is within what a killed daemon may not have written down yet of the
+// reasons of buried jobs. The journal writes several times a second; the rest
+// is for a busy machine.
+const flushTime = 2 * time.Second
+
+// judgeBuried looks at one job that was buried at the end.
+func (c *court) judgeBuried(a *account, of app, id, body string) {
+	numbers := c.ledger.numbersIn(body)
+	if len(numbers) == 0 {
+		find(&a.wrong, "a job in the queue that nobody put: %s %s %.100q", of.tube, id, body)
+		return
+	}
+	for _, n := range numbers {
+		c.aside[n] = id
+	}
+	reason, isListed := c.listed[of.tube][id]
+	switch {
+	case !isListed:
+		find(&a.wrong, "buried job %s of %s is not listed", id, of.tube)
+	case knownReason(reason):
+		a.listed++
+	case c.mayBeNameless(of, id):
+		a.listed++
+		a.nameless++
+	default:
+		find(&a.wrong, "buried job %s of %s is listed without its reason: %q", id, of.tube, reason)
+		a.wrongPushes = append(a.wrongPushes, numbers[0])
+	}
+}
+
+// mayBeNameless says that the journal need not know a buried job: it was
+// mangled afterwards, or the daemon killed just then.
+func (c *court) mayBeNameless(of app, id string) bool {
+	lines := c.said.buriedIDs[jobID{of.topic, id}]
+	if len(lines) == 0 {
+		return true // another finding
+	}
+	last := lines[len(lines)-1]
+	if last.Before(c.corrupted) {
+		return true
+	}
+	for _, l := range c.lives {
+		if l.killed && !last.After(l.ended) && l.ended.Sub(last) < flushTime {
+			return true
+		}
+	}
+	return false
+}
+
+// judgeFeedbackTube looks at what is buried on a feedback tube: what was no
+// record, and nothing else.
+func (c *court) judgeFeedbackTube(a *account, of app) {
+	junk := 0
+	for id, body := range c.buried[of.feedback] {
+		if body != junkRecord {
+			find(&a.wrong, "a record was buried: %s %s %.100q", of.feedback, id, body)
+		} else {
+			junk++
+		}
+	}
+	if of.webhook && junk < c.junk {
+		find(&a.wrong, "of %d jobs on %s that are no records %d are buried", c.junk, of.feedback, junk)
+	}
+}
+
+// judgePauses finds apps that the environment guard stopped though they were
+// in the right environment.
+func (c *court) judgePauses(a *account) {
+	for _, p := range c.said.pauses {
+		excused := false
+		for _, m := range c.misled {
+			// The app that is replaced goes on until it has drained.
+			if m.topic == p.topic && (span{from: m.from, to: m.end()}).meets(p.at, p.at) {
+				excused = true
+			}
+		}
+		if !excused {
+			find(&a.wrong, "%s was paused at %s though its environment was right", p.topic, p.at.Format(time.RFC3339Nano))
+		}
+	}
+}
+
+// end is when the last push to the wrong environment has been settled.
+func (m *mislead) end() time.Time {
+	if m.to.IsZero() {
+		return m.to
+	}
+	return m.to.Add(stopLimit)
+}
+
+// Bounds of the watchdog's restarts. After one restart of a worker the next
+// step is that readiness fails: more of them in a row are a loop.
+const (
+	mostRestarts = 3
+	restartsIn   = time.Minute
+)
+
+// judgeWatchdog finds workers that were restarted again and again.
+func (c *court) judgeWatchdog(a *account) {
+	for worker, times := range c.said.restarts {
+		for i := mostRestarts; i < len(times); i++ {
+			if times[i].Sub(times[i-mostRestarts]) < restartsIn {
+				find(&a.wrong, "%s was restarted by the watchdog %d times within %v, until %s", worker, mostRestarts+1, restartsIn, times[i].Format(time.RFC3339Nano))
+				break
+			}
+		}
+	}
+}
+
+// judgeSequence judges the webhook's order.
+func (c *court) judgeSequence(a *account) {
+	s := c.said.sequence
+	a.wrong = append(a.wrong, s.disorder...)
+	if n := s.missing(); n > 0 {
+		find(&a.wrong, "%s", fmt.Sprintf("%d records of %d on the webhook's tube never came", n, len(s.stored)))
+	}
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	gobeanstalk "github.com/beanstalkd/go-beanstalk"
+)
+
+// beanstalk is a client of beanstalkd, on go-beanstalk alone: the adapter of
+// package queue is part of what is on trial.
+type beanstalk struct {
+	nc   net.Conn
+	conn *gobeanstalk.Conn
+}
+
+func dialBeanstalk(addr string) (*beanstalk, error) {
+	nc, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return nil, err
+	}
+	b := &beanstalk{nc, gobeanstalk.NewConn(nc)}
+	return b, b.within(askTimeout)
+}
+
+func (b *beanstalk) close() { b.conn.Close() }
+
+// within gives the next commands their time.
+func (b *beanstalk) within(d time.Duration) error { return b.nc.SetDeadline(time.Now().Add(d)) }
+
+func (b *beanstalk) put(tube string, body []byte, delay time.Duration) (string, error) {
+	if err := b.within(askTimeout); err != nil {
+		return "", err
+	}
+	id, err := gobeanstalk.NewTube(b.conn, tube).Put(body, 1024, delay, ttr)
+	return strconv.FormatUint(id, 10), err
+}
+
+func (b *beanstalk) take(tubes []string, wait time.Duration) (string, []byte, error) {
+	if err := b.within(askTimeout + wait); err != nil {
+		return "", nil, err
+	}
+	id, body, err := gobeanstalk.NewTubeSet(b.conn, tubes...).Reserve(wait)
+	if errors.Is(err, gobeanstalk.ErrTimeout) {
+		return "", nil, errEmpty
+	}
+	return strconv.FormatUint(id, 10), body, err
+}
+
+func (b *beanstalk) remove(id string) error {
+	n, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return err
+	}
+	return b.conn.Delete(n)
+}
+
+func (b *beanstalk) waiting(tube string) (map[string]int, error) {
+	stats, err := gobeanstalk.NewTube(b.conn, tube).Stats()
+	if errors.Is(err, gobeanstalk.ErrNotFound) {
+		return nil, nil // an empty tube that nobody watches
+	}
+	if err != nil {
+		return nil, err
+	}
+	states := make(map[string]int)
+	for _, state := range []string{"ready", "delayed", "reserved"} {
+		if states[state], err = strconv.Atoi(stats["current-jobs-"+state]); err != nil {
+			return nil, fmt.Errorf("%s: %w", state, err)
+		}
+	}
+	return states, nil
+}
+
+func (b *beanstalk) takeBuried(tube string, limit int) (map[string]string, error) {
+	if err := b.within(askTimeout); err != nil {
+		return nil, err
+	}
+	out := make(map[string]string)
+	for len(out) < limit {
+		id, body, err := gobeanstalk.NewTube(b.conn, tube).PeekBuried()
+		if errors.Is(err, gobeanstalk.ErrNotFound) {
+			break
+		}
+		if err == nil {
+			err = b.conn.Delete(id)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[strconv.FormatUint(id, 10)] = string(body)
+	}
+	return out, nil
+}

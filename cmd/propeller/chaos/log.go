@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
+
+// logLine is what the auditor needs of a line of the daemon's log.
+type logLine struct {
+	Time                    time.Time
+	Level, Msg, Topic, Job  string
+	Token, Ref, APNsID      string
+	Class, Reason, Why, Err string
+	Worker                  json.RawMessage
+}
+
+// Lines of the daemon's log that the auditor knows.
+const (
+	lineStarted    = "propeller started"
+	linePush       = "push"
+	lineBuried     = "job buried"
+	lineExpired    = "expired, not sent"
+	lineNotDeleted = "job finished but not deleted: it may be pushed again"
+	watchdogPrefix = "watchdog: "
+	lineRestarted  = "watchdog: no progress: the worker is restarted"
+	pausedText     = "wrong environment or topic?"
+)
+
+// logReader goes through the log in its order: the queue's ids come again.
+type logReader struct {
+	*testimony
+	now map[jobID][]uint32 // whose pushes an id stands for at this point of the log
+}
+
+func (t *testimony) readLog(path string) error {
+	r := &logReader{t, make(map[jobID][]uint32)}
+	return eachLine(path, func(line int, text []byte) {
+		var l logLine
+		if err := json.Unmarshal(text, &l); err != nil {
+			if len(bytes.TrimSpace(text)) > 0 {
+				find(&t.odd, "%s:%d: %.200s", daemonLog, line, text)
+			}
+			return
+		}
+		r.line(&l)
+	})
+}
+
+func (r *logReader) line(l *logLine) {
+	if l.Level == "ERROR" {
+		r.errors[l.Msg]++
+	}
+	switch {
+	case l.Msg == lineStarted:
+		r.lives++
+	case strings.HasPrefix(l.Msg, watchdogPrefix):
+		r.watchdog[l.Msg]++
+		if l.Msg == lineRestarted {
+			worker := l.Topic + " worker " + string(l.Worker)
+			r.restarts[worker] = append(r.restarts[worker], l.Time)
+		}
+	case l.Level == "ERROR" && (strings.Contains(l.Msg, pausedText) || strings.Contains(l.Reason, pausedText)):
+		r.pauses = append(r.pauses, pause{l.Topic, l.Time})
+	}
+	if l.Job != "" {
+		r.jobLine(l)
+	}
+}
+
+// jobLine is a line on a job: on one of its pushes, or on all.
+func (r *logReader) jobLine(l *logLine) {
+	id := jobID{l.Topic, l.Job}
+	if l.Msg == lineBuried {
+		r.buriedIDs[id] = append(r.buriedIDs[id], l.Time)
+		r.reasons[cause(l)]++
+	}
+	if l.Msg == linePush && l.Class == "unknown" || l.Msg == lineNotDeleted {
+		r.doubts++
+	}
+	n, known := r.ledger.number(l.Token, l.Ref, l.APNsID)
+	if l.Token == "" {
+		known = false
+	}
+	if !known {
+		for _, n := range r.now[id] {
+			r.pushLine(l, n)
+		}
+		return
+	}
+	if all := r.now[id]; !slices.Contains(all, n) {
+		r.now[id] = append(r.sameJob(all, n), n)
+	}
+	r.pushLine(l, n)
+}
+
+// sameJob is what remains of the pushes that an id stood for once it is seen
+// to stand for push n.
+func (r *logReader) sameJob(all []uint32, n uint32) []uint32 {
+	if len(all) > 0 && r.ledger.pushes[all[0]].job != r.ledger.pushes[n].job {
+		return all[:0]
+	}
+	return all
+}
+
+func (r *logReader) pushLine(l *logLine, n uint32) {
+	d := &r.deeds[n]
+	switch {
+	case l.Msg == linePush:
+		d.again = d.again || d.doneIn != 0 && d.doneIn == r.lives
+		switch l.Class {
+		case "unknown":
+			d.counted++
+		case "delivered":
+			d.doneIn = r.lives
+		case "token":
+			d.token = true
+		case "rejected":
+			d.rejected = true
+		}
+	case l.Msg == lineNotDeleted:
+		d.counted++
+		d.doneIn = 0
+	case l.Msg == lineExpired:
+		d.expired = true
+	}
+}
+
+// cause shortens the reason of a buried job to what many have in common.
+func cause(l *logLine) string {
+	why := l.Why
+	if why == "" {
+		why = l.Reason
+	}
+	why, _, _ = strings.Cut(why, ", after ")
+	if strings.HasPrefix(why, "gave up after") {
+		return "gave up"
+	}
+	return why
+}
