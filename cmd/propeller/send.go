@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -154,7 +153,11 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 		if tube == "" {
 			tube = topic
 		}
-		return place{strings.Split(urls, ","), tube}, nil
+		at, err := config.ParseQueue(urls, config.Options{})
+		if err != nil {
+			return place{}, err
+		}
+		return place{at, tube}, nil
 	}
 	if !named && missing(file) {
 		return place{}, errors.New("no propeller.yaml in this folder: name the file with -c, or the queue with --queue beanstalk://host:port")
