@@ -350,7 +350,7 @@ func TestTheWebhookKeepsItsOrder(t *testing.T) {
 	s := newScene(t)
 	s.stored = []bool{true, true, true, true, true, true, true, true, false, true}
 	arrives := func(n int) {
-		s.feedRecord(feedbackRecord{Topic: apps()[2].topic, Reason: sequenceReason, Ref: reference(uint32(n))})
+		s.feedRecord(feedbackRecord{Topic: apps()[2].topic, Reason: sequenceReason, Ref: fmt.Sprint(sequenceRef, n)})
 	}
 	for _, n := range []int{0, 2, 1, 0, 3, 7, 4, 8, 5, 77} { // 1 and 2 are of two tokens, 7 and 4 of one
 		arrives(n)

@@ -2,21 +2,27 @@
 // daemon, a real beanstalkd with its log on disk and the APNs stand-in as
 // processes of their own, lets a seeded random hand kill, freeze and confuse
 // them while producers put numbered jobs, and has an auditor account for each
-// job at the end.
+// push at the end.
 //
 //	go run ./cmd/propeller/chaos
 //	CHAOS_TIME=30m CHAOS_SEED=7 go run ./cmd/propeller/chaos
 //
-// The auditor trusts two witnesses that survive every kill: the stand-in's
-// record, in which each request stands before it is answered, and the daemon's
-// log. A job's number is the beginning of its device token, which both show.
+// The unit of the account is the push: one device token of one job. Its number
+// is the beginning of its token, which all witnesses show. The auditor trusts
+// those that survive every kill: the stand-in's record, in which each request
+// stands before it is answered; the feedback records, kept by a reader of the
+// tubes and by the receiver of a webhook before they are acknowledged; what is
+// buried in the queue at the end, and what `propeller jobs list` says of it;
+// and the daemon's log.
 //
-//	main.go run.go                    flags, the course of a run
-//	site.go settings.go               the folder: ports, certificates, the binary; the configuration
-//	process.go                        starting, ending and freezing a process
-//	daemon.go beanstalkd.go apns.go   the three processes
-//	sim.go answers.go record.go       what runs inside the APNs process
-//	producer.go                       the jobs
-//	hand.go hands.go                  the faults
-//	witness.go audit.go report.go     the account
+//	main.go run.go                     flags, the course of a run
+//	site.go settings.go                the folder: ports, certificates, the binary; the configuration
+//	process.go daemon.go journal.go    a process; the daemon; what befalls its journal
+//	engine.go beanstalkd.go beanstalk.go  what is asked of a queue; beanstalkd and a client of it
+//	apns.go sim.go answers.go record.go   the APNs side, and what runs inside its process
+//	jobs.go producer.go                the pushes and jobs; who puts them
+//	reader.go receiver.go records.go sequence.go  who takes the feedback records, and in what order
+//	hand.go hands.go                   the faults
+//	witness.go log.go list.go          what the witnesses say
+//	audit.go audit_jobs.go report.go story.go  the account
 package main

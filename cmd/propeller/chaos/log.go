@@ -135,8 +135,11 @@ func cause(l *logLine) string {
 		why = l.Reason
 	}
 	why, _, _ = strings.Cut(why, ", after ")
-	if strings.HasPrefix(why, "gave up after") {
+	switch {
+	case strings.HasPrefix(why, "gave up after"):
 		return "gave up"
+	case strings.Contains(why, "is not hex"):
+		return "a token is not hex"
 	}
 	return why
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -22,6 +24,7 @@ type sequencer struct {
 
 const (
 	sequenceReason = "put by chaos"
+	sequenceRef    = "record "
 	junkRecord     = "no record"
 	// sequenceEvery is the mean pause between two.
 	sequenceEvery = 200 * time.Millisecond
@@ -57,7 +60,7 @@ func (s *sequencer) putOne(ctx context.Context) {
 		var err error
 		body, err = json.Marshal(feedbackRecord{
 			Topic: app.topic, Token: fmt.Sprintf("%064x", n%sequenceTokens), Class: "token", Reason: sequenceReason,
-			Ref: reference(uint32(n)), Job: "0", At: time.Now().UTC(),
+			Ref: sequenceRef + strconv.Itoa(n), Job: "0", At: time.Now().UTC(),
 		})
 		if err != nil { // strings and numbers
 			panic(err)
@@ -88,8 +91,8 @@ type sequence struct {
 
 // arrived takes the next record that was received.
 func (s *sequence) arrived(r *feedbackRecord, line int) {
-	n, ok := referred(r.Ref)
-	if !ok || int(n) >= len(s.stored) {
+	n, err := strconv.Atoi(strings.TrimPrefix(r.Ref, sequenceRef))
+	if err != nil || n < 0 || n >= len(s.stored) {
 		find(&s.disorder, "%s:%d: a record that nobody put: %s", bookName, line, r.Ref)
 		return
 	}
@@ -98,10 +101,10 @@ func (s *sequence) arrived(r *feedbackRecord, line int) {
 	}
 	s.came[n] = true
 	last := &s.last[n%sequenceTokens]
-	if int(n) < *last-1 {
+	if n < *last-1 {
 		find(&s.disorder, "%s:%d: the webhook got record %d after %d of the same token", bookName, line, n, *last-1)
 	}
-	*last = max(*last, int(n)+1)
+	*last = max(*last, n+1)
 }
 
 // missing counts the records that never came.
