@@ -25,6 +25,7 @@ type Breaker struct {
 	prober *run              // who has the probe; nil = nobody
 	sent   bool              // the prober has taken its one job
 	runs   map[*run]struct{} // the app's workers at work
+	guard  *Guard            // the app's
 }
 
 // NewBreaker returns the breaker of an app whose credential is not known to be bad.
@@ -35,6 +36,7 @@ func (b *Breaker) join(r *run) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.runs[r] = struct{}{}
+	b.guard = r.w.cfg.Guard
 }
 
 // BreakerState is a breaker at one moment. Broken and Paused exclude each other.
@@ -91,6 +93,7 @@ func (b *Breaker) heal() (first bool) {
 		return false
 	}
 	b.broken, b.paused, b.reason, b.prober = false, false, "", nil
+	b.guard.Reset()
 	b.announce()
 	return true
 }

@@ -260,6 +260,7 @@ func newBench(t *testing.T, q *fakeQueue) *bench {
 		Topic: "com.example.app", Tube: "com.example.app", InFlight: 100,
 		Retry: Retry{Min: time.Minute, Max: 15 * time.Minute, GiveUpAfter: 24 * time.Hour},
 		Queue: played{q}, Breaker: NewBreaker(), Counters: new(Counters), Live: live,
+		Memory: NewMemory(0), Guard: NewGuard(),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Dial: b.dial,
 	}
 	return b

@@ -2,8 +2,6 @@ package worker
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,9 +15,17 @@ import (
 // Job is one decoded job: what to push, and what its producer wants to happen
 // around it. docs/job-format.md describes every key.
 type Job struct {
+	// Notification is the push. Of a job with several tokens it is the push to
+	// the first of them.
 	Notification apnsconn.Notification
+	Tokens       []string      // of a job with "tokens": the well-formed ones, each once, in lower case; else nil
+	Malformed    []BadToken    // the others of that list
+	TokenSince   time.Time     // when the app registered its tokens; zero = not said
 	TTL          time.Duration // from when the job was put; 0 = none
 	Ref          string        // the producer's own id; never sent
+
+	seed   seed    // of the apns-ids of a job with several tokens
+	origin *origin // of a rest job; else nil
 }
 
 // JobError says which key of a job can never work, and why.
@@ -40,6 +46,8 @@ type key int
 
 const (
 	keyToken key = iota
+	keyTokens
+	keyTokenSince
 	keyChannelID
 	keyTitle
 	keySubtitle
@@ -64,6 +72,7 @@ const (
 	keyExpiration
 	keyTTL
 	keyRef
+	keyAgain
 	numKeys
 )
 
@@ -77,6 +86,7 @@ const (
 	kindFlag // true, false, 1, 0
 	kindObject
 	kindSound // string or object
+	kindList
 )
 
 var kindText = [...]string{
@@ -86,6 +96,7 @@ var kindText = [...]string{
 	kindFlag:   "must be true, false, 1 or 0",
 	kindObject: "must be an object",
 	kindSound:  "must be a string or an object",
+	kindList:   "must be a list",
 }
 
 // jobKeys is the job format: each key, what it holds, and for the short forms
@@ -96,6 +107,8 @@ var jobKeys = [numKeys]struct {
 	aps  string // name in aps; "" when the key is no short form there
 }{
 	keyToken:             {"token", kindString, ""},
+	keyTokens:            {"tokens", kindList, ""},
+	keyTokenSince:        {"token_since", kindWhole, ""},
 	keyChannelID:         {"channel_id", kindString, ""},
 	keyTitle:             {"title", kindString, ""}, // title, subtitle and body go into aps.alert
 	keySubtitle:          {"subtitle", kindString, ""},
@@ -120,6 +133,7 @@ var jobKeys = [numKeys]struct {
 	keyExpiration:        {"expiration", kindWhole, ""},
 	keyTTL:               {"ttl", kindWhole, ""},
 	keyRef:               {"ref", kindString, ""},
+	keyAgain:             {"again", kindObject, ""}, // written by split
 }
 
 func keyOf(name string) (key, bool) {
@@ -136,6 +150,9 @@ const (
 	maxRef = 256
 	// maxTTL is where seconds stop fitting a time.Duration; nobody waits so long.
 	maxTTL = int64(100 * 365 * 24 * time.Hour / time.Second)
+	// maxSince is the last second of the year 9999: what is above was meant in
+	// milliseconds.
+	maxSince = 253402300799
 )
 
 // ParseJob decodes a job for an app's topic. jobID is the queue's id of it,
@@ -153,7 +170,7 @@ func ParseJob(body []byte, topic, jobID string) (Job, error) {
 		}
 	}
 	n := &j.Notification
-	if e := address(n, &raw); err == nil {
+	if e := j.address(&raw); err == nil {
 		err = e
 	}
 	if err != nil {
@@ -165,8 +182,8 @@ func ParseJob(body []byte, topic, jobID string) (Job, error) {
 	if err := j.headers(&raw, topic); err != nil {
 		return j, err
 	}
-	if n.ID == "" {
-		n.ID = deriveID(jobID, body)
+	if err := j.identify(&raw, jobID, body); err != nil {
+		return j, err
 	}
 	if err := n.Validate(); err != nil {
 		return j, asJobError(err)
@@ -174,26 +191,51 @@ func ParseJob(body []byte, topic, jobID string) (Job, error) {
 	return j, nil
 }
 
-// address fills in where the push goes: to a device or to a channel.
-func address(n *apnsconn.Notification, raw *rawJob) error {
-	token, channel := raw[keyToken], raw[keyChannelID]
+// address fills in where the push goes: to a device, to several, or to a channel.
+func (j *Job) address(raw *rawJob) error {
+	if err := j.tokenSince(raw); err != nil {
+		return err
+	}
+	n := &j.Notification
+	token, tokens, channel := raw[keyToken], raw[keyTokens], raw[keyChannelID]
 	switch {
-	case token == nil && channel == nil:
+	case token == nil && tokens == nil && channel == nil:
 		return &JobError{"token", "missing"}
-	case token != nil && channel != nil:
-		return &JobError{"channel_id", "cannot stand beside token: a push goes to a device or to a channel"}
+	case channel != nil && (token != nil || tokens != nil):
+		return &JobError{"channel_id", "cannot stand beside token or tokens: a push goes to a device or to a channel"}
+	case token != nil && tokens != nil:
+		return &JobError{"tokens", "cannot stand beside token: put it into the list"}
 	case channel != nil:
 		n.ChannelID = text(channel)
 		if n.ChannelID == "" {
 			return &JobError{"channel_id", "is empty"}
 		}
 		return nil
+	case tokens != nil:
+		return j.list(tokens)
 	}
 	given, err := apnsconn.NormalizeToken(text(token))
 	if err != nil {
 		return asJobError(err)
 	}
 	n.Token = given
+	return nil
+}
+
+// tokenSince reads when the app registered its tokens.
+func (j *Job) tokenSince(raw *rawJob) error {
+	if raw[keyTokenSince] == nil {
+		return nil
+	}
+	s, _ := wholeNumber(raw[keyTokenSince])
+	switch {
+	case raw[keyChannelID] != nil:
+		return &JobError{"token_since", "cannot stand beside channel_id: it says when a device token was registered"}
+	case s > maxSince:
+		return &JobError{"token_since", "must be Unix time in seconds"}
+	case s > 0:
+		j.TokenSince = time.Unix(s, 0)
+	}
 	return nil
 }
 
@@ -242,11 +284,7 @@ func unknownKey(name string) error {
 	if len(name) > 24 {
 		name = strings.ToValidUTF8(name[:8], "") + "…"
 	}
-	why := "unknown key"
-	if name == "tokens" {
-		why = "not in this version; put one job per token"
-	}
-	return &JobError{fmt.Sprintf("%q", name), why}
+	return &JobError{fmt.Sprintf("%q", name), "unknown key"}
 }
 
 func (k kind) accepts(raw []byte) bool {
@@ -265,6 +303,8 @@ func (k kind) accepts(raw []byte) bool {
 		return isObject(raw)
 	case kindSound:
 		return isString(raw) || isObject(raw)
+	case kindList:
+		return isList(raw)
 	}
 	return false
 }
@@ -334,30 +374,6 @@ func broadcast(n *apnsconn.Notification, topic string) {
 func (j *Job) Expired(now time.Time) bool {
 	at := j.Notification.Expiration
 	return at != nil && *at != 0 && *at <= now.Unix()
-}
-
-// deriveID makes a UUID (version 8) of the job's id and text: the same on each
-// try of a job, another for another job.
-func deriveID(jobID string, body []byte) string {
-	h := sha256.New()
-	h.Write([]byte(jobID))
-	h.Write([]byte{0})
-	h.Write(body)
-	var sum [sha256.Size]byte
-	b := h.Sum(sum[:0])
-	b[6] = b[6]&0x0f | 0x80
-	b[8] = b[8]&0x3f | 0x80
-	var s [36]byte
-	hex.Encode(s[:8], b[:4])
-	s[8] = '-'
-	hex.Encode(s[9:13], b[4:6])
-	s[13] = '-'
-	hex.Encode(s[14:18], b[6:8])
-	s[18] = '-'
-	hex.Encode(s[19:23], b[8:10])
-	s[23] = '-'
-	hex.Encode(s[24:], b[10:16])
-	return string(s[:])
 }
 
 // asJobError turns apnsconn's fault into the job's: the keys have the same names.

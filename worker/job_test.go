@@ -102,7 +102,7 @@ func TestUnfitJobs(t *testing.T) {
 		{"{}", "token"}, {`{"title":"a"}`, "token"}, {`{"token":null}`, "token"}, {`{"token":5}`, "token"}, {`{"token":""}`, "token"},
 		{`{"token":"abc"}`, "token"}, {`{"token":"00fc 3adf"}`, "token"}, {`{"token":"<00fc13ad>"}`, "token"}, {`{"token":"` + testToken + `\r\n"}`, "token"},
 		{`{"token":["` + testToken + `"]}`, "token"},
-		{jobText(`,"colour":"red"`), `"colour"`}, {jobText(`,"Title":"x"`), `"Title"`}, {jobText(`,"tokens":[]`), `"tokens"`},
+		{jobText(`,"colour":"red"`), `"colour"`}, {jobText(`,"Title":"x"`), `"Title"`}, {jobText(`,"tokens":[]`), "tokens"},
 		{jobText(`,"title":"again"`), "title"}, {jobText(`,"body":5`), "body"}, {jobText(`,"badge":"x"`), "badge"}, {jobText(`,"badge":1.5`), "badge"},
 		{jobText(`,"badge":-1`), "badge"}, {jobText(`,"badge":""`), "badge"}, {jobText(`,"badge":true`), "badge"}, {jobText(`,"badge":99999999999999999999`), "badge"},
 		{jobText(`,"sound":1`), "sound"}, {jobText(`,"aps":[]`), "aps"}, {jobText(`,"aps":{"a":1,"a":2}`), "aps"}, {jobText(`,"aps":{"alert":{"a":1,"a":2}}`), "aps"},

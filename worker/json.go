@@ -34,6 +34,24 @@ func eachMember(obj []byte, f func(name string, value []byte) error) error {
 	}
 }
 
+// eachElement calls f with the place of each element of the list, which begins
+// with '[': its number, and where in list its value begins and ends.
+func eachElement(list []byte, f func(i, from, to int)) {
+	at := 1
+	for i := 0; ; i++ {
+		at = len(list) - len(skipSpace(list[at:]))
+		if list[at] == ',' {
+			at = len(list) - len(skipSpace(list[at+1:]))
+		}
+		if list[at] == ']' {
+			return
+		}
+		n := valueLen(list[at:])
+		f(i, at, at+n)
+		at += n
+	}
+}
+
 func skipSpace(b []byte) []byte {
 	for len(b) > 0 && (b[0] == ' ' || b[0] == '\n' || b[0] == '\r' || b[0] == '\t') {
 		b = b[1:]
@@ -95,6 +113,7 @@ func text(raw []byte) string {
 
 func isString(raw []byte) bool { return raw[0] == '"' }
 func isObject(raw []byte) bool { return raw[0] == '{' }
+func isList(raw []byte) bool   { return raw[0] == '[' }
 func isNull(raw []byte) bool   { return raw[0] == 'n' }
 func isNumber(raw []byte) bool { return raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9' }
 

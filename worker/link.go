@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"propeller/apnsconn"
@@ -49,7 +50,8 @@ type link struct {
 	conn    Conn              // the one that takes pushes; nil = none
 	open    map[Conn]struct{} // conn and those that only finish what they have
 	backoff backoff
-	down    error // of the last dial, which failed and has been logged; nil after a good one
+	fine    atomic.Bool // there has been a good answer since the last dial: one more changes nothing
+	down    error       // of the last dial, which failed and has been logged; nil after a good one
 
 	watchers sync.WaitGroup
 }
@@ -78,6 +80,7 @@ func (l *link) get(ctx context.Context) (Conn, error) {
 	}
 	l.mu.Lock()
 	l.backoff.dialed(time.Now())
+	l.fine.Store(false)
 	l.mu.Unlock()
 	l.counters.Dials.Add(1)
 	conn, err := l.dial(ctx, l.onChange)
@@ -141,9 +144,13 @@ func (l *link) watch(conn Conn) {
 
 // good notes a good answer: the next dial need not wait long.
 func (l *link) good() {
+	if l.fine.Load() {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.backoff.good()
+	l.fine.Store(true)
 }
 
 // close ends all connections and waits until they have ended.

@@ -27,12 +27,15 @@ var pushLevel = [...]slog.Level{
 func (p *push) log(attempt int) {
 	o := &p.outcome
 	level := pushLevel[o.Class]
-	mode := Pushes(p.r.w.cfg.Live.Pushes.Load())
-	if mode == LogNone || mode == LogFailures && o.Class == apnsconn.Delivered || !p.r.log.Enabled(context.Background(), level) {
+	mode := Pushes(p.t.r.w.cfg.Live.Pushes.Load())
+	if mode == LogNone || mode == LogFailures && o.Class == apnsconn.Delivered || !p.t.r.log.Enabled(context.Background(), level) {
 		return
 	}
-	p.line(level, "push", p.attrs(attempt)...)
+	p.t.linePush(p, level, "push", p.attrs(attempt)...)
 }
+
+// logsAll says that delivered pushes get a line, too.
+func (r *run) logsAll() bool { return Pushes(r.w.cfg.Live.Pushes.Load()) == LogAll }
 
 // attrs are the fields of a push that has ended.
 func (p *push) attrs(attempt int) []any {
@@ -44,17 +47,36 @@ func (p *push) attrs(attempt int) []any {
 	if o.Err != nil {
 		attrs = append(attrs, "err", o.Err)
 	}
+	switch {
+	case p.remembered:
+		attrs = append(attrs, "remembered", true)
+	case p.verdict == again && o.Class == apnsconn.Token:
+		attrs = append(attrs, "believed", false)
+	}
 	return attrs
 }
 
-// line logs what became of a job. Of the token, or the channel's id, it shows
-// the first 8 characters.
-func (p *push) line(level slog.Level, msg string, attrs ...any) {
-	attrs = append([]any{"job", p.job.ID(), "token", shortToken(&p.decoded.Notification)}, attrs...)
-	if p.decoded.Ref != "" {
-		attrs = append(attrs, "ref", p.decoded.Ref)
+// line logs what became of a job.
+func (t *task) line(level slog.Level, msg string, attrs ...any) {
+	t.write(&t.decoded.Notification, level, msg, attrs...)
+}
+
+// linePush logs what became of a push.
+func (t *task) linePush(p *push, level slog.Level, msg string, attrs ...any) {
+	t.write(&p.n, level, msg, attrs...)
+}
+
+// write logs a line. Of the token, or the channel's id, it shows the first 8
+// characters.
+func (t *task) write(n *apnsconn.Notification, level slog.Level, msg string, attrs ...any) {
+	attrs = append([]any{"job", t.job.ID(), "token", shortToken(n)}, attrs...)
+	if o := t.decoded.origin; o != nil {
+		attrs = append(attrs, "first_job", o.job)
 	}
-	p.r.log.Log(context.Background(), level, msg, attrs...)
+	if t.decoded.Ref != "" {
+		attrs = append(attrs, "ref", t.decoded.Ref)
+	}
+	t.r.log.Log(context.Background(), level, msg, attrs...)
 }
 
 func shortToken(n *apnsconn.Notification) string {

@@ -1,206 +1,259 @@
 package worker
 
 import (
-	"context"
-	"fmt"
-	"log/slog"
-	"runtime/debug"
-	"sync"
+	"net/http"
 	"sync/atomic"
 	"time"
 
 	"propeller/apnsconn"
-	"propeller/queue"
 )
 
-// run is one Serve of a worker.
-type run struct {
-	w        *Worker
-	log      *slog.Logger
-	consumer queue.Consumer
-	link     link
-	held     atomic.Int64  // jobs received and not yet settled
-	woken    chan struct{} // cap 1: room may have changed
-
-	bounced   atomic.Int64 // pushes in a row that a connection gave back unsent
-	calmUntil time.Time    // of the pump: no push before, because of bounced
-
-	restart context.CancelCauseFunc // ends Serve with an error, as Worker.Restart
-
-	interrupts    atomic.Int64
-	cancelReceive atomic.Pointer[context.CancelFunc]
-
-	ended          chan *push // pushes to settle; holds as many as are held, so that no sender waits
-	settling       context.Context
-	cancelSettling context.CancelFunc
-	active         atomic.Int64 // settlers at work
-	lingering      atomic.Int64 // settle calls that take long and hold no slot
-	settlers       sync.WaitGroup
-}
-
-func newRun(w *Worker, consumer queue.Consumer) *run {
-	r := &run{
-		w: w, log: w.log, consumer: consumer,
-		woken: make(chan struct{}, 1),
-		// A Receive that was asked before the room shrank may bring up to
-		// InFlight jobs more than fit.
-		ended: make(chan *push, 2*w.cfg.InFlight),
-	}
-	r.settling, r.cancelSettling = context.WithCancel(context.Background())
-	r.link = link{
-		dial: w.cfg.Dial, log: w.log, counters: w.cfg.Counters,
-		onChange: r.wake, refused: r.refused, open: make(map[Conn]struct{}),
-	}
-	return r
-}
-
-func (r *run) wake() {
-	select {
-	case r.woken <- struct{}{}:
-	default:
-	}
-}
-
-// refused marks the app broken.
-func (r *run) refused(reason string) {
-	if r.w.cfg.Breaker.trip(reason, time.Now()) {
-		r.log.Error("apns refuses the credential: app is broken; its jobs stay in the queue, one is tried each minute", "reason", reason)
-	}
-}
-
-// stage is where a push stands when it comes to the settlers.
-type stage int
-
-const (
-	stageOutcome stage = iota // it has ended in p.outcome
-	stageAge                  // its ttl is to be checked, then it is sent
-	stageUnfit                // its job can never work: p.err
-	stageExpired              // too late to be sent
-	stageBack                 // the app has broken meanwhile: give it back
-)
-
-// push is one job on its way.
+// push is one notification on its way to one device or channel.
 type push struct {
-	r       *run
-	job     queue.Job
-	decoded Job
-	stage   stage
-	probe   bool // shows whether the credential works again
-	err     error
+	t       *task
+	n       apnsconn.Notification
 	conn    Conn
-	began   time.Time
+	began   time.Time // when it was given to conn; zero = it was not
 	took    time.Duration
+	ended   atomic.Bool // its outcome is known
 	outcome apnsconn.Outcome
-	handed  atomic.Bool // over to the settlers; happens once
 
-	release  sync.Mutex // see linger
-	released bool       // its slot; under release
+	probe      bool          // shows whether the app works again
+	slot       bool          // it holds one, as a push of a fan-out
+	remembered bool          // not sent: the outcome is an earlier one
+	judged     bool          // verdict is set
+	verdict    verdict       // what is to become of it
+	first      time.Duration // of verdict later: the first pause
+	err        error         // why it is not tried later, though its class is
+	pause      time.Duration // how long it stays away; of verdict later, 0 until settled
 }
 
-// start decodes a job and sends its push. A panic on the way buries the job.
-func (r *run) start(ctx context.Context, job queue.Job) {
-	r.held.Add(1)
-	p := &push{r: r, job: job}
-	defer p.guard()
-	ok, probe := r.w.cfg.Breaker.take(r)
-	p.probe = probe
-	if !ok {
-		p.settle(stageBack)
-		return
-	}
-	if p.decoded, p.err = ParseJob(job.Body(), r.w.cfg.Topic, job.ID()); p.err != nil {
-		p.settle(stageUnfit)
-		return
-	}
-	if p.decoded.Expired(time.Now()) {
-		p.settle(stageExpired)
-		return
-	}
-	if p.conn, p.err = r.link.get(ctx); p.err != nil {
-		p.done(apnsconn.Outcome{Class: apnsconn.NotSent, Err: p.err})
-		return
-	}
-	if p.decoded.TTL > 0 {
-		p.settle(stageAge)
-		return
-	}
-	p.send()
+func (p *push) init(t *task, n apnsconn.Notification) { p.t, p.n, p.probe = t, n, t.probe }
+
+// send gives the push to its connection.
+func (p *push) send(now time.Time) {
+	p.began = now
+	p.conn.Send(&p.n, p.done)
 }
 
-func (p *push) send() {
-	p.began = time.Now()
-	p.conn.Send(&p.decoded.Notification, p.done)
+// known says that the push need not be sent: what became of it is remembered.
+func (p *push) known(now time.Time) bool {
+	v := p.t.r.w.cfg.Memory.Look(p.n.Token, now)
+	switch {
+	case v.Dead && !p.t.decoded.TokenSince.After(v.At):
+		p.outcome = apnsconn.Outcome{Class: apnsconn.Token, Status: v.Status, Reason: v.Reason}
+		if v.Status == http.StatusGone {
+			p.outcome.Since = v.At
+		}
+		p.verdict = dead
+	case v.Wait > 0:
+		p.outcome = apnsconn.Outcome{Class: apnsconn.Throttled, Reason: "too many pushes to this device lately"}
+		p.verdict, p.pause = later, v.Wait
+	default:
+		return false
+	}
+	p.remembered, p.judged = true, true
+	p.ended.Store(true)
+	return true
 }
 
 // done takes the push's outcome. It is called from the connection's goroutine.
 func (p *push) done(o apnsconn.Outcome) {
+	t := p.t
+	if p.ended.Swap(true) || t.fan == nil && t.handed.Swap(true) {
+		return // given up meanwhile
+	}
+	if o.Class == apnsconn.Delivered && t.fan != nil && !p.probe && !t.r.logsAll() {
+		t.r.delivered(&p.n)
+		p.freeSlot()
+		t.fan.pushEnded()
+		return
+	}
 	p.outcome = o
 	if !p.began.IsZero() {
 		p.took = time.Since(p.began)
 	}
-	p.settle(stageOutcome)
+	t.r.hand(event{t, p})
 }
 
-// settle hands the push to the settlers; it never waits.
-func (p *push) settle(s stage) {
-	if p.handed.Swap(true) {
+// delivered notes a push that APNs has taken. It is called for each, and so
+// from the connection's goroutine: it costs some atomic operations.
+func (r *run) delivered(n *apnsconn.Notification) {
+	r.w.cfg.Counters.count(apnsconn.Delivered)
+	r.w.finished.Add(1)
+	r.w.cfg.Memory.Delivered(n.Token)
+	if n.Token != "" {
+		r.seat.Right()
+	}
+	if r.bounced.Load() != 0 {
+		r.bounced.Store(0)
+	}
+	r.link.good()
+}
+
+// freeSlot gives back the slot of a fan-out's push. Nobody is woken: the
+// connection's onChange follows.
+func (p *push) freeSlot() {
+	if p.slot {
+		p.slot = false
+		p.t.r.slots.Add(-1)
+	}
+}
+
+// judge decides on a push that has ended. It reports false if the guard holds
+// the answer: then ruled comes, now or later.
+func (p *push) judge() (decided bool) {
+	o, r := &p.outcome, p.t.r
+	if o.Class == apnsconn.Credential && p.reachesFurther() {
+		// That job's fault, for which the app's other pushes shall not stop.
+		o.Class = apnsconn.Rejected
+		p.tellBreaker(noEvidence, true)
+	} else if o.Class == apnsconn.Credential {
+		r.refused(why(*o))
+	} else {
+		p.tellBreaker(evidenceOf(&p.n, o), false)
+	}
+	p.tellLink()
+	switch evidenceOf(&p.n, o) {
+	case rightEvidence:
+		r.seat.Right()
+	case wrongEvidence:
+		p.suspect()
+		return false
+	}
+	p.decide()
+	return true
+}
+
+// suspect asks the guard about an answer that calls the token wrong. The push
+// holds no slot meanwhile, its job stays reserved.
+func (p *push) suspect() {
+	p.freeSlot()
+	if p.t.fan == nil {
+		p.t.freeSlot()
+	}
+	if p.t.r.w.cfg.Breaker.State().Paused {
+		p.ruled(false)
 		return
 	}
-	p.stage = s
-	p.r.ended <- p
-	p.r.startSettler()
+	p.t.r.seat.Wrong(p.n.Token, p.outcome.Reason, p.ruled)
 }
 
-// guard is deferred around work on one job: a panic there buries that job and
-// hurts no other.
-func (p *push) guard() {
-	if v := recover(); v != nil {
-		p.panicked(v)
-		p.settle(stageUnfit)
+// ruled takes the guard's word: the token is dead, or nothing can be said and
+// the push goes back.
+func (p *push) ruled(isDead bool) {
+	if isDead {
+		p.decide()
+	} else {
+		p.verdict, p.judged = again, true
+		if p.probe {
+			p.pause = probePause
+		}
+	}
+	p.t.r.hand(event{p.t, p})
+}
+
+// probePause is how long the job of a paused app's probe stays away when its
+// token is called wrong again: the next probes shall be other jobs.
+const probePause = 5 * time.Minute
+
+// decide sets the verdict, by the policy table.
+func (p *push) decide() {
+	o := &p.outcome
+	if p.outdated() {
+		o.Class = apnsconn.Unavailable
+	}
+	p.t.r.w.cfg.Counters.count(o.Class)
+	rule := policy[o.Class]
+	p.verdict, p.first, p.judged = rule.verdict, rule.first, true
+	switch {
+	case p.refusedAlone():
+		p.verdict, p.first = later, refusedPause
+	case o.Reconnect():
+		p.first = reconnectPause
+	}
+	p.learn()
+}
+
+// outdated says that APNs calls the token dead since before the app registered
+// it, which makes that answer a late one (Apple:
+// handling-notification-responses-from-apns, on timestamp).
+func (p *push) outdated() bool {
+	o := &p.outcome
+	return o.Class == apnsconn.Token && !o.Since.IsZero() && p.t.decoded.TokenSince.After(o.Since)
+}
+
+// learn remembers what the outcome says of the token.
+func (p *push) learn() {
+	m, o := p.t.r.w.cfg.Memory, &p.outcome
+	if p.n.Token == "" {
+		return
+	}
+	switch o.Class {
+	case apnsconn.Delivered:
+		m.Delivered(p.n.Token)
+	case apnsconn.Token:
+		at := o.Since
+		if at.IsZero() {
+			at = time.Now()
+		}
+		m.Dead(p.n.Token, o.Reason, o.Status, at)
+	case apnsconn.Throttled:
+		m.Throttle(p.n.Token, time.Now().Add(max(p.first, o.RetryAfter)))
 	}
 }
 
-func (p *push) panicked(v any) {
-	p.r.w.cfg.Counters.Panics.Add(1)
-	p.r.log.Error("panic while handling a job: the job is buried", "job", p.job.ID(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-	p.err = fmt.Errorf("worker: panic: %v", v)
+// reachesFurther says that the push asked more of the credential than the app's
+// ordinary ones do: the topic of another push type (say .voip), or a capability
+// that the app does not have. Such answers are 400, or name the topic; what else
+// is wrong with a credential concerns all pushes.
+func (p *push) reachesFurther() bool {
+	o := &p.outcome
+	further := p.n.Topic != p.t.r.w.cfg.Topic
+	return (further || p.n.ChannelID != "") && o.Status == http.StatusBadRequest ||
+		further && o.Reason == "TopicMismatch"
 }
 
-// maxSettlers is how many settle calls wait for the queue at once. A call
-// waits about 0.1 ms, so these keep the queue's connection full.
-const maxSettlers = 32
+// refusedAlone says that a push came back unsent from a connection that goes on.
+func (p *push) refusedAlone() bool {
+	return p.outcome.Class == apnsconn.NotSent && p.conn != nil && p.conn.Usable()
+}
 
-// startSettler adds a settler if there may be too few. They end when nothing
-// is left to settle, so an idle worker has none.
-func (r *run) startSettler() {
-	for {
-		n := r.active.Load()
-		if n >= maxSettlers {
-			return
-		}
-		if r.active.CompareAndSwap(n, n+1) {
-			r.settlers.Go(r.settleAll)
-			return
-		}
+// tellLink passes on what the outcome says of the connection.
+func (p *push) tellLink() {
+	o, r := &p.outcome, p.t.r
+	switch {
+	case o.Status != 0:
+		r.bounced.Store(0)
+	case o.Class == apnsconn.NotSent && p.conn != nil:
+		r.bounced.Add(1)
+	}
+	if o.Status != 0 && o.Status < 500 && o.Class != apnsconn.Credential && !o.Reconnect() {
+		r.link.good()
 	}
 }
 
-func (r *run) settleAll() {
-	for {
-		select {
-		case p := <-r.ended:
-			if !p.finish() {
-				return
-			}
-			continue
-		default:
+// tellBreaker passes on what a probe shows. further: the answer concerns more
+// than the app's ordinary pushes need.
+func (p *push) tellBreaker(e evidence, further bool) {
+	if !p.probe {
+		return
+	}
+	b, r := p.t.r.w.cfg.Breaker, p.t.r
+	state := b.State()
+	healed := p.outcome.Status != 0 && !further
+	if state.Paused {
+		healed = e == rightEvidence
+	}
+	if !healed {
+		b.told(r, time.Now())
+		return
+	}
+	if b.heal() {
+		if state.Paused {
+			r.log.Info("apns takes the app's device tokens again: app works")
+		} else {
+			r.log.Info("apns accepts the credential again: app works")
 		}
-		// A push may have come after the look above while its sender saw
-		// all settlers active: look again once this one no longer counts.
-		r.active.Add(-1)
-		if len(r.ended) == 0 {
-			return
-		}
-		r.active.Add(1)
 	}
 }

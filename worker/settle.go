@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"propeller/apnsconn"
@@ -17,30 +16,37 @@ type Retry struct {
 	GiveUpAfter time.Duration // a job older than this is buried instead
 }
 
-// verdict is what happens to the job.
+// verdict is what happens to a push that has ended.
 type verdict int
 
 const (
-	remove verdict = iota // deleted: finished for good
-	bury                  // set aside with the reason, for a person
-	again                 // back to the queue at once
-	later                 // back to the queue, with a pause that grows with each try
+	finished verdict = iota // nothing more
+	dead                    // a record that the token must not be used again
+	bury                    // its job is set aside with the reason, for a person
+	again                   // back to the queue at once
+	later                   // back to the queue, with a pause that grows with each try
 )
 
-// policy is the whole settle policy: what happens to a job whose push ended in
-// each class. apnsconn classifies, this table decides.
+// policy is the whole settle policy: what happens to a push that ended in each
+// class. apnsconn classifies, this table decides.
+//
+// What Apple forbids to repeat (handling-notification-responses-from-apns:
+// BadDeviceToken, DeviceTokenNotForTopic, Forbidden, ExpiredToken, Unregistered,
+// PayloadTooLarge) is Token or Rejected. Exceptions, all in push.go: refusedAlone
+// and Reconnect for shorter pauses, suspect and outdated for what may be no
+// verdict on the token after all.
 var policy = [...]struct {
 	verdict   verdict
 	first     time.Duration // later: the first pause, if Retry.Min is not shorter; 0 = Retry.Min
 	duplicate bool          // the next try may reach a device that already has this push
 }{
-	apnsconn.Delivered:   {verdict: remove},
-	apnsconn.Token:       {verdict: remove}, // the log line is the record
+	apnsconn.Delivered:   {verdict: finished},
+	apnsconn.Token:       {verdict: dead},
 	apnsconn.Rejected:    {verdict: bury},
 	apnsconn.Throttled:   {verdict: later, first: 5 * time.Second}, // one device's limit, not an outage
 	apnsconn.Unavailable: {verdict: later},                         // Retry.Min is made for this
 	apnsconn.Credential:  {verdict: again},                         // the breaker keeps the app's workers from taking it
-	apnsconn.NotSent:     {verdict: again},                         // see refusedAlone for the exception
+	apnsconn.NotSent:     {verdict: again},                         // but see refusedAlone
 	apnsconn.Unknown:     {verdict: later, first: time.Second, duplicate: true},
 }
 
@@ -86,249 +92,264 @@ func why(o apnsconn.Outcome) string {
 	return fmt.Sprintf("%s: %s", o.Class, reason)
 }
 
-// finish is a settler's work on one push: settle its job, or send it after all.
-// It returns false if the settler is no longer one (see linger).
-func (p *push) finish() (stays bool) {
-	goesOn := false
+// tally is how the pushes of one job have ended; those that are in no list were
+// delivered.
+type tally struct {
+	tokens    int // of the job, or 1
+	delivered int
+
+	dead, bury, again, later []*push
+
+	unsent     []string // tokens whose pushes were never made: like again
+	unreported []string // tokens without a record, which could not be put: like later
+
+	pause time.Duration // the longest of again, later and unreported
+}
+
+// back is how many tokens are to be pushed (or reported) in a later try.
+func (s *tally) back() int {
+	return len(s.again) + len(s.later) + len(s.unsent) + len(s.unreported)
+}
+
+func (t *task) tally() *tally {
+	if t.fan == nil {
+		s := &tally{tokens: 1}
+		s.add(&t.single)
+		return s
+	}
+	f := t.fan
+	s := &tally{
+		tokens:    len(t.decoded.Tokens),
+		delivered: f.next - len(f.failed),
+		unsent:    t.decoded.Tokens[f.next:],
+	}
+	for _, p := range f.failed {
+		s.add(p)
+	}
+	return s
+}
+
+func (s *tally) add(p *push) {
+	switch p.verdict {
+	case finished:
+		s.delivered++
+	case dead:
+		s.dead = append(s.dead, p)
+	case bury:
+		s.bury = append(s.bury, p)
+	case again:
+		s.again = append(s.again, p)
+		s.pause = max(s.pause, p.pause)
+	case later:
+		s.later = append(s.later, p)
+	}
+}
+
+// settlePushed settles a job whose pushes have ended.
+func (t *task) settlePushed() {
+	if t.fan == nil && t.single.verdict == finished {
+		t.single.log(0)
+		t.remove(1)
+		return
+	}
+	s := t.tally()
+	t.postpone(s)
+	for _, ended := range [...][]*push{s.dead, s.again, s.later} {
+		for _, p := range ended {
+			p.log(t.attempt(p))
+		}
+	}
+	t.reportGone(s)
+	switch {
+	case len(s.bury) == s.tokens && len(t.decoded.Malformed) == 0:
+		t.setAside(s.bury)
+	case s.back()+len(s.bury) == 0:
+		t.remove(s.delivered)
+	case s.back() == s.tokens && len(t.decoded.Malformed) == 0:
+		t.giveBack(s.pause)
+	default:
+		t.split(s)
+	}
+}
+
+// attempt is which try of the push this was, if the queue has been asked.
+func (t *task) attempt(p *push) int {
+	if p.verdict != later {
+		return 0
+	}
+	attempt, _, _ := t.history()
+	return attempt
+}
+
+// history says which try of its tokens this is, 1 for the first, and how long
+// ago they were put into the queue. It asks the queue once; the error is the
+// queue's, and the numbers beside it are the least that they may be.
+func (t *task) history() (attempt int, age time.Duration, err error) {
+	if !t.asked {
+		t.stat, t.statErr = t.job.Stat(t.r.settling)
+		t.asked = true
+	}
+	attempt, age = max(1, t.stat.Attempt), t.stat.Age
+	if o := t.decoded.origin; o != nil {
+		attempt += o.attempt
+		age = max(age, time.Since(o.put))
+	}
+	return attempt, age, t.statErr
+}
+
+// postpone sets the pause of each push that is to be tried later. Those that
+// have no later try are to be buried instead.
+func (t *task) postpone(s *tally) {
+	if len(s.later) == 0 {
+		return
+	}
+	attempt, age, _ := t.history()
+	tried := s.later
+	s.later = nil
+	for _, p := range tried {
+		if p.pause == 0 {
+			p.pause = t.r.w.cfg.Retry.pause(attempt, p.first, p.outcome.RetryAfter)
+		}
+		if p.err = t.noLater(p, attempt, age); p.err != nil {
+			p.verdict = bury
+			s.bury = append(s.bury, p)
+			continue
+		}
+		s.later = append(s.later, p)
+		s.pause = max(s.pause, p.pause)
+		t.countDuplicate(p)
+		if p.outcome.Class == apnsconn.Throttled && !p.remembered {
+			t.r.w.cfg.Memory.Throttle(p.n.Token, time.Now().Add(p.pause))
+		}
+	}
+}
+
+// countDuplicate counts a push that may reach its device once more.
+func (t *task) countDuplicate(p *push) {
+	if policy[p.outcome.Class].duplicate {
+		t.r.w.cfg.Counters.PossibleDuplicates.Add(1)
+	}
+}
+
+// noLater says why the push is not tried again; nil if it is.
+func (t *task) noLater(p *push, attempt int, age time.Duration) error {
+	cfg, j := &t.r.w.cfg, &t.decoded
+	switch at := time.Now().Add(p.pause); {
+	case age >= cfg.Retry.GiveUpAfter:
+		return fmt.Errorf("gave up after %s and %d tries: %s", age.Round(time.Second), attempt, why(p.outcome))
+	case j.Expired(at), j.TTL > 0 && age+p.pause >= j.TTL, t.defaultExpired(age + p.pause):
+		return fmt.Errorf("expires before it can be tried again, after %d tries: %s", attempt, why(p.outcome))
+	}
+	return nil
+}
+
+// checkAge sends a job with a ttl, unless it is too old. It reports whether it
+// is on its way; if not, the stage says what is to become of it.
+func (t *task) checkAge() (goesOn bool) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.panicked(v)
-			p.setAside()
+			t.panicked(v)
+			t.stage, goesOn = stageUnfit, false
 		}
-		if goesOn {
-			stays = true
-			return
-		}
-		if p.probe {
-			p.r.w.cfg.Breaker.pass(p.r) // of no effect after a verdict
-		}
-		stays = p.letGo()
 	}()
-	switch p.stage {
-	case stageOutcome:
-		p.byOutcome()
-	case stageAge:
-		goesOn = p.checkAge()
-	case stageUnfit:
-		p.setAside()
-	case stageExpired:
-		p.expired()
-	case stageBack:
-		p.giveBack(0)
-	}
-	return false // the deferred function decides
-}
-
-// checkAge sends a push with a ttl, unless its job is too old. It reports
-// whether the push is on its way.
-func (p *push) checkAge() bool {
-	stat, err := p.job.Stat(p.r.settling)
+	_, age, err := t.history()
 	switch {
+	case age >= t.decoded.TTL:
+		t.stage = stageExpired
+		return false
 	case err != nil: // the reservation or the queue has gone: the job comes again
-		p.giveBack(0)
-	case stat.Age >= p.decoded.TTL:
-		p.expired()
-	default:
-		p.handed.Store(false)
-		p.send()
-		return true
+		t.stage = stageBack
+		return false
 	}
-	return false
+	t.stage = stagePushed
+	t.handed.Store(false)
+	t.asked = false // minutes may pass before its end
+	if t.fan != nil {
+		t.r.resume(t)
+	} else {
+		t.single.send(time.Now())
+	}
+	return true
 }
 
-// byOutcome settles a push that has ended, by the policy table.
-func (p *push) byOutcome() {
-	o := &p.outcome
-	c := p.r.w.cfg.Counters
-	further := o.Class == apnsconn.Credential && p.reachesFurther()
-	if further {
-		// That job's fault, for which the app's other pushes shall not stop.
-		o.Class = apnsconn.Rejected
-	}
-	c.count(o.Class)
-	p.tellLink(further)
-	rule := policy[o.Class]
-	if p.refusedAlone() {
-		p.retry(refusedPause)
-		return
-	}
-	switch rule.verdict {
-	case remove:
-		p.log(0)
-		p.remove()
-	case bury:
-		p.err = errors.New(why(*o))
-		p.setAside()
-	case again:
-		p.log(0)
-		p.giveBack(0)
-	case later:
-		first := rule.first
-		if o.Reconnect() {
-			first = reconnectPause
-		}
-		p.retry(first)
-	}
-}
-
-// reachesFurther says that the push asked more of the credential than the app's
-// ordinary ones do: the topic of another push type (say .voip), or a capability
-// that the app does not have. Such answers are 400, or name the topic; what else
-// is wrong with a credential concerns all pushes.
-func (p *push) reachesFurther() bool {
-	n, o := &p.decoded.Notification, &p.outcome
-	further := n.Topic != p.r.w.cfg.Topic
-	return (further || n.ChannelID != "") && o.Status == http.StatusBadRequest ||
-		further && o.Reason == "TopicMismatch"
-}
-
-// refusedAlone says that a push came back unsent from a connection that goes on.
-func (p *push) refusedAlone() bool {
-	return p.outcome.Class == apnsconn.NotSent && p.conn != nil && p.conn.Usable()
-}
-
-// tellLink passes on what the outcome says of the connection and the credential.
-// further: it concerns more than the app's ordinary pushes need.
-func (p *push) tellLink(further bool) {
-	o := &p.outcome
-	if o.Class == apnsconn.Credential {
-		p.r.refused(why(*o))
-		return
-	}
-	switch {
-	case o.Status != 0:
-		p.r.bounced.Store(0)
-	case o.Class == apnsconn.NotSent && p.conn != nil:
-		p.r.bounced.Add(1)
-	}
-	if o.Status != 0 && o.Status < 500 && !o.Reconnect() {
-		p.r.link.good()
-	}
-	if !p.probe {
-		return
-	}
-	if o.Status != 0 && !further {
-		if p.r.w.cfg.Breaker.heal() {
-			p.r.log.Info("apns accepts the credential again: app works")
-		}
-		return
-	}
-	p.r.w.cfg.Breaker.told(p.r, time.Now())
-}
-
-// retry gives the job back with a pause that grows with its attempts, or buries
-// it when it is older than Retry.GiveUpAfter.
-func (p *push) retry(first time.Duration) {
-	limits := p.r.w.cfg.Retry
-	stat, err := p.job.Stat(p.r.settling)
-	if err != nil {
-		stat.Attempt = 1 // only the pause depends on it
-	}
-	pause := limits.pause(stat.Attempt, first, p.outcome.RetryAfter)
-	switch {
-	case err == nil && stat.Age >= limits.GiveUpAfter:
-		p.err = fmt.Errorf("gave up after %s and %d tries: %s", stat.Age, stat.Attempt, why(p.outcome))
-	case p.decoded.Expired(time.Now().Add(pause)):
-		p.err = fmt.Errorf("expires before it can be tried again, after %d tries: %s", stat.Attempt, why(p.outcome))
-	}
-	if p.err != nil {
-		p.setAside()
-		return
-	}
-	if policy[p.outcome.Class].duplicate {
-		p.r.w.cfg.Counters.PossibleDuplicates.Add(1)
-	}
-	p.log(stat.Attempt)
-	p.giveBack(pause)
-}
-
-// remove deletes the job. If that fails after a delivery, the device may get
-// the push once more.
-func (p *push) remove() {
-	defer p.linger().Stop()
-	p.r.w.finished.Add(1)
-	err := p.job.Done(p.r.settling)
+// remove deletes the job, whose pushes to so many tokens were delivered. If that
+// fails, those may get them once more.
+func (t *task) remove(delivered int) {
+	t.r.w.finished.Add(1)
+	err := t.job.Done(t.r.settling)
 	if err == nil {
 		return
 	}
-	if p.outcome.Class == apnsconn.Delivered {
-		p.r.w.cfg.Counters.PossibleDuplicates.Add(1)
-	}
-	p.r.log.Warn("job finished but not deleted: it may be pushed again", "job", p.job.ID(), "err", err)
+	t.r.w.cfg.Counters.PossibleDuplicates.Add(int64(delivered))
+	t.r.log.Warn("job finished but not deleted: it may be pushed again", "job", t.job.ID(), "err", err)
 }
 
-// expired drops a job that is too late; the log line is its record.
-func (p *push) expired() {
-	p.r.w.cfg.Counters.Expired.Add(1)
-	p.line(slog.LevelWarn, "expired, not sent", "class", "expired")
-	p.remove()
+// expired drops a job that is too late, after a record of it for each token.
+func (t *task) expired() {
+	for _, token := range t.addresses() {
+		r := t.record(classExpired, "expired before it was sent")
+		r.Token = token
+		if !t.report(r) {
+			t.giveBack(recordPause)
+			return
+		}
+	}
+	t.r.w.cfg.Counters.Expired.Add(1)
+	t.line(slog.LevelWarn, "expired, not sent", "class", classExpired)
+	t.remove(0)
 }
 
-// setAside buries the job with p.err as the reason.
-func (p *push) setAside() {
-	p.r.w.finished.Add(1)
-	p.r.w.cfg.Counters.Buried.Add(1)
-	attrs := []any{"class", apnsconn.Rejected.String(), "reason", p.err}
-	if p.outcome.Class != 0 {
-		attrs = append(p.attrs(0), "why", p.err)
+// classExpired is the class of a job that was never sent because it was too late.
+const classExpired = "expired"
+
+// setAside buries the job, after a record of it for each token. pushes are those
+// that ended so; none when the job can never work, for the reason t.err.
+func (t *task) setAside(pushes []*push) {
+	if t.err != nil {
+		pushes = nil
 	}
-	p.line(slog.LevelWarn, "job buried", attrs...)
-	defer p.linger().Stop()
-	if err := p.job.Bury(p.r.settling, p.err.Error()); err != nil {
-		p.r.log.Warn("job not buried: it will be tried again", "job", p.job.ID(), "err", err)
+	if !t.reportBuried(pushes) {
+		t.giveBack(recordPause)
+		return
 	}
+	t.r.w.finished.Add(1)
+	t.r.w.cfg.Counters.Buried.Add(1)
+	err := t.err
+	if len(pushes) > 0 {
+		err = buryReason(pushes)
+		t.linePush(pushes[0], slog.LevelWarn, "job buried", append(pushes[0].attrs(0), "why", err)...)
+	} else {
+		t.line(slog.LevelWarn, "job buried", "class", apnsconn.Rejected.String(), "reason", err)
+	}
+	t.enter(pushes, err)
+	if err := t.job.Bury(t.r.settling, err.Error()); err != nil {
+		t.r.log.Warn("job not buried: it will be tried again", "job", t.job.ID(), "err", err)
+	}
+}
+
+// buryReason is the reason a job is buried with whose pushes ended so.
+func buryReason(pushes []*push) error {
+	err := pushes[0].buryReason()
+	if len(pushes) > 1 {
+		return fmt.Errorf("%w (and %d more of its tokens likewise)", err, len(pushes)-1)
+	}
+	return err
+}
+
+func (p *push) buryReason() error {
+	if p.err != nil {
+		return p.err
+	}
+	return errors.New(why(p.outcome))
 }
 
 // giveBack returns the job to the queue. If that fails the queue takes it back
 // by itself when the connection ends or the reservation runs out.
-func (p *push) giveBack(after time.Duration) {
-	if p.outcome.Status != 0 {
-		p.r.w.finished.Add(1)
+func (t *task) giveBack(after time.Duration) {
+	if p := &t.single; p.outcome.Status != 0 && !p.remembered {
+		t.r.w.finished.Add(1)
 	}
-	if err := p.job.Retry(p.r.settling, after); err != nil {
-		p.r.log.Debug("job not released; the queue returns it later", "job", p.job.ID(), "err", err)
+	if err := t.job.Retry(t.r.settling, after); err != nil {
+		t.r.log.Debug("job not released; the queue returns it later", "job", t.job.ID(), "err", err)
 	}
-}
-
-// lingerAfter is how long a settle call may take before it no longer holds
-// others up. Ordinarily it takes less than a millisecond; it waits for a queue
-// server that is away.
-const lingerAfter = time.Second
-
-// linger lets go of the push's slot and of its settler's place when the settle
-// call that follows takes long: of several queue servers one may be away, and
-// its jobs, which wait for it, must not stand in the way of the others'. The
-// calls that linger are no more than were in flight when the server went.
-func (p *push) linger() *time.Timer {
-	return time.AfterFunc(lingerAfter, func() {
-		p.release.Lock()
-		defer p.release.Unlock()
-		if p.released {
-			return
-		}
-		p.released = true
-		r := p.r
-		r.lingering.Add(1)
-		r.held.Add(-1)
-		r.active.Add(-1)
-		if len(r.ended) > 0 {
-			r.startSettler()
-		}
-		r.wake()
-	})
-}
-
-// letGo gives the push's slot back at its end, and reports whether its settler
-// still is one.
-func (p *push) letGo() bool {
-	p.release.Lock()
-	defer p.release.Unlock()
-	defer p.r.wake()
-	if p.released {
-		p.r.lingering.Add(-1)
-		return false
-	}
-	p.released = true
-	p.r.held.Add(-1)
-	return true
 }

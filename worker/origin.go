@@ -1,0 +1,101 @@
+package worker
+
+import (
+	"encoding/hex"
+	"strconv"
+	"time"
+)
+
+// origin is what a rest job remembers of the job that it is the rest of: see
+// split. It is the value of the job's key of that name.
+type origin struct {
+	job     string    // the first job's id, which its producer knows
+	seed    seed      // of the apns-ids
+	put     time.Time // when the first job was put, in whole seconds
+	attempt int       // how often its tokens have been tried before
+}
+
+// parseOrigin reads the value of a job's key again.
+func parseOrigin(obj []byte) (*origin, error) {
+	var o origin
+	var found int
+	err := eachMember(obj, func(name string, value []byte) error {
+		ok := false
+		switch name {
+		case "job":
+			if ok = isString(value); ok {
+				o.job = text(value)
+			}
+		case "seed":
+			if ok = isString(value) && len(value) == 2+2*len(o.seed); ok {
+				_, err := hex.Decode(o.seed[:], value[1:len(value)-1])
+				ok = err == nil
+			}
+		case "put":
+			var s int64
+			s, ok = wholeNumber(value)
+			ok = ok && s <= maxSince
+			o.put = time.Unix(s, 0)
+		case "attempt":
+			var n int64
+			n, ok = wholeNumber(value)
+			ok = ok && n <= maxAttempt
+			o.attempt = int(n)
+		}
+		if !ok {
+			return badAgain()
+		}
+		found++
+		return nil
+	})
+	if err == nil && found != 4 {
+		err = badAgain()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &o, nil
+}
+
+// maxAttempt is far above what retry.min and retry.give_up_after allow.
+const maxAttempt = 1 << 20
+
+func badAgain() error {
+	return &JobError{"again", "is not what propeller writes there; leave it out"}
+}
+
+// append writes o as a JSON object.
+func (o *origin) append(b []byte) []byte {
+	b = append(b, `{"job":`...)
+	b = appendName(b, o.job)
+	b = append(b, `,"seed":"`...)
+	b = hex.AppendEncode(b, o.seed[:])
+	b = append(b, `","put":`...)
+	b = strconv.AppendInt(b, o.put.Unix(), 10)
+	b = append(b, `,"attempt":`...)
+	b = strconv.AppendInt(b, int64(o.attempt), 10)
+	return append(b, '}')
+}
+
+// restBody is the job body with other tokens, and o for again. Everything else stays
+// as it was written.
+func restBody(body []byte, tokens []string, o *origin) []byte {
+	size := len(body) + 128
+	b := make([]byte, 0, size)
+	b = append(b, `{"tokens":[`...)
+	for i, token := range tokens {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendName(b, token)
+	}
+	b = append(b, `],"again":`...)
+	b = o.append(b)
+	_ = eachMember(body, func(name string, value []byte) error { // it has no error but f's
+		if name != "tokens" && name != "again" && !isNull(value) {
+			b = appendMember(b, 0, name, value)
+		}
+		return nil
+	})
+	return append(b, '}')
+}

@@ -1,0 +1,209 @@
+package worker
+
+import (
+	"sync"
+	"time"
+)
+
+// event is something for a settler to do: settle t, or, with p, see what
+// becomes of that push of t, which has ended.
+type event struct {
+	t *task
+	p *push
+}
+
+// backlog is what waits for a settler. Adding never waits. It holds no more
+// than one event per job held and per push in flight.
+type backlog struct {
+	mu     sync.Mutex
+	events []event
+	first  int // of events: the oldest
+}
+
+func (b *backlog) add(e event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.events) == cap(b.events) && b.first > len(b.events)/2 {
+		n := copy(b.events, b.events[b.first:])
+		clear(b.events[n:])
+		b.events, b.first = b.events[:n], 0
+	}
+	b.events = append(b.events, e)
+}
+
+func (b *backlog) next() (e event, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.first == len(b.events) {
+		return e, false
+	}
+	e = b.events[b.first]
+	b.events[b.first] = event{}
+	if b.first++; b.first == len(b.events) {
+		b.events, b.first = b.events[:0], 0
+	}
+	return e, true
+}
+
+func (b *backlog) empty() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.first == len(b.events)
+}
+
+// hand gives an event to the settlers; it never waits.
+func (r *run) hand(e event) {
+	r.backlog.add(e)
+	r.startSettler()
+}
+
+// maxSettlers is how many settle calls wait for the queue at once. A call
+// waits about 0.1 ms, so these keep the queue's connection full.
+const maxSettlers = 32
+
+// startSettler adds a settler if there may be too few. They end when nothing
+// is left to settle, so an idle worker has none.
+func (r *run) startSettler() {
+	for {
+		n := r.active.Load()
+		if n >= maxSettlers {
+			return
+		}
+		if r.active.CompareAndSwap(n, n+1) {
+			r.settlers.Go(r.settleAll)
+			return
+		}
+	}
+}
+
+func (r *run) settleAll() {
+	for {
+		if e, ok := r.backlog.next(); ok {
+			if !e.handle() {
+				return
+			}
+			continue
+		}
+		// An event may have come after the look above while its sender saw
+		// all settlers active: look again once this one no longer counts.
+		r.active.Add(-1)
+		if r.backlog.empty() {
+			return
+		}
+		r.active.Add(1)
+	}
+}
+
+// handle is a settler's work on one event. It returns false if the settler is
+// no longer one (see linger).
+func (e event) handle() (stays bool) {
+	if e.p != nil {
+		if !e.p.judged && !e.p.judgeGuarded() {
+			return true // the guard holds it
+		}
+		if e.t.fan != nil {
+			e.t.fan.over(e.p)
+			return true
+		}
+		e.t.takeSlot()
+	}
+	return e.t.finish()
+}
+
+// judgeGuarded is judge; a panic there buries the job.
+func (p *push) judgeGuarded() (decided bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.t.panicked(v)
+			p.t.stage, p.verdict, p.judged, decided = stageUnfit, bury, true, true
+		}
+	}()
+	return p.judge()
+}
+
+// finish settles a task, or sends it after all. It returns false if the settler
+// is no longer one (see linger).
+func (t *task) finish() (stays bool) {
+	if t.stage == stageAge && t.checkAge() {
+		return true
+	}
+	lingering := t.linger()
+	defer func() {
+		if v := recover(); v != nil {
+			t.panicked(v)
+			t.setAside(nil)
+		}
+		lingering.Stop()
+		stays = t.letGo()
+	}()
+	switch t.stage {
+	case stagePushed:
+		t.settlePushed()
+	case stageUnfit:
+		t.setAside(nil)
+	case stageExpired:
+		t.expired()
+	case stageBack:
+		t.giveBack(0)
+	}
+	return false // the deferred function decides
+}
+
+// lingerAfter is how long it may take to settle a task before it no longer holds
+// others up. Ordinarily it takes less than a millisecond; it waits for a queue
+// server that is away.
+const lingerAfter = time.Second
+
+// linger lets go of the task's slot and of its settler's place when settling it
+// takes long: of several queue servers one may be away, and its jobs, which
+// wait for it, must not stand in the way of the others'. The calls that linger
+// are no more than were in flight when the server went.
+func (t *task) linger() *time.Timer {
+	return time.AfterFunc(lingerAfter, func() {
+		t.release.Lock()
+		defer t.release.Unlock()
+		if t.released {
+			return
+		}
+		t.released = true
+		r := t.r
+		r.lingering.Add(1)
+		r.held.Add(-1)
+		if t.slot {
+			t.slot = false
+			r.slots.Add(-1)
+		}
+		r.active.Add(-1)
+		if !r.backlog.empty() {
+			r.startSettler()
+		}
+		r.wake()
+	})
+}
+
+// letGo ends a task, and reports whether its settler still is one.
+func (t *task) letGo() (stays bool) {
+	r := t.r
+	if t.fan != nil {
+		r.mu.Lock()
+		delete(r.fans, t)
+		r.mu.Unlock()
+	}
+	if t.probe && (t.fan == nil || t.fan.next == 0) {
+		r.w.cfg.Breaker.pass(r) // of no effect after a verdict
+	}
+	t.release.Lock()
+	defer t.release.Unlock()
+	defer r.wake()
+	if t.released {
+		r.lingering.Add(-1)
+		return false
+	}
+	t.released = true
+	r.held.Add(-1)
+	if t.slot {
+		t.slot = false
+		r.slots.Add(-1)
+	}
+	return true
+}

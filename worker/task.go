@@ -1,0 +1,167 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"propeller/apnsconn"
+	"propeller/queue"
+)
+
+// stage is where a task stands when it comes to the settlers.
+type stage int
+
+const (
+	stagePushed  stage = iota // its pushes have ended
+	stageAge                  // its ttl is to be checked, then it is sent
+	stageUnfit                // it can never work: t.err
+	stageExpired              // too late to be sent
+	stageBack                 // the app has stopped meanwhile: give it back
+)
+
+// task is one job on its way: one push, or one for each of its tokens.
+//
+// It holds a slot of the worker from its receipt until it is settled, except
+// while pushes of a fan-out, which have slots of their own, wait or are under
+// way, and while the guard holds its answer.
+type task struct {
+	r       *run
+	job     queue.Job
+	body    []byte
+	decoded Job
+	stage   stage
+	probe   bool  // shows whether the app works again
+	err     error // why it is buried
+
+	defaultExpiration bool // the job gave none
+
+	asked   bool // the queue for stat; by one settler at a time
+	stat    queue.Stat
+	statErr error
+
+	single push    // its push, unless it is a fan-out
+	fan    *fanout // its pushes, if it is one
+
+	handed atomic.Bool // over to the settlers; happens once
+
+	release  sync.Mutex
+	slot     bool // it holds one; under release
+	released bool // it ended, or it lingers; under release
+}
+
+// start decodes a job and sends its push. A panic on the way buries the job.
+func (r *run) start(ctx context.Context, job queue.Job) {
+	r.held.Add(1)
+	r.slots.Add(1)
+	t := &task{r: r, job: job, slot: true}
+	defer t.guard()
+	ok, probe := r.w.cfg.Breaker.take(r)
+	t.probe = probe
+	if !ok {
+		t.settle(stageBack)
+		return
+	}
+	t.body = job.Body()
+	if t.decoded, t.err = ParseJob(t.body, r.w.cfg.Topic, job.ID()); t.err != nil {
+		t.settle(stageUnfit)
+		return
+	}
+	t.applyDefaults()
+	r.counted(max(1, len(t.decoded.Tokens)))
+	switch {
+	case t.decoded.Expired(time.Now()):
+		t.settle(stageExpired)
+	case t.decoded.Tokens != nil:
+		t.startFanOut()
+	default:
+		t.startSingle(ctx)
+	}
+}
+
+// applyDefaults fills in what the app says for jobs that do not.
+func (t *task) applyDefaults() {
+	cfg, j := &t.r.w.cfg, &t.decoded
+	if j.TTL == 0 {
+		j.TTL = cfg.TTL
+	}
+	if n := &j.Notification; n.Expiration == nil && cfg.Expiration > 0 {
+		at := time.Now().Add(cfg.Expiration).Unix()
+		n.Expiration = &at
+		t.defaultExpiration = true
+	}
+}
+
+// defaultExpired says that the app's default would make a job of that age expire.
+// What the push is sent with counts from each try; the job's life does not.
+func (t *task) defaultExpired(age time.Duration) bool {
+	return t.defaultExpiration && age >= t.r.w.cfg.Expiration
+}
+
+func (t *task) startSingle(ctx context.Context) {
+	p := &t.single
+	p.init(t, t.decoded.Notification)
+	if p.known(time.Now()) {
+		t.handed.Store(true)
+		t.r.hand(event{t, p})
+		return
+	}
+	var err error
+	if p.conn, err = t.r.link.get(ctx); err != nil {
+		p.done(apnsconn.Outcome{Class: apnsconn.NotSent, Err: err})
+		return
+	}
+	if t.decoded.TTL > 0 {
+		t.settle(stageAge)
+		return
+	}
+	p.send(time.Now())
+}
+
+// settle hands the task to the settlers; it never waits.
+func (t *task) settle(s stage) {
+	if t.handed.Swap(true) {
+		return
+	}
+	t.stage = s
+	t.takeSlot()
+	t.r.hand(event{t: t})
+}
+
+// guard is deferred around work on one task: a panic there buries its job and
+// hurts no other.
+func (t *task) guard() {
+	if v := recover(); v != nil {
+		t.panicked(v)
+		t.settle(stageUnfit)
+	}
+}
+
+func (t *task) panicked(v any) {
+	t.r.w.cfg.Counters.Panics.Add(1)
+	t.r.log.Error("panic while handling a job: the job is buried", "job", t.job.ID(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	t.err = fmt.Errorf("worker: panic: %v", v)
+}
+
+// takeSlot and freeSlot: see task.
+func (t *task) takeSlot() {
+	t.release.Lock()
+	defer t.release.Unlock()
+	if !t.slot && !t.released {
+		t.slot = true
+		t.r.slots.Add(1)
+	}
+}
+
+func (t *task) freeSlot() {
+	t.release.Lock()
+	defer t.release.Unlock()
+	if t.slot {
+		t.slot = false
+		t.r.slots.Add(-1)
+		t.r.wake()
+	}
+}

@@ -1,0 +1,73 @@
+package worker
+
+import (
+	"bytes"
+	"fmt"
+
+	"propeller/apnsconn"
+)
+
+// BadToken is an element of a job's tokens that is no device token. It keeps
+// the others from nothing.
+type BadToken struct {
+	Text string    // as it stands in the job, at most maxBadToken bytes; "" when it is no string
+	Err  *JobError // its key is the element's, as in tokens[17]
+}
+
+// maxBadToken bounds what of a malformed token goes into its record: more than
+// the longest device token that could be meant.
+const maxBadToken = 400
+
+// list reads the tokens of a job. Each is pushed to once. The well-formed ones
+// are substrings of one copy of the list, if they are written in lower case.
+func (j *Job) list(raw []byte) error {
+	text := string(raw)
+	elements := bytes.Count(raw, []byte{','}) + 1
+	j.Tokens = make([]string, 0, elements)
+	seen := make(map[string]struct{}, elements)
+	eachElement(raw, func(i, from, to int) {
+		token, err := listed(i, text[from:to])
+		if err != nil {
+			j.Malformed = append(j.Malformed, BadToken{token[:min(len(token), maxBadToken)], err})
+			return
+		}
+		if _, twice := seen[token]; !twice {
+			seen[token] = struct{}{}
+			j.Tokens = append(j.Tokens, token)
+		}
+	})
+	switch {
+	case len(j.Tokens) > 0:
+		j.Notification.Token = j.Tokens[0]
+		return nil
+	case len(j.Malformed) > 0:
+		first := j.Malformed[0].Err
+		return &JobError{first.Key, first.Why + "; no other of the tokens can be used either"}
+	}
+	return &JobError{"tokens", "is empty"}
+}
+
+// listed is element number i of a list of tokens, whose JSON is value.
+func listed(i int, value string) (token string, fault *JobError) {
+	key := func() string { return fmt.Sprintf("tokens[%d]", i) }
+	if value[0] != '"' {
+		return "", &JobError{key(), kindText[kindString]}
+	}
+	given := value[1 : len(value)-1]
+	token, err := apnsconn.NormalizeToken(given)
+	if err != nil { // perhaps only because of escapes, which cost a copy
+		given = text([]byte(value))
+		token, err = apnsconn.NormalizeToken(given)
+	}
+	if err != nil {
+		return given, &JobError{key(), whyToken(err)}
+	}
+	return token, nil
+}
+
+func whyToken(err error) string {
+	if e, ok := asJobError(err).(*JobError); ok {
+		return e.Why
+	}
+	return err.Error()
+}
