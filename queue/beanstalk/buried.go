@@ -3,24 +3,117 @@ package beanstalk
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
 	"propeller/queue"
 )
 
-var errBuilding = errors.New("beanstalk: buried jobs: being built")
-
-// Buried implements queue.Admin.
-func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.BuriedJob, error) {
-	return nil, errBuilding
-}
-
 // Peek implements queue.Admin.
 func (q *client) Peek(ctx context.Context, tube, id string) (queue.BuriedJob, error) {
-	return queue.BuriedJob{}, errBuilding
+	var b queue.BuriedJob
+	err := q.onBuried(ctx, tube, id, func(s *session, n uint64, st queue.Stat) error {
+		return s.do(func(bs *gobeanstalk.Conn) error {
+			body, err := bs.Peek(n)
+			b = queue.BuriedJob{ID: id, Body: body, Age: st.Age}
+			return err
+		}, gobeanstalk.ErrNotFound)
+	})
+	if err != nil {
+		return queue.BuriedJob{}, err // b may still be written
+	}
+	return b, nil
 }
 
-// Kick implements queue.Admin.
-func (q *client) Kick(ctx context.Context, tube, id string) error { return errBuilding }
+// Kick implements queue.Admin: the job keeps its id and its priority.
+func (q *client) Kick(ctx context.Context, tube, id string) error {
+	// kick-job takes delayed jobs too (protocol.txt), hence the look before it.
+	return q.endBuried(ctx, tube, id, (*gobeanstalk.Conn).KickJob)
+}
 
 // Delete implements queue.Admin.
-func (q *client) Delete(ctx context.Context, tube, id string) error { return errBuilding }
+func (q *client) Delete(ctx context.Context, tube, id string) error {
+	return q.endBuried(ctx, tube, id, (*gobeanstalk.Conn).Delete)
+}
+
+// endBuried runs a command by which the job is buried no more.
+func (q *client) endBuried(ctx context.Context, tube, id string, cmd func(*gobeanstalk.Conn, uint64) error) error {
+	sent := false // on a connection that then broke
+	err := q.onBuried(ctx, tube, id, func(s *session, n uint64, _ queue.Stat) error {
+		err := s.do(func(bs *gobeanstalk.Conn) error { return cmd(bs, n) }, gobeanstalk.ErrNotFound)
+		sent = sent || maybeRun(err)
+		return err
+	})
+	if errors.Is(err, queue.ErrNotFound) && sent {
+		return nil // the first command did it, only its answer was lost
+	}
+	return err
+}
+
+// onBuried runs f when the job is buried in tube, else it returns ErrNotFound.
+// f may be run twice, see link.run, and after ctx has ended, see server.call.
+func (q *client) onBuried(ctx context.Context, tube, id string, f func(*session, uint64, queue.Stat) error) error {
+	if err := queue.CheckTube(tube); err != nil {
+		return err
+	}
+	srv, n, err := q.locate(id)
+	if err != nil {
+		return err
+	}
+	err = srv.call(ctx, func() error {
+		return srv.admin.run(func(s *session) error {
+			st, _, err := s.statBuried(n, tube)
+			if err != nil {
+				return err
+			}
+			return f(s, n, st)
+		})
+	})
+	if errors.Is(err, gobeanstalk.ErrNotFound) {
+		return fmt.Errorf("beanstalk: job %.80q in %q: %w", id, tube, queue.ErrNotFound)
+	}
+	return err
+}
+
+// statBuried asks about a job. The error is gobeanstalk.ErrNotFound unless it
+// is buried in tube.
+func (s *session) statBuried(n uint64, tube string) (st queue.Stat, pri uint32, err error) {
+	stats, err := s.statsJob(n)
+	if err != nil {
+		return st, 0, err
+	}
+	if unquote(stats["state"]) != "buried" || unquote(stats["tube"]) != tube {
+		return st, 0, gobeanstalk.ErrNotFound
+	}
+	if st, err = parseStat(stats); err != nil {
+		return st, 0, err
+	}
+	pri, err = parsePriority(stats)
+	return st, pri, err
+}
+
+// locate returns the server that an id speaks of, and its number there. With
+// one server the address is taken too, if it is that server's: the id may have
+// been written down when there were several.
+func (q *client) locate(id string) (*server, uint64, error) {
+	addr, number := "", id
+	if i := strings.LastIndexByte(id, '/'); i >= 0 {
+		addr, number = id[:i], id[i+1:]
+	}
+	n, err := strconv.ParseUint(number, 10, 64)
+	if err == nil {
+		for _, srv := range q.servers {
+			if srv.addr == addr || (addr == "" && !q.several()) {
+				return srv, n, nil
+			}
+		}
+	}
+	want := "a number"
+	if q.several() {
+		want = "host:port/number, of one of the servers"
+	}
+	return nil, 0, fmt.Errorf("beanstalk: job id %.80q: want %s: %w", id, want, queue.ErrRejected)
+}

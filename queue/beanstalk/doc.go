@@ -8,7 +8,7 @@
 //	client                        the Queue
 //	└─ server                     one per address: registry of held jobs, watchdog, state for the log
 //	   ├─ putter × 8              connections for puts, each knowing one tube at a time
-//	   ├─ link                    connection for TubeStats
+//	   ├─ link                    connection for statistics and single buried jobs
 //	   └─ source                  one per consumer: connects, reconnects, reserves
 //	      └─ session              one live connection and the jobs reserved on it
 //
@@ -44,6 +44,9 @@
 //     delete grows with the jobs reserved on one connection.
 //   - Done returns nil whenever the server confirms that the job is gone by our
 //     doing, even if the reservation had lapsed in between.
+//   - Listing buried jobs (Buried) reserves and buries each of them: it counts
+//     as an attempt, and a crash in between lets one job be served again. Peek,
+//     Kick and Delete of a known id do not.
 //   - Several servers are capacity, not high availability: a dead server's
 //     jobs wait for it. Job ids then read host:port/123.
 package beanstalk

@@ -17,6 +17,7 @@ type server struct {
 	putters   [putConns]*putter
 	putTokens chan struct{} // bounds puts under way
 	admin     link
+	listing   chan struct{} // held by who lists buried jobs; room for one
 
 	ctx  context.Context // ended by close
 	stop context.CancelFunc
@@ -38,6 +39,7 @@ func newServer(q *client, addr string, dial dialFunc) *server {
 		dial:      dial,
 		log:       q.opts.Log.With("server", addr),
 		putTokens: make(chan struct{}, maxPuts),
+		listing:   make(chan struct{}, 1),
 		sessions:  make(map[*session]struct{}),
 		jobs:      make(map[uint64]*job),
 	}

@@ -255,7 +255,11 @@ func testTubeStats(t *testing.T, e Engine) {
 	if err := jobs[0].Bury(ctxOf(t), "test"); err != nil {
 		t.Fatal(err)
 	}
-	if st, want := stats(), (queue.TubeStats{Ready: 2, Delayed: 1, Reserved: 1, Buried: 1}); st != want {
+	st := stats()
+	if extra := st.Reserved - 1; 0 < extra && extra <= e.Overshoot {
+		st.Ready, st.Reserved = st.Ready+extra, 1
+	}
+	if want := (queue.TubeStats{Ready: 2, Delayed: 1, Reserved: 1, Buried: 1}); st != want {
 		t.Fatalf("%+v, want %+v", st, want)
 	}
 }

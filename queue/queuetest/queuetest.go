@@ -30,6 +30,8 @@ type Engine struct {
 	WholeSecondDelays bool // delays are rounded up to whole seconds
 	Priorities        bool // urgent jobs are served first
 	RestartRepeats    bool // a crash of the engine may make a finished job run again
+	KeepsReasons      bool // Admin tells why a job was buried
+	Overshoot         int  // jobs that may be reserved beyond what Receive asked for: one per server, if several
 }
 
 // Instance is one engine with a queue on it. The functions may be nil when the
@@ -84,6 +86,13 @@ func Run(t *testing.T, e Engine) {
 		{"RetryDuringOutage", testRetryDuringOutage},
 		{"PutWhileDown", testPutWhileDown},
 		{"TubeStats", testTubeStats},
+		{"BuriedList", testBuriedList},
+		{"BuriedPeek", testBuriedPeek},
+		{"BuriedNotFound", testBuriedNotFound},
+		{"BuriedKick", testBuriedKick},
+		{"BuriedDelete", testBuriedDelete},
+		{"BuriedRace", testBuriedRace},
+		{"BuriedOverOutage", testBuriedOverOutage},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
