@@ -1,0 +1,262 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"propeller/queue"
+)
+
+// maxReason bounds the reason kept with a buried job, in bytes; with the other
+// headers it must fit in headerRoom.
+const maxReason = 1 << 10
+
+// Bury implements queue.Job: the job is copied to the stream of buried jobs,
+// and when it is safe there, removed. After a crash in between it is served
+// again, and burying it again replaces the copy.
+func (j *job) Bury(ctx context.Context, reason string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	expired, err := j.begin(time.Now())
+	if err != nil {
+		return err
+	}
+	if expired { // somebody else may be at it
+		j.end(stateSettled)
+		return j.lost()
+	}
+	if err := j.copyToBuried(ctx, reason); err != nil {
+		j.end(stateSettled) // it comes back when its reservation ends
+		return err
+	}
+	if err := j.acknowledge(ctx); err != nil {
+		j.end(stateLate)
+		return err
+	}
+	j.end(stateSettled)
+	return nil
+}
+
+func (j *job) copyToBuried(ctx context.Context, reason string) error {
+	q := j.c.t.q
+	put := putTime(j.header.Get(headerPut), j.d.stored)
+	header := nats.Header{
+		headerID:     {j.ID()},
+		headerPut:    {strconv.FormatInt(put.UnixNano(), 10)},
+		headerReason: {headerText(reason, maxReason)},
+	}
+	for retry := minPause; ; retry = min(retry*2, maxPause) {
+		cn, err := q.link.get(ctx, true)
+		if err != nil {
+			return err
+		}
+		_, err = q.store(ctx, cn, &nats.Msg{Subject: buriedSubject(j.c.t.name, j.ID()), Data: j.body, Header: header})
+		if err == nil || errors.Is(err, queue.ErrRejected) || ctx.Err() != nil {
+			return err
+		}
+		if err := q.sleep(ctx, retry); err != nil {
+			return err
+		}
+	}
+}
+
+// headerText is s as a header can hold it: one line of at most n bytes.
+func headerText(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+	s = strings.TrimSpace(s)
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n-3], "") + "…"
+	}
+	return s
+}
+
+// readers is how many buried jobs are read at the same time.
+const readers = 16
+
+// maxListed bounds the bodies that Buried returns, in bytes.
+const maxListed = 64 << 20
+
+// Buried implements queue.Admin, the oldest ids first. It disturbs nothing.
+func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.BuriedJob, error) {
+	if err := queue.CheckTube(tube); err != nil {
+		return nil, err
+	}
+	if limit < 1 {
+		return nil, fmt.Errorf("jetstream: list of %d buried jobs: must be 1 or more", limit)
+	}
+	cn, err := q.link.get(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	s, err := cn.js.Stream(ctx, buriedStream)
+	if err != nil {
+		return nil, adminError(ctx, err)
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(buriedSubject(tube, "*")))
+	if err != nil {
+		return nil, adminError(ctx, err)
+	}
+	var ids []string
+	for subject := range info.State.Subjects {
+		ids = append(ids, strings.TrimPrefix(subject, buriedSubject(tube, "")))
+	}
+	slices.SortFunc(ids, compareIDs)
+	return q.readBuried(ctx, s, tube, ids[:min(limit, len(ids))])
+}
+
+// compareIDs orders sequence numbers by size, and behind them the ids of jobs
+// that were put with a delay.
+func compareIDs(a, b string) int {
+	if len(a) != len(b) {
+		return len(a) - len(b)
+	}
+	return strings.Compare(a, b)
+}
+
+// readBuried reads some jobs, several at a time, in the given order.
+func (q *client) readBuried(ctx context.Context, s jetstream.Stream, tube string, ids []string) ([]queue.BuriedJob, error) {
+	found := make([]queue.BuriedJob, len(ids))
+	var mu sync.Mutex
+	var next, size int
+	var failed error
+	var wg sync.WaitGroup
+	for range min(readers, len(ids)) {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				i := next
+				next++
+				stop := i >= len(ids) || failed != nil || size > maxListed
+				mu.Unlock()
+				if stop {
+					return
+				}
+				b, _, err := peek(ctx, s, tube, ids[i])
+				mu.Lock()
+				switch {
+				case err == nil:
+					found[i] = b
+					size += len(b.Body)
+				case !errors.Is(err, queue.ErrNotFound): // gone meanwhile
+					failed = err
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return slices.DeleteFunc(found, func(b queue.BuriedJob) bool { return b.ID == "" }), failed
+}
+
+// peek reads one buried job; the message is what the stream has.
+func peek(ctx context.Context, s jetstream.Stream, tube, id string) (queue.BuriedJob, *jetstream.RawStreamMsg, error) {
+	m, err := s.GetLastMsgForSubject(ctx, buriedSubject(tube, id))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return queue.BuriedJob{}, nil, fmt.Errorf("jetstream: tube %q: job %s: %w", tube, id, queue.ErrNotFound)
+	}
+	if err != nil {
+		return queue.BuriedJob{}, nil, adminError(ctx, err)
+	}
+	put := putTime(m.Header.Get(headerPut), m.Time.UnixNano())
+	return queue.BuriedJob{
+		ID: id, Body: m.Data, Reason: m.Header.Get(headerReason), Age: max(time.Since(put), 0),
+	}, m, nil
+}
+
+// find is peek for an operator's tube and id.
+func (q *client) find(ctx context.Context, tube, id string) (*conn, jetstream.Stream, queue.BuriedJob, *jetstream.RawStreamMsg, error) {
+	var none queue.BuriedJob
+	if err := queue.CheckTube(tube); err != nil {
+		return nil, nil, none, nil, err
+	}
+	if err := checkID(id); err != nil {
+		return nil, nil, none, nil, err
+	}
+	cn, err := q.link.get(ctx, false)
+	if err != nil {
+		return nil, nil, none, nil, err
+	}
+	s, err := cn.js.Stream(ctx, buriedStream)
+	if err != nil {
+		return nil, nil, none, nil, adminError(ctx, err)
+	}
+	b, m, err := peek(ctx, s, tube, id)
+	return cn, s, b, m, err
+}
+
+// Peek implements queue.Admin.
+func (q *client) Peek(ctx context.Context, tube, id string) (queue.BuriedJob, error) {
+	_, _, b, _, err := q.find(ctx, tube, id)
+	return b, err
+}
+
+// Kick implements queue.Admin. The job keeps its id. A kick that is repeated
+// because its answer was lost puts the job once.
+func (q *client) Kick(ctx context.Context, tube, id string) error {
+	cn, s, _, m, err := q.find(ctx, tube, id)
+	if err != nil {
+		return err
+	}
+	put := putTime(m.Header.Get(headerPut), m.Time.UnixNano())
+	again := &nats.Msg{Subject: jobSubject(tube), Data: m.Data, Header: nats.Header{
+		headerID:  {id},
+		headerPut: {strconv.FormatInt(put.UnixNano(), 10)},
+		jsMsgID:   {"kick-" + strconv.FormatUint(m.Sequence, 10)},
+	}}
+	if _, err := q.store(ctx, cn, again); err != nil {
+		return adminError(ctx, err)
+	}
+	return q.remove(ctx, s, tube, id, m.Sequence)
+}
+
+// Delete implements queue.Admin.
+func (q *client) Delete(ctx context.Context, tube, id string) error {
+	_, s, _, m, err := q.find(ctx, tube, id)
+	if err != nil {
+		return err
+	}
+	return q.remove(ctx, s, tube, id, m.Sequence)
+}
+
+// remove deletes a buried job. Of two who do it at the same time one finds
+// nothing.
+func (q *client) remove(ctx context.Context, s jetstream.Stream, tube, id string, seq uint64) error {
+	err := s.DeleteMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+		if _, _, err := peek(ctx, s, tube, id); errors.Is(err, queue.ErrNotFound) {
+			return err
+		}
+	}
+	if err != nil {
+		return adminError(ctx, err)
+	}
+	return nil
+}
+
+// adminError is an error of an operator's request.
+func adminError(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, queue.ErrUnavailable), errors.Is(err, queue.ErrRejected):
+		return err
+	}
+	return unavailable(err)
+}

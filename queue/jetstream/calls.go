@@ -1,0 +1,171 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"propeller/queue"
+)
+
+// calls matches answers to requests. They all come in on one subscription.
+type calls struct {
+	inbox string // "_INBOX.xyz."
+
+	mu   sync.Mutex
+	next uint64
+	open map[uint64]*call
+}
+
+// call is one request under way.
+type call struct {
+	sent time.Time
+	// done is called once, by the goroutine of the subscription or of who ends
+	// the call; it must not block.
+	done func(m *nats.Msg, err error)
+}
+
+func newCalls() *calls {
+	return &calls{inbox: nats.NewInbox() + ".", open: make(map[uint64]*call)}
+}
+
+// errNoAnswer: the request may have been carried out.
+var errNoAnswer = fmt.Errorf("jetstream: no answer in time: %w", queue.ErrUnavailable)
+
+// start enters a call and returns the subject for its answer.
+func (cs *calls) start(c *call) (id uint64, reply string) {
+	cs.mu.Lock()
+	cs.next++
+	id = cs.next
+	cs.open[id] = c
+	cs.mu.Unlock()
+	b := make([]byte, 0, 64)
+	b = append(b, cs.inbox...)
+	return id, string(strconv.AppendUint(b, id, 36))
+}
+
+// end takes a call out; nil when it has ended already.
+func (cs *calls) end(id uint64) *call {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c := cs.open[id]
+	delete(cs.open, id)
+	return c
+}
+
+// answer gives a message of the subscription to the call that waits for it.
+func (cs *calls) answer(token string, m *nats.Msg) {
+	id, err := strconv.ParseUint(token, 36, 64)
+	if err != nil {
+		return
+	}
+	if c := cs.end(id); c != nil {
+		if noResponders(m) {
+			c.done(nil, errNoResponders)
+			return
+		}
+		c.done(m, nil)
+	}
+}
+
+// fail ends the calls that were sent before a time.
+func (cs *calls) fail(before time.Time, err error) {
+	var failed []*call
+	cs.mu.Lock()
+	for id, c := range cs.open {
+		if c.sent.Before(before) {
+			delete(cs.open, id)
+			failed = append(failed, c)
+		}
+	}
+	cs.mu.Unlock()
+	for _, c := range failed {
+		c.done(nil, err)
+	}
+}
+
+// errNoResponders: no stream or consumer listens, perhaps because its leader is
+// being elected. The request was not carried out.
+var errNoResponders = fmt.Errorf("jetstream: nobody answers, the stream has no leader or is gone: %w", queue.ErrUnavailable)
+
+// errNotSent: the request was not carried out because it was never sent.
+type notSentError struct{ err error }
+
+func (e *notSentError) Error() string   { return "jetstream: not sent: " + e.err.Error() }
+func (e *notSentError) Unwrap() []error { return []error{queue.ErrUnavailable, e.err} }
+
+// notDone says whether the request that failed with err was surely not carried
+// out.
+func notDone(err error) bool {
+	_, unsent := errors.AsType[*notSentError](err)
+	return unsent || errors.Is(err, errNoResponders)
+}
+
+// answer is what a waiting caller gets.
+type answer struct {
+	m   *nats.Msg
+	err error
+}
+
+var answerChans = sync.Pool{New: func() any { return make(chan answer, 1) }}
+
+// request sends m and waits for the answer, for q.opts.Timeout at most (the
+// keeper looks). When ctx ends first, the request may still be carried out.
+func (q *client) request(ctx context.Context, cn *conn, m *nats.Msg) (*nats.Msg, error) {
+	ch := answerChans.Get().(chan answer)
+	id, reply := q.calls.start(&call{sent: time.Now(), done: func(m *nats.Msg, err error) { ch <- answer{m, err} }})
+	m.Reply = reply
+	if err := cn.publish(m); err != nil {
+		if q.calls.end(id) == nil {
+			<-ch // ended by somebody else
+		}
+		answerChans.Put(ch)
+		return nil, err
+	}
+	select {
+	case a := <-ch:
+		answerChans.Put(ch)
+		return a.m, a.err
+	case <-ctx.Done():
+		if q.calls.end(id) == nil {
+			<-ch
+		}
+		answerChans.Put(ch)
+		return nil, ctx.Err()
+	}
+}
+
+// publish sends m, or says that it was not sent.
+func (cn *conn) publish(m *nats.Msg) error {
+	var err error
+	if len(m.Header) > 0 {
+		err = cn.nc.PublishMsg(m)
+	} else {
+		err = cn.nc.PublishRequest(m.Subject, m.Reply, m.Data)
+	}
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return fmt.Errorf("jetstream: %d bytes: the server takes %d: %w", len(m.Data), cn.nc.MaxPayload(), queue.ErrRejected)
+	}
+	if err != nil {
+		return &notSentError{err}
+	}
+	return nil
+}
+
+// answered is the callback of the subscription for answers.
+func (q *client) answered(m *nats.Msg) {
+	q.calls.answer(m.Subject[len(q.calls.inbox):], m)
+}
+
+// status is the code of a message without content, such as 404; 0 for others.
+func status(m *nats.Msg) int {
+	n, _ := strconv.Atoi(m.Header.Get("Status"))
+	return n
+}
+
+func noResponders(m *nats.Msg) bool { return len(m.Data) == 0 && status(m) == 503 }

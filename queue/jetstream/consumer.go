@@ -1,0 +1,379 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"propeller/queue"
+)
+
+const (
+	// maxBatch is the largest pull. Deep ones stalled until they expired
+	// (nats.go#1622), and what is asked for must be wanted now: the server's
+	// clock runs from the moment it sends a job.
+	maxBatch = 256
+
+	pullExpires = 30 * time.Second // an idle pull is made anew so often
+	// heartbeat is how often the server says that a pull still waits; one that
+	// is silent for overdue is given up. A leader that is lost says nothing.
+	heartbeat = 5 * time.Second
+	overdue   = 2*heartbeat + heartbeat/2
+
+	// An embedded server cannot be lost, and a thousand idle tubes should cost
+	// nothing.
+	embeddedExpires   = 5 * time.Minute
+	embeddedHeartbeat = time.Minute
+
+	minPause = 5 * time.Millisecond // after a refused pull, doubled up to maxPause
+	maxPause = 2 * time.Second
+)
+
+// consumer is the queue.Consumer of one tube. It has no goroutine of its own:
+// the caller of Receive pulls, and jobs come in on the goroutine of its
+// subscription.
+type consumer struct {
+	t      *tube
+	notify chan struct{} // a job came, or a pull ended; room for one
+	done   chan struct{} // closed by Close
+
+	// All under t.mu.
+	sub      *nats.Subscription // nil until the first pull
+	inbox    string             // of sub, up to the number of the pull
+	ensured  bool               // the server's consumer is there as needed
+	want     int                // jobs that Receive may still hand out
+	waiting  []*job             // came in, not handed out
+	held     jobList            // all unsettled, the one longest without a sign of life first
+	pull     pull
+	pause    time.Duration // after the last refusal
+	notUntil time.Time     // no pull before
+	err      error         // why nothing can be received; nil when all is well
+	paused   bool          // by Pause, Close, and before the first Receive
+	closed   bool
+	settling int           // settle calls in progress
+	settled  chan struct{} // closed when there are none, for Close; or nil
+}
+
+// pull is a request for jobs: one at a time. It ends when all of its jobs have
+// come, or with a message that says so: after having given what was at hand it
+// gives no more, so that nothing arrives unasked.
+type pull struct {
+	id    uint64
+	open  bool
+	n     int       // jobs that may still come
+	epoch int       // of the link
+	seen  time.Time // the last sign of life
+}
+
+func newConsumer(t *tube) *consumer {
+	c := &consumer{t: t, paused: true, notify: make(chan struct{}, 1), done: make(chan struct{})}
+	t.mu.Lock()
+	t.consumers[c] = struct{}{}
+	t.mu.Unlock()
+	return c
+}
+
+// Receive implements queue.Consumer.
+func (c *consumer) Receive(ctx context.Context, n int) ([]queue.Job, error) {
+	if n < 1 {
+		return nil, fmt.Errorf("jetstream: receive of %d jobs: must be 1 or more", n)
+	}
+	c.t.mu.Lock()
+	c.paused = c.closed
+	c.want = n
+	c.t.mu.Unlock()
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		jobs := c.take()
+		changed, wait := c.work(ctx, len(jobs) > 0)
+		if len(jobs) > 0 {
+			return jobs, nil
+		}
+		if err := c.sleep(ctx, changed, wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// sleep waits until there may be something to do. wait < 0 is for ever.
+func (c *consumer) sleep(ctx context.Context, changed <-chan struct{}, wait time.Duration) error {
+	var after <-chan time.Time
+	if wait >= 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		after = timer.C
+	}
+	select {
+	case <-c.notify:
+	case <-changed:
+	case <-after:
+	case <-ctx.Done():
+	case <-c.done:
+		return fmt.Errorf("jetstream: consumer of %q is closed", c.t.name)
+	case <-c.t.q.ctx.Done():
+		return errQueueClosed
+	}
+	return nil
+}
+
+// take hands out what has come, up to what is wanted.
+func (c *consumer) take() []queue.Job {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	k := min(c.want, len(c.waiting))
+	if k == 0 || c.closed {
+		return nil
+	}
+	out := make([]queue.Job, k)
+	for i, j := range c.waiting[:k] {
+		j.state = stateHeld
+		out[i] = j
+	}
+	clear(c.waiting[:k]) // let them go
+	if c.waiting = c.waiting[k:]; len(c.waiting) == 0 {
+		c.waiting = nil
+	}
+	c.want -= k
+	return out
+}
+
+// work starts a pull if one is wanted and possible, in a hurry only if that
+// needs no waiting. It returns when to look again: after a change of the link,
+// or a time (< 0: none).
+func (c *consumer) work(ctx context.Context, hurry bool) (changed <-chan struct{}, wait time.Duration) {
+	cn, epoch, linkErr, changed := c.t.q.link.ready()
+	if linkErr != nil {
+		return changed, -1
+	}
+	now := time.Now()
+	c.t.mu.Lock()
+	wait = c.dueLocked(now, epoch)
+	ensured := c.ensured && c.sub != nil
+	c.t.mu.Unlock()
+	if wait != 0 || hurry && !ensured {
+		return changed, wait
+	}
+	if !ensured {
+		if err := c.ensure(ctx, cn); err != nil {
+			return changed, c.failed(err)
+		}
+	}
+	if err := c.ask(cn, epoch, now); err != nil {
+		return changed, c.failed(err)
+	}
+	return changed, c.t.q.overdue()
+}
+
+// dueLocked is 0 when a pull must be made now, < 0 when none is wanted, else
+// how long until it must be looked at again.
+func (c *consumer) dueLocked(now time.Time, epoch int) time.Duration {
+	if c.paused || c.closed || c.want <= len(c.waiting) {
+		return -1
+	}
+	if c.pull.open && c.pull.epoch == epoch {
+		late := c.pull.seen.Add(c.t.q.overdue())
+		if now.Before(late) {
+			return late.Sub(now)
+		}
+		// Nobody is there who would say that the pull waits.
+		c.err = fmt.Errorf("jetstream: tube %q: a request for jobs was left unanswered: %w", c.t.name, queue.ErrUnavailable)
+		c.ensured = false
+	}
+	c.pull.open = false
+	if now.Before(c.notUntil) {
+		return c.notUntil.Sub(now)
+	}
+	return 0
+}
+
+func (q *client) overdue() time.Duration {
+	if q.embedded != nil {
+		return 2*embeddedHeartbeat + embeddedHeartbeat/2
+	}
+	return overdue
+}
+
+// ensure makes the tube's consumer in the server, and our subscription.
+func (c *consumer) ensure(ctx context.Context, cn *conn) error {
+	ctx, cancel := context.WithTimeout(ctx, c.t.q.opts.Timeout)
+	defer cancel()
+	if err := ensureConsumer(ctx, cn.js, c.t.config); err != nil {
+		return err
+	}
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	c.ensured = true
+	if c.sub != nil || c.closed {
+		return nil
+	}
+	c.inbox = nats.NewInbox() + "."
+	sub, err := cn.nc.Subscribe(c.inbox+"*", c.incoming)
+	if err != nil {
+		return err
+	}
+	c.sub = sub
+	return sub.SetPendingLimits(-1, -1) // no more comes than was asked for
+}
+
+// failed notes why no pull could be made and returns how long to wait.
+func (c *consumer) failed(err error) time.Duration {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	if !errors.Is(err, context.Canceled) { // Receive was told to return
+		c.err = unavailable(err)
+	}
+	c.refusedLocked(maxPause)
+	return c.pause
+}
+
+// refusedLocked puts off the next pull, longer each time up to most.
+func (c *consumer) refusedLocked(most time.Duration) {
+	c.pause = min(max(minPause, c.pause*2), most)
+	c.notUntil = time.Now().Add(c.pause)
+}
+
+// ask sends a pull.
+func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
+	c.t.mu.Lock()
+	n := min(c.want-len(c.waiting), maxBatch)
+	if c.paused || c.closed || n < 1 {
+		c.t.mu.Unlock()
+		return nil
+	}
+	c.pull = pull{id: c.pull.id + 1, open: true, n: n, epoch: epoch, seen: now}
+	reply := c.inbox + strconv.FormatUint(c.pull.id, 36)
+	c.t.mu.Unlock()
+	expires, beat := pullExpires, heartbeat
+	if c.t.q.embedded != nil {
+		expires, beat = embeddedExpires, embeddedHeartbeat
+	}
+	// no_wait with expires: wait for the first job, give those at hand, end.
+	body := make([]byte, 0, 128)
+	body = fmt.Appendf(body, `{"batch":%d,"no_wait":true,"expires":%d,"idle_heartbeat":%d}`, n, expires, beat)
+	err := cn.publish(&nats.Msg{Subject: pullSubject(c.t.config.Durable), Reply: reply, Data: body})
+	if err != nil {
+		c.t.mu.Lock()
+		c.pull.open = false
+		c.t.mu.Unlock()
+	}
+	return err
+}
+
+func pullSubject(durable string) string {
+	return "$JS.API.CONSUMER.MSG.NEXT." + jobsStream + "." + durable
+}
+
+func (c *consumer) wake() {
+	select {
+	case c.notify <- struct{}{}:
+	default:
+	}
+}
+
+// incoming is the callback of the subscription: a job, or news of a pull.
+func (c *consumer) incoming(m *nats.Msg) {
+	if m.Reply == "" {
+		id, err := strconv.ParseUint(m.Subject[len(c.inbox):], 36, 64)
+		if err == nil {
+			c.news(id, m)
+		}
+		return
+	}
+	d, err := parseDelivery(m.Reply)
+	if err != nil {
+		c.t.q.opts.Log.Error("queue: a job without a usable address", "tube", c.t.name, "err", err)
+		return
+	}
+	if j := c.deliver(m, d, time.Now()); j != nil {
+		j.giveBack()
+	}
+}
+
+// deliver takes a job in. It returns it when it is not wanted any more.
+func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) *job {
+	t := c.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.pull.open {
+		c.pull.seen = now
+		if c.pull.n--; c.pull.n == 0 {
+			c.pull.open = false
+		}
+	}
+	c.pause, c.notUntil, c.err = 0, time.Time{}, nil
+	if old := t.jobs[d.seq]; old != nil && old.d.stored == d.stored {
+		old.rebindLocked(d, m.Reply, now)
+		return nil
+	}
+	j := &job{c: c, d: d, ack: m.Reply, body: m.Data, header: m.Header}
+	if c.paused {
+		return j
+	}
+	t.jobs[d.seq] = j
+	j.bindLocked(now)
+	c.waiting = append(c.waiting, j)
+	c.wake()
+	return nil
+}
+
+// news is what the server says of a pull.
+func (c *consumer) news(id uint64, m *nats.Msg) {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	if c.pull.id != id {
+		return // of one given up
+	}
+	c.pull.seen = time.Now()
+	switch code, text := status(m), m.Header.Get("Description"); {
+	case code == 100: // it waits
+		c.err = nil
+		return
+	case code == 404, code == 408 && text == "Request Timeout":
+		c.err, c.pause, c.notUntil = nil, 0, time.Time{}
+	case code == 408: // other pulls will have all there is
+		c.err = nil
+		c.refusedLocked(10 * minPause)
+	case code == 503:
+		c.ensured = false
+		c.err = errNoResponders
+		c.refusedLocked(maxPause)
+	default: // 409: the consumer's leader has changed, or it was deleted
+		c.ensured = false
+		c.err = fmt.Errorf("jetstream: tube %q: %d %s: %w", c.t.name, code, text, queue.ErrUnavailable)
+		c.refusedLocked(maxPause)
+	}
+	c.pull.open = false
+	c.wake()
+}
+
+// Pause implements queue.Consumer. A pull that waits cannot be taken back: what
+// it brings is given back when it comes.
+func (c *consumer) Pause() {
+	c.t.mu.Lock()
+	c.paused = true
+	back := c.waiting
+	c.waiting = nil
+	for _, j := range back {
+		j.forgetLocked(stateLost)
+	}
+	c.t.mu.Unlock()
+	for _, j := range back {
+		j.giveBack()
+	}
+}
+
+// Err implements queue.Consumer.
+func (c *consumer) Err() error {
+	if _, _, err, _ := c.t.q.link.ready(); err != nil {
+		return err
+	}
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	return c.err
+}

@@ -1,0 +1,243 @@
+package jetstream
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+const (
+	// syncInterval is how often an embedded server writes through to the disk.
+	// The server's own default is two minutes (nats-server: filestore.go),
+	// though jobs are acknowledged at once. One second costs nothing that can
+	// be measured.
+	syncInterval = time.Second
+
+	// startTime bounds the start of an embedded server beyond reading its files.
+	startTime = 30 * time.Second
+
+	lockFile   = "lock"   // held by the process that owns the folder, with its id
+	tokenFile  = "token"  // what other programs must show
+	listenFile = "listen" // where they connect; there while the server runs
+)
+
+// embedded is a NATS server inside this process.
+type embedded struct {
+	server *server.Server
+	dir    string
+	token  string
+	lock   *os.File
+}
+
+// InUseError says that a folder belongs to another process.
+type InUseError struct {
+	Dir    string
+	Holder string // its process id, "" when it cannot be told
+	Listen string // where it takes connections, "" for nowhere
+}
+
+func (e *InUseError) Error() string {
+	holder := "another process"
+	if e.Holder != "" {
+		holder = "process " + e.Holder
+	}
+	return fmt.Sprintf("jetstream: folder %q: in use by %s", e.Dir, holder)
+}
+
+// startEmbedded starts a server on o.Dir, alone there.
+func startEmbedded(o Options) (*embedded, error) {
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("jetstream: folder: %w", err)
+	}
+	lock, err := lockDir(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &embedded{dir: o.Dir, lock: lock}
+	if err := e.start(o); err != nil {
+		_ = e.close()
+		return nil, fmt.Errorf("jetstream: folder %q: %w", o.Dir, err)
+	}
+	return e, nil
+}
+
+func (e *embedded) start(o Options) error {
+	so, err := e.serverOptions(o)
+	if err != nil {
+		return err
+	}
+	if e.server, err = server.NewServer(so); err != nil {
+		return err
+	}
+	log := &serverLog{log: o.Log}
+	e.server.SetLoggerV2(log, false, false, false)
+	e.server.Start()
+	if !e.server.ReadyForConnections(startTime) || !e.server.JetStreamEnabled() {
+		if last := log.last(); last != "" {
+			return fmt.Errorf("server does not start: %s", last)
+		}
+		return errors.New("server does not start")
+	}
+	if o.Listen != "" {
+		return writeFile(filepath.Join(e.dir, listenFile), e.server.Addr().String())
+	}
+	return nil
+}
+
+func (e *embedded) serverOptions(o Options) (*server.Options, error) {
+	so := &server.Options{
+		ServerName:             "propeller",
+		DontListen:             o.Listen == "",
+		JetStream:              true,
+		StoreDir:               o.Dir,
+		SyncInterval:           syncInterval,
+		SyncAlways:             o.FsyncAlways,
+		NoSigs:                 true, // signals are the daemon's
+		NoLog:                  true, // its own; serverLog is set instead
+		DisableJetStreamBanner: true,
+	}
+	if o.Listen == "" {
+		return so, nil
+	}
+	host, port, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return nil, err
+	}
+	so.Host = host
+	if so.Port, err = strconv.Atoi(port); err != nil {
+		return nil, err
+	}
+	if so.Port == 0 {
+		so.Port = server.RANDOM_PORT
+	}
+	if e.token, err = ownToken(filepath.Join(o.Dir, tokenFile)); err != nil {
+		return nil, err
+	}
+	so.Authorization = e.token
+	return so, nil
+}
+
+// ownToken reads the folder's token, or makes one.
+func ownToken(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if token := strings.TrimSpace(string(b)); err == nil && token != "" {
+		return token, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	b = make([]byte, 16)
+	rand.Read(b)
+	token := hex.EncodeToString(b)
+	return token, writeFile(path, token)
+}
+
+// writeFile writes a file that only its owner can read, in one step.
+func writeFile(path, text string) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, []byte(text+"\n"), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// close ends the server and gives the folder free.
+func (e *embedded) close() error {
+	if e.server != nil {
+		_ = os.Remove(filepath.Join(e.dir, listenFile))
+		e.server.Shutdown()
+		e.server.WaitForShutdown()
+	}
+	return e.lock.Close()
+}
+
+// lockDir takes the folder for this process.
+func lockDir(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockFile)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("jetstream: folder: %w", err)
+	}
+	if err := lock(f); err != nil {
+		_ = f.Close()
+		if !errors.Is(err, errLocked) {
+			return nil, fmt.Errorf("jetstream: folder %q: lock: %w", dir, err)
+		}
+		return nil, &InUseError{Dir: dir, Holder: readLine(path), Listen: readLine(filepath.Join(dir, listenFile))}
+	}
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("jetstream: folder %q: lock: %w", dir, err)
+	}
+	// A process that was killed left this behind.
+	_ = os.Remove(filepath.Join(dir, listenFile))
+	return f, nil
+}
+
+func readLine(path string) string {
+	b, _ := os.ReadFile(path)
+	line, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimSpace(line)
+}
+
+var errLocked = errors.New("locked by another process")
+
+// attach turns the options of an embedded server into those of a client of the
+// process that owns its folder, if it can be reached.
+func attach(o Options, err error) (Options, bool) {
+	used, ok := errors.AsType[*InUseError](err)
+	if !ok || used.Listen == "" {
+		return o, false
+	}
+	o.Servers, o.Token = []string{used.Listen}, readLine(filepath.Join(o.Dir, tokenFile))
+	o.Dir, o.Listen = "", ""
+	return o, true
+}
+
+// serverLog passes on what the server warns of.
+type serverLog struct {
+	log *slog.Logger
+
+	mu  sync.Mutex
+	bad string // the last error
+}
+
+func (l *serverLog) Warnf(format string, v ...any) {
+	l.log.Warn("queue server: " + fmt.Sprintf(format, v...))
+}
+
+func (l *serverLog) Errorf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	l.mu.Lock()
+	l.bad = text
+	l.mu.Unlock()
+	l.log.Error("queue server: " + text)
+}
+
+// Fatalf logs: the process is not the server's to end.
+func (l *serverLog) Fatalf(format string, v ...any) { l.Errorf(format, v...) }
+
+func (l *serverLog) Noticef(string, ...any) {}
+func (l *serverLog) Debugf(string, ...any)  {}
+func (l *serverLog) Tracef(string, ...any)  {}
+
+func (l *serverLog) last() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bad
+}

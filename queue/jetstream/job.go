@@ -1,0 +1,357 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"propeller/queue"
+)
+
+type state uint8
+
+const (
+	stateWaiting  state = iota // came in, not handed out
+	stateHeld                  // its receiver has it
+	stateSettling              // a settle call is in progress
+	stateLate                  // finished; the server is yet to hear of it
+	stateSettled
+	stateLost // given back without its receiver's doing
+)
+
+// job implements queue.Job.
+type job struct {
+	c      *consumer
+	body   []byte
+	header nats.Header // nil for most
+
+	// Under c.t.mu.
+	d          delivery
+	ack        string    // where to settle it
+	until      time.Time // the reservation is ours at least so long
+	touched    time.Time // the last sign of life was sent then
+	touching   bool      // one is under way
+	state      state
+	inHeld     bool
+	prev, next *job // in c.held
+}
+
+var _ queue.Job = (*job)(nil)
+
+// ID implements queue.Job.
+func (j *job) ID() string {
+	if id := j.header.Get(headerID); id != "" {
+		return id
+	}
+	return strconv.FormatUint(j.d.seq, 10)
+}
+
+// Body implements queue.Job.
+func (j *job) Body() []byte { return j.body }
+
+// Stat implements queue.Job. It costs nothing.
+func (j *job) Stat(context.Context) (queue.Stat, error) {
+	j.c.t.mu.Lock()
+	tries := j.d.tries
+	j.c.t.mu.Unlock()
+	age := time.Since(putTime(j.header.Get(headerPut), j.d.stored))
+	return queue.Stat{Attempt: tries, Age: max(age, 0)}, nil // clocks differ
+}
+
+// bindLocked says that the reservation is ours from now on.
+func (j *job) bindLocked(now time.Time) {
+	j.aliveLocked(now)
+	j.c.held.add(j)
+	j.inHeld = true
+}
+
+// aliveLocked says that the server knew of us at a time.
+func (j *job) aliveLocked(at time.Time) {
+	j.touched, j.until = at, at.Add(lease(j.c.t.q.opts.AckWait))
+}
+
+// rebindLocked gives a job that was served again to the one who has it.
+func (j *job) rebindLocked(d delivery, ack string, now time.Time) {
+	j.d, j.ack = d, ack
+	j.aliveLocked(now)
+	if j.inHeld {
+		j.c.held.remove(j)
+		j.c.held.add(j)
+	}
+}
+
+// forgetLocked removes every trace of the job, so that the next time the server
+// serves it, it is a new delivery.
+func (j *job) forgetLocked(s state) {
+	t := j.c.t
+	if t.jobs[j.d.seq] == j {
+		delete(t.jobs, j.d.seq)
+	}
+	delete(t.late, j)
+	j.unholdLocked()
+	j.state = s
+}
+
+func (j *job) unholdLocked() {
+	if j.inHeld {
+		j.c.held.remove(j)
+		j.inHeld = false
+	}
+}
+
+// The server's words for settling (nats-server: consumer.go, AckAck and so on).
+var (
+	wordAck   = []byte("+ACK")
+	wordNak   = []byte("-NAK")
+	wordTouch = []byte("+WPI")
+)
+
+// giveBack gives up a job that nobody holds. If the server does not hear of it,
+// it serves the job again when its time is over.
+func (j *job) giveBack() {
+	if cn, _, err, _ := j.c.t.q.link.ready(); err == nil {
+		_ = cn.publish(&nats.Msg{Subject: j.ack, Data: wordNak})
+	}
+}
+
+func (j *job) lost() error { return fmt.Errorf("jetstream: job %s: %w", j.ID(), queue.ErrLost) }
+
+// begin starts a settle call. expired says that the reservation is no longer
+// surely ours.
+func (j *job) begin(now time.Time) (expired bool, err error) {
+	t := j.c.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch j.state {
+	case stateHeld:
+		j.state = stateSettling
+		j.c.settling++
+		return now.After(j.until), nil
+	case stateLost:
+		return true, j.lost()
+	}
+	return false, fmt.Errorf("jetstream: job %s: settled twice", j.ID())
+}
+
+// end ends a settle call.
+func (j *job) end(s state) {
+	t := j.c.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s == stateLate {
+		j.state = s
+		j.unholdLocked()
+		t.late[j] = struct{}{}
+	} else {
+		j.forgetLocked(s)
+	}
+	if j.c.settling--; j.c.settling == 0 && j.c.settled != nil {
+		close(j.c.settled)
+		j.c.settled = nil
+	}
+}
+
+// Done implements queue.Job. When ctx ends first, the job is still removed as
+// soon as the server can be told.
+func (j *job) Done(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	expired, err := j.begin(time.Now())
+	if err != nil {
+		return err
+	}
+	if err := j.acknowledge(ctx); err != nil {
+		j.end(stateLate)
+		return err
+	}
+	j.end(stateSettled)
+	if expired { // it may have been served to somebody else meanwhile
+		return j.lost()
+	}
+	return nil
+}
+
+// acknowledge tells the server that the job is finished, until it has heard it.
+// That may be repeated: who holds the job now is of no account. The error is
+// ctx.Err() or that the queue is closed.
+//
+// On a cluster the answer is waited for: an acknowledgement that is lost with a
+// connection or a leader would be a push sent twice. Inside the process there
+// is nothing that could lose it but the process.
+func (j *job) acknowledge(ctx context.Context) error {
+	q := j.c.t.q
+	for retry := minPause; ; retry = min(retry*2, maxPause) {
+		cn, err := q.link.get(ctx, true)
+		if err != nil {
+			return err
+		}
+		m := &nats.Msg{Subject: j.address(), Data: wordAck}
+		if q.embedded != nil {
+			err = cn.publish(m)
+			j.c.t.noteAcked(m.Subject)
+		} else {
+			_, err = q.request(ctx, cn, m)
+		}
+		if err == nil {
+			return nil
+		}
+		if err := q.sleep(ctx, retry); err != nil {
+			return err
+		}
+	}
+}
+
+// address is where to settle the job: it changes when the job is served again.
+func (j *job) address() string {
+	j.c.t.mu.Lock()
+	defer j.c.t.mu.Unlock()
+	return j.ack
+}
+
+func (t *tube) noteAcked(address string) {
+	t.mu.Lock()
+	t.acked = address
+	t.mu.Unlock()
+}
+
+// sleep waits, or returns why not.
+func (q *client) sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-q.ctx.Done():
+		return errQueueClosed
+	}
+}
+
+// Retry implements queue.Job. When the answer to it is lost it is not repeated,
+// because the job may be held by somebody else by then; at worst the job comes
+// back when its reservation ends.
+func (j *job) Retry(ctx context.Context, after time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	expired, err := j.begin(time.Now())
+	if errors.Is(err, queue.ErrLost) {
+		return nil // it is back
+	}
+	if err != nil {
+		return err
+	}
+	if expired {
+		j.end(stateSettled)
+		return nil
+	}
+	due := time.Now().Add(after)
+	for retry := minPause; ; retry = min(retry*2, maxPause) {
+		err = j.giveBackAt(ctx, due)
+		if !notDone(err) {
+			break
+		}
+		if err = j.c.t.q.sleep(ctx, retry); err != nil {
+			break
+		}
+	}
+	j.end(stateSettled)
+	if errors.Is(err, queue.ErrUnavailable) && ctx.Err() == nil && j.c.t.q.ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// giveBackAt asks the server to serve the job again, not before due.
+func (j *job) giveBackAt(ctx context.Context, due time.Time) error {
+	t := j.c.t
+	cn, err := t.q.link.get(ctx, true)
+	if err != nil {
+		return err
+	}
+	word := wordNak
+	now := time.Now()
+	if after := due.Sub(now); after > 0 {
+		word = fmt.Appendf(nil, `-NAK {"delay":%d}`, after)
+	}
+	t.mu.Lock()
+	if len(word) > len(wordNak) {
+		t.delayedLocked(due)
+	}
+	// Before it is sent: any consumer of ours may be served it at once.
+	if t.jobs[j.d.seq] == j {
+		delete(t.jobs, j.d.seq)
+	}
+	t.mu.Unlock()
+	_, err = t.q.request(ctx, cn, &nats.Msg{Subject: j.ack, Data: word})
+	return err
+}
+
+// Touch implements queue.Job. The keeper touches by itself.
+func (j *job) Touch(ctx context.Context) error {
+	t := j.c.t
+	t.mu.Lock()
+	held := j.state == stateHeld && !time.Now().After(j.until)
+	t.mu.Unlock()
+	if !held {
+		return j.lost()
+	}
+	cn, err := t.q.link.get(ctx, false)
+	if err != nil {
+		return err
+	}
+	sent := time.Now()
+	if _, err = t.q.request(ctx, cn, &nats.Msg{Subject: j.address(), Data: wordTouch}); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	j.signLocked(sent)
+	return nil
+}
+
+// signLocked notes a sign of life that the server has confirmed.
+func (j *job) signLocked(sent time.Time) {
+	if !j.inHeld || j.touched.After(sent) {
+		return
+	}
+	j.aliveLocked(sent)
+	j.c.held.remove(j)
+	j.c.held.add(j)
+}
+
+// jobList is a list of jobs linked through themselves: at 100,000 jobs a second
+// a map would be felt.
+type jobList struct {
+	first, last *job
+}
+
+func (l *jobList) add(j *job) {
+	j.prev, j.next = l.last, nil
+	if l.last != nil {
+		l.last.next = j
+	} else {
+		l.first = j
+	}
+	l.last = j
+}
+
+func (l *jobList) remove(j *job) {
+	if j.prev != nil {
+		j.prev.next = j.next
+	} else {
+		l.first = j.next
+	}
+	if j.next != nil {
+		j.next.prev = j.prev
+	} else {
+		l.last = j.prev
+	}
+	j.prev, j.next = nil, nil
+}

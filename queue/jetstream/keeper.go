@@ -1,0 +1,106 @@
+package jetstream
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// farFuture is after every call.
+var farFuture = time.Unix(1<<40, 0)
+
+// keep keeps reservations alive, repeats acknowledgements that were not heard,
+// and ends requests that nobody answers. One goroutine does it for all tubes.
+func (q *client) keep() {
+	tick := time.NewTicker(min(q.opts.AckWait/8, q.opts.Timeout/4, time.Second))
+	defer tick.Stop()
+	for {
+		select {
+		case <-q.ctx.Done():
+			return
+		case now := <-tick.C:
+			q.calls.fail(now.Add(-q.opts.Timeout), errNoAnswer)
+			if cn, _, err, _ := q.link.ready(); err == nil {
+				for _, t := range q.allTubes() {
+					t.keep(cn, now)
+				}
+			}
+		}
+	}
+}
+
+func (q *client) allTubes() []*tube {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	all := make([]*tube, 0, len(q.tubes))
+	for _, t := range q.tubes {
+		all = append(all, t)
+	}
+	return all
+}
+
+// keep is one round for a tube.
+func (t *tube) keep(cn *conn, now time.Time) {
+	var due []*job
+	t.mu.Lock()
+	for j := range t.late {
+		if now.Sub(j.touched) >= min(t.q.opts.Timeout, t.q.opts.AckWait/2) {
+			j.touched = now
+			due = append(due, j)
+		}
+	}
+	late := len(due)
+	for c := range t.consumers {
+		// The list is in the order of touched.
+		for j := c.held.first; j != nil && now.Sub(j.touched) >= t.q.opts.AckWait/2; j = j.next {
+			if !j.touching {
+				j.touching = true
+				due = append(due, j)
+			}
+		}
+	}
+	t.mu.Unlock()
+	for i, j := range due {
+		if i < late {
+			j.send(cn, wordAck, now, j.heard)
+		} else {
+			j.send(cn, wordTouch, now, j.kept)
+		}
+	}
+}
+
+// send sends a word about the job. then is called with the outcome.
+func (j *job) send(cn *conn, word []byte, now time.Time, then func(sent time.Time, err error)) {
+	q := j.c.t.q
+	id, reply := q.calls.start(&call{sent: now, done: func(_ *nats.Msg, err error) { then(now, err) }})
+	if err := cn.publish(&nats.Msg{Subject: j.address(), Reply: reply, Data: word}); err != nil && q.calls.end(id) != nil {
+		then(now, err)
+	}
+}
+
+// heard: the server knows, or not, that a late job is finished.
+func (j *job) heard(_ time.Time, err error) {
+	if err == nil {
+		j.c.t.mu.Lock()
+		defer j.c.t.mu.Unlock()
+		j.forgetLocked(stateSettled)
+		j.c.t.dropLocked(j.c)
+	}
+}
+
+// kept: the server knows, or not, that a job is still held.
+func (j *job) kept(sent time.Time, err error) {
+	t := j.c.t
+	t.mu.Lock()
+	was := j.touching
+	j.touching = false
+	if err == nil {
+		j.signLocked(sent)
+	}
+	lost := err != nil && was && j.inHeld && time.Now().After(j.until)
+	t.mu.Unlock()
+	if lost {
+		t.q.opts.Log.Warn("reservation lost while its job was held: the queue did not answer in time",
+			"tube", t.name, "job", j.ID())
+	}
+}

@@ -1,0 +1,310 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"propeller/queue"
+)
+
+const (
+	dialTimeout = 5 * time.Second // one server, TLS and log-in included
+
+	// Silence is noticed after two pings without an answer.
+	pingInterval = 5 * time.Second
+	pingsLost    = 2
+
+	reconnectWait = 250 * time.Millisecond // between rounds over all servers, plus as much jitter
+	prepareRetry  = 100 * time.Millisecond // doubled up to maxRetry
+	maxRetry      = 2 * time.Second
+)
+
+// link is the queue's one connection and what is known of it.
+//
+// nats.go connects again by itself, for ever, and subscribes again to all that
+// was subscribed. The link adds what must be true before jobs may flow: a
+// server that is new enough, and streams that are as needed.
+type link struct {
+	q      *client
+	events chan struct{} // something changed: look again; room for one
+	ended  chan struct{} // run has returned
+
+	mu      sync.Mutex
+	cn      *conn         // nil until the first connection
+	epoch   int           // counts the times that it became ready
+	err     error         // why it is not ready; nil when it is
+	trying  bool          // the first attempt is under way: nothing is known yet
+	changed chan struct{} // closed and replaced when err changes
+}
+
+// conn is the connection; it stays the same over reconnects.
+type conn struct {
+	nc *nats.Conn
+	js jetstream.JetStream
+}
+
+var errConnecting = errors.New("connecting")
+
+func newLink(q *client) *link {
+	return &link{
+		q: q, events: make(chan struct{}, 1), ended: make(chan struct{}),
+		err: unavailable(errConnecting), trying: true, changed: make(chan struct{}),
+	}
+}
+
+func unavailable(err error) error {
+	return fmt.Errorf("jetstream: %w: %w", queue.ErrUnavailable, err)
+}
+
+// ready returns the connection when it is ready, or why it is not and a
+// channel that is closed when that changes.
+func (l *link) ready() (cn *conn, epoch int, err error, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cn, l.epoch, l.err, l.changed
+}
+
+// get returns the connection when it is ready. A patient caller waits for that;
+// others only while the first attempt to connect is under way.
+func (l *link) get(ctx context.Context, patient bool) (*conn, error) {
+	for {
+		l.mu.Lock()
+		cn, err, trying, changed := l.cn, l.err, l.trying, l.changed
+		l.mu.Unlock()
+		switch {
+		case err == nil:
+			return cn, nil
+		case l.q.ctx.Err() != nil:
+			return nil, errQueueClosed
+		case !patient && !trying:
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-l.q.ctx.Done():
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// set notes the state and logs when it changes.
+func (l *link) set(err error) {
+	l.mu.Lock()
+	was, first := l.err, l.trying
+	l.err, l.trying = err, false
+	if err == nil {
+		l.epoch++
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+	l.mu.Unlock()
+	log := l.q.opts.Log
+	switch {
+	case err == nil && !first:
+		log.Info("queue is back", "queue", l.q.opts.String())
+	case err != nil && (was == nil || first || was.Error() != err.Error()) && l.q.ctx.Err() == nil:
+		log.Warn("queue unavailable", "queue", l.q.opts.String(), "err", err)
+	}
+}
+
+// look makes run check everything again.
+func (l *link) look() {
+	select {
+	case l.events <- struct{}{}:
+	default:
+	}
+}
+
+// suspect is called by who found nobody to answer: jobs stop until the streams
+// have been seen.
+func (l *link) suspect(err error) {
+	l.mu.Lock()
+	well := l.err == nil
+	l.mu.Unlock()
+	if well {
+		l.set(err)
+		l.look()
+	}
+}
+
+// run connects, and prepares the connection each time it is new, until the
+// queue is closed.
+func (l *link) run() {
+	defer close(l.ended)
+	if !l.connect() {
+		return
+	}
+	for {
+		l.prepare()
+		select {
+		case <-l.q.ctx.Done():
+			return
+		case <-l.events:
+		}
+	}
+}
+
+// connect makes the first connection. It reports false when the queue was
+// closed.
+func (l *link) connect() bool {
+	for retry := prepareRetry; ; retry = min(retry*2, maxRetry) {
+		cn, err := l.dial()
+		if err == nil {
+			l.mu.Lock()
+			l.cn = cn
+			l.mu.Unlock()
+			return true
+		}
+		l.set(unavailable(err))
+		if !l.sleep(retry) {
+			return false
+		}
+	}
+}
+
+func (l *link) sleep(d time.Duration) bool {
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-l.q.ctx.Done():
+		return false
+	}
+}
+
+func (l *link) dial() (*conn, error) {
+	nc, err := l.q.natsOptions().Connect()
+	if err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(l.q.opts.Timeout))
+	if err == nil {
+		var sub *nats.Subscription
+		if sub, err = nc.Subscribe(l.q.calls.inbox+"*", l.q.answered); err == nil {
+			err = sub.SetPendingLimits(-1, -1) // as many as there are calls
+		}
+	}
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return &conn{nc, js}, nil
+}
+
+// prepare makes the link ready, trying until it is, or the connection is lost:
+// then the reconnect calls it again.
+func (l *link) prepare() {
+	for retry := prepareRetry; ; retry = min(retry*2, maxRetry) {
+		if !l.cn.nc.IsConnected() {
+			return
+		}
+		err := l.check()
+		if err == nil {
+			l.set(nil)
+			return
+		}
+		l.set(unavailable(err))
+		if !l.sleep(retry) {
+			return
+		}
+	}
+}
+
+// check is what must be so before jobs flow.
+func (l *link) check() error {
+	if err := checkServer(l.cn.nc); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(l.q.ctx, l.q.opts.Timeout)
+	defer cancel()
+	if err := ensureStream(ctx, l.cn.js, jobsConfig(l.q.opts.Replicas)); err != nil {
+		return err
+	}
+	return ensureStream(ctx, l.cn.js, buriedConfig(l.q.opts.Replicas))
+}
+
+// lost is called by nats.go when the connection has ended. What was under way
+// may have been carried out.
+func (l *link) lost(_ *nats.Conn, err error) {
+	if err == nil {
+		err = errors.New("connection lost")
+	}
+	err = unavailable(err)
+	l.set(err)
+	l.q.calls.fail(time.Now(), err)
+}
+
+// natsOptions are the settings of the connection.
+func (q *client) natsOptions() nats.Options {
+	o := nats.GetDefaultOptions()
+	o.Name = "propeller"
+	o.CustomDialer = dialer{q}
+	o.Timeout = dialTimeout
+	o.PingInterval, o.MaxPingsOut = pingInterval, pingsLost
+	o.MaxReconnect, o.AllowReconnect = -1, true
+	o.ReconnectWait, o.ReconnectJitter, o.ReconnectJitterTLS = reconnectWait, reconnectWait, reconnectWait
+	o.ReconnectBufSize = -1 // nothing is sent later: who put it has been told that it failed
+	o.IgnoreAuthErrorAbort = true
+	o.NoCallbacksAfterClientClose = true
+	o.DisconnectedErrCB = q.link.lost
+	o.ReconnectedCB = func(*nats.Conn) { q.link.look() }
+	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		q.opts.Log.Warn("queue connection", "queue", q.opts.String(), "err", err)
+	}
+	q.access(&o)
+	return o
+}
+
+// access sets where to connect and how to prove who we are.
+func (q *client) access(o *nats.Options) {
+	if q.embedded != nil {
+		o.InProcessServer, o.Token = q.embedded.server, q.embedded.token
+		o.CustomDialer = nil
+		return
+	}
+	for _, addr := range q.opts.Servers {
+		scheme := "nats://"
+		if q.opts.TLS {
+			scheme = "tls://"
+		}
+		o.Servers = append(o.Servers, scheme+addr)
+	}
+	o.User, o.Password, o.Token = q.opts.User, q.opts.Password, q.opts.Token
+	o.Secure = q.opts.TLS
+	var more []nats.Option
+	if q.opts.CredsFile != "" {
+		more = append(more, nats.UserCredentials(q.opts.CredsFile))
+	}
+	if q.opts.CAFile != "" {
+		more = append(more, nats.RootCAs(q.opts.CAFile))
+	}
+	for _, set := range more {
+		if err := set(o); err != nil {
+			// Files that cannot be read: Open has read them once, so this is a
+			// change since, and every dial says so.
+			o.CustomDialer = failingDialer{err}
+		}
+	}
+}
+
+// dialer ends a dial with the queue.
+type dialer struct{ q *client }
+
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	nd := net.Dialer{Timeout: dialTimeout}
+	return nd.DialContext(d.q.ctx, network, address)
+}
+
+type failingDialer struct{ err error }
+
+func (d failingDialer) Dial(string, string) (net.Conn, error) { return nil, d.err }

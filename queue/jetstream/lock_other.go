@@ -1,0 +1,11 @@
+//go:build !unix || solaris || illumos || aix
+
+package jetstream
+
+import (
+	"errors"
+	"os"
+)
+
+// lock fails: without it, two processes could spoil a folder.
+func lock(*os.File) error { return errors.New("not supported on this system") }

@@ -1,0 +1,19 @@
+//go:build unix && !solaris && !illumos && !aix
+
+package jetstream
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// lock takes f for this process; the system lets it go when the process ends,
+// however it ends.
+func lock(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return errLocked
+	}
+	return err
+}

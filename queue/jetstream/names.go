@@ -1,0 +1,55 @@
+package jetstream
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"propeller/queue"
+)
+
+// The names of what this package keeps in a NATS account. They are part of the
+// contract with other programs (docs/queues.md): a job may be put by any NATS
+// client by publishing to propeller.job.<tube>.
+const (
+	jobsStream   = "PROPELLER_JOBS"
+	buriedStream = "PROPELLER_BURIED"
+
+	jobPrefix    = "propeller.job."    // + tube
+	schedPrefix  = "propeller.sched."  // + tube + "." + id
+	buriedPrefix = "propeller.buried." // + tube + "." + id
+)
+
+// Headers of our messages. A job that is put to be served at once has none.
+const (
+	headerID     = "Propeller-Id"     // the job's id when it is not its sequence number
+	headerPut    = "Propeller-Put"    // when it was put, Unix nanoseconds
+	headerReason = "Propeller-Reason" // why it was buried
+)
+
+func jobSubject(tube string) string { return jobPrefix + tube }
+
+// A schedule lives on a subject of its own: a second one on the same subject
+// would replace the first.
+func schedSubject(tube, id string) string { return schedPrefix + tube + "." + id }
+
+// A buried job lives on a subject of its own too: burying it again, after a
+// crash between burying and acknowledging, replaces it.
+func buriedSubject(tube, id string) string { return buriedPrefix + tube + "." + id }
+
+// durable is the name of a tube's consumer. Consumer names allow no dots, and
+// tube names no '=': no two tubes have the same.
+func durable(tube string) string { return strings.ReplaceAll(tube, ".", "=") }
+
+// jobID: a sequence number of the stream, or d and a NUID for jobs that were
+// put with a delay.
+var jobID = regexp.MustCompile(`^([1-9][0-9]{0,19}|d[0-9A-Za-z]{22})$`)
+
+// checkID returns an error wrapping queue.ErrRejected unless id can be the id
+// of a job of ours.
+func checkID(id string) error {
+	if !jobID.MatchString(id) {
+		return fmt.Errorf("jetstream: job id %.40q: not an id of this queue: %w", id, queue.ErrRejected)
+	}
+	return nil
+}

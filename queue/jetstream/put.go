@@ -1,0 +1,138 @@
+package jetstream
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+
+	"propeller/queue"
+)
+
+// headerRoom is kept free in a message for the headers that a delayed or buried
+// job gets: a body that can be put can be buried.
+const headerRoom = 4 << 10
+
+// maxBody is the largest body in bytes for a server with the given
+// max_payload.
+func maxBody(maxPayload int64) int { return int(maxPayload) - headerRoom }
+
+// Put implements queue.Queue. It waits until the stream has stored the job: on
+// a cluster, on most of its replicas. When it fails after the job was sent the
+// job may have been stored all the same.
+func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (string, error) {
+	if err := queue.CheckTube(tube); err != nil {
+		return "", err
+	}
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	cn, err := q.link.get(ctx, false)
+	if err != nil {
+		return "", err
+	}
+	if limit := maxBody(cn.nc.MaxPayload()); len(body) > limit {
+		return "", fmt.Errorf("jetstream: put in %q: %d bytes, at most %d: %w", tube, len(body), limit, queue.ErrRejected)
+	}
+	id, m := putMsg(tube, body, o, time.Now())
+	seq, err := q.store(ctx, cn, m)
+	if err != nil {
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		return "", fmt.Errorf("jetstream: put in %q: %w", tube, err)
+	}
+	if id == "" {
+		id = strconv.FormatUint(seq, 10)
+	}
+	return id, nil
+}
+
+// putMsg is the message that puts a job. A delayed one has an id of its own,
+// because the stream numbers it anew when its time has come.
+func putMsg(tube string, body []byte, o queue.PutOptions, now time.Time) (id string, m *nats.Msg) {
+	if o.Delay <= 0 {
+		return "", &nats.Msg{Subject: jobSubject(tube), Data: body}
+	}
+	id = "d" + nuid.Next()
+	m = &nats.Msg{Subject: schedSubject(tube, id), Data: body, Header: nats.Header{
+		headerID:  {id},
+		headerPut: {strconv.FormatInt(now.UnixNano(), 10)},
+		// With its fraction: nats.go's own option cuts to whole seconds.
+		jsSchedule:       {"@at " + now.Add(o.Delay).UTC().Format(time.RFC3339Nano)},
+		jsScheduleTarget: {jobSubject(tube)},
+	}}
+	return id, m
+}
+
+// Headers of JetStream (nats-server: stream.go).
+const (
+	jsSchedule       = "Nats-Schedule"
+	jsScheduleTarget = "Nats-Schedule-Target"
+	jsMsgID          = "Nats-Msg-Id"
+)
+
+// store publishes m and waits for the stream's word that it has it.
+func (q *client) store(ctx context.Context, cn *conn, m *nats.Msg) (seq uint64, err error) {
+	a, err := q.request(ctx, cn, m)
+	if err != nil {
+		if err == errNoResponders {
+			q.link.suspect(err)
+		}
+		return 0, err
+	}
+	return parsePubAck(a.Data)
+}
+
+// parsePubAck reads {"stream":"…","seq":N} or an error of the stream.
+func parsePubAck(data []byte) (uint64, error) {
+	// The common answer by hand: encoding/json would be a tenth of a put.
+	if _, rest, ok := bytes.Cut(data, []byte(`"seq":`)); ok && !bytes.Contains(data, []byte(`"error"`)) {
+		end := bytes.IndexAny(rest, ",} ")
+		if end > 0 {
+			if seq, err := strconv.ParseUint(string(rest[:end]), 10, 64); err == nil && seq > 0 {
+				return seq, nil
+			}
+		}
+	}
+	var ack struct {
+		Seq   uint64    `json:"seq"`
+		Error *apiError `json:"error"`
+	}
+	if err := json.Unmarshal(data, &ack); err != nil {
+		return 0, fmt.Errorf("answer %.80q: %w: %w", data, queue.ErrUnavailable, err)
+	}
+	if ack.Error != nil {
+		return 0, ack.Error.wrap()
+	}
+	if ack.Seq == 0 {
+		return 0, fmt.Errorf("answer %.80q: no sequence number: %w", data, queue.ErrUnavailable)
+	}
+	return ack.Seq, nil
+}
+
+// apiError is an error as JetStream's answers have it.
+type apiError struct {
+	Code        int    `json:"code"`
+	ErrCode     int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+// errCodeTooLarge: the message exceeds the stream's own limit
+// (nats-server: errors.json).
+const errCodeTooLarge = 10054
+
+// wrap says whether waiting can help. It nearly always can: full storage
+// (10023) empties when jobs are done, and the rest is for an operator to mend.
+func (e *apiError) wrap() error {
+	kind := queue.ErrUnavailable
+	if e.ErrCode == errCodeTooLarge {
+		kind = queue.ErrRejected
+	}
+	return fmt.Errorf("%s (%d): %w", e.Description, e.ErrCode, kind)
+}

@@ -1,0 +1,139 @@
+package jetstream
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+
+	"propeller/queue"
+)
+
+// Open returns a queue on a NATS cluster, or with Options.Dir on a server
+// inside this process.
+//
+// A cluster need not be reachable: the connection is made in the background and
+// again for ever. An embedded server is started before Open returns; it ends
+// with Close. The error is then *InUseError when another process owns the
+// folder. The result also implements queue.Admin.
+func Open(o Options) (queue.Queue, error) {
+	return open(o)
+}
+
+func open(o Options) (*client, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range []string{o.CredsFile, o.CAFile} {
+		if file == "" {
+			continue
+		}
+		if _, err := os.ReadFile(file); err != nil {
+			return nil, fmt.Errorf("jetstream: %w", err)
+		}
+	}
+	var emb *embedded
+	if o.Dir != "" {
+		emb, err = startEmbedded(o)
+		if err != nil && o.Attach {
+			if attached, ok := attach(o, err); ok {
+				return start(attached, nil), nil
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	q := start(o, emb)
+	if emb == nil {
+		return q, nil
+	}
+	// The server is here: what cannot work now will not work later.
+	if _, err := q.link.get(q.ctx, false); err != nil {
+		_ = q.Close()
+		return nil, err
+	}
+	return q, nil
+}
+
+// start makes the queue and its goroutines.
+func start(o Options, emb *embedded) *client {
+	q := &client{opts: o, embedded: emb, calls: newCalls(), tubes: make(map[string]*tube)}
+	q.ctx, q.cancel = context.WithCancel(context.Background())
+	q.link = newLink(q)
+	q.wg.Go(q.link.run)
+	q.wg.Go(q.keep)
+	return q
+}
+
+// client is the queue.Queue.
+type client struct {
+	opts     Options
+	embedded *embedded // nil: the server is elsewhere
+	calls    *calls
+	link     *link
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	tubes  map[string]*tube // those that have consumers here
+}
+
+var _ interface {
+	queue.Queue
+	queue.Admin
+} = (*client)(nil)
+
+var errQueueClosed = fmt.Errorf("jetstream: queue is closed: %w", queue.ErrUnavailable)
+
+// Consume implements queue.Queue. The tube's consumer in the server is made by
+// the first Receive.
+func (q *client) Consume(name string) (queue.Consumer, error) {
+	if err := queue.CheckTube(name); err != nil {
+		return nil, err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return nil, errQueueClosed
+	}
+	t := q.tubes[name]
+	if t == nil {
+		t = newTube(q, name)
+		q.tubes[name] = t
+	}
+	return newConsumer(t), nil
+}
+
+// tube returns a tube that has had consumers here, or nil.
+func (q *client) tube(name string) *tube {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.tubes[name]
+}
+
+// Close implements queue.Queue.
+func (q *client) Close() error {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return nil
+	}
+	q.closed = true
+	q.mu.Unlock()
+	q.flush() // acknowledgements that nobody waited for
+	q.cancel()
+	q.wg.Wait()
+	if cn, _, _, _ := q.link.ready(); cn != nil {
+		cn.nc.Close()
+	}
+	q.calls.fail(farFuture, errQueueClosed)
+	if q.embedded != nil {
+		return q.embedded.close()
+	}
+	return nil
+}

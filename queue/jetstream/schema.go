@@ -1,0 +1,182 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// buriedAge is how long a buried job is kept when we make the stream. The
+// operator may change it there.
+const buriedAge = 14 * 24 * time.Hour
+
+// maxWaiting is how many pulls may wait at one tube's consumer: one for each
+// worker of all daemons, and those of daemons that died, until they expire.
+const maxWaiting = 2048
+
+// jobsConfig is the stream of all jobs that wait, are held, or are to come.
+//
+// It has no limits: a work queue that is full drops waiting jobs in silence
+// under DiscardOld, and DiscardNew, which would refuse them, is not allowed
+// with schedules. The server's own storage limit refuses cleanly. It has no
+// sources: schedules were lost with them (nats-server#8423).
+func jobsConfig(replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              jobsStream,
+		Description:       "propeller: jobs",
+		Subjects:          []string{jobPrefix + ">", schedPrefix + ">"},
+		Retention:         jetstream.WorkQueuePolicy,
+		Storage:           jetstream.FileStorage,
+		Replicas:          replicas,
+		AllowMsgSchedules: true,
+	}
+}
+
+// buriedConfig is the stream of jobs set aside, one on each subject.
+func buriedConfig(replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              buriedStream,
+		Description:       "propeller: buried jobs",
+		Subjects:          []string{buriedPrefix + ">"},
+		Retention:         jetstream.LimitsPolicy,
+		Storage:           jetstream.FileStorage,
+		Replicas:          replicas,
+		MaxMsgsPerSubject: 1,
+		MaxAge:            buriedAge,
+	}
+}
+
+// consumerConfig is the consumer of a tube, shared by all workers of all
+// daemons: a work queue allows only one per subject.
+//
+// MaxAckPending has no limit because jobs that wait for a retry count against
+// it (nats-server#6093): with a limit, enough of them stop the tube. MaxDeliver
+// has none because a job at its limit would stay in the stream for ever,
+// served to nobody.
+func consumerConfig(tube string, ackWait time.Duration) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable:       durable(tube),
+		FilterSubject: jobSubject(tube),
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		MaxDeliver:    -1,
+		MaxAckPending: -1,
+		MaxWaiting:    maxWaiting,
+	}
+}
+
+// field is a setting that must be as we need it.
+type field struct{ name, have, want string }
+
+// differs is an error that says what is not as needed, or nil.
+func differs(what string, fields []field) error {
+	var diff []string
+	for _, f := range fields {
+		if f.have != f.want {
+			diff = append(diff, fmt.Sprintf("%s is %s, must be %s", f.name, f.have, f.want))
+		}
+	}
+	if diff == nil {
+		return nil
+	}
+	return fmt.Errorf("jetstream: %s: %s", what, strings.Join(diff, "; "))
+}
+
+func streamDiffers(have, want jetstream.StreamConfig) error {
+	subjects := func(c jetstream.StreamConfig) string {
+		return strings.Join(slices.Sorted(slices.Values(c.Subjects)), " ")
+	}
+	fields := []field{
+		{"subjects", subjects(have), subjects(want)},
+		{"retention", have.Retention.String(), want.Retention.String()},
+		{"storage", have.Storage.String(), want.Storage.String()},
+		{"num_replicas", strconv.Itoa(have.Replicas), strconv.Itoa(want.Replicas)},
+		{"max_msgs_per_subject", limit(have.MaxMsgsPerSubject), limit(want.MaxMsgsPerSubject)},
+	}
+	if want.Name == jobsStream { // of the buried ones the operator may set limits
+		fields = append(fields,
+			field{"allow_msg_schedules", strconv.FormatBool(have.AllowMsgSchedules), "true"},
+			field{"max_msgs", limit(have.MaxMsgs), limit(0)},
+			field{"max_bytes", limit(have.MaxBytes), limit(0)},
+			field{"max_age", have.MaxAge.String(), "0s"},
+			field{"sources", strconv.Itoa(len(have.Sources)), "0"},
+			field{"mirror", strconv.FormatBool(have.Mirror != nil), "false"},
+			field{"no_ack", strconv.FormatBool(have.NoAck), "false"})
+	}
+	return differs("stream "+want.Name, fields)
+}
+
+func consumerDiffers(have, want jetstream.ConsumerConfig) error {
+	return differs("consumer "+want.Durable+" of stream "+jobsStream, []field{
+		{"filter_subject", have.FilterSubject, want.FilterSubject},
+		{"ack_policy", have.AckPolicy.String(), want.AckPolicy.String()},
+		{"ack_wait", have.AckWait.String(), want.AckWait.String()},
+		{"max_deliver", limit(int64(have.MaxDeliver)), limit(int64(want.MaxDeliver))},
+		{"max_ack_pending", limit(int64(have.MaxAckPending)), limit(int64(want.MaxAckPending))},
+	})
+}
+
+// limit prints a limit; the server says -1 or 0 for none.
+func limit(n int64) string {
+	if n <= 0 {
+		return "unlimited"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// ensureStream makes a stream that is missing. One that is there is compared
+// and never changed: it may be shared with daemons that need it as it is.
+func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
+	s, err := js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s, err = js.CreateStream(ctx, want)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was quicker
+			s, err = js.Stream(ctx, want.Name)
+		}
+		if err != nil && want.Replicas > 1 && strings.Contains(err.Error(), "replicas > 1") {
+			return fmt.Errorf("jetstream: create stream %s: %w: one server cannot keep %d copies; give ?replicas=1",
+				want.Name, err, want.Replicas)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("jetstream: stream %s: %w", want.Name, err)
+	}
+	return streamDiffers(s.CachedInfo().Config, want)
+}
+
+// ensureConsumer makes the consumer of a tube unless it is there as needed.
+func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.ConsumerConfig) error {
+	c, err := js.CreateConsumer(ctx, jobsStream, want)
+	if errors.Is(err, jetstream.ErrConsumerExists) { // made otherwise than we would
+		c, err = js.Consumer(ctx, jobsStream, want.Durable)
+	}
+	if err != nil {
+		return fmt.Errorf("jetstream: consumer %s: %w", want.Durable, err)
+	}
+	return consumerDiffers(c.CachedInfo().Config, want)
+}
+
+// minVersion is the first server with message schedules.
+const minMajor, minMinor = 2, 12
+
+// checkServer returns an error unless the server can do what is needed.
+func checkServer(nc *nats.Conn) error {
+	v := nc.ConnectedServerVersion()
+	var major, minor int
+	if _, err := fmt.Sscanf(v, "%d.%d.", &major, &minor); err != nil {
+		return fmt.Errorf("jetstream: server version %q: not understood", v)
+	}
+	if major < minMajor || major == minMajor && minor < minMinor {
+		return fmt.Errorf("jetstream: server %s is version %s: delayed jobs need %d.%d or newer",
+			nc.ConnectedAddr(), v, minMajor, minMinor)
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"propeller/queue"
+)
+
+// TubeStats implements queue.Admin. The server counts jobs that were given back
+// and not yet served again as held. Retries of this process that wait are taken
+// out of that; those of other daemons are not known, and count as reserved.
+func (q *client) TubeStats(ctx context.Context, name string) (queue.TubeStats, error) {
+	var st queue.TubeStats
+	if err := queue.CheckTube(name); err != nil {
+		return st, err
+	}
+	cn, err := q.link.get(ctx, false)
+	if err != nil {
+		return st, err
+	}
+	if err := q.barrier(ctx, cn, name); err != nil {
+		return st, adminError(ctx, err)
+	}
+	if st, err = q.tubeStats(ctx, cn, name); err != nil {
+		return queue.TubeStats{}, adminError(ctx, err)
+	}
+	if t := q.tube(name); t != nil {
+		t.mu.Lock()
+		later := min(t.waitingLocked(time.Now()), st.Reserved)
+		t.mu.Unlock()
+		st.Delayed += later
+		st.Reserved -= later
+	}
+	return st, nil
+}
+
+func (q *client) tubeStats(ctx context.Context, cn *conn, name string) (st queue.TubeStats, err error) {
+	if st.Delayed, err = q.count(ctx, cn, jobsStream, schedSubject(name, "*")); err != nil {
+		return st, err
+	}
+	if st.Buried, err = q.count(ctx, cn, buriedStream, buriedSubject(name, "*")); err != nil {
+		return st, err
+	}
+	c, err := cn.js.Consumer(ctx, jobsStream, durable(name))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) { // nobody has ever asked for its jobs
+		st.Ready, err = q.countOne(ctx, cn, jobSubject(name))
+		return st, err
+	}
+	if err != nil {
+		return st, err
+	}
+	info := c.CachedInfo()
+	st.Ready, st.Reserved = int(info.NumPending), info.NumAckPending
+	if info.Paused {
+		st.Paused = st.Ready
+	}
+	return st, nil
+}
+
+// barrier waits until the server has dealt with every acknowledgement that this
+// process sent without waiting for an answer: it works them off in order.
+func (q *client) barrier(ctx context.Context, cn *conn, name string) error {
+	t := q.tube(name)
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	last := t.acked
+	t.acked = ""
+	t.mu.Unlock()
+	if last == "" {
+		return nil
+	}
+	_, err := q.request(ctx, cn, &nats.Msg{Subject: last, Data: wordAck}) // a second time: no harm
+	return err
+}
+
+type streamInfo struct {
+	Total int       `json:"total"` // of the subjects that match
+	Error *apiError `json:"error"`
+	State struct {
+		Subjects map[string]int `json:"subjects"` // number of messages
+	} `json:"state"`
+}
+
+func (q *client) streamInfo(ctx context.Context, cn *conn, stream, subject string, offset int) (info streamInfo, err error) {
+	body := fmt.Appendf(nil, `{"subjects_filter":%q,"offset":%d}`, subject, offset)
+	m, err := q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream, Data: body})
+	if err != nil {
+		return info, err
+	}
+	if err := json.Unmarshal(m.Data, &info); err != nil {
+		return info, fmt.Errorf("jetstream: stream %s: information: %w", stream, err)
+	}
+	if info.Error != nil {
+		return info, fmt.Errorf("jetstream: stream %s: %w", stream, info.Error.wrap())
+	}
+	return info, nil
+}
+
+// count is how many subjects match, each of them having one message. The
+// offset, beyond the last, keeps the server from listing them.
+func (q *client) count(ctx context.Context, cn *conn, stream, pattern string) (int, error) {
+	info, err := q.streamInfo(ctx, cn, stream, pattern, 1<<30)
+	return info.Total, err
+}
+
+// countOne is how many messages a subject has.
+func (q *client) countOne(ctx context.Context, cn *conn, subject string) (int, error) {
+	info, err := q.streamInfo(ctx, cn, jobsStream, subject, 0)
+	return info.State.Subjects[subject], err
+}
