@@ -136,7 +136,11 @@ func (p *push) suspect() {
 		p.ruled(false)
 		return
 	}
-	p.t.r.seat.Wrong(p.n.Token, p.outcome.Reason, p.ruled)
+	p.t.r.guarded.Add(1)
+	p.t.r.seat.Wrong(p.n.Token, p.outcome.Reason, func(dead bool) {
+		p.t.r.guarded.Add(-1)
+		p.ruled(dead)
+	})
 }
 
 // ruled takes the guard's word: the token is dead, or nothing can be said and

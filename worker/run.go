@@ -21,6 +21,8 @@ type run struct {
 
 	held  atomic.Int64  // jobs received and not yet settled
 	slots atomic.Int64  // of InFlight: see task
+	// guarded counts pushes whose answers the guard holds; they have no slot.
+	guarded atomic.Int64
 	woken chan struct{} // cap 1: room may have changed
 
 	interrupts    atomic.Int64

@@ -89,6 +89,8 @@ func (w *Worker) String() string { return fmt.Sprintf("app %s worker %d", w.cfg.
 type Status struct {
 	Serving   bool
 	Held      int   // jobs received and not yet settled
+	InFlight  int   // slots in use, of Config.InFlight
+	Guarded   int   // pushes that have been answered, and wait for the environment guard's word
 	Connected bool  // to APNs
 	QueueErr  error // why no job can be received; nil when one can
 
@@ -109,7 +111,8 @@ func (w *Worker) Status() Status {
 		return s
 	}
 	conn, _ := r.link.usable(time.Now())
-	s.Serving, s.Held, s.Connected, s.QueueErr = true, int(r.held.Load()), conn != nil, r.consumer.Err()
+	s.Serving, s.Connected, s.QueueErr = true, conn != nil, r.consumer.Err()
+	s.Held, s.InFlight, s.Guarded = int(r.held.Load()), int(r.slots.Load()), int(r.guarded.Load())
 	switch down := r.link.unreachable(); {
 	case s.QueueErr != nil:
 		s.Waiting = "queue unavailable: " + s.QueueErr.Error()
