@@ -19,11 +19,11 @@ type run struct {
 	seat     *Seat                   // at the app's guard
 	restart  context.CancelCauseFunc // ends Serve with an error, as Worker.Restart
 
-	held  atomic.Int64  // jobs received and not yet settled
-	slots atomic.Int64  // of InFlight: see task
+	held  atomic.Int64 // jobs received and not yet settled
+	slots atomic.Int64 // of InFlight: see task
 	// guarded counts pushes whose answers the guard holds; they have no slot.
 	guarded atomic.Int64
-	woken chan struct{} // cap 1: room may have changed
+	woken   chan struct{} // cap 1: room may have changed
 
 	interrupts    atomic.Int64
 	cancelReceive atomic.Pointer[context.CancelFunc]
