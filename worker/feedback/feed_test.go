@@ -258,3 +258,33 @@ func TestCountersOutlive(t *testing.T) {
 		t.Errorf("%v, %d, %d, %d", was, c.Delivered.Load(), c.Batches.Load(), c.Failed.Load())
 	}
 }
+
+// slowBody gives nothing until its request ends.
+type slowBody struct{ ctx context.Context }
+
+func (b slowBody) Read([]byte) (int, error) {
+	<-b.ctx.Done()
+	return 0, b.ctx.Err()
+}
+
+func (b slowBody) Close() error { return nil }
+
+// A body that does not come costs a second, not the request.
+func TestSlowBody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newFakeQueue()
+		q.addRecords(t, 0, 2*maxBatch)
+		tr := &transport{answer: func(_ int, r *http.Request) (*http.Response, error) {
+			resp, err := respond(200)
+			resp.Body = slowBody{r.Context()}
+			return resp, err
+		}}
+		h, stop := serveFake(t, q, tr)
+		time.Sleep(time.Minute)
+		stop()
+		if gaps := tr.gaps(); len(gaps) != 1 || gaps[0] != drainTimeout || h.counters.Failed.Load() != 0 {
+			t.Errorf("%v, %d failures", gaps, h.counters.Failed.Load())
+		}
+	})
+}
