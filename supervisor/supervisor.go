@@ -31,6 +31,7 @@ import (
 	"propeller/apnsconn/apnstest"
 	"propeller/config"
 	"propeller/queue"
+	"propeller/queue/journal"
 	"propeller/worker"
 	"propeller/worker/feedback"
 )
@@ -41,6 +42,9 @@ type Options struct {
 	// OpenQueue connects to the queue at the given URLs. It does not wait for
 	// it to be reachable.
 	OpenQueue func(urls []string) (queue.Queue, error)
+	// Journal is what remembers why jobs were buried, at present; nil, or a
+	// result that is nil: only the log does. Its owner closes it after Serve.
+	Journal func() *journal.Journal
 }
 
 // Supervisor runs all apps of a configuration.
@@ -88,6 +92,9 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 		return nil, errors.Join(err, s.free())
 	}
 	s.root.Add(&watchdog{log: o.Log, apps: s.watched, period: &s.period, changed: s.periodChanged})
+	if o.Journal != nil {
+		s.root.Add(&rebuilder{log: o.Log, journal: o.Journal, views: s.views})
+	}
 	return s, nil
 }
 
@@ -244,6 +251,9 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 	}
 	if c.Feedback.Tube != "" {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)
+	}
+	if s.o.Journal != nil {
+		wc.Journal = notes{s.o.Journal}
 	}
 	a := newApp(c, wc, l)
 	a.addWebhook(old)

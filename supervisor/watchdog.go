@@ -152,6 +152,9 @@ func (a *app) patience(period time.Duration) time.Duration { return max(period, 
 // viewOf puts together what progress is judged by.
 func viewOf(s worker.Status, b worker.BreakerState, ready int, known bool) view {
 	v := view{serving: s.Serving, held: s.Held, finished: s.Finished, received: s.Received, ready: ready, known: known, cause: s.Waiting}
+	if s.Guarded > 0 && s.InFlight == 0 {
+		v.held = 0 // they wait for the guard, which bounds that itself
+	}
 	switch {
 	case b.Broken:
 		v.cause = "app is broken: " + b.Reason

@@ -50,23 +50,28 @@ func (d *daemon) status(t tree, settled bool) string {
 // namedApps bounds how many apps a status names for each kind of trouble.
 const namedApps = 5
 
-// statusLine says how many apps there are and names those in trouble. Those
-// without a queue only count if settled: each worker begins that way.
+// statusLine says how many apps there are and names those in trouble, each
+// under the first kind that it is in. Those without a queue only count if
+// settled: each worker begins that way.
 func statusLine(apps []supervisor.AppStatus, settled bool) string {
-	var broken, waiting []string
+	var broken, paused, stalled, waiting []string
 	for _, a := range apps {
 		switch {
 		case a.Broken:
 			broken = append(broken, fmt.Sprintf("%s (%s)", a.Topic, a.Reason))
+		case a.Paused:
+			paused = append(paused, fmt.Sprintf("%s (%s)", a.Topic, a.Reason))
 		case settled && queueGone(a):
 			waiting = append(waiting, a.Topic)
+		case a.Stalled != nil:
+			stalled = append(stalled, fmt.Sprintf("%s (%s)", a.Topic, a.Stalled.Reason))
 		}
 	}
 	line := fmt.Sprintf("%d apps", len(apps))
 	if len(apps) == 1 {
 		line = "1 app"
 	}
-	return line + named("broken", broken) + named("without queue", waiting)
+	return line + named("broken", broken) + named("paused", paused) + named("stalled", stalled) + named("without queue", waiting)
 }
 
 // queueGone is true if a worker of a cannot receive jobs.

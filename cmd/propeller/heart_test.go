@@ -17,8 +17,7 @@ import (
 	"propeller/worker"
 )
 
-// fakeTree is a tree whose end and locks the test has in its hands. As with
-// the real one, Apply waits for Serve.
+// fakeTree is a tree whose end and locks the test has in its hands.
 type fakeTree struct {
 	serving chan struct{}
 	failed  chan error
@@ -39,7 +38,9 @@ func (f *fakeTree) Serve(ctx context.Context) error {
 	}
 }
 
-func (f *fakeTree) Apply(*config.Config) error { <-f.serving; return nil }
+func (f *fakeTree) Started() <-chan struct{} { return f.serving }
+
+func (f *fakeTree) Apply(*config.Config) error { return nil }
 
 func (f *fakeTree) Status() []supervisor.AppStatus {
 	f.lock <- struct{}{}
@@ -134,7 +135,7 @@ func TestReadyWhenTheTreeRuns(t *testing.T) {
 		d := &daemon{log: slog.New(slog.DiscardHandler), notify: &notifier{send: func(s string) error { sent = append(sent, s); return nil }}}
 		tree := newFakeTree()
 		ctx, stop := context.WithCancel(t.Context())
-		go d.reload(ctx, new(config.Config), tree)
+		go d.reload(ctx, tree)
 		after(time.Hour)
 		if len(sent) > 0 {
 			t.Fatalf("sent %q before", sent)
@@ -226,6 +227,8 @@ func TestStatusLine(t *testing.T) {
 		{[]supervisor.AppStatus{{Topic: "a"}}, "1 app"},
 		{[]supervisor.AppStatus{{Topic: "a", Workers: gone}, {Topic: "b"}, {Topic: "c", Broken: true, Reason: "403 X", Workers: gone}},
 			"3 apps; 1 broken: c (403 X); 1 without queue: a"},
+		{[]supervisor.AppStatus{{Topic: "a", Paused: true, Reason: "wrong environment?"}, {Topic: "b", Stalled: &supervisor.Stall{Reason: "worker 0: x"}}},
+			"2 apps; 1 paused: a (wrong environment?); 1 stalled: b (worker 0: x)"},
 		{many, "8 apps; 8 broken: t0 (r), t1 (r), t2 (r), t3 (r), t4 (r) and 3 more"},
 	}
 	for _, test := range tests {

@@ -57,6 +57,7 @@ type daemon struct {
 	log     *slog.Logger
 	signals <-chan os.Signal
 	notify  *notifier
+	state   *state
 
 	reloads chan struct{} // cap 1: several SIGHUPs become one reload
 	beats   chan string   // the status, through the main loop to the service manager
@@ -69,6 +70,7 @@ type daemon struct {
 // tree is what the daemon needs of *supervisor.Supervisor.
 type tree interface {
 	Serve(ctx context.Context) error
+	Started() <-chan struct{}
 	Apply(cfg *config.Config) error
 	Status() []supervisor.AppStatus
 }
@@ -80,12 +82,21 @@ const overrun = 10 * time.Second
 var errQuit = errors.New("second signal: quit without finishing; unfinished jobs stay in the queue")
 
 func (d *daemon) run(cfg *config.Config) error {
+	var err error
+	if d.state, err = openState(cfg.StateDir, d.log); err != nil {
+		return err
+	}
+	defer d.state.close()
 	sup, err := supervisor.New(cfg, supervisor.Options{
 		Log:       d.log,
 		OpenQueue: func(urls []string) (queue.Queue, error) { return openQueue(urls, d.log) },
+		Journal:   d.state.journal,
 	})
 	if err != nil {
 		return err
+	}
+	if server := d.state.serve(sup); server != nil {
+		sup.Attach(server)
 	}
 	d.log.Info("propeller started", "version", buildVersion(), "config", cfg.File, "apps", len(cfg.Apps), "queue", cfg.Queue, "pid", os.Getpid())
 	ctx, cancel := context.WithCancel(context.Background())
@@ -106,7 +117,7 @@ func (d *daemon) serve(cfg *config.Config, t tree) error {
 	ctx, stop := context.WithCancel(context.Background())
 	alive, end := context.WithCancel(context.Background()) // pings go on while the tree drains
 	var background sync.WaitGroup
-	background.Go(func() { d.reload(ctx, cfg, t) })
+	background.Go(func() { d.reload(ctx, t) })
 	background.Go(func() { d.beat(alive, t) })
 	ended := make(chan error, 1)
 	background.Go(func() { ended <- t.Serve(ctx) })
@@ -188,10 +199,11 @@ func (d *daemon) end(err error, told bool) error {
 
 // reload says when the tree runs, and applies the configuration anew at each
 // SIGHUP.
-func (d *daemon) reload(ctx context.Context, cfg *config.Config, t tree) {
-	// What runs already changes nothing; Apply returns once the tree runs.
-	if err := t.Apply(cfg); err != nil {
-		return // it has ended, which serve's caller is told
+func (d *daemon) reload(ctx context.Context, t tree) {
+	select {
+	case <-t.Started():
+	case <-ctx.Done():
+		return
 	}
 	d.notify.ready(d.status(t, false))
 	for {
@@ -222,6 +234,7 @@ func (d *daemon) reloaded(cfg *config.Config, err error) {
 		d.refused = ""
 		d.drain = cfg.ShutdownTimeout
 		d.level.Set(cfg.Log.Level)
+		d.state.moved(cfg.StateDir)
 		d.log.Info("reloaded", "apps", len(cfg.Apps))
 		return
 	}

@@ -140,10 +140,11 @@ func jobBody(cmd *cobra.Command, whole string) ([]byte, error) {
 	return body, nil
 }
 
-// place is where a job is put.
+// place is where an app's jobs are.
 type place struct {
-	urls []string
-	tube string
+	urls  []string
+	tube  string
+	state string // the daemon's state_dir; "" if it has none, or is not known
 }
 
 // target finds the queue and the tube: from --queue and --tube, else from the
@@ -157,7 +158,7 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 		if err != nil {
 			return place{}, err
 		}
-		return place{at, tube}, nil
+		return place{urls: at, tube: tube}, nil
 	}
 	if !named && missing(file) {
 		return place{}, errors.New("no propeller.yaml in this folder: name the file with -c, or the queue with --queue beanstalk://host:port")
@@ -167,11 +168,11 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 		return place{}, err
 	}
 	if tube != "" {
-		return place{cfg.Queue, tube}, nil
+		return place{cfg.Queue, tube, cfg.StateDir}, nil
 	}
 	for i := range cfg.Apps {
 		if cfg.Apps[i].Topic == topic {
-			return place{cfg.Queue, cfg.Apps[i].Tube}, nil
+			return place{cfg.Queue, cfg.Apps[i].Tube, cfg.StateDir}, nil
 		}
 	}
 	return place{}, fmt.Errorf("topic %q is not in %s: add the app there, or name the tube with --tube", topic, file)

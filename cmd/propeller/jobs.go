@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"propeller/httpapi"
+	"propeller/queue"
+	"propeller/queue/journal"
+	"propeller/supervisor"
+)
+
+// jobsTime bounds a command. The daemon bounds its part by itself, to less.
+const jobsTime = 2 * time.Minute
+
+const jobsLong = `jobs shows an app's buried jobs with their reasons: those that propeller set
+aside because they can never work, or were tried for too long. kick gives them
+back to be sent again; delete removes them for good.
+
+It asks the running daemon by the socket in its state_dir. Without one it works
+on the queue itself, with the journal in state_dir for the reasons.`
+
+// jobFlags are the flags of the commands below jobs.
+type jobFlags struct {
+	config, queue, topic, tube, state string
+	reason                            string
+	ids                               []string
+	limit                             int
+	all, json, whole                  bool
+}
+
+// desk is what the commands need: httpapi.Client is one over the daemon's
+// socket, httpapi.Local one on the queue itself.
+type desk interface {
+	List(ctx context.Context, reason string, limit int) (httpapi.BuriedList, error)
+	Show(ctx context.Context, id string) (httpapi.BuriedJob, error)
+	Kick(ctx context.Context, c httpapi.Choice) (httpapi.Settled, error)
+	Delete(ctx context.Context, c httpapi.Choice) (httpapi.Settled, error)
+}
+
+func newJobs() *cobra.Command {
+	cmd := &cobra.Command{Use: "jobs", Short: "buried jobs: list, show, kick or delete them", Long: jobsLong}
+	cmd.RunE = func(*cobra.Command, []string) error {
+		return usageError{errors.New("jobs: say which: list, show, kick or delete")}
+	}
+	cmd.AddCommand(
+		newJobsCommand("list", "list buried jobs with their reasons", flagReason|flagLimit, (*jobFlags).list),
+		newJobsCommand("show", "show buried jobs with their bodies", flagID|flagWhole, (*jobFlags).show),
+		newJobsCommand("kick", "have buried jobs sent again", flagReason|flagLimit|flagID|flagAll, (*jobFlags).kick),
+		newJobsCommand("delete", "remove buried jobs for good", flagReason|flagLimit|flagID|flagAll, (*jobFlags).remove),
+	)
+	return cmd
+}
+
+// The flags that not every command has.
+const (
+	flagReason = 1 << iota
+	flagLimit
+	flagID
+	flagAll
+	flagWhole
+)
+
+// newJobsCommand makes one of the commands below jobs.
+func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Context, *cobra.Command, desk) error) *cobra.Command {
+	var o jobFlags
+	cmd := &cobra.Command{Use: name, Short: short, Args: noArgs}
+	f := cmd.Flags()
+	f.StringVarP(&o.config, "config", "c", defaultFile, "configuration `file`")
+	f.StringVar(&o.queue, "queue", "", "queue `URL`, instead of the configuration's; no daemon is asked")
+	f.StringVar(&o.topic, "topic", "", "`bundle id` of the app (required)")
+	f.StringVar(&o.tube, "tube", "", "tube `name`, instead of the configuration's; no daemon is asked")
+	f.StringVar(&o.state, "state-dir", "", "the daemon's state_dir, instead of the configuration's (`folder`)")
+	f.BoolVar(&o.json, "json", false, "print JSON")
+	for flag, define := range map[int]func(){
+		flagReason: func() { f.StringVar(&o.reason, "reason", "", "those with this `text` in their reason or class") },
+		flagLimit: func() {
+			f.IntVar(&o.limit, "limit", 0, fmt.Sprintf("at most so many (`n`, up to %d, the default)", httpapi.MaxJobs))
+		},
+		flagID:    func() { f.StringSliceVar(&o.ids, "id", nil, "the job of this `id`; may be repeated") },
+		flagAll:   func() { f.BoolVar(&o.all, "all", false, "all buried jobs of the app") },
+		flagWhole: func() { f.BoolVar(&o.whole, "whole", false, "show whole device tokens") },
+	} {
+		if has&flag != 0 {
+			define()
+		}
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := o.check(f.Changed("limit")); err != nil {
+			return usageError{err}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), jobsTime)
+		defer cancel()
+		d, end, err := o.open(ctx, cmd)
+		if err != nil {
+			return err
+		}
+		defer end()
+		return run(&o, ctx, cmd, d)
+	}
+	return cmd
+}
+
+func (o *jobFlags) check(limited bool) error {
+	switch {
+	case o.topic == "":
+		return errors.New("--topic is missing")
+	case limited && (o.limit < 1 || o.limit > httpapi.MaxJobs):
+		return fmt.Errorf("--limit %d: must be 1 to %d", o.limit, httpapi.MaxJobs)
+	}
+	return nil
+}
+
+// open finds the daemon, or else the queue and the journal.
+func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d desk, end func(), err error) {
+	where, err := target(o.config, cmd.Flags().Changed("config"), o.queue, o.topic, o.tube)
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.state != "" {
+		where.state = o.state
+	}
+	say := func(err error) { fmt.Fprintf(cmd.ErrOrStderr(), "propeller: %v\n", err) }
+	if where.state != "" && o.queue == "" && o.tube == "" {
+		c, err := httpapi.Dial(ctx, where.state, o.topic)
+		switch {
+		case err == nil:
+			return c, c.Close, nil
+		case !errors.Is(err, httpapi.ErrNoDaemon):
+			say(fmt.Errorf("the daemon cannot be asked: %w", err))
+		}
+	}
+	q, err := openQueue(where.urls, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, nil, err
+	}
+	admin, ok := q.(queue.Admin)
+	if !ok {
+		return nil, nil, errors.Join(supervisor.ErrNoAdmin, q.Close())
+	}
+	j, err := openJournal(where.state)
+	if err != nil {
+		say(fmt.Errorf("without the journal, so that most reasons are not known: %w", err))
+	}
+	end = func() {
+		if j != nil {
+			_ = j.Close() // it only forgets what is not buried any more
+		}
+		_ = q.Close()
+	}
+	return httpapi.Local{Jobs: journal.Jobs{Queue: admin, Journal: j, Explain: supervisor.Explain(o.topic)}, Tube: where.tube}, end, nil
+}
+
+// openJournal opens the journal in a state_dir, if there is one: a command
+// makes none, since the daemon may run as another user.
+func openJournal(dir string) (*journal.Journal, error) {
+	if dir == "" || missing(filepath.Join(dir, "buried.db")) { // as package journal calls it
+		return nil, nil
+	}
+	return journal.Open(dir, journal.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+}
+
+func (o *jobFlags) list(ctx context.Context, cmd *cobra.Command, d desk) error {
+	l, err := d.List(ctx, o.reason, o.limit)
+	if err != nil {
+		return advise(err)
+	}
+	if o.json {
+		err = printJSON(cmd.OutOrStdout(), l)
+	} else {
+		err = printBuried(cmd.OutOrStdout(), l, time.Now())
+	}
+	return errors.Join(err, incomplete(l.Incomplete))
+}
+
+func (o *jobFlags) show(ctx context.Context, cmd *cobra.Command, d desk) error {
+	if len(o.ids) == 0 {
+		return usageError{errors.New("--id is missing")}
+	}
+	for _, id := range o.ids {
+		j, err := d.Show(ctx, id)
+		if err != nil {
+			return advise(fmt.Errorf("job %q: %w", id, err))
+		}
+		if !o.whole {
+			j.Body, j.BodyBase64 = shortenTokens(j.Body), []byte(shortenTokens(string(j.BodyBase64)))
+		}
+		if o.json {
+			err = printJSON(cmd.OutOrStdout(), j)
+		} else {
+			err = printJob(cmd.OutOrStdout(), j, time.Now())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *jobFlags) kick(ctx context.Context, cmd *cobra.Command, d desk) error {
+	return o.settle(ctx, cmd, d.Kick, "kicked")
+}
+
+func (o *jobFlags) remove(ctx context.Context, cmd *cobra.Command, d desk) error {
+	return o.settle(ctx, cmd, d.Delete, "deleted")
+}
+
+func (o *jobFlags) settle(ctx context.Context, cmd *cobra.Command, do func(context.Context, httpapi.Choice) (httpapi.Settled, error), done string) error {
+	given := 0
+	for _, is := range []bool{len(o.ids) > 0, o.reason != "", o.all} {
+		if is {
+			given++
+		}
+	}
+	if given != 1 {
+		return usageError{errors.New("say which jobs: --id ID, --reason TEXT or --all")}
+	}
+	s, err := do(ctx, httpapi.Choice{IDs: o.ids, Reason: o.reason, All: o.all, Limit: o.limit})
+	if err != nil {
+		return advise(err)
+	}
+	if o.json {
+		err = printJSON(cmd.OutOrStdout(), s)
+	} else {
+		err = printSettled(cmd.OutOrStdout(), s, done)
+	}
+	return errors.Join(err, incomplete(s.Incomplete))
+}
+
+// incomplete is the error of a command that did only a part.
+func incomplete(why string) error {
+	if why == "" {
+		return nil
+	}
+	return errors.New("not all: " + strings.ReplaceAll(why, "\n", "; "))
+}
+
+// advise adds what to do to an error, as one line.
+func advise(err error) error {
+	if errors.Is(err, queue.ErrUnavailable) {
+		err = fmt.Errorf("%w: start the queue server, or name another by --queue", err)
+	}
+	if text := err.Error(); strings.Contains(text, "\n") {
+		return errors.New(strings.ReplaceAll(text, "\n", "; "))
+	}
+	return err
+}
+
+func printJSON(out interface{ Write([]byte) (int, error) }, v any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}

@@ -1,0 +1,70 @@
+package httpapi
+
+import (
+	"context"
+
+	"propeller/queue/journal"
+)
+
+// Local is what the API does with one tube's buried jobs, without the API: for
+// the server, and for whoever has the queue at hand and no daemon. Client does
+// the same over a socket.
+type Local struct {
+	Jobs journal.Jobs
+	Tube string
+}
+
+// List lists buried jobs whose reason or class contains reason, at most limit;
+// 0 means MaxJobs. The list may be incomplete, which it says; an error is that
+// there is none at all.
+func (l Local) List(ctx context.Context, reason string, limit int) (BuriedList, error) {
+	if limit < 0 || limit > MaxJobs {
+		return BuriedList{}, errLimit
+	}
+	items, more, err := l.Jobs.List(ctx, l.Tube, journal.Filter{Reason: reason, Limit: orMax(limit)})
+	list := BuriedList{Jobs: []BuriedJob{}, More: more}
+	for _, it := range items {
+		list.Jobs = append(list.Jobs, buriedOf(it, false))
+	}
+	list.Incomplete, err = partly(len(items), err)
+	return list, err
+}
+
+// Show returns one buried job with its body.
+func (l Local) Show(ctx context.Context, id string) (BuriedJob, error) {
+	it, err := l.Jobs.Show(ctx, l.Tube, id)
+	if err != nil {
+		return BuriedJob{}, err
+	}
+	return buriedOf(it, true), nil
+}
+
+// Kick has the chosen jobs served again.
+func (l Local) Kick(ctx context.Context, c Choice) (Settled, error) {
+	return l.settle(ctx, c, l.Jobs.Kick)
+}
+
+// Delete removes the chosen jobs for good.
+func (l Local) Delete(ctx context.Context, c Choice) (Settled, error) {
+	return l.settle(ctx, c, l.Jobs.Delete)
+}
+
+func (l Local) settle(ctx context.Context, c Choice, do func(context.Context, string, journal.Filter) (journal.Result, error)) (Settled, error) {
+	f, err := c.filter()
+	if err != nil {
+		return Settled{}, err
+	}
+	r, err := do(ctx, l.Tube, f)
+	s := Settled{Jobs: r.N, More: r.More}
+	s.Incomplete, err = partly(r.N, err)
+	return s, err
+}
+
+// partly turns the error of something that did n jobs into a note of the
+// answer, or leaves it an error if nothing was done.
+func partly(n int, err error) (incomplete string, _ error) {
+	if n > 0 && err != nil {
+		return err.Error(), nil
+	}
+	return "", err
+}

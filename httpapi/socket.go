@@ -1,0 +1,116 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Names in state_dir.
+const (
+	socketName = "propeller.sock"
+	lockName   = "propeller.lock"
+	// freshName is the folder in which a socket is made before it takes its
+	// place. Its path with the socket's, which is one letter there, is not
+	// longer than the final one.
+	freshName = ".socket-new"
+)
+
+// maxSocketPath is the longest path that fits sockaddr_un with the byte that
+// ends it, in bytes: 108 on Linux (unix(7)), 104 on BSD and macOS.
+const maxSocketPath = 103
+
+var (
+	// ErrInUse: another daemon that lives has the folder.
+	ErrInUse = errors.New("another propeller runs with this state_dir")
+	// ErrPath: the folder's path is too long to hold a socket.
+	ErrPath = errors.New("the path is too long for a socket")
+)
+
+// State is a daemon's hold on its state_dir: nobody else's until Close or the
+// process's end.
+type State struct {
+	dir  string
+	lock *os.File
+}
+
+// Open takes dir, which is created when missing, for this process. Errors: one
+// that wraps ErrInUse if another process has it, one that wraps ErrPath, or one
+// of the file system.
+func Open(dir string) (*State, error) {
+	if path := filepath.Join(dir, socketName); len(path) > maxSocketPath {
+		return nil, fmt.Errorf("state_dir: socket %q: %d bytes, at most %d: %w: choose another folder", path, len(path), maxSocketPath, ErrPath)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state_dir: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state_dir: %w", err)
+	}
+	if err := lockFile(f); err != nil {
+		defer f.Close()
+		if errors.Is(err, errLocked) {
+			return nil, fmt.Errorf("state_dir %q: %w%s: stop it, or give this one a folder of its own", dir, ErrInUse, owner(f))
+		}
+		return nil, fmt.Errorf("state_dir: lock %q: %w", f.Name(), err)
+	}
+	// For owner, which is of use but not needed.
+	if f.Truncate(0) == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	return &State{dir: dir, lock: f}, nil
+}
+
+// owner names the process that has the lock, if its file says so.
+func owner(f *os.File) string {
+	text := make([]byte, 20)
+	n, _ := f.ReadAt(text, 0)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text[:n])))
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" (process %d)", pid)
+}
+
+// Close lets go of the folder.
+func (s *State) Close() error {
+	err := os.Remove(s.path())
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, s.lock.Close()) // the lock ends with it
+}
+
+func (s *State) path() string { return filepath.Join(s.dir, socketName) }
+
+// Listen makes the socket, in place of one that a dead process left behind. It
+// can be reached by the process's own user only: from the first moment, since
+// it is made in a folder that nobody else can enter.
+func (s *State) Listen() (net.Listener, error) {
+	fresh := filepath.Join(s.dir, freshName)
+	if err := os.RemoveAll(fresh); err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	if err := os.Mkdir(fresh, 0o700); err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	defer os.RemoveAll(fresh)
+	made := filepath.Join(fresh, "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	ln.SetUnlinkOnClose(false) // it knows the first name only
+	if err = os.Chmod(made, 0o600); err == nil {
+		err = os.Rename(made, s.path())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", errors.Join(err, ln.Close()))
+	}
+	return ln, nil
+}

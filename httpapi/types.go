@@ -1,0 +1,201 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"propeller/apnsconn"
+	"propeller/queue/journal"
+	"propeller/supervisor"
+	"propeller/worker"
+)
+
+// Apps is the answer of GET /v1/apps.
+type Apps struct {
+	Apps []App `json:"apps"`
+}
+
+// The states of an app.
+const (
+	StateRunning = "running" // or idle
+	StateBroken  = "broken"  // APNs refuses its credential
+	StatePaused  = "paused"  // APNs refuses its device tokens
+	StateStalled = "stalled" // it has jobs and finishes none
+)
+
+// App is an app at one moment. The numbers count since the process began.
+type App struct {
+	Topic    string    `json:"topic"`
+	Tube     string    `json:"tube"`
+	State    string    `json:"state"`
+	Reason   string    `json:"reason,omitempty"` // of a state other than running
+	Since    time.Time `json:"since,omitzero"`
+	Workers  []Worker  `json:"workers"`
+	Pushes   Pushes    `json:"pushes"`
+	Watchdog Watchdog  `json:"watchdog"`
+	Webhook  *Webhook  `json:"webhook,omitempty"`
+}
+
+// Worker is one worker of an app.
+type Worker struct {
+	Serving   bool   `json:"serving"`
+	Connected bool   `json:"connected"` // to APNs
+	Held      int    `json:"held"`      // jobs it works on
+	Received  int64  `json:"received"`
+	Finished  int64  `json:"finished"`
+	Waiting   string `json:"waiting,omitempty"` // why it takes no jobs
+}
+
+// Pushes counts an app's pushes by what became of them.
+type Pushes struct {
+	Ended              map[string]int64 `json:"ended"` // by class; a class without any is absent
+	Buried             int64            `json:"buried"`
+	Expired            int64            `json:"expired"`
+	PossibleDuplicates int64            `json:"possible_duplicates"`
+}
+
+// Watchdog counts what the watchdog has done about an app.
+type Watchdog struct {
+	Replaced  int64 `json:"replaced"`
+	Restarted int64 `json:"restarted"`
+	Stalled   int64 `json:"stalled"`
+}
+
+// Webhook is an app's webhook.
+type Webhook struct {
+	Down      bool      `json:"down"`
+	Reason    string    `json:"reason,omitempty"`
+	Since     time.Time `json:"since,omitzero"`
+	Delivered int64     `json:"delivered"` // records
+	Failed    int64     `json:"failed"`    // requests
+}
+
+// BuriedList is the answer of GET /v1/apps/{topic}/buried.
+type BuriedList struct {
+	Jobs []BuriedJob `json:"jobs"` // those buried first in front
+	More bool        `json:"more"` // the limit was reached, and there are others
+	// Incomplete says what went wrong with the rest, say one of several queue
+	// servers being away.
+	Incomplete string `json:"incomplete,omitempty"`
+}
+
+// BuriedJob is a job that was set aside.
+type BuriedJob struct {
+	ID     string    `json:"id"`
+	Class  string    `json:"class,omitempty"`  // of the last outcome
+	Status int       `json:"status,omitempty"` // APNs' HTTP status
+	Reason string    `json:"reason"`
+	Buried time.Time `json:"buried"`        // when; of a job that the journal does not know, when it was put
+	Age    int64     `json:"age,omitempty"` // seconds since it was put
+	Token  string    `json:"token,omitempty"`
+	Ref    string    `json:"ref,omitempty"`
+	APNsID string    `json:"apns_id,omitempty"`
+	// Unverified: the queue could not be asked, so that the job may be gone.
+	Unverified bool `json:"unverified,omitempty"`
+
+	// Body is the job as it was put, with whole tokens; not in a list. One that
+	// is not UTF-8 is in BodyBase64 instead.
+	Body       string `json:"body,omitempty"`
+	BodyBase64 []byte `json:"body_base64,omitempty"`
+}
+
+// Choice says which buried jobs are meant: exactly one of IDs, Reason and All
+// is given.
+type Choice struct {
+	IDs    []string `json:"ids,omitempty"`
+	Reason string   `json:"reason,omitempty"` // part of the reason or class
+	All    bool     `json:"all,omitempty"`
+	Limit  int      `json:"limit,omitempty"` // at most so many, up to MaxJobs, which is the default
+}
+
+// MaxJobs is the most buried jobs of one answer: with bodies of 64 KiB their
+// list takes 64 MiB while it is made.
+const MaxJobs = 1000
+
+// Settled is the answer of kick and delete.
+type Settled struct {
+	Jobs       int    `json:"jobs"` // kicked or deleted
+	More       bool   `json:"more"` // the limit was reached, and there are others
+	Incomplete string `json:"incomplete,omitempty"`
+}
+
+var (
+	errChoice = errors.New("give exactly one of ids, reason and all")
+	errLimit  = fmt.Errorf("the limit, or the number of ids: must be 1 to %d", MaxJobs)
+)
+
+// filter checks the choice.
+func (c Choice) filter() (journal.Filter, error) {
+	given := 0
+	for _, is := range []bool{len(c.IDs) > 0, c.Reason != "", c.All} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		return journal.Filter{}, errChoice
+	case c.Limit < 0 || c.Limit > MaxJobs || len(c.IDs) > MaxJobs:
+		return journal.Filter{}, errLimit
+	}
+	return journal.Filter{IDs: c.IDs, Reason: c.Reason, Limit: orMax(c.Limit)}, nil
+}
+
+func orMax(limit int) int {
+	if limit == 0 {
+		return MaxJobs
+	}
+	return limit
+}
+
+func appOf(s *supervisor.AppStatus) App {
+	a := App{
+		Topic: s.Topic, Tube: s.Tube, State: StateRunning, Reason: s.Reason, Since: s.Since, Workers: []Worker{},
+		Pushes:   pushesOf(s.Counters),
+		Watchdog: Watchdog{s.Steps.Replaced.Load(), s.Steps.Restarted.Load(), s.Steps.Stalled.Load()},
+	}
+	switch {
+	case s.Broken:
+		a.State = StateBroken
+	case s.Paused:
+		a.State = StatePaused
+	case s.Stalled != nil:
+		a.State, a.Reason, a.Since = StateStalled, s.Stalled.Reason, s.Stalled.Since
+	}
+	for _, w := range s.Workers {
+		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Held, w.Received, w.Finished, w.Waiting})
+	}
+	if h := s.Webhook; h != nil {
+		a.Webhook = &Webhook{h.Down, h.Reason, h.Since, h.Counters.Delivered.Load(), h.Counters.Failed.Load()}
+	}
+	return a
+}
+
+func pushesOf(c *worker.Counters) Pushes {
+	p := Pushes{
+		Ended: make(map[string]int64), Buried: c.Buried.Load(), Expired: c.Expired.Load(), PossibleDuplicates: c.PossibleDuplicates.Load(),
+	}
+	for class := apnsconn.Delivered; class <= apnsconn.Unknown; class++ {
+		if n := c.Ended(class); n > 0 {
+			p.Ended[class.String()] = n
+		}
+	}
+	return p
+}
+
+func buriedOf(it journal.Item, body bool) BuriedJob {
+	j := BuriedJob{
+		ID: it.ID, Class: it.Class, Status: it.Status, Reason: it.Reason, Buried: it.At, Age: int64(it.Age / time.Second),
+		Token: it.Token, Ref: it.Ref, APNsID: it.APNsID, Unverified: it.Unverified,
+	}
+	switch {
+	case !body:
+	case utf8.Valid(it.Body):
+		j.Body = string(it.Body)
+	default:
+		j.BodyBase64 = it.Body
+	}
+	return j
+}

@@ -1,0 +1,135 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"propeller/queue"
+	"propeller/queue/journal"
+	"propeller/worker"
+)
+
+var (
+	// ErrNoApp: no app of the configuration has this topic.
+	ErrNoApp = errors.New("no such app")
+	// ErrNoAdmin: the queue lets nobody see or settle buried jobs.
+	ErrNoAdmin = errors.New("this queue cannot be asked about its jobs")
+)
+
+// Jobs is the operator's view of an app's buried jobs, and the tube that they
+// are in. Errors: ErrNoApp, ErrNoAdmin.
+func (s *Supervisor) Jobs(topic string) (v journal.Jobs, tube string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.apps[topic]
+	if a == nil {
+		return v, "", fmt.Errorf("topic %q: %w", topic, ErrNoApp)
+	}
+	admin, ok := s.queue.(queue.Admin)
+	if !ok {
+		return v, "", ErrNoAdmin
+	}
+	return journal.Jobs{Queue: admin, Journal: s.journal(), Explain: Explain(topic)}, a.cfg.Tube, nil
+}
+
+// views are the views of all apps, by their tubes; none if the queue cannot be
+// asked.
+func (s *Supervisor) views() map[string]journal.Jobs {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	admin, ok := s.queue.(queue.Admin)
+	if !ok {
+		return nil
+	}
+	out := make(map[string]journal.Jobs, len(s.apps))
+	for topic, a := range s.apps {
+		out[a.cfg.Tube] = journal.Jobs{Queue: admin, Journal: s.journal(), Explain: Explain(topic)}
+	}
+	return out
+}
+
+// journal is the journal at present, or nil.
+func (s *Supervisor) journal() *journal.Journal {
+	if s.o.Journal == nil {
+		return nil
+	}
+	return s.o.Journal()
+}
+
+// Explain returns what finds the reason why a job of an app was buried that the
+// journal does not know: that it can never work, if so.
+func Explain(topic string) func(body []byte) string {
+	return func(body []byte) string {
+		if _, err := worker.ParseJob(body, topic, ""); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+}
+
+// notes are the workers' way to the journal that there is at the time.
+type notes struct{ journal func() *journal.Journal }
+
+// Buried enters a job that is being buried; it never blocks.
+func (n notes) Buried(e journal.Entry) {
+	if j := n.journal(); j != nil {
+		j.Buried(e)
+	}
+}
+
+// rebuilder is a service that fills a journal that was lost with what lies
+// buried, so that the operator need not wait for that when asking.
+type rebuilder struct {
+	log     *slog.Logger
+	journal func() *journal.Journal
+	views   func() map[string]journal.Jobs
+	done    *journal.Journal // the one that needs no more
+	failed  bool             // the last try, which has been logged
+}
+
+// rebuildEvery is between two looks whether there is something to rebuild: a
+// journal can be lost while it is in use.
+const rebuildEvery = time.Minute
+
+// String names the service in suture's events.
+func (*rebuilder) String() string { return "journal rebuilder" }
+
+// Serve looks now and then.
+func (r *rebuilder) Serve(ctx context.Context) error {
+	tick := time.NewTicker(rebuildEvery)
+	defer tick.Stop()
+	for {
+		if j := r.journal(); j != nil && j != r.done && j.Rebuilt() {
+			r.rebuild(ctx, j)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// rebuild fills j; what fails is tried again at the next look.
+func (r *rebuilder) rebuild(ctx context.Context, j *journal.Journal) {
+	total := 0
+	for tube, view := range r.views() {
+		n, err := view.Rebuild(ctx, tube)
+		total += n
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			if !r.failed {
+				r.failed = true
+				r.log.Warn("the journal of buried jobs is not rebuilt yet", "tube", tube, "err", err)
+			}
+			return
+		}
+	}
+	r.done, r.failed = j, false
+	r.log.Info("the journal of buried jobs is rebuilt from the queue", "jobs", total)
+}
