@@ -2,6 +2,7 @@ package worker
 
 import (
 	"crypto/sha256"
+	"log/slog"
 	"time"
 
 	"propeller/apnsconn"
@@ -69,23 +70,35 @@ func (t *task) reportGone(s *tally) {
 			return
 		}
 	}
-	for i, bad := range t.decoded.Malformed {
-		rec := t.record(apnsconn.Rejected.String(), bad.Err.Error())
-		rec.Token = bad.Text
-		if !t.report(rec) {
-			for _, bad := range t.decoded.Malformed[i:] {
-				s.unreported = append(s.unreported, bad.Text)
-			}
-			s.pause = max(s.pause, recordPause)
-			return
-		}
+	for _, bad := range t.reportMalformed(true) {
+		s.unreported = append(s.unreported, bad.Text)
+		s.pause = max(s.pause, recordPause)
 	}
 }
 
-// addresses are the tokens of a job that is not sent. One that goes to a channel,
-// or that cannot be read, has one that is empty.
+// reportMalformed reports the tokens of a list that are none, and returns those
+// from the first on whose record cannot be put. lines says that nothing else in
+// the log will tell of them.
+func (t *task) reportMalformed(lines bool) (left []BadToken) {
+	all := t.decoded.Malformed
+	for i, bad := range all {
+		rec := t.record(apnsconn.Rejected.String(), bad.Err.Error())
+		rec.Token = bad.Text
+		if !t.report(rec) {
+			return all[i:]
+		}
+		if lines && Pushes(t.r.w.cfg.Live.Pushes.Load()) != LogNone {
+			t.write(&apnsconn.Notification{Token: bad.Text}, slog.LevelWarn, "push", "class", rec.Class, "reason", rec.Reason)
+		}
+	}
+	return nil
+}
+
+// addresses are the tokens of a job that is not sent, without the malformed ones
+// of a list. A job that goes to a channel, or that cannot be read, has one that
+// is empty.
 func (t *task) addresses() []string {
-	if t.decoded.Tokens != nil {
+	if len(t.decoded.Tokens) > 0 || len(t.decoded.Malformed) > 0 {
 		return t.decoded.Tokens
 	}
 	return []string{t.decoded.Notification.Token}
@@ -114,7 +127,7 @@ func (t *task) reportBuried(pushes []*push) bool {
 			return false
 		}
 	}
-	return true
+	return len(t.reportMalformed(false)) == 0
 }
 
 // enter tells the journal of a job that is about to be buried for the reason err.

@@ -294,6 +294,10 @@ func (t *task) expired() {
 			return
 		}
 	}
+	if len(t.reportMalformed(true)) > 0 {
+		t.giveBack(recordPause)
+		return
+	}
 	t.r.w.cfg.Counters.Expired.Add(1)
 	t.line(slog.LevelWarn, "expired, not sent", "class", classExpired)
 	t.remove(0)
