@@ -23,8 +23,7 @@ type fakeQueue struct {
 
 	mu      sync.Mutex
 	ready   []*fakeJob
-	settled []string // "done ID", "bury ID"
-	closed  bool
+	settled []string // "done 1", "retry 2", in the end "close"
 	arrived chan struct{}
 }
 
@@ -97,7 +96,7 @@ func (c fakeConsumer) Close(context.Context) error { return c.fakeQueue.Close() 
 func (q *fakeQueue) Close() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.closed = true
+	q.settled = append(q.settled, "close")
 	return nil
 }
 

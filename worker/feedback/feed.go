@@ -12,47 +12,47 @@ import (
 type feed struct {
 	*Webhook
 	consumer queue.Consumer
-	limit    int // records a request may have: halved whenever the endpoint answers 413
+	batch    []queue.Job // received and not yet settled, in the order of the tube
+	limit    int         // records a request may have: halved whenever the endpoint answers 413
 	pause    pause
 }
 
-// collect waits for a record and returns it with those that come within linger
-// of it, in the order of the tube. Jobs that are no records are buried.
+// collect waits for a record and makes a batch of it and those that come within
+// linger of it. Jobs that are no records are buried.
 //
 // Jobs are asked for one by one: a consumer that may reserve several at a time
 // need not hand them out in order. For the same reason it is not paused between
 // batches: a job that went back might be overtaken by the one behind it. So one
 // job beyond the batch may be reserved.
-func (f *feed) collect(ctx context.Context) ([]queue.Job, error) {
-	var batch []queue.Job
+func (f *feed) collect(ctx context.Context) error {
 	size := 0
 	wait := ctx // for the first record: as long as it takes
-	for len(batch) < f.limit && size < maxBatchBytes {
+	for len(f.batch) < f.limit && size < maxBatchBytes {
 		jobs, err := f.consumer.Receive(wait, 1)
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case len(batch) > 0 && wait.Err() != nil:
-			return batch, nil
+			return ctx.Err()
+		case len(f.batch) > 0 && wait.Err() != nil:
+			return nil
 		default:
-			return nil, err // a closed consumer
+			return err // a closed consumer
 		}
 		for _, j := range jobs {
 			if _, err := parse(j.Body()); err != nil {
 				f.bury(ctx, j, err)
 				continue
 			}
-			batch = append(batch, j)
+			f.batch = append(f.batch, j)
 			size += len(j.Body())
-			if len(batch) == 1 {
+			if len(f.batch) == 1 {
 				short, cancel := context.WithTimeout(ctx, linger)
 				defer cancel() // once: there is one first record
 				wait = short
 			}
 		}
 	}
-	return batch, nil
+	return nil
 }
 
 // bury sets a job aside that is not ours to delete.
@@ -65,15 +65,15 @@ func (f *feed) bury(ctx context.Context, j queue.Job, why error) {
 }
 
 // deliver posts the batch until the endpoint has taken all of it, or ctx ends.
-func (f *feed) deliver(ctx context.Context, batch []queue.Job) error {
-	for len(batch) > 0 {
-		part := batch[:min(len(batch), f.limit)]
+func (f *feed) deliver(ctx context.Context) error {
+	for len(f.batch) > 0 {
+		part := f.batch[:min(len(f.batch), f.limit)]
 		a := f.post(ctx, requestBody(part))
 		switch {
 		case a.ok:
 			f.up(len(part))
+			f.batch = f.batch[len(part):]
 			f.settle(ctx, part)
-			batch = batch[len(part):]
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case a.tooLarge && len(part) > 1:
@@ -88,7 +88,19 @@ func (f *feed) deliver(ctx context.Context, batch []queue.Job) error {
 			}
 		}
 	}
+	f.batch = nil // let the array go
 	return ctx.Err()
+}
+
+// giveBack returns what is not delivered to the tube. Closing the consumer
+// would, too, but beanstalkd notices the end of a connection in its own time: a
+// successor could get what is behind these records first.
+func (f *feed) giveBack() {
+	ctx, cancel := context.WithTimeout(context.Background(), settleGrace)
+	defer cancel()
+	for _, j := range f.batch {
+		_ = j.Retry(ctx, 0) // if that fails, the close gives it back
+	}
 }
 
 // up notes that n records were taken.

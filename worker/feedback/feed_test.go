@@ -164,8 +164,8 @@ func TestCollect(t *testing.T) {
 		if want := []int{4, 100, 20, 5, 5, 2}; !slices.Equal(tr.sizes, want) {
 			t.Errorf("batches of %v, want %v", tr.sizes, want)
 		}
-		if got := h.counters.Delivered.Load(); got != 136 || !q.closed {
-			t.Errorf("%d delivered, consumer closed: %v", got, q.closed)
+		if got := h.counters.Delivered.Load(); got != 136 || q.settled[136] != "close" {
+			t.Errorf("%d delivered, then %s", got, q.settled[len(q.settled)-1])
 		}
 	})
 }
@@ -217,6 +217,30 @@ func TestSettleInOutage(t *testing.T) {
 	})
 }
 
+// Stopped at any moment, all that is not delivered is given back before the
+// consumer is closed.
+func TestGiveBack(t *testing.T) {
+	t.Parallel()
+	for name, after := range map[string]time.Duration{
+		"while collecting": linger / 2, "in a request": linger + time.Second, "in a pause": linger + requestTimeout + time.Second/4,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			q := newFakeQueue()
+			q.addRecords(t, 0, 3)
+			tr := &transport{answer: func(_ int, r *http.Request) (*http.Response, error) {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}}
+			_, stop := serveFake(t, q, tr)
+			time.Sleep(after)
+			stop()
+			if want := []string{"retry 1", "retry 2", "retry 3", "close"}; !slices.Equal(q.settled, want) {
+				t.Errorf("%s: %v", name, q.settled)
+			}
+		})
+	}
+}
+
 // A reservation that was lost is counted and holds up nothing.
 func TestLostReservation(t *testing.T) {
 	t.Parallel()
@@ -234,7 +258,7 @@ func TestLostReservation(t *testing.T) {
 		h, stop := serveFake(t, q, tr)
 		time.Sleep(time.Minute)
 		stop()
-		if h.counters.Undeleted.Load() != 5 || q.count() != 5 || len(tr.times) != 1 || h.logs.String() != "" {
+		if h.counters.Undeleted.Load() != 5 || q.count() != 6 || len(tr.times) != 1 || h.logs.String() != "" {
 			t.Errorf("%d undeleted, %d deleted, %d requests, log:\n%s", h.counters.Undeleted.Load(), q.count(), len(tr.times), h.logs)
 		}
 	})

@@ -26,7 +26,7 @@ const (
 // Times of the end.
 const (
 	// settleGrace is how long after the order to stop delivered records may
-	// still be deleted from the queue.
+	// still be deleted from the queue, and then others be given back.
 	settleGrace = 2 * time.Second
 	// closeTimeout bounds the close of the consumer.
 	closeTimeout = 5 * time.Second
@@ -109,12 +109,12 @@ func (w *Webhook) Serve(ctx context.Context) error {
 	defer w.close(c)
 	defer w.client.CloseIdleConnections()
 	f := &feed{Webhook: w, consumer: c, limit: maxBatch, pause: pause{min: w.minPause}}
+	defer f.giveBack()
 	for {
-		batch, err := f.collect(ctx)
-		if err != nil {
+		if err := f.collect(ctx); err != nil {
 			return err
 		}
-		if err := f.deliver(ctx, batch); err != nil {
+		if err := f.deliver(ctx); err != nil {
 			return err
 		}
 	}

@@ -185,7 +185,9 @@ func TestStopInRequest(t *testing.T) {
 	stop := first.serve(t)
 	<-stuck
 	stop()
-	until(t, "the rest given back", func() bool { return tubeStats(t, q) == queue.TubeStats{Ready: n - maxBatch} })
+	if st := tubeStats(t, q); st != (queue.TubeStats{Ready: n - maxBatch}) {
+		t.Errorf("after the stop: %+v", st)
+	}
 	if first.logs.String() != "" {
 		t.Errorf("an order to stop is no failure:\n%s", first.logs)
 	}
