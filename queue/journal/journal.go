@@ -161,6 +161,8 @@ func (j *Journal) write() {
 		case <-t.C:
 		case <-j.full:
 		case <-j.stop:
+			t.Stop()
+			return
 		}
 		t.Stop()
 		j.work.Lock()
