@@ -22,6 +22,7 @@ import (
 	"propeller/queue"
 	"propeller/queue/beanstalk"
 	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/journal"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,6 +43,17 @@ type world struct {
 	sup  *Supervisor
 	stop context.CancelFunc
 	done chan error
+
+	// What a test may set before start.
+	period  time.Duration               // of the watchdog, shorter than a configuration may say
+	wrap    func(adminQueue) adminQueue // puts something between the tree and its queue
+	journal *journal.Journal
+}
+
+// adminQueue is all that a queue can do.
+type adminQueue interface {
+	queue.Queue
+	queue.Admin
 }
 
 func newWorld(t *testing.T, o apnstest.Options, bo ...beanstalktest.Option) *world {
@@ -85,6 +97,9 @@ func (w *world) config(apps string) *config.Config {
 	if err != nil {
 		w.t.Fatalf("config:\n%v\n%s", err, text)
 	}
+	if w.period > 0 {
+		cfg.Watchdog = w.period
+	}
 	return cfg
 }
 
@@ -98,7 +113,7 @@ func (w *world) app(topic string, keys ...string) string {
 func (w *world) start(apps string) {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	sup, err := New(w.config(apps), Options{Log: log, OpenQueue: func(urls []string) (queue.Queue, error) {
+	sup, err := New(w.config(apps), Options{Log: log, Journal: func() *journal.Journal { return w.journal }, OpenQueue: func(urls []string) (queue.Queue, error) {
 		addrs := make([]string, len(urls))
 		for i, u := range urls {
 			addr, err := beanstalk.ParseURL(u)
@@ -107,7 +122,11 @@ func (w *world) start(apps string) {
 			}
 			addrs[i] = addr
 		}
-		return beanstalk.Open(beanstalk.Options{Addrs: addrs, Log: log})
+		q, err := beanstalk.Open(beanstalk.Options{Addrs: addrs, Log: log})
+		if err != nil || w.wrap == nil {
+			return q, err
+		}
+		return w.wrap(q.(adminQueue)), nil
 	}})
 	if err != nil {
 		w.t.Fatal(err)

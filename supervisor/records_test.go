@@ -1,0 +1,218 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"propeller/apnsconn"
+	"propeller/apnsconn/apnstest"
+	"propeller/config"
+	"propeller/queue/journal"
+	"propeller/worker"
+	"propeller/worker/feedback"
+)
+
+const secret = "0123456789abcdef"
+
+// receiver is somebody's webhook endpoint.
+type receiver struct {
+	*httptest.Server
+	mu     sync.Mutex
+	tokens map[string]int // records by token
+	fails  bool
+}
+
+func newReceiver(t *testing.T) *receiver {
+	r := &receiver{tokens: make(map[string]int)}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		body, err := io.ReadAll(req.Body)
+		var batch struct {
+			Records []feedback.Record `json:"records"`
+		}
+		switch {
+		case r.fails || err != nil:
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		case feedback.Verify([]byte(secret), req.Header, body, time.Now(), time.Hour) != nil, json.Unmarshal(body, &batch) != nil:
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		for _, rec := range batch.Records {
+			r.tokens[rec.Token]++
+		}
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *receiver) failing(fails bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fails = fails
+}
+
+func (r *receiver) has(n int) func() bool {
+	return func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.tokens) == n
+	}
+}
+
+func hooked(r *receiver) string {
+	return fmt.Sprintf("feedback: {webhook: %q, secret: %s}", r.URL+"/path-is-secret", secret)
+}
+
+// Dead tokens reach the webhook, also across a reload that replaces the app; a
+// webhook that is down shows in the status and makes nothing unready.
+func TestWebhookIsServed(t *testing.T) {
+	const n = 60
+	w := newWorld(t, apnstest.Options{})
+	r := newReceiver(t)
+	w.apns.SetScript(apnstest.Always(apnstest.Answer{Status: 410, Reason: "Unregistered"}))
+	w.start(w.app(topic, hooked(r)))
+	put := func(from, to int) {
+		for i := from; i < to; i++ {
+			w.put(topic, job(i))
+		}
+	}
+	put(0, n/3)
+	w.until("the first records arrive", r.has(n/3))
+	r.failing(true)
+	put(n/3, 2*n/3)
+	w.until("the webhook is down", func() bool { h := w.status(topic).Webhook; return h != nil && h.Down })
+	if s := w.status(topic); s.Trouble() != "" || s.Webhook.Since.IsZero() || s.Webhook.Reason == "" {
+		t.Errorf("%q, webhook %+v", s.Trouble(), s.Webhook)
+	}
+	w.apply(w.app(topic, hooked(r), "in_flight: 7"))
+	put(2*n/3, n)
+	r.failing(false)
+	w.until("all records have arrived", r.has(n))
+	w.until("the webhook is up", func() bool { return !w.status(topic).Webhook.Down })
+	r.mu.Lock()
+	for token, times := range r.tokens {
+		if times != 1 {
+			t.Errorf("%s: %d records", token, times)
+		}
+	}
+	r.mu.Unlock()
+	if w.log.contains("path-is-secret") || w.log.contains(secret) {
+		t.Error("the log has the webhook's path or secret")
+	}
+	w.empty(topic + ".feedback")
+	w.apply(w.app(topic))
+	if w.status(topic).Webhook != nil {
+		t.Error("the webhook is still there")
+	}
+}
+
+// What APNs says of device tokens is known to all workers of an app, and
+// survives a reload that changes neither APNs nor the credential.
+func TestMemorySurvivesAReload(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.apns.SetScript(apnstest.ByToken(map[string]apnstest.Answer{token(1): {Status: 410, Reason: "Unregistered"}}))
+	w.start(w.app(topic))
+	w.put(topic, job(1))
+	w.empty(topic)
+	w.apply("  - {topic: " + topic + ", cert: " + topic + ".pem, in_flight: 7, workers: 2}\n") // the same certificate
+	w.put(topic, job(1), job(2))
+	w.empty(topic)
+	if n := w.apns.Count(); n != 2 {
+		t.Errorf("%d requests, want 2: one of them for the dead token", n)
+	}
+	if n := w.ended(topic, apnsconn.Token); n != 2 {
+		t.Errorf("%d pushes ended with the class token, want both", n)
+	}
+}
+
+func TestMemoryIsForAnEnvironmentAndCredential(t *testing.T) {
+	t.Parallel()
+	same := func() config.App {
+		return config.App{Topic: topic, Server: "sandbox", Addr: "a:443", Certificate: &apnsconn.Certificate{Fingerprint: [32]byte{1}}}
+	}
+	old := &app{cfg: same(), common: worker.Config{Memory: worker.NewMemory(0)}}
+	if memory(same(), old) != old.common.Memory {
+		t.Error("not kept")
+	}
+	for name, change := range map[string]func(c *config.App){
+		"server":      func(c *config.App) { c.Server = "production" },
+		"address":     func(c *config.App) { c.Addr = "b:443" },
+		"certificate": func(c *config.App) { c.Certificate = &apnsconn.Certificate{Fingerprint: [32]byte{2}} },
+		"a key":       func(c *config.App) { c.Certificate, c.SigningKey = nil, &apnsconn.Key{ID: keyA} },
+	} {
+		c := same()
+		change(&c)
+		if m := memory(c, old); m == nil || m == old.common.Memory {
+			t.Errorf("%s: %p", name, m)
+		}
+	}
+	if memory(same(), nil) == nil {
+		t.Error("none without a predecessor")
+	}
+}
+
+// Buried jobs are in the journal with their reasons; when it is damaged it is
+// filled again from the queue.
+func TestJournalIsKeptAndRebuilt(t *testing.T) {
+	const n = 12
+	w := newWorld(t, apnstest.Options{})
+	dir := t.TempDir()
+	open := func() {
+		var err error
+		if w.journal, err = journal.Open(dir, journal.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		j := w.journal
+		t.Cleanup(func() { _ = j.Close() })
+	}
+	open()
+	w.apns.SetScript(apnstest.Always(apnstest.Answer{Status: 413, Reason: "PayloadTooLarge"}))
+	w.start(w.app(topic))
+	w.putMany(topic, n)
+	w.put(topic, `{"token":"x","title":"y"}`)
+	w.until("all are buried", func() bool { return w.tube(topic, "current-jobs-buried") == n+1 })
+	list := func(reason string) int {
+		t.Helper()
+		view, tube, err := w.sup.Jobs(topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		items, _, err := view.List(t.Context(), tube, journal.Filter{Reason: reason})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(items)
+	}
+	if got, bad := list("PayloadTooLarge"), list("hex"); got != n || bad != 1 {
+		t.Errorf("%d jobs with APNs' reason, %d with ours", got, bad)
+	}
+	if _, _, err := w.sup.Jobs("com.example.none"); err == nil {
+		t.Error("jobs of an app that is not there")
+	}
+	w.halt()
+	if err := w.journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, "buried.db"), 5000); err != nil {
+		t.Fatal(err)
+	}
+	open()
+	w.start(w.app(topic))
+	w.until("the journal is rebuilt", func() bool { return w.log.contains("is rebuilt from the queue") })
+	if got, err := w.journal.Len(topic); got != n+1 || err != nil {
+		t.Errorf("%d entries after the rebuild, %v", got, err)
+	}
+	if got, bad := list(journal.NoReason), list("hex"); got != n || bad != 1 {
+		t.Errorf("%d jobs without a reason, %d with ours", got, bad)
+	}
+}

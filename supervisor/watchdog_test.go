@@ -1,0 +1,267 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"propeller/apnsconn/apnstest"
+	"propeller/config"
+	"propeller/queue"
+	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/worker"
+)
+
+// period is the shortest that the tests' apps can have: their push_timeout.
+const period = time.Second
+
+// stuckQueue's first consumer never receives anything, as one whose connection
+// has died without a word.
+type stuckQueue struct {
+	adminQueue
+	once sync.Once
+}
+
+func (q *stuckQueue) Consume(tube string) (c queue.Consumer, err error) {
+	c, err = q.adminQueue.Consume(tube)
+	q.once.Do(func() { c = &deafConsumer{Consumer: c, closed: make(chan struct{})} })
+	return c, err
+}
+
+type deafConsumer struct {
+	queue.Consumer
+	closing sync.Once
+	closed  chan struct{}
+}
+
+func (c *deafConsumer) Receive(context.Context, int) ([]queue.Job, error) {
+	<-c.closed // and not for the context's sake
+	return nil, errors.New("closed")
+}
+
+func (c *deafConsumer) Close(ctx context.Context) error {
+	c.closing.Do(func() { close(c.closed) })
+	return c.Consumer.Close(ctx)
+}
+
+// A consumer that receives nothing, though there are jobs, is replaced with its
+// worker.
+func TestWatchdogRestartsADeafConsumer(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.period = period
+	w.wrap = func(q adminQueue) adminQueue { return &stuckQueue{adminQueue: q} }
+	w.putMany(topic, 20)
+	w.start(w.app(topic, "push_timeout: 1s"))
+	w.empty(topic)
+	w.eachOnce(20)
+	steps := w.status(topic).Steps
+	if steps.Restarted.Load() == 0 || steps.Replaced.Load() != 0 {
+		t.Errorf("%d restarted, %d replaced", steps.Restarted.Load(), steps.Replaced.Load())
+	}
+	for _, text := range []string{"has received none of 20 ready jobs", "the worker is restarted", "worker: restarted"} {
+		if !w.log.contains(text) {
+			t.Errorf("the log lacks %q", text)
+		}
+	}
+}
+
+// Of two workers one has a connection that takes pushes and answers none: that
+// one gets another, and all is delivered.
+func TestWatchdogReplacesASilentConnection(t *testing.T) {
+	const n = 40
+	w := newWorld(t, apnstest.Options{})
+	w.period = period
+	w.apns.SetScript(func(r *apnstest.Request) apnstest.Answer { return apnstest.Answer{Silence: r.Conn == 1} })
+	w.putMany(topic, n)
+	w.start(w.app(topic, "workers: 2", "in_flight: 5", "push_timeout: 1s"))
+	w.empty(topic)
+	w.until("the connection is replaced", func() bool {
+		return w.status(topic).Steps.Replaced.Load() > 0 || w.status(topic).Steps.Restarted.Load() > 0
+	})
+	got := w.received()
+	for i := range n {
+		if got[token(i)] == 0 {
+			t.Fatalf("push %d not delivered", i)
+		}
+	}
+	w.until("it stalls no more", func() bool { s := w.status(topic); return s.Trouble() == "" })
+}
+
+// While nothing helps the app is not ready, and says why; as soon as there is
+// progress it is again.
+func TestWatchdogStallAndRecovery(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.period = period
+	w.apns.SetScript(apnstest.Always(apnstest.Answer{Silence: true}))
+	w.putMany(topic, 30)
+	w.start(w.app(topic, "in_flight: 5", "push_timeout: 1s"))
+	w.until("the app stalls", func() bool { return w.status(topic).Stalled != nil })
+	s := w.status(topic)
+	if !strings.HasPrefix(s.Trouble(), "stalled: worker 0: ") || s.Stalled.Since.IsZero() || s.Broken || s.Paused {
+		t.Errorf("%+v", s.Stalled)
+	}
+	if s.Steps.Replaced.Load() == 0 || s.Steps.Restarted.Load() == 0 || s.Steps.Stalled.Load() != 1 {
+		t.Errorf("%d replaced, %d restarted, %d stalled", s.Steps.Replaced.Load(), s.Steps.Restarted.Load(), s.Steps.Stalled.Load())
+	}
+	w.apns.SetScript(nil)
+	w.empty(topic)
+	w.until("it is ready again", func() bool { s := w.status(topic); return s.Trouble() == "" })
+	if !w.log.contains("app stalls no more") {
+		t.Error("the log does not say so")
+	}
+}
+
+// What the watchdog cannot mend it leaves alone, and names.
+func TestWatchdogKnowsCauses(t *testing.T) {
+	tests := []struct {
+		name, trouble string
+		hurt          func(w *world)
+		heal          func(w *world)
+	}{
+		{"apns away", "stalled: worker 0: apns not reachable: ",
+			func(w *world) { w.apns.StopListening() },
+			func(w *world) {
+				if err := w.apns.Resume(); err != nil {
+					w.t.Fatal(err)
+				}
+			}},
+		{"queue away", "stalled: worker 0: queue unavailable: ",
+			func(w *world) { w.bs.Kill() }, func(w *world) { w.bs.Restart() }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t, apnstest.Options{}, beanstalktest.WithBinlog())
+			w.period = period
+			w.putMany(topic, 10)
+			test.hurt(w)
+			w.start(w.app(topic, "push_timeout: 1s"))
+			w.until("the app stalls", func() bool { s := w.status(topic); return strings.HasPrefix(s.Trouble(), test.trouble) })
+			if steps := w.status(topic).Steps; steps.Replaced.Load()+steps.Restarted.Load() != 0 {
+				t.Errorf("%d replaced, %d restarted", steps.Replaced.Load(), steps.Restarted.Load())
+			}
+			test.heal(w)
+			w.empty(topic)
+			w.until("it is ready again", func() bool { s := w.status(topic); return s.Trouble() == "" })
+			w.eachOnce(10)
+		})
+	}
+}
+
+// numbers is a queue that gives the numbers of a test.
+type numbers struct {
+	queue.Admin
+	stats queue.TubeStats
+	err   error
+	asked int
+}
+
+func (n *numbers) TubeStats(context.Context, string) (queue.TubeStats, error) {
+	n.asked++
+	return n.stats, n.err
+}
+
+// newLook is a watchdog over apps of one idle worker each, and a look of it.
+func newLook(admin queue.Admin, apps int) (d *watchdog, all []watched, log *logBuffer) {
+	log = new(logBuffer)
+	for i := range apps {
+		a := &app{
+			cfg: config.App{Topic: fmt.Sprint("t", i), Tube: "tube"}, ledger: new(ledger),
+			common: worker.Config{Breaker: worker.NewBreaker()},
+		}
+		all = append(all, watched{a, []*appWorker{{Worker: worker.New(worker.Config{Log: slog.New(slog.DiscardHandler)})}}})
+	}
+	d = &watchdog{
+		log: slog.New(slog.NewTextHandler(log, nil)), period: new(atomic.Int64),
+		apps: func() ([]watched, queue.Admin) { return all, admin },
+	}
+	d.period.Store(int64(time.Minute))
+	return d, all, log
+}
+
+// A queue that gives no numbers is asked once in a look at all apps, and that
+// is said once.
+func TestWatchdogWithoutNumbers(t *testing.T) {
+	t.Parallel()
+	admin := &numbers{err: queue.ErrUnavailable}
+	d, _, log := newLook(admin, 10)
+	for range 3 {
+		d.lookAtAll(t.Context())
+	}
+	if admin.asked != 3 {
+		t.Errorf("asked %d times in 3 looks", admin.asked)
+	}
+	admin.err = nil
+	for range 3 {
+		d.lookAtAll(t.Context())
+	}
+	if admin.asked != 33 {
+		t.Errorf("asked %d times in all", admin.asked)
+	}
+	for _, text := range []string{"does not say how many jobs wait", "says again how many jobs wait"} {
+		if n := strings.Count(log.String(), text); n != 1 {
+			t.Errorf("%q is logged %d times", text, n)
+		}
+	}
+}
+
+// Jobs of a tube that an operator has paused are not to be had.
+func TestWatchdogAndPausedTubes(t *testing.T) {
+	t.Parallel()
+	for ready, working := range map[queue.TubeStats]bool{
+		{Ready: 5}: true, {Ready: 5, Paused: 5}: false, {Ready: 5, Paused: 2}: true, {Delayed: 5, Reserved: 1, Buried: 7}: false,
+	} {
+		d, all, _ := newLook(&numbers{stats: ready}, 1)
+		d.lookAtAll(t.Context())
+		if got := all[0].workers[0].progress.working; got != working {
+			t.Errorf("%+v: work to do: %v", ready, got)
+		}
+	}
+}
+
+// What is seen of a worker, with the causes that explain that it does nothing.
+func TestView(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name    string
+		status  worker.Status
+		breaker worker.BreakerState
+		want    view
+	}{
+		{"at work", worker.Status{Serving: true, Held: 3, InFlight: 3, Received: 9, Finished: 6}, worker.BreakerState{},
+			view{serving: true, held: 3, received: 9, finished: 6}},
+		{"broken", worker.Status{Serving: true}, worker.BreakerState{Broken: true, Reason: "403 X"},
+			view{serving: true, cause: "app is broken: 403 X"}},
+		{"paused", worker.Status{Serving: true}, worker.BreakerState{Paused: true, Reason: "wrong environment?"},
+			view{serving: true, cause: "app is paused: wrong environment?"}},
+		{"without its queue", worker.Status{Serving: true, QueueErr: queue.ErrUnavailable, Waiting: "queue unavailable: x"}, worker.BreakerState{},
+			view{serving: true, cause: "queue unavailable: x", waits: true}},
+		{"its jobs wait for the guard", worker.Status{Serving: true, Held: 2, Guarded: 2}, worker.BreakerState{},
+			view{serving: true}},
+		{"one of its jobs waits for the guard", worker.Status{Serving: true, Held: 2, Guarded: 1, InFlight: 1}, worker.BreakerState{},
+			view{serving: true, held: 2}},
+	}
+	for _, test := range tests {
+		if got := viewOf(test.status, test.breaker, 0, false); got != test.want {
+			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
+		}
+	}
+}
+
+// A push that takes its push_timeout is no standstill, whatever the watchdog's
+// period; and the period may change while it runs.
+func TestWatchdogPeriod(t *testing.T) {
+	t.Parallel()
+	a := &app{cfg: config.App{PushTimeout: 20 * time.Second}}
+	if d := a.patience(5 * time.Second); d != 20*time.Second {
+		t.Error(d)
+	}
+	if d := a.patience(time.Minute); d != time.Minute {
+		t.Error(d)
+	}
+}
