@@ -132,6 +132,7 @@ func (p *push) suspect() {
 	if p.t.fan == nil {
 		p.t.freeSlot()
 	}
+	p.t.r.wake() // the connection's onChange came before the slot was free
 	if p.t.r.w.cfg.Breaker.State().Paused {
 		p.ruled(false)
 		return
