@@ -16,9 +16,9 @@ import (
 	"propeller/queue"
 )
 
-// maxReason bounds the reason kept with a buried job, in bytes; with the other
-// headers it must fit in headerRoom.
-const maxReason = 1 << 10
+// maxReason bounds the reason kept with a buried job, in bytes. Quoted it may be
+// four times as long, and must fit in headerRoom with the other headers.
+const maxReason = 3 << 10
 
 // Bury implements queue.Job: the job is copied to the stream of buried jobs,
 // and when it is safe there, removed. After a crash in between it is served
@@ -53,7 +53,7 @@ func (j *job) copyToBuried(ctx context.Context, reason string) error {
 	header := nats.Header{
 		headerID:     {j.ID()},
 		headerPut:    {strconv.FormatInt(put.UnixNano(), 10)},
-		headerReason: {headerText(reason, maxReason)},
+		headerReason: {quoteReason(reason)},
 	}
 	for retry := minPause; ; retry = min(retry*2, maxPause) {
 		cn, err := q.link.get(ctx, true)
@@ -70,17 +70,22 @@ func (j *job) copyToBuried(ctx context.Context, reason string) error {
 	}
 }
 
-// headerText is s as a header can hold it: one line of at most n bytes.
-func headerText(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
-	s = strings.TrimSpace(s)
-	if len(s) > n {
-		s = strings.ToValidUTF8(s[:n-3], "") + "…"
+// quoteReason is a reason as a header can hold it: most are themselves, those
+// that would be spoilt are quoted as in Go.
+func quoteReason(s string) string {
+	if len(s) > maxReason {
+		s = s[:maxReason-3] + "…"
+	}
+	q := strconv.Quote(s)
+	if q == `"`+s+`"` && s == strings.TrimSpace(s) {
+		return s
+	}
+	return q
+}
+
+func unquoteReason(s string) string {
+	if u, err := strconv.Unquote(s); err == nil {
+		return u
 	}
 	return s
 }
@@ -174,7 +179,7 @@ func peek(ctx context.Context, s jetstream.Stream, tube, id string) (queue.Burie
 	}
 	put := putTime(m.Header.Get(headerPut), m.Time.UnixNano())
 	return queue.BuriedJob{
-		ID: id, Body: m.Data, Reason: m.Header.Get(headerReason), Age: max(time.Since(put), 0),
+		ID: id, Body: m.Data, Reason: unquoteReason(m.Header.Get(headerReason)), Age: max(time.Since(put), 0),
 	}, m, nil
 }
 
@@ -208,6 +213,19 @@ func (q *client) Peek(ctx context.Context, tube, id string) (queue.BuriedJob, er
 // Kick implements queue.Admin. The job keeps its id. A kick that is repeated
 // because its answer was lost puts the job once.
 func (q *client) Kick(ctx context.Context, tube, id string) error {
+	for {
+		err := q.kick(ctx, tube, id)
+		if !isInProcess(err) {
+			return err
+		}
+		// Somebody else is kicking it.
+		if err := q.sleep(ctx, minPause); err != nil {
+			return err
+		}
+	}
+}
+
+func (q *client) kick(ctx context.Context, tube, id string) error {
 	cn, s, _, m, err := q.find(ctx, tube, id)
 	if err != nil {
 		return err

@@ -143,10 +143,13 @@ func (q *client) request(ctx context.Context, cn *conn, m *nats.Msg) (*nats.Msg,
 // publish sends m, or says that it was not sent.
 func (cn *conn) publish(m *nats.Msg) error {
 	var err error
-	if len(m.Header) > 0 {
+	switch {
+	case len(m.Header) > 0:
 		err = cn.nc.PublishMsg(m)
-	} else {
+	case m.Reply != "":
 		err = cn.nc.PublishRequest(m.Subject, m.Reply, m.Data)
+	default:
+		err = cn.nc.Publish(m.Subject, m.Data)
 	}
 	if errors.Is(err, nats.ErrMaxPayload) {
 		return fmt.Errorf("jetstream: %d bytes: the server takes %d: %w", len(m.Data), cn.nc.MaxPayload(), queue.ErrRejected)

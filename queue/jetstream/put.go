@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -16,7 +17,7 @@ import (
 
 // headerRoom is kept free in a message for the headers that a delayed or buried
 // job gets: a body that can be put can be buried.
-const headerRoom = 4 << 10
+const headerRoom = 16 << 10
 
 // maxBody is the largest body in bytes for a server with the given
 // max_payload.
@@ -108,7 +109,7 @@ func parsePubAck(data []byte) (uint64, error) {
 		return 0, fmt.Errorf("answer %.80q: %w: %w", data, queue.ErrUnavailable, err)
 	}
 	if ack.Error != nil {
-		return 0, ack.Error.wrap()
+		return 0, ack.Error
 	}
 	if ack.Seq == 0 {
 		return 0, fmt.Errorf("answer %.80q: no sequence number: %w", data, queue.ErrUnavailable)
@@ -123,16 +124,25 @@ type apiError struct {
 	Description string `json:"description"`
 }
 
-// errCodeTooLarge: the message exceeds the stream's own limit
-// (nats-server: errors.json).
-const errCodeTooLarge = 10054
+// Error codes (nats-server: errors.json).
+const (
+	errCodeTooLarge  = 10054 // the message exceeds the stream's own limit
+	errCodeInProcess = 10158 // the same Nats-Msg-Id is being stored right now
+)
 
-// wrap says whether waiting can help. It nearly always can: full storage
+func (e *apiError) Error() string { return fmt.Sprintf("%s (%d)", e.Description, e.ErrCode) }
+
+// Unwrap says whether waiting can help. It nearly always can: full storage
 // (10023) empties when jobs are done, and the rest is for an operator to mend.
-func (e *apiError) wrap() error {
-	kind := queue.ErrUnavailable
+func (e *apiError) Unwrap() error {
 	if e.ErrCode == errCodeTooLarge {
-		kind = queue.ErrRejected
+		return queue.ErrRejected
 	}
-	return fmt.Errorf("%s (%d): %w", e.Description, e.ErrCode, kind)
+	return queue.ErrUnavailable
+}
+
+// isInProcess says whether err is errCodeInProcess.
+func isInProcess(err error) bool {
+	e, ok := errors.AsType[*apiError](err)
+	return ok && e.ErrCode == errCodeInProcess
 }

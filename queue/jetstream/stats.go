@@ -100,7 +100,7 @@ func (q *client) streamInfo(ctx context.Context, cn *conn, stream, subject strin
 		return info, fmt.Errorf("jetstream: stream %s: information: %w", stream, err)
 	}
 	if info.Error != nil {
-		return info, fmt.Errorf("jetstream: stream %s: %w", stream, info.Error.wrap())
+		return info, fmt.Errorf("jetstream: stream %s: %w", stream, info.Error)
 	}
 	return info, nil
 }

@@ -1,0 +1,114 @@
+package jetstream
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"propeller/queue/queuetest"
+)
+
+// cluster are three servers that many tests share, each with an account of its
+// own.
+var cluster *nodes
+
+func TestMain(m *testing.M) {
+	if os.Getenv(helperDir) != "" {
+		os.Exit(helper())
+	}
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "jetstream-test")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if cluster, err = startNodes(dir, 3); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	// The tests wait more than they work.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	cluster.down()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return code
+}
+
+func TestConformanceEmbedded(t *testing.T) {
+	t.Parallel()
+	e := traits
+	e.New = newEmbedded
+	queuetest.Run(t, e)
+}
+
+func newEmbedded(t *testing.T) queuetest.Instance {
+	const ackWait = 2 * time.Second
+	q, err := Open(Options{Dir: t.TempDir(), AckWait: ackWait})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return queuetest.Instance{Queue: q, Lease: ackWait}
+}
+
+// A cluster of three, each job on all of them.
+func TestConformanceCluster(t *testing.T) {
+	t.Parallel()
+	e := traits
+	e.New = func(t *testing.T) queuetest.Instance { return newInstance(t, cluster) }
+	queuetest.Run(t, e)
+}
+
+// A server that goes away and comes back.
+func TestConformanceServer(t *testing.T) {
+	t.Parallel()
+	e := traits
+	e.New = func(t *testing.T) queuetest.Instance {
+		ns, err := startNodes(t.TempDir(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(ns.down)
+		in := newInstance(t, ns)
+		in.Down = func(*testing.T) { ns.down() }
+		in.Up = func(t *testing.T) {
+			if err := ns.up(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return in
+	}
+	queuetest.Run(t, e)
+}
+
+// traits are the differences from other engines; docs/queues.md lists them.
+var traits = queuetest.Engine{
+	MaxBody:      1<<20 - headerRoom, // NATS's default max_payload
+	KeepsReasons: true,
+}
+
+func newInstance(t *testing.T, ns *nodes) queuetest.Instance {
+	o := ns.options(t)
+	o.AckWait = 5 * time.Second
+	q, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return queuetest.Instance{Queue: q, Lease: o.AckWait}
+}

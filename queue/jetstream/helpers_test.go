@@ -1,0 +1,131 @@
+package jetstream
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"propeller/queue"
+)
+
+// patience bounds waits for what must happen; only a failing test reaches it.
+const patience = 60 * time.Second
+
+func ctxOf(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// openTest opens a queue that is closed with the test, after its consumers.
+func openTest(t testing.TB, o Options) *client {
+	t.Helper()
+	q, err := open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := q.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return q
+}
+
+func openEmbedded(t testing.TB) *client {
+	t.Helper()
+	return openTest(t, Options{Dir: t.TempDir()})
+}
+
+func consumeTest(t testing.TB, q queue.Queue, tube string) *consumer {
+	t.Helper()
+	c, err := q.Consume(tube)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := c.Close(ctx); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return c.(*consumer)
+}
+
+func mustPut(t testing.TB, q queue.Queue, tube, body string) string {
+	t.Helper()
+	id, err := q.Put(ctxOf(t), tube, []byte(body), queue.PutOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func mustReceive(t testing.TB, c queue.Consumer, n int) []queue.Job {
+	t.Helper()
+	var all []queue.Job
+	for len(all) < n {
+		jobs, err := c.Receive(ctxOf(t), n-len(all))
+		if err != nil {
+			t.Fatalf("receive: %v (have %d of %d)", err, len(all), n)
+		}
+		all = append(all, jobs...)
+	}
+	return all
+}
+
+func mustDone(t testing.TB, jobs ...queue.Job) {
+	t.Helper()
+	for _, j := range jobs {
+		if err := j.Done(ctxOf(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// mustNone checks that no job comes for a while.
+func mustNone(t testing.TB, c queue.Consumer) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	if jobs, err := c.Receive(ctx, 1); err == nil {
+		t.Fatalf("received %s %q, want none", jobs[0].ID(), jobs[0].Body())
+	}
+}
+
+// eventually waits until cond holds.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// logLines collects a log.
+type logLines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newLog() (*slog.Logger, *logLines) {
+	var l logLines
+	return slog.New(slog.NewTextHandler(&l, nil)), &l
+}

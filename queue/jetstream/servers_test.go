@@ -1,0 +1,216 @@
+package jetstream
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// accounts is how many tests can share a cluster, each with streams of its own.
+const accounts = 64
+
+// node is a NATS server inside the test, reached over TCP.
+type node struct {
+	file   string // its configuration
+	addr   string
+	mu     sync.Mutex
+	server *server.Server
+}
+
+// nodes is a cluster, or a single server.
+type nodes struct {
+	all  []*node
+	next atomic.Int32 // account
+}
+
+// freePort asks the system for a port. Somebody else may take it before the
+// server does; start tries others then.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// startNodes starts n servers in folders below dir.
+func startNodes(dir string, n int) (*nodes, error) {
+	var err error
+	for try := range 5 {
+		var ns *nodes
+		ns, err = tryNodes(filepath.Join(dir, fmt.Sprint("try", try)), n)
+		if err == nil {
+			return ns, nil
+		}
+	}
+	return nil, err
+}
+
+func tryNodes(dir string, n int) (*nodes, error) {
+	var client, route []int
+	for range n {
+		c, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		r, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		client, route = append(client, c), append(route, r)
+	}
+	ns := &nodes{}
+	for i := range n {
+		nd := &node{
+			file: filepath.Join(dir, fmt.Sprintf("n%d.conf", i)),
+			addr: fmt.Sprintf("127.0.0.1:%d", client[i]),
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+		text := serverConfig(dir, i, client[i], route, n > 1)
+		if err := os.WriteFile(nd.file, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+		ns.all = append(ns.all, nd)
+	}
+	if err := ns.up(); err != nil {
+		ns.down()
+		return nil, err
+	}
+	return ns, nil
+}
+
+func serverConfig(dir string, i, port int, routes []int, clustered bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "server_name: n%d\nlisten: 127.0.0.1:%d\n", i, port)
+	fmt.Fprintf(&b, "jetstream { store_dir: %q, max_file: 4GB, max_mem: 64MB }\n", filepath.Join(dir, fmt.Sprint("n", i)))
+	if clustered {
+		fmt.Fprintf(&b, "cluster { name: c, listen: 127.0.0.1:%d, pool_size: -1, routes: [", routes[i])
+		for _, r := range routes {
+			fmt.Fprintf(&b, "%q, ", fmt.Sprintf("nats://127.0.0.1:%d", r))
+		}
+		fmt.Fprint(&b, "] }\n")
+	}
+	fmt.Fprint(&b, "accounts {\n  SYS { users: [ {user: sys, password: sys} ] }\n")
+	for a := range accounts {
+		fmt.Fprintf(&b, "  A%d { jetstream: enabled, users: [ {user: user%d, password: pass%d} ] }\n", a, a, a)
+	}
+	fmt.Fprint(&b, "}\nsystem_account: SYS\n")
+	return b.String()
+}
+
+// up starts the servers that are down and waits until the cluster has a leader.
+func (ns *nodes) up() error {
+	for _, nd := range ns.all {
+		if err := nd.up(); err != nil {
+			return err
+		}
+	}
+	for end := time.Now().Add(patience); len(ns.all) > 1; time.Sleep(5 * time.Millisecond) {
+		for _, nd := range ns.all {
+			if nd.server.JetStreamIsLeader() {
+				return nil
+			}
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the cluster has no leader")
+		}
+	}
+	return nil
+}
+
+func (nd *node) up() error {
+	nd.mu.Lock()
+	defer nd.mu.Unlock()
+	if nd.server != nil {
+		return nil
+	}
+	o, err := server.ProcessConfigFile(nd.file)
+	if err != nil {
+		return err
+	}
+	o.NoSigs, o.NoLog, o.DisableJetStreamBanner = true, true, true
+	s, err := server.NewServer(o)
+	if err != nil {
+		return err
+	}
+	nd.server = s
+	log := &failLog{}
+	s.SetLoggerV2(log, false, false, false)
+	s.Start()
+	if !s.ReadyForConnections(20*time.Second) || !s.JetStreamEnabled() {
+		return fmt.Errorf("server does not start: %s", log.text())
+	}
+	return nil
+}
+
+func (nd *node) down() {
+	nd.mu.Lock()
+	defer nd.mu.Unlock()
+	if nd.server != nil {
+		nd.server.Shutdown()
+		nd.server.WaitForShutdown()
+		nd.server = nil
+	}
+}
+
+// down ends all servers.
+func (ns *nodes) down() {
+	var wg sync.WaitGroup
+	for _, nd := range ns.all {
+		wg.Go(nd.down)
+	}
+	wg.Wait()
+}
+
+// options are those of a client with an account that nobody else has.
+func (ns *nodes) options(t *testing.T) Options {
+	t.Helper()
+	a := ns.next.Add(1) - 1
+	if a >= accounts {
+		t.Fatal("no account left")
+	}
+	var addrs []string
+	for _, nd := range ns.all {
+		addrs = append(addrs, nd.addr)
+	}
+	o, err := Parse(fmt.Sprintf("nats://user%d:pass%d@%s", a, a, strings.Join(addrs, ",")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Replicas = min(len(ns.all), 3)
+	return o
+}
+
+// failLog keeps a server's last error for the test's message.
+type failLog struct {
+	mu  sync.Mutex
+	bad string
+}
+
+func (l *failLog) Errorf(f string, v ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bad = fmt.Sprintf(f, v...)
+}
+
+func (l *failLog) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bad
+}
+func (l *failLog) Fatalf(f string, v ...any) { l.Errorf(f, v...) }
+func (l *failLog) Warnf(string, ...any)      {}
+func (l *failLog) Noticef(string, ...any)    {}
+func (l *failLog) Debugf(string, ...any)     {}
+func (l *failLog) Tracef(string, ...any)     {}
