@@ -139,7 +139,7 @@ func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d desk, end fu
 			say(fmt.Errorf("the daemon cannot be asked: %w", err))
 		}
 	}
-	q, err := openQueue(where.urls, slog.New(slog.DiscardHandler))
+	q, err := visitQueue(where.urls)
 	if err != nil {
 		return nil, nil, err
 	}

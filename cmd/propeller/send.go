@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"time"
 
@@ -182,7 +181,7 @@ func put(ctx context.Context, p place, body []byte, delay time.Duration) (string
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	q, err := openQueue(p.urls, slog.New(slog.DiscardHandler))
+	q, err := visitQueue(p.urls)
 	if err != nil {
 		return "", err
 	}
