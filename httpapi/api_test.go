@@ -1,0 +1,399 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"propeller/queue"
+	"propeller/queue/beanstalk"
+	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/journal"
+	"propeller/supervisor"
+	"propeller/worker"
+	"propeller/worker/feedback"
+)
+
+const (
+	topic = "com.example.app"
+	tube  = "the-tube"
+)
+
+const patience = time.Minute // far above what a busy machine needs
+
+func waitFor(t *testing.T, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("still not")
+		}
+	}
+}
+
+// fakeTree has one app, whose jobs are those of a test.
+type fakeTree struct {
+	apps []supervisor.AppStatus
+	jobs journal.Jobs
+	err  error
+}
+
+func (f *fakeTree) Status() []supervisor.AppStatus { return f.apps }
+
+func (f *fakeTree) Jobs(name string) (journal.Jobs, string, error) {
+	if name != topic {
+		return journal.Jobs{}, "", fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)
+	}
+	return f.jobs, tube, f.err
+}
+
+// buriedJobs is a real queue with buried jobs of three reasons and a journal
+// that knows them; it returns their ids by reason.
+func buriedJobs(t *testing.T) (journal.Jobs, map[string][]string) {
+	t.Helper()
+	q, err := beanstalk.Open(beanstalk.Options{Addrs: []string{beanstalktest.Start(t).Addr()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = q.Close() })
+	j, err := journal.Open(t.TempDir(), journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = j.Close() })
+	c, err := q.Consume(tube)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	defer c.Close(ctx)
+	ids := make(map[string][]string)
+	reasons := []string{"413 PayloadTooLarge", "400 BadTopic", "tokens: empty"}
+	for i := range 30 {
+		body := fmt.Appendf(nil, `{"token":"%064x","n":%d}`, i, i)
+		if i == 29 {
+			body = []byte("\xff no JSON")
+		}
+		if _, err := q.Put(ctx, tube, body, queue.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		jobs, err := c.Receive(ctx, 1)
+		if err != nil || len(jobs) != 1 {
+			t.Fatal(len(jobs), err)
+		}
+		why := reasons[i%3]
+		j.Buried(journal.Entry{
+			ID: jobs[0].ID(), Tube: tube, Class: "rejected", Reason: why, Token: "00000000", Ref: fmt.Sprint("ref ", i),
+			At: time.Now(), Sum: journal.Sum(jobs[0].Body()),
+		})
+		if err := jobs[0].Bury(ctx, why); err != nil {
+			t.Fatal(err)
+		}
+		ids[why] = append(ids[why], jobs[0].ID())
+	}
+	return journal.Jobs{Queue: q.(queue.Admin), Journal: j}, ids
+}
+
+// desk is what Local and Client have in common.
+type desk interface {
+	List(ctx context.Context, reason string, limit int) (BuriedList, error)
+	Show(ctx context.Context, id string) (BuriedJob, error)
+	Kick(ctx context.Context, c Choice) (Settled, error)
+	Delete(ctx context.Context, c Choice) (Settled, error)
+}
+
+var _, _ desk = Local{}, (*Client)(nil)
+
+// An operator's session, once on the queue itself and once over the socket,
+// against real beanstalkds: both do the same.
+func TestLocalAndClient(t *testing.T) {
+	t.Parallel()
+	t.Run("local", func(t *testing.T) {
+		t.Parallel()
+		jobs, ids := buriedJobs(t)
+		session(t, Local{jobs, tube}, ids)
+	})
+	t.Run("client", func(t *testing.T) {
+		t.Parallel()
+		jobs, ids := buriedJobs(t)
+		dir := t.TempDir()
+		serve(t, hold(t, dir), NewHandler(&fakeTree{jobs: jobs}))
+		c, err := Dial(t.Context(), dir, topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		session(t, c, ids)
+	})
+}
+
+func session(t *testing.T, d desk, ids map[string][]string) {
+	t.Helper()
+	ctx := t.Context()
+	list := func(reason string, limit int) (got []string, more bool) {
+		t.Helper()
+		l, err := d.List(ctx, reason, limit)
+		if err != nil || l.Incomplete != "" {
+			t.Fatal(err, l.Incomplete)
+		}
+		for _, j := range l.Jobs {
+			if j.Body != "" || j.BodyBase64 != nil || j.Class != "rejected" || j.Token != "00000000" || j.Buried.IsZero() {
+				t.Errorf("in the list: %+v", j)
+			}
+			got = append(got, j.ID)
+		}
+		return got, l.More
+	}
+	if got, more := list("", 0); len(got) != 30 || more {
+		t.Fatalf("%d jobs, more: %v", len(got), more)
+	}
+	if got, more := list("payloadtoo", 4); !slices.Equal(got, ids["413 PayloadTooLarge"][:4]) || !more {
+		t.Errorf("%v, more: %v", got, more)
+	}
+	if got, _ := list("nothing of the kind", 0); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+	first := ids["413 PayloadTooLarge"][0]
+	if j, err := d.Show(ctx, first); err != nil || j.Body != fmt.Sprintf(`{"token":"%064x","n":0}`, 0) || j.Reason != "413 PayloadTooLarge" || j.Ref != "ref 0" {
+		t.Errorf("%+v, %v", j, err)
+	}
+	last := ids["tokens: empty"][9]
+	if j, err := d.Show(ctx, last); err != nil || string(j.BodyBase64) != "\xff no JSON" || j.Body != "" {
+		t.Errorf("%+v, %v", j, err)
+	}
+	wrong := func(err error, want int) {
+		t.Helper()
+		var p *Problem
+		if errors.As(err, &p) {
+			if p.Status != want || p.Title == "" || p.Detail == "" {
+				t.Errorf("%+v, want %d", p, want)
+			}
+		} else if err == nil || statusOf(err) != want {
+			t.Errorf("%v, want %d", err, want)
+		}
+	}
+	_, err := d.Show(ctx, "4711")
+	wrong(err, 404)
+	_, err = d.Show(ctx, "kick/and more?%2f")
+	wrong(err, 400)
+	_, err = d.List(ctx, "", MaxJobs+1)
+	wrong(err, 400)
+	for _, c := range []Choice{{}, {All: true, Reason: "x"}, {IDs: []string{"1"}, All: true}, {All: true, Limit: -1}, {IDs: make([]string, MaxJobs+1)}} {
+		_, err := d.Kick(ctx, c)
+		wrong(err, 400)
+	}
+	_, err = d.Delete(ctx, Choice{IDs: []string{"4711"}})
+	wrong(err, 404)
+
+	settled := func(s Settled, err error) Settled {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if s := settled(d.Delete(ctx, Choice{Reason: "PAYLOAD", Limit: 3})); s != (Settled{Jobs: 3, More: true}) {
+		t.Errorf("%+v", s)
+	}
+	if s := settled(d.Kick(ctx, Choice{IDs: []string{last, "4711"}})); s.Jobs != 1 || !strings.Contains(s.Incomplete, "4711") {
+		t.Errorf("%+v", s)
+	}
+	if s := settled(d.Kick(ctx, Choice{Reason: "badtopic"})); s != (Settled{Jobs: 10}) {
+		t.Errorf("%+v", s)
+	}
+	if got, _ := list("", 0); len(got) != 16 {
+		t.Errorf("%d left", len(got))
+	}
+	if s := settled(d.Delete(ctx, Choice{All: true})); s != (Settled{Jobs: 16}) {
+		t.Errorf("%+v", s)
+	}
+	if got, _ := list("", 0); len(got) != 0 {
+		t.Errorf("%v left", got)
+	}
+}
+
+func TestApps(t *testing.T) {
+	t.Parallel()
+	app := func(topic string, change func(s *supervisor.AppStatus)) supervisor.AppStatus {
+		s := supervisor.AppStatus{Topic: topic, Tube: topic, Counters: new(worker.Counters), Steps: new(supervisor.Steps)}
+		if change != nil {
+			change(&s)
+		}
+		return s
+	}
+	since := time.Unix(1e9, 0).UTC()
+	tree := &fakeTree{apps: []supervisor.AppStatus{
+		app("a", func(s *supervisor.AppStatus) {
+			s.Workers = []worker.Status{{Serving: true, Held: 3, Connected: true, Received: 9, Finished: 6}, {Waiting: "apns not reachable: x"}}
+			s.Counters.Buried.Add(2)
+			s.Steps.Restarted.Add(1)
+		}),
+		app("b", func(s *supervisor.AppStatus) { s.Broken, s.Reason, s.Since = true, "403 X", since }),
+		app("c", func(s *supervisor.AppStatus) { s.Paused, s.Reason, s.Since = true, "wrong environment?", since }),
+		app("d", func(s *supervisor.AppStatus) { s.Stalled = &supervisor.Stall{Reason: "worker 0: x", Since: since} }),
+		app("e", func(s *supervisor.AppStatus) {
+			s.Webhook = &supervisor.Webhook{Down: true, Reason: "500", Since: since, Counters: new(feedback.WebhookCounters)}
+		}),
+	}}
+	h := NewHandler(tree)
+	var got Apps
+	ask(t, h, "GET", "/v1/apps", "", 200, &got)
+	none := Pushes{Ended: map[string]int64{}}
+	want := []App{
+		{Topic: "a", Tube: "a", State: StateRunning, Workers: []Worker{{true, true, 3, 9, 6, ""}, {Waiting: "apns not reachable: x"}},
+			Pushes: Pushes{Ended: map[string]int64{}, Buried: 2}, Watchdog: Watchdog{Restarted: 1}},
+		{Topic: "b", Tube: "b", State: StateBroken, Reason: "403 X", Since: since, Workers: []Worker{}, Pushes: none},
+		{Topic: "c", Tube: "c", State: StatePaused, Reason: "wrong environment?", Since: since, Workers: []Worker{}, Pushes: none},
+		{Topic: "d", Tube: "d", State: StateStalled, Reason: "worker 0: x", Since: since, Workers: []Worker{}, Pushes: none},
+		{Topic: "e", Tube: "e", State: StateRunning, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since}},
+	}
+	if !reflect.DeepEqual(got.Apps, want) {
+		t.Errorf("%+v\nwant\n%+v", got.Apps, want)
+	}
+	var r Readiness
+	ask(t, h, "GET", "/readyz", "", 503, &r)
+	if want := map[string]string{"b": "broken: 403 X", "c": "paused: wrong environment?", "d": "stalled: worker 0: x"}; r.Ready || !reflect.DeepEqual(r.Trouble, want) {
+		t.Errorf("%+v", r)
+	}
+	tree.apps = tree.apps[:1]
+	ask(t, h, "GET", "/readyz", "", 200, &r)
+	if !r.Ready {
+		t.Errorf("%+v", r)
+	}
+	ask(t, h, "GET", "/healthz", "", 200, new(struct{}))
+}
+
+// ask makes one request of a handler; the answer must be of the type that its
+// status asks for.
+func ask(t *testing.T, h http.Handler, method, path, body string, status int, out any) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+	want := "application/json"
+	if _, problem := out.(*Problem); problem {
+		want = problemType
+	}
+	if w.Code != status || w.Header().Get("Content-Type") != want {
+		t.Fatalf("%s %s: %d %s; want %d %s\n%s", method, path, w.Code, w.Header().Get("Content-Type"), status, want, w.Body)
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), out); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// brokenAdmin fails with what the test says.
+type brokenAdmin struct {
+	queue.Admin
+	err error
+}
+
+func (b brokenAdmin) Peek(context.Context, string, string) (queue.BuriedJob, error) {
+	return queue.BuriedJob{}, b.err
+}
+
+// Whatever is asked wrongly, or goes wrong, is a problem as JSON with the
+// status that tells which.
+func TestProblems(t *testing.T) {
+	t.Parallel()
+	const base = "/v1/apps/" + topic + "/buried"
+	tests := []struct {
+		name, method, path, body string
+		admin                    error // of the queue
+		tree                     error
+		status                   int
+		say                      string
+	}{
+		{"no such path", "GET", "/v2", "", nil, nil, 404, "/v2"},
+		{"no such method", "DELETE", base, "", nil, nil, 404, "DELETE"},
+		{"no such app", "GET", "/v1/apps/com.example.none/buried", "", nil, nil, 404, "com.example.none"},
+		{"a limit of letters", "GET", base + "?limit=x", "", nil, nil, 400, "limit"},
+		{"a limit of 0", "GET", base + "?limit=0", "", nil, nil, 400, "limit"},
+		{"a broken query", "GET", base + "?reason=%zz", "", nil, nil, 400, "query"},
+		{"no body", "POST", base + "/kick", "", nil, nil, 400, "choice"},
+		{"a list", "POST", base + "/kick", `[1]`, nil, nil, 400, "choice"},
+		{"an unknown key", "POST", base + "/kick", `{"everything":true}`, nil, nil, 400, "everything"},
+		{"more than one value", "POST", base + "/kick", `{"all":true}{"all":true}`, nil, nil, 400, "more"},
+		{"a huge body", "POST", base + "/delete", `{"reason":"` + strings.Repeat("x", maxBody) + `"}`, nil, nil, 400, "too large"},
+		{"queue away", "GET", base + "/7", "", fmt.Errorf("x: %w", queue.ErrUnavailable), nil, 503, "unavailable"},
+		{"time over", "GET", base + "/7", "", context.DeadlineExceeded, nil, 503, "deadline"},
+		{"a queue without operators", "GET", base + "/7", "", nil, supervisor.ErrNoAdmin, 501, "cannot be asked"},
+		{"what nobody foresaw", "GET", base + "/7", "", errors.New("x"), nil, 500, "x"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			h := NewHandler(&fakeTree{jobs: journal.Jobs{Queue: brokenAdmin{err: test.admin}}, err: test.tree})
+			var p Problem
+			ask(t, h, test.method, test.path, test.body, test.status, &p)
+			if p.Status != test.status || p.Title != http.StatusText(test.status) || !strings.Contains(p.Detail, test.say) {
+				t.Errorf("%+v", p)
+			}
+		})
+	}
+}
+
+// A folder without a daemon is told apart from one whose daemon cannot be asked.
+func TestDialNobody(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, err := Dial(t.Context(), dir, topic); !errors.Is(err, ErrNoDaemon) {
+		t.Errorf("an empty folder: %v", err)
+	}
+	if _, err := Dial(t.Context(), dir+"/none", topic); !errors.Is(err, ErrNoDaemon) {
+		t.Errorf("no folder: %v", err)
+	}
+	_, stop := serve(t, hold(t, dir), NewHandler(new(fakeTree)))
+	stop()
+	if _, err := Dial(t.Context(), dir, topic); !errors.Is(err, ErrNoDaemon) {
+		t.Errorf("a dead daemon's socket: %v", err)
+	}
+	if _, err := Dial(t.Context(), "/"+strings.Repeat("x", 200), topic); err == nil || errors.Is(err, ErrNoDaemon) {
+		t.Errorf("a path too long: %v", err)
+	}
+}
+
+// slowAdmin answers when it is told to.
+type slowAdmin struct {
+	queue.Admin
+	asked  chan struct{}
+	answer chan struct{}
+}
+
+func (s slowAdmin) Peek(context.Context, string, string) (queue.BuriedJob, error) {
+	s.asked <- struct{}{}
+	<-s.answer
+	return queue.BuriedJob{}, queue.ErrNotFound
+}
+
+// No more than maxAtOnce requests ask the queue; one more waits for its turn, as
+// long as its caller does.
+func TestRequestsAtOnce(t *testing.T) {
+	t.Parallel()
+	admin := slowAdmin{asked: make(chan struct{}), answer: make(chan struct{})}
+	h := NewHandler(&fakeTree{jobs: journal.Jobs{Queue: admin}})
+	const path = "/v1/apps/" + topic + "/buried/7"
+	var wg sync.WaitGroup
+	for range maxAtOnce {
+		wg.Go(func() { h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil)) })
+		<-admin.asked
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", path, nil))
+	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "too much at once") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	close(admin.answer)
+	wg.Wait()
+	ask(t, h, "GET", "/v1/apps", "", 200, new(Apps))
+}
