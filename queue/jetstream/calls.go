@@ -24,7 +24,7 @@ type calls struct {
 
 // call is one request under way.
 type call struct {
-	sent time.Time
+	until time.Time // an answer after this is of no use
 	// done is called once, by the goroutine of the subscription or of who ends
 	// the call; it must not block.
 	done func(m *nats.Msg, err error)
@@ -73,12 +73,12 @@ func (cs *calls) answer(token string, m *nats.Msg) {
 	}
 }
 
-// fail ends the calls that were sent before a time.
-func (cs *calls) fail(before time.Time, err error) {
+// fail ends the calls whose time is over at a time.
+func (cs *calls) fail(at time.Time, err error) {
 	var failed []*call
 	cs.mu.Lock()
 	for id, c := range cs.open {
-		if c.sent.Before(before) {
+		if c.until.Before(at) {
 			delete(cs.open, id)
 			failed = append(failed, c)
 		}
@@ -114,11 +114,17 @@ type answer struct {
 
 var answerChans = sync.Pool{New: func() any { return make(chan answer, 1) }}
 
-// request sends m and waits for the answer, for q.opts.Timeout at most (the
-// keeper looks). When ctx ends first, the request may still be carried out.
+// request sends m and waits for the answer, for q.opts.Timeout at most. When
+// ctx ends first, the request may still be carried out.
 func (q *client) request(ctx context.Context, cn *conn, m *nats.Msg) (*nats.Msg, error) {
+	return q.requestWithin(ctx, cn, m, q.opts.Timeout)
+}
+
+// requestWithin is request with a time of its own; the keeper looks about once
+// a second.
+func (q *client) requestWithin(ctx context.Context, cn *conn, m *nats.Msg, limit time.Duration) (*nats.Msg, error) {
 	ch := answerChans.Get().(chan answer)
-	id, reply := q.calls.start(&call{sent: time.Now(), done: func(m *nats.Msg, err error) { ch <- answer{m, err} }})
+	id, reply := q.calls.start(&call{until: time.Now().Add(limit), done: func(m *nats.Msg, err error) { ch <- answer{m, err} }})
 	m.Reply = reply
 	if err := cn.publish(m); err != nil {
 		if q.calls.end(id) == nil {

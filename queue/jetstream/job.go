@@ -176,6 +176,10 @@ func (j *job) Done(ctx context.Context) error {
 	return nil
 }
 
+// ackTime is how long the answer to an acknowledgement is waited for before it
+// is sent again, perhaps to a new leader.
+const ackTime = 2 * time.Second
+
 // acknowledge tells the server that the job is finished, until it has heard it.
 // That may be repeated: who holds the job now is of no account. The error is
 // ctx.Err() or that the queue is closed.
@@ -195,7 +199,7 @@ func (j *job) acknowledge(ctx context.Context) error {
 			err = cn.publish(m)
 			j.c.t.noteAcked(m.Subject)
 		} else {
-			_, err = q.request(ctx, cn, m)
+			_, err = q.requestWithin(ctx, cn, m, min(ackTime, q.opts.Timeout))
 		}
 		if err == nil {
 			return nil

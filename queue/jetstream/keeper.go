@@ -19,7 +19,7 @@ func (q *client) keep() {
 		case <-q.ctx.Done():
 			return
 		case now := <-tick.C:
-			q.calls.fail(now.Add(-q.opts.Timeout), errNoAnswer)
+			q.calls.fail(now, errNoAnswer)
 			if cn, _, err, _ := q.link.ready(); err == nil {
 				for _, t := range q.allTubes() {
 					t.keep(cn, now)
@@ -72,7 +72,7 @@ func (t *tube) keep(cn *conn, now time.Time) {
 // send sends a word about the job. then is called with the outcome.
 func (j *job) send(cn *conn, word []byte, now time.Time, then func(sent time.Time, err error)) {
 	q := j.c.t.q
-	id, reply := q.calls.start(&call{sent: now, done: func(_ *nats.Msg, err error) { then(now, err) }})
+	id, reply := q.calls.start(&call{until: now.Add(q.opts.Timeout), done: func(_ *nats.Msg, err error) { then(now, err) }})
 	if err := cn.publish(&nats.Msg{Subject: j.address(), Reply: reply, Data: word}); err != nil && q.calls.end(id) != nil {
 		then(now, err)
 	}

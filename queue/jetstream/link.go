@@ -241,7 +241,7 @@ func (l *link) lost(_ *nats.Conn, err error) {
 	}
 	err = unavailable(err)
 	l.set(err)
-	l.q.calls.fail(time.Now(), err)
+	l.q.calls.fail(farFuture, err)
 }
 
 // natsOptions are the settings of the connection.

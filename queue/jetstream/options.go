@@ -23,7 +23,7 @@ const (
 	// DefaultReplicas is on how many servers of a cluster each job is kept.
 	DefaultReplicas = 3
 	// DefaultTimeout bounds one request to the server.
-	DefaultTimeout = 10 * time.Second
+	DefaultTimeout = 5 * time.Second
 	// DefaultPort is the port of NATS.
 	DefaultPort = 4222
 )
