@@ -60,13 +60,23 @@ func (r *run) resume(t *task) {
 	r.interrupt()
 }
 
+// takeResumed lets the pump see the tasks that were resumed.
+func (r *run) takeResumed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = append(r.waiting, r.resumed...)
+	r.resumed = nil
+}
+
+// probeWaits says that the job that is to show whether the app works again has
+// been received, and its first push is still to be sent.
+func (r *run) probeWaits() bool {
+	return len(r.waiting) > 0 && r.waiting[0].fan.next == 0 && r.waiting[0].probing()
+}
+
 // sendWaiting sends up to n pushes of the tasks that wait. It reports false
 // when there are none. Only the pump calls it.
 func (r *run) sendWaiting(ctx context.Context, n int) bool {
-	r.mu.Lock()
-	r.waiting = append(r.waiting, r.resumed...)
-	r.resumed = nil
-	r.mu.Unlock()
 	if len(r.waiting) == 0 {
 		return false
 	}
@@ -145,7 +155,9 @@ func (f *fanout) over(p *push) {
 	if p.outcome.Status != 0 && !p.remembered {
 		f.t.r.w.finished.Add(1)
 	}
-	if p.verdict != finished {
+	if p.verdict == finished {
+		p.log(0)
+	} else {
 		f.mu.Lock()
 		f.failed = append(f.failed, p)
 		f.mu.Unlock()
