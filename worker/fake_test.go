@@ -2,10 +2,10 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,6 +13,8 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/queue"
+	"propeller/queue/journal"
+	"propeller/worker/feedback"
 )
 
 // The tests here run in synctest bubbles, which hold no sockets: queue and
@@ -27,8 +29,23 @@ type fakeQueue struct {
 	paused  int
 	asked   []int
 	closed  bool
+	lastID  int
 
 	done, buried, retried []*fakeJob
+	puts                  []fakePut
+	refuse                func(body string) error // of puts
+	log                   []string                // what happened in what order: "put", "done 1", "bury 2", "retry 3", and what tests add
+}
+
+// fakePut is a job put by the worker.
+type fakePut struct {
+	tube, body string
+	delay      time.Duration
+}
+
+// note adds to the queue's log. q.mu is held.
+func (q *fakeQueue) note(format string, args ...any) {
+	q.log = append(q.log, fmt.Sprintf(format, args...))
 }
 
 func newFakeQueue(bodies ...string) *fakeQueue {
@@ -42,7 +59,8 @@ func newFakeQueue(bodies ...string) *fakeQueue {
 func (q *fakeQueue) add(body string) *fakeJob {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	j := &fakeJob{q: q, id: fmt.Sprint(len(q.ready) + 1), body: body, put: time.Now()}
+	q.lastID++
+	j := &fakeJob{q: q, id: fmt.Sprint(q.lastID), body: body, put: time.Now()}
 	q.ready = append(q.ready, j)
 	q.notify()
 	return j
@@ -55,8 +73,27 @@ func (q *fakeQueue) notify() {
 	}
 }
 
-func (q *fakeQueue) Put(context.Context, string, []byte, queue.PutOptions) (string, error) {
-	return "", errors.New("not played")
+func (q *fakeQueue) Put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	q.mu.Lock()
+	refuse := q.refuse
+	q.mu.Unlock()
+	if refuse != nil {
+		if err := refuse(string(body)); err != nil {
+			return "", err
+		}
+	}
+	q.mu.Lock()
+	q.puts = append(q.puts, fakePut{tube, string(body), o.Delay})
+	q.note("put")
+	q.mu.Unlock()
+	if o.Delay > 0 {
+		time.AfterFunc(o.Delay, func() { q.add(string(body)) })
+		return "?", nil
+	}
+	return q.add(string(body)).id, nil
 }
 func (q *fakeQueue) Close() error { return nil }
 
@@ -136,12 +173,14 @@ func (j *fakeJob) Done(ctx context.Context) error {
 	j.q.mu.Lock()
 	defer j.q.mu.Unlock()
 	j.q.done = append(j.q.done, j)
+	j.q.note("done %s", j.id)
 	return ctx.Err()
 }
 func (j *fakeJob) Retry(_ context.Context, after time.Duration) error {
 	j.q.mu.Lock()
 	defer j.q.mu.Unlock()
 	j.after = after
+	j.q.note("retry %s", j.id)
 	j.q.retried = append(j.q.retried, j)
 	back := func() { j.q.ready = append([]*fakeJob{j}, j.q.ready...); j.q.notify() }
 	if after == 0 {
@@ -159,6 +198,7 @@ func (j *fakeJob) Bury(_ context.Context, reason string) error {
 	j.q.mu.Lock()
 	defer j.q.mu.Unlock()
 	j.reason = reason
+	j.q.note("bury %s", j.id)
 	j.q.buried = append(j.q.buried, j)
 	return nil
 }
@@ -166,11 +206,13 @@ func (j *fakeJob) Touch(context.Context) error { return nil }
 
 // fakeConn answers each push by its script, from a goroutine of its own.
 type fakeConn struct {
-	answer func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration)
+	answer   func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration)
+	onChange func()
 
 	mu    sync.Mutex
 	sent  []*apnsconn.Notification
 	open  int
+	most  int // that were open at once
 	limit int
 	ended chan struct{}
 	err   error
@@ -182,6 +224,7 @@ func (c *fakeConn) Send(n *apnsconn.Notification, done func(apnsconn.Outcome)) {
 	defer c.mu.Unlock()
 	c.sent = append(c.sent, n)
 	c.open++
+	c.most = max(c.most, c.open)
 	o, after := c.answer(n)
 	c.wg.Go(func() {
 		// No timer where none is needed: one that is due at once is run by the
@@ -200,6 +243,7 @@ func (c *fakeConn) Send(n *apnsconn.Notification, done func(apnsconn.Outcome)) {
 		c.open--
 		c.mu.Unlock()
 		done(o)
+		c.onChange()
 	})
 }
 func (c *fakeConn) Free() int {
@@ -233,15 +277,61 @@ func (c *fakeConn) count() int {
 	return len(c.sent)
 }
 
+// recorded is a place for records.
+type recorded struct {
+	q       *fakeQueue
+	mu      sync.Mutex
+	records []feedback.Record
+	entries []journal.Entry
+	fail    error
+}
+
+func (f *recorded) put(_ context.Context, r feedback.Record) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return f.fail
+	}
+	f.records = append(f.records, r)
+	f.q.mu.Lock()
+	defer f.q.mu.Unlock()
+	f.q.note("record %s", r.Class)
+	return nil
+}
+
+// Buried is a Journal's.
+func (f *recorded) Buried(e journal.Entry) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.entries = append(f.entries, e)
+	f.q.mu.Lock()
+	defer f.q.mu.Unlock()
+	f.q.note("entry %s", e.ID)
+}
+
+func (f *recorded) setFail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = err
+}
+
+func (f *recorded) all() []feedback.Record {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.records)
+}
+
 // bench is a worker between a played queue and played connections.
 type bench struct {
 	*Worker
 	q      *fakeQueue
+	rec    *recorded
 	cfg    Config
 	mu     sync.Mutex
 	conns  []*fakeConn
 	dials  []time.Time
 	refuse error // of the next dials
+	limit  int   // streams of the next connections
 	answer func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration)
 	stop   context.CancelFunc
 	served chan error
@@ -253,27 +343,27 @@ func delivered(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
 
 func newBench(t *testing.T, q *fakeQueue) *bench {
 	t.Helper()
-	b := &bench{q: q, answer: delivered, served: make(chan error, 1)}
+	b := &bench{q: q, rec: &recorded{q: q}, answer: delivered, limit: 1000, served: make(chan error, 1)}
 	live := new(Live)
 	live.Drain.Store(int64(10 * time.Second))
 	b.cfg = Config{
 		Topic: "com.example.app", Tube: "com.example.app", InFlight: 100,
 		Retry: Retry{Min: time.Minute, Max: 15 * time.Minute, GiveUpAfter: 24 * time.Hour},
 		Queue: played{q}, Breaker: NewBreaker(), Counters: new(Counters), Live: live,
-		Memory: NewMemory(0), Guard: NewGuard(),
+		Feedback: b.rec.put, Journal: b.rec, Memory: NewMemory(0), Guard: NewGuard(),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Dial: b.dial,
 	}
 	return b
 }
 
-func (b *bench) dial(context.Context, func()) (Conn, error) {
+func (b *bench) dial(_ context.Context, onChange func()) (Conn, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dials = append(b.dials, time.Now())
 	if b.refuse != nil {
 		return nil, b.refuse
 	}
-	c := &fakeConn{answer: func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return b.answer(n) }, limit: 1000, ended: make(chan struct{})}
+	c := &fakeConn{onChange: onChange, answer: func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return b.answer(n) }, limit: b.limit, ended: make(chan struct{})}
 	b.conns = append(b.conns, c)
 	return c, nil
 }

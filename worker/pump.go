@@ -41,6 +41,7 @@ func (r *run) pumpUnstuck(ctx context.Context) error {
 func (r *run) pump(ctx context.Context) error {
 	for ctx.Err() == nil {
 		seen := r.interrupts.Load()
+		r.takeResumed()
 		n, wait := r.room(time.Now())
 		if n == 0 {
 			r.rest(ctx, wait)
@@ -103,6 +104,9 @@ func (r *run) room(now time.Time) (n int, wait time.Duration) {
 	}
 	if n, wait = r.calm(n, now); wait > 0 {
 		return 0, r.pause(wait)
+	}
+	if n > 0 && r.probeWaits() {
+		return 1, idle
 	}
 	allowed, probeIn := r.w.cfg.Breaker.admit(r, n, now)
 	if allowed == 0 && n > 0 {

@@ -1,0 +1,553 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"propeller/apnsconn"
+	"propeller/queue"
+)
+
+// byToken answers by the device token, and delivers what it does not know.
+type byToken map[string]apnsconn.Outcome
+
+func (m byToken) answer(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+	if o, ok := m[n.Token]; ok {
+		return o, 0
+	}
+	return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 0
+}
+
+var (
+	gone     = apnsconn.Outcome{Class: apnsconn.Token, Status: 410, Reason: "Unregistered", Since: time.Unix(1_700_000_000, 0)}
+	badTopic = apnsconn.Outcome{Class: apnsconn.Rejected, Status: 400, Reason: "BadTopic"}
+	busy     = apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, Reason: "ServiceUnavailable"}
+	tooMany  = apnsconn.Outcome{Class: apnsconn.Throttled, Status: 429, Reason: "TooManyRequests"}
+	bounced  = apnsconn.Outcome{Class: apnsconn.Credential, Status: 403, Reason: "BadCertificate"}
+	silence  = apnsconn.Outcome{Class: apnsconn.Unknown, Err: errors.New("no answer")}
+)
+
+// pushesTo counts the pushes to each token, and checks that each has one apns-id
+// of its own.
+func (b *bench) pushesTo(t *testing.T) map[string]int {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	count, ids, owner := make(map[string]int), make(map[string]string), make(map[string]string)
+	for _, c := range b.conns {
+		c.mu.Lock()
+		for _, n := range c.sent {
+			count[n.Token]++
+			if id, ok := ids[n.Token]; ok && id != n.ID {
+				t.Errorf("token %.8s has the ids %s and %s", n.Token, id, n.ID)
+			}
+			if o, ok := owner[n.ID]; ok && o != n.Token {
+				t.Errorf("two tokens have the id %s", n.ID)
+			}
+			ids[n.Token], owner[n.ID] = n.ID, n.Token
+		}
+		c.mu.Unlock()
+	}
+	return count
+}
+
+func TestFanOutDelivers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(900)
+		body := fanOutText(append(slices.Clone(tokens), tokens[:50]...), "")
+		if len(body) > 65535 {
+			t.Fatalf("%d bytes do not fit into a job of beanstalkd", len(body))
+		}
+		q := newFakeQueue(body, body)
+		b := newBench(t, q)
+		b.cfg.Live.Pushes.Store(int32(LogFailures))
+		b.start()
+		time.Sleep(time.Minute)
+		if done, buried, retried, ready := q.counts(); done != 2 || buried+retried+ready+len(q.puts) != 0 {
+			t.Errorf("done %d, buried %d, retried %d, ready %d, put %d", done, buried, retried, ready, len(q.puts))
+		}
+		if n := b.cfg.Counters.Ended(apnsconn.Delivered); n != 1800 {
+			t.Errorf("%d delivered", n)
+		}
+		if s := b.Status(); s.Held != 0 || s.InFlight != 0 || s.Received != 2 || s.Finished != 1802 {
+			t.Errorf("%+v", s)
+		}
+		if most := b.conns[0].most; most != b.cfg.InFlight {
+			t.Errorf("%d pushes at once with in_flight %d", most, b.cfg.InFlight)
+		}
+		b.halt(t)
+		b.mu.Lock()
+		count := len(b.conns[0].sent)
+		b.mu.Unlock()
+		if count != 1800 {
+			t.Errorf("%d pushes for two jobs of 900 tokens", count)
+		}
+	})
+}
+
+// Slots are counted by push, whatever the jobs are; of large jobs few are taken.
+func TestFanOutSlots(t *testing.T) {
+	for _, tt := range []struct{ inFlight, limit, want int }{{1, 1000, 1}, {7, 1000, 7}, {100, 10, 10}, {500, 1000, 500}} {
+		bubble(t, func(t *testing.T) {
+			q := newFakeQueue()
+			for i := range 200 {
+				q.add(fanOutText(manyTokens(300), ""))
+				if i%3 == 0 {
+					q.add(jobText(""))
+				}
+			}
+			b := newBench(t, q)
+			b.cfg.InFlight, b.limit = tt.inFlight, tt.limit
+			b.start()
+			time.Sleep(time.Second)
+			if s := b.Status(); s.Held > firstJobs+2 {
+				t.Errorf("in_flight %d: %d jobs of 300 tokens held", tt.inFlight, s.Held)
+			}
+			time.Sleep(20 * time.Hour)
+			if done, _, _, _ := q.counts(); done != 267 {
+				t.Errorf("in_flight %d, %d streams: %d of 267 jobs done", tt.inFlight, tt.limit, done)
+			}
+			if most := b.conns[0].most; most != tt.want {
+				t.Errorf("in_flight %d, %d streams: %d pushes at once", tt.inFlight, tt.limit, most)
+			}
+			b.halt(t)
+		})
+	}
+}
+
+// What becomes of a job whose tokens end differently: the job itself, and which
+// tokens go into which rest jobs.
+func TestFanOutSettles(t *testing.T) {
+	a, c := "aaaaaaaa", "cccccccc"
+	for name, tt := range map[string]struct {
+		answers byToken
+		job     string     // done, buried or retried
+		rests   [][]string // tokens of the jobs put
+		delayed []bool     // of rests
+		records []string   // class and token
+		doubles int64
+		broken  bool
+	}{
+		"all delivered":           {byToken{}, "done", nil, nil, nil, 0, false},
+		"one dead":                {byToken{a: gone}, "done", nil, nil, []string{"token " + a}, 0, false},
+		"both dead":               {byToken{a: gone, c: gone}, "done", nil, nil, []string{"token " + a, "token " + c}, 0, false},
+		"both rejected":           {byToken{a: badTopic, c: badTopic}, "buried", nil, nil, []string{"rejected " + a, "rejected " + c}, 0, false},
+		"both later":              {byToken{a: busy, c: busy}, "retried", nil, nil, nil, 0, false},
+		"both unknown":            {byToken{a: silence, c: silence}, "retried", nil, nil, nil, 2, false},
+		"one later":               {byToken{a: busy}, "done", [][]string{{a}}, []bool{true}, nil, 0, false},
+		"one throttled":           {byToken{c: tooMany}, "done", [][]string{{c}}, []bool{true}, nil, 0, false},
+		"one unknown":             {byToken{c: silence}, "done", [][]string{{c}}, []bool{true}, nil, 1, false},
+		"one rejected":            {byToken{a: badTopic}, "done", [][]string{{a}}, []bool{false}, nil, 0, false},
+		"one dead, one later":     {byToken{a: gone, c: busy}, "done", [][]string{{c}}, []bool{true}, []string{"token " + a}, 0, false},
+		"one dead, one rejected":  {byToken{a: gone, c: badTopic}, "done", [][]string{{c}}, []bool{false}, []string{"token " + a}, 0, false},
+		"one later, one rejected": {byToken{a: busy, c: badTopic}, "done", [][]string{{a}, {c}}, []bool{true, false}, nil, 0, false},
+		"refused credential":      {byToken{a: bounced, c: bounced}, "retried", nil, nil, nil, 0, true},
+		"one refused credential":  {byToken{c: bounced}, "done", [][]string{{c}}, []bool{false}, nil, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				q := newFakeQueue(fanOutText([]string{a, c}, `,"ref":"r7","badge":3`))
+				b := newBench(t, q)
+				b.cfg.Breaker.Resume()
+				b.answer = tt.answers.answer
+				b.start()
+				synctest.Wait()
+				b.halt(t)
+				done, buried, retried, _ := q.counts()
+				first := map[string]int{"done": 0, "buried": 0, "retried": 0}
+				first["done"], first["buried"], first["retried"] = count(q.done, "1"), count(q.buried, "1"), min(1, count(q.retried, "1"))
+				if first[tt.job] != 1 || first["done"]+first["buried"]+first["retried"] != 1 {
+					t.Errorf("the job: %v, want %s (in all %d done, %d buried, %d retried)", first, tt.job, done, buried, retried)
+				}
+				b.checkRests(t, tt.rests, tt.delayed)
+				var records []string
+				for _, r := range b.rec.all() {
+					if r.Job == "1" && r.Ref == "r7" && r.Topic == topic {
+						records = append(records, r.Class+" "+r.Token)
+					}
+				}
+				slices.Sort(records)
+				if len(tt.rests) == 0 && !slices.Equal(records, tt.records) {
+					t.Errorf("records %q, want %q", records, tt.records)
+				}
+				for _, want := range tt.records {
+					if !slices.Contains(records, want) {
+						t.Errorf("records %q lack %q", records, want)
+					}
+				}
+				if d := b.cfg.Counters.PossibleDuplicates.Load(); d != tt.doubles {
+					t.Errorf("%d possible duplicates, want %d", d, tt.doubles)
+				}
+				if s := b.cfg.Breaker.State(); s.Broken != tt.broken {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}
+
+func count(jobs []*fakeJob, id string) (n int) {
+	for _, j := range jobs {
+		if j.id == id {
+			n++
+		}
+	}
+	return n
+}
+
+// checkRests compares the first jobs put with their tokens, and looks at what
+// else is in them.
+func (b *bench) checkRests(t *testing.T, want [][]string, delayed []bool) {
+	t.Helper()
+	if len(b.q.puts) < len(want) || len(want) == 0 && len(b.q.puts) > 0 {
+		t.Fatalf("%d jobs put, want %d: %v", len(b.q.puts), len(want), b.q.puts)
+	}
+	for i := range want {
+		put := b.q.puts[i]
+		j, err := ParseJob([]byte(put.body), topic, "99")
+		if err != nil {
+			t.Fatalf("rest job %s: %v", put.body, err)
+		}
+		slices.Sort(j.Tokens)
+		if !slices.Equal(j.Tokens, want[i]) || (put.delay > 0) != delayed[i] || put.tube != b.cfg.Tube {
+			t.Errorf("rest job %d: tokens %q, delay %v, tube %q; want %q, delayed %v", i, j.Tokens, put.delay, put.tube, want[i], delayed[i])
+		}
+		if j.origin == nil || j.origin.job != "1" || j.origin.attempt != 1 || j.Ref != "r7" || !strings.Contains(put.body, `"badge":3`) {
+			t.Errorf("rest job %s: %+v", put.body, j.origin)
+		}
+	}
+}
+
+// Tokens keep their apns-id, their age and their attempts through all rest jobs.
+func TestRestJobsGoOnCounting(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(10)
+		q := newFakeQueue(fanOutText(tokens, ""))
+		b := newBench(t, q)
+		b.cfg.Retry.GiveUpAfter = 2 * time.Hour
+		tries := make(map[string]int)
+		var mu sync.Mutex
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			tries[n.Token]++
+			if n := slices.Index(tokens, n.Token); tries[tokens[n]] <= n && n < 4 || n == 9 {
+				return busy, 0
+			}
+			return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 0
+		}
+		b.start()
+		begun := time.Now()
+		time.Sleep(12 * time.Hour)
+		synctest.Wait()
+		for token, n := range b.pushesTo(t) {
+			if i := slices.Index(tokens, token); i < 9 && n != 1+min(i, 3)*b2i(i < 4) {
+				t.Errorf("token %d pushed %d times", i, n)
+			}
+		}
+		if len(q.buried) != 1 {
+			t.Fatalf("%d buried", len(q.buried))
+		}
+		j, err := ParseJob([]byte(q.buried[0].body), topic, "x")
+		if err != nil || !slices.Equal(j.Tokens, tokens[9:]) {
+			t.Errorf("buried: %v %v", j.Tokens, err)
+		}
+		if r := q.buried[0].reason; !strings.Contains(r, "gave up after 2h") || !strings.Contains(r, "503 ServiceUnavailable") {
+			t.Errorf("reason %q", r)
+		}
+		if put := j.origin.put; put.Unix() != begun.Unix() {
+			t.Errorf("first put %v, want %v", put, begun)
+		}
+		// 1, 2, 4, 8 and then 15 minutes: two hours are 11 or 12 tries.
+		mu.Lock()
+		if n := tries[tokens[9]]; n < 9 || n > 15 {
+			t.Errorf("%d tries in two hours", n)
+		}
+		mu.Unlock()
+		if rec := b.rec.all(); len(rec) != 1 || rec[0].Class != "unavailable" || rec[0].Token != tokens[9] || rec[0].Status != 503 || rec[0].Job != "1" {
+			t.Errorf("records %+v", rec)
+		}
+		b.halt(t)
+	})
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// A put that fails gives the job back whole, and what was delivered counts as a
+// possible duplicate.
+func TestRestCannotBePut(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(5)
+		q := newFakeQueue(fanOutText(tokens, ""))
+		down := true
+		q.refuse = func(string) error {
+			if down {
+				return queue.ErrUnavailable
+			}
+			return nil
+		}
+		b := newBench(t, q)
+		first := true
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if n.Token == tokens[0] && first {
+				first = false
+				return busy, 0
+			}
+			return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 0
+		}
+		b.start()
+		synctest.Wait()
+		if done, buried, retried, _ := q.counts(); done+buried != 0 || retried != 1 || q.retried[0].after < recordPause {
+			t.Errorf("done %d, buried %d, retried %d", done, buried, retried)
+		}
+		if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 4 {
+			t.Errorf("%d possible duplicates, want the 4 delivered", d)
+		}
+		time.Sleep(time.Hour)
+		if done, _, _, _ := q.counts(); done != 1 {
+			t.Error("not done when it was tried again")
+		}
+		b.halt(t)
+	})
+}
+
+// A rest job may be a little larger than the job: if the queue does not take it,
+// it goes in two halves.
+func TestRestTooLarge(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(900)
+		body := fanOutText(tokens, "")
+		q := newFakeQueue(body)
+		limit := len(body)
+		q.refuse = func(body string) error {
+			if len(body) > limit {
+				return fmt.Errorf("%d bytes: %w", len(body), queue.ErrRejected)
+			}
+			return nil
+		}
+		b := newBench(t, q)
+		b.cfg.InFlight = 1000
+		calls := 0
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if calls++; n.Token != tokens[0] && calls <= 900 {
+				return busy, 0
+			}
+			return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 0
+		}
+		b.start()
+		time.Sleep(time.Hour)
+		if len(q.puts) != 2 {
+			t.Errorf("%d rest jobs of 899 tokens", len(q.puts))
+		}
+		sent := b.pushesTo(t)
+		for i, token := range tokens {
+			if want := 1 + b2i(i > 0); sent[token] != want {
+				t.Fatalf("token %d pushed %d times", i, sent[token])
+			}
+		}
+		b.halt(t)
+	})
+}
+
+func TestMalformedTokensInAList(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		good := manyTokens(2)
+		q := newFakeQueue(
+			`{"tokens":["`+strings.ToUpper(good[0])+`","zz",5,"`+good[1]+`","`+good[0]+`",null,"`+strings.Repeat("x", 500)+`"],"title":"t"}`,
+			`{"tokens":["zz","abc"],"title":"t"}`, `{"tokens":[],"title":"t"}`)
+		b := newBench(t, q)
+		b.start()
+		time.Sleep(time.Second)
+		if done, buried, _, _ := q.counts(); done != 1 || buried != 2 {
+			t.Errorf("done %d, buried %d", done, buried)
+		}
+		if sent := b.pushesTo(t); len(sent) != 2 || sent[good[0]] != 1 || sent[good[1]] != 1 {
+			t.Errorf("%v", sent)
+		}
+		var got []string
+		for _, r := range b.rec.all() {
+			if r.Job == "1" {
+				got = append(got, fmt.Sprintf("%s %.4s %s", r.Class, r.Token, r.Reason))
+			}
+		}
+		want := []string{
+			"rejected zz job: tokens[1]: has 2 characters, want 8 to 400 hex digits",
+			"rejected  job: tokens[2]: must be a string",
+			"rejected  job: tokens[5]: must be a string",
+			"rejected xxxx job: tokens[6]: has 500 characters, want 8 to 400 hex digits",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("records\n%q, want\n%q", got, want)
+		}
+		b.halt(t)
+	})
+}
+
+// At the end, jobs that have not been begun go back; of those under way only
+// what has not ended does.
+func TestDrainAmidFanOut(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(300)
+		q := newFakeQueue(fanOutText(tokens, `,"ref":"r7","badge":3`))
+		b := newBench(t, q)
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			o := apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}
+			if slices.Index(tokens, n.Token) < 80 {
+				return o, 5 * time.Second
+			}
+			return o, time.Hour
+		}
+		b.start()
+		time.Sleep(time.Second)
+		b.halt(t)
+		if done, _, retried, _ := q.counts(); done != 1 || retried != 0 || len(q.puts) != 2 {
+			t.Fatalf("done %d, retried %d, put %d", done, retried, len(q.puts))
+		}
+		b.checkRests(t, [][]string{tokens[100:], tokens[80:100]}, []bool{false, true})
+		if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 20 {
+			t.Errorf("%d possible duplicates, want the 20 that were on their way", d)
+		}
+	})
+}
+
+// With nothing ended, the job falls back with the connection to the queue.
+func TestDrainWithNothingEnded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(fanOutText(manyTokens(30), ""))
+		b := newBench(t, q)
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, time.Hour
+		}
+		b.start()
+		time.Sleep(time.Second)
+		begun := time.Now()
+		b.halt(t)
+		if done, _, _, _ := q.counts(); done != 0 || len(q.puts) != 0 {
+			t.Errorf("done %d, put %d", done, len(q.puts))
+		}
+		if d := time.Since(begun); d > 13*time.Second {
+			t.Errorf("stop took %v with a drain of 10s", d)
+		}
+		if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 30 {
+			t.Errorf("%d possible duplicates, want 30", d)
+		}
+	})
+}
+
+// The connection is lost amid a fan-out: the tokens that wait go out over the
+// next one, the others come again.
+func TestConnectionLostAmidFanOut(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(300)
+		q := newFakeQueue(fanOutText(tokens, ""))
+		b := newBench(t, q)
+		b.start()
+		time.Sleep(60 * time.Millisecond) // 100 delivered, 100 under way
+		b.mu.Lock()
+		c := b.conns[0]
+		b.mu.Unlock()
+		c.end(errors.New("reset"))
+		time.Sleep(time.Minute)
+		sent, again := b.pushesTo(t), 0
+		for i, token := range tokens {
+			again += sent[token] - 1
+			if sent[token] == 0 {
+				t.Fatalf("token %d never pushed", i)
+			}
+		}
+		if d := b.cfg.Counters.PossibleDuplicates.Load(); int(d) != again || again != 100 {
+			t.Errorf("%d pushed again, %d possible duplicates, want 100", again, d)
+		}
+		if len(q.puts) != 1 || len(b.dialTimes()) != 2 || b.Status().Held != 0 {
+			t.Errorf("%d put, %d dials, %+v", len(q.puts), len(b.dialTimes()), b.Status())
+		}
+		b.halt(t)
+	})
+}
+
+// While APNs cannot be reached no job is kept here.
+func TestApnsAbsentForFanOut(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(fanOutText(manyTokens(300), ""), fanOutText(manyTokens(300), `,"ttl":86400`))
+		b := newBench(t, q)
+		b.setRefuse(errors.New("refused"))
+		b.start()
+		time.Sleep(10 * time.Minute)
+		if s := b.Status(); !strings.HasPrefix(s.Waiting, "apns not reachable: ") || s.Held != 0 || s.Finished != 0 {
+			t.Errorf("%+v", s)
+		}
+		if n := len(b.dialTimes()); n > 30 {
+			t.Errorf("%d dials in 10 minutes", n)
+		}
+		b.setRefuse(nil)
+		time.Sleep(3 * time.Minute)
+		if done, _, _, _ := q.counts(); done != 2 || b.Status().Waiting != "" {
+			t.Errorf("done %d, %+v", done, b.Status())
+		}
+		b.halt(t)
+	})
+}
+
+// A broken app probes with the first token of a job; the others follow when it
+// is healed.
+func TestProbeOfFanOut(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(300)
+		q := newFakeQueue(fanOutText(tokens, ""))
+		b := newBench(t, q)
+		var works atomic.Bool
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if works.Load() {
+				return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, time.Second
+			}
+			return bounced, time.Second
+		}
+		b.cfg.Breaker.trip("test", time.Now())
+		b.start()
+		time.Sleep(10*time.Minute + 30*time.Second)
+		if sent := b.pushesTo(t); len(sent) != 1 || sent[tokens[0]] < 9 || sent[tokens[0]] > 11 {
+			t.Errorf("%v tokens probed in 10 minutes", sent)
+		}
+		if done, _, _, ready := q.counts(); done != 0 || ready != 1 || len(q.puts) != 0 {
+			t.Errorf("done %d, ready %d, put %d", done, ready, len(q.puts))
+		}
+		works.Store(true)
+		time.Sleep(2 * time.Minute)
+		if done, _, _, _ := q.counts(); done != 1 || len(q.puts) != 0 {
+			t.Errorf("done %d, put %d", done, len(q.puts))
+		}
+		b.halt(t)
+	})
+}
+
+func TestExpiredFanOut(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(fanOutText(manyTokens(3), `,"ttl":60`), fanOutText(manyTokens(3), `,"ttl":3600`))
+		for _, j := range q.ready {
+			j.put = time.Now().Add(-2 * time.Minute)
+		}
+		b := newBench(t, q)
+		b.start()
+		time.Sleep(time.Second)
+		if done, _, _, _ := q.counts(); done != 2 || b.sent() != 3 {
+			t.Errorf("done %d, sent %d", done, b.sent())
+		}
+		rec := b.rec.all()
+		if len(rec) != 3 || rec[2].Class != "expired" || rec[2].Token != manyTokens(3)[2] {
+			t.Errorf("records %+v", rec)
+		}
+		b.halt(t)
+	})
+}
