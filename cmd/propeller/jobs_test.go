@@ -1,0 +1,351 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"propeller/apnsconn/apnstest"
+	"propeller/httpapi"
+	"propeller/queue/journal"
+)
+
+// newBuriedSite is a site with a state_dir, whose daemon has buried three jobs:
+// 1 and 2 refused by APNs, 3 without sense. It runs on.
+func newBuriedSite(t *testing.T) (*site, *daemonProcess) {
+	t.Helper()
+	s := newSite(t, apnstest.Options{Script: apnstest.Always(apnstest.Answer{Status: 400, Reason: "BadMessageId"})})
+	s.stateful()
+	d := startDaemon(t, s.dir)
+	for i, job := range []string{`{"token":"` + token(1) + `","title":"x"}`, `{"token":"` + token(2) + `","title":"x","ref":"order 7"}`, `{"token":"` + token(3) + `"`} {
+		s.putByHand(topic, job)
+		until(t, "it is buried", func() bool { return s.buried() == i+1 })
+	}
+	return s, d
+}
+
+// stateful gives the site's configuration a state_dir.
+func (s *site) stateful() {
+	s.t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.dir, "propeller.yaml"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.write("propeller.yaml", "state_dir: state\n"+string(text))
+}
+
+// buried counts the buried jobs of all tubes.
+func (s *site) buried() (n int) {
+	s.t.Helper()
+	c := s.bs.Dial()
+	defer c.Close()
+	stats, err := c.Stats()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(stats["current-jobs-buried"], &n); err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// jobs runs propeller jobs, which must succeed and say nothing on the side.
+func (s *site) jobs(args ...string) string {
+	s.t.Helper()
+	r := runProgram(s.t, s.dir, "", append([]string{"jobs"}, args...)...)
+	if r.status != 0 || r.err != "" {
+		s.t.Fatalf("jobs %q: %+v", args, r)
+	}
+	return r.out
+}
+
+func (s *site) listed(args ...string) (l httpapi.BuriedList) {
+	s.t.Helper()
+	if err := json.Unmarshal([]byte(s.jobs(append([]string{"list", "--topic", topic, "--json"}, args...)...)), &l); err != nil {
+		s.t.Fatal(err)
+	}
+	return l
+}
+
+// The commands do the same over the running daemon as they do on the queue and
+// the journal that a stopped one has left.
+func TestJobs(t *testing.T) {
+	for _, running := range []bool{true, false} {
+		t.Run(map[bool]string{true: "daemon", false: "queue"}[running], func(t *testing.T) {
+			s, d := newBuriedSite(t)
+			if running {
+				// What needs the socket fails without: nobody else may open the journal.
+				if _, err := journal.Open(filepath.Join(s.dir, "state"), journal.Options{}); err == nil {
+					t.Fatal("the daemon does not have the journal")
+				}
+			} else {
+				d.signal(syscall.SIGTERM)
+				if status := d.exit(); status != 0 {
+					t.Fatalf("status %d", status)
+				}
+			}
+			s.tryJobs()
+		})
+	}
+}
+
+func (s *site) tryJobs() {
+	t := s.t
+	t.Helper()
+	table := s.jobs("list", "--topic", topic)
+	lines := strings.Split(strings.TrimSpace(table), "\n")
+	if len(lines) != 4 || !strings.HasPrefix(lines[0], "ID  SINCE  CLASS     TOKEN     REASON") {
+		t.Fatalf("the list:\n%s", table)
+	}
+	for i, want := range []string{"1 rejected 00000000 400 BadMessageId", "2 rejected 00000000 400 BadMessageId", "3 rejected - job: "} {
+		got := strings.Fields(lines[i+1])
+		got = append(got[:1], got[2:]...) // all but the age
+		if !strings.HasPrefix(strings.Join(got, " "), want) || len(lines[i+1]) > 90 {
+			t.Errorf("line %q", lines[i+1])
+		}
+	}
+	if l := s.listed("--reason", "badmessage", "--limit", "1"); len(l.Jobs) != 1 || !l.More || l.Jobs[0].ID != "1" {
+		t.Errorf("%+v", l)
+	}
+	one := s.jobs("show", "--topic", topic, "--id", "2")
+	for _, want := range []string{"job      2\n", "reason   400 BadMessageId\n", "ref      order 7\n", `"token": "00000000…"`} {
+		if !strings.Contains(one, want) {
+			t.Errorf("show lacks %q:\n%s", want, one)
+		}
+	}
+	if strings.Contains(one, token(2)) {
+		t.Error("show shows a whole token")
+	}
+	if one := s.jobs("show", "--topic", topic, "--id", "2", "--whole"); !strings.Contains(one, token(2)) {
+		t.Errorf("show --whole does not show the whole token:\n%s", one)
+	}
+	r := runProgram(t, s.dir, "", "jobs", "delete", "--topic", topic, "--id", "1", "--id", "4711")
+	if r.status != 1 || r.out != "1 job deleted\n" || !strings.Contains(r.err, "4711") || strings.Count(r.err, "\n") != 1 {
+		t.Errorf("delete of one that is there and one that is not: %+v", r)
+	}
+	s.apns.SetScript(nil)
+	if out := s.jobs("kick", "--topic", topic, "--reason", "BadMessage"); out != "1 job kicked\n" {
+		t.Errorf("kick says %q", out)
+	}
+	if out := s.jobs("delete", "--topic", topic, "--all", "--json"); !strings.Contains(out, `"jobs": 1`) {
+		t.Errorf("delete --all says %q", out)
+	}
+	if out := s.jobs("list", "--topic", topic); out != "no buried jobs\n" {
+		t.Errorf("the list: %q", out)
+	}
+	if n := s.buried(); n != 0 {
+		t.Errorf("%d still buried", n)
+	}
+}
+
+// What was kicked over the daemon is sent, and its journal forgets it.
+func TestKickedJobsAreSent(t *testing.T) {
+	s, _ := newBuriedSite(t)
+	s.apns.SetScript(nil)
+	s.jobs("kick", "--topic", topic, "--all")
+	until(t, "two are delivered", func() bool { return s.apns.Count() == 4 })
+	until(t, "the third is buried again", func() bool { return s.buried() == 1 })
+	until(t, "and listed with its reason", func() bool {
+		l := s.listed()
+		return len(l.Jobs) == 1 && strings.HasPrefix(l.Jobs[0].Reason, "job: ")
+	})
+}
+
+// Where the journal cannot be had the commands do without, and say so; the
+// reasons that can be seen in a job are found all the same.
+func TestJobsWithoutJournal(t *testing.T) {
+	s, d := newBuriedSite(t)
+	d.signal(syscall.SIGTERM)
+	d.exit()
+	j, err := journal.Open(filepath.Join(s.dir, "state"), journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	r := runProgram(t, s.dir, "", "jobs", "list", "--topic", topic, "--json")
+	if r.status != 0 || !strings.Contains(r.err, "without the journal") || strings.Count(r.out, journal.NoReason) != 2 || strings.Count(r.out, `"job: `) != 1 {
+		t.Errorf("with a locked journal: %+v", r)
+	}
+	// A queue by its URL has none.
+	if out := s.jobs("list", "--topic", topic, "--queue", s.bs.URL(), "--json"); strings.Count(out, journal.NoReason) != 2 {
+		t.Errorf("with --queue: %s", out)
+	}
+	if out := s.jobs("list", "--topic", "com.example.other", "--tube", topic, "--queue", s.bs.URL(), "--json"); strings.Count(out, `"id"`) != 3 {
+		t.Errorf("with --queue and --tube: %s", out)
+	}
+}
+
+// A second daemon on the same state_dir does not start, and disturbs nothing.
+func TestOneDaemonForAStateDir(t *testing.T) {
+	s, d := newBuriedSite(t)
+	r := runProgram(t, s.dir, "", "run")
+	if r.status != 1 || !strings.Contains(r.err, "another propeller runs with this state_dir (process "+fmt.Sprint(d.cmd.Process.Pid)+")") {
+		t.Errorf("%+v", r)
+	}
+	if l := s.listed(); len(l.Jobs) != 3 {
+		t.Errorf("%+v", l)
+	}
+	if err := d.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-d.ended
+	if l := s.listed(); len(l.Jobs) != 3 || l.Jobs[0].Reason != "400 BadMessageId" {
+		t.Errorf("after a kill: %+v", l)
+	}
+	second := startDaemon(t, s.dir)
+	second.says("propeller started")
+	until(t, "the second daemon answers", func() bool {
+		c, err := httpapi.Dial(t.Context(), filepath.Join(s.dir, "state"), topic)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		l, err := c.List(t.Context(), "", 0)
+		return err == nil && len(l.Jobs) == 3
+	})
+	s.write("propeller.yaml", strings.Replace(s.read("propeller.yaml"), "state_dir: state", "state_dir: elsewhere", 1))
+	second.signal(syscall.SIGHUP)
+	second.says("takes effect at the next start")
+}
+
+func (s *site) read(name string) string {
+	s.t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.dir, name))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// A folder that cannot be used takes the journal and the socket, not the
+// pushes; a journal that somebody has is opened when they are done.
+func TestDaemonWithoutState(t *testing.T) {
+	s := newSite(t, apnstest.Options{})
+	s.stateful()
+	s.write("file", "")
+	s.write("propeller.yaml", strings.Replace(s.read("propeller.yaml"), "state_dir: state", "state_dir: file/state", 1))
+	d := startDaemon(t, s.dir)
+	d.says("state_dir cannot be used")
+	s.putByHand(topic, `{"token":"`+token(1)+`","title":"x"}`)
+	until(t, "the push arrives", func() bool { return s.apns.Count() == 1 })
+	d.signal(syscall.SIGTERM)
+	if status := d.exit(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+
+	s.write("propeller.yaml", strings.Replace(s.read("propeller.yaml"), "state_dir: file/state", "state_dir: state", 1))
+	j, err := journal.Open(filepath.Join(s.dir, "state"), journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = startDaemon(t, s.dir)
+	d.says("the journal of buried jobs cannot be opened")
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.says("the journal of buried jobs is open")
+}
+
+func TestFaultsOfJobs(t *testing.T) {
+	t.Parallel()
+	s := configured(t)
+	tests := []struct {
+		args   []string
+		status int
+		say    string
+	}{
+		{[]string{}, 2, "list, show, kick or delete"},
+		{[]string{"frobnicate"}, 2, "frobnicate"},
+		{[]string{"list"}, 2, "--topic"},
+		{[]string{"list", "extra"}, 2, "extra"},
+		{[]string{"list", "--topic", topic, "--limit", "0"}, 2, "--limit 0"},
+		{[]string{"list", "--topic", topic, "--limit", "1001"}, 2, "--limit 1001"},
+		{[]string{"show", "--topic", topic}, 2, "--id"},
+		{[]string{"kick", "--topic", topic}, 2, "--all"},
+		{[]string{"delete", "--topic", topic, "--all", "--reason", "x"}, 2, "--all"},
+		{[]string{"delete", "--topic", topic, "--whole"}, 2, "--whole"},
+		{[]string{"list", "--topic", "com.example.none"}, 1, `"com.example.none"`},
+		{[]string{"list", "--topic", topic, "--queue", "beanstalk://127.0.0.1:1"}, 1, "start the queue server"},
+		{[]string{"list", "--topic", topic, "-c", "none.yaml"}, 1, "none.yaml"},
+	}
+	for _, test := range tests {
+		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
+			t.Parallel()
+			r := runProgram(t, s, "", append([]string{"jobs"}, test.args...)...)
+			if r.status != test.status || !strings.Contains(r.err, test.say) || strings.Count(r.err, "\n") != 1 {
+				t.Errorf("%+v, want status %d and %q", r, test.status, test.say)
+			}
+		})
+	}
+}
+
+// configured is a folder with a configuration and nothing behind it.
+func configured(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	text := "queue: beanstalk://127.0.0.1:1\napps:\n  - {topic: " + topic + ", server: mock}\n"
+	if err := os.WriteFile(filepath.Join(dir, "propeller.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestPrintBuried(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1e9, 0)
+	job := func(id string, age time.Duration, class, token, reason string) httpapi.BuriedJob {
+		return httpapi.BuriedJob{ID: id, Buried: now.Add(-age), Class: class, Token: token, Reason: reason}
+	}
+	gone := job("2", 50*time.Hour, "", "", "x")
+	gone.Unverified = true
+	var b strings.Builder
+	err := printBuried(&b, httpapi.BuriedList{More: true, Jobs: []httpapi.BuriedJob{
+		job("1", 3*time.Second, "rejected", "00fc13ad", strings.Repeat("long ", 30)), gone,
+		job("queue.example.com:11300/123456", 5*time.Hour, "unavailable", "00fc13ad", "503 "+strings.Repeat("y", 40)+"\x1b[31m"),
+	}}, now)
+	want := `ID                              SINCE  CLASS        TOKEN     REASON
+1                               3s     rejected     00fc13ad  long long long long…
+2                               2d     ?            -         x
+queue.example.com:11300/123456  5h     unavailable  00fc13ad  503 yyyyyyyyyyyyyyy…
+3 shown, there are more
+`
+	if err != nil || b.String() != want {
+		t.Errorf("%v\n%s\nwant\n%s", err, b.String(), want)
+	}
+	b.Reset()
+	if err := printBuried(&b, httpapi.BuriedList{Jobs: []httpapi.BuriedJob{job("12", time.Minute, "rejected", "00fc13ad", strings.Repeat("é", 100))}}, now); err != nil {
+		t.Error(err)
+	}
+	for line := range strings.Lines(b.String()) {
+		if n := len([]rune(line)); n > 81 {
+			t.Errorf("%d characters: %q", n, line)
+		}
+	}
+}
+
+func TestShortenTokens(t *testing.T) {
+	t.Parallel()
+	long := token(1)
+	tests := map[string]string{
+		`{"token":"` + long + `","title":"x"}`:                           `{"token":"00000000…","title":"x"}`,
+		`{ "tokens" : [ "` + long + `" , "abc", "ABCDEFGHIJ" ] }`:        `{ "tokens" : [ "00000000…" , "abc", "ABCDEFGH…" ] }`,
+		`{"title":"token","token":"<00fc13ad f785122b>","badge":3}`:      `{"title":"token","token":"\u003c00fc13a…","badge":3}`,
+		`{"data":{"token":"not ours, kept"},"a":[{"token":"kept too"}]}`: `{"data":{"token":"not ours, kept"},"a":[{"token":"kept too"}]}`,
+		`{"data":{"k":"` + long + `"}}`:                                  `{"data":{"k":"00000000…"}}`,
+		`{"token":"` + long:                                              `{"token":"00000000…`,
+		`{"token":null,"token":12345678901,"x":"y"}`:                     `{"token":null,"token":12345678901,"x":"y"}`,
+		`no JSON ` + long:                                                `no JSON 00000000…`,
+		``:                                                               ``,
+		`{"a":1,"b":[1,2],"token":"123456789"}`:                          `{"a":1,"b":[1,2],"token":"12345678…"}`,
+	}
+	for body, want := range tests {
+		if got := shortenTokens(body); got != want {
+			t.Errorf("%s\n gives %s\nwant   %s", body, got, want)
+		}
+	}
+}
