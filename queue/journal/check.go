@@ -62,7 +62,7 @@ func checkFile(f io.ReaderAt, size int64) error {
 	}
 	c := &checker{f: f, seen: make([]bool, end)}
 	c.seen[0], c.seen[1] = true, true
-	if err := c.tree(root, 0); err != nil {
+	if _, err := c.tree(root, 0); err != nil {
 		return err
 	}
 	return c.freelist(freelist)
@@ -145,14 +145,17 @@ func (c *checker) read(id uint64) (page, error) {
 	return p, nil
 }
 
+// bounds are the first and last key below a page; nil when there are none.
+type bounds struct{ first, last []byte }
+
 // tree checks a page and all below it.
-func (c *checker) tree(id uint64, depth int) error {
+func (c *checker) tree(id uint64, depth int) (bounds, error) {
 	p, err := c.read(id)
 	if err != nil {
-		return err
+		return bounds{}, err
 	}
 	if depth > maxDepth {
-		return p.damage("%d levels deep", depth)
+		return bounds{}, p.damage("%d levels deep", depth)
 	}
 	switch p.flags {
 	case branchFlag:
@@ -160,60 +163,71 @@ func (c *checker) tree(id uint64, depth int) error {
 	case leafFlag:
 		return c.leaf(p, depth)
 	}
-	return p.damage("kind %#x in a tree", p.flags)
+	return bounds{}, p.damage("kind %#x in a tree", p.flags)
 }
 
-func (c *checker) branch(p page, depth int) error {
+// branch checks that each key is the first of its page, too. bbolt finds a page
+// that it has rewritten by that key in the branch above; not finding it, it
+// would leave the old page in the tree, and give it away as free as well.
+func (c *checker) branch(p page, depth int) (all bounds, err error) {
 	if p.count == 0 {
-		return p.damage("branch without pages")
+		return all, p.damage("branch without pages")
 	}
-	var before []byte
 	for i := range p.count {
 		e, ok := span(p.data, i*branchElemSize, branchElemSize)
 		if !ok {
-			return p.damage("%d elements", p.count)
+			return all, p.damage("%d elements", p.count)
 		}
 		key, ok := span(p.data, i*branchElemSize+int(order.Uint32(e)), int(order.Uint32(e[4:])))
-		if !ok || (i > 0 && bytes.Compare(before, key) >= 0) {
-			return p.damage("key of element %d", i)
+		if !ok || (i > 0 && bytes.Compare(all.last, key) >= 0) {
+			return all, p.damage("key of element %d", i)
 		}
-		before = key
-		if err := c.tree(order.Uint64(e[8:]), depth+1); err != nil {
-			return err
+		below, err := c.tree(order.Uint64(e[8:]), depth+1)
+		if err != nil {
+			return all, err
 		}
+		if below.first == nil || !bytes.Equal(below.first, key) {
+			return all, p.damage("element %d has another key than its page", i)
+		}
+		if i == 0 {
+			all.first = key
+		}
+		all.last = below.last
 	}
-	return nil
+	return all, nil
 }
 
-func (c *checker) leaf(p page, depth int) error {
-	var before []byte
+func (c *checker) leaf(p page, depth int) (all bounds, err error) {
 	for i := range p.count {
 		at := i * leafElemSize
 		e, ok := span(p.data, at, leafElemSize)
 		if !ok {
-			return p.damage("%d elements", p.count)
+			return all, p.damage("%d elements", p.count)
 		}
 		flags, pos, klen, vlen := order.Uint32(e), int(order.Uint32(e[4:])), int(order.Uint32(e[8:])), int(order.Uint32(e[12:]))
 		key, ok := span(p.data, at+pos, klen)
-		if !ok || (i > 0 && bytes.Compare(before, key) >= 0) {
-			return p.damage("key of element %d", i)
+		if !ok || (i > 0 && bytes.Compare(all.last, key) >= 0) {
+			return all, p.damage("key of element %d", i)
 		}
-		before = key
+		if i == 0 {
+			all.first = key
+		}
+		all.last = key
 		value, ok := span(p.data, at+pos+klen, vlen)
 		if !ok {
-			return p.damage("value of element %d", i)
+			return all, p.damage("value of element %d", i)
 		}
 		switch flags {
 		case 0:
 		case bucketFlag:
 			if err := c.bucket(p, value, depth); err != nil {
-				return err
+				return all, err
 			}
 		default:
-			return p.damage("flags %#x of element %d", flags, i)
+			return all, p.damage("flags %#x of element %d", flags, i)
 		}
 	}
-	return nil
+	return all, nil
 }
 
 // bucket checks a bucket, given the value that stands for it in p.
@@ -222,7 +236,8 @@ func (c *checker) bucket(p page, value []byte, depth int) error {
 		return p.damage("bucket of %d bytes", len(value))
 	}
 	if root := order.Uint64(value); root != 0 {
-		return c.tree(root, depth+1)
+		_, err := c.tree(root, depth+1)
+		return err
 	}
 	if depth > maxDepth || len(value) < bucketSize+headerSize {
 		return p.damage("bucket without pages")
@@ -231,7 +246,8 @@ func (c *checker) bucket(p page, value []byte, depth int) error {
 	if inline.flags != leafFlag {
 		return p.damage("kind %#x in a bucket", inline.flags)
 	}
-	return c.leaf(inline, depth+1)
+	_, err := c.leaf(inline, depth+1)
+	return err
 }
 
 func (c *checker) freelist(id uint64) error {

@@ -27,7 +27,7 @@ const DefaultLimit = 100_000
 
 const (
 	// totalFactor bounds the entries of all tubes together to so many times the
-	// limit of one: 500,000 entries of about 300 bytes are 200 MB of disk.
+	// limit of one: 500,000 entries are some 250 MB of disk.
 	totalFactor = 5
 
 	// maxBuffer bounds the entries that wait to be written: a burst of some

@@ -42,6 +42,12 @@ func (l *lines) count(text string) int {
 	return strings.Count(l.b.String(), text)
 }
 
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 func newLog() (*slog.Logger, *lines) {
 	var l lines
 	return slog.New(slog.NewTextHandler(io.Writer(&l), nil)), &l
@@ -233,8 +239,8 @@ func TestLimits(t *testing.T) {
 	}
 	j = openTest(t, dir, Options{Limit: 3})
 	j.Buried(entry("c", 100))
-	if got := list(t, j, "c"); len(got) != 3 || got[2] != "100" {
-		t.Fatalf("kept %q", got)
+	if got := list(t, j, "c"); len(got) < 2 || len(got) > 3 || got[len(got)-1] != "100" {
+		t.Fatalf("kept %q", got) // 3, or 2 when this tube had to give way
 	}
 	if _, err := Open(t.TempDir(), Options{Limit: -1}); err == nil {
 		t.Fatal("a negative limit was taken")

@@ -54,13 +54,21 @@ func (c *counts) largest() (tube string) {
 // tubeBuckets are the two buckets of one tube.
 type tubeBuckets struct{ entries, ids *bbolt.Bucket }
 
+// fill is how full pages of entries are made: most come in the order of time,
+// so that none is put in between later.
+const fill = 0.9
+
 // bucketsOf returns nil when tube has no entries.
 func bucketsOf(tx *bbolt.Tx, tube string) *tubeBuckets {
 	b := tx.Bucket(tubesName).Bucket([]byte(tube))
 	if b == nil {
 		return nil
 	}
-	return &tubeBuckets{entries: b.Bucket(entriesName), ids: b.Bucket(idsName)}
+	two := &tubeBuckets{entries: b.Bucket(entriesName), ids: b.Bucket(idsName)}
+	if two.entries != nil {
+		two.entries.FillPercent = fill
+	}
+	return two
 }
 
 func makeBuckets(tx *bbolt.Tx, tube string) (*tubeBuckets, error) {
