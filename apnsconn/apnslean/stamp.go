@@ -16,7 +16,13 @@ const stampDigits = 16 // microseconds since 1970, from 2001 to 2286
 // A payload that ends with it and "}" is timed.
 func Stamp(t time.Time) string { return stampName + strconv.FormatInt(t.UnixMicro(), 10) }
 
-// stamp finds the time in a payload, in microseconds since 1970.
+// Stamped is the time in a payload that ends with a Stamp; false for any other.
+func Stamped(payload []byte) (time.Time, bool) {
+	micros, ok := stamp(payload)
+	return time.UnixMicro(micros), ok
+}
+
+// stamp is Stamped in microseconds since 1970.
 func stamp(payload []byte) (micros int64, ok bool) {
 	const length = len(stampName) + stampDigits + 1
 	start := len(payload) - length
