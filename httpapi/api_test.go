@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -396,4 +397,18 @@ func TestRequestsAtOnce(t *testing.T) {
 	close(admin.answer)
 	wg.Wait()
 	ask(t, h, "GET", "/v1/apps", "", 200, new(Apps))
+}
+
+// Every request is in the table of docs/operations.md.
+func TestDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range new(handler).routes() {
+		if pattern := strings.ReplaceAll(r.pattern, "...", ""); !strings.Contains(string(text), "\n| `"+pattern+"` |") {
+			t.Errorf("docs/operations.md lacks %s", pattern)
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // ErrNoDaemon: nobody answers on the socket of a state_dir.
@@ -61,33 +62,49 @@ func (c *Client) List(ctx context.Context, reason string, limit int) (out Buried
 	if limit != 0 {
 		q.Set("limit", strconv.Itoa(limit))
 	}
-	err = c.do(ctx, http.MethodGet, "?"+q.Encode(), nil, &out)
+	err = c.do(ctx, http.MethodGet, "/buried?"+q.Encode(), nil, &out)
 	return out, err
 }
 
 // Show is Local.Show, in the daemon.
 func (c *Client) Show(ctx context.Context, id string) (out BuriedJob, err error) {
-	err = c.do(ctx, http.MethodGet, "/"+url.PathEscape(id), nil, &out)
+	err = c.do(ctx, http.MethodGet, "/buried/"+url.PathEscape(id), nil, &out)
 	return out, err
 }
 
 // Kick is Local.Kick, in the daemon.
 func (c *Client) Kick(ctx context.Context, choice Choice) (out Settled, err error) {
-	err = c.do(ctx, http.MethodPost, "/kick", choice, &out)
+	err = c.do(ctx, http.MethodPost, "/buried/kick", choice, &out)
 	return out, err
 }
 
 // Delete is Local.Delete, in the daemon.
 func (c *Client) Delete(ctx context.Context, choice Choice) (out Settled, err error) {
-	err = c.do(ctx, http.MethodPost, "/delete", choice, &out)
+	err = c.do(ctx, http.MethodPost, "/buried/delete", choice, &out)
 	return out, err
 }
 
-// do makes one request below the app's buried jobs. An answer that is a problem
-// is a *Problem as error.
+// Put puts a job in the app's tube, to be served after delay, and returns its
+// id. The daemon checks it as send does.
+func (c *Client) Put(ctx context.Context, job []byte, delay time.Duration) (id string, err error) {
+	path := "/jobs"
+	if delay > 0 {
+		path += "?delay=" + delay.String()
+	}
+	var out Put
+	err = c.do(ctx, http.MethodPost, path, job, &out)
+	return out.ID, err
+}
+
+// do makes one request below the app; in is nil, or the body, or what is its
+// JSON. An answer that is a problem is a *Problem as error.
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
-	if in != nil {
+	switch in := in.(type) {
+	case nil:
+	case []byte:
+		body = bytes.NewReader(in)
+	default:
 		text, err := json.Marshal(in)
 		if err != nil {
 			return err
@@ -95,7 +112,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 		body = bytes.NewReader(text)
 	}
 	// The host is that of no network: the transport knows one way only.
-	req, err := http.NewRequestWithContext(ctx, method, "http://propeller/v1/apps/"+url.PathEscape(c.topic)+"/buried"+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://propeller/v1/apps/"+url.PathEscape(c.topic)+path, body)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@
 //	GET  /v1/apps/{topic}/buried/{id}     one buried job with its body
 //	POST /v1/apps/{topic}/buried/kick     a Choice: these jobs are served again
 //	POST /v1/apps/{topic}/buried/delete   a Choice
+//	POST /v1/apps/{topic}/jobs            ?delay=10s: puts the job that the body is
 //	GET  /healthz                         the process turns
 //	GET  /readyz                          503 and who is to blame unless all is well
 package httpapi

@@ -21,6 +21,9 @@ type Tree interface {
 	// Jobs is the view of an app's buried jobs, and the tube that they are in.
 	// Errors: supervisor.ErrNoApp, supervisor.ErrNoAdmin.
 	Jobs(topic string) (v journal.Jobs, tube string, err error)
+	// Put puts a job in an app's tube. Errors: supervisor.ErrNoApp, those of
+	// queue.Queue.
+	Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error)
 }
 
 // Bounds of a request.
@@ -55,10 +58,29 @@ func NewHandler(t Tree) http.Handler {
 	mux.HandleFunc("GET /v1/apps/{topic}/buried/{id...}", h.buried(show))
 	mux.HandleFunc("POST /v1/apps/{topic}/buried/kick", h.buried(settle(Local.Kick)))
 	mux.HandleFunc("POST /v1/apps/{topic}/buried/delete", h.buried(settle(Local.Delete)))
+	mux.HandleFunc("POST /v1/apps/{topic}/jobs", h.put)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is no %s %s", r.Method, r.URL.Path))
 	})
 	return mux
+}
+
+type route struct {
+	pattern string
+	handle  http.HandlerFunc
+}
+
+// routes is all there is.
+func (h *handler) routes() []route {
+	return []route{
+		{"GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, struct{}{}) }},
+		{"GET /readyz", h.ready},
+		{"GET /v1/apps", h.apps},
+		{"GET /v1/apps/{topic}/buried", h.buried(list)},
+		{"GET /v1/apps/{topic}/buried/{id...}", h.buried(show)},
+		{"POST /v1/apps/{topic}/buried/kick", h.buried(settle(Local.Kick))},
+		{"POST /v1/apps/{topic}/buried/delete", h.buried(settle(Local.Delete))},
+	}
 }
 
 func (h *handler) apps(w http.ResponseWriter, _ *http.Request) {

@@ -1,0 +1,49 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"propeller/worker"
+)
+
+// putTime bounds one put: the queue answers in milliseconds or not at all.
+const putTime = 10 * time.Second
+
+// Put is the answer of POST /v1/apps/{topic}/jobs.
+type Put struct {
+	ID string `json:"id"` // as the queue calls the job
+}
+
+// put puts the job that the request's body is: the way to a queue that only the
+// daemon can reach, because it is inside its process.
+func (h *handler) put(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), putTime)
+	defer cancel()
+	id, err := h.putBody(ctx, r.PathValue("topic"), http.MaxBytesReader(w, r.Body, maxBody), r.URL.Query().Get("delay"))
+	if err != nil {
+		writeProblem(w, statusOf(err), err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, Put{id})
+}
+
+func (h *handler) putBody(ctx context.Context, topic string, in io.Reader, wait string) (id string, err error) {
+	var delay time.Duration
+	if wait != "" {
+		if delay, err = time.ParseDuration(wait); err != nil || delay < 0 {
+			return "", fmt.Errorf("%w: delay %q: must be a duration such as 10s", errBody, wait)
+		}
+	}
+	body, err := io.ReadAll(in)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", errBody, err)
+	}
+	if _, err := worker.ParseJob(body, topic, ""); err != nil {
+		return "", fmt.Errorf("%w: the job would be buried: %w", errBody, err)
+	}
+	return h.tree.Put(ctx, topic, body, delay)
+}

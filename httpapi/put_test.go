@@ -1,0 +1,101 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"propeller/queue"
+	"propeller/queue/journal"
+	"propeller/supervisor"
+)
+
+// Put is of a tree without a queue.
+func (f *fakeTree) Put(context.Context, string, []byte, time.Duration) (string, error) {
+	return "", queue.ErrUnavailable
+}
+
+// putTree remembers the jobs that are put.
+type putTree struct {
+	mu   sync.Mutex
+	jobs []string
+	err  error
+}
+
+func (*putTree) Status() []supervisor.AppStatus { return nil }
+
+func (*putTree) Jobs(string) (journal.Jobs, string, error) {
+	return journal.Jobs{}, "", supervisor.ErrNoAdmin
+}
+
+func (p *putTree) Put(_ context.Context, name string, body []byte, delay time.Duration) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if name != topic {
+		return "", fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)
+	}
+	p.jobs = append(p.jobs, fmt.Sprint(string(body), " ", delay))
+	return fmt.Sprint("job", len(p.jobs)), p.err
+}
+
+// A job gets through byte for byte.
+func TestPut(t *testing.T) {
+	t.Parallel()
+	dir, tree := t.TempDir(), new(putTree)
+	serve(t, hold(t, dir), NewHandler(tree))
+	c, err := Dial(t.Context(), dir, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	whole := "{ \"token\":\t\"" + strings.Repeat("0", 64) + "\", \"body\": \"<&>\\u003c\" }\n"
+	for i, delay := range []time.Duration{0, 1500 * time.Millisecond} {
+		id, err := c.Put(t.Context(), []byte(whole), delay)
+		if want := fmt.Sprint(whole, " ", delay); err != nil || id != fmt.Sprint("job", i+1) || tree.jobs[i] != want {
+			t.Errorf("%q, %v: put %q, want %q", id, err, tree.jobs, want)
+		}
+	}
+	tree.err = fmt.Errorf("no: %w", queue.ErrUnavailable)
+	if _, err := c.Put(t.Context(), []byte(whole), 0); err == nil || !strings.Contains(err.Error(), "no: queue unavailable") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestPutRefuses(t *testing.T) {
+	t.Parallel()
+	tree := new(putTree)
+	h := NewHandler(tree)
+	good := `{"token":"` + strings.Repeat("0", 64) + `","title":"x"}`
+	for _, c := range []struct {
+		topic, query, body string
+		err                error
+		status             int
+		detail             string
+	}{
+		{topic, "", `{"token":"xyz"}`, nil, http.StatusBadRequest, "would be buried"},
+		{topic, "", "", nil, http.StatusBadRequest, "would be buried"},
+		{topic, "?delay=soon", good, nil, http.StatusBadRequest, `delay "soon"`},
+		{topic, "?delay=-1s", good, nil, http.StatusBadRequest, `delay "-1s"`},
+		{topic, "", strings.Repeat(" ", maxBody+1), nil, http.StatusBadRequest, "too large"},
+		{"com.example.none", "", good, nil, http.StatusNotFound, "no such app"},
+		{topic, "", good, queue.ErrUnavailable, http.StatusServiceUnavailable, "unavailable"},
+		{topic, "", good, queue.ErrRejected, http.StatusBadRequest, "rejected"},
+		{topic, "", good, errors.New("odd"), http.StatusInternalServerError, "odd"},
+	} {
+		tree.err = c.err
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/apps/"+c.topic+"/jobs"+c.query, strings.NewReader(c.body)))
+		if w.Code != c.status || !strings.Contains(strings.ReplaceAll(w.Body.String(), `\"`, `"`), c.detail) {
+			t.Errorf("%s %.40s: %d %s", c.query, c.body, w.Code, w.Body)
+		}
+	}
+	if len(tree.jobs) != 3 {
+		t.Errorf("put: %q", tree.jobs)
+	}
+}
