@@ -34,28 +34,39 @@ var (
 	silence  = apnsconn.Outcome{Class: apnsconn.Unknown, Err: errors.New("no answer")}
 )
 
-// pushesTo counts the pushes to each token, and checks that each has one apns-id
-// of its own.
-func (b *bench) pushesTo(t *testing.T) map[string]int {
-	t.Helper()
+// pushesTo counts the pushes to each token.
+func (b *bench) pushesTo() map[string]int {
+	count := make(map[string]int)
+	b.eachSent(func(n *apnsconn.Notification) { count[n.Token]++ })
+	return count
+}
+
+func (b *bench) eachSent(f func(n *apnsconn.Notification)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	count, ids, owner := make(map[string]int), make(map[string]string), make(map[string]string)
 	for _, c := range b.conns {
 		c.mu.Lock()
 		for _, n := range c.sent {
-			count[n.Token]++
-			if id, ok := ids[n.Token]; ok && id != n.ID {
-				t.Errorf("token %.8s has the ids %s and %s", n.Token, id, n.ID)
-			}
-			if o, ok := owner[n.ID]; ok && o != n.Token {
-				t.Errorf("two tokens have the id %s", n.ID)
-			}
-			ids[n.Token], owner[n.ID] = n.ID, n.Token
+			f(n)
 		}
 		c.mu.Unlock()
 	}
-	return count
+}
+
+// checkIDs checks that each token had one apns-id of its own in all pushes, as
+// it must when all come of one job.
+func (b *bench) checkIDs(t *testing.T) {
+	t.Helper()
+	ids, owner := make(map[string]string), make(map[string]string)
+	b.eachSent(func(n *apnsconn.Notification) {
+		if id, ok := ids[n.Token]; ok && id != n.ID {
+			t.Errorf("token %.8s has the ids %s and %s", n.Token, id, n.ID)
+		}
+		if o, ok := owner[n.ID]; ok && o != n.Token {
+			t.Errorf("two tokens have the id %s", n.ID)
+		}
+		ids[n.Token], owner[n.ID] = n.ID, n.Token
+	})
 }
 
 func TestFanOutDelivers(t *testing.T) {
@@ -247,7 +258,8 @@ func TestRestJobsGoOnCounting(t *testing.T) {
 		begun := time.Now()
 		time.Sleep(12 * time.Hour)
 		synctest.Wait()
-		for token, n := range b.pushesTo(t) {
+		b.checkIDs(t)
+		for token, n := range b.pushesTo() {
 			if i := slices.Index(tokens, token); i < 9 && n != 1+min(i, 3)*b2i(i < 4) {
 				t.Errorf("token %d pushed %d times", i, n)
 			}
@@ -351,7 +363,8 @@ func TestRestTooLarge(t *testing.T) {
 		if len(q.puts) != 2 {
 			t.Errorf("%d rest jobs of 899 tokens", len(q.puts))
 		}
-		sent := b.pushesTo(t)
+		b.checkIDs(t)
+		sent := b.pushesTo()
 		for i, token := range tokens {
 			if want := 1 + b2i(i > 0); sent[token] != want {
 				t.Fatalf("token %d pushed %d times", i, sent[token])
@@ -373,7 +386,7 @@ func TestMalformedTokensInAList(t *testing.T) {
 		if done, buried, _, _ := q.counts(); done != 1 || buried != 2 {
 			t.Errorf("done %d, buried %d", done, buried)
 		}
-		if sent := b.pushesTo(t); len(sent) != 2 || sent[good[0]] != 1 || sent[good[1]] != 1 {
+		if sent := b.pushesTo(); len(sent) != 2 || sent[good[0]] != 1 || sent[good[1]] != 1 {
 			t.Errorf("%v", sent)
 		}
 		var got []string
@@ -460,7 +473,8 @@ func TestConnectionLostAmidFanOut(t *testing.T) {
 		b.mu.Unlock()
 		c.end(errors.New("reset"))
 		time.Sleep(time.Minute)
-		sent, again := b.pushesTo(t), 0
+		b.checkIDs(t)
+		sent, again := b.pushesTo(), 0
 		for i, token := range tokens {
 			again += sent[token] - 1
 			if sent[token] == 0 {
@@ -517,7 +531,7 @@ func TestProbeOfFanOut(t *testing.T) {
 		b.cfg.Breaker.trip("test", time.Now())
 		b.start()
 		time.Sleep(10*time.Minute + 30*time.Second)
-		if sent := b.pushesTo(t); len(sent) != 1 || sent[tokens[0]] < 9 || sent[tokens[0]] > 11 {
+		if sent := b.pushesTo(); len(sent) != 1 || sent[tokens[0]] < 9 || sent[tokens[0]] > 11 {
 			t.Errorf("%v tokens probed in 10 minutes", sent)
 		}
 		if done, _, _, ready := q.counts(); done != 0 || ready != 1 || len(q.puts) != 0 {

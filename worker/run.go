@@ -15,6 +15,7 @@ type run struct {
 	w        *Worker
 	log      *slog.Logger
 	consumer queue.Consumer
+	closing  sync.Once // of consumer
 	link     link
 	seat     *Seat                   // at the app's guard
 	restart  context.CancelCauseFunc // ends Serve with an error, as Worker.Restart

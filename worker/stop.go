@@ -59,10 +59,13 @@ const restartDrain = time.Second
 // closeTime bounds the parting words with the queue.
 const closeTime = 2 * time.Second
 
+// closeConsumer closes it, once.
 func (r *run) closeConsumer() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
-	defer cancel()
-	if err := r.consumer.Close(ctx); err != nil {
-		r.log.Warn("closing the queue connection", "err", err)
-	}
+	r.closing.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+		defer cancel()
+		if err := r.consumer.Close(ctx); err != nil {
+			r.log.Warn("closing the queue connection", "err", err)
+		}
+	})
 }
