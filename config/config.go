@@ -28,7 +28,8 @@ type Config struct {
 	Watchdog time.Duration `yaml:"watchdog"`
 	// StateDir is the folder for what outlives the process, as a path that can
 	// be opened once it is made; "" for none. That of the file, or else the first
-	// of the environment's STATE_DIRECTORY, which systemd sets.
+	// of the environment's STATE_DIRECTORY, which systemd sets, or else an embedded
+	// queue's own folder.
 	StateDir string `yaml:"state_dir"`
 	// Apps has at least one app; topics and tubes are unique.
 	Apps []App `yaml:"apps"`

@@ -19,6 +19,9 @@ func (p *parser) global(l layer, cfg *Config) {
 		dirs, _ := p.getenv(stateVariable)
 		if dir, _, _ := strings.Cut(dirs, ":"); filepath.IsAbs(dir) {
 			cfg.StateDir = dir
+		} else {
+			// Commands reach a queue inside a daemon by the socket only.
+			cfg.StateDir = cfg.Queue.Folder()
 		}
 		return
 	}

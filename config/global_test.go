@@ -21,6 +21,10 @@ func TestStateDir(t *testing.T) {
 		{"state_dir: .", systemd, dir},
 		{"state_dir: not/there/yet", nil, filepath.Join(dir, "not/there/yet")},
 		{"state_dir: /abs", nil, "/abs"},
+		{"queue: embedded://./q%20?fsync=always", nil, filepath.Join(dir, "q ")},
+		{"queue: embedded://./q", systemd, "/var/lib/propeller"},
+		{"queue: embedded://./q\nstate_dir: s", nil, filepath.Join(dir, "s")},
+		{"queue: 'nats://a,b:1'", nil, ""},
 		{"state_dir: ${D}", map[string]string{"D": "/expanded"}, "/expanded"},
 	} {
 		for _, bare := range []bool{false, true} {

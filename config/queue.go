@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -26,6 +27,18 @@ func (q Queues) Redacted() []string {
 		out[i] = redactQueue(text)
 	}
 	return out
+}
+
+// Folder is where an embedded queue is kept; "" for other queues.
+func (q Queues) Folder() string {
+	if len(q) != 1 {
+		return ""
+	}
+	u, err := url.Parse(q[0])
+	if err != nil || u.Scheme != embeddedScheme { // NATS URLs are none to net/url
+		return ""
+	}
+	return u.Path
 }
 
 // Format prints Redacted whatever the verb and flags.

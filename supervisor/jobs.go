@@ -35,6 +35,18 @@ func (s *Supervisor) Jobs(topic string) (v journal.Jobs, tube string, err error)
 	return journal.Jobs{Queue: admin, Journal: s.journal(), Explain: Explain(topic)}, a.cfg.Tube, nil
 }
 
+// Put puts a job in an app's tube, to be served after delay. Errors: ErrNoApp,
+// those of queue.Queue.
+func (s *Supervisor) Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error) {
+	s.mu.Lock()
+	a, q := s.apps[topic], s.queue
+	s.mu.Unlock()
+	if a == nil {
+		return "", fmt.Errorf("topic %q: %w", topic, ErrNoApp)
+	}
+	return q.Put(ctx, a.cfg.Tube, body, queue.PutOptions{Delay: delay})
+}
+
 // views are the views of all apps, by their tubes; none if the queue cannot be
 // asked.
 func (s *Supervisor) views() map[string]journal.Jobs {

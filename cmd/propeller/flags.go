@@ -43,13 +43,13 @@ var oneApp = []struct{ name, value, usage string }{
 	{"feedback-webhook-file", "FILE", "the same, read from a file, if it holds a secret"},
 	{"feedback-secret", "TEXT", "signs what the webhook is sent; others can see it in the process list"},
 	{"feedback-secret-file", "FILE", "the same, read from a file"},
-	{"queue", "URL[,URL]", "beanstalkd servers"},
+	{"queue", "URL[,URL]", "where the jobs are; several of beanstalkd servers"},
 	{"log-level", "LEVEL", "debug, info, warn or error"},
 	{"log-format", "FORMAT", "text or json"},
 	{"log-pushes", "WHICH", "log failures, all or none of the finished pushes"},
 	{"shutdown-timeout", "DURATION", "to finish what is in flight at SIGTERM"},
 	{"watchdog", "DURATION", "without progress, after which something is done about it"},
-	{"state-dir", "FOLDER", "for what outlives the process (default STATE_DIRECTORY, if set)"},
+	{"state-dir", "FOLDER", "for what outlives the process (default STATE_DIRECTORY, or an embedded queue's folder)"},
 }
 
 // configFlags adds -c to cmd and, with single, the flags of one app without a

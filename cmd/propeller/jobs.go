@@ -76,7 +76,7 @@ func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Con
 	cmd := &cobra.Command{Use: name, Short: short, Args: noArgs}
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", defaultFile, "configuration `file`")
-	f.StringVar(&o.queue, "queue", "", "queue `URL`, instead of the configuration's; no daemon is asked")
+	f.StringVar(&o.queue, "queue", "", "queue `URL`, instead of the configuration's; no daemon is asked but one that the queue is inside of")
 	f.StringVar(&o.topic, "topic", "", "`bundle id` of the app (required)")
 	f.StringVar(&o.tube, "tube", "", "tube `name`, instead of the configuration's; no daemon is asked")
 	f.StringVar(&o.state, "state-dir", "", "the daemon's state_dir, instead of the configuration's (`folder`)")
@@ -130,7 +130,7 @@ func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d desk, end fu
 		where.state = o.state
 	}
 	say := func(err error) { fmt.Fprintf(cmd.ErrOrStderr(), "propeller: %v\n", err) }
-	if where.state != "" && o.queue == "" && o.tube == "" {
+	if where.state != "" && (o.queue == "" || where.urls.Folder() != "") && o.tube == "" {
 		c, err := httpapi.Dial(ctx, where.state, o.topic)
 		switch {
 		case err == nil:

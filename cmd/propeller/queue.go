@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"propeller/queue"
 	"propeller/queue/beanstalk"
@@ -41,9 +43,36 @@ func open(urls []string, log *slog.Logger, visit bool) (queue.Queue, error) {
 		return nil, err
 	}
 	o.Log, o.Attach = log, visit
-	q, err := jetstream.Open(o)
-	return q, explainInUse(err)
+	for end := time.Now().Add(folderTime); ; time.Sleep(folderRetry) {
+		q, err := jetstream.Open(o)
+		if err == nil {
+			return q, nil
+		}
+		if who := holder(err); who == "" || who == self() || time.Now().After(end) {
+			return nil, explainInUse(err)
+		}
+	}
 }
+
+// An embedded queue's folder is somebody's alone. Commands have it for
+// milliseconds, and a daemon that ends for not much more: whoever comes then
+// waits so long, and looks so often.
+const (
+	folderTime  = 3 * time.Second
+	folderRetry = 50 * time.Millisecond
+)
+
+// holder is the process that has an embedded queue, as far as it is known; ""
+// if err says something else.
+func holder(err error) string {
+	used, ok := errors.AsType[*jetstream.InUseError](err)
+	if !ok {
+		return ""
+	}
+	return cmp.Or(used.Holder, "unknown")
+}
+
+func self() string { return strconv.Itoa(os.Getpid()) }
 
 // onBeanstalkd reports whether the URLs are of beanstalkd servers.
 func onBeanstalkd(urls []string) bool {
@@ -65,12 +94,11 @@ func beanstalkOptions(urls []string) (beanstalk.Options, error) {
 // explainInUse adds to the error of an embedded queue that is somebody's what
 // to do about it.
 func explainInUse(err error) error {
-	used, ok := errors.AsType[*jetstream.InUseError](err)
-	switch {
-	case !ok:
+	switch holder(err) {
+	case "":
 		return err
-	case used.Holder == strconv.Itoa(os.Getpid()): // a reload
+	case self(): // a reload
 		return fmt.Errorf("%w, which is this one: other options of an embedded queue take a restart", err)
 	}
-	return fmt.Errorf("%w: stop it, or have it reached by the socket in its state_dir", err)
+	return fmt.Errorf("%w: stop it, or name its state_dir, where its socket is", err)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"propeller/config"
+	"propeller/httpapi"
 	"propeller/queue"
 	"propeller/worker"
 )
@@ -54,13 +56,15 @@ func newSend() *cobra.Command {
 		Use:   "send",
 		Short: "put one push on the queue",
 		Long: `send puts one job on the configured queue and prints its id. It checks the job
-first, as the daemon will: a job that can never work is refused here.`,
+first, as the daemon will: a job that can never work is refused here. A queue
+inside a running daemon is reached by the socket in its state_dir.`,
 	}
 	f := cmd.Flags()
 	file := f.StringP("config", "c", defaultFile, "configuration `file`, for the queue and the topic's tube")
-	urls := f.String("queue", "", "beanstalkd `URL`, instead of the configuration's")
+	urls := f.String("queue", "", "queue `URL`, instead of the configuration's")
 	topic := f.String("topic", "", "`bundle id` of the app (required)")
 	tube := f.String("tube", "", "tube `name`, instead of the configuration's")
+	state := f.String("state-dir", "", "the state_dir of the daemon that the queue is inside of, instead of the configuration's (`folder`)")
 	whole := f.String("json", "", "read the whole job as JSON from a `file`, or from - (standard input)")
 	delay := f.Duration("delay", 0, "not before this `duration` has passed, in whole seconds")
 	for _, k := range sendKeys {
@@ -84,7 +88,8 @@ first, as the daemon will: a job that can never work is refused here.`,
 		if err != nil {
 			return err
 		}
-		id, err := put(cmd.Context(), where, body, *delay)
+		where.state = cmp.Or(*state, where.state)
+		id, err := put(where, *topic, body, *delay)
 		if err != nil {
 			return err
 		}
@@ -141,8 +146,9 @@ func jobBody(cmd *cobra.Command, whole string) ([]byte, error) {
 
 // place is where an app's jobs are.
 type place struct {
-	urls  []string
+	urls  config.Queues
 	tube  string
+	named bool   // tube was given by hand
 	state string // the daemon's state_dir; "" if it has none, or is not known
 }
 
@@ -150,14 +156,11 @@ type place struct {
 // configuration, where the topic must be one of its apps.
 func target(file string, named bool, urls, topic, tube string) (place, error) {
 	if urls != "" {
-		if tube == "" {
-			tube = topic
-		}
 		at, err := config.ParseQueue(urls, config.Options{})
 		if err != nil {
 			return place{}, err
 		}
-		return place{urls: at, tube: tube}, nil
+		return place{urls: at, tube: cmp.Or(tube, topic), named: tube != "", state: at.Folder()}, nil
 	}
 	if !named && missing(file) {
 		return place{}, errors.New("no propeller.yaml in this folder: name the file with -c, or the queue with --queue beanstalk://host:port")
@@ -167,28 +170,29 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 		return place{}, err
 	}
 	if tube != "" {
-		return place{cfg.Queue, tube, cfg.StateDir}, nil
+		return place{cfg.Queue, tube, true, cfg.StateDir}, nil
 	}
 	for i := range cfg.Apps {
 		if cfg.Apps[i].Topic == topic {
-			return place{cfg.Queue, cfg.Apps[i].Tube, cfg.StateDir}, nil
+			return place{cfg.Queue, cfg.Apps[i].Tube, false, cfg.StateDir}, nil
 		}
 	}
 	return place{}, fmt.Errorf("topic %q is not in %s: add the app there, or name the tube with --tube", topic, file)
 }
 
-func put(ctx context.Context, p place, body []byte, delay time.Duration) (string, error) {
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	q, err := visitQueue(p.urls)
-	if err != nil {
-		return "", err
-	}
-	defer q.Close()
-	ctx, cancel := context.WithTimeout(ctx, putTime)
+// put puts a job: through the daemon if the queue is inside it, else on the
+// queue itself.
+func put(p place, topic string, body []byte, delay time.Duration) (id string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), putTime)
 	defer cancel()
-	id, err := q.Put(ctx, p.tube, body, queue.PutOptions{Delay: delay})
+	daemon, err := dialDaemon(ctx, p, topic)
+	switch {
+	case err == nil:
+		defer daemon.Close()
+		id, err = daemon.Put(ctx, body, delay)
+	case errors.Is(err, httpapi.ErrNoDaemon):
+		id, err = putOnQueue(ctx, p, body, delay)
+	}
 	if errors.Is(err, queue.ErrUnavailable) {
 		return "", fmt.Errorf("not put: %w: start the queue server, or name another by --queue", err)
 	}
@@ -196,4 +200,27 @@ func put(ctx context.Context, p place, body []byte, delay time.Duration) (string
 		return "", fmt.Errorf("not put: %w", err)
 	}
 	return id, nil
+}
+
+// dialDaemon finds the daemon that the queue is inside of. The error wraps
+// httpapi.ErrNoDaemon if there is none, or the queue is elsewhere.
+func dialDaemon(ctx context.Context, p place, topic string) (*httpapi.Client, error) {
+	if p.urls.Folder() == "" || p.state == "" {
+		return nil, httpapi.ErrNoDaemon
+	}
+	c, err := httpapi.Dial(ctx, p.state, topic)
+	if err == nil && p.named {
+		c.Close()
+		return nil, errors.New("the queue is inside a running daemon, which puts jobs in the tubes of its apps only: leave --tube out")
+	}
+	return c, err
+}
+
+func putOnQueue(ctx context.Context, p place, body []byte, delay time.Duration) (string, error) {
+	q, err := visitQueue(p.urls)
+	if err != nil {
+		return "", err
+	}
+	defer q.Close()
+	return q.Put(ctx, p.tube, body, queue.PutOptions{Delay: delay})
 }

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"propeller/apnsconn/apnstest"
+)
+
+// The commands work on an embedded queue while the daemon has it, and when no
+// daemon runs.
+func TestCommandsOnAnEmbeddedQueue(t *testing.T) {
+	t.Parallel()
+	s := &site{t: t, dir: t.TempDir(), apns: apnstest.NewServer(apnstest.Options{})}
+	t.Cleanup(s.apns.Close)
+	s.write("ca.pem", string(s.apns.CACertPEM()))
+	s.cert(topic)
+	s.write("propeller.yaml", "queue: embedded://./queue\nlog: {pushes: all}\napps:\n"+
+		"  - {topic: "+topic+", server: "+s.apns.URL+", ca_file: ca.pem, cert: "+topic+".pem}\n")
+	send := func(n int, more ...string) result {
+		return runProgram(t, s.dir, "", append([]string{"send", "--topic", topic, "--token", token(n), "--title", "x"}, more...)...)
+	}
+
+	if r := send(1); r.status != 0 {
+		t.Fatalf("send without a daemon: %+v", r)
+	}
+	d := startDaemon(t, s.dir)
+	until(t, "the push that waited arrives", func() bool { return s.apns.Count() == 1 })
+	for i, more := range [][]string{nil, {"--delay", "300ms"}, {"--queue", "embedded://./queue"}} {
+		if r := send(2, more...); r.status != 0 || strings.TrimSpace(r.out) == "" {
+			t.Fatalf("send %v: %+v", more, r)
+		}
+		until(t, "its push arrives", func() bool { return s.apns.Count() == int64(2+i) })
+	}
+	if r := send(2, "--tube", "other"); r.status != 1 || !strings.Contains(r.err, "leave --tube out") {
+		t.Errorf("send to a tube that is not the daemon's: %+v", r)
+	}
+
+	bad := `{"token":"` + token(3) + `","payload":{"aps":{"alert":"` + strings.Repeat("x", 5000) + `"}}}`
+	if r := runProgram(t, s.dir, bad, "send", "--topic", topic, "--json", "-"); r.status != 1 || !strings.Contains(r.err, "would be buried") {
+		t.Fatalf("%+v", r)
+	}
+	s.apns.SetScript(apnstest.Faults(1, apnstest.Fault{Answer: apnstest.Answer{Status: 400, Reason: "BadCollapseId"}}))
+	if r := send(3); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	list := func() string {
+		r := runProgram(t, s.dir, "", "jobs", "list", "--topic", topic)
+		if r.status != 0 {
+			t.Fatalf("jobs list: %+v", r)
+		}
+		return r.out
+	}
+	until(t, "the refused job is listed", func() bool { return strings.Contains(list(), "BadCollapseId") })
+	d.signal(syscall.SIGTERM)
+	if status := d.exit(); status != 0 {
+		t.Fatalf("status %d", status)
+	}
+	if out := list(); !strings.Contains(out, "BadCollapseId") {
+		t.Errorf("without the daemon: %s", out)
+	}
+	s.apns.SetScript(nil)
+	if r := runProgram(t, s.dir, "", "jobs", "kick", "--topic", topic, "--all"); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	n := s.apns.Count()
+	startDaemon(t, s.dir)
+	until(t, "the kicked job arrives", func() bool { return s.apns.Count() == n+1 })
+}
