@@ -177,10 +177,11 @@ func (v *verdict) refRecorded() bool {
 // lies finds what was said of the push and is not so.
 func (v *verdict) lies() {
 	d := v.d
+	dead := d.dead || v.fate == grave && v.c.said.dug[apps()[v.j.app].topic]
 	switch said := d.token || d.has("token"); {
-	case said && !d.dead && d.misled:
+	case said && !dead && d.misled:
 		v.wrong("its token was called dead, which only the wrong environment said")
-	case said && !d.dead:
+	case said && !dead:
 		v.wrong("its token was called dead, which APNs did not say")
 	}
 	if (d.expired || d.has("expired")) && !v.j.kind.mayExpire() {

@@ -491,3 +491,37 @@ func TestNumbersComeBack(t *testing.T) {
 		t.Error("no job for a token that is shared")
 	}
 }
+
+// A token that jobs share is dead for all of them once APNs has said so, and
+// not before.
+func TestARememberedTokenIsDeadForAll(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		t.Run(fmt.Sprint(asked), func(t *testing.T) {
+			s := newScene(t)
+			for i := range 2 {
+				n := s.put(withTube, plain, grave)
+				r := s.recordOf(n, 2+i, "token")
+				r.Token, r.Ref = graveToken(withTube), reference(n)
+				s.feedRecord(r)
+			}
+			if asked {
+				s.record = append(s.record, entry{At: second(2), Run: 1, Conn: 1, Topic: apps()[withTube].topic, Token: graveToken(withTube), ID: apnsID(7, 0), Dead: true})
+				s.wantFaults(t)
+			} else {
+				s.wantFaults(t, "push 0", "push 1")
+			}
+		})
+	}
+}
+
+// A line says when an answer is not believed.
+func TestUnbelievedAnswersAreNoLie(t *testing.T) {
+	s := newScene(t)
+	for _, believed := range []bool{false, true} {
+		n := s.put(logOnly, plain, good)
+		s.push(n, 1, 2, entry{Answer: "wrong environment", Status: 400, Wrong: true})
+		s.line(n, 2, linePush, "token", fmt.Sprintf(`,"believed":%v`, believed))
+		s.deliver(n, 1, 3)
+	}
+	s.wantFaults(t, "push 1 (plain, good token): its token was called dead, which only the wrong environment said")
+}

@@ -15,6 +15,7 @@ type logLine struct {
 	Token, Ref, APNsID      string
 	Class, Reason, Why, Err string
 	Worker                  json.RawMessage
+	Believed                *bool // false: what APNs said of the token is not taken for true
 }
 
 // Lines of the daemon's log that the auditor knows.
@@ -24,6 +25,7 @@ const (
 	lineBuried     = "job buried"
 	lineExpired    = "expired, not sent"
 	lineNotDeleted = "job finished but not deleted: it may be pushed again"
+	lineNotSplit   = "what is left of a job could not be put into the queue: it is pushed again whole"
 	watchdogPrefix = "watchdog: "
 	lineRestarted  = "watchdog: no progress: the worker is restarted"
 	pausedText     = "wrong environment or topic?"
@@ -77,9 +79,6 @@ func (r *logReader) jobLine(l *logLine) {
 		r.buriedIDs[id] = append(r.buriedIDs[id], l.Time)
 		r.reasons[cause(l)]++
 	}
-	if l.Msg == linePush && l.Class == "unknown" || l.Msg == lineNotDeleted {
-		r.doubts++
-	}
 	n, known := r.ledger.number(l.Token, l.Ref, l.APNsID)
 	if l.Token == "" {
 		known = false
@@ -112,20 +111,26 @@ func (r *logReader) pushLine(l *logLine, n uint32) {
 		d.again = d.again || d.doneIn != 0 && d.doneIn == r.lives
 		switch l.Class {
 		case "unknown":
-			d.counted++
+			r.doubt(d)
 		case "delivered":
 			d.doneIn = r.lives
 		case "token":
-			d.token = true
+			d.token = d.token || l.Believed == nil || *l.Believed
 		case "rejected":
 			d.rejected = true
 		}
-	case l.Msg == lineNotDeleted:
-		d.counted++
+	case l.Msg == lineNotDeleted, l.Msg == lineNotSplit:
+		r.doubt(d)
 		d.doneIn = 0
 	case l.Msg == lineExpired:
 		d.expired = true
 	}
+}
+
+// doubt counts a possible duplicate of a push.
+func (r *logReader) doubt(d *deeds) {
+	r.doubts++
+	d.counted++
 }
 
 // cause shortens the reason of a buried job to what many have in common.

@@ -136,6 +136,9 @@ func (p *producer) shape() (k kind, many bool, fates []fate) {
 	if p.rng.IntN(1000) >= listShare {
 		return k, false, []fate{draw(p.rng, singleFates())}
 	}
+	if apps()[p.app].feedback == "" && k.mayExpire() {
+		k = plain // the log names one token of a job that has expired
+	}
 	short := p.rng.Float64() // more short lists than long ones
 	fates = make([]fate, 2+int(short*short*short*(maxList-1)))
 	switch p.rng.IntN(20) {

@@ -58,7 +58,7 @@ func (a *account) faults() []string {
 	var out []string
 	count := func(pushes []uint32, what string) {
 		if n := len(pushes); n > 0 {
-			out = append(out, fmt.Sprintf("%d pushes %s", n, what))
+			out = append(out, fmt.Sprintf("%d pushes %s: %s", n, what, a.sorts(pushes)))
 		}
 	}
 	count(a.lost, "lost")
@@ -73,4 +73,18 @@ func (a *account) faults() []string {
 		out = append(out, "no log line: "+o)
 	}
 	return out
+}
+
+// sorts says of what sorts pushes are.
+func (a *account) sorts(pushes []uint32) string {
+	l, sorts := a.said.ledger, make(map[string]int)
+	for _, n := range pushes {
+		j := l.jobOf(n)
+		sort := fmt.Sprintf("of %s (%v, %v", apps()[j.app].topic, j.kind, l.pushes[n].fate)
+		if j.many {
+			sort += ", in a list"
+		}
+		sorts[sort+")"]++
+	}
+	return counts(sorts)
 }

@@ -188,15 +188,9 @@ func (r *run) beacons() []*producer {
 
 // audit prints the account and says whether the run has passed.
 func (r *run) audit(ctx context.Context, out io.Writer, rest string) error {
-	listed, err := listBuried(ctx, r.at)
+	buried, listed, err := r.exhume(ctx)
 	if err != nil {
 		return err
-	}
-	buried := make(map[string]map[string]string)
-	for _, tube := range tubes() {
-		if buried[tube], err = takeBuried(r.engine, tube); err != nil {
-			return err
-		}
 	}
 	said, err := hear(r.at, r.ledger, r.sequence.stored)
 	if err != nil {

@@ -4,27 +4,24 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 )
 
 // Bounds of what is printed of a failure; the files stay for the rest.
 const (
-	maxStories    = 10
+	maxStories    = 4 // of each kind of fault
 	maxStoryLines = 80
 )
 
 // stories prints all that is known of the pushes that went wrong.
 func (a *account) stories(w io.Writer, at *site) {
 	told := make(map[uint32]bool)
-	for _, n := range slices.Concat(a.lost, a.uncounted, a.unrecorded, a.wrongPushes) {
-		if len(told) == maxStories {
-			fmt.Fprintln(w, "… and others")
-			return
-		}
-		if !told[n] {
-			told[n] = true
-			a.story(w, at, n)
+	for _, pushes := range [][]uint32{a.lost, a.uncounted, a.unrecorded, a.wrongPushes} {
+		for _, n := range pushes[:min(len(pushes), maxStories)] {
+			if !told[n] {
+				told[n] = true
+				a.story(w, at, n)
+			}
 		}
 	}
 }
@@ -64,7 +61,11 @@ func (a *account) story(w io.Writer, at *site, n uint32) {
 	grep(recordName, token)
 	patterns := []string{token}
 	if j.id != "" {
-		patterns = append(patterns, fmt.Sprintf(`"job":%q`, j.id))
+		job := fmt.Sprintf(`"job":%q`, j.id)
+		if j.count > 1 { // only what concerns them all
+			job += `,"err"`
+		}
+		patterns = append(patterns, job)
 	}
 	grep(bookName, patterns...)
 	grep(daemonLog, patterns...)

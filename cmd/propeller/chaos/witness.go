@@ -76,7 +76,8 @@ type testimony struct {
 	refRecords map[uint32]int        // of those, rejected tokens of a list, by the ledger's job
 
 	requests   int
-	graves     int // requests for tokens known to be dead
+	graves     int             // requests for tokens known to be dead
+	dug        map[string]bool // topics whose grave was called dead
 	answers    map[string]int
 	reasons    map[string]int // of buried jobs
 	records    map[string]int // feedback records by class
@@ -96,7 +97,7 @@ type testimony struct {
 // hear reads all witnesses. sequence is what the sequencer has stored.
 func hear(at *site, l *ledger, stored []bool) (*testimony, error) {
 	t := &testimony{
-		ledger: l, deeds: make([]deeds, len(l.pushes)), sequence: &sequence{stored: stored, came: make([]bool, len(stored))},
+		ledger: l, deeds: make([]deeds, len(l.pushes)), sequence: &sequence{stored: stored, came: make([]bool, len(stored))}, dug: make(map[string]bool),
 		buriedIDs: make(map[jobID][]time.Time), jobRecords: make(map[jobID][]told), refRecords: make(map[uint32]int),
 		answers: make(map[string]int), reasons: make(map[string]int), records: make(map[string]int), errors: make(map[string]int),
 		watchdog: make(map[string]int), restarts: make(map[string][]time.Time), classNames: make(map[string]string),
@@ -165,6 +166,9 @@ func (t *testimony) request(e *entry, open time.Time) {
 	}
 	d.changed = d.changed || d.id != e.ID
 	d.dead = d.dead || e.Dead
+	if e.Dead && t.ledger.pushes[n].fate == grave {
+		t.dug[e.Topic] = true
+	}
 	d.misled = d.misled || e.Wrong
 	if e.Delivered {
 		d.deliveries = append(d.deliveries, delivery{e.At, open})
