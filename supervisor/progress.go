@@ -32,7 +32,6 @@ type progress struct {
 
 // view is what can be seen of a worker at one moment.
 type view struct {
-	serving  bool
 	held     int   // jobs it has
 	finished int64 // jobs since the process began
 	received int64
@@ -156,8 +155,6 @@ func (p *progress) reason(v view) string {
 	switch {
 	case v.cause != "":
 		return v.cause
-	case !v.serving:
-		return fmt.Sprintf("not running, with %d jobs ready, for %v", v.ready, since)
 	case v.held > 0:
 		return fmt.Sprintf("holds %d jobs and has finished none for %v", v.held, since)
 	case p.starved():

@@ -13,8 +13,8 @@ type moment struct {
 	say  string // part of the reason
 }
 
-func ready(n int) view                  { return view{serving: true, known: true, ready: n} }
-func holding(n int) view                { return view{serving: true, known: true, held: n, received: int64(n)} }
+func ready(n int) view                  { return view{known: true, ready: n} }
+func holding(n int) view                { return view{known: true, held: n, received: int64(n)} }
 func (v view) but(f func(v *view)) view { f(&v); return v }
 
 // repeat is n looks at the same that lead to nothing, and then one at it that
@@ -40,8 +40,8 @@ func join(parts ...[]moment) (all []moment) {
 func TestProgress(t *testing.T) {
 	t.Parallel()
 	unreachable := ready(3).but(func(v *view) { v.cause = "apns not reachable: refused" })
-	gone := view{serving: true, cause: "queue unavailable: refused", waits: true}
-	blind := view{serving: true}
+	gone := view{cause: "queue unavailable: refused", waits: true}
+	blind := view{}
 	idle := ready(0)
 	finished := func(n int64, v view) view { v.finished = n; return v }
 	received := func(n int64, v view) view { v.received = n; return v }
@@ -81,7 +81,6 @@ func TestProgress(t *testing.T) {
 			all[8].say = "has finished none of its jobs for 2m0s, with 5 ready"
 			return all
 		}()},
-		{"not running", repeat(4, view{known: true, ready: 2}, restart, "not running, with 2 jobs ready")},
 		{"jobs that come and go round", func() (all []moment) {
 			// Three looks at them, one while they are back in the queue with a
 			// pause: two quarters of time with work in four.

@@ -1,7 +1,9 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -73,30 +75,31 @@ func (d *watchdog) Serve(ctx context.Context) error {
 	}
 }
 
-// lookAtAll looks at each app once. After one question that the queue does not
-// answer it asks no more of them, so that a queue that is frozen delays it once.
+// lookAtAll looks at each app once. After one question that the queue has not
+// answered in time it asks no more of them, so that a queue that is frozen
+// delays it once.
 func (d *watchdog) lookAtAll(ctx context.Context) {
 	apps, admin := d.apps()
-	var refused error
+	var blind error
 	for _, a := range apps {
-		if ctx.Err() != nil {
-			return
-		}
 		seen := make([]worker.Status, len(a.workers))
 		for i, w := range a.workers {
 			seen[i] = w.Status()
 		}
-		var ready int
-		known := false
-		if admin != nil && refused == nil && !queueGone(seen) {
-			if ready, refused = d.ready(ctx, admin, a.cfg.Tube); ctx.Err() != nil {
-				return
-			}
-			known = refused == nil
+		ready, known := 0, false
+		if admin != nil && !errors.Is(blind, context.DeadlineExceeded) && !queueGone(seen) {
+			var err error
+			ready, err = d.ready(ctx, admin, a.cfg.Tube)
+			// Of several servers some may answer: what they have is there.
+			known = err == nil || ready > 0
+			blind = cmp.Or(err, blind)
+		}
+		if ctx.Err() != nil {
+			return
 		}
 		d.look(a, seen, ready, known)
 	}
-	d.tellBlind(refused)
+	d.tellBlind(blind)
 }
 
 // ready is how many jobs of tube a worker could get now.
@@ -122,7 +125,7 @@ func queueGone(workers []worker.Status) bool {
 func (d *watchdog) tellBlind(err error) {
 	switch {
 	case err != nil && !d.blind:
-		d.log.Warn("watchdog: the queue does not say how many jobs wait; only jobs that workers hold are watched", "err", err)
+		d.log.Warn("watchdog: the queue, or a server of it, does not say how many jobs wait; those that workers hold are watched", "err", err)
 	case err == nil && d.blind:
 		d.log.Info("watchdog: the queue says again how many jobs wait")
 	}
@@ -151,11 +154,13 @@ func (a *app) patience(period time.Duration) time.Duration { return max(period, 
 
 // viewOf puts together what progress is judged by.
 func viewOf(s worker.Status, b worker.BreakerState, ready int, known bool) view {
-	v := view{serving: s.Serving, held: s.Held, finished: s.Finished, received: s.Received, ready: ready, known: known, cause: s.Waiting}
+	v := view{held: s.Held, finished: s.Finished, received: s.Received, ready: ready, known: known, cause: s.Waiting}
 	if s.Guarded > 0 && s.InFlight == 0 {
 		v.held = 0 // they wait for the guard, which bounds that itself
 	}
 	switch {
+	case !s.Serving:
+		v.cause = "the worker does not run" // it is being restarted already
 	case b.Broken:
 		v.cause = "app is broken: " + b.Reason
 	case b.Paused:

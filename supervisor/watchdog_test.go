@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"propeller/apnsconn/apnstest"
@@ -184,29 +185,42 @@ func newLook(admin queue.Admin, apps int) (d *watchdog, all []watched, log *logB
 	return d, all, log
 }
 
-// A queue that gives no numbers is asked once in a look at all apps, and that
-// is said once.
+// A queue that does not answer is asked once in a look at all apps, one that
+// gives no numbers about each of them; either is said once.
 func TestWatchdogWithoutNumbers(t *testing.T) {
 	t.Parallel()
-	admin := &numbers{err: queue.ErrUnavailable}
-	d, _, log := newLook(admin, 10)
-	for range 3 {
-		d.lookAtAll(t.Context())
-	}
-	if admin.asked != 3 {
-		t.Errorf("asked %d times in 3 looks", admin.asked)
-	}
-	admin.err = nil
-	for range 3 {
-		d.lookAtAll(t.Context())
-	}
-	if admin.asked != 33 {
-		t.Errorf("asked %d times in all", admin.asked)
-	}
-	for _, text := range []string{"does not say how many jobs wait", "says again how many jobs wait"} {
-		if n := strings.Count(log.String(), text); n != 1 {
-			t.Errorf("%q is logged %d times", text, n)
+	for err, perLook := range map[error]int{context.DeadlineExceeded: 1, queue.ErrUnavailable: 10} {
+		admin := &numbers{err: err}
+		d, _, log := newLook(admin, 10)
+		look := func() {
+			for range 3 {
+				d.lookAtAll(t.Context())
+			}
 		}
+		look()
+		if admin.asked != 3*perLook {
+			t.Errorf("%v: asked %d times in 3 looks", err, admin.asked)
+		}
+		admin.err, admin.asked = nil, 0
+		look()
+		if admin.asked != 30 {
+			t.Errorf("asked %d times in 3 looks when it answers", admin.asked)
+		}
+		for _, text := range []string{"does not say how many jobs wait", "says again how many jobs wait"} {
+			if n := strings.Count(log.String(), text); n != 1 {
+				t.Errorf("%q is logged %d times", text, n)
+			}
+		}
+	}
+}
+
+// When one of several servers is away, the jobs of the others are there.
+func TestWatchdogWithSomeNumbers(t *testing.T) {
+	t.Parallel()
+	d, all, _ := newLook(&numbers{stats: queue.TubeStats{Ready: 2}, err: queue.ErrUnavailable}, 1)
+	d.lookAtAll(t.Context())
+	if !all[0].workers[0].progress.working {
+		t.Error("the jobs of the server that answers are not seen")
 	}
 }
 
@@ -234,17 +248,19 @@ func TestView(t *testing.T) {
 		want    view
 	}{
 		{"at work", worker.Status{Serving: true, Held: 3, InFlight: 3, Received: 9, Finished: 6}, worker.BreakerState{},
-			view{serving: true, held: 3, received: 9, finished: 6}},
+			view{held: 3, received: 9, finished: 6}},
+		{"between two runs", worker.Status{Received: 9}, worker.BreakerState{},
+			view{received: 9, cause: "the worker does not run"}},
 		{"broken", worker.Status{Serving: true}, worker.BreakerState{Broken: true, Reason: "403 X"},
-			view{serving: true, cause: "app is broken: 403 X"}},
+			view{cause: "app is broken: 403 X"}},
 		{"paused", worker.Status{Serving: true}, worker.BreakerState{Paused: true, Reason: "wrong environment?"},
-			view{serving: true, cause: "app is paused: wrong environment?"}},
+			view{cause: "app is paused: wrong environment?"}},
 		{"without its queue", worker.Status{Serving: true, QueueErr: queue.ErrUnavailable, Waiting: "queue unavailable: x"}, worker.BreakerState{},
-			view{serving: true, cause: "queue unavailable: x", waits: true}},
+			view{cause: "queue unavailable: x", waits: true}},
 		{"its jobs wait for the guard", worker.Status{Serving: true, Held: 2, Guarded: 2}, worker.BreakerState{},
-			view{serving: true}},
+			view{}},
 		{"one of its jobs waits for the guard", worker.Status{Serving: true, Held: 2, Guarded: 1, InFlight: 1}, worker.BreakerState{},
-			view{serving: true, held: 2}},
+			view{held: 2}},
 	}
 	for _, test := range tests {
 		if got := viewOf(test.status, test.breaker, 0, false); got != test.want {
@@ -254,7 +270,7 @@ func TestView(t *testing.T) {
 }
 
 // A push that takes its push_timeout is no standstill, whatever the watchdog's
-// period; and the period may change while it runs.
+// period.
 func TestWatchdogPeriod(t *testing.T) {
 	t.Parallel()
 	a := &app{cfg: config.App{PushTimeout: 20 * time.Second}}
@@ -264,4 +280,40 @@ func TestWatchdogPeriod(t *testing.T) {
 	if d := a.patience(time.Minute); d != time.Minute {
 		t.Error(d)
 	}
+}
+
+// Four looks in a period, about; a period that is changed counts at once.
+func TestWatchdogLooks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		admin := &numbers{}
+		d, _, _ := newLook(admin, 1)
+		d.changed = make(chan struct{}, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- d.Serve(ctx) }()
+		looks := func(during time.Duration) int {
+			before := admin.asked
+			time.Sleep(during)
+			synctest.Wait()
+			return admin.asked - before
+		}
+		if n := looks(100 * time.Minute); n < 350 || n > 450 {
+			t.Errorf("%d looks in 100 periods", n)
+		}
+		d.period.Store(int64(time.Hour))
+		d.changed <- struct{}{}
+		if n := looks(11 * time.Minute); n > 0 {
+			t.Errorf("%d looks in 11 minutes of a period of an hour", n)
+		}
+		d.period.Store(int64(time.Second))
+		d.changed <- struct{}{}
+		if n := looks(10 * time.Second); n < 30 {
+			t.Errorf("%d looks in 10 periods", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
