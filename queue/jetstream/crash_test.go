@@ -18,6 +18,9 @@ import (
 // folder and puts jobs into it until it is killed.
 const helperDir = "JETSTREAM_TEST_DIR"
 
+// helperIdle makes it a process with many idle tubes.
+const helperIdle = "JETSTREAM_TEST_IDLE"
+
 // helper prints one line per job that the queue has accepted.
 func helper() int {
 	q, err := Open(Options{Dir: os.Getenv(helperDir), Listen: "127.0.0.1:0"})

@@ -222,7 +222,7 @@ func (l *link) prepare() {
 
 // check is what must be so before jobs flow.
 func (l *link) check() error {
-	if err := checkServer(l.cn.nc); err != nil {
+	if err := checkVersion(l.cn.nc.ConnectedServerVersion()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(l.q.ctx, l.q.opts.Timeout)

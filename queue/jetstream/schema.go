@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -164,19 +163,17 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.
 	return consumerDiffers(c.CachedInfo().Config, want)
 }
 
-// minVersion is the first server with message schedules.
+// The first server with message schedules, which delayed jobs need.
 const minMajor, minMinor = 2, 12
 
-// checkServer returns an error unless the server can do what is needed.
-func checkServer(nc *nats.Conn) error {
-	v := nc.ConnectedServerVersion()
+// checkVersion returns an error unless a server of this version will do.
+func checkVersion(v string) error {
 	var major, minor int
 	if _, err := fmt.Sscanf(v, "%d.%d.", &major, &minor); err != nil {
 		return fmt.Errorf("jetstream: server version %q: not understood", v)
 	}
 	if major < minMajor || major == minMajor && minor < minMinor {
-		return fmt.Errorf("jetstream: server %s is version %s: delayed jobs need %d.%d or newer",
-			nc.ConnectedAddr(), v, minMajor, minMinor)
+		return fmt.Errorf("jetstream: server version %s: delayed jobs need %d.%d or newer", v, minMajor, minMinor)
 	}
 	return nil
 }
