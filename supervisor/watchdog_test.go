@@ -159,11 +159,11 @@ type numbers struct {
 	queue.Admin
 	stats queue.TubeStats
 	err   error
-	asked int
+	asked atomic.Int64
 }
 
 func (n *numbers) TubeStats(context.Context, string) (queue.TubeStats, error) {
-	n.asked++
+	n.asked.Add(1)
 	return n.stats, n.err
 }
 
@@ -189,7 +189,7 @@ func newLook(admin queue.Admin, apps int) (d *watchdog, all []watched, log *logB
 // gives no numbers about each of them; either is said once.
 func TestWatchdogWithoutNumbers(t *testing.T) {
 	t.Parallel()
-	for err, perLook := range map[error]int{context.DeadlineExceeded: 1, queue.ErrUnavailable: 10} {
+	for err, perLook := range map[error]int64{context.DeadlineExceeded: 1, queue.ErrUnavailable: 10} {
 		admin := &numbers{err: err}
 		d, _, log := newLook(admin, 10)
 		look := func() {
@@ -198,13 +198,13 @@ func TestWatchdogWithoutNumbers(t *testing.T) {
 			}
 		}
 		look()
-		if admin.asked != 3*perLook {
-			t.Errorf("%v: asked %d times in 3 looks", err, admin.asked)
+		if n := admin.asked.Swap(0); n != 3*perLook {
+			t.Errorf("%v: asked %d times in 3 looks", err, n)
 		}
-		admin.err, admin.asked = nil, 0
+		admin.err = nil
 		look()
-		if admin.asked != 30 {
-			t.Errorf("asked %d times in 3 looks when it answers", admin.asked)
+		if n := admin.asked.Load(); n != 30 {
+			t.Errorf("asked %d times in 3 looks when it answers", n)
 		}
 		for _, text := range []string{"does not say how many jobs wait", "says again how many jobs wait"} {
 			if n := strings.Count(log.String(), text); n != 1 {
@@ -292,11 +292,11 @@ func TestWatchdogLooks(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- d.Serve(ctx) }()
-		looks := func(during time.Duration) int {
-			before := admin.asked
+		looks := func(during time.Duration) int64 {
+			admin.asked.Store(0)
 			time.Sleep(during)
 			synctest.Wait()
-			return admin.asked - before
+			return admin.asked.Load()
 		}
 		if n := looks(100 * time.Minute); n < 350 || n > 450 {
 			t.Errorf("%d looks in 100 periods", n)
