@@ -1,4 +1,4 @@
-# make run   start beanstalkd if there is none, and the daemon on propeller.yaml
+# make run   the daemon on propeller.yaml; needs nothing but Go
 # make test  everything that CI checks
 # make build the binary
 # make bench, make bench-go  the figures of docs/benchmarks.md
@@ -14,8 +14,9 @@ export PATH := $(PATH):/usr/sbin
 build:
 	go build -o propeller ./cmd/propeller
 
-run: tools
-	deploy/run-local.sh
+run:
+	go build -o .propeller/propeller ./cmd/propeller
+	exec .propeller/propeller run
 
 test: tools test-tools
 	test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'not gofmt-ed'; exit 1; }

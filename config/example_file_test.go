@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -18,7 +19,12 @@ func TestShippedFileLoads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(cfg.Queue, []string{"beanstalk://127.0.0.1:11300"}) || len(cfg.Apps) != 1 ||
+	// .propeller is in .gitignore.
+	folder, err := filepath.Abs("../.propeller/queue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Queue.Folder() != folder || cfg.StateDir != folder || len(cfg.Apps) != 1 ||
 		cfg.Apps[0].Topic != "com.example.app" || !cfg.Apps[0].Mock() || len(cfg.Apps[0].Warnings) > 0 {
 		t.Errorf("got %+v", cfg)
 	}
@@ -78,10 +84,18 @@ func TestShippedFileTellsDefaults(t *testing.T) {
 	got := mustParse(t, text, Options{})
 	want := Default()
 	want.File = "test.yaml"
+	// So that a newcomer needs no server.
+	want.Queue, want.StateDir = got.Queue, got.Queue.Folder()
+	if want.StateDir == "" {
+		t.Errorf("queue %v: is no embedded one", got.Queue)
+	}
 	want.Apps[0].Topic, want.Apps[0].Tube, want.Apps[0].Server = "com.example.app", "com.example.app", "mock"
 	want.Log.Pushes = PushesAll // so that a newcomer sees the first push
 	if !reflect.DeepEqual(got, &want) {
 		t.Errorf("got  %+v\nwant %+v", got, &want)
+	}
+	if !strings.Contains(text, "# default: "+Default().Queue[0]+"\n") {
+		t.Error("the default of queue is another one")
 	}
 	if !strings.Contains(text, "server: mock                      # default: "+Default().Apps[0].Server) {
 		t.Error("the default of server is another one")
