@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +103,13 @@ func TestUnfitJobs(t *testing.T) {
 		{"{}", "token"}, {`{"title":"a"}`, "token"}, {`{"token":null}`, "token"}, {`{"token":5}`, "token"}, {`{"token":""}`, "token"},
 		{`{"token":"abc"}`, "token"}, {`{"token":"00fc 3adf"}`, "token"}, {`{"token":"<00fc13ad>"}`, "token"}, {`{"token":"` + testToken + `\r\n"}`, "token"},
 		{`{"token":["` + testToken + `"]}`, "token"},
+		{`{"tokens":"` + testToken + `"}`, "tokens"}, {`{"tokens":{}}`, "tokens"}, {`{"tokens":[]}`, "tokens"}, {`{"tokens":[null]}`, "tokens[0]"}, {`{"tokens":["zz", "abc"]}`, "tokens[0]"},
+		{`{"tokens":["` + testToken + `"],"channel_id":"x","title":"t"}`, "channel_id"}, {`{"tokens":["` + testToken + `"],"title":"t","id":"6b29fc40-ca47-1067-b31d-00dd010662da"}`, "id"},
+		{jobText(`,"token_since":"soon"`), "token_since"}, {jobText(`,"token_since":1700000000000000`), "token_since"}, {`{"channel_id":"eA==","payload":{},"token_since":1}`, "token_since"},
+		{jobText(`,"again":{"job":"1","seed":"00112233445566778899aabbccddeeff","put":1,"attempt":1}`), "again"},
+		{`{"tokens":["` + testToken + `"],"title":"t","again":{}}`, "again"}, {`{"tokens":["` + testToken + `"],"title":"t","again":{"job":"1","seed":"zz","put":1,"attempt":1}}`, "again"},
+		{`{"tokens":["` + testToken + `"],"title":"t","again":{"job":"1","job":"1","job":"1","seed":"00112233445566778899aabbccddeeff"}}`, "again"},
+		{`{"tokens":["` + testToken + `"],"title":"t","again":{"job":"1","seed":"00112233445566778899aabbccddeeff","put":1,"attempt":9999999999}}`, "again"},
 		{jobText(`,"colour":"red"`), `"colour"`}, {jobText(`,"Title":"x"`), `"Title"`}, {jobText(`,"tokens":[]`), "tokens"},
 		{jobText(`,"title":"again"`), "title"}, {jobText(`,"body":5`), "body"}, {jobText(`,"badge":"x"`), "badge"}, {jobText(`,"badge":1.5`), "badge"},
 		{jobText(`,"badge":-1`), "badge"}, {jobText(`,"badge":""`), "badge"}, {jobText(`,"badge":true`), "badge"}, {jobText(`,"badge":99999999999999999999`), "badge"},
@@ -133,10 +141,52 @@ func TestUnfitJobs(t *testing.T) {
 	}
 }
 
+func TestTokens(t *testing.T) {
+	upper := strings.ToUpper(testToken)
+	j := parse(t, `{"tokens": [ "`+upper+`" ,"`+testToken+`",
+		"\u0061bcdef01"] , "title":"t","token_since":"1700000000"}`)
+	if want := []string{testToken, "abcdef01"}; !slices.Equal(j.Tokens, want) || j.Notification.Token != testToken {
+		t.Errorf("tokens %q", j.Tokens)
+	}
+	if !j.TokenSince.Equal(time.Unix(1_700_000_000, 0)) {
+		t.Errorf("since %v", j.TokenSince)
+	}
+	ids := j.seed.ids(j.Tokens)
+	if j.Notification.ID != ids[:uuidLen] || ids[:uuidLen] == ids[uuidLen:] || ids[14] != '8' || !strings.ContainsRune("89ab", rune(ids[19])) {
+		t.Errorf("ids %s, the first %s", ids, j.Notification.ID)
+	}
+}
+
+// A rest job is the job with fewer tokens, and nothing else of it is changed.
+func TestRestBody(t *testing.T) {
+	tokens := manyTokens(900)
+	body := ` { "title":"a \"quoted\"\n", "tokens" : ["` + strings.Join(tokens, `", "`) + `"], "data":{"tokens":[1], "again":null} ,"ttl":60,"badge":null}`
+	j := parse(t, body)
+	o := &origin{job: "s1.123456789", seed: j.seed, put: time.Unix(1_700_000_000, 0), attempt: 3}
+	rest := restBody([]byte(body), tokens[2:], o)
+	again := parse(t, string(rest))
+	if string(again.Notification.Payload) != string(j.Notification.Payload) || again.TTL != j.TTL || !slices.Equal(again.Tokens, tokens[2:]) || again.seed != j.seed {
+		t.Errorf("got %.200s", rest)
+	}
+	if *again.origin != *o {
+		t.Errorf("%+v", again.origin)
+	}
+	if len(rest) > len(body) {
+		t.Errorf("%d bytes of %d without two tokens", len(rest), len(body))
+	}
+	// The rest of a rest.
+	third := parse(t, string(restBody(rest, tokens[5:6], o)))
+	if !slices.Equal(third.Tokens, tokens[5:6]) || *third.origin != *o || string(third.Notification.Payload) != string(j.Notification.Payload) {
+		t.Errorf("%+v", third)
+	}
+}
+
 func FuzzParseJob(f *testing.F) {
 	for _, s := range []string{
 		jobText(""), jobText(`,"aps":{"alert":{"title":"x"}},"data":{"a":[{}]}`), `{"token":"` + testToken + `","payload":{"aps":{}}}`,
 		jobText(`,"badge":"3","expiration":"0","priority":"5"`), `{"token":null}`, "{", `{"\u0074oken":"ab"}`,
+		fanOutText(manyTokens(3), ""), `{"tokens":["zz",5,null,"\u0061bcdef01" ],"payload":{},"token_since":"5"}`,
+		string(restBody([]byte(fanOutText(manyTokens(3), "")), manyTokens(2), &origin{job: "1", put: time.Unix(1, 0)})),
 	} {
 		f.Add([]byte(s))
 	}
@@ -159,6 +209,13 @@ func FuzzParseJob(f *testing.F) {
 		again, err := ParseJob(body, topic, "1")
 		if err != nil || again.Notification.ID != n.ID {
 			t.Fatal("not stable across tries")
+		}
+		if j.Tokens == nil {
+			return
+		}
+		rest, err := ParseJob(restBody(body, j.Tokens, &origin{job: "1", seed: j.seed, put: time.Unix(1, 0)}), topic, "2")
+		if err != nil || !slices.Equal(rest.Tokens, j.Tokens) || rest.Notification.ID != n.ID || string(rest.Notification.Payload) != string(n.Payload) {
+			t.Fatalf("as a rest: %v", err)
 		}
 	})
 }

@@ -15,41 +15,19 @@ type origin struct {
 	attempt int       // how often its tokens have been tried before
 }
 
-// parseOrigin reads the value of a job's key again.
+// parseOrigin reads the value of a job's key again: four members, each once.
 func parseOrigin(obj []byte) (*origin, error) {
 	var o origin
-	var found int
+	var given members
 	err := eachMember(obj, func(name string, value []byte) error {
-		ok := false
-		switch name {
-		case "job":
-			if ok = isString(value); ok {
-				o.job = text(value)
-			}
-		case "seed":
-			if ok = isString(value) && len(value) == 2+2*len(o.seed); ok {
-				_, err := hex.Decode(o.seed[:], value[1:len(value)-1])
-				ok = err == nil
-			}
-		case "put":
-			var s int64
-			s, ok = wholeNumber(value)
-			ok = ok && s <= maxSince
-			o.put = time.Unix(s, 0)
-		case "attempt":
-			var n int64
-			n, ok = wholeNumber(value)
-			ok = ok && n <= maxAttempt
-			o.attempt = int(n)
+		if given.has(name) || !o.set(name, value) {
+			return badOrigin()
 		}
-		if !ok {
-			return badAgain()
-		}
-		found++
+		given = append(given, member{name, value})
 		return nil
 	})
-	if err == nil && found != 4 {
-		err = badAgain()
+	if err == nil && len(given) != 4 {
+		err = badOrigin()
 	}
 	if err != nil {
 		return nil, err
@@ -57,10 +35,37 @@ func parseOrigin(obj []byte) (*origin, error) {
 	return &o, nil
 }
 
+// set takes one member, and reports whether it is as it should be.
+func (o *origin) set(name string, value []byte) bool {
+	switch name {
+	case "job":
+		if !isString(value) {
+			return false
+		}
+		o.job = text(value)
+		return true
+	case "seed":
+		if !isString(value) || len(value) != 2+2*len(o.seed) {
+			return false
+		}
+		_, err := hex.Decode(o.seed[:], value[1:len(value)-1])
+		return err == nil
+	case "put":
+		s, ok := wholeNumber(value)
+		o.put = time.Unix(s, 0)
+		return ok && s <= maxSince
+	case "attempt":
+		n, ok := wholeNumber(value)
+		o.attempt = int(n)
+		return ok && n <= maxAttempt
+	}
+	return false
+}
+
 // maxAttempt is far above what retry.min and retry.give_up_after allow.
 const maxAttempt = 1 << 20
 
-func badAgain() error {
+func badOrigin() error {
 	return &JobError{"again", "is not what propeller writes there; leave it out"}
 }
 

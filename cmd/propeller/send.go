@@ -81,8 +81,11 @@ inside a running daemon is reached by the socket in its state_dir.`,
 		if err != nil {
 			return err
 		}
-		if _, err := worker.ParseJob(body, *topic, ""); err != nil {
+		switch job, err := worker.ParseJob(body, *topic, ""); {
+		case err != nil:
 			return fmt.Errorf("the job would be buried: %w", err)
+		case len(job.Malformed) > 0:
+			return fmt.Errorf("the job would not reach all its tokens: %w", job.Malformed[0].Err)
 		}
 		where, err := target(*file, f.Changed("config"), *urls, *topic, *tube)
 		if err != nil {
