@@ -103,7 +103,14 @@ func TestOneDaemonForAFolder(t *testing.T) {
 	if err := first.lock.Close(); err != nil { // as its process's end does
 		t.Fatal(err)
 	}
-	second := hold(t, dir)
+	var second *State
+	waitFor(t, func() bool { // another test's child has the lock, too, until its program begins
+		second, err = Open(dir)
+		return !errors.Is(err, ErrInUse)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	_, stop = serve(t, second, NewHandler(new(fakeTree)))
 	if status, _, _, err := get(dir, "/healthz"); status != 200 || err != nil {
 		t.Errorf("the second daemon's socket: %d, %v", status, err)
