@@ -45,10 +45,11 @@ type benchPlan struct {
 	rate      int           // of the paced part; 0: none
 	paced     time.Duration // its length
 
-	profile string
-	json    bool
-	log     *slog.Logger
-	say     func(format string, args ...any) // what it is about to do
+	profile, heap string // files for profiles; "": none
+
+	json bool
+	log  *slog.Logger
+	say  func(format string, args ...any) // what it is about to do
 }
 
 const (
@@ -78,7 +79,8 @@ func newBench() *cobra.Command {
 	f.BoolVar(&p.ackAtOnce, "ack-at-once", false, "acknowledge payload at once despite --rtt, so that the window is no limit")
 	f.IntVar(&p.rate, "rate", 200, "jobs per second of the second part, which measures the time from put to request; 0: leave it out")
 	f.DurationVar(&p.paced, "paced", 5*time.Second, "`time` that the second part takes")
-	f.StringVar(&p.profile, "cpuprofile", "", "write a profile of the first part to a `file`, for go tool pprof")
+	f.StringVar(&p.profile, "cpuprofile", "", "write a profile of the first part, or of idle apps, to a `file`, for go tool pprof")
+	f.StringVar(&p.heap, "memprofile", "", "the same for memory (`file`)")
 	f.BoolVar(&p.json, "json", false, "print the figures as JSON")
 	soak := f.Bool("soak", false, "work off a million jobs, mixed with refusals, and fail if memory, goroutines or files grow")
 	idle := f.Int("idle", 0, "measure this `number` of apps with nothing to do instead")

@@ -25,7 +25,7 @@ type idleFigures struct {
 
 const (
 	idleStartTime = time.Minute      // for all workers to wait for jobs
-	idleSettle    = 3 * time.Second  // for what the start left to end
+	idleSettle    = 10 * time.Second // for the queue's own consumers to be made, and for what that leaves to end
 	idleTime      = 10 * time.Second // of the measurement
 )
 
@@ -41,15 +41,19 @@ func (p *benchPlan) idle(ctx context.Context, apps int) (print func(io.Writer) e
 	if err := r.waitServing(ctx, apps*p.workers); err != nil {
 		return nil, err
 	}
-	debug.FreeOSMemory()
 	if err := pause(ctx, idleSettle); err != nil {
 		return nil, err
 	}
+	debug.FreeOSMemory()
 	before, err := r.usage()
 	if err != nil {
 		return nil, err
 	}
-	if err := pause(ctx, idleTime); err != nil {
+	stopProfile, err := p.startProfile()
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(pause(ctx, idleTime), stopProfile()); err != nil {
 		return nil, err
 	}
 	after, err := r.usage()

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"runtime/debug"
-	"runtime/pprof"
 	"time"
 
 	"propeller/apnsconn/apnslean"
@@ -200,22 +198,4 @@ func (p *benchPlan) distance() string {
 		return fmt.Sprintf(", answers after %v, acknowledges payload at once", p.rtt)
 	}
 	return fmt.Sprintf(", answers and acknowledges payload after %v", p.rtt)
-}
-
-// startProfile begins the profile that the plan wants, if any.
-func (p *benchPlan) startProfile() (stop func() error, err error) {
-	if p.profile == "" {
-		return func() error { return nil }, nil
-	}
-	file, err := os.Create(p.profile)
-	if err != nil {
-		return nil, fmt.Errorf("--cpuprofile: %w", err)
-	}
-	if err := pprof.StartCPUProfile(file); err != nil {
-		return nil, errors.Join(fmt.Errorf("--cpuprofile: %w", err), file.Close())
-	}
-	return func() error {
-		pprof.StopCPUProfile()
-		return file.Close()
-	}, nil
 }

@@ -20,8 +20,8 @@ const (
 	soakFanOutEvery, soakFanOut = 50, 100
 	// So many requests have one answer of 410 and one of 503.
 	soakGoneEvery, soakBusyEvery = 100, 1000
-	// soakAhead is how many pushes may wait in the queue: the queue's own memory
-	// grows with them, and may be this process's.
+	// soakAhead is how many pushes may wait in the queue, and at most a tenth of
+	// all: the queue's own memory grows with them, and may be this process's.
 	soakAhead = 60_000
 	// soakSamples is how many samples a run has at least; more of a long one.
 	soakSamples  = 60
@@ -104,13 +104,22 @@ func (p *benchPlan) soak(ctx context.Context) (print func(io.Writer) error, err 
 	return f.print(p.json), f.grown()
 }
 
-// soakAll puts jobs, not far ahead, and takes samples until all are done.
+// soakAll puts jobs, not far ahead, while it takes samples, and waits until all
+// are done. What comes after the last put is another load, and not sampled.
 func (r *benchRig) soakAll(ctx context.Context, f *soakFigures) error {
-	stopSampling := make(chan struct{})
+	if err := r.soakPut(ctx, f); err != nil {
+		return err
+	}
+	return r.wait(ctx, f.Pushes)
+}
+
+func (r *benchRig) soakPut(ctx context.Context, f *soakFigures) error {
+	done := make(chan struct{})
 	var sampler sync.WaitGroup
-	sampler.Go(func() { r.sample(stopSampling, f) })
+	sampler.Go(func() { r.sample(done, f) })
 	defer sampler.Wait()
-	defer close(stopSampling)
+	defer close(done)
+	ahead := min(soakAhead, f.Pushes/10)
 	var put int64
 	const portion = 1000
 	for from := 0; from < f.Jobs; from += portion {
@@ -121,21 +130,21 @@ func (r *benchRig) soakAll(ctx context.Context, f *soakFigures) error {
 		for i := from; i < to; i++ {
 			put += int64(soakTokens(i))
 		}
-		if err := r.wait(ctx, put-soakAhead); err != nil {
+		if err := r.wait(ctx, put-ahead); err != nil {
 			return err
 		}
 	}
-	return r.wait(ctx, f.Pushes)
+	return nil
 }
 
 // sample adds samples to f once a tenth of the pushes has ended: until then
 // buffers and caches fill.
-func (r *benchRig) sample(stop <-chan struct{}, f *soakFigures) {
+func (r *benchRig) sample(done <-chan struct{}, f *soakFigures) {
 	tick := time.NewTicker(soakEvery(f.Pushes))
 	defer tick.Stop()
 	for {
 		select {
-		case <-stop:
+		case <-done:
 			return
 		case <-tick.C:
 		}
