@@ -18,7 +18,7 @@ type BadToken struct {
 // the longest device token that could be meant.
 const maxBadToken = 400
 
-// list reads the tokens of a job. Each is pushed to once. The well-formed ones
+// list reads the tokens of a job. Each counts once. The well-formed ones
 // are substrings of one copy of the list, if they are written in lower case.
 func (j *Job) list(raw []byte) error {
 	text := string(raw)
@@ -27,14 +27,15 @@ func (j *Job) list(raw []byte) error {
 	seen := make(map[string]struct{}, elements)
 	eachElement(raw, func(i, from, to int) {
 		token, err := listed(i, text[from:to])
+		if _, twice := seen[token]; twice && token != "" {
+			return
+		}
+		seen[token] = struct{}{}
 		if err != nil {
 			j.Malformed = append(j.Malformed, BadToken{token[:min(len(token), maxBadToken)], err})
 			return
 		}
-		if _, twice := seen[token]; !twice {
-			seen[token] = struct{}{}
-			j.Tokens = append(j.Tokens, token)
-		}
+		j.Tokens = append(j.Tokens, token)
 	})
 	switch {
 	case len(j.Tokens) > 0:
