@@ -129,7 +129,7 @@ func (a *answers) choose(r *apnstest.Request) string {
 		return "400 BadDeviceToken"
 	case strings.HasSuffix(r.Token, bad.end()):
 		return "400 PayloadEmpty"
-	case strings.HasSuffix(r.Token, reborn.end()) && a.rng.IntN(2) == 0:
+	case a.rates != nil && strings.HasSuffix(r.Token, reborn.end()) && a.rng.IntN(2) == 0:
 		return "410 of old"
 	}
 	n := a.rng.IntN(1000)
