@@ -149,6 +149,8 @@ type Job interface {
 type Stat struct {
 	Attempt int           // how often it has been reserved, this time included; 1 = first
 	Age     time.Duration // since it was put, to the engine's precision
+	// Priority is as in PutOptions; 0 where the engine has none.
+	Priority uint32
 }
 
 var (

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/apnsconn/apnstest"
 	"propeller/queue"
 )
 
@@ -130,6 +131,20 @@ func fanOutText(tokens []string, extra string) string {
 
 // BenchmarkPush is the cost of one push in the worker, without queue and network.
 func BenchmarkPush(b *testing.B) {
+	benchmarkPush(b, func(_ context.Context, onChange func()) (Conn, error) { return newFastConn(onChange), nil })
+}
+
+// BenchmarkPushOnTheWire is the same over TLS and HTTP/2 to the stand-in for
+// APNs, whose cost is in it.
+func BenchmarkPushOnTheWire(b *testing.B) {
+	s := apnstest.NewServer(apnstest.Options{AllowAnonymous: true, Record: -1})
+	defer s.Close()
+	benchmarkPush(b, func(ctx context.Context, onChange func()) (Conn, error) {
+		return apnsconn.Dial(ctx, apnsconn.Config{Addr: s.Addr, RootCAs: s.CertPool(), InFlight: 1000, OnChange: onChange})
+	})
+}
+
+func benchmarkPush(b *testing.B, dial Dial) {
 	for _, tt := range []struct {
 		name   string
 		body   string
@@ -143,9 +158,8 @@ func BenchmarkPush(b *testing.B) {
 			live := new(Live)
 			live.Drain.Store(int64(time.Minute))
 			w := New(Config{
-				Topic: "com.example.app", Tube: "t", InFlight: 500, Queue: endlessQueue{nil, e}, Breaker: NewBreaker(), Counters: new(Counters),
-				Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Live: live, Memory: NewMemory(0), Guard: NewGuard(),
-				Dial: func(_ context.Context, onChange func()) (Conn, error) { return newFastConn(onChange), nil },
+				Topic: "com.example.app", Tube: "t", InFlight: 1000, Queue: endlessQueue{nil, e}, Breaker: NewBreaker(), Counters: new(Counters),
+				Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Live: live, Memory: NewMemory(0), Guard: NewGuard(), Dial: dial,
 			})
 			ctx, cancel := context.WithCancel(context.Background())
 			served := make(chan error, 1)

@@ -24,6 +24,7 @@ type Breaker struct {
 	next   time.Time         // no probe before
 	prober *run              // who has the probe; nil = nobody
 	sent   bool              // the prober has taken its one job
+	turn   int               // counts the probes
 	runs   map[*run]struct{} // the app's workers at work
 	guard  *Guard            // the app's
 }
@@ -126,39 +127,40 @@ func (b *Breaker) admit(r *run, room int, now time.Time) (n int, wait time.Durat
 		return 0, b.next.Sub(now)
 	}
 	b.prober, b.sent = r, false
+	b.turn++
 	return 1, 0
 }
 
-// take asks, for a job just received, whether it may be sent; probe says that
-// it is the one that will show whether the credential works again.
-func (b *Breaker) take(r *run) (ok, probe bool) {
+// take asks, for a job just received, whether it may be sent; probe is not 0 if
+// it is the one that will show whether the app works again.
+func (b *Breaker) take(r *run) (ok bool, probe int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.broken {
-		return true, false
+		return true, 0
 	}
 	if b.prober != r || b.sent {
-		return false, false
+		return false, 0
 	}
 	b.sent = true
-	return true, true
+	return true, b.turn
 }
 
-// told ends r's probe, which showed nothing: the next one comes in its time.
-func (b *Breaker) told(r *run, now time.Time) {
+// told ends a probe, which showed nothing: the next one comes in its time.
+func (b *Breaker) told(probe int, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.prober == r {
+	if b.prober != nil && b.turn == probe {
 		b.prober, b.next = nil, now.Add(ProbeEvery)
 	}
 }
 
-// pass gives up r's probe, whose job never came to be sent: the next job may
-// be the probe at once.
-func (b *Breaker) pass(r *run) {
+// pass gives up a probe, whose job never came to be sent: the next job may be
+// the probe at once. It has no effect after told, trip, pause or heal.
+func (b *Breaker) pass(probe int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.prober == r {
+	if b.prober != nil && b.turn == probe {
 		b.prober = nil
 	}
 }

@@ -41,7 +41,11 @@ type fakeQueue struct {
 type fakePut struct {
 	tube, body string
 	delay      time.Duration
+	priority   uint32
 }
+
+// fakePriority is the priority of every job of a fakeQueue.
+const fakePriority = 77
 
 // note adds to the queue's log. q.mu is held.
 func (q *fakeQueue) note(format string, args ...any) {
@@ -86,7 +90,7 @@ func (q *fakeQueue) Put(ctx context.Context, tube string, body []byte, o queue.P
 		}
 	}
 	q.mu.Lock()
-	q.puts = append(q.puts, fakePut{tube, string(body), o.Delay})
+	q.puts = append(q.puts, fakePut{tube, string(body), o.Delay, o.Priority})
 	q.note("put")
 	q.mu.Unlock()
 	if o.Delay > 0 {
@@ -167,7 +171,7 @@ func (j *fakeJob) Body() []byte {
 func (j *fakeJob) Stat(context.Context) (queue.Stat, error) {
 	j.q.mu.Lock()
 	defer j.q.mu.Unlock()
-	return queue.Stat{Attempt: j.attempts, Age: time.Since(j.put)}, nil
+	return queue.Stat{Attempt: j.attempts, Age: time.Since(j.put), Priority: fakePriority}, nil
 }
 func (j *fakeJob) Done(ctx context.Context) error {
 	j.q.mu.Lock()

@@ -121,7 +121,9 @@ func (t *task) sendSome(conn Conn, n int) (sent int) {
 	for i := range chunk {
 		p := &chunk[i]
 		p.init(t, t.decoded.Notification)
-		p.probe = t.probe && f.next == 1
+		if f.next > 1 {
+			p.probe = 0
+		}
 		p.n.Token, p.n.ID = tokens[i], ids[i*uuidLen:(i+1)*uuidLen]
 		p.conn, p.slot = conn, true
 		if p.known(now) {
@@ -136,7 +138,7 @@ func (t *task) sendSome(conn Conn, n int) (sent int) {
 // probing says that the task's first push is to show whether the app works
 // again, and has not shown it.
 func (t *task) probing() bool {
-	if !t.probe {
+	if t.probe == 0 {
 		return false
 	}
 	s := t.r.w.cfg.Breaker.State()
@@ -173,7 +175,7 @@ func (f *fanout) over(p *push) {
 func (r *run) cut() {
 	var stay []*task
 	for _, t := range r.waiting {
-		if t.probe && t.fan.open.Load() > 1 {
+		if t.probe != 0 && t.fan.open.Load() > 1 {
 			stay = append(stay, t)
 		} else {
 			t.fan.pushEnded()

@@ -227,8 +227,8 @@ func (b *bench) checkRests(t *testing.T, want [][]string, delayed []bool) {
 			t.Fatalf("rest job %s: %v", put.body, err)
 		}
 		slices.Sort(j.Tokens)
-		if !slices.Equal(j.Tokens, want[i]) || (put.delay > 0) != delayed[i] || put.tube != b.cfg.Tube {
-			t.Errorf("rest job %d: tokens %q, delay %v, tube %q; want %q, delayed %v", i, j.Tokens, put.delay, put.tube, want[i], delayed[i])
+		if !slices.Equal(j.Tokens, want[i]) || (put.delay > 0) != delayed[i] || put.tube != b.cfg.Tube || put.priority != fakePriority {
+			t.Errorf("rest job %d: tokens %q, delay %v, tube %q, priority %d; want %q, delayed %v", i, j.Tokens, put.delay, put.tube, put.priority, want[i], delayed[i])
 		}
 		if j.origin == nil || j.origin.job != "1" || j.origin.attempt != 1 || j.Ref != "r7" || !strings.Contains(put.body, `"badge":3`) {
 			t.Errorf("rest job %s: %+v", put.body, j.origin)

@@ -51,7 +51,8 @@ type link struct {
 	open    map[Conn]struct{} // conn and those that only finish what they have
 	backoff backoff
 	fine    atomic.Bool // there has been a good answer since the last dial: one more changes nothing
-	down    error       // of the last dial, which failed and has been logged; nil after a good one
+	closed  bool
+	down    error // of the last dial, which failed and has been logged; nil after a good one
 
 	watchers sync.WaitGroup
 }
@@ -156,7 +157,7 @@ func (l *link) good() {
 // close ends all connections and waits until they have ended.
 func (l *link) close() {
 	l.mu.Lock()
-	l.conn = nil
+	l.conn, l.closed = nil, true
 	open := make([]Conn, 0, len(l.open))
 	for c := range l.open {
 		open = append(open, c)
@@ -179,9 +180,12 @@ func (l *link) unreachable() error {
 // Used when the credential is refused, so that a probe opens a new one.
 func (l *link) drop() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	conn := l.conn
 	l.conn = nil
-	l.mu.Unlock()
+	if l.closed {
+		return // close waits for the watchers
+	}
 	if d, ok := conn.(interface{ Drain(context.Context) error }); ok {
 		l.watchers.Go(func() { _ = d.Drain(context.Background()) }) // bounded by the PushTimeout of each push
 	}

@@ -18,7 +18,7 @@ type push struct {
 	ended   atomic.Bool // its outcome is known
 	outcome apnsconn.Outcome
 
-	probe      bool          // shows whether the app works again
+	probe      int           // as of its task, unless another push of that is the probe
 	slot       bool          // it holds one, as a push of a fan-out
 	remembered bool          // not sent: the outcome is an earlier one
 	judged     bool          // verdict is set
@@ -63,7 +63,7 @@ func (p *push) done(o apnsconn.Outcome) {
 	if p.ended.Swap(true) || t.fan == nil && t.handed.Swap(true) {
 		return // given up meanwhile
 	}
-	if o.Class == apnsconn.Delivered && t.fan != nil && !p.probe && !t.r.logsAll() {
+	if o.Class == apnsconn.Delivered && t.fan != nil && p.probe == 0 && !t.r.logsAll() {
 		t.r.delivered(&p.n)
 		p.freeSlot()
 		t.fan.pushEnded()
@@ -151,7 +151,7 @@ func (p *push) ruled(isDead bool) {
 		p.decide()
 	} else {
 		p.verdict, p.judged = again, true
-		if p.probe {
+		if p.probe != 0 {
 			p.pause = probePause
 		}
 	}
@@ -241,7 +241,7 @@ func (p *push) tellLink() {
 // tellBreaker passes on what a probe shows. further: the answer concerns more
 // than the app's ordinary pushes need.
 func (p *push) tellBreaker(e evidence, further bool) {
-	if !p.probe {
+	if p.probe == 0 {
 		return
 	}
 	b, r := p.t.r.w.cfg.Breaker, p.t.r
@@ -251,7 +251,7 @@ func (p *push) tellBreaker(e evidence, further bool) {
 		healed = e == rightEvidence
 	}
 	if !healed {
-		b.told(r, time.Now())
+		b.told(p.probe, time.Now())
 		return
 	}
 	if b.heal() {

@@ -189,8 +189,8 @@ func (t *task) letGo() (stays bool) {
 		delete(r.fans, t)
 		r.mu.Unlock()
 	}
-	if t.probe && (t.fan == nil || t.fan.next == 0) {
-		r.w.cfg.Breaker.pass(r) // of no effect after a verdict
+	if t.probe != 0 {
+		r.w.cfg.Breaker.pass(t.probe)
 	}
 	t.release.Lock()
 	defer t.release.Unlock()

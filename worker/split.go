@@ -66,7 +66,7 @@ func (t *task) putRest(rest rest) (put int, err error) {
 	ctx, cancel := context.WithTimeout(t.r.settling, putTime)
 	defer cancel()
 	cfg := &t.r.w.cfg
-	_, err = cfg.Queue.Put(ctx, cfg.Tube, restBody(t.body, rest.tokens, t.restOrigin()), queue.PutOptions{Delay: rest.after})
+	_, err = cfg.Queue.Put(ctx, cfg.Tube, restBody(t.body, rest.tokens, t.restOrigin()), queue.PutOptions{Delay: rest.after, Priority: t.stat.Priority})
 	if err == nil {
 		return len(rest.tokens), nil
 	}

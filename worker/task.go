@@ -34,7 +34,7 @@ type task struct {
 	body    []byte
 	decoded Job
 	stage   stage
-	probe   bool  // shows whether the app works again
+	probe   int   // Breaker's number of it, if it shows whether the app works again; else 0
 	err     error // why it is buried
 
 	defaultExpiration bool // the job gave none

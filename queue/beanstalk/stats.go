@@ -40,7 +40,11 @@ func parseStat(stats map[string]string) (queue.Stat, error) {
 	if err != nil {
 		return queue.Stat{}, err
 	}
-	return queue.Stat{Attempt: int(reserves), Age: time.Duration(age) * time.Second}, nil
+	pri, err := parsePriority(stats)
+	if err != nil {
+		return queue.Stat{}, err
+	}
+	return queue.Stat{Attempt: int(reserves), Age: time.Duration(age) * time.Second, Priority: pri}, nil
 }
 
 func parsePriority(stats map[string]string) (uint32, error) {
