@@ -72,7 +72,7 @@ Apple Push Notification service. Without a command it runs the daemon.`
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	runCmd := newRun()
 	runCmd.Use = "run"
-	for _, c := range []*cobra.Command{runCmd, newCheck(), newSend(), newJobs(), newSim(), newBench(), newVersion()} {
+	for _, c := range []*cobra.Command{runCmd, newCheck(), newSend(), newJobs(), newSim(), newBench(), newDemo(), newVersion()} {
 		c.Args = noArgs
 		root.AddCommand(c)
 	}

@@ -44,7 +44,7 @@ func newRun() *cobra.Command {
 		}
 		level := new(slog.LevelVar)
 		log := newLogger(cmd.ErrOrStderr(), cfg.Log, level)
-		d := &daemon{load: load, level: level, log: log, signals: signals, notify: takeNotifier(log)}
+		d := &daemon{load: load, level: level, log: log, open: openQueue, signals: signals, notify: takeNotifier(log)}
 		return d.run(cfg)
 	}
 	return cmd
@@ -55,6 +55,7 @@ type daemon struct {
 	load    func() (*config.Config, error)
 	level   *slog.LevelVar
 	log     *slog.Logger
+	open    func(urls []string, log *slog.Logger) (queue.Queue, error)
 	signals <-chan os.Signal
 	notify  *notifier
 	state   *state
@@ -89,7 +90,7 @@ func (d *daemon) run(cfg *config.Config) error {
 	defer d.state.close()
 	sup, err := supervisor.New(cfg, supervisor.Options{
 		Log:       d.log,
-		OpenQueue: func(urls []string) (queue.Queue, error) { return openQueue(urls, d.log) },
+		OpenQueue: func(urls []string) (queue.Queue, error) { return d.open(urls, d.log) },
 		Journal:   d.state.journal,
 	})
 	if err != nil {
