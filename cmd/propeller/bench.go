@@ -43,7 +43,7 @@ type benchPlan struct {
 	rtt       time.Duration
 	ackAtOnce bool
 	rate      int           // of the paced part; 0: none
-	paced     time.Duration // its length
+	time      time.Duration // its length
 
 	profile, heap string // files for profiles; "": none
 
@@ -78,7 +78,7 @@ func newBench() *cobra.Command {
 	f.DurationVar(&p.rtt, "rtt", 0, "`time` from a request to its answer; its payload is acknowledged as late")
 	f.BoolVar(&p.ackAtOnce, "ack-at-once", false, "acknowledge payload at once despite --rtt, so that the window is no limit")
 	f.IntVar(&p.rate, "rate", 200, "jobs per second of the second part, which measures the time from put to request; 0: leave it out")
-	f.DurationVar(&p.paced, "paced", 5*time.Second, "`time` that the second part takes")
+	f.DurationVar(&p.time, "time", 5*time.Second, "`time` that the second part takes, or the measurement of idle apps")
 	f.StringVar(&p.profile, "cpuprofile", "", "write a profile of the first part, or of idle apps, to a `file`, for go tool pprof")
 	f.StringVar(&p.heap, "memprofile", "", "the same for memory (`file`)")
 	f.BoolVar(&p.json, "json", false, "print the figures as JSON")
@@ -138,8 +138,8 @@ func (p *benchPlan) check(soak bool, idle int) error {
 		return errors.New("--soak and --idle do not go together")
 	case p.rtt < 0 || p.rtt > 10*time.Second:
 		return fmt.Errorf("--rtt %v: must be from 0 to 10s", p.rtt)
-	case p.paced < 100*time.Millisecond || p.paced > time.Hour:
-		return fmt.Errorf("--paced %v: must be from 100ms to 1h", p.paced)
+	case p.time < 100*time.Millisecond || p.time > time.Hour:
+		return fmt.Errorf("--time %v: must be from 100ms to 1h", p.time)
 	case p.apns != simName && p.rtt > 0:
 		return errors.New("--rtt is the stand-in's: --apns URL has its own")
 	case p.apns == simName && p.caFile != "":

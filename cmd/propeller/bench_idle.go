@@ -23,11 +23,8 @@ type idleFigures struct {
 	Files      int     `json:"files"`
 }
 
-const (
-	idleStartTime = time.Minute      // for all workers to wait for jobs
-	idleSettle    = 10 * time.Second // for the queue's own consumers to be made, and for what that leaves to end
-	idleTime      = 10 * time.Second // of the measurement
-)
+// idleStartTime bounds the time until all workers wait for jobs.
+const idleStartTime = time.Minute
 
 // idle runs apps without jobs and measures what they cost.
 func (p *benchPlan) idle(ctx context.Context, apps int) (print func(io.Writer) error, err error) {
@@ -41,7 +38,8 @@ func (p *benchPlan) idle(ctx context.Context, apps int) (print func(io.Writer) e
 	if err := r.waitServing(ctx, apps*p.workers); err != nil {
 		return nil, err
 	}
-	if err := pause(ctx, idleSettle); err != nil {
+	// The queue's own consumers are made only now, and leave something to collect.
+	if err := pause(ctx, 2*p.time); err != nil {
 		return nil, err
 	}
 	debug.FreeOSMemory()
@@ -53,7 +51,7 @@ func (p *benchPlan) idle(ctx context.Context, apps int) (print func(io.Writer) e
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(pause(ctx, idleTime), stopProfile()); err != nil {
+	if err := errors.Join(pause(ctx, p.time), stopProfile()); err != nil {
 		return nil, err
 	}
 	after, err := r.usage()

@@ -132,15 +132,11 @@ func putPaced(ctx context.Context, q queue.Queue, tube string, m jobMaker, from,
 const drainTime = 20 * time.Second
 
 // drain removes what is left of the run's tube: all of it is the run's own.
-func drain(q queue.Queue, tube string) error {
+func drain(q engine, tube string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	if err := deleteBuried(ctx, q, tube); err != nil {
 		return err
-	}
-	admin, ok := q.(queue.Admin)
-	if !ok {
-		return nil
 	}
 	c, err := q.Consume(tube)
 	if err != nil {
@@ -148,7 +144,7 @@ func drain(q queue.Queue, tube string) error {
 	}
 	defer c.Close(ctx)
 	for {
-		left, err := admin.TubeStats(ctx, tube)
+		left, err := q.TubeStats(ctx, tube)
 		if err != nil {
 			return err
 		}
@@ -181,18 +177,14 @@ func removeSome(ctx context.Context, c queue.Consumer) error {
 	}
 }
 
-func deleteBuried(ctx context.Context, q queue.Queue, tube string) error {
-	admin, ok := q.(queue.Admin)
-	if !ok {
-		return nil
-	}
+func deleteBuried(ctx context.Context, q engine, tube string) error {
 	for {
-		jobs, err := admin.Buried(ctx, tube, 1000)
+		jobs, err := q.Buried(ctx, tube, 1000)
 		if err != nil || len(jobs) == 0 {
 			return err
 		}
 		for _, j := range jobs {
-			if err := admin.Delete(ctx, tube, j.ID); err != nil && !errors.Is(err, queue.ErrNotFound) {
+			if err := q.Delete(ctx, tube, j.ID); err != nil && !errors.Is(err, queue.ErrNotFound) {
 				return err
 			}
 		}

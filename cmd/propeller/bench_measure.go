@@ -146,8 +146,8 @@ func (r *benchRig) usage() (u usage, err error) {
 // pacedPart puts jobs of one token at the plan's rate, on the tree that runs.
 func (r *benchRig) pacedPart(ctx context.Context, f *benchFigures) error {
 	p := r.plan
-	n := max(1, int(float64(p.rate)*p.paced.Seconds()))
-	p.say("putting %s a second for %v", count(p.rate, "job"), p.paced)
+	n := max(1, int(float64(p.rate)*p.time.Seconds()))
+	p.say("putting %s a second for %v", count(p.rate, "job"), p.time)
 	runtime.GC() // of what the first part left
 	if _, err := r.apns.report(true); err != nil {
 		return err

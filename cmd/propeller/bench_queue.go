@@ -28,9 +28,27 @@ const (
 	ownEmbedded   = "embedded"
 )
 
+// engine is a queue that an operator can ask, as all are.
+type engine interface {
+	queue.Queue
+	queue.Admin
+}
+
+// asEngine takes the result of an adapter's Open.
+func asEngine(q queue.Queue, err error) (engine, error) {
+	if err != nil {
+		return nil, err
+	}
+	e, ok := q.(engine)
+	if !ok {
+		return nil, errors.Join(errors.New("bench: this queue cannot be asked for its jobs"), q.Close())
+	}
+	return e, nil
+}
+
 // benchQueue is the queue of a run.
 type benchQueue struct {
-	queue.Queue
+	engine
 	what    string   // for the report
 	servers []string // addresses of beanstalkds, which can say what they use
 	inside  bool     // its processor time is this process's
@@ -65,11 +83,11 @@ func openBenchQueue(ctx context.Context, name string, log *slog.Logger) (*benchQ
 		return nil, err
 	}
 	o.Log = log
-	q, err := jetstream.Open(o)
+	q, err := asEngine(jetstream.Open(o))
 	if err != nil {
 		return nil, err
 	}
-	b := &benchQueue{Queue: q, what: "NATS cluster", end: q.Close}
+	b := &benchQueue{engine: q, what: "NATS cluster", end: q.Close}
 	if o.Dir != "" {
 		b.what, b.inside = "embedded, in "+o.Dir, true
 	}
@@ -77,11 +95,11 @@ func openBenchQueue(ctx context.Context, name string, log *slog.Logger) (*benchQ
 }
 
 func reachBeanstalkd(urls []string, log *slog.Logger) (*benchQueue, error) {
-	q, err := openQueue(urls, log)
+	q, err := asEngine(openQueue(urls, log))
 	if err != nil {
 		return nil, err
 	}
-	b := &benchQueue{Queue: q, what: strings.Join(urls, ", "), end: q.Close}
+	b := &benchQueue{engine: q, what: strings.Join(urls, ", "), end: q.Close}
 	for _, text := range urls {
 		u, err := url.Parse(text)
 		if err != nil {
@@ -97,12 +115,12 @@ func startEmbedded(log *slog.Logger) (*benchQueue, error) {
 	if err != nil {
 		return nil, err
 	}
-	q, err := jetstream.Open(jetstream.Options{Dir: filepath.Join(dir, "queue"), Log: log})
+	q, err := asEngine(jetstream.Open(jetstream.Options{Dir: filepath.Join(dir, "queue"), Log: log}))
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return &benchQueue{
-		Queue: q, what: "embedded, in a temporary folder, written through to disk once a second", inside: true, own: true,
+		engine: q, what: "embedded, in a temporary folder, written through to disk once a second", inside: true, own: true,
 		end: func() error { return errors.Join(q.Close(), os.RemoveAll(dir)) },
 	}, nil
 }
@@ -220,18 +238,8 @@ func (q *benchQueue) cpu() (time.Duration, bool) {
 }
 
 // forTree is the queue for the workers, who must not close it.
-func (q *benchQueue) forTree() queue.Queue {
-	if admin, ok := q.Queue.(queue.Admin); ok {
-		return sharedAdmin{shared{q.Queue}, admin}
-	}
-	return shared{q.Queue}
-}
+func (q *benchQueue) forTree() engine { return shared{q.engine} }
 
-type shared struct{ queue.Queue }
+type shared struct{ engine }
 
 func (shared) Close() error { return nil }
-
-type sharedAdmin struct {
-	shared
-	queue.Admin
-}

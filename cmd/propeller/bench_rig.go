@@ -43,7 +43,7 @@ func newBenchRig(ctx context.Context, p *benchPlan, o apnslean.Options, apps int
 	}
 	open := r.q.forTree()
 	if r.apns.cmd == nil {
-		r.timed = &timedQueue{Queue: open}
+		r.timed = &timedQueue{engine: open}
 		open = r.timed
 	}
 	r.sup, err = supervisor.New(r.config(apps), supervisor.Options{
@@ -60,13 +60,9 @@ const reachTime = 10 * time.Second
 
 // checkTube makes sure that the queue answers and the tube is the run's alone.
 func (r *benchRig) checkTube(ctx context.Context) error {
-	admin, ok := r.q.Queue.(queue.Admin)
-	if !ok {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, reachTime)
 	defer cancel()
-	st, err := admin.TubeStats(ctx, r.name)
+	st, err := r.q.TubeStats(ctx, r.name)
 	if err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 // timedQueue times jobs from their put to the end of their settling, for an
 // APNs side that cannot tell when a push came.
 type timedQueue struct {
-	queue.Queue
+	engine
 
 	mu    sync.Mutex
 	times apnslean.Histogram
@@ -29,7 +29,7 @@ func (q *timedQueue) take() apnslean.Histogram {
 }
 
 func (q *timedQueue) Consume(tube string) (queue.Consumer, error) {
-	c, err := q.Queue.Consume(tube)
+	c, err := q.engine.Consume(tube)
 	if err != nil {
 		return nil, err
 	}
