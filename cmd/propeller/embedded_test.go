@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,4 +69,37 @@ func TestCommandsOnAnEmbeddedQueue(t *testing.T) {
 	n := s.apns.Count()
 	startDaemon(t, s.dir)
 	until(t, "the kicked job arrives", func() bool { return s.apns.Count() == n+1 })
+}
+
+// What README says first works with the configuration as it is shipped.
+func TestShippedConfiguration(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../propeller.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "propeller.yaml"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var steps []string
+	for line := range strings.Lines(readme(t)) {
+		if step, ok := strings.CutPrefix(line, "    go run ./cmd/propeller"); ok {
+			step, _, _ = strings.Cut(step, "#")
+			steps = append(steps, strings.TrimSpace(step))
+		}
+	}
+	if len(steps) != 3 || steps[0] != "demo" || steps[1] != "" || !strings.HasPrefix(steps[2], "send ") {
+		t.Fatalf("README.md says %q", steps)
+	}
+	d := startDaemon(t, dir)
+	d.says("propeller started")
+	if r := runProgram(t, dir, "", strings.Fields(steps[2])...); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	d.says("class=delivered")
+	d.signal(syscall.SIGTERM)
+	if status := d.exit(); status != 0 {
+		t.Errorf("status %d", status)
+	}
 }
