@@ -122,19 +122,23 @@ func (v *verdict) end() {
 		if !v.recordedBuried(id) {
 			v.unrecorded()
 		}
-	case d.token || d.has("token"):
+	case d.has("token"):
 		a.refused++
-		if v.records() && !d.has("token") {
-			v.unrecorded()
-		}
+	case v.j.kind.mayExpire() && d.has("expired"): // perhaps after a line on a token whose record could not be put
+		a.expired++
 	case v.fate == deformed && (d.rejected || d.setAside() || v.c.said.refRecords[v.job] > 0):
 		a.refused++
 		if v.records() && !d.setAside() && !v.refRecorded() {
 			v.unrecorded()
 		}
-	case v.j.kind.mayExpire() && (d.expired || d.has("expired")):
+	case d.token:
+		a.refused++
+		if v.records() {
+			v.unrecorded()
+		}
+	case v.j.kind.mayExpire() && d.expired:
 		a.expired++
-		if v.records() && !d.has("expired") {
+		if v.records() {
 			v.unrecorded()
 		}
 	case v.j.stored:

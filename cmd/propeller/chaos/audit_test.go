@@ -252,6 +252,18 @@ func TestMissingRecordsAreFound(t *testing.T) {
 	s.wantFaults(t, "4 pushes ended without their feedback record")
 }
 
+// A refusal whose record cannot be put is tried again, and may end otherwise.
+func TestTheLastRecordCounts(t *testing.T) {
+	s := newScene(t)
+	n := s.put(withTube, timed, dead)
+	s.dead(n, 2)
+	s.line(n, 2, linePush, "token", "")
+	s.feed(n, 40, "expired")
+	if a := s.wantFaults(t); a.expired != 1 {
+		t.Errorf("expired %d, want 1", a.expired)
+	}
+}
+
 func TestLiesAreFound(t *testing.T) {
 	s := newScene(t)
 	n := s.put(withTube, plain, good)
@@ -316,9 +328,15 @@ func TestRepeatedRecordsNeedACause(t *testing.T) {
 		}
 		s.book = append(s.book, s.book[len(s.book)-1]) // read twice: not the daemon's doing
 	}
+	n := s.put(withTube, misspelt, good)
+	s.bury(n, 2, "")
+	r := s.recordOf(n, 2, "rejected")
+	r.Token, r.Ref = "", reference(n)
+	s.feedRecord(r)
+	s.feedRecord(r) // so is this
 	a := s.wantFaults(t, "push 0", "push 3")
-	if a.repeated != 5 || a.said.repeats != 5 {
-		t.Errorf("given twice %d, received twice %d, want 5 and 5", a.repeated, a.said.repeats)
+	if a.repeated != 5 || a.said.repeats != 6 {
+		t.Errorf("given twice %d, received twice %d, want 5 and 6", a.repeated, a.said.repeats)
 	}
 }
 

@@ -227,7 +227,9 @@ func (t *testimony) record(r *feedbackRecord, via string, line int) {
 		t.refRecords[t.ledger.pushes[n].job]++
 	} else {
 		d := &t.deeds[n]
-		d.records = append(d.records, got)
+		if !slices.Contains(d.records, got) {
+			d.records = append(d.records, got)
+		}
 	}
 }
 
