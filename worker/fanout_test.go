@@ -546,6 +546,37 @@ func TestProbeOfFanOut(t *testing.T) {
 	})
 }
 
+// The probe's first token may be one that is not sent: the app recovers all the
+// same.
+func TestProbeOfARememberedToken(t *testing.T) {
+	for name, tell := range map[string]func(m *Memory, token string){
+		"dead":      func(m *Memory, token string) { m.Dead(token, "Unregistered", 410, time.Now()) },
+		"throttled": func(m *Memory, token string) { m.Throttle(token, time.Now().Add(time.Minute)) },
+	} {
+		for _, body := range []string{fanOutText(manyTokens(3), ""), `{"token":"` + manyTokens(1)[0] + `","title":"t"}`} {
+			t.Run(name, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					q := newFakeQueue(body)
+					b := newBench(t, q)
+					b.cfg.Breaker.trip("test", time.Now())
+					tell(b.cfg.Memory, manyTokens(1)[0])
+					b.start()
+					time.Sleep(10 * time.Minute)
+					q.add(jobText(""))
+					time.Sleep(2 * time.Minute)
+					if s := b.cfg.Breaker.State(); s.Broken {
+						t.Errorf("%+v", s)
+					}
+					if done, _, _, ready := q.counts(); ready != 0 || done < 2 || len(q.asked) > 100 {
+						t.Errorf("done %d, ready %d, asked %d times", done, ready, len(q.asked))
+					}
+					b.halt(t)
+				})
+			})
+		}
+	}
+}
+
 func TestExpiredFanOut(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue(fanOutText(manyTokens(3), `,"ttl":60`), fanOutText(manyTokens(3), `,"ttl":3600`))
