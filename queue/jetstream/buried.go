@@ -39,12 +39,16 @@ func (j *job) Bury(ctx context.Context, reason string) error {
 		j.end(stateSettled) // it comes back when its reservation ends
 		return err
 	}
-	if err := j.acknowledge(ctx); err != nil {
+	repeated, err := j.acknowledge(ctx)
+	switch {
+	case err != nil:
 		j.end(stateLate)
-		return err
+	case repeated:
+		j.end(stateDoubtful)
+	default:
+		j.end(stateSettled)
 	}
-	j.end(stateSettled)
-	return nil
+	return err
 }
 
 func (j *job) copyToBuried(ctx context.Context, reason string) error {

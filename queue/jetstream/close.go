@@ -36,7 +36,7 @@ func (c *consumer) Close(ctx context.Context) error {
 	t.mu.Unlock()
 
 	for _, j := range back {
-		j.giveBack()
+		j.say(wordNak)
 	}
 	if sub != nil {
 		// Without interest in its answer the server forgets the pull; what it
@@ -77,17 +77,30 @@ func (t *tube) dropLocked(c *consumer) {
 // flushTime bounds the wait for the server to read what was sent, when closing.
 const flushTime = 2 * time.Second
 
-func (q *client) flush() {
-	q.flushFor(q.ctx)
-}
-
 // flushFor waits until the server has read all that was sent to it.
 func (q *client) flushFor(ctx context.Context) {
-	cn, _, err, _ := q.link.ready()
+	cn, _, _, err := q.link.ready()
 	if err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
 	_ = cn.nc.FlushWithContext(ctx)
+}
+
+// settleAll waits until the server has dealt with every acknowledgement: an
+// embedded one ends with the queue, and would forget those it has only read.
+func (q *client) settleAll() {
+	q.flushFor(q.ctx)
+	cn, _, _, err := q.link.ready()
+	if err != nil || q.embedded == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(q.ctx, flushTime)
+	defer cancel()
+	for _, t := range q.allTubes() {
+		if err := q.barrier(ctx, cn, t.name); err != nil {
+			q.opts.Log.Warn("queue: jobs just finished may be served again", "tube", t.name, "err", err)
+		}
+	}
 }

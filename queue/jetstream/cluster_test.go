@@ -90,6 +90,7 @@ func TestClusterLosesLeader(t *testing.T) {
 	}
 	t.Cleanup(ns.down)
 	o := ns.options(t)
+	o.AckWait = 10 * time.Second // what was on its way when the server stopped waits for this
 	ctx, stop := context.WithCancel(context.Background())
 	var daemons, putters sync.WaitGroup
 	defer daemons.Wait()

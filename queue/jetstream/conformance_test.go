@@ -39,7 +39,7 @@ func runTests(m *testing.M) int {
 	}
 	// The tests wait more than they work.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "16"); err != nil {
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -62,7 +62,7 @@ func TestConformanceEmbedded(t *testing.T) {
 }
 
 func newEmbedded(t *testing.T) queuetest.Instance {
-	const ackWait = 2 * time.Second
+	const ackWait = 6 * time.Second
 	q, err := Open(Options{Dir: t.TempDir(), AckWait: ackWait})
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +108,7 @@ var traits = queuetest.Engine{
 
 func newInstance(t *testing.T, ns *nodes) queuetest.Instance {
 	o := ns.options(t)
-	o.AckWait = 5 * time.Second
+	o.AckWait = 8 * time.Second
 	q, err := Open(o)
 	if err != nil {
 		t.Fatal(err)

@@ -147,7 +147,7 @@ func (c *consumer) take() []queue.Job {
 // needs no waiting. It returns when to look again: after a change of the link,
 // or a time (< 0: none).
 func (c *consumer) work(ctx context.Context, hurry bool) (changed <-chan struct{}, wait time.Duration) {
-	cn, epoch, linkErr, changed := c.t.q.link.ready()
+	cn, epoch, changed, linkErr := c.t.q.link.ready()
 	if linkErr != nil {
 		return changed, -1
 	}
@@ -290,13 +290,14 @@ func (c *consumer) incoming(m *nats.Msg) {
 		c.t.q.opts.Log.Error("queue: a job without a usable address", "tube", c.t.name, "err", err)
 		return
 	}
-	if j := c.deliver(m, d, time.Now()); j != nil {
-		j.giveBack()
+	if j, word := c.deliver(m, d, time.Now()); j != nil {
+		j.say(word)
 	}
 }
 
-// deliver takes a job in. It returns it when it is not wanted any more.
-func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) *job {
+// deliver takes a job in. If that is not to be, it returns it and what to tell
+// the server.
+func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (j *job, word []byte) {
 	t := c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -309,17 +310,20 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) *job {
 	c.pause, c.notUntil, c.err = 0, time.Time{}, nil
 	if old := t.jobs[d.seq]; old != nil && old.d.stored == d.stored {
 		old.rebindLocked(d, m.Reply, now)
-		return nil
+		if old.state == stateSettled {
+			return old, wordAck
+		}
+		return nil, nil
 	}
-	j := &job{c: c, d: d, ack: m.Reply, body: m.Data, header: m.Header}
+	j = &job{c: c, d: d, ack: m.Reply, body: m.Data, header: m.Header}
 	if c.paused {
-		return j
+		return j, wordNak
 	}
 	t.jobs[d.seq] = j
 	j.bindLocked(now)
 	c.waiting = append(c.waiting, j)
 	c.wake()
-	return nil
+	return nil, nil
 }
 
 // news is what the server says of a pull.
@@ -364,13 +368,13 @@ func (c *consumer) Pause() {
 	}
 	c.t.mu.Unlock()
 	for _, j := range back {
-		j.giveBack()
+		j.say(wordNak)
 	}
 }
 
 // Err implements queue.Consumer.
 func (c *consumer) Err() error {
-	if _, _, err, _ := c.t.q.link.ready(); err != nil {
+	if _, _, _, err := c.t.q.link.ready(); err != nil {
 		return err
 	}
 	c.t.mu.Lock()

@@ -176,3 +176,31 @@ func TestRestartEmbedded(t *testing.T) {
 		t.Fatalf("%+v, %v; want %+v", st, err, want)
 	}
 }
+
+// Nothing that was finished is served again after an orderly restart, though
+// nobody waited for the server's word on it.
+func TestDoneThenClose(t *testing.T) {
+	t.Parallel()
+	o := Options{Dir: t.TempDir()}
+	q, err := open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 3000
+	for range n {
+		mustPut(t, q, "done", "x")
+	}
+	c, err := q.Consume("done")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustDone(t, mustReceive(t, c, n)...)
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = openTest(t, o)
+	st, err := q.TubeStats(ctxOf(t), "done")
+	if err != nil || st != (queue.TubeStats{}) {
+		t.Fatalf("after the restart: %+v, %v", st, err)
+	}
+}

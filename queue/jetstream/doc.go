@@ -1,4 +1,51 @@
 // Package jetstream is the queue adapter for NATS JetStream, on
 // github.com/nats-io/nats.go: a server inside this process (embedded://), or a
 // cluster (nats://, tls://). Both are the same code and differ by a URL.
+//
+//	client              the Queue
+//	├─ embedded         the server, if it is in this process, and the lock on its folder
+//	├─ link             the one connection: made in the background, checked whenever it is new
+//	├─ calls            requests that wait for an answer, all on one subscription
+//	├─ keeper           reservations kept alive, acknowledgements repeated, calls ended
+//	└─ tube             one per tube: the jobs held by this process
+//	   └─ consumer      one per worker: asks for jobs when Receive is called
+//
+// # Where jobs are
+//
+// All jobs that wait are in one work-queue stream, a subject per tube. A delayed
+// job is a schedule there, on a subject of its own, which the server turns into
+// a job when its time has come. Buried jobs are in a second stream, a subject
+// per job. Each tube has one durable consumer in the server, shared by all
+// workers of all daemons: a work queue allows no second one.
+//
+// # Asking for jobs
+//
+// A pull asks for as many jobs as are wanted now, 256 at most, waits until there
+// is one, takes those at hand and ends. So nothing arrives unasked, nothing
+// lies in a buffer while its reservation runs out, and an idle worker costs one
+// request in half a minute (five, inside the process). A pull that falls silent,
+// because the server that held it is gone, is given up and made anew.
+//
+// # Reservations
+//
+// The server gives a job to somebody else when it has heard nothing of its
+// holder for AckWait; the keeper tells it in half of that. The server takes a
+// late acknowledgement in silence, so ErrLost comes from our own clock, which
+// counts from the last sign of life that the server has confirmed. A job that
+// is served to this process again while it is held here is bound to its holder
+// and not delivered twice.
+//
+// # What users should know
+//
+//   - A put that failed after it was sent may have been stored.
+//   - Attempts are servings, as the server counts them: a job given back by
+//     Pause counts one more.
+//   - Priorities are ignored; jobs are served in order, those given back first.
+//   - Jobs of a process that died come back after AckWait, not at once.
+//   - When the disk has been really full, a server may accept nothing more until
+//     it is restarted, though there is room again: puts fail with
+//     ErrUnavailable. Limit the server's storage below the disk's size.
+//
+// docs/queues.md is for users; each trap that a comment here names has a test in
+// traps_test.go, lease_test.go or crash_test.go.
 package jetstream

@@ -19,6 +19,7 @@ const (
 	stateHeld                  // its receiver has it
 	stateSettling              // a settle call is in progress
 	stateLate                  // finished; the server is yet to hear of it
+	stateDoubtful              // only for end: settled, but see doubtLocked
 	stateSettled
 	stateLost // given back without its receiver's doing
 )
@@ -28,9 +29,9 @@ type job struct {
 	c      *consumer
 	body   []byte
 	header nats.Header // nil for most
+	d      delivery    // the same at every try, but for tries
 
-	// Under c.t.mu.
-	d          delivery
+	// Under c.t.mu, as is d.tries.
 	ack        string    // where to settle it
 	until      time.Time // the reservation is ours at least so long
 	touched    time.Time // the last sign of life was sent then
@@ -44,7 +45,8 @@ var _ queue.Job = (*job)(nil)
 
 // ID implements queue.Job.
 func (j *job) ID() string {
-	if id := j.header.Get(headerID); id != "" {
+	// Other programs may put headers of their own.
+	if id := j.header.Get(headerID); jobID.MatchString(id) {
 		return id
 	}
 	return strconv.FormatUint(j.d.seq, 10)
@@ -76,7 +78,7 @@ func (j *job) aliveLocked(at time.Time) {
 
 // rebindLocked gives a job that was served again to the one who has it.
 func (j *job) rebindLocked(d delivery, ack string, now time.Time) {
-	j.d, j.ack = d, ack
+	j.d.tries, j.ack = d.tries, ack
 	j.aliveLocked(now)
 	if j.inHeld {
 		j.c.held.remove(j)
@@ -92,8 +94,20 @@ func (j *job) forgetLocked(s state) {
 		delete(t.jobs, j.d.seq)
 	}
 	delete(t.late, j)
+	delete(t.doubtful, j)
 	j.unholdLocked()
 	j.state = s
+}
+
+// doubtLocked is forgetLocked for a finished job that may still arrive again: it
+// is known for some time more.
+func (j *job) doubtLocked(now time.Time) {
+	t := j.c.t
+	j.forgetLocked(stateSettled)
+	if t.jobs[j.d.seq] == nil {
+		t.jobs[j.d.seq], t.doubtful[j] = j, struct{}{}
+		j.touched, j.body = now, nil
+	}
 }
 
 func (j *job) unholdLocked() {
@@ -110,11 +124,11 @@ var (
 	wordTouch = []byte("+WPI")
 )
 
-// giveBack gives up a job that nobody holds. If the server does not hear of it,
-// it serves the job again when its time is over.
-func (j *job) giveBack() {
-	if cn, _, err, _ := j.c.t.q.link.ready(); err == nil {
-		_ = cn.publish(&nats.Msg{Subject: j.ack, Data: wordNak})
+// say sends a word about a job that nobody holds, without waiting. If the
+// server does not hear of it, it serves the job again when its time is over.
+func (j *job) say(word []byte) {
+	if cn, _, _, err := j.c.t.q.link.ready(); err == nil {
+		_ = cn.publish(&nats.Msg{Subject: j.address(), Data: word})
 	}
 }
 
@@ -142,11 +156,14 @@ func (j *job) end(s state) {
 	t := j.c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s == stateLate {
+	switch s {
+	case stateLate:
 		j.state = s
 		j.unholdLocked()
 		t.late[j] = struct{}{}
-	} else {
+	case stateDoubtful:
+		j.doubtLocked(time.Now())
+	default:
 		j.forgetLocked(s)
 	}
 	if j.c.settling--; j.c.settling == 0 && j.c.settled != nil {
@@ -165,11 +182,16 @@ func (j *job) Done(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := j.acknowledge(ctx); err != nil {
+	repeated, err := j.acknowledge(ctx)
+	switch {
+	case err != nil:
 		j.end(stateLate)
 		return err
+	case expired || repeated:
+		j.end(stateDoubtful)
+	default:
+		j.end(stateSettled)
 	}
-	j.end(stateSettled)
 	if expired { // it may have been served to somebody else meanwhile
 		return j.lost()
 	}
@@ -187,12 +209,12 @@ const ackTime = 2 * time.Second
 // On a cluster the answer is waited for: an acknowledgement that is lost with a
 // connection or a leader would be a push sent twice. Inside the process there
 // is nothing that could lose it but the process.
-func (j *job) acknowledge(ctx context.Context) error {
+func (j *job) acknowledge(ctx context.Context) (repeated bool, err error) {
 	q := j.c.t.q
 	for retry := minPause; ; retry = min(retry*2, maxPause) {
 		cn, err := q.link.get(ctx, true)
 		if err != nil {
-			return err
+			return repeated, err
 		}
 		m := &nats.Msg{Subject: j.address(), Data: wordAck}
 		if q.embedded != nil {
@@ -202,10 +224,11 @@ func (j *job) acknowledge(ctx context.Context) error {
 			_, err = q.requestWithin(ctx, cn, m, min(ackTime, q.opts.Timeout))
 		}
 		if err == nil {
-			return nil
+			return repeated, nil
 		}
+		repeated = true
 		if err := q.sleep(ctx, retry); err != nil {
-			return err
+			return repeated, err
 		}
 	}
 }

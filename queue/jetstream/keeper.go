@@ -20,7 +20,7 @@ func (q *client) keep() {
 			return
 		case now := <-tick.C:
 			q.calls.fail(now, errNoAnswer)
-			if cn, _, err, _ := q.link.ready(); err == nil {
+			if cn, _, _, err := q.link.ready(); err == nil {
 				for _, t := range q.allTubes() {
 					t.keep(cn, now)
 				}
@@ -43,6 +43,11 @@ func (q *client) allTubes() []*tube {
 func (t *tube) keep(cn *conn, now time.Time) {
 	var due []*job
 	t.mu.Lock()
+	for j := range t.doubtful {
+		if now.Sub(j.touched) > 2*t.q.opts.AckWait {
+			j.forgetLocked(stateSettled)
+		}
+	}
 	for j := range t.late {
 		if now.Sub(j.touched) >= min(t.q.opts.Timeout, t.q.opts.AckWait/2) {
 			j.touched = now
@@ -83,8 +88,7 @@ func (j *job) heard(_ time.Time, err error) {
 	if err == nil {
 		j.c.t.mu.Lock()
 		defer j.c.t.mu.Unlock()
-		j.forgetLocked(stateSettled)
-		j.c.t.dropLocked(j.c)
+		j.doubtLocked(time.Now())
 	}
 }
 

@@ -124,3 +124,23 @@ func TestDoneGoesOn(t *testing.T) {
 		t.Errorf("%+v, %v", st, err)
 	}
 }
+
+// A finished job that arrives once more is finished once more, in silence.
+func TestServedAgainWhenFinished(t *testing.T) {
+	t.Parallel()
+	q, c, j := leaseTest(t)
+	expire(t, q, j)
+	// The server's answer and the job cross on the way: the job is served to
+	// us, we acknowledge it, and then it arrives.
+	again := &nats.Msg{Reply: j.(*job).ack, Data: j.Body()}
+	if err := j.Done(ctxOf(t)); !errors.Is(err, queue.ErrLost) {
+		t.Fatal(err)
+	}
+	c.incoming(again)
+	mustNone(t, c)
+	eventually(t, "it is forgotten", func() bool {
+		c.t.mu.Lock()
+		defer c.t.mu.Unlock()
+		return len(c.t.jobs) == 0 && len(c.t.doubtful) == 0
+	})
+}

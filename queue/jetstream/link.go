@@ -64,12 +64,12 @@ func unavailable(err error) error {
 	return fmt.Errorf("jetstream: %w: %w", queue.ErrUnavailable, err)
 }
 
-// ready returns the connection when it is ready, or why it is not and a
-// channel that is closed when that changes.
-func (l *link) ready() (cn *conn, epoch int, err error, changed <-chan struct{}) {
+// ready returns the connection, whose use is only for when err is nil, and a
+// channel that is closed when that changes. It does not wait.
+func (l *link) ready() (cn *conn, epoch int, changed <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.cn, l.epoch, l.err, l.changed
+	return l.cn, l.epoch, l.changed, l.err
 }
 
 // get returns the connection when it is ready. A patient caller waits for that;

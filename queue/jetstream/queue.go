@@ -125,7 +125,7 @@ func (q *client) Close() error {
 	}
 	q.closed = true
 	q.mu.Unlock()
-	q.flush() // acknowledgements that nobody waited for
+	q.settleAll()
 	q.cancel()
 	q.wg.Wait()
 	if cn, _, _, _ := q.link.ready(); cn != nil {

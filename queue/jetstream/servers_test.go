@@ -105,11 +105,13 @@ func serverConfig(dir string, i, port int, routes []int, clustered bool) string 
 	for a := range accounts {
 		fmt.Fprintf(&b, "  A%d { jetstream: enabled, users: [ {user: user%d, password: pass%d} ] }\n", a, a, a)
 	}
+	fmt.Fprint(&b, "  SMALL { jetstream: {max_file: 3MB}, users: [ {user: small, password: small} ] }\n")
 	fmt.Fprint(&b, "}\nsystem_account: SYS\n")
 	return b.String()
 }
 
-// up starts the servers that are down and waits until the cluster has a leader.
+// up starts the servers that are down and waits until the cluster has a leader
+// that knows them all.
 func (ns *nodes) up() error {
 	for _, nd := range ns.all {
 		if err := nd.up(); err != nil {
@@ -118,7 +120,7 @@ func (ns *nodes) up() error {
 	}
 	for end := time.Now().Add(patience); len(ns.all) > 1; time.Sleep(5 * time.Millisecond) {
 		for _, nd := range ns.all {
-			if nd.server.JetStreamIsLeader() {
+			if nd.server.JetStreamIsLeader() && len(nd.server.JetStreamClusterPeers()) == len(ns.all) {
 				return nil
 			}
 		}

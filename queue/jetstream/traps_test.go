@@ -276,3 +276,32 @@ func TestStreamsDeleted(t *testing.T) {
 	for range got {
 	}
 }
+
+// A work queue with limits drops waiting jobs in silence. Ours has none: the
+// limit of the account refuses, and jobs that are done make room.
+func TestStorageFull(t *testing.T) {
+	t.Parallel()
+	ns, err := startNodes(t.TempDir(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(ns.down)
+	o := ns.options(t)
+	o.User, o.Password = "small", "small"
+	q := openTest(t, o)
+	accepted := 0
+	body := make([]byte, 100<<10)
+	for accepted < 100 {
+		if _, err = q.Put(ctxOf(t), "full", body, queue.PutOptions{}); err != nil {
+			break
+		}
+		accepted++
+	}
+	if !errors.Is(err, queue.ErrUnavailable) || errors.Is(err, queue.ErrRejected) {
+		t.Fatalf("after %d jobs: %v, want ErrUnavailable", accepted, err)
+	}
+	c := consumeTest(t, q, "full")
+	mustDone(t, mustReceive(t, c, accepted)...)
+	mustPut(t, q, "full", "again")
+	mustDone(t, mustReceive(t, c, 1)...)
+}

@@ -22,6 +22,10 @@ type tube struct {
 	// late are finished jobs whose acknowledgement the server does not know
 	// yet, because who finished them could not wait. The keeper goes on.
 	late map[*job]struct{}
+	// doubtful are finished jobs that the server may have served again before it
+	// heard of it: if one arrives, it is finished once more and not delivered.
+	// They are in jobs too, and both are bounded by what was held.
+	doubtful map[*job]struct{}
 	// later are the retries of this process that wait, by the second when they
 	// are due; for TubeStats, because the server counts them as held.
 	later map[int64]int
@@ -34,7 +38,7 @@ func newTube(q *client, name string) *tube {
 	return &tube{
 		q: q, name: name, config: consumerConfig(name, q.opts.AckWait),
 		consumers: make(map[*consumer]struct{}), jobs: make(map[uint64]*job),
-		late: make(map[*job]struct{}), later: make(map[int64]int),
+		late: make(map[*job]struct{}), doubtful: make(map[*job]struct{}), later: make(map[int64]int),
 	}
 }
 
