@@ -77,6 +77,27 @@ func (p *producer) run() {
 	}
 }
 
+// logFile is the size of beanstalkd's log files in the test below, the least
+// that holds the largest job.
+const logFile = 68 << 10
+
+// ballast keeps beanstalkd 1.12 from compacting its log, which loses jobs when
+// it is killed meanwhile: moveone (walg.c) deletes the file that a job was in
+// before it writes the job into another. It compacts when the log is three
+// times as large as the jobs in it, which many restarts with small jobs soon
+// make it, but for some large ones that stay.
+func (w *world) ballast() {
+	w.t.Helper()
+	conn := w.bs.Dial()
+	defer conn.Close()
+	tube := gobeanstalk.NewTube(conn, "ballast")
+	for range 100 {
+		if _, err := tube.Put(make([]byte, 64_000), 1024, 24*time.Hour, time.Minute); err != nil {
+			w.t.Fatalf("put: %v", err)
+		}
+	}
+}
+
 // beanstalkd is killed and started again 100 times while jobs come in and are
 // pushed: none is lost, what is delivered twice is counted, and in the end
 // every worker works.
@@ -85,7 +106,8 @@ func TestQueueRestartedHundredTimes(t *testing.T) {
 	// so many there is always one that has just come back when the next
 	// restart is due.
 	const restarts, apps, workers = 100, 3, 8
-	w := newWorld(t, apnstest.Options{Delay: 5 * time.Millisecond}, beanstalktest.WithBinlog())
+	w := newWorld(t, apnstest.Options{Delay: 5 * time.Millisecond}, beanstalktest.WithBinlog(), beanstalktest.WithArgs("-s", fmt.Sprint(logFile)))
+	w.ballast()
 	var tubes []string
 	config := ""
 	for i := range apps {
@@ -106,23 +128,28 @@ func TestQueueRestartedHundredTimes(t *testing.T) {
 	}
 
 	got := w.received()
-	twice := 0
+	twice, unknown := 0, 0
 	for i, accepted := range p.accepted {
-		switch n := got[token(i)]; {
-		case n == 0 && accepted:
+		n := got[token(i)]
+		if n == 0 && accepted {
 			t.Fatalf("push %d of %d lost", i, len(p.accepted))
-		case n > 1:
-			twice += n - 1
 		}
+		if !accepted {
+			unknown++
+		}
+		twice += max(0, n-1)
 	}
-	var counted, delivered int64
+	var counted, delivered, buried int64
 	for _, tube := range tubes {
-		s := w.status(tube)
-		counted += s.Counters.PossibleDuplicates.Load()
-		delivered += s.Counters.Ended(apnsconn.Delivered)
-		if n := s.Counters.Buried.Load(); n != 0 {
-			t.Errorf("%s: %d jobs buried", tube, n)
-		}
+		c := w.status(tube).Counters
+		counted += c.PossibleDuplicates.Load()
+		delivered += c.Ended(apnsconn.Delivered)
+		buried += c.Buried.Load()
+	}
+	// Of a put that was cut short by the kill, beanstalkd may make a job of zero
+	// bytes, which is buried as no JSON.
+	if buried > int64(unknown) {
+		t.Errorf("%d jobs buried, %d puts without a reply", buried, unknown)
 	}
 	t.Logf("%d jobs put over %d restarts, %d deliveries; %d delivered twice, %d counted as possible duplicates", len(p.accepted), restarts, delivered, twice, counted)
 	if twice > int(counted) {
