@@ -543,3 +543,53 @@ func TestUnbelievedAnswersAreNoLie(t *testing.T) {
 	}
 	s.wantFaults(t, "push 1 (plain, good token): its token was called dead, which only the wrong environment said")
 }
+
+// A daemon that was killed between putting what is left of a list and deleting
+// the list excuses that both go on; one that lived does not.
+func TestATornListIsExcusedByAKill(t *testing.T) {
+	for _, killed := range []bool{true, false} {
+		t.Run(fmt.Sprint(killed), func(t *testing.T) {
+			s := newScene(t)
+			s.lives = []life{{second(0), second(10), killed}, {began: second(10)}}
+			s.open(2, second(11))
+			n := s.put(withTube, plain, good, dead)
+			started := func() { s.log = append(s.log, `{"msg":"propeller started"}`) }
+			in := func(job string, at int, push uint32, class string) {
+				s.ledger.jobOf(push).id = job
+				s.line(push, at, linePush, class, "")
+			}
+			started()
+			in("100", 2, n, "unavailable")
+			in("100", 2, n+1, "unavailable")
+			started()
+			for i, job := range []string{"555", "100"} {
+				in(job, 12, n, "delivered")
+				s.deliver(n, 2, 12)
+				s.dead(n+1, 12)
+				in(job, 12, n+1, "token")
+				s.feed(n+1, 12+i, "token")
+			}
+			if killed {
+				s.wantFaults(t)
+			} else {
+				s.wantFaults(t, "1 pushes delivered more than once without", "push 1 (plain, dead token): has another record")
+			}
+		})
+	}
+}
+
+// A rest that could not be put, or a job not deleted, is counted beforehand.
+func TestACountedForkMayRepeat(t *testing.T) {
+	s := newScene(t)
+	n := s.put(withTube, plain, good, dead)
+	for _, push := range []uint32{n, n + 1} {
+		s.line(push, 2, linePush, "unavailable", "")
+	}
+	s.log = append(s.log, fmt.Sprintf(`{"msg":%q,"topic":"com.example.one","job":%q}`, lineNotSplit, s.ledger.jobOf(n).id))
+	for i := range 2 {
+		s.deliver(n, 1, 20+i)
+		s.dead(n+1, 20+i)
+		s.feed(n+1, 20+i, "token")
+	}
+	s.wantFaults(t)
+}

@@ -106,25 +106,43 @@ func (r *logReader) sameJob(all []uint32, n uint32) []uint32 {
 
 func (r *logReader) pushLine(l *logLine, n uint32) {
 	d := &r.deeds[n]
-	switch {
-	case l.Msg == linePush:
-		d.again = d.again || d.doneIn != 0 && d.doneIn == r.lives
+	switch l.Msg {
+	case linePush:
+		d.again = d.again || d.doneIn != 0 && d.doneIn == r.lives && d.doneJob == l.Job
+		if r.ledger.jobOf(n).many {
+			r.stays(d, l)
+		}
 		switch l.Class {
 		case "unknown":
 			r.doubt(d)
 		case "delivered":
-			d.doneIn = r.lives
+			d.doneIn, d.doneJob = r.lives, l.Job
 		case "token":
 			d.token = d.token || l.Believed == nil || *l.Believed
 		case "rejected":
 			d.rejected = true
 		}
-	case l.Msg == lineNotDeleted, l.Msg == lineNotSplit:
+	case lineNotDeleted, lineNotSplit:
 		r.doubt(d)
+		d.forked = true
 		d.doneIn = 0
-	case l.Msg == lineExpired:
+	case lineExpired:
 		d.expired = true
 	}
+}
+
+// stays notes in which job a push was.
+func (r *logReader) stays(d *deeds, l *logLine) {
+	i := slices.IndexFunc(d.stays, func(s stay) bool { return s.job == l.Job })
+	if i < 0 {
+		i = len(d.stays)
+		d.stays = append(d.stays, stay{job: l.Job, life: r.lives})
+	}
+	s := &d.stays[i]
+	if s.life != r.lives {
+		s.from = append(s.from, s.life)
+	}
+	s.life = r.lives
 }
 
 // doubt counts a possible duplicate of a push.

@@ -31,8 +31,19 @@ type deeds struct {
 
 	token, expired, rejected bool  // a line in the daemon's log says so
 	again                    bool  // the process that had called it delivered, and deleted it, has pushed it again
+	forked                   bool  // so does one that it may go on in two jobs
 	counted                  int32 // lines that count a possible duplicate
-	doneIn                   int32 // the daemon's process that has called it delivered, and deleted
+	doneIn                   int32 // the daemon's process that has called it delivered, and deleted the job
+	doneJob                  string
+	stays                    []stay // in jobs, of a token in a list
+}
+
+// stay is what the log says of a push in one of the jobs that its list has
+// become: what is left of a list goes on in jobs of its own.
+type stay struct {
+	job  string
+	life int32   // the daemon's process that spoke of it last
+	from []int32 // those that had spoken of it before, and ended
 }
 
 // has says whether there is a record of a class.
