@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"strings"
-	"time"
 
 	"propeller/apnsconn/apnslean"
 )
@@ -76,24 +74,17 @@ func (s *shares) limit() (name, why string) {
 	case full:
 		return limitInFlight, fmt.Sprintf("%.0f of --in-flight %d were in use on average", s.open, most)
 	case s.queueOK && !s.queueInside && s.queue >= 0.9*float64(s.queueServers):
-		return limitQueue, fmt.Sprintf("beanstalkd, which runs on one core, was busy %s of the time; %s", percent(s.queue/float64(s.queueServers)), s.spent())
+		return limitQueue, fmt.Sprintf("beanstalkd, which runs on one core, was busy %s of the time", percent(s.queue/float64(s.queueServers)))
+	case s.idleOK && busy >= 0.9*s.cores && s.others() > 0.15*s.cores:
+		return limitOthers, fmt.Sprintf("they took %.1f of %.0f cores: run it again while nothing else does", s.others(), s.cores)
 	case s.idleOK && busy >= 0.9*s.cores:
-		return s.cpu(busy)
+		return limitCPU, fmt.Sprintf("%.1f of %.0f cores were busy", busy, s.cores)
 	case s.standIn && s.apns >= 0.9*float64(s.conns):
-		return limitStandIn, fmt.Sprintf("it runs on one core per connection; %s", s.spent())
+		return limitStandIn, "it runs on one core per connection"
 	case s.oneToken && s.held < float64(s.mayBeHeld)/2:
-		return limitQueue, fmt.Sprintf("the workers held %.0f jobs of the %d that they have room for: the queue gave them no more; %s", s.held, s.mayBeHeld, s.spent())
+		return limitQueue, fmt.Sprintf("the workers held %.0f jobs of the %d that they have room for: the queue gave them no more", s.held, s.mayBeHeld)
 	}
-	return limitUnclear, s.spent()
-}
-
-// cpu is the verdict when the cores were busy: with what is the question.
-func (s *shares) cpu(busy float64) (name, why string) {
-	why = fmt.Sprintf("%.1f of %.0f cores were busy: %s", busy, s.cores, s.spent())
-	if s.others() > 0.15*s.cores {
-		return limitOthers, why + "; run it again while nothing else does"
-	}
-	return limitCPU, why
+	return limitUnclear, "nothing was used up"
 }
 
 // others is how many cores were busy with what is not the run's.
@@ -105,29 +96,42 @@ func (s *shares) others() float64 {
 	return max(0, s.cores-s.idle-used)
 }
 
-// spent says who kept the cores busy.
-func (s *shares) spent() string {
-	daemon := "daemon"
-	if s.queueInside {
-		daemon = "daemon and queue"
-	}
-	parts := []string{fmt.Sprintf("%s %.2f cores", daemon, s.own)}
+// busyCores says who kept how many cores busy.
+type busyCores struct {
+	Daemon   float64  `json:"daemon"` // this process, an embedded queue with it
+	StandIn  *float64 `json:"stand_in,omitempty"`
+	Queue    *float64 `json:"beanstalkd,omitempty"`
+	Others   *float64 `json:"other_programs,omitempty"`
+	Idle     *float64 `json:"idle,omitempty"`
+	Together float64  `json:"of"`
+}
+
+func (s *shares) busyCores() busyCores {
+	b := busyCores{Daemon: s.own, Together: s.cores}
 	if s.standIn {
-		parts = append(parts, fmt.Sprintf("stand-in %.2f", s.apns))
+		b.StandIn = &s.apns
 	}
 	if s.queueOK && !s.queueInside {
-		parts = append(parts, fmt.Sprintf("beanstalkd %.2f", s.queue))
+		b.Queue = &s.queue
 	}
 	if s.idleOK {
-		parts = append(parts, fmt.Sprintf("other programs %.2f", s.others()))
+		others := s.others()
+		b.Others, b.Idle = &others, &s.idle
 	}
-	if s.idleOK {
-		parts = append(parts, fmt.Sprintf("idle %.2f", s.idle))
+	return b
+}
+
+func (b *busyCores) String() string {
+	text := fmt.Sprintf("here %.2f", b.Daemon)
+	for _, part := range []struct {
+		who   string
+		cores *float64
+	}{{"beanstalkd", b.Queue}, {"stand-in", b.StandIn}, {"other programs", b.Others}, {"idle", b.Idle}} {
+		if part.cores != nil {
+			text += fmt.Sprintf(", %s %.2f", part.who, *part.cores)
+		}
 	}
-	return strings.Join(parts, ", ")
+	return text + fmt.Sprintf(", of %.0f", b.Together)
 }
 
 func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
-
-// roundTime is d as a person reads it.
-func roundTime(d time.Duration) string { return d.Round(10 * time.Millisecond).String() }

@@ -31,8 +31,9 @@ type benchFigures struct {
 	PeakMiB  float64 `json:"peak_memory_mib"`
 	Again    int64   `json:"pushes_tried_again"` // ended in a way that has a next try, or none
 
-	Limit string `json:"limit"` // one of the limits of bench_limit.go
-	Why   string `json:"limit_why"`
+	Cores busyCores `json:"cores"`
+	Limit string    `json:"limit"` // one of the limits of bench_limit.go
+	Why   string    `json:"limit_why"`
 
 	Latency *benchLatency `json:"latency,omitempty"`
 }
@@ -115,7 +116,9 @@ func (r *benchRig) backlog(ctx context.Context, f *benchFigures) error {
 	}
 	f.Again = r.progress().other
 	f.cost(before, after)
-	f.Limit, f.Why = r.shares(before, after, &seen).limit()
+	s := r.shares(before, after, &seen)
+	f.Cores = s.busyCores()
+	f.Limit, f.Why = s.limit()
 	return nil
 }
 

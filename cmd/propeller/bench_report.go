@@ -20,6 +20,7 @@ func (f *benchFigures) print(asJSON bool) func(io.Writer) error {
 			{"load", f.Load},
 			{"rate", fmt.Sprintf("%s pushes/s: %s in %s; put at %s jobs/s", thousands(int64(f.Rate)), thousands(f.Pushes), roundTime(seconds(f.Took)), thousands(int64(f.PutRate)))},
 			{"cpu per push", f.cpu()},
+			{"cores busy", f.Cores.String()},
 			{"memory", fmt.Sprintf("%.0f MiB at most", f.PeakMiB)},
 			{"tried again", f.again()},
 			{"limited by", f.Limit + ": " + f.Why},
@@ -66,3 +67,6 @@ func printRows(w io.Writer, rows [][2]string) error {
 	}
 	return t.Flush()
 }
+
+// roundTime is d as a person reads it.
+func roundTime(d time.Duration) string { return d.Round(10 * time.Millisecond).String() }
