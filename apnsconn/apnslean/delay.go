@@ -3,7 +3,7 @@ package apnslean
 import "time"
 
 // maxGroup is how long an answer may wait for others to be written with.
-const maxGroup = time.Millisecond
+const maxGroup = time.Millisecond / 2
 
 // delayed is an answer, or payload to acknowledge, that waits for its time.
 type delayed struct {
@@ -58,7 +58,7 @@ func (c *conn) wakeWriter() {
 
 // write answers what is due, until reading has ended.
 func (c *conn) write() {
-	group := min(maxGroup, c.o.Delay/50)
+	group := min(maxGroup, c.o.Delay/100)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

@@ -18,7 +18,7 @@ const MaxStreams = 1000
 type Options struct {
 	Addr string // host:port; default 127.0.0.1:0
 	// Delay is the time from a request's arrival to its answer. Above zero
-	// answers go out in groups, late by up to a fiftieth of it and at most 1 ms:
+	// answers go out in groups, late by up to a hundredth of it and at most 0.5 ms:
 	// a timer for each would be most of the work.
 	Delay time.Duration
 	// DelayWindow holds the acknowledgement of a request's payload back for
