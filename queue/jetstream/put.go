@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nuid"
 
 	"propeller/queue"
 )
@@ -60,7 +59,7 @@ func putMsg(tube string, body []byte, o queue.PutOptions, now time.Time) (id str
 	if o.Delay <= 0 {
 		return "", &nats.Msg{Subject: jobSubject(tube), Data: body}
 	}
-	id = "d" + nuid.Next()
+	id = newID()
 	m = &nats.Msg{Subject: schedSubject(tube, id), Data: body, Header: nats.Header{
 		headerID:  {id},
 		headerPut: {strconv.FormatInt(now.UnixNano(), 10)},

@@ -61,6 +61,15 @@ func (q *client) tubeStats(ctx context.Context, cn *conn, name string) (st queue
 	if info.Paused {
 		st.Paused = st.Ready
 	}
+	if st.Reserved > 0 {
+		// After a crash the consumer takes jobs for held that the stream has no
+		// more, until their time is over.
+		n, err := q.countOne(ctx, cn, jobSubject(name))
+		if err != nil {
+			return st, err
+		}
+		st.Reserved = min(st.Reserved, max(0, n-st.Ready))
+	}
 	return st, nil
 }
 

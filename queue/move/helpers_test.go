@@ -1,0 +1,237 @@
+package move
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"propeller/queue"
+	"propeller/queue/beanstalk"
+	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/jetstream"
+)
+
+const tube = "com.example.app"
+
+// patient bounds waits for what must happen; only a failing test reaches it.
+const patient = 2 * time.Minute
+
+func ctxOf(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// engine makes queues of one kind for tests.
+type engine struct {
+	name string
+	url  func(t *testing.T) string
+	// what it keeps
+	priority, age, reason bool
+}
+
+var engines = []engine{
+	{name: "beanstalkd", priority: true, url: func(t *testing.T) string {
+		return beanstalktest.Start(t, beanstalktest.WithBinlog()).URL()
+	}},
+	{name: "beanstalkds", priority: true, url: func(t *testing.T) string {
+		return beanstalktest.Start(t).URL() + "," + beanstalktest.Start(t).URL()
+	}},
+	{name: "embedded", age: true, reason: true, url: func(t *testing.T) string { return "embedded://" + t.TempDir() }},
+}
+
+func openURL(url string) (From, error) {
+	if strings.HasPrefix(url, "embedded") {
+		o, err := jetstream.Parse(url)
+		if err != nil {
+			return nil, err
+		}
+		// Processes that are being started hold the lock of the folder for a
+		// moment with all that this one has open.
+		for end := time.Now().Add(patient); ; time.Sleep(time.Millisecond) {
+			q, err := jetstream.Open(o)
+			if err == nil {
+				return q.(From), nil
+			}
+			if _, used := errors.AsType[*jetstream.InUseError](err); !used || time.Now().After(end) {
+				return nil, err
+			}
+		}
+	}
+	var addrs []string
+	for u := range strings.SplitSeq(url, ",") {
+		addrs = append(addrs, strings.TrimPrefix(u, "beanstalk://"))
+	}
+	q, err := beanstalk.Open(beanstalk.Options{Addrs: addrs})
+	if err != nil {
+		return nil, err
+	}
+	return q.(From), nil
+}
+
+func openTest(t *testing.T, url string) From {
+	t.Helper()
+	q, err := openURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := q.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return q
+}
+
+func put(t *testing.T, q queue.Queue, body string, o queue.PutOptions) string {
+	t.Helper()
+	id, err := q.Put(ctxOf(t), tube, []byte(body), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// putMany puts jobs with the bodies prefix0, prefix1, ….
+func putMany(t *testing.T, q queue.Queue, prefix string, n int, o queue.PutOptions) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := g; i < n; i += 8 {
+				if _, err := q.Put(ctxOf(t), tube, fmt.Append(nil, prefix, i), o); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// bury puts a job and buries it. There must be no other one ready.
+func bury(t *testing.T, q queue.Queue, body, reason string, o queue.PutOptions) {
+	t.Helper()
+	put(t, q, body, o)
+	c, err := q.Consume(tube)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(ctxOf(t))
+	jobs, err := c.Receive(ctxOf(t), 1)
+	if err == nil {
+		err = jobs[0].Bury(ctxOf(t), reason)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// content is all that is in a tube but for what is due soon, by the jobs'
+// bodies: several jobs with one body are an error. The ready ones are taken out.
+func content(t *testing.T, q From) map[string]queue.StoredJob {
+	t.Helper()
+	all := make(map[string]queue.StoredJob)
+	add := func(j queue.StoredJob) {
+		if _, twice := all[string(j.Body)]; twice {
+			t.Errorf("%s is there twice", j.Body)
+		}
+		all[string(j.Body)] = j
+	}
+	for _, j := range aside(t, q) {
+		if j.Buried || j.Delay > queue.Soon { // others may be ready a moment later
+			add(j)
+		}
+	}
+	for _, j := range taken(t, q) {
+		add(j)
+	}
+	return all
+}
+
+// aside lists what Aside shows, and changes nothing.
+func aside(t *testing.T, q From) (all []queue.StoredJob) {
+	t.Helper()
+	var mu sync.Mutex
+	err := q.Aside(ctxOf(t), tube, func(j queue.StoredJob) error {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, j)
+		return queue.ErrRejected
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// taken takes all ready jobs out.
+func taken(t *testing.T, q From) (all []queue.StoredJob) {
+	t.Helper()
+	c, err := q.Consume(tube)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(ctxOf(t))
+	for {
+		jobs, err := receive(ctxOf(t), c, 100, 200*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, j := range jobs {
+			st, err := j.Stat(ctxOf(t))
+			if err == nil {
+				err = j.Done(ctxOf(t))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, queue.StoredJob{ID: j.ID(), Body: j.Body(), Priority: st.Priority, Age: st.Age})
+		}
+		if len(jobs) == 0 {
+			st, err := q.TubeStats(ctxOf(t), tube)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st.Ready == 0 {
+				return all
+			}
+		}
+	}
+}
+
+func mustMove(t *testing.T, m *Mover) {
+	t.Helper()
+	if m.Counts == nil {
+		m.Counts = new(Counts)
+	}
+	if err := m.Tube(ctxOf(t), tube); err != nil {
+		t.Fatalf("after %d jobs: %v", m.Counts.Moved(), err)
+	}
+}
+
+func mustBeEmpty(t *testing.T, q queue.Admin) {
+	t.Helper()
+	st, err := q.TubeStats(ctxOf(t), tube)
+	if err != nil || st != (queue.TubeStats{}) {
+		t.Errorf("left: %+v, %v", st, err)
+	}
+}
+
+func bodies(m map[string]queue.StoredJob) []string { return slices.Sorted(maps.Keys(m)) }
+
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patient); !cond(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+var errStop = errors.New("stop")

@@ -1,0 +1,337 @@
+package move
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	gobeanstalk "github.com/beanstalkd/go-beanstalk"
+
+	"propeller/queue"
+	"propeller/queue/beanstalk/beanstalktest"
+)
+
+// Every engine's jobs arrive at every other's as they were, as far as both keep it.
+func TestMove(t *testing.T) {
+	t.Parallel()
+	for _, from := range engines {
+		for _, to := range engines {
+			t.Run(from.name+" to "+to.name, func(t *testing.T) {
+				t.Parallel()
+				testMove(t, from, to)
+			})
+		}
+	}
+}
+
+func testMove(t *testing.T, from, to engine) {
+	src, dst := openTest(t, from.url(t)), openTest(t, to.url(t))
+	bury(t, src, "buried", "400 BadTopic", queue.PutOptions{Priority: 7})
+	bury(t, src, "buried too", "", queue.PutOptions{})
+	putMany(t, src, "ready ", 300, queue.PutOptions{Priority: 5})
+	put(t, src, "urgent", queue.PutOptions{})
+	put(t, src, "binary \x00\xff\r\n", queue.PutOptions{})
+	put(t, src, "", queue.PutOptions{})
+	putMany(t, src, "later ", 20, queue.PutOptions{Delay: time.Hour, Priority: 9})
+	put(t, src, "much later", queue.PutOptions{Delay: 30 * 24 * time.Hour})
+	soon := time.Now().Add(2 * time.Second)
+	put(t, src, "soon", queue.PutOptions{Delay: 2 * time.Second})
+
+	m := &Mover{From: src, To: dst, Counts: new(Counts), Reason: func(name, id string) string {
+		return fmt.Sprintf("why %s of %s", id, name)
+	}}
+	mustMove(t, m)
+	mustBeEmpty(t, src)
+	if c := m.Counts; c.Moved() != 300+3+21+1+2 || c.Buried.Load() != 2 || c.Refused.Load() != 0 {
+		t.Errorf("%d moved: %d ready, %d delayed, %d buried; %d refused", c.Moved(), c.Ready.Load(), c.Delayed.Load(), c.Buried.Load(), c.Refused.Load())
+	}
+
+	eventually(t, "what was due soon is ready", func() bool {
+		st, err := dst.TubeStats(ctxOf(t), tube)
+		return err == nil && st.Delayed == 21
+	})
+	if time.Now().Before(soon) {
+		t.Error("what was due soon is ready too early")
+	}
+	all := content(t, dst)
+	if len(all) != 327 {
+		t.Errorf("%d jobs arrived", len(all))
+	}
+	for body, j := range all {
+		want := queue.StoredJob{}
+		switch {
+		case strings.HasPrefix(body, "ready"):
+			want.Priority = 5
+		case strings.HasPrefix(body, "later"):
+			want.Priority, want.Delay = 9, time.Hour
+		case body == "much later":
+			want.Delay = 30 * 24 * time.Hour
+		case strings.HasPrefix(body, "buried"):
+			want.Buried = true
+			if want.Priority = 0; body == "buried" {
+				want.Priority = 7
+			}
+			if to.reason {
+				want.Reason = "why " // the engine did not know, so the operator's journal was asked
+				if from.reason && body == "buried" {
+					want.Reason = "400 BadTopic"
+				}
+			}
+		}
+		if !from.priority || !to.priority {
+			want.Priority = 0
+		}
+		early := want.Delay - j.Delay
+		if j.Buried != want.Buried || j.Priority != want.Priority || !strings.HasPrefix(j.Reason, want.Reason) || (j.Reason == "") != (want.Reason == "") ||
+			early < -3*time.Second || early > patient {
+			t.Errorf("%q arrived as %+v, want %+v", body, j, want)
+		}
+	}
+}
+
+// A job's age goes along where the engine has a place for it: ttl counts on.
+func TestAge(t *testing.T) {
+	t.Parallel()
+	for _, from := range engines {
+		t.Run(from.name, func(t *testing.T) {
+			t.Parallel()
+			src, dst := openTest(t, from.url(t)), openTest(t, engines[2].url(t))
+			put(t, src, "ready", queue.PutOptions{})
+			put(t, src, "later", queue.PutOptions{Delay: time.Hour})
+			bury(t, src, "buried", "", queue.PutOptions{})
+			time.Sleep(1100 * time.Millisecond) // beanstalkd counts in seconds
+			mustMove(t, &Mover{From: src, To: dst})
+			for body, j := range content(t, dst) {
+				if j.Age < time.Second || j.Age > patient {
+					t.Errorf("%s is %v old", body, j.Age)
+				}
+			}
+		})
+	}
+}
+
+// What the other queue does not take stays, as it was, and stops nothing.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	for _, from := range engines {
+		t.Run(from.name, func(t *testing.T) {
+			t.Parallel()
+			src := openTest(t, from.url(t))
+			dst := openTest(t, beanstalktest.Start(t, beanstalktest.WithArgs("-z", "100")).URL())
+			large := string(bytes.Repeat([]byte("x"), 101))
+			for i := range 3 {
+				bury(t, src, fmt.Sprint("buried", i, large), "reason", queue.PutOptions{Priority: 3})
+				bury(t, src, fmt.Sprint("buried", i), "reason", queue.PutOptions{})
+			}
+			for i := range 3 {
+				put(t, src, fmt.Sprint("later", i, large), queue.PutOptions{Delay: time.Hour, Priority: 4})
+				put(t, src, fmt.Sprint("later", i), queue.PutOptions{Delay: 2 * time.Hour})
+				put(t, src, fmt.Sprint("ready", i, large), queue.PutOptions{Priority: 5})
+				put(t, src, fmt.Sprint("ready", i), queue.PutOptions{})
+			}
+			var mu sync.Mutex
+			var heard []string
+			m := &Mover{From: src, To: dst, Refused: func(name, id string, why error) {
+				mu.Lock()
+				defer mu.Unlock()
+				heard = append(heard, id)
+				if name != tube || !strings.Contains(why.Error(), "101 bytes") && !strings.Contains(why.Error(), "bytes are more than") {
+					t.Errorf("%s %s: %v", name, id, why)
+				}
+			}}
+			mustMove(t, m)
+			slices.Sort(heard)
+			if len(slices.Compact(heard)) != 9 || m.Counts.Refused.Load() != 9 || m.Counts.Moved() != 9 {
+				t.Errorf("refused %q, %d; moved %d", heard, m.Counts.Refused.Load(), m.Counts.Moved())
+			}
+			if got := content(t, dst); len(got) != 9 || strings.Contains(strings.Join(bodies(got), " "), "x") {
+				t.Errorf("arrived: %q", bodies(got))
+			}
+			left := content(t, src)
+			if len(left) != 9 {
+				t.Errorf("stayed: %q", bodies(left))
+			}
+			for body, j := range left {
+				want := map[bool]uint32{}
+				want[true] = map[string]uint32{"b": 3, "l": 4, "r": 5}[body[:1]]
+				if j.Buried != strings.HasPrefix(body, "buried") || (j.Delay > time.Minute) != strings.HasPrefix(body, "later") || j.Priority != want[from.priority] {
+					t.Errorf("%.8s stayed as %v %v, priority %d", body, j.Buried, j.Delay, j.Priority)
+				}
+			}
+		})
+	}
+}
+
+// A run that is told to stop leaves each job in one of the two.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	for _, from := range engines {
+		t.Run(from.name, func(t *testing.T) {
+			t.Parallel()
+			src, dst := openTest(t, from.url(t)), openTest(t, engines[0].url(t))
+			const each = 200
+			putMany(t, src, "later ", each, queue.PutOptions{Delay: time.Hour})
+			putMany(t, src, "ready ", each, queue.PutOptions{})
+			for _, after := range []int64{each / 2, each + each/2} {
+				ctx, stop := context.WithCancel(ctxOf(t))
+				m := &Mover{From: src, To: stopAfter{dst, after, new(Counts), stop}, Counts: new(Counts)}
+				if err := m.Tube(ctx, tube); !errors.Is(err, context.Canceled) {
+					t.Fatalf("%v", err)
+				}
+				all := make(map[string]int)
+				for _, q := range []From{src, dst} {
+					for body := range content(t, q) {
+						all[body]++
+					}
+				}
+				for body, n := range all {
+					if n != 1 {
+						t.Errorf("%s is there %d times", body, n)
+					}
+				}
+				if len(all) < each { // content takes the ready ones out
+					t.Errorf("%d left of %d", len(all), each)
+				}
+				putMany(t, src, fmt.Sprint(after, " ready "), each, queue.PutOptions{})
+			}
+		})
+	}
+}
+
+// stopAfter calls stop when so many jobs have come.
+type stopAfter struct {
+	queue.Mover
+	after int64
+	c     *Counts
+	stop  func()
+}
+
+func (s stopAfter) Restore(ctx context.Context, tube string, j queue.StoredJob) (string, error) {
+	if s.c.Ready.Add(1) == s.after {
+		s.stop()
+	}
+	return s.Mover.Restore(ctx, tube, j)
+}
+
+// An error of the other queue ends the run; what was reserved goes back.
+func TestFails(t *testing.T) {
+	t.Parallel()
+	for _, from := range engines {
+		t.Run(from.name, func(t *testing.T) {
+			t.Parallel()
+			src := openTest(t, from.url(t))
+			for _, o := range []queue.PutOptions{{}, {Delay: time.Hour}} {
+				putMany(t, src, fmt.Sprint(o.Delay, " "), 100, o)
+				m := &Mover{From: src, To: failing{src}, Counts: new(Counts)}
+				if err := m.Tube(ctxOf(t), tube); !errors.Is(err, errStop) {
+					t.Fatalf("%v", err)
+				}
+				if got := content(t, src); len(got) != 100 {
+					t.Errorf("%d jobs are left", len(got))
+				}
+			}
+		})
+	}
+}
+
+type failing struct{ queue.Mover }
+
+func (failing) Restore(context.Context, string, queue.StoredJob) (string, error) { return "", errStop }
+
+// Jobs in somebody's hands are not taken away.
+func TestHeld(t *testing.T) {
+	t.Parallel()
+	for _, from := range engines {
+		t.Run(from.name, func(t *testing.T) {
+			t.Parallel()
+			src, dst := openTest(t, from.url(t)), openTest(t, engines[0].url(t))
+			put(t, src, "held", queue.PutOptions{})
+			c, err := src.Consume(tube)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close(ctxOf(t))
+			jobs, err := c.Receive(ctxOf(t), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// A daemon that has room asks for more.
+			ctx, stop := context.WithCancel(ctxOf(t))
+			var asking sync.WaitGroup
+			defer asking.Wait()
+			defer stop()
+			asking.Go(func() { _, _ = c.Receive(ctx, 1) })
+
+			m := &Mover{From: src, To: dst, Counts: new(Counts), patience: 2 * time.Second}
+			err = m.Tube(ctxOf(t), tube)
+			if held, ok := errors.AsType[*HeldError](err); !ok || held.Jobs != 1 || held.Tube != tube || m.Counts.Moved() != 0 {
+				t.Errorf("%v", err)
+			}
+			if err := jobs[0].Done(ctxOf(t)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A tube that an operator has paused serves nothing: that is said.
+func TestPaused(t *testing.T) {
+	t.Parallel()
+	srv := beanstalktest.Start(t)
+	src, dst := openTest(t, srv.URL()), openTest(t, engines[0].url(t))
+	put(t, src, "x", queue.PutOptions{})
+	if err := gobeanstalk.NewTube(srv.Dial(), tube).Pause(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	m := &Mover{From: src, To: dst, Counts: new(Counts), patience: time.Second}
+	if err := m.Tube(ctxOf(t), tube); err == nil || !strings.Contains(err.Error(), "is it paused?") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestTubes(t *testing.T) {
+	t.Parallel()
+	for _, e := range engines {
+		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
+			q := openTest(t, e.url(t))
+			for name, o := range map[string]queue.PutOptions{"a.b": {}, "a.b.c": {Delay: time.Hour}, "d": {}} {
+				if _, err := q.Put(ctxOf(t), name, []byte("x"), o); err != nil {
+					t.Fatal(err)
+				}
+			}
+			bury(t, q, "x", "", queue.PutOptions{})
+			c, err := q.Consume("d")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close(ctxOf(t))
+			check := func(want ...string) {
+				t.Helper()
+				if got, err := q.Tubes(ctxOf(t)); err != nil || !slices.Equal(got, want) {
+					t.Errorf("%q, %v; want %q", got, err, want)
+				}
+			}
+			check("a.b", "a.b.c", tube, "d")
+			jobs, err := c.Receive(ctxOf(t), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check("a.b", "a.b.c", tube, "d")
+			if err := jobs[0].Done(ctxOf(t)); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the empty tube is gone", func() bool {
+				got, err := q.Tubes(ctxOf(t))
+				return err == nil && len(got) == 3
+			})
+			check("a.b", "a.b.c", tube)
+		})
+	}
+}
