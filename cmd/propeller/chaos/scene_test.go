@@ -146,4 +146,3 @@ func (s *scene) wantFaults(t *testing.T, want ...string) *account {
 	}
 	return a
 }
-
