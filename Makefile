@@ -26,6 +26,7 @@ test: tools test-tools
 	GOVULNCHECK=$(GOVULNCHECK) deploy/vulncheck.sh
 	go test -race -timeout 20m ./...
 	cd bench && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./... && go test -race ./...
+	CHAOS_TIME=60s CHAOS_SEED=1 go run ./cmd/propeller/chaos
 
 # bench: apnsconn beside other senders, against nghttpd. bench-go: this module's
 # own benchmarks, the daemon end to end among them.
