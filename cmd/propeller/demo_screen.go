@@ -28,8 +28,13 @@ func newScreen(out io.Writer, colour bool) *screen {
 // colourful says whether colours are welcome: on a terminal, unless the
 // environment has NO_COLOR (no-color.org).
 func colourful(out io.Writer) bool {
+	return terminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}
+
+// terminal says whether out is one, as far as can be told without asking it.
+func terminal(out io.Writer) bool {
 	f, ok := out.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+	if !ok {
 		return false
 	}
 	info, err := f.Stat()

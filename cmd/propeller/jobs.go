@@ -48,15 +48,16 @@ type desk interface {
 }
 
 func newJobs() *cobra.Command {
-	cmd := &cobra.Command{Use: "jobs", Short: "buried jobs: list, show, kick or delete them", Long: jobsLong}
+	cmd := &cobra.Command{Use: "jobs", Short: "buried jobs: list, show, kick or delete them; move jobs to another queue", Long: jobsLong}
 	cmd.RunE = func(*cobra.Command, []string) error {
-		return usageError{errors.New("jobs: say which: list, show, kick or delete")}
+		return usageError{errors.New("jobs: say which: list, show, kick, delete or move")}
 	}
 	cmd.AddCommand(
 		newJobsCommand("list", "list buried jobs with their reasons", flagReason|flagLimit, (*jobFlags).list),
 		newJobsCommand("show", "show buried jobs with their bodies", flagID|flagWhole, (*jobFlags).show),
 		newJobsCommand("kick", "have buried jobs sent again", flagReason|flagLimit|flagID|flagAll, (*jobFlags).kick),
 		newJobsCommand("delete", "remove buried jobs for good", flagReason|flagLimit|flagID|flagAll, (*jobFlags).remove),
+		newMove(),
 	)
 	return cmd
 }

@@ -56,7 +56,10 @@ type Mover struct {
 	To   queue.Mover
 	// Reason says why a job was buried of which From does not know it; nil, or
 	// "": nobody does.
-	Reason func(tube, id string) string
+	Reason func(tube string, j queue.StoredJob) string
+	// Buried is called for each buried job that has arrived, with its new id;
+	// nil: nobody hears.
+	Buried func(tube string, j queue.StoredJob, id string)
 	// Refused is called for each job that To does not take; nil: nobody hears.
 	Refused func(tube, id string, why error)
 	Counts  *Counts
@@ -130,17 +133,21 @@ func (r *run) aside(j queue.StoredJob) error {
 		return queue.ErrRejected
 	}
 	if j.Buried && j.Reason == "" && r.Reason != nil {
-		j.Reason = r.Reason(r.tube, j.ID)
+		j.Reason = r.Reason(r.tube, j)
 	}
 	count := &r.Counts.Delayed
 	if j.Buried {
 		count = &r.Counts.Buried
 	}
-	err := r.put(j)
-	if err == nil {
-		count.Add(1)
+	id, err := r.put(j)
+	if err != nil {
+		return err
 	}
-	return err
+	count.Add(1)
+	if j.Buried && r.Buried != nil {
+		r.Buried(r.tube, j, id)
+	}
+	return nil
 }
 
 // ready moves what a consumer gets, until nothing is left to get.
@@ -267,7 +274,7 @@ func (r *run) one(j queue.Job) error {
 		}
 		return err
 	}
-	err = r.put(queue.StoredJob{ID: j.ID(), Body: j.Body(), Priority: st.Priority, Age: st.Age})
+	_, err = r.put(queue.StoredJob{ID: j.ID(), Body: j.Body(), Priority: st.Priority, Age: st.Age})
 	switch {
 	case errors.Is(err, queue.ErrRejected):
 		return nil // held, as above
@@ -283,7 +290,7 @@ func (r *run) one(j queue.Job) error {
 
 // put puts a job in the other queue, waiting for that one if it is away. It
 // has a time of its own: being told to stop does not break it off.
-func (r *run) put(j queue.StoredJob) error {
+func (r *run) put(j queue.StoredJob) (id string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), putTime)
 	defer cancel()
 	due := time.Now().Add(j.Delay)
@@ -291,20 +298,20 @@ func (r *run) put(j queue.StoredJob) error {
 		if j.Delay > 0 {
 			j.Delay = max(time.Until(due), 1)
 		}
-		_, err := r.To.Restore(ctx, r.tube, j)
+		id, err = r.To.Restore(ctx, r.tube, j)
 		switch {
 		case err == nil:
-			return nil
+			return id, nil
 		case errors.Is(err, queue.ErrRejected):
 			r.refuse(j.ID, err)
-			return err
+			return "", err
 		case !errors.Is(err, queue.ErrUnavailable):
-			return err
+			return "", err
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return err
+			return "", err
 		}
 	}
 }

@@ -43,9 +43,16 @@ func testMove(t *testing.T, from, to engine) {
 	soon := time.Now().Add(2 * time.Second)
 	put(t, src, "soon", queue.PutOptions{Delay: 2 * time.Second})
 
-	m := &Mover{From: src, To: dst, Counts: new(Counts), Reason: func(name, id string) string {
-		return fmt.Sprintf("why %s of %s", id, name)
+	m := &Mover{From: src, To: dst, Counts: new(Counts), Reason: func(name string, j queue.StoredJob) string {
+		return fmt.Sprintf("why %s of %s", j.ID, name)
 	}}
+	arrived := make(map[string]string) // buried jobs, by id
+	var mu sync.Mutex
+	m.Buried = func(name string, j queue.StoredJob, id string) {
+		mu.Lock()
+		defer mu.Unlock()
+		arrived[id] = string(j.Body)
+	}
 	mustMove(t, m)
 	mustBeEmpty(t, src)
 	if c := m.Counts; c.Moved() != 300+3+21+1+2 || c.Buried.Load() != 2 || c.Refused.Load() != 0 {
@@ -86,6 +93,9 @@ func testMove(t *testing.T, from, to engine) {
 		}
 		if !from.priority || !to.priority {
 			want.Priority = 0
+		}
+		if j.Buried && arrived[j.ID] != body {
+			t.Errorf("%q arrived as %s; told of: %q", body, j.ID, arrived)
 		}
 		early := want.Delay - j.Delay
 		if j.Buried != want.Buried || j.Priority != want.Priority || !strings.HasPrefix(j.Reason, want.Reason) || (j.Reason == "") != (want.Reason == "") ||

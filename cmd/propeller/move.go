@@ -1,0 +1,298 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"propeller/config"
+	"propeller/queue"
+	"propeller/queue/move"
+)
+
+const moveLong = `move takes jobs from one queue to another, of the same or another kind: those of
+the apps in the configuration file, of one app with --topic, of one tube with
+--tube, or of every tube with --all. Delayed jobs keep their time, and buried
+ones stay buried, with the reason if it is known.
+
+Stop the daemons that work on these queues first. No job is lost, whatever
+happens: each is put into the other queue before it is deleted from the first,
+so that after a crash, jobs that were on their way may be in both. Ctrl-C ends
+it between two jobs; run it again to go on.`
+
+// moveFlags are the flags of jobs move.
+type moveFlags struct {
+	from, to, config, topic, tube, state string
+	all                                  bool
+}
+
+func newMove() *cobra.Command {
+	var o moveFlags
+	cmd := &cobra.Command{Use: "move", Short: "take jobs from one queue to another", Long: moveLong, Args: noArgs}
+	f := cmd.Flags()
+	f.StringVar(&o.from, "from", "", "`URL` of the queue to take jobs from (required)")
+	f.StringVar(&o.to, "to", "", "`URL` of the queue to put them into (required)")
+	f.StringVarP(&o.config, "config", "c", defaultFile, "configuration `file`, for the apps")
+	f.StringVar(&o.topic, "topic", "", "the jobs of this app only (`bundle id`)")
+	f.StringVar(&o.tube, "tube", "", "the jobs of this tube only (`name`)")
+	f.BoolVar(&o.all, "all", false, "the jobs of every tube, other programs' too")
+	f.StringVar(&o.state, "state-dir", "", "the `folder` with the journal of buried jobs, instead of the configuration's state_dir")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		from, to, err := o.queues()
+		if err != nil {
+			return err
+		}
+		choice, err := o.choice(f.Changed("config"))
+		if err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		return carry(ctx, cmd, from, to, choice)
+	}
+	return cmd
+}
+
+// queues are the two URLs, checked.
+func (o *moveFlags) queues() (from, to config.Queues, err error) {
+	given := 0
+	for _, is := range []bool{o.topic != "", o.tube != "", o.all} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case o.from == "" || o.to == "":
+		return nil, nil, usageError{errors.New("--from and --to are both needed")}
+	case given > 1:
+		return nil, nil, usageError{errors.New("of --topic, --tube and --all give one at most")}
+	}
+	if from, err = config.ParseQueue(o.from, config.Options{}); err != nil {
+		return nil, nil, fmt.Errorf("--from: %w", err)
+	}
+	if to, err = config.ParseQueue(o.to, config.Options{}); err != nil {
+		return nil, nil, fmt.Errorf("--to: %w", err)
+	}
+	for _, u := range from {
+		where, _, _ := strings.Cut(u, "?")
+		if slices.ContainsFunc(to, func(v string) bool { return v == where || strings.HasPrefix(v, where+"?") }) {
+			return nil, nil, errors.New("--from and --to have a server in common: jobs would go round and round")
+		}
+	}
+	if folder := from.Folder(); folder != "" && missing(folder) {
+		return nil, nil, fmt.Errorf("--from: folder %q: is not there", folder)
+	}
+	return from, to, nil
+}
+
+// moveChoice says which tubes are meant, and where the reasons of buried jobs are.
+type moveChoice struct {
+	tubes []string // nil: all
+	apps  bool     // those of the configuration's apps: others are worth a word
+	state string
+}
+
+func (o *moveFlags) choice(named bool) (moveChoice, error) {
+	var cfg *config.Config
+	if named || !missing(o.config) {
+		var err error
+		if cfg, err = config.LoadWithoutCredentials(o.config); err != nil {
+			return moveChoice{}, err
+		}
+	}
+	c := moveChoice{state: o.state}
+	if cfg != nil {
+		c.state = cmp.Or(o.state, cfg.StateDir)
+	}
+	switch {
+	case o.all:
+	case o.tube != "":
+		c.tubes = []string{o.tube}
+	case cfg == nil && o.topic == "":
+		return c, usageError{errors.New("no propeller.yaml in this folder: say which jobs by -c FILE, --topic, --tube or --all")}
+	default:
+		c.tubes, c.apps = tubesOf(cfg, o.topic), o.topic == ""
+	}
+	return c, nil
+}
+
+// tubesOf are the tubes of one app, or with topic "" of all: those of jobs, and
+// those of feedback records.
+func tubesOf(cfg *config.Config, topic string) []string {
+	var tubes []string
+	add := func(tube, feedback string) { tubes = append(tubes, tube, cmp.Or(feedback, tube+".feedback")) }
+	if cfg != nil {
+		for _, a := range cfg.Apps {
+			if topic == "" || a.Topic == topic {
+				add(a.Tube, a.Feedback.Tube)
+			}
+		}
+	}
+	if len(tubes) == 0 { // an app that is no longer in the file
+		add(topic, "")
+	}
+	return tubes
+}
+
+// carry moves the chosen jobs.
+func carry(ctx context.Context, cmd *cobra.Command, from, to config.Queues, choice moveChoice) (err error) {
+	src, err := openMover(from)
+	if err != nil {
+		return fmt.Errorf("--from: %w", err)
+	}
+	defer src.Close()
+	dst, err := openMover(to)
+	if err != nil {
+		return fmt.Errorf("--to: %w", err)
+	}
+	defer dst.Close()
+	out := cmd.ErrOrStderr()
+	r := &carrier{out: out, terminal: terminal(out)}
+	r.mover = move.Mover{From: src, To: dst, Counts: &r.counts, Refused: r.refused}
+	j, err := openJournal(choice.state)
+	if err != nil {
+		r.say("without the journal, so that reasons of buried jobs may be lost: " + err.Error())
+	}
+	if j != nil {
+		r.reasons = &reasons{journal: j}
+		r.mover.Reason, r.mover.Buried = r.reasons.of, r.reasons.moved
+		defer func() { err = errors.Join(err, j.Close()) }()
+	}
+	if err := r.run(ctx, choice); err != nil {
+		return advise(err)
+	}
+	return nil
+}
+
+func openMover(urls config.Queues) (move.From, error) {
+	q, err := visitQueue(urls)
+	if err != nil {
+		return nil, err
+	}
+	m, ok := q.(move.From)
+	if !ok {
+		return nil, errors.Join(errors.New("jobs cannot be moved from or to this queue"), q.Close())
+	}
+	return m, nil
+}
+
+// carrier is one run of jobs move.
+type carrier struct {
+	mover   move.Mover
+	counts  move.Counts
+	reasons *reasons // nil: there is no journal
+
+	mu       sync.Mutex
+	out      io.Writer
+	terminal bool
+	line     int // length of the line of progress on the terminal
+}
+
+func (r *carrier) run(ctx context.Context, choice moveChoice) error {
+	there, err := r.mover.From.Tubes(ctx)
+	if err != nil {
+		return err
+	}
+	progress, stop := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { r.progress(progress) })
+	began := time.Now()
+	var errs []error
+	for _, tube := range there {
+		if ctx.Err() != nil {
+			break
+		}
+		switch {
+		case choice.tubes != nil && !slices.Contains(choice.tubes, tube):
+			if !choice.apps {
+				continue
+			}
+			r.say(fmt.Sprintf("tube %q is left alone: it is of no app of the configuration (--tube and --all move it too)", tube))
+		case queue.CheckTube(tube) != nil:
+			errs = append(errs, fmt.Errorf("tube %q stays: such a name is not allowed everywhere", tube))
+		default:
+			errs = append(errs, r.tube(ctx, tube))
+		}
+	}
+	stop()
+	watch.Wait()
+	r.say(fmt.Sprintf("%s in %v", r.counted(), time.Since(began).Round(100*time.Millisecond)))
+	if ctx.Err() != nil {
+		return errors.New("stopped; run it again to go on")
+	}
+	if n := r.counts.Refused.Load(); n > 0 {
+		errs = append(errs, fmt.Errorf("%d jobs stay: the other queue does not take them", n))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *carrier) tube(ctx context.Context, tube string) error {
+	if r.reasons == nil {
+		return r.mover.Tube(ctx, tube)
+	}
+	if err := r.reasons.begin(tube); err != nil {
+		return err
+	}
+	return errors.Join(r.mover.Tube(ctx, tube), r.reasons.end())
+}
+
+func (r *carrier) counted() string {
+	c := &r.counts
+	return fmt.Sprintf("moved %d jobs: %d ready, %d delayed, %d buried", c.Moved(), c.Ready.Load(), c.Delayed.Load(), c.Buried.Load())
+}
+
+// How often progress is shown: on a terminal it is one line that changes.
+const (
+	terminalEvery = 200 * time.Millisecond
+	lineEvery     = 5 * time.Second
+)
+
+func (r *carrier) progress(ctx context.Context) {
+	every := lineEvery
+	if r.terminal {
+		every = terminalEvery
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		text := r.counted()
+		r.mu.Lock()
+		if r.terminal {
+			fmt.Fprintf(r.out, "\r%-*s", r.line, text)
+			r.line = len(text)
+		} else {
+			fmt.Fprintln(r.out, text)
+		}
+		r.mu.Unlock()
+	}
+}
+
+// say prints a line, over that of progress.
+func (r *carrier) say(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.line > 0 {
+		fmt.Fprintf(r.out, "\r%*s\r", r.line, "")
+		r.line = 0
+	}
+	fmt.Fprintln(r.out, text)
+}
+
+func (r *carrier) refused(tube, id string, why error) {
+	r.say(fmt.Sprintf("job %s of %q stays: %v", id, tube, why))
+}
