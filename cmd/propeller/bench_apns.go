@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -113,7 +114,7 @@ func (p *benchPlan) openBenchAPNs(o apnslean.Options) (*benchAPNs, error) {
 	if host := strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")); host == "apple.com" || strings.HasSuffix(host, ".apple.com") {
 		return nil, usageError{errors.New("--apns: bench sends to tokens that it made up, which is not for Apple's servers")}
 	}
-	a := &benchAPNs{what: p.apns, addr: net.JoinHostPort(u.Hostname(), cmpOr(u.Port(), "443"))}
+	a := &benchAPNs{what: p.apns, addr: net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443"))}
 	if p.caFile == "" {
 		return a, nil
 	}
@@ -126,13 +127,6 @@ func (p *benchPlan) openBenchAPNs(o apnslean.Options) (*benchAPNs, error) {
 		return nil, fmt.Errorf("--ca-file %q: holds no certificate", p.caFile)
 	}
 	return a, nil
-}
-
-func cmpOr(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 // standInTime bounds the stand-in's answers over its pipe.

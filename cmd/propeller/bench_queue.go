@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,38 +73,25 @@ func openBenchQueue(ctx context.Context, name string, log *slog.Logger) (*benchQ
 	if err != nil {
 		return nil, err
 	}
-	first, err := url.Parse(urls[0])
-	if err == nil && first.Scheme == "beanstalk" {
-		return reachBeanstalkd(urls, log)
-	}
-	o, err := jetstream.Parse(urls[0])
-	if err != nil {
-		return nil, err
-	}
-	o.Log = log
-	q, err := asEngine(jetstream.Open(o))
-	if err != nil {
-		return nil, err
-	}
-	b := &benchQueue{engine: q, what: "NATS cluster", end: q.Close}
-	if o.Dir != "" {
-		b.what, b.inside = "embedded, in "+o.Dir, true
-	}
-	return b, nil
+	return reachQueue(urls, log)
 }
 
-func reachBeanstalkd(urls []string, log *slog.Logger) (*benchQueue, error) {
+// reachQueue opens a queue that is there already, or an embedded one in a
+// folder that is.
+func reachQueue(urls []string, log *slog.Logger) (*benchQueue, error) {
 	q, err := asEngine(openQueue(urls, log))
 	if err != nil {
 		return nil, err
 	}
-	b := &benchQueue{engine: q, what: strings.Join(urls, ", "), end: q.Close}
-	for _, text := range urls {
-		u, err := url.Parse(text)
-		if err != nil {
-			return nil, errors.Join(err, q.Close())
-		}
-		b.servers = append(b.servers, u.Host)
+	b := &benchQueue{engine: q, end: q.Close}
+	if onBeanstalkd(urls) {
+		o, err := beanstalkOptions(urls)
+		b.what, b.servers = strings.Join(urls, ", "), o.Addrs
+		return b, err
+	}
+	b.what = "NATS cluster" // its URL may hold a password
+	if o, err := jetstream.Parse(urls[0]); err == nil && o.Dir != "" {
+		b.what, b.inside = "embedded, in "+o.Dir, true
 	}
 	return b, nil
 }
@@ -151,7 +137,7 @@ func startBeanstalkd(ctx context.Context, log *slog.Logger) (*benchQueue, error)
 			_ = p.Wait()         // killed, as it should be
 			return nil
 		}
-		b, err := reachBeanstalkd([]string{"beanstalk://" + addr}, log)
+		b, err := reachQueue([]string{"beanstalk://" + addr}, log)
 		if err != nil {
 			return nil, errors.Join(err, end())
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -192,5 +193,5 @@ func (r *benchRig) stalled(p progress, pushes int64) error {
 			why = w.Waiting
 		}
 	}
-	return fmt.Errorf("no push has ended for %v: %d of %d delivered, %d otherwise: %s", benchPatience, p.delivered, pushes, p.dead+p.other, cmpOr(why, "no reason known"))
+	return fmt.Errorf("no push has ended for %v: %d of %d delivered, %d otherwise: %s", benchPatience, p.delivered, pushes, p.dead+p.other, cmp.Or(why, "no reason known"))
 }
