@@ -9,7 +9,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Debian has servers such as nghttpd there, and ordinary users not on their PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: run test build bench bench-go chaos fuzz tools test-tools
+.PHONY: run test build bench bench-go chaos soak fuzz tools test-tools
 
 build:
 	go build -o propeller ./cmd/propeller
@@ -40,6 +40,10 @@ bench-go: tools
 # counts what was lost. CHAOS_TIME (60s) and CHAOS_SEED are its settings.
 chaos: tools
 	go run ./cmd/propeller/chaos
+
+# soak works off a million jobs and fails if memory, goroutines or files grow.
+soak: tools
+	go run ./cmd/propeller bench --soak
 
 # fuzz runs every fuzz target for a while; make test runs their corpora.
 FUZZTIME = 30s
