@@ -131,6 +131,13 @@ func (b *Breaker) admit(r *run, room int, now time.Time) (n int, wait time.Durat
 	return 1, 0
 }
 
+// probing says that r has the probe, from when it is allowed one to its end.
+func (b *Breaker) probing(r *run) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.prober == r
+}
+
 // take asks, for a job just received, whether it may be sent; probe is not 0 if
 // it is the one that will show whether the app works again.
 func (b *Breaker) take(r *run) (ok bool, probe int) {

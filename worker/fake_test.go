@@ -34,6 +34,7 @@ type fakeQueue struct {
 	done, buried, retried []*fakeJob
 	puts                  []fakePut
 	refuse                func(body string) error // of puts
+	statTakes             time.Duration           // each Stat
 	log                   []string                // what happened in what order: "put", "done 1", "bury 2", "retry 3", and what tests add
 }
 
@@ -169,6 +170,9 @@ func (j *fakeJob) Body() []byte {
 	return []byte(j.body)
 }
 func (j *fakeJob) Stat(context.Context) (queue.Stat, error) {
+	if j.q.statTakes > 0 {
+		time.Sleep(j.q.statTakes)
+	}
 	j.q.mu.Lock()
 	defer j.q.mu.Unlock()
 	return queue.Stat{Attempt: j.attempts, Age: time.Since(j.put), Priority: fakePriority}, nil
@@ -215,6 +219,7 @@ type fakeConn struct {
 
 	mu    sync.Mutex
 	sent  []*apnsconn.Notification
+	gone  bool // by Drain: takes no more
 	open  int
 	most  int // that were open at once
 	limit int
@@ -225,6 +230,11 @@ type fakeConn struct {
 
 func (c *fakeConn) Send(n *apnsconn.Notification, done func(apnsconn.Outcome)) {
 	c.mu.Lock()
+	if c.gone {
+		c.mu.Unlock()
+		done(apnsconn.Outcome{Class: apnsconn.NotSent, Err: apnsconn.ErrClosed})
+		return
+	}
 	defer c.mu.Unlock()
 	c.sent = append(c.sent, n)
 	c.open++
@@ -253,23 +263,41 @@ func (c *fakeConn) Send(n *apnsconn.Notification, done func(apnsconn.Outcome)) {
 func (c *fakeConn) Free() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.gone {
+		return 0
+	}
 	return c.limit - c.open
 }
 func (c *fakeConn) Usable() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.gone && !c.over()
+}
+func (c *fakeConn) over() bool {
 	select {
 	case <-c.ended:
-		return false
-	default:
 		return true
+	default:
+		return false
 	}
 }
 func (c *fakeConn) end(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.Usable() {
+	if !c.over() {
 		c.err = err
 		close(c.ended)
 	}
+}
+
+// Drain refuses further pushes, as *apnsconn.Conn's does, and ends when those
+// under way have ended.
+func (c *fakeConn) Drain(context.Context) error {
+	c.mu.Lock()
+	c.gone = true
+	c.mu.Unlock()
+	c.wg.Wait()
+	return c.Close()
 }
 func (c *fakeConn) Close() error          { c.end(apnsconn.ErrClosed); c.wg.Wait(); return nil }
 func (c *fakeConn) Done() <-chan struct{} { return c.ended }

@@ -112,7 +112,9 @@ func (r *run) room(now time.Time) (n int, wait time.Duration) {
 	if allowed == 0 && n > 0 {
 		r.consumer.Pause()
 		r.cut()
-		r.link.drop()
+		if !r.w.cfg.Breaker.probing(r) { // whose connection it is
+			r.link.drop()
+		}
 		return 0, probeIn
 	}
 	return max(allowed, 0), idle

@@ -269,6 +269,45 @@ func TestBrokenAppProbesOnceAMinute(t *testing.T) {
 	})
 }
 
+// Between the dial for a probe and its push the queue is asked for the age of a
+// job with a ttl: the connection must last as long.
+func TestProbeKeepsItsConnection(t *testing.T) {
+	for name, body := range map[string]string{
+		"single": jobText(`,"ttl":86400`), "fan-out": fanOutText(manyTokens(3), `,"ttl":86400`),
+		"no ttl": jobText(""),
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				q := newFakeQueue()
+				q.statTakes = time.Millisecond
+				for range 50 {
+					q.add(body)
+				}
+				b := newBench(t, q)
+				var refused atomic.Bool
+				refused.Store(true)
+				b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+					if refused.Load() {
+						return bounced, 10 * time.Millisecond
+					}
+					return delivered(n)
+				}
+				b.start()
+				time.Sleep(10 * time.Second)
+				if !b.cfg.Breaker.State().Broken {
+					t.Fatal("not broken")
+				}
+				refused.Store(false)
+				time.Sleep(2 * time.Minute)
+				if done, _, _, _ := q.counts(); b.cfg.Breaker.State().Broken || done < 50 {
+					t.Errorf("%+v, %d of 50 done", b.cfg.Breaker.State(), done)
+				}
+				b.halt(t)
+			})
+		})
+	}
+}
+
 func TestDialRefusingTheCredentialBreaksTheApp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue(jobText(""))
