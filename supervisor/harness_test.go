@@ -22,10 +22,16 @@ import (
 	"propeller/queue"
 	"propeller/queue/beanstalk"
 	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/jetstream/jetstreamtest"
 	"propeller/queue/journal"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if jetstreamtest.Main() || beDaemon() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds every wait of these tests: far above what a busy machine
 // needs, so that only something stuck reaches it.

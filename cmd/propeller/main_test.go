@@ -17,11 +17,15 @@ import (
 	"propeller/apnsconn/apnstest"
 	"propeller/config"
 	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/jetstream/jetstreamtest"
 )
 
 // The tests run the program as a user would: this test binary executes itself
 // as propeller.
 func TestMain(m *testing.M) {
+	if jetstreamtest.Main() {
+		return
+	}
 	switch os.Getenv("PROPELLER_TEST_MAIN") {
 	case "1":
 		main()

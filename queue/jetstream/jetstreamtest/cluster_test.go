@@ -1,0 +1,75 @@
+package jetstreamtest
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"propeller/queue"
+	"propeller/queue/jetstream"
+)
+
+func TestMain(m *testing.M) {
+	if Main() {
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// A job outlives the server that led its stream, and the others serve it.
+func TestClusterIsOne(t *testing.T) {
+	t.Parallel()
+	c := Start(t, 3)
+	o, err := jetstream.Parse(c.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := jetstream.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if _, err := q.Put(t.Context(), "tube", []byte("x"), queue.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	leader := c.Leader("PROPELLER_JOBS")
+	c.Kill(leader)
+	consumer, err := q.Consume("tube")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer consumer.Close(t.Context())
+	jobs, err := consumer.Receive(t.Context(), 1)
+	if err != nil || string(jobs[0].Body()) != "x" {
+		t.Fatalf("%v, %v", jobs, err)
+	}
+	if now := c.Leader("PROPELLER_JOBS"); now == leader {
+		t.Errorf("server %d leads though it was killed", now)
+	}
+	c.Restart(leader)
+	if err := jobs[0].Done(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSingleServer(t *testing.T) {
+	t.Parallel()
+	c := Start(t, 1)
+	o, err := jetstream.Parse(c.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := jetstream.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	for end := time.Now().Add(startTimeout); ; time.Sleep(10 * time.Millisecond) {
+		if _, err = q.Put(t.Context(), "tube", []byte("x"), queue.PutOptions{}); err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
