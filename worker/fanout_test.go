@@ -164,6 +164,36 @@ func TestMalformedTokensInAList(t *testing.T) {
 	})
 }
 
+// One garbage job does not flood the records.
+func TestRecordsOfManyMalformedTokens(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var list strings.Builder
+		for i := range 5000 {
+			fmt.Fprintf(&list, `1,"zz-%d",`, i)
+		}
+		q := newFakeQueue(`{"title":"t","tokens":[`+list.String()+`"`+testToken+`"]}`, `{"title":"t","tokens":[`+list.String()+`1]}`)
+		b := newBench(t, q)
+		b.start()
+		time.Sleep(time.Second)
+		if done, buried, _, _ := q.counts(); done != 1 || buried != 1 || b.sent() != 1 {
+			t.Errorf("done %d, buried %d, sent %d", done, buried, b.sent())
+		}
+		for _, job := range []string{"1", "2"} {
+			n, more := 0, 0
+			for _, r := range b.rec.all() {
+				if r.Job == job {
+					n++
+					more += b2i(r.Token == "" && strings.Contains(r.Reason, "4901 more"))
+				}
+			}
+			if n != maxMalformed+1 || more != 1 {
+				t.Errorf("job %s: %d records, %d of the others", job, n, more)
+			}
+		}
+		b.halt(t)
+	})
+}
+
 // At the end, jobs that have not been begun go back; of those under way only
 // what has not ended does.
 func TestDrainAmidFanOut(t *testing.T) {

@@ -17,12 +17,13 @@ import (
 type Job struct {
 	// Notification is the push. Of a job with several tokens it is the push to
 	// the first of them.
-	Notification apnsconn.Notification
-	Tokens       []string      // of a job with "tokens": the well-formed ones, each once, in lower case; else nil
-	Malformed    []BadToken    // the others of that list
-	TokenSince   time.Time     // when the app registered its tokens; zero = not said
-	TTL          time.Duration // from when the job was put; 0 = none
-	Ref          string        // the producer's own id; never sent
+	Notification  apnsconn.Notification
+	Tokens        []string      // of a job with "tokens": the well-formed ones, each once, in lower case; else nil
+	Malformed     []BadToken    // the others of that list, the first maxMalformed
+	MoreMalformed int           // how many more of them there are
+	TokenSince    time.Time     // when the app registered its tokens; zero = not said
+	TTL           time.Duration // from when the job was put; 0 = none
+	Ref           string        // the producer's own id; never sent
 
 	seed   seed    // of the apns-ids of a job with several tokens
 	origin *origin // of a rest job; else nil

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 const topic = "com.example.app"
@@ -227,5 +228,33 @@ func BenchmarkParseJob(b *testing.B) {
 		if _, err := ParseJob(body, topic, "12345"); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// However many malformed tokens a job has, little of them is kept.
+func TestManyMalformedTokens(t *testing.T) {
+	var list strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&list, `1,null,"","zz-%d",`, i)
+	}
+	j, err := ParseJob([]byte(`{"title":"t","tokens":[`+list.String()+`"`+testToken+`"]}`), topic, "1")
+	if err != nil || len(j.Tokens) != 1 || len(j.Malformed) != maxMalformed || j.MoreMalformed != 5003-maxMalformed {
+		t.Errorf("%v: %d tokens, %d malformed, %d more", err, len(j.Tokens), len(j.Malformed), j.MoreMalformed)
+	}
+}
+
+// A token that is cut stays UTF-8, and what is none becomes it.
+func TestCutTokensAreUTF8(t *testing.T) {
+	for _, text := range []string{strings.Repeat("é", 300), "x" + strings.Repeat("é", 300), strings.Repeat("€", 200)} {
+		j, err := ParseJob([]byte(fanOutText([]string{testToken, text}, "")), topic, "1")
+		if err != nil || len(j.Malformed) != 1 {
+			t.Fatalf("%v: %+v", err, j.Malformed)
+		}
+		if got := j.Malformed[0].Text; !utf8.ValidString(got) || len(got) > maxBadToken || len(got) < maxBadToken-3 || !strings.HasPrefix(text, got) {
+			t.Errorf("%d bytes, valid %v", len(got), utf8.ValidString(got))
+		}
+	}
+	if got := string(appendName(nil, "a\xffb")); got != `"a\ufffdb"` {
+		t.Errorf("%s", got)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
+	"unicode/utf8"
 )
 
 // The job is cut into raw JSON values and the payload is assembled from them,
@@ -141,10 +142,11 @@ func flag(raw []byte) (on, ok bool) {
 	return false, false
 }
 
-// appendName writes s as a JSON string.
+// appendName writes s as a JSON string. What is no UTF-8 in it is replaced.
 func appendName(b []byte, s string) []byte {
+	valid := utf8.ValidString(s)
 	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || !valid {
 			q, err := json.Marshal(s)
 			if err != nil { // strings always marshal
 				return append(b, `""`...)

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -89,6 +90,13 @@ func (t *task) reportMalformed(lines bool) (left []BadToken) {
 		}
 		if lines && Pushes(t.r.w.cfg.Live.Pushes.Load()) != LogNone {
 			t.write(&apnsconn.Notification{Token: bad.Text}, slog.LevelWarn, "push", "class", rec.Class, "reason", rec.Reason)
+		}
+	}
+	if more := t.decoded.MoreMalformed; more > 0 {
+		rec := t.record(apnsconn.Rejected.String(), fmt.Sprintf("job: tokens: %d more of them are malformed", more))
+		rec.Token = ""
+		if !t.report(rec) {
+			return all[len(all)-1:]
 		}
 	}
 	return nil

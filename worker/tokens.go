@@ -3,6 +3,7 @@ package worker
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	"propeller/apnsconn"
 )
@@ -10,7 +11,7 @@ import (
 // BadToken is an element of a job's tokens that is no device token. It keeps
 // the others from nothing.
 type BadToken struct {
-	Text string    // as it stands in the job, at most maxBadToken bytes; "" when it is no string
+	Text string    // as it stands in the job, cut to maxBadToken bytes; "" when it is no string
 	Err  *JobError // its key is the element's, as in tokens[17]
 }
 
@@ -18,8 +19,14 @@ type BadToken struct {
 // the longest device token that could be meant.
 const maxBadToken = 400
 
-// list reads the tokens of a job. Each counts once. The well-formed ones
-// are substrings of one copy of the list, if they are written in lower case.
+// maxMalformed bounds the records of one job about elements that are no tokens:
+// 64 KiB have room for 30,000 of them, and whoever reads them needs no more to
+// find the fault.
+const maxMalformed = 100
+
+// list reads the tokens of a job. What stands there twice counts once. The
+// well-formed ones are substrings of one copy of the list, if they are written
+// in lower case.
 func (j *Job) list(raw []byte) error {
 	text := string(raw)
 	elements := bytes.Count(raw, []byte{','}) + 1
@@ -27,15 +34,23 @@ func (j *Job) list(raw []byte) error {
 	seen := make(map[string]struct{}, elements)
 	eachElement(raw, func(i, from, to int) {
 		token, err := listed(i, text[from:to])
-		if _, twice := seen[token]; twice && token != "" {
+		name := token
+		if text[from] != '"' { // no string, and so no other's name
+			name = "\x00" + text[from:to]
+		}
+		if _, twice := seen[name]; twice {
 			return
 		}
-		seen[token] = struct{}{}
-		if err != nil {
-			j.Malformed = append(j.Malformed, BadToken{token[:min(len(token), maxBadToken)], err})
-			return
+		seen[name] = struct{}{}
+		switch {
+		case err == nil:
+			j.Tokens = append(j.Tokens, token)
+		case len(j.Malformed) == maxMalformed:
+			j.MoreMalformed++
+		default:
+			cut := strings.ToValidUTF8(token[:min(len(token), maxBadToken)], "")
+			j.Malformed = append(j.Malformed, BadToken{cut, err})
 		}
-		j.Tokens = append(j.Tokens, token)
 	})
 	switch {
 	case len(j.Tokens) > 0:
