@@ -147,8 +147,11 @@ type Job interface {
 
 // Stat is what an engine knows of a job.
 type Stat struct {
-	Attempt int           // how often it has been reserved, this time included; 1 = first
+	// Attempt is how often it has been reserved, this time included; 1 = first.
+	// Reservations that ended with a burial may be left out: see Kicked.
+	Attempt int
 	Age     time.Duration // since it was put, to the engine's precision
+	Kicked  bool          // it was buried, and an operator gave it back (Admin.Kick)
 	// Priority is as in PutOptions; 0 where the engine has none.
 	Priority uint32
 }

@@ -228,7 +228,7 @@ func TestBuriedOneServerDown(t *testing.T) {
 }
 
 // stats113 are 1.13's of a buried job: its strings are quoted.
-var stats113 = yaml("id: 7", `tube: "tube"`, `state: "buried"`, "pri: 5", "age: 9", "reserves: 2")
+var stats113 = yaml("id: 7", `tube: "tube"`, `state: "buried"`, "pri: 5", "age: 9", "reserves: 2", "buries: 1", "kicks: 0")
 
 // buriedFake is a server with one job in its hand: what is not scripted is as
 // 1.13 answers, with two jobs buried.

@@ -38,15 +38,16 @@
 //     protocol does not tell a job's TTR when it is reserved, so every held
 //     job is touched every 4 s; a shorter TTR is noticed only by
 //     DEADLINE_SOON, which is logged.
-//   - Attempts are reservations, as the server counts them: a job given back
-//     by Pause or by a lost connection counts one more.
+//   - Attempts are reservations less burials, as the server counts them: a job
+//     given back by Pause or by a lost connection counts one more, and a kicked
+//     one begins anew.
 //   - Keep the n of Receive at 1000 or so, 2000 at most: the server's cost per
 //     delete grows with the jobs reserved on one connection.
 //   - Done returns nil whenever the server confirms that the job is gone by our
 //     doing, even if the reservation had lapsed in between.
-//   - Listing buried jobs (Buried) reserves and buries each of them: it counts
-//     as an attempt, and a crash in between lets one job be served again. Peek,
-//     Kick and Delete of a known id do not.
+//   - Listing buried jobs (Buried) reserves and buries each of them: a crash
+//     in between lets one job be served again. Peek, Kick and Delete of a known
+//     id do not.
 //   - Several servers are capacity, not high availability: a dead server's
 //     jobs wait for it. Job ids then read host:port/123.
 package beanstalk

@@ -166,7 +166,7 @@ func TestBuryInternalError(t *testing.T) {
 		case "bury":
 			return "INTERNAL_ERROR", true
 		case "stats-job":
-			return yaml("pri: 1", "reserves: 1", "age: 1"), true
+			return yaml("pri: 1", "reserves: 1", "buries: 0", "kicks: 0", "age: 1"), true
 		}
 		return reserve(cmd)
 	}
@@ -189,7 +189,7 @@ func TestPriorityKeptWithBothQuotings(t *testing.T) {
 			case "stats":
 				return yaml(`id: "cafe"`, `version: "1.13"`), true
 			case "stats-job":
-				return yaml(`tube: "tube"`, pri, "reserves: 1", "age: 1"), true
+				return yaml(`tube: "tube"`, pri, "reserves: 1", "buries: 0", "kicks: 0", "age: 1"), true
 			case "release":
 				released <- strings.Join(cmd, " ")
 				return "RELEASED", true
@@ -229,7 +229,7 @@ func TestDeleteAnsweredByHangUp(t *testing.T) {
 	t.Parallel()
 	for stats, want := range map[string]error{
 		"NOT_FOUND": nil,
-		yaml("tube: tube", "state: reserved", "reserves: 2", "age: 1", "pri: 1"): queue.ErrLost,
+		yaml("tube: tube", "state: reserved", "reserves: 2", "buries: 0", "kicks: 0", "age: 1", "pri: 1"): queue.ErrLost,
 	} {
 		f := &fake{}
 		reserve := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
@@ -262,7 +262,7 @@ func TestReleaseOvertakenByReserve(t *testing.T) {
 	f.script = func(cmd []string) (string, bool) {
 		switch cmd[0] {
 		case "stats-job":
-			return yaml("pri: 1", "reserves: 1", "age: 1"), true
+			return yaml("pri: 1", "reserves: 1", "buries: 0", "kicks: 0", "age: 1"), true
 		case "release":
 			close(releasing)
 			<-delivered

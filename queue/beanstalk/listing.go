@@ -26,8 +26,8 @@ const (
 // beanstalkd shows one buried job of a tube, the one buried first (peek-buried,
 // protocol.txt). To see the next, the first is reserved by its id and buried
 // again, which makes it the last; after a whole round all are in the old order.
-// So listing costs four commands a job, counts as one more attempt of each
-// (reserves in its statistics), and if this process or the server dies between
+// So listing costs four commands a job, adds one to the reserves and the buries
+// in the statistics of each, and if this process or the server dies between
 // the two commands, one job is ready: it is tried once more. A server whose log
 // cannot be written (disk full) may keep that one job out of reach until it is
 // restarted. One job, or a limit of 1, needs none of this. Others who list or

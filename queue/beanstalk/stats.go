@@ -32,10 +32,15 @@ func unquote(v string) string {
 }
 
 func parseStat(stats map[string]string) (queue.Stat, error) {
-	reserves, err := statNumber(stats, "reserves", 32)
-	if err != nil {
-		return queue.Stat{}, err
+	var counts [3]uint64
+	for i, key := range []string{"reserves", "buries", "kicks"} {
+		n, err := statNumber(stats, key, 32)
+		if err != nil {
+			return queue.Stat{}, err
+		}
+		counts[i] = n
 	}
+	reserves, buries, kicks := counts[0], counts[1], counts[2]
 	age, err := statNumber(stats, "age", 32)
 	if err != nil {
 		return queue.Stat{}, err
@@ -44,7 +49,11 @@ func parseStat(stats map[string]string) (queue.Stat, error) {
 	if err != nil {
 		return queue.Stat{}, err
 	}
-	return queue.Stat{Attempt: int(reserves), Age: time.Duration(age) * time.Second, Priority: pri}, nil
+	// A reservation that ended with a burial is no attempt that counts: nobody
+	// tries a buried job again by itself, and listing buried jobs reserves and
+	// buries each of them.
+	attempt := max(1, int(reserves)-int(buries))
+	return queue.Stat{Attempt: attempt, Age: time.Duration(age) * time.Second, Priority: pri, Kicked: kicks > 0}, nil
 }
 
 func parsePriority(stats map[string]string) (uint32, error) {

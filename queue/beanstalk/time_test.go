@@ -173,7 +173,7 @@ func TestAgeTellsJobsApart(t *testing.T) {
 				case "touch":
 					return "TOUCHED", true
 				case "stats-job":
-					return yaml("tube: tube", "pri: 1", "reserves: 1", age), true
+					return yaml("tube: tube", "pri: 1", "reserves: 1", "buries: 0", "kicks: 0", age), true
 				case "peek":
 					return "FOUND 7 2\r\nhi", true
 				}

@@ -236,9 +236,10 @@ func (q *client) kick(ctx context.Context, tube, id string) error {
 	}
 	put := putTime(m.Header.Get(headerPut), m.Time.UnixNano())
 	again := &nats.Msg{Subject: jobSubject(tube), Data: m.Data, Header: nats.Header{
-		headerID:  {id},
-		headerPut: {strconv.FormatInt(put.UnixNano(), 10)},
-		jsMsgID:   {"kick-" + strconv.FormatUint(m.Sequence, 10)},
+		headerID:     {id},
+		headerPut:    {strconv.FormatInt(put.UnixNano(), 10)},
+		headerKicked: {"1"},
+		jsMsgID:      {"kick-" + strconv.FormatUint(m.Sequence, 10)},
 	}}
 	if _, err := q.store(ctx, cn, again); err != nil {
 		return adminError(ctx, err)

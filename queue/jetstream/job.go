@@ -61,7 +61,7 @@ func (j *job) Stat(context.Context) (queue.Stat, error) {
 	tries := j.d.tries
 	j.c.t.mu.Unlock()
 	age := time.Since(putTime(j.header.Get(headerPut), j.d.stored))
-	return queue.Stat{Attempt: tries, Age: max(age, 0)}, nil // clocks differ
+	return queue.Stat{Attempt: tries, Age: max(age, 0), Kicked: j.header.Get(headerKicked) != ""}, nil // clocks differ
 }
 
 // bindLocked says that the reservation is ours from now on.

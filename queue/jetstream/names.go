@@ -25,6 +25,7 @@ const (
 	headerID     = "Propeller-Id"     // the job's id when it is not its sequence number
 	headerPut    = "Propeller-Put"    // when it was put, Unix nanoseconds
 	headerReason = "Propeller-Reason" // why it was buried
+	headerKicked = "Propeller-Kicked" // "1": it was buried and kicked
 )
 
 func jobSubject(tube string) string { return jobPrefix + tube }

@@ -25,6 +25,7 @@ func testPutReceiveDone(t *testing.T, e Engine) {
 		t.Fatalf("put returned id %q, the job says %q", id, j.ID())
 	}
 	attempt(t, j, 1)
+	kicked(t, j, false)
 	if err := j.Touch(ctxOf(t)); err != nil {
 		t.Fatalf("touch: %v", err)
 	}

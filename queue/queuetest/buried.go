@@ -208,6 +208,7 @@ func testBuriedKick(t *testing.T, e Engine) {
 	if string(j.Body()) != "comes" {
 		t.Fatalf("received %q", j.Body())
 	}
+	kicked(t, j, true)
 	// Buried again, it can be kicked again, by the id it has now.
 	if err := j.Bury(ctxOf(t), "no comes"); err != nil {
 		t.Fatal(err)
@@ -220,10 +221,52 @@ func testBuriedKick(t *testing.T, e Engine) {
 	if err := admin.Kick(ctxOf(t), "kick", j.ID()); err != nil {
 		t.Fatalf("kick: %v", err)
 	}
-	done(t, receiveOne(t, c))
+	j = receiveOne(t, c)
+	attempt(t, j, 1)
+	kicked(t, j, true)
+	done(t, j)
 	none(t, c)
 	if got := listed(t, admin, "kick", 10); !slices.Equal(got, []string{"stays", "stays too"}) {
 		t.Fatalf("still buried: %q", got)
+	}
+}
+
+func kicked(t *testing.T, j queue.Job, want bool) {
+	t.Helper()
+	st, err := j.Stat(ctxOf(t))
+	if err != nil || st.Kicked != want {
+		t.Fatalf("%+v, %v; want kicked %t", st, err, want)
+	}
+}
+
+// However often an operator looks at a buried job, it is tried as if nobody had.
+func testBuriedListedOften(t *testing.T, e Engine) {
+	in, admin := startAdmin(t, e)
+	if admin == nil {
+		return
+	}
+	ids := bury(t, in.Queue, "often", "x", "y")
+	for range 12 {
+		if got := listed(t, admin, "often", 10); len(got) != len(ids) {
+			t.Fatalf("listed %q", got)
+		}
+	}
+	c := consume(t, in.Queue, "often")
+	for n, id := range ids {
+		if err := admin.Kick(ctxOf(t), "often", id); err != nil {
+			t.Fatalf("kick: %v", err)
+		}
+		j := receiveOne(t, c)
+		attempt(t, j, 1)
+		kicked(t, j, true)
+		if n == 0 { // it goes on counting from there
+			if err := j.Retry(ctxOf(t), 0); err != nil {
+				t.Fatal(err)
+			}
+			j = receiveOne(t, c)
+			attempt(t, j, 2)
+		}
+		done(t, j)
 	}
 }
 

@@ -91,6 +91,7 @@ func Run(t *testing.T, e Engine) {
 		{"BuriedNotFound", testBuriedNotFound},
 		{"BuriedKick", testBuriedKick},
 		{"BuriedDelete", testBuriedDelete},
+		{"BuriedListedOften", testBuriedListedOften},
 		{"BuriedRace", testBuriedRace},
 		{"BuriedOverOutage", testBuriedOverOutage},
 	}
