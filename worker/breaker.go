@@ -24,6 +24,7 @@ type Breaker struct {
 	next   time.Time         // no probe before
 	prober *run              // who has the probe; nil = nobody
 	sent   bool              // the prober has taken its one job
+	asked  time.Time         // when the prober got the probe
 	turn   int               // counts the probes
 	runs   map[*run]struct{} // the app's workers at work
 	guard  *Guard            // the app's
@@ -113,6 +114,9 @@ func (b *Breaker) announce() {
 // admit says how many jobs r may ask for, given how many it has room for. While
 // the app is whole that is all. While it is broken it is none, or one for the
 // worker whose turn it is to probe; wait is when to ask again if it is none.
+//
+// A worker that has not begun its probe within ProbeEvery loses it to the next
+// that asks: perhaps its consumer receives nothing.
 func (b *Breaker) admit(r *run, room int, now time.Time) (n int, wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -121,12 +125,17 @@ func (b *Breaker) admit(r *run, room int, now time.Time) (n int, wait time.Durat
 		return room, 0
 	case b.prober == r && !b.sent:
 		return min(room, 1), ProbeEvery
-	case b.prober != nil || room == 0:
+	case b.prober != nil && b.sent, room == 0:
 		return 0, ProbeEvery
+	case b.prober != nil && now.Sub(b.asked) < ProbeEvery:
+		return 0, ProbeEvery - now.Sub(b.asked)
 	case now.Before(b.next):
 		return 0, b.next.Sub(now)
 	}
-	b.prober, b.sent = r, false
+	if b.prober != nil {
+		b.prober.interrupt() // it shall receive no job any more
+	}
+	b.prober, b.sent, b.asked = r, false, now
 	b.turn++
 	return 1, 0
 }

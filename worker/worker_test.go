@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/queue"
 )
 
 func TestDeliversAndDeletes(t *testing.T) {
@@ -306,6 +308,54 @@ func TestProbeKeepsItsConnection(t *testing.T) {
 			})
 		})
 	}
+}
+
+// deafQueue's first consumer receives nothing.
+type deafQueue struct {
+	played
+	more atomic.Bool
+}
+
+type deafConsumer struct{ consumerOf }
+
+func (c deafConsumer) Receive(ctx context.Context, n int) ([]queue.Job, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (q *deafQueue) Consume(tube string) (queue.Consumer, error) {
+	if !q.more.Swap(true) {
+		return deafConsumer{consumerOf(q.played)}, nil
+	}
+	return q.played.Consume(tube)
+}
+
+// A worker that has the probe and receives nothing does not keep the app broken.
+func TestDeafProber(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue()
+		b := newBench(t, q)
+		b.cfg.Queue = &deafQueue{played: played{q}}
+		b.cfg.Breaker.trip("test", time.Now())
+		b.start()
+		time.Sleep(90 * time.Second)
+		if !b.cfg.Breaker.probing(b.cur.Load()) {
+			t.Fatal("the deaf worker does not have the probe")
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- New(b.cfg).Serve(ctx) }()
+		q.add(jobText(""))
+		time.Sleep(2 * time.Minute)
+		if done, _, _, _ := q.counts(); done != 1 || b.cfg.Breaker.State().Broken {
+			t.Errorf("%d done, %+v", done, b.cfg.Breaker.State())
+		}
+		stop()
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		b.halt(t)
+	})
 }
 
 func TestDialRefusingTheCredentialBreaksTheApp(t *testing.T) {
