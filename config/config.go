@@ -31,6 +31,7 @@ type Config struct {
 	// of the environment's STATE_DIRECTORY, which systemd sets, or else an embedded
 	// queue's own folder.
 	StateDir string `yaml:"state_dir"`
+	HTTP     HTTP   `yaml:"http"`
 	// Apps has at least one app; topics and tubes are unique.
 	Apps []App `yaml:"apps"`
 }

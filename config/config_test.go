@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -45,6 +46,13 @@ log: {level: debug, format: json, pushes: all}
 shutdown_timeout: 1m
 watchdog: 90s
 state_dir: state
+http:
+  listen: unix:web/http.sock
+  auth_token: `+hidden+`
+  keys: [{name: ci, token: "${KEY}", role: send, topics: [com.example.app], rate: 7}]
+  trusted_proxies: [10.1.2.3/8, "::ffff:192.0.2.1", "2001:db8::/32"]
+  base_path: /a/b
+  pprof: true
 apps:
   - topic: com.example.app
     tube: jobs
@@ -56,7 +64,7 @@ apps:
     expiration: 720h
     ttl: 1s
     feedback: {tube: records, webhook: "https://me:pw@example.com:8443/hook?a=b", secret: `+hidden+`-hunter2}
-`, Options{Dir: "dir"})
+`, Options{Dir: "dir", Getenv: env(map[string]string{"KEY": "hunter2-0123"})})
 	want := &Config{
 		File:            "test.yaml",
 		Queue:           []string{"beanstalk://127.0.0.1:11300", "beanstalk://[::1]:11301", "beanstalk://queue.example:11302"},
@@ -64,6 +72,11 @@ apps:
 		ShutdownTimeout: time.Minute,
 		Watchdog:        90 * time.Second,
 		StateDir:        filepath.Join("dir", "state"),
+		HTTP: HTTP{
+			Listen: "unix:dir/web/http.sock", AuthToken: NewSecret(hidden), BasePath: "/a/b", PProf: true,
+			Keys:           []HTTPKey{{Name: "ci", Token: NewSecret("hunter2-0123"), Role: RoleSend, Topics: []string{"com.example.app"}, Rate: 7}},
+			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")},
+		},
 		Apps: []App{{
 			Topic: "com.example.app", Tube: "jobs", Server: "mock", Workers: 4, InFlight: 1000,
 			PushTimeout: 1500 * time.Millisecond,
@@ -306,10 +319,11 @@ func TestWarnings(t *testing.T) {
 // The tags of the structs and the tables that read them name the same keys.
 func TestTagsAndTablesAgree(t *testing.T) {
 	t.Parallel()
-	global := append(schemaOf("", globalFields()).keys, "queue", "apps")
+	global := slices.Concat(schemaOf("", globalFields()).keys, httpLists, []string{"queue", "apps"})
 	for name, c := range map[string]struct{ tags, keys []string }{
 		"Config": {tags(reflect.TypeFor[Config](), ""), global},
 		"App":    {tags(reflect.TypeFor[App](), ""), schemaOf("", appFields()).keys},
+		"Key":    {tags(reflect.TypeFor[HTTPKey](), ""), append(schemaOf("", keyFields()).keys, "topics")},
 	} {
 		keys := slices.DeleteFunc(c.keys, func(k string) bool { return k != "ca_file" && strings.HasSuffix(k, fileSuffix) })
 		slices.Sort(keys)

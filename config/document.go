@@ -23,11 +23,16 @@ func (p *parser) document(data []byte) Config {
 	}
 
 	var defaults, apps *yaml.Node
-	top := schemaOf("at the top", globalFields(), "queue", "defaults", "apps")
+	var keyPlaces []entry
+	top := schemaOf("at the top", globalFields(), append([]string{"queue", "defaults", "apps"}, httpLists...)...)
 	one := appSchema("under an app or defaults")
 	top.other = &one
 	global := p.layer(root, "", top, func(kv pair) bool {
-		switch kv.key {
+		switch kv.full {
+		case "http.keys":
+			cfg.HTTP.Keys, keyPlaces = p.httpKeys(kv)
+		case "http.trusted_proxies":
+			cfg.HTTP.TrustedProxies = p.proxies(kv)
 		case "queue":
 			cfg.Queue = p.queueNode(kv)
 		case "defaults":
@@ -39,9 +44,10 @@ func (p *parser) document(data []byte) Config {
 		}
 		return true
 	})
-	p.global(global, &cfg)
+	bad := p.global(global, &cfg)
 
 	cfg.Apps = p.finish(p.apps(apps, p.defaults(defaults)), &cfg)
+	p.checkHTTP(global, bad, &cfg, keyPlaces)
 	return cfg
 }
 

@@ -31,7 +31,7 @@ func TestShippedFileLoads(t *testing.T) {
 }
 
 // commented is a key that is switched off: "# workers: 1".
-var commented = regexp.MustCompile(`^( *)# ( *)([a-z_]+:( .*)?)$`)
+var commented = regexp.MustCompile(`^( *)# ( *)((?:- )?[a-z_]+:( .*)?)$`)
 
 // uncomment switches on every key of the shipped file for which keep is true.
 func uncomment(t *testing.T, keep func(line string) bool) (text string, keys []string) {
@@ -41,6 +41,8 @@ func uncomment(t *testing.T, keep func(line string) bool) (text string, keys []s
 		t.Fatal(err)
 	}
 	known := append(schemaOf("", globalFields(), "queue", "defaults", "apps").names(""), schemaOf("", appFields()).names("")...)
+	known = append(known, "http", "listen", "auth_token", "auth_token_file", "keys", "tls_cert", "tls_key", "trusted_proxies", "base_path", "pprof")
+	known = append(known, "name", "token", "token_file", "role", "topics", "rate")
 	known = append(known, "min", "max", "give_up_after", "level", "format", "pushes", "webhook", "webhook_file", "secret", "secret_file")
 	var out []string
 	for line := range strings.Lines(string(data)) {
@@ -61,7 +63,8 @@ func TestShippedFileHasEveryKey(t *testing.T) {
 	t.Parallel()
 	_, have := uncomment(t, func(string) bool { return false })
 	want := append(tags(reflect.TypeFor[Config](), ""), tags(reflect.TypeFor[App](), "")...)
-	want = append(want, "defaults", "cert_password_file", "feedback.webhook_file", "feedback.secret_file")
+	want = append(want, tags(reflect.TypeFor[HTTPKey](), "")...)
+	want = append(want, "http.auth_token_file", "token_file", "defaults", "cert_password_file", "feedback.webhook_file", "feedback.secret_file")
 	for _, key := range want {
 		for part := range strings.SplitSeq(key, ".") {
 			if !slices.Contains(have, part) {

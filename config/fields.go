@@ -24,9 +24,9 @@ type field[T any] struct {
 	own    bool                   // one app's own: not in defaults
 }
 
-// globalFields returns the keys at the top, but for queue, defaults and apps.
+// globalFields returns the keys at the top that hold one value each.
 func globalFields() []field[Config] {
-	return []field[Config]{
+	return append([]field[Config]{
 		{key: "log.level", set: func(c *Config, s string) error { return setLevel(&c.Log.Level, s) }},
 		{key: "log.format", set: word(func(c *Config) *string { return &c.Log.Format }, FormatText, FormatJSON)},
 		{key: "log.pushes", set: word(func(c *Config) *string { return &c.Log.Pushes }, PushesFailures, PushesAll, PushesNone)},
@@ -35,7 +35,7 @@ func globalFields() []field[Config] {
 		{key: "watchdog", set: duration(func(c *Config) *time.Duration { return &c.Watchdog },
 			minWatchdog, maxWatchdog, "it finds apps that have stopped, and cannot be switched off")},
 		{key: "state_dir", path: true, set: plain(func(c *Config) *string { return &c.StateDir })},
-	}
+	}, httpFields()...)
 }
 
 // appFields returns the keys of an app.

@@ -24,9 +24,11 @@ func (p *parser) flags(flags map[string]string) Config {
 		delete(rest, "queue")
 		cfg.Queue = p.queueFlag(text)
 	}
-	p.global(takeFlags(rest, schemaOf("", globalFields())), &cfg)
+	global := takeFlags(rest, schemaOf("", globalFields()))
+	bad := p.global(global, &cfg)
 	app := takeFlags(rest, schemaOf("", appFields()))
 	cfg.Apps = p.finish([]*draft{p.draft(app, flagPath, 0)}, &cfg)
+	p.checkHTTP(global, bad, &cfg, nil)
 
 	for _, name := range slices.Sorted(maps.Keys(rest)) {
 		p.wrong(entry{key: flagPath + name, flag: true}, errors.New("unknown flag"))

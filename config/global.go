@@ -11,9 +11,10 @@ import (
 // by colons (systemd.exec(5)).
 const stateVariable = "STATE_DIRECTORY"
 
-// global sets the fields at the top that l gives.
-func (p *parser) global(l layer, cfg *Config) {
-	assign(p, l, globalFields(), cfg)
+// global sets the fields at the top that l gives, and returns the keys that
+// could not be set.
+func (p *parser) global(l layer, cfg *Config) (bad map[string]bool) {
+	bad = assign(p, l, globalFields(), cfg)
 	e, given := l["state_dir"]
 	if !given {
 		dirs, _ := p.getenv(stateVariable)
@@ -23,10 +24,11 @@ func (p *parser) global(l layer, cfg *Config) {
 			// Commands reach a queue inside a daemon by the socket only.
 			cfg.StateDir = cfg.Queue.Folder()
 		}
-		return
+		return bad
 	}
 	// One that is not there yet is made when it is needed.
 	if info, err := os.Stat(cfg.StateDir); err == nil && !info.IsDir() {
 		p.wrong(e, errors.New("is not a folder"))
 	}
+	return bad
 }

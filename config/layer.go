@@ -28,6 +28,7 @@ const fileSuffix = "_file"
 // pair is one key of a YAML mapping with its value.
 type pair struct {
 	key  string
+	full string // with the keys above it, dotted: "retry.min"
 	path string
 	line int
 	val  *yaml.Node
@@ -79,6 +80,7 @@ func (p *parser) layer(n *yaml.Node, path string, s schema, special func(pair) b
 func (p *parser) flatten(out layer, n *yaml.Node, path, prefix string, s schema, special func(pair) bool) {
 	for _, kv := range p.mapping(n, path) {
 		full := prefix + kv.key
+		kv.full = full
 		switch {
 		case strings.Contains(kv.key, "."): // or retry.min would be a second way to write retry: {min: …}
 			p.at(kv.line, kv.path, "%s", s.unknown(prefix, kv.key))
@@ -88,7 +90,7 @@ func (p *parser) flatten(out layer, n *yaml.Node, path, prefix string, s schema,
 			e.secret, e.broken = slices.Contains(s.secrets, full), !ok
 			out[full] = e
 		case s.nested(full):
-			p.flatten(out, kv.val, kv.path, full+".", s, nil)
+			p.flatten(out, kv.val, kv.path, full+".", s, special)
 		default:
 			p.at(kv.line, kv.path, "%s", s.unknown(prefix, kv.key))
 		}

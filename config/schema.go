@@ -58,9 +58,6 @@ func (s schema) names(prefix string) []string {
 
 // unknown says what is wrong with a key that the schema does not have.
 func (s schema) unknown(prefix, key string) string {
-	if hint, ok := later(key); ok {
-		return "this version does not have it yet" + hint
-	}
 	if prefix == "" && s.other != nil && slices.Contains(s.other.names(""), key) {
 		return fmt.Sprintf("does not belong %s: put it %s", s.where, s.other.where)
 	}
@@ -72,16 +69,6 @@ func (s schema) unknown(prefix, key string) string {
 		return fmt.Sprintf("unknown key: did you mean %q?", near)
 	}
 	return "unknown key: there are " + strings.Join(names, ", ")
-}
-
-// later tells of keys that the documentation names for versions to come, so
-// that nobody looks for a typing error.
-func later(key string) (hint string, ok bool) {
-	switch key {
-	case "http":
-		return ": remove it", true
-	}
-	return "", false
 }
 
 // maxSuggest bounds the keys that are compared: a longer one is no slip of the

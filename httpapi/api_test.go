@@ -127,7 +127,7 @@ func TestLocalAndClient(t *testing.T) {
 		t.Parallel()
 		jobs, ids := buriedJobs(t)
 		dir := t.TempDir()
-		serve(t, hold(t, dir), NewHandler(&fakeTree{jobs: jobs}))
+		serve(t, hold(t, dir), New(&fakeTree{jobs: jobs}, Options{}).Socket())
 		c, err := Dial(t.Context(), dir, topic)
 		if err != nil {
 			t.Fatal(err)
@@ -245,7 +245,7 @@ func TestApps(t *testing.T) {
 			s.Webhook = &supervisor.Webhook{Down: true, Reason: "500", Since: since, Counters: new(feedback.WebhookCounters)}
 		}),
 	}}
-	h := NewHandler(tree)
+	h := New(tree, Options{}).Socket()
 	var got Apps
 	ask(t, h, "GET", "/v1/apps", "", 200, &got)
 	none := Pushes{Ended: map[string]int64{}}
@@ -332,7 +332,7 @@ func TestProblems(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := NewHandler(&fakeTree{jobs: journal.Jobs{Queue: brokenAdmin{err: test.admin}}, err: test.tree})
+			h := New(&fakeTree{jobs: journal.Jobs{Queue: brokenAdmin{err: test.admin}}, err: test.tree}, Options{}).Socket()
 			var p Problem
 			ask(t, h, test.method, test.path, test.body, test.status, &p)
 			if p.Status != test.status || p.Title != http.StatusText(test.status) || !strings.Contains(p.Detail, test.say) {
@@ -352,7 +352,7 @@ func TestDialNobody(t *testing.T) {
 	if _, err := Dial(t.Context(), dir+"/none", topic); !errors.Is(err, ErrNoDaemon) {
 		t.Errorf("no folder: %v", err)
 	}
-	_, stop := serve(t, hold(t, dir), NewHandler(new(fakeTree)))
+	_, stop := serve(t, hold(t, dir), New(new(fakeTree), Options{}).Socket())
 	stop()
 	// Another test's child has the listener, too, until its program begins.
 	waitFor(t, func() bool {
@@ -385,7 +385,7 @@ func (s slowAdmin) Peek(context.Context, string, string) (queue.BuriedJob, error
 func TestRequestsAtOnce(t *testing.T) {
 	t.Parallel()
 	admin := slowAdmin{asked: make(chan struct{}), answer: make(chan struct{})}
-	h := NewHandler(&fakeTree{jobs: journal.Jobs{Queue: admin}})
+	h := New(&fakeTree{jobs: journal.Jobs{Queue: admin}}, Options{}).Socket()
 	const path = "/v1/apps/" + topic + "/buried/7"
 	var wg sync.WaitGroup
 	for range maxAtOnce {
@@ -404,16 +404,19 @@ func TestRequestsAtOnce(t *testing.T) {
 	ask(t, h, "GET", "/v1/apps", "", 200, new(Apps))
 }
 
-// Every request is in the table of docs/operations.md.
+// Every request is in the table of docs/http-api.md, with the role that it takes.
 func TestDocumented(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../docs/operations.md")
+	text, err := os.ReadFile("../docs/http-api.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range new(handler).routes() {
-		if pattern := strings.ReplaceAll(r.pattern, "...", ""); !strings.Contains(string(text), "\n| `"+pattern+"` |") {
-			t.Errorf("docs/operations.md lacks %s", pattern)
+	api := New(new(fakeTree), Options{})
+	roles := map[Role]string{RoleNone: "", RoleRead: "read", RoleSend: "send", RoleAdmin: "admin"}
+	for _, r := range append(api.routes(), api.profiles()[0]) {
+		row := fmt.Sprintf("\n| `%s` | %s |", strings.NewReplacer("...", "", "{$}", "").Replace(r.pattern), roles[r.role])
+		if !strings.Contains(string(text), row) {
+			t.Errorf("docs/http-api.md lacks %s", row)
 		}
 	}
 }

@@ -1,16 +1,8 @@
-// Package httpapi is propeller's HTTP interface: what a running daemon tells
-// of its apps, and what an operator may do with their buried jobs.
+// Package httpapi is propeller's HTTP API: jobs in, and out what a running
+// daemon tells of its apps, and what an operator may do with them.
 //
-// It is served on a Unix socket in state_dir, for this machine's owner of the
-// daemon only (Open, Server); Client speaks to it. Everything is JSON, errors
-// are problems (RFC 9457).
-//
-//	GET  /v1/apps                         every app, with its workers and counts
-//	GET  /v1/apps/{topic}/buried          ?reason=part&limit=n
-//	GET  /v1/apps/{topic}/buried/{id}     one buried job with its body
-//	POST /v1/apps/{topic}/buried/kick     a Choice: these jobs are served again
-//	POST /v1/apps/{topic}/buried/delete   a Choice
-//	POST /v1/apps/{topic}/jobs            ?delay=10s: puts the job that the body is
-//	GET  /healthz                         the process turns
-//	GET  /readyz                          503 and who is to blame unless all is well
+// It is served twice: where the configuration's http.listen says (Web), to
+// clients that show keys (Settings); and on a Unix socket in state_dir (Open),
+// to the daemon's own user, who is an admin. Client speaks to the latter.
+// docs/http-api.md describes every request. Errors are problems (RFC 9457).
 package httpapi

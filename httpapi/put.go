@@ -20,10 +20,10 @@ type Put struct {
 
 // put puts the job that the request's body is: the way to a queue that only the
 // daemon can reach, because it is inside its process.
-func (h *handler) put(w http.ResponseWriter, r *http.Request) {
+func (a *API) put(w http.ResponseWriter, r *http.Request, _ *client) {
 	ctx, cancel := context.WithTimeout(r.Context(), putTime)
 	defer cancel()
-	id, err := h.putBody(ctx, r.PathValue("topic"), http.MaxBytesReader(w, r.Body, maxBody), r.URL.Query().Get("delay"))
+	id, err := a.putBody(ctx, r.PathValue("topic"), http.MaxBytesReader(w, r.Body, maxBody), r.URL.Query().Get("delay"))
 	if err != nil {
 		writeProblem(w, statusOf(err), err.Error())
 		return
@@ -31,7 +31,7 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, Put{id})
 }
 
-func (h *handler) putBody(ctx context.Context, topic string, in io.Reader, wait string) (id string, err error) {
+func (a *API) putBody(ctx context.Context, topic string, in io.Reader, wait string) (id string, err error) {
 	var delay time.Duration
 	if wait != "" {
 		if delay, err = time.ParseDuration(wait); err != nil || delay < 0 {
@@ -45,5 +45,5 @@ func (h *handler) putBody(ctx context.Context, topic string, in io.Reader, wait 
 	if _, err := worker.ParseJob(body, topic, ""); err != nil {
 		return "", fmt.Errorf("%w: the job would be buried: %w", errBody, err)
 	}
-	return h.tree.Put(ctx, topic, body, delay)
+	return a.tree.Put(ctx, topic, body, delay)
 }

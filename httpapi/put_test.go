@@ -48,7 +48,7 @@ func (p *putTree) Put(_ context.Context, name string, body []byte, delay time.Du
 func TestPut(t *testing.T) {
 	t.Parallel()
 	dir, tree := t.TempDir(), new(putTree)
-	serve(t, hold(t, dir), NewHandler(tree))
+	serve(t, hold(t, dir), New(tree, Options{}).Socket())
 	c, err := Dial(t.Context(), dir, topic)
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestPut(t *testing.T) {
 func TestPutRefuses(t *testing.T) {
 	t.Parallel()
 	tree := new(putTree)
-	h := NewHandler(tree)
+	h := New(tree, Options{}).Socket()
 	good := `{"token":"` + strings.Repeat("0", 64) + `","title":"x"}`
 	for _, c := range []struct {
 		topic, query, body string

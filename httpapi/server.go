@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -9,19 +10,25 @@ import (
 	"time"
 )
 
-// Limits of a connection. A client on this machine needs a fraction of them.
+// Limits of a connection. A client needs a fraction of them; requests that take
+// more time on purpose set their own.
 const (
-	readTime   = 10 * time.Second
+	headTime   = 10 * time.Second
+	readTime   = 30 * time.Second
 	writeTime  = maxTime + 10*time.Second // the answer comes after the work
 	idleTime   = time.Minute
 	maxHeader  = 16 << 10
 	finishTime = 5 * time.Second // for requests under way at the end
+	// maxConns: with some 16 KiB for each, 64 MiB.
+	maxConns = 4096
 )
 
-// Server is a suture service that answers on a Unix socket.
+// Server is a suture service that answers on one listener.
 type Server struct {
-	state   *State
+	name    string
+	open    func() (net.Listener, error)
 	first   net.Listener // of the first Serve; nil after it
+	cert    *certificate // nil: no TLS
 	handler http.Handler
 	log     *slog.Logger
 }
@@ -32,27 +39,84 @@ func NewServer(s *State, h http.Handler, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{state: s, first: ln, handler: h, log: log}, nil
+	return &Server{name: "socket", open: s.Listen, first: ln, handler: h, log: log}, nil
+}
+
+// Web says where a server on the network listens.
+type Web struct {
+	Listen  string // as Listen has it
+	TLSCert string // .pem files, read again when they change; "" for no TLS
+	TLSKey  string
+}
+
+// NewWeb opens a listener, on which Serve will answer as Answer says.
+func NewWeb(w Web, log *slog.Logger) (*Server, error) {
+	s := &Server{name: "http", log: log}
+	if w.TLSCert != "" {
+		var err error
+		if s.cert, err = newCertificate(w.TLSCert, w.TLSKey, log); err != nil {
+			return nil, err
+		}
+	}
+	ln, err := Listen(w.Listen)
+	if err != nil {
+		return nil, err
+	}
+	s.first = ln
+	addr := w.Listen
+	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
+		addr = tcp.String() // with the port that the system chose
+	}
+	s.open = func() (net.Listener, error) { return Listen(addr) }
+	log.Info("http listens", "addr", addr, "tls", s.cert != nil)
+	return s, nil
+}
+
+// Answer has the server answer by h. It must be called before Serve.
+func (s *Server) Answer(h http.Handler) { s.handler = h }
+
+// Addr is where the server listens before it serves; nil afterwards.
+func (s *Server) Addr() net.Addr {
+	if s.first == nil {
+		return nil
+	}
+	return s.first.Addr()
+}
+
+// Close lets go of the listener of a server that has never served.
+func (s *Server) Close() error {
+	if s.first == nil {
+		return nil
+	}
+	return s.first.Close()
 }
 
 // String names the server in suture's events.
-func (*Server) String() string { return "socket" }
+func (s *Server) String() string { return s.name }
 
 // Serve answers until ctx ends.
 func (s *Server) Serve(ctx context.Context) error {
 	ln := s.first
 	if s.first = nil; ln == nil { // a restart: the listener before was closed
 		var err error
-		if ln, err = s.state.Listen(); err != nil {
+		if ln, err = s.open(); err != nil {
 			return err
 		}
 	}
+	limit := &conns{max: maxConns, open: make(map[net.Conn]bool)}
 	srv := &http.Server{
-		Handler: s.handler, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-		ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		Handler: s.handler, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnState: limit.changed,
+		ReadHeaderTimeout: headTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(ln) }()
+	go func() {
+		if s.cert == nil {
+			ended <- srv.Serve(ln)
+			return
+		}
+		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert.get}
+		ended <- srv.ServeTLS(ln, "", "")
+	}()
 	select {
 	case err := <-ended:
 		return errors.Join(err, srv.Close())
@@ -66,7 +130,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	<-ended
 	if err != nil {
-		s.log.Warn("closing the socket", "err", err)
+		s.log.Warn("closing a server", "server", s.name, "err", err)
 	}
 	return ctx.Err()
 }

@@ -83,7 +83,7 @@ func TestOneDaemonForAFolder(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "made", "for it")
 	first := hold(t, dir)
-	_, stop := serve(t, first, NewHandler(new(fakeTree)))
+	_, stop := serve(t, first, New(new(fakeTree), Options{}).Socket())
 	_, err := Open(dir)
 	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "(process ") {
 		t.Errorf("%v", err)
@@ -111,7 +111,7 @@ func TestOneDaemonForAFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, stop = serve(t, second, NewHandler(new(fakeTree)))
+	_, stop = serve(t, second, New(new(fakeTree), Options{}).Socket())
 	if status, _, _, err := get(dir, "/healthz"); status != 200 || err != nil {
 		t.Errorf("the second daemon's socket: %d, %v", status, err)
 	}
@@ -133,7 +133,7 @@ func TestPathTooLong(t *testing.T) {
 		t.Fatal("there is a socket")
 	}
 	s := hold(t, longest)
-	serve(t, s, NewHandler(new(fakeTree)))
+	serve(t, s, New(new(fakeTree), Options{}).Socket())
 	if status, _, _, err := get(longest, "/healthz"); status != 200 || err != nil {
 		t.Errorf("the longest path: %d, %v", status, err)
 	}
@@ -157,7 +157,7 @@ func TestFolderThatCannotBe(t *testing.T) {
 func TestServedAgain(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	server, stop := serve(t, hold(t, dir), NewHandler(new(fakeTree)))
+	server, stop := serve(t, hold(t, dir), New(new(fakeTree), Options{}).Socket())
 	for range 3 {
 		if status, _, _, err := get(dir, "/healthz"); status != 200 || err != nil {
 			t.Fatalf("%d, %v", status, err)

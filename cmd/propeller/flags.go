@@ -49,6 +49,13 @@ var oneApp = []struct{ name, value, usage string }{
 	{"log-pushes", "WHICH", "log failures, all or none of the finished pushes"},
 	{"shutdown-timeout", "DURATION", "to finish what is in flight at SIGTERM"},
 	{"watchdog", "DURATION", "without progress, after which something is done about it"},
+	{"http-listen", "HOST:PORT", "serve HTTP there; unix:PATH for a socket"},
+	{"http-auth-token", "TEXT", "what HTTP clients must show; others can see it in the process list"},
+	{"http-auth-token-file", "FILE", "the same, read from a file"},
+	{"http-tls-cert", "FILE", "certificate of the HTTP server, .pem"},
+	{"http-tls-key", "FILE", "its key, .pem"},
+	{"http-base-path", "PATH", "where a proxy serves the daemon"},
+	{"http-pprof", "true", "serve profiles of the process, for clients that may do everything"},
 	{"state-dir", "FOLDER", "for what outlives the process (default STATE_DIRECTORY, or an embedded queue's folder)"},
 }
 

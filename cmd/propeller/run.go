@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"propeller/config"
+	"propeller/httpapi"
 	"propeller/queue"
 	"propeller/supervisor"
 )
@@ -59,6 +60,7 @@ type daemon struct {
 	signals <-chan os.Signal
 	notify  *notifier
 	state   *state
+	web     *web
 
 	reloads chan struct{} // cap 1: several SIGHUPs become one reload
 	beats   chan string   // the status, through the main loop to the service manager
@@ -88,6 +90,10 @@ func (d *daemon) run(cfg *config.Config) error {
 		return err
 	}
 	defer d.state.close()
+	if d.web, err = openWeb(cfg.HTTP, d.log); err != nil {
+		return err
+	}
+	defer d.web.close()
 	sup, err := supervisor.New(cfg, supervisor.Options{
 		Log:       d.log,
 		OpenQueue: func(urls []string) (queue.Queue, error) { return d.open(urls, d.log) },
@@ -96,7 +102,11 @@ func (d *daemon) run(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if server := d.state.serve(sup); server != nil {
+	api := httpapi.New(sup, httpapi.Options{Log: d.log})
+	if server := d.web.serve(api); server != nil {
+		sup.Attach(server)
+	}
+	if server := d.state.serve(api); server != nil {
 		sup.Attach(server)
 	}
 	d.log.Info("propeller started", "version", buildVersion(), "config", cfg.File, "apps", len(cfg.Apps), "queue", cfg.Queue, "pid", os.Getpid())
@@ -236,6 +246,7 @@ func (d *daemon) reloaded(cfg *config.Config, err error) {
 		d.drain = cfg.ShutdownTimeout
 		d.level.Set(cfg.Log.Level)
 		d.state.moved(cfg.StateDir)
+		d.web.changed(cfg.HTTP)
 		d.log.Info("reloaded", "apps", len(cfg.Apps))
 		return
 	}

@@ -83,11 +83,11 @@ func (s *state) retry(ctx context.Context) {
 func (s *state) journal() *journal.Journal { return s.current.Load() }
 
 // serve makes the service that answers on the socket; nil if there is none.
-func (s *state) serve(t httpapi.Tree) *httpapi.Server {
+func (s *state) serve(api *httpapi.API) *httpapi.Server {
 	if s.hold == nil {
 		return nil
 	}
-	server, err := httpapi.NewServer(s.hold, httpapi.NewHandler(t), s.log)
+	server, err := httpapi.NewServer(s.hold, api.Socket(), s.log)
 	if err != nil {
 		s.log.Error("no socket in state_dir: propeller jobs works without the daemon only", "err", err)
 		return nil

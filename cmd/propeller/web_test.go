@@ -1,0 +1,117 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"propeller/apnsconn/apnstest"
+)
+
+// webSite is a site whose daemon serves HTTP.
+type webSite struct {
+	*site
+	daemon *daemonProcess
+	url    string
+	client *http.Client
+}
+
+// listens is the log line that tells the port.
+var listens = regexp.MustCompile(`http listens" addr=(\S+)`)
+
+func newWebSite(t *testing.T, keys string) *webSite {
+	s := &webSite{site: newSite(t, apnstest.Options{})}
+	s.keys(keys)
+	s.daemon = startDaemon(t, s.dir)
+	s.daemon.says("http listens")
+	s.url = "http://" + listens.FindStringSubmatch(s.daemon.log())[1]
+	tr := new(http.Transport)
+	t.Cleanup(tr.CloseIdleConnections)
+	s.client = &http.Client{Transport: tr, Timeout: patience}
+	return s
+}
+
+// keys writes the configuration with what else http says.
+func (s *webSite) keys(more string) {
+	s.t.Helper()
+	s.configure(topic)
+	file := filepath.Join(s.dir, "propeller.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.write("propeller.yaml", string(text)+"http: {listen: '127.0.0.1:0'"+more+"}\n")
+}
+
+// ask makes a request with a key and returns status and body.
+func (s *webSite) ask(key, method, path, body string) (int, string) {
+	s.t.Helper()
+	req, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+// The daemon serves HTTP by the keys of its configuration, and by those of the
+// next after a reload.
+func TestWeb(t *testing.T) {
+	s := newWebSite(t, ", auth_token: first-token")
+	if status, body := s.ask("first-token", "GET", "/v1/apps", ""); status != 200 || !strings.Contains(body, topic) {
+		t.Errorf("%d %s", status, body)
+	}
+	until(t, "it is ready", func() bool { status, _ := s.ask("", "GET", "/readyz", ""); return status == 200 })
+
+	s.keys(", keys: [{name: n, token: second-token, role: read}], tls_key: ca.pem, tls_cert: " + topic + ".pem")
+	s.daemon.signal(syscall.SIGHUP)
+	s.daemon.says("reload refused")
+	s.keys(", keys: [{name: n, token: second-token, role: read}], tls_key: " + topic + ".pem, tls_cert: " + topic + ".pem")
+	s.daemon.signal(syscall.SIGHUP)
+	s.daemon.says("takes effect at the next start")
+	for key, want := range map[string]int{"first-token": 401, "second-token": 200} {
+		if status, body := s.ask(key, "GET", "/v1/apps", ""); status != want {
+			t.Errorf("%s: %d %s", key, status, body)
+		}
+	}
+	for _, secret := range []string{"first-token", "second-token"} {
+		if strings.Contains(s.daemon.log(), secret) {
+			t.Error("a token is in the log")
+		}
+	}
+	s.daemon.signal(syscall.SIGTERM)
+	if status := s.daemon.exit(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+// A port that is taken is an error before anything runs.
+func TestWebPortTaken(t *testing.T) {
+	s := newSite(t, apnstest.Options{})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	r := runProgram(t, s.dir, "", "run", "--topic", topic, "--server", "mock", "--queue", s.bs.URL(), "--http-listen", ln.Addr().String())
+	if r.status != 1 || !strings.Contains(r.err, "http.listen") || !strings.Contains(r.err, "address already in use") || strings.Contains(r.err, "propeller started") {
+		t.Errorf("%+v", r)
+	}
+}

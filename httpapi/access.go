@@ -1,0 +1,220 @@
+package httpapi
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"golang.org/x/time/rate"
+)
+
+// Role says what a client may do; each includes those before.
+type Role int
+
+// The roles.
+const (
+	RoleNone  Role = iota // what everybody may
+	RoleRead              // look
+	RoleSend              // put jobs
+	RoleAdmin             // change what runs, and see whole device tokens
+)
+
+// Key is what one client shows, and may do.
+type Key struct {
+	Name   string // for the log
+	Token  string
+	Role   Role
+	Topics []string // the apps that it is for; empty: all
+	Rate   int      // notifications a second; 0: no limit
+}
+
+// Settings are what a reload may change under a running server.
+type Settings struct {
+	// Keys of the clients. Without any, whoever reaches the server from this
+	// machine is an admin.
+	Keys []Key
+	// TrustedProxies are believed about whom they ask for; whoever asks through
+	// a Unix socket is, too.
+	TrustedProxies []netip.Prefix
+	// BasePath is where a proxy serves the daemon: "/a/b", or "".
+	BasePath string
+	PProf    bool // serve profiles of the process
+	Closed   bool // nobody is known any more: the configuration has no HTTP now
+}
+
+// client is who makes a request.
+type client struct {
+	name   string
+	role   Role
+	topics []string // nil: all
+	limit  *rate.Limiter
+}
+
+// may says whether the client may do something to an app.
+func (c *client) may(topic string) bool { return c.topics == nil || slices.Contains(c.topics, topic) }
+
+// access is Settings made ready.
+type access struct {
+	Settings
+	keys []accessKey
+}
+
+type accessKey struct {
+	sum [sha256.Size]byte // of the token: of one length, whatever the token's
+	client
+}
+
+// newAccess makes settings ready. A client whose limit stays the same keeps
+// what it has used of it.
+func newAccess(s Settings, before *access) *access {
+	a := &access{Settings: s}
+	for _, k := range s.Keys {
+		c := client{name: k.Name, role: k.Role, limit: rate.NewLimiter(rate.Inf, 0)}
+		if len(k.Topics) > 0 {
+			c.topics = k.Topics
+		}
+		if k.Rate > 0 {
+			c.limit = rate.NewLimiter(rate.Limit(k.Rate), max(k.Rate, maxItems))
+			if before != nil {
+				c.limit = before.limitOf(k.Name, c.limit)
+			}
+		}
+		a.keys = append(a.keys, accessKey{sha256.Sum256([]byte(k.Token)), c})
+	}
+	return a
+}
+
+func (a *access) limitOf(name string, otherwise *rate.Limiter) *rate.Limiter {
+	for i := range a.keys {
+		if k := &a.keys[i]; k.name == name && k.limit.Limit() == otherwise.Limit() {
+			return k.limit
+		}
+	}
+	return otherwise
+}
+
+// find is the client that shows token; nil if none does. It takes the same time
+// wherever they differ.
+func (a *access) find(token string) *client {
+	sum := sha256.Sum256([]byte(token))
+	var found *client
+	for i := range a.keys {
+		if subtle.ConstantTimeCompare(sum[:], a.keys[i].sum[:]) == 1 {
+			found = &a.keys[i].client
+		}
+	}
+	return found
+}
+
+// identify is who makes a request: by its bearer token, or, where there are no
+// keys, by coming from this machine. nil: nobody that is known.
+func (a *access) identify(r *http.Request) *client {
+	if len(a.keys) == 0 {
+		if !a.Closed && fromHere(r) {
+			return newLocal("local")
+		}
+		return nil
+	}
+	token, ok := bearer(r)
+	if !ok {
+		return nil
+	}
+	return a.find(token)
+}
+
+// newLocal is an admin without a key.
+func newLocal(name string) *client {
+	return &client{name: name, role: RoleAdmin, limit: rate.NewLimiter(rate.Inf, 0)}
+}
+
+// bearer is the token of the header Authorization (RFC 6750, section 2.1).
+func bearer(r *http.Request) (token string, ok bool) {
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return "", false
+	}
+	return strings.TrimSpace(token), true
+}
+
+// fromHere says that a request without a key was made by a program on this
+// machine. A web page that a browser on this
+// machine shows, by a name that leads here (DNS rebinding) or across origins,
+// and a proxy that passes on what comes from elsewhere, are not meant.
+func fromHere(r *http.Request) bool {
+	if r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "" {
+		return false
+	}
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
+		return false
+	}
+	if origin := r.Header.Get("Origin"); origin != "" {
+		if u, err := url.Parse(origin); err != nil || u.Host != r.Host {
+			return false
+		}
+	}
+	if overSocket(r) {
+		return true
+	}
+	// The listener may be an earlier one, from before a reload took the keys away.
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err != nil || !peer.Addr().Unmap().IsLoopback() {
+		return false
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return ip.IsLoopback()
+	}
+	return strings.EqualFold(host, "localhost")
+}
+
+// overSocket says that a request came by a Unix socket.
+func overSocket(r *http.Request) bool {
+	addr, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return addr != nil && addr.Network() == "unix"
+}
+
+// remote is the address that a request came from: that of the client, if a
+// proxy that is trusted tells it. It is for the log.
+func (a *access) remote(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	if !overSocket(r) && !a.trusts(host) {
+		return host
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		ip, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if err != nil {
+			break
+		}
+		host = ip.String()
+		if !a.trusts(host) {
+			break
+		}
+	}
+	if host == "" || host == "@" {
+		return "socket"
+	}
+	return host
+}
+
+func (a *access) trusts(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	ip = ip.Unmap().WithZone("")
+	return slices.ContainsFunc(a.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// maxItems is how many notifications one request may hold that is not a stream.
+const maxItems = 1000

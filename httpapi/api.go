@@ -1,0 +1,190 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/pprof"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"propeller/queue/journal"
+	"propeller/supervisor"
+)
+
+// Tree is what the API needs of *supervisor.Supervisor.
+type Tree interface {
+	Status() []supervisor.AppStatus
+	// Jobs is the view of an app's buried jobs, and the tube that they are in.
+	// Errors: supervisor.ErrNoApp, supervisor.ErrNoAdmin.
+	Jobs(topic string) (v journal.Jobs, tube string, err error)
+	// Put puts a job in an app's tube. Errors: supervisor.ErrNoApp, those of
+	// queue.Queue.
+	Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error)
+}
+
+// Options are what an API needs besides the tree.
+type Options struct {
+	Log *slog.Logger
+	// Metrics answers GET /metrics; nil: there are none.
+	Metrics http.Handler
+}
+
+// API answers requests: on the socket in state_dir, where everybody is an
+// admin, and on the network, where keys say who is what.
+type API struct {
+	tree   Tree
+	o      Options
+	turn   chan struct{} // a place for each request that asks the queue
+	access atomic.Pointer[access]
+}
+
+// New returns the API of a tree. Without Use it has no keys.
+func New(t Tree, o Options) *API {
+	a := &API{tree: t, o: o, turn: make(chan struct{}, maxAtOnce)}
+	if a.o.Log == nil {
+		a.o.Log = slog.New(slog.DiscardHandler)
+	}
+	a.Use(Settings{})
+	return a
+}
+
+// Use takes over settings, at once and for requests to come.
+func (a *API) Use(s Settings) { a.access.Store(newAccess(s, a.access.Load())) }
+
+// route is one request that is answered.
+type route struct {
+	pattern string
+	role    Role // that it takes
+	whole   bool // it takes a key for all apps
+	handle  func(w http.ResponseWriter, r *http.Request, c *client)
+}
+
+// routes is all there is. A route whose pattern has {topic} is for clients whose
+// key is for that app.
+func (a *API) routes() []route {
+	return []route{
+		{"GET /healthz", RoleNone, false, healthy},
+		{"GET /readyz", RoleNone, false, a.ready},
+		{"GET /metrics", RoleRead, true, a.metrics},
+		{"GET /v1/apps", RoleRead, false, a.apps},
+		{"GET /v1/apps/{topic}", RoleRead, false, a.app},
+		{"GET /v1/apps/{topic}/buried", RoleRead, false, a.buried("", list)},
+		{"GET /v1/apps/{topic}/buried/{id...}", RoleAdmin, false, a.buried("", show)},
+		{"POST /v1/apps/{topic}/buried/kick", RoleAdmin, false, a.buried("buried jobs kicked", settle(Local.Kick))},
+		{"POST /v1/apps/{topic}/buried/delete", RoleAdmin, false, a.buried("buried jobs deleted", settle(Local.Delete))},
+		{"POST /v1/apps/{topic}/jobs", RoleSend, false, a.put},
+	}
+}
+
+// profiles are the routes of net/http/pprof, without its index, whose links
+// would need them at the root.
+func (a *API) profiles() []route {
+	page := func(h http.HandlerFunc) func(http.ResponseWriter, *http.Request, *client) {
+		return func(w http.ResponseWriter, r *http.Request, _ *client) {
+			if !a.access.Load().PProf {
+				noRoute(w, r)
+				return
+			}
+			h(w, r)
+		}
+	}
+	return []route{
+		{"GET /debug/pprof/{$}", RoleAdmin, true, page(pprof.Index)},
+		{"GET /debug/pprof/{profile}", RoleAdmin, true, page(pprof.Index)},
+		{"GET /debug/pprof/profile", RoleAdmin, true, page(pprof.Profile)},
+		{"GET /debug/pprof/trace", RoleAdmin, true, page(pprof.Trace)},
+	}
+}
+
+// Socket answers on a socket that only the daemon's owner can reach.
+func (a *API) Socket() http.Handler {
+	owner := newLocal("socket")
+	return a.mux(a.routes(), func(*http.Request) *client { return owner })
+}
+
+// Network answers on the listener of the configuration.
+func (a *API) Network() http.Handler {
+	mux := a.mux(append(a.routes(), a.profiles()...), func(r *http.Request) *client { return a.access.Load().identify(r) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		// Proxies may take the base path off, or leave it.
+		switch base := a.access.Load().BasePath; {
+		case base != "" && r.URL.Path == base:
+			http.Redirect(w, r, base+"/", http.StatusPermanentRedirect)
+		case base != "" && strings.HasPrefix(r.URL.Path, base+"/"):
+			http.StripPrefix(base, mux).ServeHTTP(w, r)
+		default:
+			mux.ServeHTTP(w, r)
+		}
+	})
+}
+
+func (a *API) mux(routes []route, identify func(*http.Request) *client) http.Handler {
+	mux := http.NewServeMux()
+	for _, route := range routes {
+		mux.HandleFunc(route.pattern, func(w http.ResponseWriter, r *http.Request) {
+			defer a.recovered(w, r)
+			c := identify(r)
+			if route.role == RoleNone || a.admit(w, r, c, &route) {
+				route.handle(w, r, c)
+			}
+		})
+	}
+	mux.HandleFunc("/", noRoute)
+	return mux
+}
+
+// recovered is deferred around each request: a panic is that request's end only.
+func (a *API) recovered(w http.ResponseWriter, r *http.Request) {
+	v := recover()
+	if v == nil || v == http.ErrAbortHandler {
+		return
+	}
+	a.o.Log.Error("http: panic while answering", "request", r.Pattern, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	writeProblem(w, http.StatusInternalServerError, "the daemon could not answer that; its log says why")
+}
+
+// admit says whether c may make a request, or answers why not.
+func (a *API) admit(w http.ResponseWriter, r *http.Request, c *client, route *route) bool {
+	topic := r.PathValue("topic")
+	switch {
+	case c == nil && len(a.access.Load().keys) == 0:
+		writeProblem(w, http.StatusForbidden, "without http.auth_token or http.keys only programs on this machine are served, not through a proxy, and no pages of other sites")
+	case c == nil:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		writeProblem(w, http.StatusUnauthorized, "the header Authorization: Bearer must hold one of the daemon's keys")
+	case c.role < route.role:
+		writeProblem(w, http.StatusForbidden, fmt.Sprintf("key %q has not the role for that", c.name))
+	case route.whole && c.topics != nil, topic != "" && !c.may(topic):
+		writeProblem(w, http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
+	default:
+		return true
+	}
+	return false
+}
+
+func noRoute(w http.ResponseWriter, r *http.Request) {
+	writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is no %s %.200s", r.Method, r.URL.Path))
+}
+
+func healthy(w http.ResponseWriter, _ *http.Request, _ *client) {
+	writeJSON(w, http.StatusOK, struct{}{})
+}
+
+func (a *API) metrics(w http.ResponseWriter, r *http.Request, _ *client) {
+	if a.o.Metrics == nil {
+		noRoute(w, r)
+		return
+	}
+	a.o.Metrics.ServeHTTP(w, r)
+}
+
+// audit logs what a client has done.
+func (a *API) audit(r *http.Request, c *client, action string, attrs ...any) {
+	a.o.Log.Info("http: "+action, append([]any{"key", c.name, "from", a.access.Load().remote(r)}, attrs...)...)
+}

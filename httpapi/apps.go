@@ -1,0 +1,53 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+
+	"propeller/supervisor"
+)
+
+func (a *API) apps(w http.ResponseWriter, _ *http.Request, c *client) {
+	out := Apps{Apps: []App{}}
+	for _, s := range a.tree.Status() {
+		if c.may(s.Topic) {
+			out.Apps = append(out.Apps, appOf(&s))
+		}
+	}
+	writeJSON(w, http.StatusOK, out)
+}
+
+func (a *API) app(w http.ResponseWriter, r *http.Request, _ *client) {
+	topic := r.PathValue("topic")
+	for _, s := range a.tree.Status() {
+		if s.Topic == topic {
+			writeJSON(w, http.StatusOK, appOf(&s))
+			return
+		}
+	}
+	err := fmt.Errorf("topic %q: %w", topic, supervisor.ErrNoApp)
+	writeProblem(w, statusOf(err), err.Error())
+}
+
+// Readiness is the answer of GET /readyz.
+type Readiness struct {
+	Ready bool `json:"ready"`
+	// Trouble says what is wrong, by the topics of the apps that are not ready.
+	// Who shows no key is not told.
+	Trouble map[string]string `json:"trouble,omitempty"`
+}
+
+func (a *API) ready(w http.ResponseWriter, _ *http.Request, c *client) {
+	out, status := Readiness{Ready: true, Trouble: make(map[string]string)}, http.StatusOK
+	for _, s := range a.tree.Status() {
+		why := s.Trouble()
+		if why == "" {
+			continue
+		}
+		out.Ready, status = false, http.StatusServiceUnavailable
+		if c != nil && c.may(s.Topic) {
+			out.Trouble[s.Topic] = why
+		}
+	}
+	writeJSON(w, status, out)
+}

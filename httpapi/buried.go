@@ -1,0 +1,98 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Bounds of a request about buried jobs.
+const (
+	// maxBody is many times a Choice of MaxJobs ids.
+	maxBody = 1 << 20
+	// maxTime bounds the work on one request: 1000 jobs kicked on a queue that
+	// answers within 10 ms, three commands for each.
+	maxTime = time.Minute
+	// maxAtOnce bounds the requests that ask the queue: each may hold a list of
+	// MaxJobs jobs. Others wait.
+	maxAtOnce = 4
+)
+
+// errBody: the request's body is not what it should be.
+var errBody = errors.New("the body")
+
+// buried makes a handler of an operation on one app's buried jobs. action is
+// what the log calls it; "" if it changes nothing.
+func (a *API) buried(action string, do func(ctx context.Context, l Local, r *http.Request) (any, error)) func(http.ResponseWriter, *http.Request, *client) {
+	return func(w http.ResponseWriter, r *http.Request, c *client) {
+		ctx, cancel := context.WithTimeout(r.Context(), maxTime)
+		defer cancel()
+		topic := r.PathValue("topic")
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		answer, err := a.inTurn(ctx, func() (any, error) {
+			jobs, tube, err := a.tree.Jobs(topic)
+			if err != nil {
+				return nil, err
+			}
+			return do(ctx, Local{jobs, tube}, r)
+		})
+		if err != nil {
+			writeProblem(w, statusOf(err), err.Error())
+			return
+		}
+		if s, ok := answer.(Settled); ok {
+			a.audit(r, c, action, "topic", topic, "jobs", s.Jobs)
+		}
+		writeJSON(w, http.StatusOK, answer)
+	}
+}
+
+func (a *API) inTurn(ctx context.Context, do func() (any, error)) (any, error) {
+	select {
+	case a.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("too much at once: %w", ctx.Err())
+	}
+	defer func() { <-a.turn }()
+	return do()
+}
+
+func list(ctx context.Context, l Local, r *http.Request) (any, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the query: %w", errBody, err)
+	}
+	limit := 0
+	if text := q.Get("limit"); text != "" {
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 {
+			return nil, errLimit
+		}
+	}
+	return l.List(ctx, q.Get("reason"), limit)
+}
+
+func show(ctx context.Context, l Local, r *http.Request) (any, error) {
+	return l.Show(ctx, r.PathValue("id"))
+}
+
+// settle makes an operation of kick or delete.
+func settle(do func(Local, context.Context, Choice) (Settled, error)) func(context.Context, Local, *http.Request) (any, error) {
+	return func(ctx context.Context, l Local, r *http.Request) (any, error) {
+		var c Choice
+		in := json.NewDecoder(r.Body)
+		in.DisallowUnknownFields()
+		if err := in.Decode(&c); err != nil {
+			return nil, fmt.Errorf("%w: is not a choice of jobs as JSON: %w", errBody, err)
+		}
+		if _, err := in.Token(); err != io.EOF {
+			return nil, fmt.Errorf("%w: has more after the choice of jobs", errBody)
+		}
+		return do(l, ctx, c)
+	}
+}
