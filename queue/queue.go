@@ -46,16 +46,17 @@ type Admin interface {
 	// engine's servers answer, the counts are of those and the error says so.
 	TubeStats(ctx context.Context, tube string) (TubeStats, error)
 
-	// Buried lists up to limit (≥ 1) buried jobs of tube, in no promised order;
-	// fewer when their bodies are large. It may be slow and disturb what it
-	// lists (see the engine): it is for jobs whose ids nobody remembers. Errors
-	// as TubeStats; what could be read is returned beside the error, ctx.Err()
-	// too.
+	// Buried lists up to limit (≥ 1) buried jobs of tube, in no promised order.
+	// It may be slow and disturb what it lists (see the engine): it is for jobs
+	// whose ids nobody remembers. Errors as TubeStats, and ErrCut when, though
+	// nothing else failed, there are less than limit because their bodies are
+	// large; what could be read is returned beside the error, ctx.Err() too.
 	Buried(ctx context.Context, tube string, limit int) ([]BuriedJob, error)
 	// Peek looks at one buried job. id is what Put and Job.ID gave. Errors:
 	// ErrNotFound when the engine says that there is no such job, or it is not
-	// buried, or not in tube; ErrRejected when id can be none of this queue's
-	// jobs; ErrUnavailable; ctx.Err().
+	// buried, or not in tube, and its kind ErrBusy when somebody may just be
+	// listing it; ErrRejected when id can be none of this queue's jobs;
+	// ErrUnavailable; ctx.Err().
 	Peek(ctx context.Context, tube, id string) (BuriedJob, error)
 	// Kick gives one buried job back to be served at once. Its id may be another
 	// one afterwards. Errors as Peek.
@@ -163,6 +164,12 @@ var (
 	ErrUnavailable = errors.New("queue unavailable")
 	// ErrNotFound: an operator named a job that is not there (any more).
 	ErrNotFound = errors.New("no such buried job")
+	// ErrBusy: the job that an operator named is held by somebody at present. It
+	// is an ErrNotFound that may be none in a moment: engines may take a buried
+	// job into the hand to list the next.
+	ErrBusy = fmt.Errorf("held by somebody at present: %w", ErrNotFound)
+	// ErrCut: there are more jobs than are listed at once.
+	ErrCut = errors.New("the list is cut")
 	// ErrRejected: this body or tube name can never work.
 	ErrRejected = errors.New("rejected")
 )

@@ -65,6 +65,8 @@ func (q *client) onBuried(ctx context.Context, tube, id string, f func(*session,
 	}
 	err = srv.call(ctx, func() error {
 		return srv.admin.run(func(s *session) error {
+			srv.rotating.RLock() // not across the dial
+			defer srv.rotating.RUnlock()
 			st, _, err := s.statBuried(n, tube)
 			if err != nil {
 				return err
@@ -72,20 +74,29 @@ func (q *client) onBuried(ctx context.Context, tube, id string, f func(*session,
 			return f(s, n, st)
 		})
 	})
-	if errors.Is(err, gobeanstalk.ErrNotFound) {
+	switch {
+	case errors.Is(err, queue.ErrBusy):
+		return fmt.Errorf("beanstalk: job %.80q in %q: %w", id, tube, queue.ErrBusy)
+	case errors.Is(err, gobeanstalk.ErrNotFound):
 		return fmt.Errorf("beanstalk: job %.80q in %q: %w", id, tube, queue.ErrNotFound)
 	}
 	return err
 }
 
-// statBuried asks about a job. The error is gobeanstalk.ErrNotFound unless it
-// is buried in tube.
+// statBuried asks about a job. Unless it is buried in tube, the error is
+// queue.ErrBusy when it is reserved there, else gobeanstalk.ErrNotFound.
 func (s *session) statBuried(n uint64, tube string) (st queue.Stat, pri uint32, err error) {
 	stats, err := s.statsJob(n)
 	if err != nil {
 		return st, 0, err
 	}
-	if unquote(stats["state"]) != "buried" || unquote(stats["tube"]) != tube {
+	state := unquote(stats["state"])
+	switch {
+	case unquote(stats["tube"]) != tube:
+		return st, 0, gobeanstalk.ErrNotFound
+	case state == "reserved": // perhaps by who lists buried jobs in another process
+		return st, 0, queue.ErrBusy
+	case state != "buried":
 		return st, 0, gobeanstalk.ErrNotFound
 	}
 	if st, err = parseStat(stats); err != nil {

@@ -32,7 +32,8 @@ const (
 // cannot be written (disk full) may keep that one job out of reach until it is
 // restarted. One job, or a limit of 1, needs none of this. Others who list or
 // bury in the same tube meanwhile may hide jobs from the list. At most 64 MiB
-// of bodies per server are returned.
+// of bodies per server are returned (then ErrCut); the next listing begins with
+// the others.
 func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.BuriedJob, error) {
 	if err := queue.CheckTube(tube); err != nil {
 		return nil, err
@@ -42,18 +43,26 @@ func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.Bu
 	}
 	var all []queue.BuriedJob
 	var errs []error
+	var cut error
 	for _, srv := range q.servers {
 		if len(all) == limit {
 			break
 		}
 		some, err := srv.buried(ctx, tube, limit-len(all))
 		all = append(all, some...)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return all, ctx.Err()
+		case errors.Is(err, queue.ErrCut):
+			cut = err
+		default:
+			errs = append(errs, err)
 		}
-		errs = append(errs, err)
 	}
-	return all, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return all, err
+	}
+	return all, cut
 }
 
 // buried lists one server's. One listing runs at a time: two would take jobs
@@ -147,8 +156,8 @@ func (l *listing) step() (more bool, err error) {
 		return false, err
 	}
 	st, pri, err := l.s.statBuried(id, l.tube)
-	if errors.Is(err, gobeanstalk.ErrNotFound) {
-		return true, nil // kicked or deleted meanwhile
+	if errors.Is(err, gobeanstalk.ErrNotFound) || errors.Is(err, queue.ErrBusy) {
+		return true, nil // kicked or deleted meanwhile, or in another lister's hand
 	}
 	if err != nil {
 		return false, err
@@ -156,15 +165,25 @@ func (l *listing) step() (more bool, err error) {
 	l.seen[id] = true
 	l.jobs = append(l.jobs, queue.BuriedJob{ID: l.srv.jobID(id), Body: body, Age: st.Age})
 	l.bytes += len(body)
-	cut := l.bytes >= maxListed || (len(l.jobs) == l.limit && l.limit < l.total)
-	if cut || l.total == 1 {
+	if (len(l.jobs) == l.limit && l.limit < l.total) || l.total == 1 {
 		return false, nil
+	}
+	if l.bytes >= l.srv.q.maxListed && len(l.jobs) < l.total {
+		// This one too, so that the next listing begins with the others.
+		if err := l.rotate(id, pri); err != nil {
+			return false, err
+		}
+		return false, fmt.Errorf("beanstalk: server %s has %d buried jobs in %q, %d are listed: %w",
+			l.srv.addr, l.total, l.tube, len(l.jobs), queue.ErrCut)
 	}
 	return true, l.rotate(id, pri)
 }
 
-// rotate makes the first buried job the last.
+// rotate makes the first buried job the last. Nobody in this process looks at
+// a buried job while one is in the hand; others are told that it is held.
 func (l *listing) rotate(id uint64, pri uint32) error {
+	l.srv.rotating.Lock()
+	defer l.srv.rotating.Unlock()
 	err := l.s.do(func(bs *gobeanstalk.Conn) error {
 		_, err := bs.ReserveJob(id)
 		return err

@@ -34,7 +34,7 @@ func open(o Options, dial dialFunc) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &client{opts: o, closed: make(chan struct{})}
+	q := &client{opts: o, closed: make(chan struct{}), maxListed: maxListed}
 	for _, addr := range o.Addrs {
 		q.servers = append(q.servers, newServer(q, addr, dial))
 	}
@@ -45,6 +45,8 @@ func open(o Options, dial dialFunc) (*client, error) {
 type client struct {
 	opts    Options
 	servers []*server
+
+	maxListed int // bytes, see there; smaller in tests
 
 	closing sync.Once
 	closed  chan struct{}

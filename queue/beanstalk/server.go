@@ -18,6 +18,7 @@ type server struct {
 	putTokens chan struct{} // bounds puts under way
 	admin     link
 	listing   chan struct{} // held by who lists buried jobs; room for one
+	rotating  sync.RWMutex  // locked by who has a buried job in the hand to list the next
 
 	ctx  context.Context // ended by close
 	stop context.CancelFunc

@@ -142,7 +142,7 @@ func (q *client) readBuried(ctx context.Context, s jetstream.Stream, tube string
 	found := make([]queue.BuriedJob, len(ids))
 	var mu sync.Mutex
 	var next, size int
-	var failed error
+	var failed, cut error
 	var wg sync.WaitGroup
 	for range min(readers, len(ids)) {
 		wg.Go(func() {
@@ -150,7 +150,10 @@ func (q *client) readBuried(ctx context.Context, s jetstream.Stream, tube string
 				mu.Lock()
 				i := next
 				next++
-				stop := i >= len(ids) || failed != nil || size > maxListed
+				stop := i >= len(ids) || failed != nil
+				if !stop && size > maxListed {
+					stop, cut = true, fmt.Errorf("jetstream: tube %q: buried jobs: %d MiB are listed: %w", tube, size>>20, queue.ErrCut)
+				}
 				mu.Unlock()
 				if stop {
 					return
@@ -169,6 +172,9 @@ func (q *client) readBuried(ctx context.Context, s jetstream.Stream, tube string
 		})
 	}
 	wg.Wait()
+	if failed == nil {
+		failed = cut
+	}
 	return slices.DeleteFunc(found, func(b queue.BuriedJob) bool { return b.ID == "" }), failed
 }
 

@@ -1,0 +1,115 @@
+package beanstalk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"propeller/queue"
+	"propeller/queue/beanstalk/beanstalktest"
+)
+
+// While a listing takes one job after the other in its hand, every buried job
+// is found, and every kick does what it says.
+func TestBuriedFoundWhileListed(t *testing.T) {
+	t.Parallel()
+	const n = 300
+	srv := beanstalktest.Start(t)
+	q := openTest(t, Options{Addrs: []string{srv.Addr()}})
+	ids := buryForeign(t, srv, "tube", n)
+	ctx, cancel := context.WithCancel(ctxOf(t))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := q.Buried(ctx, "tube", n+1); err != nil && ctx.Err() == nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 3 {
+		for _, id := range ids {
+			if _, err := q.Peek(ctxOf(t), "tube", fmt.Sprint(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, id := range ids[:n-2] {
+		if err := q.Kick(ctxOf(t), "tube", fmt.Sprint(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A job in somebody else's hand is not said to be gone for good.
+func TestBuriedBusy(t *testing.T) {
+	t.Parallel()
+	srv := beanstalktest.Start(t)
+	q := openTest(t, Options{Addrs: []string{srv.Addr()}})
+	ids := buryForeign(t, srv, "tube", 2)
+	id := fmt.Sprint(ids[0])
+	other := srv.Dial()
+	if _, err := other.ReserveJob(ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	for name, do := range map[string]func() error{
+		"peek":   func() error { _, err := q.Peek(ctxOf(t), "tube", id); return err },
+		"kick":   func() error { return q.Kick(ctxOf(t), "tube", id) },
+		"delete": func() error { return q.Delete(ctxOf(t), "tube", id) },
+	} {
+		if err := do(); !errors.Is(err, queue.ErrBusy) || !errors.Is(err, queue.ErrNotFound) {
+			t.Errorf("%s: %v, want ErrBusy", name, err)
+		}
+		if _, err := q.Peek(ctxOf(t), "another", id); errors.Is(err, queue.ErrBusy) || !errors.Is(err, queue.ErrNotFound) {
+			t.Errorf("of another tube: %v", err)
+		}
+	}
+	if jobs, err := q.Buried(ctxOf(t), "tube", 10); err != nil || len(jobs) != 1 {
+		t.Errorf("%d jobs, %v", len(jobs), err)
+	}
+	if err := other.Bury(ids[0], 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Kick(ctxOf(t), "tube", id); err != nil {
+		t.Error(err)
+	}
+	if err := q.Kick(ctxOf(t), "tube", id); errors.Is(err, queue.ErrBusy) || !errors.Is(err, queue.ErrNotFound) {
+		t.Errorf("a job that is ready: %v", err)
+	}
+}
+
+// A listing that would hold too much says so, and the next one goes on.
+func TestBuriedCut(t *testing.T) {
+	t.Parallel()
+	const n, each = 10, 3
+	srv := beanstalktest.Start(t)
+	q := openTest(t, Options{Addrs: []string{srv.Addr()}})
+	q.maxListed = each*len("body 0") - 1
+	ids := buryForeign(t, srv, "tube", n)
+	var seen []string
+	for range (n + each - 1) / each {
+		jobs, err := q.Buried(ctxOf(t), "tube", n)
+		if len(jobs) != each || !errors.Is(err, queue.ErrCut) {
+			t.Fatalf("%d jobs, %v", len(jobs), err)
+		}
+		for _, b := range jobs {
+			seen = append(seen, b.ID)
+		}
+	}
+	slices.Sort(seen)
+	if seen = slices.Compact(seen); len(seen) != len(ids) {
+		t.Errorf("seen %q", seen)
+	}
+	// All there is is not cut, however large.
+	q.maxListed = 1
+	one := buryForeign(t, srv, "one", 1)
+	jobs, err := q.Buried(ctxOf(t), "one", n)
+	if err != nil || len(jobs) != 1 || jobs[0].ID != fmt.Sprint(one[0]) {
+		t.Errorf("%d jobs, %v", len(jobs), err)
+	}
+}
