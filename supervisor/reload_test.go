@@ -196,3 +196,42 @@ func TestStopDuringReload(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// toldQueue tells of its end.
+type toldQueue struct {
+	adminQueue
+	closing func()
+}
+
+func (q *toldQueue) Close() error {
+	q.closing()
+	return q.adminQueue.Close()
+}
+
+// A reload that moves the queue does not close the old one under an app that
+// the reload before left draining.
+func TestQueueStaysOpenForWhoDrains(t *testing.T) {
+	const n = 40
+	w := newWorld(t, apnstest.Options{})
+	former, other := w.bs, newServer(t)
+	deleted := make(chan int, 2) // when a queue is closed
+	w.wrap = func(q adminQueue) adminQueue {
+		return &toldQueue{q, func() {
+			w.bs = former
+			deleted <- n - w.tube(topic, "current-jobs-ready", "current-jobs-reserved", "current-jobs-delayed")
+		}}
+	}
+	w.start(w.app(topic))
+	w.put(topic, job(n))
+	w.empty(topic) // there is a connection
+	w.apns.SetScript(apnstest.Always(apnstest.Answer{Delay: 3 * time.Second}))
+	w.putMany(topic, n)
+	w.until("all in flight", func() bool { return w.status(topic).Workers[0].Held == n })
+	w.apply(w.app(topic, "in_flight: 7")) // the first app drains
+	w.bs = other
+	w.apply(w.app(topic, "in_flight: 7"))
+	if got := <-deleted; got != n {
+		t.Errorf("the queue is closed when %d of %d jobs are deleted", got, n)
+	}
+	w.eachOnce(n + 1)
+}

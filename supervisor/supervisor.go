@@ -59,11 +59,12 @@ type Supervisor struct {
 	applying sync.Mutex // one Apply at a time; guards the fields below
 	urls     []string
 	queue    queue.Queue
+	users    *sync.WaitGroup    // what reloads have removed that still drains into queue
 	mock     *apnstest.Server   // for server: mock; nil until an app needs it
 	ledgers  map[string]*ledger // by topic
 	tokens   tokens
 
-	draining sync.WaitGroup // what reloads have removed; added to under applying
+	draining sync.WaitGroup // what reloads have removed, and their queues; added to under applying
 
 	mu   sync.Mutex      // guards apps and queue beside applying, for whoever only looks
 	apps map[string]*app // by topic
@@ -164,19 +165,30 @@ func (s *Supervisor) apply(cfg *config.Config) error {
 	}
 	// From here on nothing fails.
 	s.setLive(cfg)
-	old := s.queue
-	gone := s.change(cfg, q, moved)
-	s.draining.Go(func() {
-		for _, a := range gone {
-			a.wait()
-		}
-		if moved && old != nil {
-			if err := old.Close(); err != nil {
-				s.o.Log.Warn("closing the former queue", "err", err)
-			}
-		}
-	})
+	former, users := s.queue, s.users
+	if moved {
+		s.users = new(sync.WaitGroup)
+	}
+	for _, w := range s.change(cfg, q, moved) {
+		users.Add(1)
+		s.draining.Go(func() {
+			defer users.Done()
+			w.wait()
+		})
+	}
+	if moved && former != nil {
+		s.draining.Go(func() { s.part(former, users) })
+	}
 	return nil
+}
+
+// part closes a queue that no app uses any more, when all that drains into it
+// has ended: also what reloads before the one that moved the queue removed.
+func (s *Supervisor) part(former queue.Queue, users *sync.WaitGroup) {
+	users.Wait()
+	if err := former.Close(); err != nil {
+		s.o.Log.Warn("closing the former queue", "err", err)
+	}
 }
 
 func (s *Supervisor) openQueue(urls []string) (q queue.Queue, moved bool, err error) {
