@@ -27,15 +27,18 @@ const (
 
 // App is an app at one moment. The numbers count since the process began.
 type App struct {
-	Topic    string    `json:"topic"`
-	Tube     string    `json:"tube"`
-	State    string    `json:"state"`
-	Reason   string    `json:"reason,omitempty"` // of a state other than running
-	Since    time.Time `json:"since,omitzero"`
-	Workers  []Worker  `json:"workers"`
-	Pushes   Pushes    `json:"pushes"`
-	Watchdog Watchdog  `json:"watchdog"`
-	Webhook  *Webhook  `json:"webhook,omitempty"`
+	Topic   string    `json:"topic"`
+	Tube    string    `json:"tube"`
+	State   string    `json:"state"`
+	Reason  string    `json:"reason,omitempty"` // of a state other than running
+	Since   time.Time `json:"since,omitzero"`
+	Workers []Worker  `json:"workers"`
+	Pushes  Pushes    `json:"pushes"`
+	Queue   *Queue    `json:"queue,omitempty"` // absent: not asked yet, or it does not answer
+	// CredentialExpires is when the certificate does; absent without one.
+	CredentialExpires time.Time `json:"credential_expires,omitzero"`
+	Watchdog          Watchdog  `json:"watchdog"`
+	Webhook           *Webhook  `json:"webhook,omitempty"`
 }
 
 // Worker is one worker of an app.
@@ -54,6 +57,15 @@ type Pushes struct {
 	Buried             int64            `json:"buried"`
 	Expired            int64            `json:"expired"`
 	PossibleDuplicates int64            `json:"possible_duplicates"`
+}
+
+// Queue counts the jobs in an app's tube by state, when the watchdog looked.
+type Queue struct {
+	Ready    int       `json:"ready"`
+	Delayed  int       `json:"delayed"`
+	Reserved int       `json:"reserved"`
+	Buried   int       `json:"buried"`
+	At       time.Time `json:"at"`
 }
 
 // Watchdog counts what the watchdog has done about an app.
@@ -152,17 +164,16 @@ func orMax(limit int) int {
 
 func appOf(s *supervisor.AppStatus) App {
 	a := App{
-		Topic: s.Topic, Tube: s.Tube, State: StateRunning, Reason: s.Reason, Since: s.Since, Workers: []Worker{},
-		Pushes:   pushesOf(s.Counters),
-		Watchdog: Watchdog{s.Steps.Replaced.Load(), s.Steps.Restarted.Load(), s.Steps.Stalled.Load()},
+		Topic: s.Topic, Tube: s.Tube, State: stateOf(s), Reason: s.Reason, Since: s.Since, Workers: []Worker{},
+		Pushes:            pushesOf(s.Counters),
+		CredentialExpires: s.CredentialExpiry,
+		Watchdog:          Watchdog{s.Steps.Replaced.Load(), s.Steps.Restarted.Load(), s.Steps.Stalled.Load()},
 	}
-	switch {
-	case s.Broken:
-		a.State = StateBroken
-	case s.Paused:
-		a.State = StatePaused
-	case s.Stalled != nil:
-		a.State, a.Reason, a.Since = StateStalled, s.Stalled.Reason, s.Stalled.Since
+	if a.State == StateStalled {
+		a.Reason, a.Since = s.Stalled.Reason, s.Stalled.Since
+	}
+	if q := s.Queue; q != nil {
+		a.Queue = &Queue{q.Ready, q.Delayed, q.Reserved, q.Buried, q.At}
 	}
 	for _, w := range s.Workers {
 		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Held, w.Received, w.Finished, w.Waiting})
@@ -171,6 +182,19 @@ func appOf(s *supervisor.AppStatus) App {
 		a.Webhook = &Webhook{h.Down, h.Reason, h.Since, h.Counters.Delivered.Load(), h.Counters.Failed.Load()}
 	}
 	return a
+}
+
+// stateOf is the worst that can be said of an app.
+func stateOf(s *supervisor.AppStatus) string {
+	switch {
+	case s.Broken:
+		return StateBroken
+	case s.Paused:
+		return StatePaused
+	case s.Stalled != nil:
+		return StateStalled
+	}
+	return StateRunning
 }
 
 func pushesOf(c *worker.Counters) Pushes {

@@ -25,7 +25,8 @@ type app struct {
 	workers []*appWorker
 	webhook *member // nil: none
 
-	stalled atomic.Pointer[Stall] // set by the watchdog; nil: it does not stall
+	stalled atomic.Pointer[Stall]      // set by the watchdog; nil: it does not stall
+	stats   atomic.Pointer[QueueStats] // of the watchdog's last look; nil: not known
 }
 
 // ledger is what is counted of one topic since the process began. It outlives

@@ -23,9 +23,20 @@ type AppStatus struct {
 	Stalled        *Stall   // nil: it makes progress, or has nothing to do
 	Webhook        *Webhook // nil: it has none
 
+	// CredentialExpiry is when the certificate expires; zero without one.
+	CredentialExpiry time.Time
+	// Queue is nil as long as the queue has not been asked, or does not answer.
+	Queue *QueueStats
+
 	Workers  []worker.Status
 	Counters *worker.Counters // since the process began, as the next
 	Steps    *Steps           // of the watchdog
+}
+
+// QueueStats are the numbers of an app's tube, when the watchdog looked.
+type QueueStats struct {
+	queue.TubeStats
+	At time.Time
 }
 
 // Webhook is an app's webhook at one moment.
@@ -54,7 +65,10 @@ func (a *app) status() AppStatus {
 	b := a.common.Breaker.State()
 	s := AppStatus{
 		Topic: a.cfg.Topic, Tube: a.cfg.Tube, Broken: b.Broken, Paused: b.Paused, Reason: b.Reason, Since: b.Since,
-		Stalled: a.stalled.Load(), Counters: &a.ledger.pushes, Steps: &a.ledger.steps,
+		Stalled: a.stalled.Load(), Queue: a.stats.Load(), Counters: &a.ledger.pushes, Steps: &a.ledger.steps,
+	}
+	if c := a.cfg.Certificate; c != nil {
+		s.CredentialExpiry = c.NotAfter
 	}
 	if a.webhook != nil {
 		w := &Webhook{Counters: &a.ledger.webhook}

@@ -87,9 +87,12 @@ func (d *watchdog) lookAtAll(ctx context.Context) {
 			seen[i] = w.Status()
 		}
 		ready, known := 0, false
+		if queueGone(seen) {
+			a.stats.Store(nil)
+		}
 		if admin != nil && !errors.Is(blind, context.DeadlineExceeded) && !queueGone(seen) {
 			var err error
-			ready, err = d.ready(ctx, admin, a.cfg.Tube)
+			ready, err = d.ready(ctx, admin, a)
 			// Of several servers some may answer: what they have is there.
 			known = err == nil || ready > 0
 			blind = cmp.Or(err, blind)
@@ -102,11 +105,17 @@ func (d *watchdog) lookAtAll(ctx context.Context) {
 	d.tellBlind(blind)
 }
 
-// ready is how many jobs of tube a worker could get now.
-func (d *watchdog) ready(ctx context.Context, admin queue.Admin, tube string) (int, error) {
+// ready is how many jobs of an app's tube a worker could get now. The tube's
+// numbers are kept for whoever asks for the status.
+func (d *watchdog) ready(ctx context.Context, admin queue.Admin, a watched) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, statsTime)
 	defer cancel()
-	st, err := admin.TubeStats(ctx, tube)
+	st, err := admin.TubeStats(ctx, a.cfg.Tube)
+	if err == nil {
+		a.stats.Store(&QueueStats{st, time.Now()})
+	} else {
+		a.stats.Store(nil)
+	}
 	return st.Ready - st.Paused, err
 }
 

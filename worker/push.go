@@ -63,6 +63,12 @@ func (p *push) done(o apnsconn.Outcome) {
 	if p.ended.Swap(true) || t.fan == nil && t.handed.Swap(true) {
 		return // given up meanwhile
 	}
+	if !p.began.IsZero() {
+		p.took = time.Since(p.began)
+		if o.Status != 0 {
+			t.r.w.cfg.Counters.Seconds.observe(p.took)
+		}
+	}
 	if o.Class == apnsconn.Delivered && t.fan != nil && p.probe == 0 && !t.r.logsAll() {
 		t.r.delivered(&p.n)
 		p.freeSlot()
@@ -70,16 +76,13 @@ func (p *push) done(o apnsconn.Outcome) {
 		return
 	}
 	p.outcome = o
-	if !p.began.IsZero() {
-		p.took = time.Since(p.began)
-	}
 	t.r.hand(event{t, p})
 }
 
 // delivered notes a push that APNs has taken. It is called for each, and so
 // from the connection's goroutine: it costs some atomic operations.
 func (r *run) delivered(n *apnsconn.Notification) {
-	r.w.cfg.Counters.count(apnsconn.Delivered)
+	r.w.cfg.Counters.count(apnsconn.Delivered, "")
 	r.w.finished.Add(1)
 	r.w.cfg.Memory.Delivered(n.Token)
 	if n.Token != "" {
@@ -168,7 +171,7 @@ func (p *push) decide() {
 	if p.outdated() {
 		o.Class = apnsconn.Unavailable
 	}
-	p.t.r.w.cfg.Counters.count(o.Class)
+	p.t.r.w.cfg.Counters.count(o.Class, o.Reason)
 	rule := policy[o.Class]
 	p.verdict, p.first, p.judged = rule.verdict, rule.first, true
 	switch {

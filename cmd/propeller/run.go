@@ -68,6 +68,7 @@ type daemon struct {
 	mu      sync.Mutex
 	drain   time.Duration // shutdown_timeout
 	refused string        // why the last reload was; empty if it was not
+	taken   time.Time     // when a configuration was last taken over
 }
 
 // tree is what the daemon needs of *supervisor.Supervisor.
@@ -86,6 +87,7 @@ var errQuit = errors.New("second signal: quit without finishing; unfinished jobs
 
 func (d *daemon) run(cfg *config.Config) error {
 	var err error
+	d.taken = time.Now()
 	if d.state, err = openState(cfg.StateDir, d.log); err != nil {
 		return err
 	}
@@ -102,7 +104,9 @@ func (d *daemon) run(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	api := httpapi.New(sup, httpapi.Options{Log: d.log})
+	api := httpapi.New(sup, httpapi.Options{
+		Log: d.log, Metrics: httpapi.NewMetrics(sup, buildVersion(), d.lastReload),
+	})
 	if server := d.web.serve(api); server != nil {
 		sup.Attach(server)
 	}
@@ -242,7 +246,7 @@ func (d *daemon) reloaded(cfg *config.Config, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil {
-		d.refused = ""
+		d.refused, d.taken = "", time.Now()
 		d.drain = cfg.ShutdownTimeout
 		d.level.Set(cfg.Log.Level)
 		d.state.moved(cfg.StateDir)
@@ -260,4 +264,11 @@ func (d *daemon) reloaded(cfg *config.Config, err error) {
 	for _, f := range faults {
 		d.log.Error(refused, "fault", f.Error())
 	}
+}
+
+// lastReload is for the metrics.
+func (d *daemon) lastReload() httpapi.Reloads {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return httpapi.Reloads{OK: d.refused == "", At: d.taken}
 }

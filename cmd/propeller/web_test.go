@@ -80,9 +80,19 @@ func TestWeb(t *testing.T) {
 	}
 	until(t, "it is ready", func() bool { status, _ := s.ask("", "GET", "/readyz", ""); return status == 200 })
 
+	s.putByHand(topic, `{"token": "`+token(1)+`", "title": "x"}`)
+	until(t, "the push is counted", func() bool {
+		_, text := s.ask("first-token", "GET", "/metrics", "")
+		return strings.Contains(text, `propeller_pushes_total{class="delivered",reason="",topic="`+topic+`"} 1`) &&
+			strings.Contains(text, `propeller_push_seconds_count{topic="`+topic+`"} 1`)
+	})
+
 	s.keys(", keys: [{name: n, token: second-token, role: read}], tls_key: ca.pem, tls_cert: " + topic + ".pem")
 	s.daemon.signal(syscall.SIGHUP)
 	s.daemon.says("reload refused")
+	if _, text := s.ask("first-token", "GET", "/metrics", ""); !strings.Contains(text, "\npropeller_config_reload_ok 0\n") {
+		t.Error("the metrics do not tell of the reload that was refused")
+	}
 	s.keys(", keys: [{name: n, token: second-token, role: read}], tls_key: " + topic + ".pem, tls_cert: " + topic + ".pem")
 	s.daemon.signal(syscall.SIGHUP)
 	s.daemon.says("takes effect at the next start")

@@ -1,0 +1,178 @@
+package httpapi
+
+import (
+	"math"
+	"net/http"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"propeller/apnsconn"
+	"propeller/supervisor"
+)
+
+// Reloads is what a daemon tells of its configuration.
+type Reloads struct {
+	OK bool      // the last reload, or the start, took what it read
+	At time.Time // of the last that did
+}
+
+// NewMetrics answers GET /metrics with the numbers of a tree, in the form of
+// Prometheus. It keeps none of its own: they are read when it is asked.
+func NewMetrics(t Tree, version string, reloads func() Reloads) http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&collector{tree: t, version: version, reloads: reloads},
+	)
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+}
+
+// collector is a prometheus.Collector.
+type collector struct {
+	tree    Tree
+	version string
+	reloads func() Reloads
+}
+
+// The metrics. docs/http-api.md has them in a table.
+var (
+	descPushes     = desc("pushes_total", "Pushes that have ended, by class and APNs' reason.", "class", "reason")
+	descSeconds    = desc("push_seconds", "Time from sending a push to APNs' answer.")
+	descInFlight   = desc("in_flight", "Pushes under way and jobs being settled.")
+	descHeld       = desc("jobs_held", "Jobs that workers have received and not settled.")
+	descQueue      = desc("queue_jobs", "Jobs in the app's tube by state, at the watchdog's last look.", "state")
+	descConns      = desc("connections", "Connections to APNs.")
+	descDials      = desc("dials_total", "Connections to APNs attempted.", "result")
+	descGoAways    = desc("goaways_total", "Connections that APNs has ended with GOAWAY.")
+	descDuplicates = desc("possible_duplicates_total", "Pushes that may reach a device twice.")
+	descBuried     = desc("buried_total", "Jobs set aside with a reason.")
+	descExpired    = desc("expired_total", "Jobs dropped unsent because they were too late.")
+	descPanics     = desc("panics_total", "Jobs that made a worker panic.")
+	descState      = desc("app_state", "1 for the state that the app is in.", "state")
+	descWorkers    = desc("workers", "Workers of the app.")
+	descWatchdog   = desc("watchdog_steps_total", "What the watchdog has done about the app.", "step")
+	descExpiry     = desc("credential_expiry_timestamp_seconds", "When the app's certificate expires.")
+	descHookDown   = desc("webhook_down", "1 if the app's webhook did not take its last request.")
+	descRecords    = desc("webhook_records_total", "Records that the app's webhook has taken.")
+	descReloadOK   = global("config_reload_ok", "1 if the last configuration read was taken over.")
+	descReloadAt   = global("config_reload_timestamp_seconds", "When a configuration was last taken over.")
+	descBuild      = global("build_info", "1; the labels say what runs.", "version", "goversion")
+)
+
+const namespace = "propeller_"
+
+func global(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(namespace+name, help, labels, nil)
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return global(name, help, append([]string{"topic"}, labels...)...)
+}
+
+// Describe is that of prometheus.Collector. Describing nothing makes the
+// collector one that is not checked beforehand.
+func (*collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect is that of prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	out := sink(ch)
+	for _, s := range c.tree.Status() {
+		out.app(&s)
+	}
+	r := c.reloads()
+	out.gauge(descReloadOK, truth(r.OK))
+	out.gauge(descReloadAt, float64(r.At.Unix()))
+	out.gauge(descBuild, 1, c.version, runtime.Version())
+}
+
+type sink chan<- prometheus.Metric
+
+func (o sink) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	o <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (o sink) counter(d *prometheus.Desc, n int64, labels ...string) {
+	o <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+}
+
+func (o sink) app(s *supervisor.AppStatus) {
+	o.pushes(s)
+	o.states(s)
+	t, c := s.Topic, s.Counters
+	inFlight, held, connected := 0, 0, 0
+	for _, w := range s.Workers {
+		inFlight += w.InFlight
+		held += w.Held
+		if w.Connected {
+			connected++
+		}
+	}
+	o.gauge(descInFlight, float64(inFlight), t)
+	o.gauge(descHeld, float64(held), t)
+	o.gauge(descConns, float64(connected), t)
+	o.gauge(descWorkers, float64(len(s.Workers)), t)
+	failed := c.DialsFailed.Load()
+	o.counter(descDials, max(0, c.Dials.Load()-failed), t, "ok")
+	o.counter(descDials, failed, t, "failed")
+	o.counter(descGoAways, c.GoAways.Load(), t)
+	o.counter(descDuplicates, c.PossibleDuplicates.Load(), t)
+	o.counter(descBuried, c.Buried.Load(), t)
+	o.counter(descExpired, c.Expired.Load(), t)
+	o.counter(descPanics, c.Panics.Load(), t)
+	o.counter(descWatchdog, s.Steps.Replaced.Load(), t, "replaced")
+	o.counter(descWatchdog, s.Steps.Restarted.Load(), t, "restarted")
+	o.counter(descWatchdog, s.Steps.Stalled.Load(), t, "stalled")
+	if q := s.Queue; q != nil {
+		o.gauge(descQueue, float64(q.Ready), t, "ready")
+		o.gauge(descQueue, float64(q.Delayed), t, "delayed")
+		o.gauge(descQueue, float64(q.Reserved), t, "reserved")
+		o.gauge(descQueue, float64(q.Buried), t, "buried")
+	}
+	if !s.CredentialExpiry.IsZero() {
+		o.gauge(descExpiry, float64(s.CredentialExpiry.Unix()), t)
+	}
+	if h := s.Webhook; h != nil {
+		o.gauge(descHookDown, truth(h.Down), t)
+		o.counter(descRecords, h.Counters.Delivered.Load(), t)
+	}
+}
+
+// pushes has a line for each class, those without any push too, so that their
+// rates begin at 0.
+func (o sink) pushes(s *supervisor.AppStatus) {
+	refused := s.Counters.Refusals()
+	some := make(map[apnsconn.Class]bool)
+	for r, n := range refused {
+		some[r.Class] = true
+		o.counter(descPushes, n, s.Topic, r.Class.String(), strings.ToValidUTF8(r.Reason, "?"))
+	}
+	for class := apnsconn.Delivered; class <= apnsconn.Unknown; class++ {
+		if !some[class] {
+			o.counter(descPushes, s.Counters.Ended(class), s.Topic, class.String(), "")
+		}
+	}
+	sum, atMost := s.Counters.Seconds.Snapshot()
+	all := atMost[math.Inf(1)]
+	delete(atMost, math.Inf(1))
+	o <- prometheus.MustNewConstHistogram(descSeconds, all, sum, atMost, s.Topic)
+}
+
+// states has a line for each state, so that each is a series of its own.
+func (o sink) states(s *supervisor.AppStatus) {
+	is := stateOf(s)
+	for _, state := range []string{StateRunning, StateBroken, StatePaused, StateStalled} {
+		o.gauge(descState, truth(state == is), s.Topic, state)
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

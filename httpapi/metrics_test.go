@@ -1,0 +1,73 @@
+package httpapi
+
+import (
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"propeller/queue"
+	"propeller/supervisor"
+	"propeller/worker"
+	"propeller/worker/feedback"
+)
+
+// fullApp is an app of which everything is known.
+func fullApp() supervisor.AppStatus {
+	s := supervisor.AppStatus{
+		Topic: topic, Tube: tube, Counters: new(worker.Counters), Steps: new(supervisor.Steps),
+		CredentialExpiry: time.Unix(2e9, 0).UTC(), Workers: []worker.Status{{Connected: true, InFlight: 3, Held: 4}, {InFlight: 2}},
+		Queue:   &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 1, Delayed: 2, Reserved: 3, Buried: 4}, At: time.Unix(1e9, 0).UTC()},
+		Webhook: &supervisor.Webhook{Down: true, Counters: new(feedback.WebhookCounters)},
+		Stalled: &supervisor.Stall{Reason: "x"},
+	}
+	s.Counters.Dials.Add(5)
+	s.Counters.DialsFailed.Add(2)
+	return s
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Topic: "bare", Counters: new(worker.Counters), Steps: new(supervisor.Steps)}}}
+	api := New(tree, Options{Metrics: NewMetrics(tree, "v1", func() Reloads { return Reloads{true, time.Unix(1e9, 0)} })})
+	w := httptest.NewRecorder()
+	api.Socket().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	text := w.Body.String()
+	if w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, text)
+	}
+	for _, want := range []string{
+		`propeller_pushes_total{class="delivered",reason="",topic="com.example.app"} 0`,
+		`propeller_push_seconds_bucket{topic="com.example.app",le="60"} 0`,
+		`propeller_in_flight{topic="com.example.app"} 5`,
+		`propeller_connections{topic="com.example.app"} 1`,
+		`propeller_dials_total{result="ok",topic="com.example.app"} 3`,
+		`propeller_queue_jobs{state="buried",topic="com.example.app"} 4`,
+		`propeller_app_state{state="stalled",topic="com.example.app"} 1`,
+		`propeller_app_state{state="running",topic="bare"} 1`,
+		`propeller_credential_expiry_timestamp_seconds{topic="com.example.app"} 2e+09`,
+		`propeller_config_reload_ok 1`, `version="v1"`, `go_goroutines`, `process_open_fds`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, `propeller_queue_jobs{state="ready",topic="bare"}`) {
+		t.Error("numbers of a queue that was not asked")
+	}
+	docs, err := os.ReadFile("../docs/http-api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := regexp.MustCompile(`(?m)^# TYPE (propeller_\w+)`).FindAllStringSubmatch(text, -1)
+	if rows := strings.Count(string(docs), "\n| `propeller_"); rows != len(types) {
+		t.Errorf("docs/http-api.md has %d metrics, there are %d", rows, len(types))
+	}
+	for _, m := range types {
+		if !strings.Contains(string(docs), "\n| `"+m[1]+"` |") {
+			t.Errorf("docs/http-api.md lacks %s", m[1])
+		}
+	}
+}
