@@ -23,7 +23,7 @@ type app struct {
 	token   suture.ServiceToken
 	running chan struct{} // closed when sup takes changes
 	workers []*appWorker
-	webhook *member // nil: none
+	webhook *webhook // nil: none
 
 	stalled atomic.Pointer[Stall]      // set by the watchdog; nil: it does not stall
 	stats   atomic.Pointer[QueueStats] // of the watchdog's last look; nil: not known
@@ -145,16 +145,11 @@ func (m *member) set(c chan struct{}) {
 }
 
 // wait returns when the removed service has stopped.
-func (m *member) wait() { <-m.stopped() }
-
-// stopped is closed when the service has stopped.
-func (m *member) stopped() <-chan struct{} {
+func (m *member) wait() {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.serving != nil {
-		return m.serving
+	serving := m.serving
+	m.mu.Unlock()
+	if serving != nil {
+		<-serving
 	}
-	done := make(chan struct{})
-	close(done)
-	return done
 }

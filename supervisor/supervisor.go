@@ -63,6 +63,7 @@ type Supervisor struct {
 	mock     *apnstest.Server   // for server: mock; nil until an app needs it
 	ledgers  map[string]*ledger // by topic
 	tokens   tokens
+	turns    turns
 
 	draining sync.WaitGroup // what reloads have removed, and their queues; added to under applying
 
@@ -85,7 +86,7 @@ const stopLimit = 11 * time.Minute
 func New(cfg *config.Config, o Options) (*Supervisor, error) {
 	s := &Supervisor{
 		o: o, started: make(chan struct{}), ended: make(chan struct{}),
-		apps: make(map[string]*app), ledgers: make(map[string]*ledger), tokens: make(tokens),
+		apps: make(map[string]*app), ledgers: make(map[string]*ledger), tokens: make(tokens), turns: make(turns),
 		periodChanged: make(chan struct{}, 1),
 	}
 	s.root = suture.New("propeller", suture.Spec{EventHook: eventHook(o.Log), Timeout: stopLimit + time.Minute})
@@ -268,7 +269,7 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 		wc.Journal = notes{s.o.Journal}
 	}
 	a := newApp(c, wc, l)
-	a.addWebhook(old)
+	a.addWebhook(s.turns)
 	a.token = s.root.Add(a.member)
 	return a
 }

@@ -8,22 +8,34 @@ import (
 	"propeller/worker/feedback"
 )
 
+// turns let one webhook at a time serve a feedback tube: two at once would not
+// keep the order of the records, and reloads make a successor while the webhook
+// before still finishes. By tube; they are as few as the tubes that
+// configurations have named.
+type turns map[string]turn
+
+// turn is held by sending to it.
+type turn chan struct{}
+
+func (t turns) of(tube string) turn {
+	if t[tube] == nil {
+		t[tube] = make(turn, 1)
+	}
+	return t[tube]
+}
+
 // addWebhook adds the app's webhook to its tree, if it has one: under a
 // supervisor of its own, so that failures of the one are not counted against
-// the workers. old is the app's predecessor, or nil.
-func (a *app) addWebhook(old *app) {
+// the workers.
+func (a *app) addWebhook(t turns) {
 	c := a.cfg.Feedback
 	if c.Webhook.IsZero() {
 		return
 	}
-	service := &successor{service: feedback.NewWebhook(feedback.WebhookConfig{
+	a.webhook = &webhook{turn: t.of(c.Tube), Webhook: feedback.NewWebhook(feedback.WebhookConfig{
 		Topic: a.cfg.Topic, Tube: c.Tube, URL: c.Webhook.Reveal(), Secret: []byte(c.Secret.Reveal()),
 		Queue: a.common.Queue, Log: a.common.Log, Counters: &a.ledger.webhook,
 	})}
-	if old != nil {
-		service.before = old.webhook
-	}
-	a.webhook = &member{service: service}
 	sup := suture.New("feedback "+a.cfg.Topic, suture.Spec{
 		EventHook: eventHook(a.common.Log), Timeout: stopLimit, DontPropagateTermination: true,
 	})
@@ -31,25 +43,19 @@ func (a *app) addWebhook(old *app) {
 	a.sup.Add(sup)
 }
 
-// successor is a webhook that begins when the one before it has stopped: two
-// at once would not keep the order of the records.
-type successor struct {
-	service *feedback.Webhook
-	before  *member // nil: none, or it has stopped
+// webhook is a webhook that serves when it is its turn.
+type webhook struct {
+	*feedback.Webhook
+	turn turn
 }
 
-// String names the webhook in suture's events.
-func (s *successor) String() string { return s.service.String() }
-
-// Serve waits for the webhook before, then serves.
-func (s *successor) Serve(ctx context.Context) error {
-	if s.before != nil {
-		select {
-		case <-s.before.stopped():
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		s.before = nil
+// Serve waits until no other webhook serves the tube, then serves.
+func (w *webhook) Serve(ctx context.Context) error {
+	select {
+	case w.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return s.service.Serve(ctx)
+	defer func() { <-w.turn }()
+	return w.Webhook.Serve(ctx)
 }

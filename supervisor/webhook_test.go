@@ -1,0 +1,75 @@
+package supervisor
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"propeller/apnsconn/apnstest"
+	"propeller/queue"
+)
+
+// slowQueue counts the consumers of feedback tubes, which take their time to end.
+type slowQueue struct {
+	adminQueue
+	mu             sync.Mutex
+	begun, at, max int
+}
+
+type slowConsumer struct {
+	queue.Consumer
+	q *slowQueue
+}
+
+func (q *slowQueue) Consume(tube string) (queue.Consumer, error) {
+	c, err := q.adminQueue.Consume(tube)
+	if err != nil || !strings.HasSuffix(tube, ".feedback") {
+		return c, err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.begun++
+	q.at++
+	q.max = max(q.max, q.at)
+	return &slowConsumer{c, q}, nil
+}
+
+func (c *slowConsumer) Close(ctx context.Context) error {
+	time.Sleep(500 * time.Millisecond)
+	c.q.mu.Lock()
+	c.q.at--
+	c.q.mu.Unlock()
+	return c.Consumer.Close(ctx)
+}
+
+func (q *slowQueue) has(begun int) func() bool {
+	return func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return q.begun >= begun && q.at == 1
+	}
+}
+
+// However reloads follow each other, one webhook at a time serves a tube: the
+// order of the records depends on it.
+func TestOneWebhookAtATime(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	q := new(slowQueue)
+	w.wrap = func(a adminQueue) adminQueue { q.adminQueue = a; return q }
+	r := newReceiver(t)
+	w.start(w.app(topic, hooked(r)))
+	w.until("the first webhook serves", q.has(1))
+	w.apply(w.app(topic, hooked(r), "in_flight: 7"))
+	w.apply(w.app(topic, hooked(r), "in_flight: 8")) // before the second could begin
+	w.until("the third serves", q.has(2))
+	w.apply(w.app("com.example.other"))
+	w.apply(w.app(topic, hooked(r))) // taken out and put back
+	w.until("the fourth serves", q.has(3))
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.max != 1 {
+		t.Errorf("%d webhooks at once", q.max)
+	}
+}
