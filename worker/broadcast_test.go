@@ -54,3 +54,27 @@ func TestBroadcastSettles(t *testing.T) {
 		})
 	}
 }
+
+// 429 slows that broadcast's job; other channels go on.
+func TestThrottledChannelSlowsItselfOnly(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		job := func(channel string) string { return `{"channel_id":"` + channel + `","payload":{"aps":{}}}` }
+		const throttled, other = "dHN0LXNyY2gtY2hubA==", "dHN0LXNyY2gtY2hubB=="
+		q := newFakeQueue(job(throttled))
+		b := newBench(t, q)
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if n.ChannelID == throttled {
+				return tooMany, 0
+			}
+			return delivered(n)
+		}
+		b.start()
+		time.Sleep(time.Second)
+		q.add(job(other))
+		time.Sleep(time.Second)
+		if done, _, retried, _ := q.counts(); done != 1 || retried != 1 {
+			t.Errorf("done %d, retried %d", done, retried)
+		}
+		b.halt(t)
+	})
+}

@@ -336,8 +336,8 @@ func TestProbeOfFanOut(t *testing.T) {
 // same.
 func TestProbeOfARememberedToken(t *testing.T) {
 	for name, tell := range map[string]func(m *Memory, token string){
-		"dead":      func(m *Memory, token string) { m.Dead(token, "Unregistered", 410, time.Now()) },
-		"throttled": func(m *Memory, token string) { m.Throttle(token, time.Now().Add(time.Minute)) },
+		"dead":      func(m *Memory, token string) { m.Dead(topic, token, "Unregistered", 410, time.Now()) },
+		"throttled": func(m *Memory, token string) { m.Throttle(topic, token, time.Now().Add(time.Minute)) },
 	} {
 		for _, body := range []string{fanOutText(manyTokens(3), ""), `{"token":"` + manyTokens(1)[0] + `","title":"t"}`} {
 			t.Run(name, func(t *testing.T) {

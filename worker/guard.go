@@ -86,11 +86,12 @@ const (
 
 // evidenceOf reads an answer. Only 200 and 410 show that environment and topic
 // are right: APNs knows the token for both, now or formerly. All others may
-// come before it looks at the token (403, 413, 429, 5xx), and a broadcast names
-// no token at all. Apple: handling-notification-responses-from-apns.
+// come before it looks at the token (403, 413, 429, 5xx), a broadcast names no
+// token at all, and that a token is not for another topic than the app's makes
+// its job Rejected. Apple: handling-notification-responses-from-apns.
 func evidenceOf(n *apnsconn.Notification, o *apnsconn.Outcome) evidence {
 	switch {
-	case n.Token == "":
+	case n.Token == "", o.Class == apnsconn.Rejected:
 		return noEvidence
 	case o.Status == http.StatusOK, o.Status == http.StatusGone:
 		return rightEvidence

@@ -113,10 +113,14 @@ func TestEvidence(t *testing.T) {
 		{channel, 200, "", noEvidence},
 		{channel, 400, "BadDeviceToken", noEvidence},
 	} {
-		o := apnsconn.Outcome{Status: tt.status, Reason: tt.reason}
+		o := apnsconn.Outcome{Class: apnsconn.Token, Status: tt.status, Reason: tt.reason}
 		if got := evidenceOf(&tt.n, &o); got != tt.want {
 			t.Errorf("%q %d %q: %d, want %d", tt.n.Token, tt.status, tt.reason, got, tt.want)
 		}
+	}
+	job := apnsconn.Outcome{Class: apnsconn.Rejected, Status: 400, Reason: "DeviceTokenNotForTopic"}
+	if got := evidenceOf(&device, &job); got != noEvidence {
+		t.Errorf("a job of the wrong push type: %d", got)
 	}
 }
 

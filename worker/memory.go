@@ -22,13 +22,17 @@ const (
 // down, so such a token is better not sent again. It holds a limited number of
 // tokens, the oldest leave first, and each for at most one hour.
 //
-// A Memory is shared by an app's workers. A nil Memory remembers nothing.
+// What is known of a token holds for the apns-topic of the push that was
+// answered: a token may be good for the app's alerts and refused for its calls.
+//
+// A Memory is shared by an app's workers. A nil Memory remembers nothing; none
+// remembers anything of "", the token of a broadcast.
 //
 // Tokens are compared as they are written: callers pass them in lower case.
 type Memory struct {
 	limit int
 	base  time.Time // times are kept as durations since, by the clock that is never set
-	seeds [2]maphash.Seed
+	seeds [4]maphash.Seed
 
 	count atomic.Int64 // of known; 0 lets Look and Delivered end at once
 
@@ -38,7 +42,7 @@ type Memory struct {
 	latest time.Duration         // since base: from then on nothing known holds any more
 }
 
-// memoryKey stands for a device token: 128 bits of hashes with seeds of this
+// memoryKey stands for a topic and a device token: 128 bits of hashes with seeds of this
 // process's own. Were two tokens to share one, a push would be dropped as dead;
 // with 65,536 tokens known and 200,000 looks a second that is to be expected
 // once in 10^20 years, and nobody outside can choose tokens to make it happen.
@@ -49,7 +53,8 @@ type memory struct {
 	older, newer *memory
 	key          memoryKey
 	reason       unique.Handle[string] // a handful of reasons over all entries
-	status       int
+	status       int32
+	said         bool          // at is APNs' own
 	at           int64         // Unix milliseconds, APNs' own precision
 	dead         time.Duration // since Memory.base: dead until then; 0 = not dead
 	wait         time.Duration // since Memory.base: takes no push before; 0 = takes
@@ -60,7 +65,8 @@ type Verdict struct {
 	Dead   bool          // APNs called it dead within the last hour
 	Reason string        // APNs' reason for that
 	Status int           // the HTTP status of that answer
-	At     time.Time     // as told to Memory.Dead, to the millisecond
+	Since  time.Time     // since when, by APNs, to the millisecond; zero = it did not say
+	At     time.Time     // Since, or else when APNs called it dead
 	Wait   time.Duration // it takes no push before that has passed; 0 = takes
 }
 
@@ -69,40 +75,47 @@ func NewMemory(limit int) *Memory {
 	if limit <= 0 {
 		limit = memoryLimit
 	}
-	m := &Memory{limit: limit, base: time.Now(), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
+	m := &Memory{limit: limit, base: time.Now()}
+	for i := range m.seeds {
+		m.seeds[i] = maphash.MakeSeed()
+	}
 	m.empty()
 	return m
 }
 
-// Dead remembers for an hour from now that APNs called a token dead. at is
-// since when: the 410's own time, or that of the answer.
-func (m *Memory) Dead(token, reason string, status int, at time.Time) {
-	m.tell(token, func(e *memory, now time.Duration) {
-		e.reason, e.status, e.at = unique.Make(reason), status, at.UnixMilli()
+// Dead remembers for an hour from now that APNs called a token dead, with that
+// reason and HTTP status. since is the answer's own time; zero: it has none.
+func (m *Memory) Dead(topic, token, reason string, status int, since time.Time) {
+	m.tell(topic, token, func(e *memory, now time.Duration) {
+		e.said = !since.IsZero()
+		if !e.said {
+			since = time.Now()
+		}
+		e.reason, e.status, e.at = unique.Make(reason), int32(status), since.UnixMilli()
 		e.dead = now + memoryTime
 	})
 }
 
 // Throttle remembers that a token takes no push before until, or before an hour
 // from now if that is sooner.
-func (m *Memory) Throttle(token string, until time.Time) {
+func (m *Memory) Throttle(topic, token string, until time.Time) {
 	if m == nil || !until.After(time.Now()) {
 		return
 	}
-	m.tell(token, func(e *memory, now time.Duration) {
+	m.tell(topic, token, func(e *memory, now time.Duration) {
 		e.wait = min(until.Sub(m.base), now+memoryTime)
 	})
 }
 
 // Look says what is remembered of a token.
-func (m *Memory) Look(token string, now time.Time) (v Verdict) {
+func (m *Memory) Look(topic, token string, now time.Time) (v Verdict) {
 	if m == nil || m.count.Load() == 0 {
 		return Verdict{}
 	}
 	at := now.Sub(m.base)
 	m.mu.RLock()
 	over := at >= m.latest
-	if e := m.known[m.key(token)]; e != nil {
+	if e := m.known[m.key(topic, token)]; e != nil {
 		v = e.verdict(at)
 	}
 	m.mu.RUnlock()
@@ -113,11 +126,11 @@ func (m *Memory) Look(token string, now time.Time) (v Verdict) {
 }
 
 // Delivered forgets a token: APNs takes it again.
-func (m *Memory) Delivered(token string) {
+func (m *Memory) Delivered(topic, token string) {
 	if m == nil || m.count.Load() == 0 {
 		return
 	}
-	key := m.key(token)
+	key := m.key(topic, token)
 	m.mu.RLock()
 	e := m.known[key]
 	m.mu.RUnlock()
@@ -139,16 +152,19 @@ func (m *Memory) Len() int {
 	return int(m.count.Load())
 }
 
-func (m *Memory) key(token string) memoryKey {
-	return memoryKey{maphash.String(m.seeds[0], token), maphash.String(m.seeds[1], token)}
+func (m *Memory) key(topic, token string) memoryKey {
+	return memoryKey{
+		maphash.String(m.seeds[0], token) ^ maphash.String(m.seeds[2], topic),
+		maphash.String(m.seeds[1], token) ^ maphash.String(m.seeds[3], topic),
+	}
 }
 
 // tell adds to what is known of a token by set, and makes it the newest.
-func (m *Memory) tell(token string, set func(e *memory, now time.Duration)) {
-	if m == nil {
+func (m *Memory) tell(topic, token string, set func(e *memory, now time.Duration)) {
+	if m == nil || token == "" {
 		return
 	}
-	key, now := m.key(token), time.Since(m.base)
+	key, now := m.key(topic, token), time.Since(m.base)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.known[key]
@@ -203,7 +219,10 @@ func (e *memory) past(now time.Duration) bool { return now >= max(e.dead, e.wait
 
 func (e *memory) verdict(now time.Duration) (v Verdict) {
 	if now < e.dead {
-		v = Verdict{Dead: true, Reason: e.reason.Value(), Status: e.status, At: time.UnixMilli(e.at)}
+		v = Verdict{Dead: true, Reason: e.reason.Value(), Status: int(e.status), At: time.UnixMilli(e.at)}
+		if e.said {
+			v.Since = v.At
+		}
 	}
 	v.Wait = max(0, e.wait-now)
 	return v

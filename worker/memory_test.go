@@ -13,30 +13,30 @@ func TestMemoryDead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := NewMemory(0)
 		at := time.Now().Add(-48 * time.Hour)
-		m.Dead(token(1), "Unregistered", 410, at)
-		want := Verdict{Dead: true, Reason: "Unregistered", Status: 410, At: at}
-		if v := m.Look(token(1), time.Now()); v.At.Equal(at) {
-			v.At = at
+		m.Dead(topic, token(1), "Unregistered", 410, at)
+		want := Verdict{Dead: true, Reason: "Unregistered", Status: 410, Since: at, At: at}
+		if v := m.Look(topic, token(1), time.Now()); v.At.Equal(at) && v.Since.Equal(at) {
+			v.At, v.Since = at, at
 			if v != want {
 				t.Errorf("%+v, want %+v", v, want)
 			}
 		} else {
-			t.Errorf("at %v, want %v", v.At, at)
+			t.Errorf("since %v, at %v, want %v", v.Since, v.At, at)
 		}
-		if v := m.Look(token(2), time.Now()); v != (Verdict{}) {
+		if v := m.Look(topic, token(2), time.Now()); v != (Verdict{}) {
 			t.Errorf("of another token: %+v", v)
 		}
 		time.Sleep(memoryTime - time.Second)
-		if v := m.Look(token(1), time.Now()); !v.Dead {
+		if v := m.Look(topic, token(1), time.Now()); !v.Dead {
 			t.Error("forgotten before the hour is over")
 		}
-		m.Dead(token(1), "BadDeviceToken", 400, time.Now()) // said again: an hour more
+		m.Dead(topic, token(1), "BadDeviceToken", 400, time.Now()) // said again: an hour more
 		time.Sleep(memoryTime - time.Second)
-		if v := m.Look(token(1), time.Now()); !v.Dead || v.Reason != "BadDeviceToken" || v.Status != 400 {
+		if v := m.Look(topic, token(1), time.Now()); !v.Dead || v.Reason != "BadDeviceToken" || v.Status != 400 {
 			t.Errorf("said again: %+v", v)
 		}
 		time.Sleep(time.Second)
-		if v := m.Look(token(1), time.Now()); v != (Verdict{}) {
+		if v := m.Look(topic, token(1), time.Now()); v != (Verdict{}) {
 			t.Errorf("after an hour: %+v", v)
 		}
 		if n := m.Len(); n != 0 {
@@ -45,13 +45,48 @@ func TestMemoryDead(t *testing.T) {
 	})
 }
 
-// A 410 without a time is kept as one.
+// An answer without a time of its own holds from when it came, and none is made
+// up for it.
 func TestMemoryWithoutTime(t *testing.T) {
 	t.Parallel()
-	m := NewMemory(0)
-	m.Dead(token(1), "Unregistered", 410, time.Time{})
-	if v := m.Look(token(1), time.Now()); !v.Dead || !v.At.IsZero() {
-		t.Errorf("%+v", v)
+	bubble(t, func(t *testing.T) {
+		m, came := NewMemory(0), time.Now()
+		m.Dead(topic, token(1), "Unregistered", 410, time.Time{})
+		time.Sleep(time.Minute)
+		if v := m.Look(topic, token(1), time.Now()); !v.Dead || !v.Since.IsZero() || !v.At.Equal(came) {
+			t.Errorf("%+v", v)
+		}
+	})
+}
+
+// What is known of a token holds for one topic, and of "" nothing is known.
+func TestMemoryTopics(t *testing.T) {
+	t.Parallel()
+	m, now := NewMemory(0), time.Now()
+	m.Dead(topic+".voip", token(1), "BadDeviceToken", 400, now)
+	m.Throttle(topic, token(2), now.Add(time.Minute))
+	for _, tt := range []struct {
+		topic      string
+		token      int
+		dead, wait bool
+	}{
+		{topic, 1, false, false},
+		{topic + ".voip", 1, true, false},
+		{topic, 2, false, true},
+		{topic + ".voip", 2, false, false},
+	} {
+		if v := m.Look(tt.topic, token(tt.token), now); v.Dead != tt.dead || v.Wait > 0 != tt.wait {
+			t.Errorf("%s, token %d: %+v", tt.topic, tt.token, v)
+		}
+	}
+	m.Delivered(topic, token(1))
+	if m.Len() != 2 {
+		t.Errorf("%d remembered after a delivery to the token in another topic", m.Len())
+	}
+	m.Throttle(topic, "", now.Add(time.Minute))
+	m.Dead(topic, "", "ChannelNotRegistered", 400, now)
+	if v := m.Look(topic, "", now); v != (Verdict{}) || m.Len() != 2 {
+		t.Errorf("of no token: %+v", v)
 	}
 }
 
@@ -59,28 +94,28 @@ func TestMemoryThrottle(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		m := NewMemory(0)
-		m.Throttle(token(1), time.Now()) // over already
-		m.Throttle(token(1), time.Now().Add(-time.Second))
+		m.Throttle(topic, token(1), time.Now()) // over already
+		m.Throttle(topic, token(1), time.Now().Add(-time.Second))
 		if m.Len() != 0 {
 			t.Error("a pause that is over is remembered")
 		}
-		m.Throttle(token(1), time.Now().Add(10*time.Second))
-		if v := m.Look(token(1), time.Now()); v != (Verdict{Wait: 10 * time.Second}) {
+		m.Throttle(topic, token(1), time.Now().Add(10*time.Second))
+		if v := m.Look(topic, token(1), time.Now()); v != (Verdict{Wait: 10 * time.Second}) {
 			t.Errorf("%+v", v)
 		}
 		time.Sleep(4 * time.Second)
-		if v := m.Look(token(1), time.Now()); v != (Verdict{Wait: 6 * time.Second}) {
+		if v := m.Look(topic, token(1), time.Now()); v != (Verdict{Wait: 6 * time.Second}) {
 			t.Errorf("%+v", v)
 		}
-		if v := m.Look(token(2), time.Now()); v != (Verdict{}) {
+		if v := m.Look(topic, token(2), time.Now()); v != (Verdict{}) {
 			t.Errorf("of another token: %+v", v)
 		}
 		time.Sleep(6 * time.Second)
-		if v := m.Look(token(1), time.Now()); v != (Verdict{}) {
+		if v := m.Look(topic, token(1), time.Now()); v != (Verdict{}) {
 			t.Errorf("when the pause is over: %+v", v)
 		}
-		m.Throttle(token(1), time.Now().Add(24*time.Hour))
-		if v := m.Look(token(1), time.Now()); v.Wait != memoryTime {
+		m.Throttle(topic, token(1), time.Now().Add(24*time.Hour))
+		if v := m.Look(topic, token(1), time.Now()); v.Wait != memoryTime {
 			t.Errorf("a pause of a day: %v", v.Wait)
 		}
 	})
@@ -92,18 +127,18 @@ func TestMemoryBoth(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		m := NewMemory(0)
-		m.Dead(token(1), "Unregistered", 410, time.Now())
-		m.Throttle(token(1), time.Now().Add(time.Minute))
-		if v := m.Look(token(1), time.Now()); !v.Dead || v.Wait != time.Minute || m.Len() != 1 {
+		m.Dead(topic, token(1), "Unregistered", 410, time.Now())
+		m.Throttle(topic, token(1), time.Now().Add(time.Minute))
+		if v := m.Look(topic, token(1), time.Now()); !v.Dead || v.Wait != time.Minute || m.Len() != 1 {
 			t.Errorf("%+v", v)
 		}
 		time.Sleep(time.Minute)
-		if v := m.Look(token(1), time.Now()); !v.Dead || v.Wait != 0 {
+		if v := m.Look(topic, token(1), time.Now()); !v.Dead || v.Wait != 0 {
 			t.Errorf("after the pause: %+v", v)
 		}
-		m.Delivered(token(1))
-		m.Delivered(token(1))
-		if v := m.Look(token(1), time.Now()); v != (Verdict{}) || m.Len() != 0 {
+		m.Delivered(topic, token(1))
+		m.Delivered(topic, token(1))
+		if v := m.Look(topic, token(1), time.Now()); v != (Verdict{}) || m.Len() != 0 {
 			t.Errorf("after a delivery: %+v", v)
 		}
 	})
@@ -115,16 +150,16 @@ func TestMemoryLimit(t *testing.T) {
 	m := NewMemory(3)
 	now := time.Now()
 	for _, i := range []int{1, 2, 3, 1, 4} {
-		m.Dead(token(i), "Unregistered", 410, now)
+		m.Dead(topic, token(i), "Unregistered", 410, now)
 	}
 	for i, want := range map[int]bool{1: true, 2: false, 3: true, 4: true} {
-		if got := m.Look(token(i), now).Dead; got != want {
+		if got := m.Look(topic, token(i), now).Dead; got != want {
 			t.Errorf("token %d: dead %v, want %v", i, got, want)
 		}
 	}
-	m.Delivered(token(1))
-	m.Throttle(token(5), now.Add(time.Minute))
-	if m.Len() != 3 || !m.Look(token(3), now).Dead {
+	m.Delivered(topic, token(1))
+	m.Throttle(topic, token(5), now.Add(time.Minute))
+	if m.Len() != 3 || !m.Look(topic, token(3), now).Dead {
 		t.Errorf("%d remembered; a free place was not used", m.Len())
 	}
 }
@@ -136,10 +171,10 @@ func TestMemoryDropsPast(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := NewMemory(0)
 		for i := range 1000 {
-			m.Dead(token(i), "Unregistered", 410, time.Now())
+			m.Dead(topic, token(i), "Unregistered", 410, time.Now())
 		}
 		time.Sleep(memoryTime)
-		m.Dead(token(1000), "Unregistered", 410, time.Now())
+		m.Dead(topic, token(1000), "Unregistered", 410, time.Now())
 		if m.Len() != 1 {
 			t.Errorf("%d remembered", m.Len())
 		}
@@ -151,14 +186,14 @@ func TestMemoryOutlivesPause(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		m := NewMemory(0)
-		m.Dead(token(1), "Unregistered", 410, time.Now())
-		m.Throttle(token(2), time.Now().Add(time.Second))
+		m.Dead(topic, token(1), "Unregistered", 410, time.Now())
+		m.Throttle(topic, token(2), time.Now().Add(time.Second))
 		time.Sleep(2 * time.Second)
-		if m.Look(token(2), time.Now()).Wait != 0 || !m.Look(token(1), time.Now()).Dead {
+		if m.Look(topic, token(2), time.Now()).Wait != 0 || !m.Look(topic, token(1), time.Now()).Dead {
 			t.Error("forgotten with the pause")
 		}
 		m.forgetAll(time.Since(m.base)) // of a Look that was overtaken by Dead
-		if !m.Look(token(1), time.Now()).Dead {
+		if !m.Look(topic, token(1), time.Now()).Dead {
 			t.Error("forgotten though it holds")
 		}
 	})
@@ -167,10 +202,10 @@ func TestMemoryOutlivesPause(t *testing.T) {
 func TestMemoryNil(t *testing.T) {
 	t.Parallel()
 	var m *Memory
-	m.Dead(token(1), "Unregistered", 410, time.Now())
-	m.Throttle(token(1), time.Now().Add(time.Minute))
-	m.Delivered(token(1))
-	if v := m.Look(token(1), time.Now()); v != (Verdict{}) || m.Len() != 0 {
+	m.Dead(topic, token(1), "Unregistered", 410, time.Now())
+	m.Throttle(topic, token(1), time.Now().Add(time.Minute))
+	m.Delivered(topic, token(1))
+	if v := m.Look(topic, token(1), time.Now()); v != (Verdict{}) || m.Len() != 0 {
 		t.Errorf("%+v", v)
 	}
 }
@@ -188,13 +223,13 @@ func TestMemoryConcurrent(t *testing.T) {
 				i := rng.IntN(2 * limit)
 				switch rng.IntN(5) {
 				case 0:
-					m.Dead(token(i), "Unregistered", 410, time.Now())
+					m.Dead(topic, token(i), "Unregistered", 410, time.Now())
 				case 1:
-					m.Throttle(token(i), time.Now().Add(time.Duration(rng.IntN(100))*time.Microsecond))
+					m.Throttle(topic, token(i), time.Now().Add(time.Duration(rng.IntN(100))*time.Microsecond))
 				case 2:
-					m.Delivered(token(i))
+					m.Delivered(topic, token(i))
 				default:
-					m.Look(token(i), time.Now())
+					m.Look(topic, token(i), time.Now())
 				}
 			}
 		})
@@ -214,12 +249,12 @@ func TestMemoryConcurrent(t *testing.T) {
 
 func TestMemoryAllocates(t *testing.T) {
 	m, now := NewMemory(0), time.Now()
-	look := func() { m.Look(testToken, now); m.Delivered(testToken) }
+	look := func() { m.Look(topic, testToken, now); m.Delivered(topic, testToken) }
 	if n := testing.AllocsPerRun(1000, look); n != 0 {
 		t.Errorf("%v allocations when empty", n)
 	}
 	for i := range 1000 {
-		m.Dead(token(i), "Unregistered", 410, now)
+		m.Dead(topic, token(i), "Unregistered", 410, now)
 	}
 	if n := testing.AllocsPerRun(1000, look); n != 0 {
 		t.Errorf("%v allocations when not empty", n)
@@ -241,7 +276,7 @@ func TestMemorySize(t *testing.T) {
 	}
 	now := time.Now()
 	for i := range memoryLimit + 1000 {
-		m.Dead(token(i), "Unregistered", 410, now)
+		m.Dead(topic, token(i), "Unregistered", 410, now)
 	}
 	size := heap() - before
 	t.Logf("%d tokens take %d KiB", m.Len(), size>>10)
@@ -260,13 +295,13 @@ func BenchmarkMemoryLook(b *testing.B) {
 			tokens[i] = token(rand.Int())
 		}
 		for i := range n {
-			m.Dead(token(i), "Unregistered", 410, now)
+			m.Dead(topic, token(i), "Unregistered", 410, now)
 		}
 		b.Run(map[int]string{0: "empty", 1: "one", memoryLimit: "full"}[n], func(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for i := 0; pb.Next(); i++ {
-					m.Look(tokens[i%len(tokens)], now)
+					m.Look(topic, tokens[i%len(tokens)], now)
 				}
 			})
 		})

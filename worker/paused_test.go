@@ -10,7 +10,10 @@ import (
 	"propeller/apnsconn"
 )
 
-var wrongEnv = apnsconn.Outcome{Class: apnsconn.Token, Status: 400, Reason: "BadDeviceToken"}
+var (
+	wrongEnv    = apnsconn.Outcome{Class: apnsconn.Token, Status: 400, Reason: "BadDeviceToken"}
+	notForTopic = apnsconn.Outcome{Class: apnsconn.Token, Status: 400, Reason: "DeviceTokenNotForTopic"}
+)
 
 // An app whose tokens are all refused is paused after 20 answers: no token is
 // reported, one job is tried a minute, and a good answer lets it go on.

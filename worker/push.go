@@ -38,13 +38,10 @@ func (p *push) send(now time.Time) {
 
 // known says that the push need not be sent: what became of it is remembered.
 func (p *push) known(now time.Time) bool {
-	v := p.t.r.w.cfg.Memory.Look(p.n.Token, now)
+	v := p.t.r.w.cfg.Memory.Look(p.n.Topic, p.n.Token, now)
 	switch {
 	case v.Dead && !p.t.decoded.TokenSince.After(v.At):
-		p.outcome = apnsconn.Outcome{Class: apnsconn.Token, Status: v.Status, Reason: v.Reason}
-		if v.Status == http.StatusGone {
-			p.outcome.Since = v.At
-		}
+		p.outcome = apnsconn.Outcome{Class: apnsconn.Token, Status: v.Status, Reason: v.Reason, Since: v.Since}
 		p.verdict = dead
 	case v.Wait > 0:
 		p.outcome = apnsconn.Outcome{Class: apnsconn.Throttled, Reason: "too many pushes to this device lately"}
@@ -84,7 +81,7 @@ func (p *push) done(o apnsconn.Outcome) {
 func (r *run) delivered(n *apnsconn.Notification) {
 	r.w.cfg.Counters.count(apnsconn.Delivered, "")
 	r.w.finished.Add(1)
-	r.w.cfg.Memory.Delivered(n.Token)
+	r.w.cfg.Memory.Delivered(n.Topic, n.Token)
 	if n.Token != "" {
 		r.seat.Right()
 	}
@@ -107,13 +104,17 @@ func (p *push) freeSlot() {
 // the answer: then ruled comes, now or later.
 func (p *push) judge() (decided bool) {
 	o, r := &p.outcome, p.t.r
-	if o.Class == apnsconn.Credential && p.reachesFurther() {
+	switch {
+	case o.Class == apnsconn.Credential && p.reachesFurther():
 		// That job's fault, for which the app's other pushes shall not stop.
 		o.Class = apnsconn.Rejected
 		p.tellBreaker(noEvidence, true)
-	} else if o.Class == apnsconn.Credential {
+	case o.Class == apnsconn.Credential:
 		r.refused(why(*o))
-	} else {
+	default:
+		if p.wrongType() {
+			o.Class = apnsconn.Rejected
+		}
 		p.tellBreaker(evidenceOf(&p.n, o), false)
 	}
 	p.tellLink()
@@ -191,24 +192,24 @@ func (p *push) outdated() bool {
 	return o.Class == apnsconn.Token && !o.Since.IsZero() && p.t.decoded.TokenSince.After(o.Since)
 }
 
-// learn remembers what the outcome says of the token.
+// learn remembers what the outcome says of the token. DeviceTokenNotForTopic
+// says as much of the topic, so it is not remembered.
 func (p *push) learn() {
-	m, o := p.t.r.w.cfg.Memory, &p.outcome
-	if p.n.Token == "" {
-		return
+	m, o, n := p.t.r.w.cfg.Memory, &p.outcome, &p.n
+	switch {
+	case o.Class == apnsconn.Delivered:
+		m.Delivered(n.Topic, n.Token)
+	case o.Class == apnsconn.Token && (o.Status == http.StatusGone || o.Reason == "BadDeviceToken"):
+		m.Dead(n.Topic, n.Token, o.Reason, o.Status, o.Since)
+	case o.Class == apnsconn.Throttled:
+		m.Throttle(n.Topic, n.Token, time.Now().Add(max(p.first, o.RetryAfter)))
 	}
-	switch o.Class {
-	case apnsconn.Delivered:
-		m.Delivered(p.n.Token)
-	case apnsconn.Token:
-		at := o.Since
-		if at.IsZero() {
-			at = time.Now()
-		}
-		m.Dead(p.n.Token, o.Reason, o.Status, at)
-	case apnsconn.Throttled:
-		m.Throttle(p.n.Token, time.Now().Add(max(p.first, o.RetryAfter)))
-	}
+}
+
+// wrongType says that the token is not one for the topic of the push's type (say
+// .voip), which is the job's fault: it may be good for the app's own topic.
+func (p *push) wrongType() bool {
+	return p.outcome.Reason == "DeviceTokenNotForTopic" && p.n.Topic != p.t.r.w.cfg.Topic
 }
 
 // reachesFurther says that the push asked more of the credential than the app's

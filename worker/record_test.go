@@ -222,6 +222,89 @@ func TestDeadTokenIsRemembered(t *testing.T) {
 	})
 }
 
+// No time is made up for a dead token of which APNs did not say since when.
+func TestRememberedWithoutSince(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(""))
+		b := newBench(t, q)
+		b.answer = byToken{testToken: {Class: apnsconn.Token, Status: 410, Reason: "ExpiredToken"}}.answer
+		b.start()
+		time.Sleep(time.Minute)
+		q.add(jobText(""))
+		time.Sleep(time.Minute)
+		b.halt(t)
+		rec := b.rec.all()
+		if len(rec) != 2 || b.sent() != 1 {
+			t.Fatalf("%d records, %d sent", len(rec), b.sent())
+		}
+		for _, r := range rec {
+			if r.Since != 0 {
+				t.Errorf("since %d", r.Since)
+			}
+		}
+	})
+}
+
+// A job whose push type is not one for its token says nothing of the token, nor
+// of the app's environment: it is buried, and ordinary pushes go on.
+func TestTokenNotForThePushType(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(2 * guardFirst)
+		q := newFakeQueue()
+		for _, token := range tokens {
+			q.add(fmt.Sprintf(`{"token":%q,"title":"t","push_type":"voip"}`, token))
+		}
+		b := newBench(t, q)
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if n.Topic == topic+".voip" {
+				return notForTopic, 0
+			}
+			return delivered(n)
+		}
+		b.start()
+		time.Sleep(time.Minute)
+		if _, buried, _, _ := q.counts(); buried != len(tokens) || b.cfg.Breaker.State().Paused || b.cfg.Memory.Len() != 0 {
+			t.Errorf("%d buried, %+v, %d remembered", buried, b.cfg.Breaker.State(), b.cfg.Memory.Len())
+		}
+		for _, r := range b.rec.all() {
+			if r.Class != "rejected" || r.Reason != "DeviceTokenNotForTopic" {
+				t.Fatalf("%+v", r)
+			}
+		}
+		for _, token := range tokens {
+			q.add(fmt.Sprintf(`{"token":%q,"title":"t"}`, token))
+		}
+		time.Sleep(time.Second)
+		if done, _, _, _ := q.counts(); done != len(tokens) {
+			t.Errorf("%d of %d ordinary pushes done", done, len(tokens))
+		}
+		b.halt(t)
+	})
+}
+
+// DeviceTokenNotForTopic in the app's own topic ends the job with a record, and
+// is not remembered: the token may be another topic's.
+func TestNotForTopicIsNotRemembered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		other := manyTokens(1)[0]
+		q := newFakeQueue(jobText(""))
+		b := newBench(t, q)
+		b.answer = byToken{testToken: notForTopic}.answer
+		b.start()
+		for range 2 {
+			time.Sleep(time.Second)
+			q.add(fanOutText([]string{other}, "")) // which shows the environment right
+			time.Sleep(time.Second)
+			q.add(jobText(""))
+		}
+		time.Sleep(time.Second)
+		if n := b.pushesTo()[testToken]; n != 3 || len(b.rec.all()) != 2 || b.cfg.Memory.Len() != 0 {
+			t.Errorf("%d pushes, %d remembered, records %+v", n, b.cfg.Memory.Len(), b.rec.all())
+		}
+		b.halt(t)
+	})
+}
+
 // A 410 from before the app registered the token is not believed.
 func TestTokenSince(t *testing.T) {
 	before, after := gone.Since.Add(-time.Hour).Unix(), gone.Since.Add(time.Hour).Unix()
@@ -273,7 +356,7 @@ func TestRegisteredAgainIsSent(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue()
 		b := newBench(t, q)
-		b.cfg.Memory.Dead(testToken, "Unregistered", 410, time.Now())
+		b.cfg.Memory.Dead(topic, testToken, "Unregistered", 410, time.Now())
 		b.start()
 		time.Sleep(time.Minute)
 		q.add(jobText(fmt.Sprintf(`,"token_since":%d`, time.Now().Add(-2*time.Minute).Unix())))

@@ -219,7 +219,7 @@ func (t *task) postpone(s *tally) {
 		s.pause = max(s.pause, p.pause)
 		t.countDuplicate(p)
 		if p.outcome.Class == apnsconn.Throttled && !p.remembered {
-			t.r.w.cfg.Memory.Throttle(p.n.Token, time.Now().Add(p.pause))
+			t.r.w.cfg.Memory.Throttle(p.n.Topic, p.n.Token, time.Now().Add(p.pause))
 		}
 	}
 }
