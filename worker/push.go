@@ -242,6 +242,19 @@ func (p *push) tellLink() {
 	}
 }
 
+// accepted says that APNs looked at the push itself, and so took the credential:
+// it answered 200, or about the token, or about the request. It may answer 429
+// and 5xx before, and 403 is about the credential.
+func accepted(o *apnsconn.Outcome) bool {
+	switch o.Class {
+	case apnsconn.Delivered, apnsconn.Token:
+		return true
+	case apnsconn.Rejected:
+		return o.Status == http.StatusBadRequest || o.Status == http.StatusRequestEntityTooLarge
+	}
+	return false
+}
+
 // tellBreaker passes on what a probe shows. further: the answer concerns more
 // than the app's ordinary pushes need.
 func (p *push) tellBreaker(e evidence, further bool) {
@@ -250,7 +263,7 @@ func (p *push) tellBreaker(e evidence, further bool) {
 	}
 	b, r := p.t.r.w.cfg.Breaker, p.t.r
 	state := b.State()
-	healed := p.outcome.Status != 0 && !further
+	healed := accepted(&p.outcome) && !further
 	if state.Paused {
 		healed = e == rightEvidence
 	}

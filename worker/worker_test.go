@@ -310,6 +310,57 @@ func TestProbeKeepsItsConnection(t *testing.T) {
 	}
 }
 
+// What shows that APNs takes the credential again, and what does not.
+func TestProbeShows(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer apnsconn.Outcome
+		heals  bool
+	}{
+		"200":              {apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, true},
+		"410":              {gone, true},
+		"400 of the token": {wrongEnv, true},
+		"400 of the topic": {notForTopic, true},
+		"413":              {apnsconn.Outcome{Class: apnsconn.Rejected, Status: 413, Reason: "PayloadTooLarge"}, true},
+		"400 of a header":  {apnsconn.Outcome{Class: apnsconn.Rejected, Status: 400, Reason: "BadPriority"}, true},
+		"refused by Send":  {apnsconn.Outcome{Class: apnsconn.Rejected, Err: &apnsconn.FieldError{Key: "id"}}, false},
+		"403 Forbidden":    {apnsconn.Outcome{Class: apnsconn.Rejected, Status: 403, Reason: "Forbidden"}, false},
+		"403":              {bounced, false},
+		"429":              {tooMany, false},
+		"500":              {apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 500, Reason: "InternalServerError"}, false},
+		"503":              {busy, false},
+		"no answer":        {silence, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				q := newFakeQueue()
+				for range 20 {
+					q.add(jobText(""))
+				}
+				b := newBench(t, q)
+				b.cfg.Memory = nil
+				sent := 0
+				b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+					if sent++; sent == 1 {
+						return tt.answer, 0
+					}
+					return delivered(n)
+				}
+				b.cfg.Breaker.trip("test", time.Now())
+				b.start()
+				time.Sleep(90 * time.Second)
+				if healed := !b.cfg.Breaker.State().Broken; healed != tt.heals || !healed && sent != 1 {
+					t.Errorf("healed %v after %d pushes", healed, sent)
+				}
+				time.Sleep(time.Minute)
+				if b.cfg.Breaker.State().Broken {
+					t.Error("not healed by the next probe")
+				}
+				b.halt(t)
+			})
+		})
+	}
+}
+
 // deafQueue's first consumer receives nothing.
 type deafQueue struct {
 	played
