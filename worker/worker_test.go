@@ -338,9 +338,9 @@ func TestProbeShows(t *testing.T) {
 				}
 				b := newBench(t, q)
 				b.cfg.Memory = nil
-				sent := 0
+				var sent atomic.Int64
 				b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
-					if sent++; sent == 1 {
+					if sent.Add(1) == 1 {
 						return tt.answer, 0
 					}
 					return delivered(n)
@@ -348,8 +348,8 @@ func TestProbeShows(t *testing.T) {
 				b.cfg.Breaker.trip("test", time.Now())
 				b.start()
 				time.Sleep(90 * time.Second)
-				if healed := !b.cfg.Breaker.State().Broken; healed != tt.heals || !healed && sent != 1 {
-					t.Errorf("healed %v after %d pushes", healed, sent)
+				if healed := !b.cfg.Breaker.State().Broken; healed != tt.heals || !healed && sent.Load() != 1 {
+					t.Errorf("healed %v after %d pushes", healed, sent.Load())
 				}
 				time.Sleep(time.Minute)
 				if b.cfg.Breaker.State().Broken {
