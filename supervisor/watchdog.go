@@ -163,7 +163,8 @@ func (a *app) patience(period time.Duration) time.Duration { return max(period, 
 
 // viewOf puts together what progress is judged by.
 func viewOf(s worker.Status, b worker.BreakerState, ready int, known bool) view {
-	v := view{held: s.Held, finished: s.Finished, received: s.Received, ready: ready, known: known, cause: s.Waiting}
+	v := view{held: s.Held - s.Lingering, finished: s.Finished, received: s.Received, ready: ready, known: known, cause: s.Waiting}
+	// Jobs that linger are finished but for the queue's word.
 	if s.Guarded > 0 && s.InFlight == 0 {
 		v.held = 0 // they wait for the guard, which bounds that itself
 	}

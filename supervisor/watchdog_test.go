@@ -261,6 +261,8 @@ func TestView(t *testing.T) {
 			view{}},
 		{"one of its jobs waits for the guard", worker.Status{Serving: true, Held: 2, Guarded: 1, InFlight: 1}, worker.BreakerState{},
 			view{held: 2}},
+		{"all but one of its jobs wait for the queue", worker.Status{Serving: true, Held: 3, Lingering: 2, InFlight: 1}, worker.BreakerState{},
+			view{held: 1}},
 	}
 	for _, test := range tests {
 		if got := viewOf(test.status, test.breaker, 0, false); got != test.want {

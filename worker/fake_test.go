@@ -160,6 +160,7 @@ type fakeJob struct {
 	reason   string
 	after    time.Duration
 	panics   bool
+	kicked   bool
 }
 
 func (j *fakeJob) ID() string { return j.id }
@@ -175,7 +176,7 @@ func (j *fakeJob) Stat(context.Context) (queue.Stat, error) {
 	}
 	j.q.mu.Lock()
 	defer j.q.mu.Unlock()
-	return queue.Stat{Attempt: j.attempts, Age: time.Since(j.put), Priority: fakePriority}, nil
+	return queue.Stat{Attempt: j.attempts, Age: time.Since(j.put), Priority: fakePriority, Kicked: j.kicked}, nil
 }
 func (j *fakeJob) Done(ctx context.Context) error {
 	j.q.mu.Lock()
@@ -437,6 +438,8 @@ func (b *bench) setRefuse(err error) {
 	defer b.mu.Unlock()
 	b.refuse = err
 }
+
+func newTextLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
 // bubble runs f with time that passes only when all wait.
 func bubble(t *testing.T, f func(t *testing.T)) {

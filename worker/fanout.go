@@ -36,7 +36,7 @@ func (t *task) startFanOut() {
 	r.mu.Lock()
 	r.fans[t] = struct{}{}
 	r.mu.Unlock()
-	if t.decoded.TTL > 0 {
+	if t.decoded.TTL > 0 || t.refused() {
 		t.settle(stageAge)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"strings"
 
 	"propeller/apnsconn"
 )
@@ -71,12 +72,22 @@ func (t *task) linePush(p *push, level slog.Level, msg string, attrs ...any) {
 func (t *task) write(n *apnsconn.Notification, level slog.Level, msg string, attrs ...any) {
 	attrs = append([]any{"job", t.job.ID(), "token", shortToken(n)}, attrs...)
 	if o := t.decoded.origin; o != nil {
-		attrs = append(attrs, "first_job", o.job)
+		attrs = append(attrs, "first_job", shortJob(o.job))
 	}
 	if t.decoded.Ref != "" {
 		attrs = append(attrs, "ref", t.decoded.Ref)
 	}
 	t.r.log.Log(context.Background(), level, msg, attrs...)
+}
+
+// shortJob is the end of a job's id, with its number. Ids of rest jobs come with
+// the job, and are what somebody wrote there; a device token has 64 characters.
+func shortJob(id string) string {
+	const most = 60
+	if len(id) <= most {
+		return id
+	}
+	return "…" + strings.ToValidUTF8(id[len(id)-most:], "")
 }
 
 func shortToken(n *apnsconn.Notification) string {

@@ -4,6 +4,8 @@ import (
 	"encoding/hex"
 	"strconv"
 	"time"
+
+	"propeller/apnsconn"
 )
 
 // origin is what a rest job remembers of the job that it is the rest of: see
@@ -13,9 +15,22 @@ type origin struct {
 	seed    seed      // of the apns-ids
 	put     time.Time // when the first job was put, in whole seconds
 	attempt int       // how often its tokens have been tried before
+
+	// bury is why the job is to be buried unsent, unless somebody has kicked it:
+	// its pushes have failed for good. Their last outcome was of that class.
+	bury  string // "" = it is not
+	class apnsconn.Class
 }
 
-// parseOrigin reads the value of a job's key again: four members, each once.
+const (
+	// maxOriginJob is enough for "host:port/number", with the longest host name.
+	maxOriginJob = 280
+	// maxBury bounds a reason, in bytes.
+	maxBury = 512
+)
+
+// parseOrigin reads the value of a job's key again: four members, each once, or
+// six with a reason to bury.
 func parseOrigin(obj []byte) (*origin, error) {
 	var o origin
 	var given members
@@ -26,7 +41,11 @@ func parseOrigin(obj []byte) (*origin, error) {
 		given = append(given, member{name, value})
 		return nil
 	})
-	if err == nil && len(given) != 4 {
+	want := 4
+	if o.bury != "" {
+		want += 2
+	}
+	if err == nil && len(given) != want {
 		err = badOrigin()
 	}
 	if err != nil {
@@ -43,7 +62,7 @@ func (o *origin) set(name string, value []byte) bool {
 			return false
 		}
 		o.job = text(value)
-		return true
+		return len(o.job) <= maxOriginJob
 	case "seed":
 		if !isString(value) || len(value) != 2+2*len(o.seed) {
 			return false
@@ -58,6 +77,18 @@ func (o *origin) set(name string, value []byte) bool {
 		n, ok := wholeNumber(value)
 		o.attempt = int(n)
 		return ok && n <= maxAttempt
+	case "bury":
+		if !isString(value) {
+			return false
+		}
+		o.bury = text(value)
+		return o.bury != "" && len(o.bury) <= maxBury
+	case "class":
+		for o.class = range apnsconn.Unknown + 1 {
+			if isString(value) && text(value) == o.class.String() {
+				return true
+			}
+		}
 	}
 	return false
 }
@@ -79,6 +110,12 @@ func (o *origin) append(b []byte) []byte {
 	b = strconv.AppendInt(b, o.put.Unix(), 10)
 	b = append(b, `,"attempt":`...)
 	b = strconv.AppendInt(b, int64(o.attempt), 10)
+	if o.bury != "" {
+		b = append(b, `,"bury":`...)
+		b = appendName(b, o.bury)
+		b = append(b, `,"class":`...)
+		b = appendName(b, o.class.String())
+	}
 	return append(b, '}')
 }
 

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
@@ -10,10 +11,6 @@ import (
 	"propeller/queue/journal"
 	"propeller/worker/feedback"
 )
-
-// recordPause is how long a job stays away of which the queue would not take a
-// record or a rest: it hardly takes anything else at that moment.
-const recordPause = 10 * time.Second
 
 // record is a record of the job, without what only a push has.
 func (t *task) record(class, reason string) feedback.Record {
@@ -40,66 +37,56 @@ func (p *push) record(reason string) feedback.Record {
 	return r
 }
 
-// report puts a record where it is safe, and says whether it is.
+// report puts a record where it is safe, however long that takes. It reports
+// false if it never will be, see store.
 func (t *task) report(rec feedback.Record) bool {
-	r := t.r
-	put := r.w.cfg.Feedback
-	if put == nil {
-		return true
-	}
-	err := put(r.settling, rec)
-	switch {
-	case err == nil:
-		if r.silent.CompareAndSwap(true, false) {
-			r.log.Info("records of pushes that failed are taken again")
-		}
-	case r.settling.Err() != nil: // the worker stops
-	case r.silent.CompareAndSwap(false, true):
-		r.log.Warn("records of pushes that failed cannot be put; their jobs come again until they can", "err", err)
-	}
-	return err == nil
+	put := t.r.w.cfg.Feedback
+	return put == nil || t.store(func(ctx context.Context) error { return put(ctx, rec) }) == nil
 }
 
-// reportGone reports what of a job will not be tried again while the rest of it
-// may be: dead tokens and malformed ones. After the first record that cannot be
-// put, the others wait for another try.
-func (t *task) reportGone(s *tally) {
-	for i, p := range s.dead {
-		if !t.report(p.record(p.outcome.Reason)) {
-			s.unreported = tokensOf(s.dead[i:])
-			s.pause = max(s.pause, recordPause)
-			return
-		}
-	}
-	for _, bad := range t.reportMalformed(true) {
-		s.unreported = append(s.unreported, bad.Text)
-		s.pause = max(s.pause, recordPause)
-	}
+// reportEnded reports what of a job will not be tried again: dead tokens, those
+// that are to be buried, those that were too late and malformed ones. It
+// reports false if not all records are safe.
+func (t *task) reportEnded(s *tally) bool {
+	return inParallel(len(s.dead), func(i int) bool { return t.report(s.dead[i].record(s.dead[i].outcome.Reason)) }) &&
+		t.reportBuried(s.bury) && t.reportLate(s.late) && t.reportMalformed(true)
 }
 
-// reportMalformed reports the tokens of a list that are none, and returns those
-// from the first on whose record cannot be put. lines says that nothing else in
-// the log will tell of them.
-func (t *task) reportMalformed(lines bool) (left []BadToken) {
-	all := t.decoded.Malformed
-	for i, bad := range all {
-		rec := t.record(apnsconn.Rejected.String(), bad.Err.Error())
-		rec.Token = bad.Text
-		if !t.report(rec) {
-			return all[i:]
+// reportLate reports tokens that are not sent to because it is too late. One
+// that APNs is known to have called dead is reported as that.
+func (t *task) reportLate(tokens []string) bool {
+	return inParallel(len(tokens), func(i int) bool {
+		var p push
+		p.init(t, t.decoded.Notification)
+		p.n.Token = tokens[i]
+		if p.known(time.Now()) && p.verdict == dead {
+			return t.report(p.record(p.outcome.Reason))
 		}
-		if lines && Pushes(t.r.w.cfg.Live.Pushes.Load()) != LogNone {
-			t.write(&apnsconn.Notification{Token: bad.Text}, slog.LevelWarn, "push", "class", rec.Class, "reason", rec.Reason)
-		}
-	}
+		rec := t.record(classExpired, "expired before it was sent")
+		rec.Token = tokens[i]
+		return t.report(rec)
+	})
+}
+
+// reportMalformed reports the tokens of a list that are none. lines says that
+// nothing else in the log will tell of them.
+func (t *task) reportMalformed(lines bool) bool {
+	bad := t.decoded.Malformed
 	if more := t.decoded.MoreMalformed; more > 0 {
-		rec := t.record(apnsconn.Rejected.String(), fmt.Sprintf("job: tokens: %d more of them are malformed", more))
-		rec.Token = ""
-		if !t.report(rec) {
-			return all[len(all)-1:]
-		}
+		bad = append(bad[:len(bad):len(bad)], BadToken{Err: &JobError{"tokens", fmt.Sprintf("%d more of them are malformed", more)}})
 	}
-	return nil
+	lines = lines && Pushes(t.r.w.cfg.Live.Pushes.Load()) != LogNone
+	return inParallel(len(bad), func(i int) bool {
+		rec := t.record(apnsconn.Rejected.String(), bad[i].Err.Error())
+		rec.Token = bad[i].Text
+		if !t.report(rec) {
+			return false
+		}
+		if lines {
+			t.write(&apnsconn.Notification{Token: rec.Token}, slog.LevelWarn, "push", "class", rec.Class, "reason", rec.Reason)
+		}
+		return true
+	})
 }
 
 // addresses are the tokens of a job that is not sent, without the malformed ones
@@ -112,46 +99,42 @@ func (t *task) addresses() []string {
 	return []string{t.decoded.Notification.Token}
 }
 
-// reportBuried reports a job that is about to be buried: each of its pushes, or,
-// if there are none, each of its tokens with t.err. It says whether all records
-// are safe.
+// reportBuried reports pushes that end with the burial of a job.
 func (t *task) reportBuried(pushes []*push) bool {
-	for _, p := range pushes {
+	return inParallel(len(pushes), func(i int) bool {
+		p := pushes[i]
 		reason := p.outcome.Reason
 		if p.err != nil || reason == "" {
 			reason = p.buryReason().Error()
 		}
-		if !t.report(p.record(reason)) {
-			return false
-		}
-	}
-	if len(pushes) > 0 {
-		return true
-	}
-	for _, token := range t.addresses() {
+		return t.report(p.record(reason))
+	})
+}
+
+// reportUnfit reports each token of a job that is buried unsent, with t.err.
+func (t *task) reportUnfit() bool {
+	tokens := t.addresses()
+	return inParallel(len(tokens), func(i int) bool {
 		rec := t.record(apnsconn.Rejected.String(), t.err.Error())
-		rec.Token = token
-		if !t.report(rec) {
-			return false
-		}
-	}
-	return len(t.reportMalformed(false)) == 0
+		rec.Token = tokens[i]
+		return t.report(rec)
+	}) && t.reportMalformed(false)
 }
 
 // enter tells the journal of a job that is about to be buried for the reason err.
-func (t *task) enter(pushes []*push, err error) {
+func (t *task) enter(pushes []*push, class apnsconn.Class, err error) {
 	cfg := &t.r.w.cfg
 	if cfg.Journal == nil {
 		return
 	}
 	e := journal.Entry{
-		ID: t.job.ID(), Topic: cfg.Topic, Tube: cfg.Tube, Class: apnsconn.Rejected.String(), Reason: err.Error(),
+		ID: t.job.ID(), Topic: cfg.Topic, Tube: cfg.Tube, Class: class.String(), Reason: err.Error(),
 		Token: shortToken(&t.decoded.Notification), Ref: t.decoded.Ref, At: time.Now(),
 	}
 	if len(pushes) > 0 {
 		p := pushes[0]
 		o := &p.outcome
-		e.Class, e.Status, e.APNsID, e.Token = o.Class.String(), o.Status, o.APNsID, shortToken(&p.n)
+		e.Status, e.APNsID, e.Token = o.Status, o.APNsID, shortToken(&p.n)
 	}
 	sum := sha256.Sum256(t.body)
 	copy(e.Sum[:], sum[:])

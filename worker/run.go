@@ -45,17 +45,17 @@ type run struct {
 	settling       context.Context
 	cancelSettling context.CancelFunc
 	active         atomic.Int64 // settlers at work
-	lingering      atomic.Int64 // settle calls that take long and hold no slot
+	lingering      atomic.Int64 // of held: those that take long to be settled and hold no slot
 	settlers       sync.WaitGroup
-
-	silent atomic.Bool // no record can be put at present, and that has been logged
+	ending         chan struct{} // closed when stop begins
+	unstored       unstored
 }
 
 func newRun(w *Worker, consumer queue.Consumer) *run {
 	r := &run{
 		w: w, log: w.log, consumer: consumer,
-		woken: make(chan struct{}, 1),
-		fans:  make(map[*task]struct{}),
+		woken: make(chan struct{}, 1), ending: make(chan struct{}),
+		fans: make(map[*task]struct{}),
 	}
 	r.settling, r.cancelSettling = context.WithCancel(context.Background())
 	r.seat = w.cfg.Guard.Join(r.suspected)

@@ -100,16 +100,14 @@ type tally struct {
 
 	dead, bury, again, later []*push
 
-	unsent     []string // tokens whose pushes were never made: like again
-	unreported []string // tokens without a record, which could not be put: like later
+	unsent []string // tokens whose pushes were never made: like again
+	late   []string // those for which it is too late
 
-	pause time.Duration // the longest of again, later and unreported
+	pause time.Duration // the longest of again and later
 }
 
-// back is how many tokens are to be pushed (or reported) in a later try.
-func (s *tally) back() int {
-	return len(s.again) + len(s.later) + len(s.unsent) + len(s.unreported)
-}
+// back is how many tokens are to be pushed in a later try.
+func (s *tally) back() int { return len(s.again) + len(s.later) + len(s.unsent) }
 
 func (t *task) tally() *tally {
 	if t.fan == nil {
@@ -159,9 +157,12 @@ func (t *task) settlePushed() {
 			p.log(t.attempt(p))
 		}
 	}
-	t.reportGone(s)
+	if !t.reportEnded(s) {
+		t.backWhole(s.delivered, errUnreported)
+		return
+	}
 	switch {
-	case len(s.bury) == s.tokens && len(t.decoded.Malformed) == 0:
+	case len(s.bury) == s.tokens:
 		t.setAside(s.bury)
 	case s.back()+len(s.bury) == 0:
 		t.remove(s.delivered)
@@ -243,8 +244,9 @@ func (t *task) noLater(p *push, attempt int, age time.Duration) error {
 	return nil
 }
 
-// checkAge sends a job with a ttl, unless it is too old. It reports whether it
-// is on its way; if not, the stage says what is to become of it.
+// checkAge asks the queue about a job that has a ttl, or whose pushes have failed
+// before, and sends it unless it is too old or is to be buried. It reports
+// whether it is on its way; if not, the stage says what is to become of it.
 func (t *task) checkAge() (goesOn bool) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -253,12 +255,17 @@ func (t *task) checkAge() (goesOn bool) {
 		}
 	}()
 	_, age, err := t.history()
+	ttl := t.decoded.TTL
+	late := ttl > 0 && age >= ttl
 	switch {
-	case age >= t.decoded.TTL:
-		t.stage = stageExpired
-		return false
-	case err != nil: // the reservation or the queue has gone: the job comes again
+	case err != nil && (!late || t.refused()): // the reservation or the queue has gone: the job comes again
 		t.stage = stageBack
+		return false
+	case t.refused() && !t.stat.Kicked:
+		t.stage = stageRefused
+		return false
+	case late, t.decoded.Expired(time.Now()):
+		t.stage = stageExpired
 		return false
 	}
 	t.stage = stagePushed
@@ -286,16 +293,8 @@ func (t *task) remove(delivered int) {
 
 // expired drops a job that is too late, after a record of it for each token.
 func (t *task) expired() {
-	for _, token := range t.addresses() {
-		r := t.record(classExpired, "expired before it was sent")
-		r.Token = token
-		if !t.report(r) {
-			t.giveBack(recordPause)
-			return
-		}
-	}
-	if len(t.reportMalformed(true)) > 0 {
-		t.giveBack(recordPause)
+	if !t.reportLate(t.addresses()) || !t.reportMalformed(true) {
+		t.giveBack(0)
 		return
 	}
 	t.r.w.cfg.Counters.Expired.Add(1)
@@ -306,28 +305,35 @@ func (t *task) expired() {
 // classExpired is the class of a job that was never sent because it was too late.
 const classExpired = "expired"
 
-// setAside buries the job, after a record of it for each token. pushes are those
-// that ended so; none when the job can never work, for the reason t.err.
+// setAside buries the job. pushes are those that ended so, and have been
+// reported; none when nothing of it was sent.
 func (t *task) setAside(pushes []*push) {
 	if t.err != nil {
 		pushes = nil
 	}
-	if !t.reportBuried(pushes) {
-		t.giveBack(recordPause)
+	class, err := apnsconn.Rejected, t.err
+	switch {
+	case len(pushes) > 0:
+		class, err = pushes[0].outcome.Class, buryReason(pushes)
+		t.linePush(pushes[0], slog.LevelWarn, "job buried", append(pushes[0].attrs(0), "why", err)...)
+	case err == nil: // refused, and reported when it was
+		o := t.decoded.origin
+		class, err = o.class, errors.New(o.bury)
+		t.line(slog.LevelWarn, "job buried", "class", class.String(), "why", err)
+	case !t.reportUnfit():
+		t.giveBack(0)
 		return
+	default:
+		t.line(slog.LevelWarn, "job buried", "class", class.String(), "reason", err)
 	}
 	t.r.w.finished.Add(1)
 	t.r.w.cfg.Counters.Buried.Add(1)
-	err := t.err
-	if len(pushes) > 0 {
-		err = buryReason(pushes)
-		t.linePush(pushes[0], slog.LevelWarn, "job buried", append(pushes[0].attrs(0), "why", err)...)
-	} else {
-		t.line(slog.LevelWarn, "job buried", "class", apnsconn.Rejected.String(), "reason", err)
-	}
-	t.enter(pushes, err)
+	t.enter(pushes, class, err)
 	if err := t.job.Bury(t.r.settling, err.Error()); err != nil {
 		t.r.log.Warn("job not buried: it will be tried again", "job", t.job.ID(), "err", err)
+		for _, p := range pushes {
+			t.countDuplicate(p)
+		}
 	}
 }
 
@@ -345,6 +351,19 @@ func (p *push) buryReason() error {
 		return p.err
 	}
 	return errors.New(why(p.outcome))
+}
+
+// errUnreported: the run ended, or the reservation, before all records were safe.
+var errUnreported = errors.New("not all records could be put")
+
+// backWhole gives back a job of whose tokens so many are done: those may get
+// their push once more.
+func (t *task) backWhole(done int, why error) {
+	if done > 0 {
+		t.r.w.cfg.Counters.PossibleDuplicates.Add(int64(done))
+		t.r.log.Warn("what is left of a job could not be put into the queue: it is pushed again whole", "job", t.job.ID(), "err", why)
+	}
+	t.giveBack(0)
 }
 
 // giveBack returns the job to the queue. If that fails the queue takes it back

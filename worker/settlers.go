@@ -127,19 +127,18 @@ func (t *task) finish() (stays bool) {
 	if t.stage == stageAge && t.checkAge() {
 		return true
 	}
-	lingering := t.linger()
+	t.linger()
 	defer func() {
 		if v := recover(); v != nil {
 			t.panicked(v)
 			t.setAside(nil)
 		}
-		lingering.Stop()
 		stays = t.letGo()
 	}()
 	switch t.stage {
 	case stagePushed:
 		t.settlePushed()
-	case stageUnfit:
+	case stageUnfit, stageRefused:
 		t.setAside(nil)
 	case stageExpired:
 		t.expired()
@@ -151,34 +150,57 @@ func (t *task) finish() (stays bool) {
 
 // lingerAfter is how long it may take to settle a task before it no longer holds
 // others up. Ordinarily it takes less than a millisecond; it waits for a queue
-// server that is away.
+// server that is away, or that takes no records.
 const lingerAfter = time.Second
 
-// linger lets go of the task's slot and of its settler's place when settling it
-// takes long: of several queue servers one may be away, and its jobs, which
-// wait for it, must not stand in the way of the others'. The calls that linger
-// are no more than were in flight when the server went.
-func (t *task) linger() *time.Timer {
-	return time.AfterFunc(lingerAfter, func() {
+// linger lets go of the settler's place and of the task's slot when settling
+// it takes long: of several queue servers one may be away, and its jobs, which
+// wait for it, must not stand in the way of the others'.
+//
+// As many tasks may linger as pushes may be in flight. The others keep their
+// slots until there is room, so that the worker does not go on to receive jobs
+// that it cannot get rid of.
+func (t *task) linger() {
+	t.release.Lock()
+	defer t.release.Unlock()
+	t.lingers = time.AfterFunc(lingerAfter, func() {
 		t.release.Lock()
 		defer t.release.Unlock()
 		if t.released {
 			return
 		}
-		t.released = true
 		r := t.r
-		r.lingering.Add(1)
-		r.held.Add(-1)
+		if !t.alone {
+			t.alone = true
+			r.active.Add(-1)
+			if !r.backlog.empty() {
+				r.startSettler()
+			}
+		}
+		if !r.mayLinger() {
+			t.lingers.Reset(lingerAfter)
+			return
+		}
+		t.released = true
 		if t.slot {
 			t.slot = false
 			r.slots.Add(-1)
 		}
-		r.active.Add(-1)
-		if !r.backlog.empty() {
-			r.startSettler()
-		}
 		r.wake()
 	})
+}
+
+// mayLinger takes one of the places for tasks that linger, if there is one.
+func (r *run) mayLinger() bool {
+	for {
+		n := r.lingering.Load()
+		if n >= int64(r.w.cfg.InFlight) {
+			return false
+		}
+		if r.lingering.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
 }
 
 // letGo ends a task, and reports whether its settler still is one.
@@ -195,15 +217,15 @@ func (t *task) letGo() (stays bool) {
 	t.release.Lock()
 	defer t.release.Unlock()
 	defer r.wake()
+	t.lingers.Stop()
+	r.held.Add(-1)
 	if t.released {
 		r.lingering.Add(-1)
-		return false
 	}
 	t.released = true
-	r.held.Add(-1)
 	if t.slot {
 		t.slot = false
 		r.slots.Add(-1)
 	}
-	return true
+	return !t.alone
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"propeller/queue"
@@ -12,37 +13,52 @@ import (
 type rest struct {
 	tokens []string
 	after  time.Duration
+	bury   []*push // theirs, which have failed for good: it is to be buried unsent
 }
 
 // split settles a job whose tokens ended differently: what is still to do is put
 // into the queue as jobs of its own, then the job is deleted. If the daemon dies
 // in between, the job is run again whole.
 //
-// Tokens that are to be buried come back alone and at once, to be refused
-// together: only a job that is held can be buried.
+// Tokens that are to be buried come back alone and at once, to be buried
+// together: only a job that is held can be. They are not sent to again, since
+// Apple forbids to repeat what it has refused.
 func (t *task) split(s *tally) {
-	t.history() // before the job goes
-	rests := [...]rest{
-		{append(tokensOf(s.again), s.unsent...), 0},
-		{append(tokensOf(s.later), s.unreported...), s.pause},
-		{tokensOf(s.bury), 0},
-	}
 	for _, p := range s.bury {
 		p.log(0)
-		t.countDuplicate(p)
 	}
 	done := s.delivered
+	if err := t.prepareSplit(); err != nil {
+		t.backWhole(done, err)
+		return
+	}
+	rests := [...]rest{
+		{tokens: append(tokensOf(s.again), s.unsent...)},
+		{tokens: tokensOf(s.later), after: s.pause},
+		{tokens: tokensOf(s.bury), bury: s.bury},
+	}
 	for _, rest := range rests {
 		n, err := t.putRest(rest)
 		done += n
 		if err != nil {
-			t.r.w.cfg.Counters.PossibleDuplicates.Add(int64(done))
-			t.r.log.Warn("what is left of a job could not be put into the queue: it is pushed again whole", "job", t.job.ID(), "err", err)
-			t.giveBack(max(s.pause, recordPause))
+			t.backWhole(done, err)
 			return
 		}
 	}
 	t.remove(done)
+}
+
+// prepareSplit makes sure that the job is still reserved, since else it runs
+// whole elsewhere, and that its priority and age are known.
+func (t *task) prepareSplit() error {
+	if !t.reserved() {
+		return queue.ErrLost
+	}
+	return t.store(func(context.Context) error {
+		t.asked = t.asked && t.statErr == nil
+		_, _, err := t.history()
+		return err
+	})
 }
 
 func tokensOf(pushes []*push) []string {
@@ -63,16 +79,32 @@ func (t *task) putRest(rest rest) (put int, err error) {
 	if len(rest.tokens) == 0 {
 		return 0, nil
 	}
-	ctx, cancel := context.WithTimeout(t.r.settling, putTime)
-	defer cancel()
 	cfg := &t.r.w.cfg
-	_, err = cfg.Queue.Put(ctx, cfg.Tube, restBody(t.body, rest.tokens, t.restOrigin()), queue.PutOptions{Delay: rest.after, Priority: t.stat.Priority})
-	if err == nil {
-		return len(rest.tokens), nil
-	}
+	body := restBody(t.body, rest.tokens, t.restOrigin(rest))
+	var refused error
+	doubtful := false
+	err = t.store(func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, putTime)
+		defer cancel()
+		_, err := cfg.Queue.Put(ctx, cfg.Tube, body, queue.PutOptions{Delay: rest.after, Priority: t.stat.Priority})
+		switch {
+		case errors.Is(err, queue.ErrRejected):
+			refused = err
+			return nil
+		case err != nil && !doubtful: // it may be stored all the same (queue.Queue)
+			doubtful = true
+			cfg.Counters.PossibleDuplicates.Add(int64(len(rest.tokens)))
+		}
+		return err
+	})
 	half := len(rest.tokens) / 2
-	if half == 0 || !errors.Is(err, queue.ErrRejected) {
+	switch {
+	case err != nil:
 		return 0, err
+	case refused == nil:
+		return len(rest.tokens), nil
+	case half == 0:
+		return 0, refused
 	}
 	for _, tokens := range [...][]string{rest.tokens[:half], rest.tokens[half:]} {
 		n, err := t.putRest(rest.of(tokens))
@@ -83,15 +115,19 @@ func (t *task) putRest(rest rest) (put int, err error) {
 	return put, nil
 }
 
-// of is other tokens after the same pause.
-func (r rest) of(tokens []string) rest { return rest{tokens, r.after} }
+// of is other tokens with the same fate.
+func (r rest) of(tokens []string) rest { return rest{tokens, r.after, r.bury} }
 
-// restOrigin is what the rest of this job has to remember.
-func (t *task) restOrigin() *origin {
+// restOrigin is what a rest of this job has to remember.
+func (t *task) restOrigin(r rest) *origin {
 	attempt, age, _ := t.history()
 	o := origin{job: t.job.ID(), seed: t.decoded.seed, put: time.Now().Add(-age), attempt: min(attempt, maxAttempt)}
 	if first := t.decoded.origin; first != nil {
 		o.job, o.put = first.job, first.put
+	}
+	if len(r.bury) > 0 {
+		why := buryReason(r.bury).Error()
+		o.bury, o.class = strings.ToValidUTF8(why[:min(len(why), maxBury)], ""), r.bury[0].outcome.Class
 	}
 	return &o
 }

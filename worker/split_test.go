@@ -1,10 +1,12 @@
 package worker
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,10 +37,10 @@ func TestFanOutSettles(t *testing.T) {
 		"one later":               {byToken{a: busy}, "done", [][]string{{a}}, []bool{true}, nil, 0, false},
 		"one throttled":           {byToken{c: tooMany}, "done", [][]string{{c}}, []bool{true}, nil, 0, false},
 		"one unknown":             {byToken{c: silence}, "done", [][]string{{c}}, []bool{true}, nil, 1, false},
-		"one rejected":            {byToken{a: badTopic}, "done", [][]string{{a}}, []bool{false}, nil, 0, false},
+		"one rejected":            {byToken{a: badTopic}, "done", [][]string{{a}}, []bool{false}, []string{"rejected " + a}, 0, false},
 		"one dead, one later":     {byToken{a: gone, c: busy}, "done", [][]string{{c}}, []bool{true}, []string{"token " + a}, 0, false},
-		"one dead, one rejected":  {byToken{a: gone, c: badTopic}, "done", [][]string{{c}}, []bool{false}, []string{"token " + a}, 0, false},
-		"one later, one rejected": {byToken{a: busy, c: badTopic}, "done", [][]string{{a}, {c}}, []bool{true, false}, nil, 0, false},
+		"one dead, one rejected":  {byToken{a: gone, c: badTopic}, "done", [][]string{{c}}, []bool{false}, []string{"rejected " + c, "token " + a}, 0, false},
+		"one later, one rejected": {byToken{a: busy, c: badTopic}, "done", [][]string{{a}, {c}}, []bool{true, false}, []string{"rejected " + c}, 0, false},
 		"refused credential":      {byToken{a: bounced, c: bounced}, "retried", nil, nil, nil, 0, true},
 		"one refused credential":  {byToken{c: bounced}, "done", [][]string{{c}}, []bool{false}, nil, 0, true},
 	} {
@@ -65,12 +67,12 @@ func TestFanOutSettles(t *testing.T) {
 					}
 				}
 				slices.Sort(records)
-				if len(tt.rests) == 0 && !slices.Equal(records, tt.records) {
+				if !slices.Equal(records, tt.records) {
 					t.Errorf("records %q, want %q", records, tt.records)
 				}
-				for _, want := range tt.records {
-					if !slices.Contains(records, want) {
-						t.Errorf("records %q lack %q", records, want)
+				for token, n := range b.pushesTo() {
+					if o := tt.answers[token]; n > 1 && o.Class == apnsconn.Rejected {
+						t.Errorf("%d pushes to %s, which was refused", n, token)
 					}
 				}
 				if d := b.cfg.Counters.PossibleDuplicates.Load(); d != tt.doubles {
@@ -177,41 +179,210 @@ func b2i(b bool) int {
 	return 0
 }
 
-// A put that fails gives the job back whole, and what was delivered counts as a
-// possible duplicate.
+// While a rest cannot be put the job stays reserved, without a slot, and nothing
+// is pushed again; the put is repeated with growing pauses.
 func TestRestCannotBePut(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		tokens := manyTokens(5)
 		q := newFakeQueue(fanOutText(tokens, ""))
-		down := true
+		var up atomic.Bool
+		var tries atomic.Int64
 		q.refuse = func(string) error {
-			if down {
+			if tries.Add(1); !up.Load() {
 				return queue.ErrUnavailable
 			}
 			return nil
 		}
 		b := newBench(t, q)
-		first := true
+		b.cfg.InFlight = 10
+		bad := byToken{tokens[0]: busy, tokens[4]: gone}
 		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
-			if n.Token == tokens[0] && first {
+			if up.Load() {
+				return delivered(n)
+			}
+			return bad.answer(n)
+		}
+		b.start()
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		if done, buried, retried, _ := q.counts(); done+buried+retried != 0 || len(b.rec.all()) != 1 {
+			t.Errorf("done %d, buried %d, retried %d, records %+v", done, buried, retried, b.rec.all())
+		}
+		if n := tries.Load(); n < 150 || n > 250 {
+			t.Errorf("%d puts in 3 hours", n)
+		}
+		if s := b.Status(); s.Held != 1 || s.Lingering != 1 || s.InFlight != 0 || !strings.HasPrefix(s.Waiting, "the queue takes no records: ") {
+			t.Errorf("%+v", s)
+		}
+		up.Store(true)
+		time.Sleep(20 * time.Minute)
+		if done, _, _, ready := q.counts(); done != 2 || ready != 0 {
+			t.Errorf("done %d, ready %d when the queue took puts again", done, ready)
+		}
+		for i, token := range tokens {
+			if n := b.pushesTo()[token]; n != 1+b2i(i == 0) {
+				t.Errorf("token %d: %d pushes", i, n)
+			}
+		}
+		// The put that failed may have stored it.
+		if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 1 || b.Status().Waiting != "" {
+			t.Errorf("%d possible duplicates, %+v", d, b.Status())
+		}
+		b.halt(t)
+	})
+}
+
+// A rest whose put was stored though its answer was lost is put twice: that counts.
+func TestRestPutTwice(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(4)
+		q := newFakeQueue(fanOutText(tokens, ""))
+		b := newBench(t, q)
+		first := true
+		q.refuse = func(body string) error {
+			if first {
 				first = false
+				q.add(body)
+				return queue.ErrUnavailable
+			}
+			return nil
+		}
+		tries := make(map[string]int)
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if tries[n.Token]++; tries[n.Token] == 1 && n.Token != tokens[3] {
 				return busy, 0
 			}
 			return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 0
 		}
 		b.start()
-		synctest.Wait()
-		if done, buried, retried, _ := q.counts(); done+buried != 0 || retried != 1 || q.retried[0].after < recordPause {
-			t.Errorf("done %d, buried %d, retried %d", done, buried, retried)
-		}
-		if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 4 {
-			t.Errorf("%d possible duplicates, want the 4 delivered", d)
-		}
 		time.Sleep(time.Hour)
-		if done, _, _, _ := q.counts(); done != 1 {
-			t.Error("not done when it was tried again")
+		synctest.Wait()
+		twice := 0
+		for i, token := range tokens {
+			twice += tries[token] - 1 - b2i(i < 3)
+		}
+		if d := b.cfg.Counters.PossibleDuplicates.Load(); twice != 3 || d != 3 {
+			t.Errorf("%d delivered twice, %d counted", twice, d)
 		}
 		b.halt(t)
+	})
+}
+
+// lostJob's reservation has gone when its time has come.
+type lostJob struct {
+	*fakeJob
+	lost func() bool
+}
+
+func (j lostJob) Touch(context.Context) error {
+	if j.lost() {
+		return queue.ErrLost
+	}
+	return nil
+}
+
+func (j lostJob) Retry(ctx context.Context, after time.Duration) error {
+	if j.lost() {
+		return nil // it is back
+	}
+	return j.fakeJob.Retry(ctx, after)
+}
+
+// A job that is no longer held runs whole elsewhere: no rest of it is put, and
+// what it has delivered counts.
+func TestNoRestOfALostJob(t *testing.T) {
+	for name, downFor := range map[string]time.Duration{"before the split": 0, "while the queue takes nothing": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				tokens := manyTokens(5)
+				q := newFakeQueue(fanOutText(tokens, ""))
+				begun := time.Now()
+				q.refuse = func(string) error {
+					if time.Since(begun) < 2*downFor {
+						return queue.ErrUnavailable
+					}
+					return nil
+				}
+				b := newBench(t, q)
+				b.cfg.Queue = wrapped{played{q}, func(j *fakeJob) queue.Job {
+					return lostJob{j, func() bool { return time.Since(begun) >= downFor }}
+				}}
+				b.answer = byToken{tokens[0]: busy}.answer
+				b.start()
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				if done, _, _, _ := q.counts(); done != 0 || len(q.puts) != 0 {
+					t.Errorf("done %d, put %d", done, len(q.puts))
+				}
+				want := int64(4)
+				if downFor > 0 {
+					want = 5 // and the rest that may have been stored
+				}
+				if d := b.cfg.Counters.PossibleDuplicates.Load(); d != want || b.Status().Held != 0 {
+					t.Errorf("%d possible duplicates, want %d; %+v", d, want, b.Status())
+				}
+				b.halt(t)
+			})
+		})
+	}
+}
+
+// wrapped is a queue whose jobs are wrapped.
+type wrapped struct {
+	played
+	wrap func(*fakeJob) queue.Job
+}
+
+type wrappedConsumer struct {
+	consumerOf
+	wrap func(*fakeJob) queue.Job
+}
+
+func (q wrapped) Consume(string) (queue.Consumer, error) {
+	return wrappedConsumer{consumerOf(q.played), q.wrap}, nil
+}
+
+func (c wrappedConsumer) Receive(ctx context.Context, n int) ([]queue.Job, error) {
+	jobs, err := c.consumerOf.Receive(ctx, n)
+	for i := range jobs {
+		jobs[i] = c.wrap(jobs[i].(*fakeJob))
+	}
+	return jobs, err
+}
+
+// mumJob does not say for a while how it is.
+type mumJob struct {
+	*fakeJob
+	since time.Time
+}
+
+func (j mumJob) Stat(ctx context.Context) (queue.Stat, error) {
+	if time.Since(j.since) < time.Minute {
+		return queue.Stat{}, queue.ErrUnavailable
+	}
+	return j.fakeJob.Stat(ctx)
+}
+
+// A rest is not put before the job's priority and age are known.
+func TestRestKeepsPriorityAndAge(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(2)
+		q := newFakeQueue()
+		q.add(fanOutText(tokens, "")).put = time.Now().Add(-5 * time.Hour)
+		b := newBench(t, q)
+		begun := time.Now()
+		b.cfg.Queue = wrapped{played{q}, func(j *fakeJob) queue.Job { return mumJob{j, begun} }}
+		b.answer = byToken{tokens[0]: busy}.answer
+		b.start()
+		time.Sleep(3 * time.Minute)
+		b.halt(t)
+		if len(q.puts) == 0 {
+			t.Fatal("nothing put")
+		}
+		j, err := ParseJob([]byte(q.puts[0].body), topic, "9")
+		if err != nil || q.puts[0].priority != fakePriority || begun.Sub(j.origin.put) != 5*time.Hour {
+			t.Errorf("%v: priority %d, put at %v", err, q.puts[0].priority, j.origin.put)
+		}
 	})
 }
 

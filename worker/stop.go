@@ -9,12 +9,13 @@ import (
 // flight is finished and settled, the rest is given back with the queue
 // connection, then the APNs connection goes.
 func (r *run) stop(ctx context.Context) {
+	close(r.ending)
 	r.consumer.Pause()
 	r.w.cfg.Breaker.leave(r)
 	r.stopFanOut()
 	r.seat.Leave() // the jobs whose answers the guard holds
 	if !r.settled(r.drainTime(ctx)) {
-		r.log.Warn("stopping with pushes unfinished; their jobs go back to the queue", "jobs", r.held.Load()+r.lingering.Load())
+		r.log.Warn("stopping with pushes unfinished; their jobs go back to the queue", "jobs", r.held.Load())
 		if r.abandonFanOut() {
 			r.settled(splitTime)
 		}
@@ -29,7 +30,7 @@ func (r *run) stop(ctx context.Context) {
 func (r *run) settled(limit time.Duration) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	for r.held.Load()+r.lingering.Load() > 0 {
+	for r.held.Load() > 0 {
 		select {
 		case <-r.woken:
 		case <-timer.C:

@@ -17,10 +17,11 @@ type stage int
 
 const (
 	stagePushed  stage = iota // its pushes have ended
-	stageAge                  // its ttl is to be checked, then it is sent
+	stageAge                  // the queue is to be asked about it, then it is sent
 	stageUnfit                // it can never work: t.err
 	stageExpired              // too late to be sent
 	stageBack                 // the app has stopped meanwhile: give it back
+	stageRefused              // all its pushes have failed for good, in an earlier job: bury it
 )
 
 // task is one job on its way: one push, or one for each of its tokens.
@@ -48,9 +49,11 @@ type task struct {
 
 	handed atomic.Bool // over to the settlers; happens once
 
-	release  sync.Mutex
-	slot     bool // it holds one; under release
-	released bool // it ended, or it lingers; under release
+	release  sync.Mutex // for all below
+	slot     bool       // it holds one
+	released bool       // it ended, or it lingers: it takes no slot any more
+	alone    bool       // its settler is none any more
+	lingers  *time.Timer
 }
 
 // start decodes a job and sends its push. A panic on the way buries the job.
@@ -73,6 +76,8 @@ func (r *run) start(ctx context.Context, job queue.Job) {
 	t.applyDefaults()
 	r.counted(max(1, len(t.decoded.Tokens)))
 	switch {
+	case t.refused():
+		t.startFanOut()
 	case t.decoded.Expired(time.Now()):
 		t.settle(stageExpired)
 	case t.decoded.Tokens != nil:
@@ -81,6 +86,10 @@ func (r *run) start(ctx context.Context, job queue.Job) {
 		t.startSingle(ctx)
 	}
 }
+
+// refused says that the job is the rest of one and holds pushes that have failed
+// for good.
+func (t *task) refused() bool { return t.decoded.origin != nil && t.decoded.origin.bury != "" }
 
 // applyDefaults fills in what the app says for jobs that do not.
 func (t *task) applyDefaults() {

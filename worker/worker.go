@@ -89,6 +89,7 @@ func (w *Worker) String() string { return fmt.Sprintf("app %s worker %d", w.cfg.
 type Status struct {
 	Serving   bool
 	Held      int   // jobs received and not yet settled
+	Lingering int   // of Held: those that wait for the queue and hold no slot, at most Config.InFlight
 	InFlight  int   // slots in use, of Config.InFlight
 	Guarded   int   // pushes that have been answered, and wait for the environment guard's word
 	Connected bool  // to APNs
@@ -99,7 +100,8 @@ type Status struct {
 	// tokens; both since New, over all restarts of Serve.
 	Received, Finished int64
 	// Waiting says why the worker takes no jobs by its own decision; "" when it
-	// does: "apns not reachable: …" or "queue unavailable: …".
+	// does: "apns not reachable: …", "queue unavailable: …", or "the queue takes
+	// no records: …" when that is why jobs are held.
 	Waiting string
 }
 
@@ -113,11 +115,14 @@ func (w *Worker) Status() Status {
 	conn, _ := r.link.usable(time.Now())
 	s.Serving, s.Connected, s.QueueErr = true, conn != nil, r.consumer.Err()
 	s.Held, s.InFlight, s.Guarded = int(r.held.Load()), int(r.slots.Load()), int(r.guarded.Load())
-	switch down := r.link.unreachable(); {
+	s.Lingering = int(r.lingering.Load())
+	switch down, unstored := r.link.unreachable(), r.unstored.why(); {
 	case s.QueueErr != nil:
 		s.Waiting = "queue unavailable: " + s.QueueErr.Error()
 	case down != nil:
 		s.Waiting = "apns not reachable: " + down.Error()
+	case unstored != nil:
+		s.Waiting = "the queue takes no records: " + unstored.Error()
 	}
 	return s
 }
