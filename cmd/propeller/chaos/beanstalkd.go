@@ -99,6 +99,10 @@ func (b *beanstalkd) kill() {
 	}
 }
 
+func (b *beanstalkd) late() bool { return false }
+
+func (b *beanstalkd) orphan() {}
+
 func (b *beanstalkd) dial() (client, error) { return dialBeanstalk(b.addr) }
 
 // hand kills, stops and freezes the server.

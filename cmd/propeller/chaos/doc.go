@@ -6,6 +6,7 @@
 //
 //	go run ./cmd/propeller/chaos
 //	CHAOS_TIME=30m CHAOS_SEED=7 go run ./cmd/propeller/chaos
+//	CHAOS_QUEUE=embedded go run ./cmd/propeller/chaos
 //
 // The unit of the account is the push: one device token of one job. Its number
 // is the beginning of its token, which all witnesses show. The auditor trusts
@@ -18,7 +19,9 @@
 //	main.go run.go                     flags, the course of a run
 //	site.go settings.go                the folder: ports, certificates, the binary; the configuration
 //	process.go daemon.go journal.go    a process; the daemon; what befalls its journal
-//	engine.go beanstalkd.go beanstalk.go  what is asked of a queue; beanstalkd and a client of it
+//	engine.go                          what is asked of a queue
+//	beanstalkd.go beanstalk.go         beanstalkd, and a client of it
+//	embedded.go nats.go                the queue inside the daemon, and a client of it
 //	apns.go sim.go answers.go record.go   the APNs side, and what runs inside its process
 //	jobs.go producer.go                the pushes and jobs; who puts them
 //	reader.go receiver.go records.go sequence.go  who takes the feedback records, and in what order

@@ -19,6 +19,11 @@ type engine interface {
 	kill()
 	// hand is what harms it; nil when only the daemon's own hand can.
 	hand(rng *rand.Rand) *hand
+	// late says whether the jobs that a daemon held when it died come back later
+	// than at once, and so may be overtaken.
+	late() bool
+	// orphan says that the daemon has gone for good.
+	orphan()
 	// dial opens a client.
 	dial() (client, error)
 }
@@ -49,12 +54,14 @@ var errEmpty = errors.New("no job")
 const askTimeout = 5 * time.Second
 
 // engineNames are the values of -queue.
-const engineNames = "beanstalk"
+const engineNames = "beanstalk or embedded"
 
 func newEngine(name string, at *site) (engine, error) {
 	switch name {
 	case "beanstalk":
 		return newBeanstalkd(at)
+	case "embedded":
+		return newEmbedded(at)
 	}
 	return nil, fmt.Errorf("-queue %q: want %s", name, engineNames)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -41,7 +42,7 @@ type options struct {
 }
 
 func parseOptions(args []string, env func(string) string) (options, error) {
-	o := options{time: time.Minute, seed: 1}
+	o := options{time: time.Minute, seed: 1, queue: cmp.Or(env("CHAOS_QUEUE"), "beanstalk")}
 	var err error
 	if s := env("CHAOS_TIME"); s != "" {
 		if o.time, err = time.ParseDuration(s); err != nil {
@@ -58,7 +59,7 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 	fs.Uint64Var(&o.seed, "seed", o.seed, "of the dice; CHAOS_SEED")
 	fs.DurationVar(&o.drain, "drain", 5*time.Minute, "for the queue to run empty after the faults")
 	fs.IntVar(&o.rate, "rate", 300, "jobs a second")
-	fs.StringVar(&o.queue, "queue", "beanstalk", "kind of queue: "+engineNames)
+	fs.StringVar(&o.queue, "queue", o.queue, "kind of queue: "+engineNames+"; CHAOS_QUEUE")
 	fs.BoolVar(&o.keep, "keep", false, "keep the folder, whatever comes out")
 	fs.BoolVar(&o.race, "race", false, "build the daemon with the race detector")
 	if err := fs.Parse(args); err != nil {

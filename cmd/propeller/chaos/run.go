@@ -70,6 +70,7 @@ func (r *run) do(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	r.daemon.stop()
+	r.engine.orphan()
 	r.receiver.leave()
 	if err := r.book.close(); err != nil {
 		return err
@@ -150,14 +151,17 @@ func (r *run) calm(ctx context.Context) (took time.Duration, rest string, err er
 	}()
 	began := time.Now()
 	var lit time.Time
+	var n int
+	var text string
 	for {
 		if time.Since(lit) > beaconEvery {
 			for _, b := range beacons {
 				b.beacon(ctx)
 			}
 			lit = time.Now()
+			r.at.note("left:%s", text)
 		}
-		n, text, err := left(r.engine, tubes())
+		n, text, err = left(r.engine, tubes())
 		switch {
 		case ctx.Err() != nil:
 			return 0, "", ctx.Err()
@@ -192,7 +196,7 @@ func (r *run) audit(ctx context.Context, out io.Writer, rest string) error {
 	if err != nil {
 		return err
 	}
-	said, err := hear(r.at, r.ledger, r.sequence.stored)
+	said, err := hear(r.at, r.ledger, r.sequence.stored, r.putOff())
 	if err != nil {
 		return err
 	}
@@ -216,6 +220,16 @@ func (r *run) audit(ctx context.Context, out io.Writer, rest string) error {
 	}
 	a.stories(out, r.at)
 	return errFailed
+}
+
+// putOff are the times when daemons died, if what they held comes later then.
+func (r *run) putOff() (late []time.Time) {
+	for _, l := range r.daemon.lives {
+		if l.killed && r.engine.late() {
+			late = append(late, l.ended)
+		}
+	}
+	return late
 }
 
 // end ends every process that still runs.

@@ -18,6 +18,7 @@ type scene struct {
 	book   []bookEntry
 	log    []string
 	stored []bool
+	late   []time.Time
 }
 
 func second(n int) time.Time { return time.Unix(1_700_000_000+int64(n), 0).UTC() }
@@ -126,7 +127,7 @@ func (s *scene) judge(t *testing.T) *account {
 		}
 	}
 	var err error
-	if s.said, err = hear(s.at, s.ledger, s.stored); err != nil {
+	if s.said, err = hear(s.at, s.ledger, s.stored, s.late); err != nil {
 		t.Fatal(err)
 	}
 	return s.court.judge()

@@ -105,10 +105,11 @@ type testimony struct {
 	classNames map[string]string      // interned
 }
 
-// hear reads all witnesses. sequence is what the sequencer has stored.
-func hear(at *site, l *ledger, stored []bool) (*testimony, error) {
+// hear reads all witnesses. stored is what the sequencer has stored; at the
+// times of late, records may have been put off.
+func hear(at *site, l *ledger, stored []bool, late []time.Time) (*testimony, error) {
 	t := &testimony{
-		ledger: l, deeds: make([]deeds, len(l.pushes)), sequence: &sequence{stored: stored, came: make([]bool, len(stored))}, dug: make(map[string]bool),
+		ledger: l, deeds: make([]deeds, len(l.pushes)), sequence: &sequence{stored: stored, came: make([]bool, len(stored)), late: late}, dug: make(map[string]bool),
 		buriedIDs: make(map[jobID][]time.Time), jobRecords: make(map[jobID][]told), refRecords: make(map[uint32]int),
 		answers: make(map[string]int), reasons: make(map[string]int), records: make(map[string]int), errors: make(map[string]int),
 		watchdog: make(map[string]int), restarts: make(map[string][]time.Time), classNames: make(map[string]string),

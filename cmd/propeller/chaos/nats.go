@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+)
+
+// What docs/queues.md says is in a NATS account. It is written down again here
+// on purpose: the daemon's adapter is part of what is on trial.
+const (
+	jobsStream    = "PROPELLER_JOBS"
+	buriedStream  = "PROPELLER_BURIED"
+	jobSubject    = "propeller.job."
+	schedSubject  = "propeller.sched."
+	buriedSubject = "propeller.buried."
+)
+
+// natsClient is a client of JetStream, on nats.go alone.
+type natsClient struct {
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	end   func()                   // of a server that is this client's; or nil
+	taken map[string]jetstream.Msg // by id
+}
+
+func newNATS(nc *nats.Conn, end func()) (*natsClient, error) {
+	c := &natsClient{nc: nc, end: end, taken: make(map[string]jetstream.Msg)}
+	var err error
+	if c.js, err = jetstream.New(nc); err != nil {
+		c.close()
+	}
+	return c, err
+}
+
+func (c *natsClient) close() {
+	c.nc.Close()
+	if c.end != nil {
+		c.end()
+	}
+}
+
+func within(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
+}
+
+func (c *natsClient) put(tube string, body []byte, delay time.Duration) (string, error) {
+	ctx, cancel := within(askTimeout)
+	defer cancel()
+	m := &nats.Msg{Subject: jobSubject + tube, Data: body}
+	id := ""
+	if delay > 0 {
+		id = "d" + nuid.Next()
+		now := time.Now()
+		m.Subject = schedSubject + tube + "." + id
+		m.Header = nats.Header{
+			"Propeller-Id": {id}, "Propeller-Put": {strconv.FormatInt(now.UnixNano(), 10)},
+			"Nats-Schedule": {"@at " + now.Add(delay).UTC().Format(time.RFC3339Nano)}, "Nats-Schedule-Target": {jobSubject + tube},
+		}
+	}
+	ack, err := c.js.PublishMsg(ctx, m)
+	if err != nil {
+		return "", err
+	}
+	if id == "" {
+		id = strconv.FormatUint(ack.Sequence, 10)
+	}
+	return id, nil
+}
+
+// takeEvery is the pause between two rounds over empty tubes.
+const takeEvery = 50 * time.Millisecond
+
+// take asks one tube after the other.
+func (c *natsClient) take(tubes []string, wait time.Duration) (string, []byte, error) {
+	for end := time.Now().Add(wait); ; time.Sleep(takeEvery) {
+		for _, tube := range tubes {
+			id, body, err := c.takeOne(tube)
+			if !errors.Is(err, errEmpty) {
+				return id, body, err
+			}
+		}
+		if time.Now().After(end) {
+			return "", nil, errEmpty
+		}
+	}
+}
+
+// takeOne takes a job of a tube if there is one. A consumer that is missing is
+// made as the daemon would: a tube can have one only.
+func (c *natsClient) takeOne(tube string) (string, []byte, error) {
+	ctx, cancel := within(askTimeout)
+	defer cancel()
+	consumer, err := c.js.CreateOrUpdateConsumer(ctx, jobsStream, jetstream.ConsumerConfig{
+		Durable: strings.ReplaceAll(tube, ".", "="), FilterSubject: jobSubject + tube, AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: 30 * time.Second, MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 2048,
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	batch, err := consumer.FetchNoWait(1)
+	if err != nil {
+		return "", nil, err
+	}
+	for m := range batch.Messages() {
+		meta, err := m.Metadata()
+		if err != nil {
+			return "", nil, err
+		}
+		id := strconv.FormatUint(meta.Sequence.Stream, 10)
+		c.taken[id] = m
+		return id, m.Data(), nil
+	}
+	if err := batch.Error(); err != nil {
+		return "", nil, err
+	}
+	return "", nil, errEmpty
+}
+
+func (c *natsClient) remove(id string) error {
+	m := c.taken[id]
+	delete(c.taken, id)
+	ctx, cancel := within(askTimeout)
+	defer cancel()
+	return m.DoubleAck(ctx)
+}
+
+// waiting counts what is in the streams: the server knows only by consumer which
+// of the jobs are held, and that is no matter here.
+func (c *natsClient) waiting(tube string) (map[string]int, error) {
+	states := make(map[string]int)
+	for state, pattern := range map[string]string{"ready": jobSubject + tube, "delayed": schedSubject + tube + ".*"} {
+		n, err := c.count(pattern)
+		if err != nil {
+			return nil, err
+		}
+		states[state] = n
+	}
+	return states, nil
+}
+
+// count counts the messages of the stream of jobs whose subject matches.
+func (c *natsClient) count(pattern string) (n int, err error) {
+	ctx, cancel := within(askTimeout)
+	defer cancel()
+	s, err := c.js.Stream(ctx, jobsStream)
+	if err != nil {
+		return 0, err
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(pattern))
+	if err != nil {
+		return 0, err
+	}
+	for _, k := range info.State.Subjects {
+		n += int(k)
+	}
+	return n, nil
+}
+
+// fetch looks for the id in every tube: it says nothing of the tube.
+func (c *natsClient) fetch(id string) ([]byte, error) {
+	for _, tube := range tubes() {
+		some, err := c.buried(tube, buriedSubject+tube+"."+id, 1)
+		if err != nil {
+			return nil, err
+		}
+		for _, body := range some {
+			return []byte(body), nil
+		}
+	}
+	return nil, fmt.Errorf("job %s is not there", id)
+}
+
+func (c *natsClient) takeBuried(tube string, limit int) (map[string]string, error) {
+	return c.buried(tube, buriedSubject+tube+".*", limit)
+}
+
+// buried takes jobs out of the stream of buried ones.
+func (c *natsClient) buried(tube, pattern string, limit int) (map[string]string, error) {
+	ctx, cancel := within(askTimeout)
+	defer cancel()
+	s, err := c.js.Stream(ctx, buriedStream)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]string)
+	for seq := uint64(1); len(out) < limit; seq++ {
+		m, err := s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(pattern))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			break
+		}
+		if err == nil {
+			err = s.DeleteMsg(ctx, m.Sequence)
+		}
+		if err != nil {
+			return nil, err
+		}
+		seq = m.Sequence
+		out[strings.TrimPrefix(m.Subject, buriedSubject+tube+".")] = string(m.Data)
+	}
+	return out, nil
+}
