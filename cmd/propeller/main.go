@@ -64,8 +64,9 @@ func newRoot() *cobra.Command {
 	root.Short = "push notifications from a durable queue to Apple, for many apps"
 	root.Long = root.Short + `
 
-propeller takes jobs from beanstalkd tubes, one tube per app, and sends them to
-Apple Push Notification service. Without a command it runs the daemon.`
+propeller takes jobs from a queue, one tube per app, and sends them to Apple
+Push Notification service. Without a command it runs the daemon; propeller demo
+shows it at work.`
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(newHelp(root))
