@@ -17,6 +17,9 @@ type fanout struct {
 	next int          // of the job's tokens: the first that has no push. The pump's, then its settler's
 	open atomic.Int32 // pushes that have not ended, and one while the pump may make more
 
+	until time.Time // no push is sent from then on; zero = no end
+	late  bool      // that is why some have not been sent. The pump's, then its settler's
+
 	// chunks holds the pushes. Of the pump, and of stop when the pump has ended.
 	chunks [][]push
 
@@ -33,6 +36,9 @@ func (t *task) startFanOut() {
 	r := t.r
 	t.fan = &fanout{t: t}
 	t.fan.open.Store(1)
+	if at := t.decoded.Notification.Expiration; at != nil && *at != 0 {
+		t.fan.until = time.Unix(*at, 0)
+	}
 	r.mu.Lock()
 	r.fans[t] = struct{}{}
 	r.mu.Unlock()
@@ -89,7 +95,7 @@ func (r *run) sendWaiting(ctx context.Context, n int) bool {
 		t := r.waiting[0]
 		sent := t.sendSome(conn, n)
 		n -= sent
-		if t.fan.next == len(t.decoded.Tokens) || t.handed.Load() {
+		if t.fan.next == len(t.decoded.Tokens) || t.fan.late || t.handed.Load() {
 			r.waiting[0] = nil
 			r.waiting = r.waiting[1:]
 			t.fan.pushEnded()
@@ -100,10 +106,14 @@ func (r *run) sendWaiting(ctx context.Context, n int) bool {
 	return true
 }
 
-// sendSome sends up to n pushes of a fan-out.
+// sendSome sends up to n pushes of a fan-out, none when its time is over.
 func (t *task) sendSome(conn Conn, n int) (sent int) {
-	defer t.guard()
 	f := t.fan
+	defer t.guard()
+	now := time.Now()
+	if f.late = !f.until.IsZero() && !now.Before(f.until); f.late {
+		return 0
+	}
 	if t.probing() {
 		n = min(n, 1-min(f.next, 1))
 	}
@@ -114,25 +124,41 @@ func (t *task) sendSome(conn Conn, n int) (sent int) {
 	}
 	chunk := make([]push, len(tokens))
 	f.chunks = append(f.chunks, chunk)
-	f.next += len(chunk)
-	f.open.Add(int32(len(chunk)))
-	t.r.slots.Add(int64(len(chunk)))
-	ids, now := t.decoded.seed.ids(tokens), time.Now()
+	ids := t.decoded.seed.ids(tokens)
 	for i := range chunk {
 		p := &chunk[i]
 		p.init(t, t.decoded.Notification)
-		if f.next > 1 {
+		if f.next > 0 {
 			p.probe = 0
 		}
 		p.n.Token, p.n.ID = tokens[i], ids[i*uuidLen:(i+1)*uuidLen]
-		p.conn, p.slot = conn, true
-		if p.known(now) {
-			t.r.hand(event{t, p})
-		} else {
-			p.send(now)
-		}
+		p.conn = conn
+		f.begin(p, now)
+		sent++
 	}
-	return len(chunk)
+	return sent
+}
+
+// begin sends a push, if what becomes of it is not known. A panic on the way
+// goes on, but not with the push's slot.
+func (f *fanout) begin(p *push, now time.Time) {
+	r := f.t.r
+	f.next++
+	f.open.Add(1)
+	r.slots.Add(1)
+	p.slot = true
+	begun := false
+	defer func() {
+		if !begun && !p.ended.Swap(true) {
+			p.freeSlot()
+		}
+	}()
+	if p.known(now) {
+		r.hand(event{f.t, p})
+	} else {
+		p.send(now)
+	}
+	begun = true
 }
 
 // probing says that the task's first push is to show whether the app works

@@ -1,12 +1,14 @@
 package worker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"propeller/apnsconn"
@@ -361,6 +363,81 @@ func TestProbeOfARememberedToken(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What of a list is not sent before its time is over has expired.
+func TestFanOutExpiresInMidList(t *testing.T) {
+	for extra, late := range map[string]bool{
+		`,"ttl":60`: true, `,"expiration":946684860`: true, `,"ttl":600,"expiration":946684860`: true,
+		`,"ttl":60,"expiration":946685400`: true, "": false, `,"expiration":0`: false,
+	} {
+		bubble(t, func(t *testing.T) { // begins at 2000-01-01, which is 946684800
+			begun, tokens := time.Now(), manyTokens(900)
+			q := newFakeQueue(fanOutText(tokens, extra))
+			b := newBench(t, q)
+			b.cfg.InFlight = 1
+			b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+				if late && time.Since(begun) >= time.Minute {
+					t.Errorf("%s: sent after %v", extra, time.Since(begun))
+				}
+				return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, time.Second
+			}
+			b.start()
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			sent, expired := b.sent(), 0
+			for _, r := range b.rec.all() {
+				expired += b2i(r.Class == classExpired && r.Token != "")
+			}
+			if done, _, _, _ := q.counts(); done != 1 || sent+expired != 900 || late && (sent < 58 || sent > 60) || !late && sent != 900 {
+				t.Errorf("%s: done %d, %d sent, %d expired", extra, done, sent, expired)
+			}
+			if n := b.cfg.Counters.Expired.Load(); n != int64(b2i(late)) {
+				t.Errorf("%s: %d jobs expired", extra, n)
+			}
+			b.halt(t)
+		})
+	}
+}
+
+// panicConn panics at one push.
+type panicConn struct {
+	*fakeConn
+	at string
+}
+
+func (c panicConn) Send(n *apnsconn.Notification, done func(apnsconn.Outcome)) {
+	if n.Token == c.at {
+		panic("send")
+	}
+	c.fakeConn.Send(n, done)
+}
+
+// A panic in the middle of a list buries the job, and no slot is lost.
+func TestPanicInMidList(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(100)
+		q := newFakeQueue(fanOutText(tokens, ""), jobText(""))
+		b := newBench(t, q)
+		dial := b.cfg.Dial
+		b.cfg.Dial = func(ctx context.Context, onChange func()) (Conn, error) {
+			c, err := dial(ctx, onChange)
+			if err != nil {
+				return nil, err
+			}
+			return panicConn{c.(*fakeConn), tokens[3]}, nil
+		}
+		b.start()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if done, buried, _, _ := q.counts(); done != 1 || buried != 1 {
+			t.Errorf("done %d, buried %d", done, buried)
+		}
+		if s := b.Status(); s.InFlight != 0 || s.Held != 0 {
+			t.Errorf("%+v", s)
+		}
+		b.halt(t)
+	})
 }
 
 func TestExpiredFanOut(t *testing.T) {

@@ -119,7 +119,11 @@ func (t *task) tally() *tally {
 	s := &tally{
 		tokens:    len(t.decoded.Tokens),
 		delivered: f.next - len(f.failed),
-		unsent:    t.decoded.Tokens[f.next:],
+	}
+	if rest := t.decoded.Tokens[f.next:]; f.late {
+		s.late = rest
+	} else {
+		s.unsent = rest
 	}
 	for _, p := range f.failed {
 		s.add(p)
@@ -160,6 +164,10 @@ func (t *task) settlePushed() {
 	if !t.reportEnded(s) {
 		t.backWhole(s.delivered, errUnreported)
 		return
+	}
+	if len(s.late) > 0 {
+		t.r.w.cfg.Counters.Expired.Add(1)
+		t.line(slog.LevelWarn, "expired before all of it was sent", "class", classExpired, "unsent", len(s.late), "tokens", s.tokens)
 	}
 	switch {
 	case len(s.bury) == s.tokens:
@@ -267,6 +275,9 @@ func (t *task) checkAge() (goesOn bool) {
 	case late, t.decoded.Expired(time.Now()):
 		t.stage = stageExpired
 		return false
+	}
+	if end := time.Now().Add(ttl - age); t.fan != nil && ttl > 0 && (t.fan.until.IsZero() || end.Before(t.fan.until)) {
+		t.fan.until = end
 	}
 	t.stage = stagePushed
 	t.handed.Store(false)
