@@ -45,7 +45,7 @@ func TestWrongEnvironment(t *testing.T) {
 					t.Errorf("%+v", s)
 				}
 				atFirst := len(b.pushesTo())
-				if atFirst < guardFirst || atFirst > guardFirst+7 {
+				if atFirst < guardFirst || atFirst > guardFirst+8 { // 7 in flight, and a slot is free before the guard knows
 					t.Errorf("paused after %d tokens", atFirst)
 				}
 				time.Sleep(30 * time.Minute)
