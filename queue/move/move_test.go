@@ -345,3 +345,33 @@ func TestTubes(t *testing.T) {
 		})
 	}
 }
+
+// A job that waits for another try waits on, where the engine can tell for how
+// long, and else is ready.
+func TestRetriesThatWait(t *testing.T) {
+	t.Parallel()
+	for _, from := range engines {
+		t.Run(from.name, func(t *testing.T) {
+			t.Parallel()
+			src, dst := openTest(t, from.url(t)), openTest(t, engines[0].url(t))
+			put(t, src, "again", queue.PutOptions{})
+			c, err := src.Consume(tube)
+			if err != nil {
+				t.Fatal(err)
+			}
+			jobs, err := c.Receive(ctxOf(t), 1)
+			if err == nil {
+				err = jobs[0].Retry(ctxOf(t), time.Hour)
+			}
+			if err = errors.Join(err, c.Close(ctxOf(t))); err != nil {
+				t.Fatal(err)
+			}
+			mustMove(t, &Mover{From: src, To: dst})
+			mustBeEmpty(t, src)
+			got, ok := content(t, dst)["again"]
+			if waits := got.Delay > time.Minute; !ok || waits != from.priority { // beanstalkd has both
+				t.Errorf("arrived: %v, %+v", ok, got)
+			}
+		})
+	}
+}
