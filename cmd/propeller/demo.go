@@ -80,11 +80,12 @@ func (d *demo) run() (err error) {
 	d.screen.text(d.welcome())
 
 	ctx, stop := context.WithCancel(context.Background())
-	signals, ended := make(chan os.Signal, 2), make(chan struct{})
+	_, stops := makeSignals()
+	ended := make(chan struct{})
 	var background sync.WaitGroup
 	background.Go(func() { d.traffic(ctx) })
-	background.Go(func() { d.obey(stop, signals, ended) })
-	err = d.daemon(signals).run(cfg)
+	background.Go(func() { d.obey(stop, stops, ended) })
+	err = d.daemon(stops).run(cfg)
 	stop()
 	close(ended)
 	background.Wait()
@@ -94,10 +95,10 @@ func (d *demo) run() (err error) {
 
 // daemon is the daemon of propeller run, but for where it logs to, and that its
 // queue is also the traffic's.
-func (d *demo) daemon(signals <-chan os.Signal) *daemon {
+func (d *demo) daemon(stops <-chan os.Signal) *daemon {
 	log := slog.New(d.screen.handler())
 	return &daemon{
-		load: d.stage.load, level: new(slog.LevelVar), log: log, signals: signals, notify: takeNotifier(log),
+		load: d.stage.load, level: new(slog.LevelVar), log: log, stops: stops, notify: takeNotifier(log),
 		open: func(urls []string, _ *slog.Logger) (queue.Queue, error) {
 			// The server inside has little to say to who sees a demonstration.
 			q, err := openQueue(urls, slog.New(slog.DiscardHandler))
@@ -111,7 +112,7 @@ func (d *demo) daemon(signals <-chan os.Signal) *daemon {
 
 // obey ends the traffic and then the daemon, when told to or when it is time.
 // Being told again makes the daemon quit at once.
-func (d *demo) obey(stopTraffic func(), signals chan<- os.Signal, ended <-chan struct{}) {
+func (d *demo) obey(stopTraffic func(), stops chan<- os.Signal, ended <-chan struct{}) {
 	for range 2 {
 		var s os.Signal = syscall.SIGTERM
 		select {
@@ -121,7 +122,7 @@ func (d *demo) obey(stopTraffic func(), signals chan<- os.Signal, ended <-chan s
 		case <-d.end:
 		}
 		stopTraffic()
-		signals <- s // has room for two
+		stops <- s // has room for two
 	}
 }
 

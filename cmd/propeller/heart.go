@@ -10,8 +10,8 @@ import (
 )
 
 // beat proves to the service manager that the daemon lives: at each tick it
-// asks every app how it is and hands the answer to the main loop, which sends
-// it. A lock that is stuck anywhere in the tree, or a loop that does not turn,
+// asks every app how it is and hands the answer to the main loop, which has it
+// sent. A lock that is stuck anywhere in the tree, or a loop that does not turn,
 // ends the pings; and a stuck lock leaves the loop free to heed signals.
 func (d *daemon) beat(ctx context.Context, t tree) {
 	every := d.notify.every()
@@ -31,6 +31,33 @@ func (d *daemon) beat(ctx context.Context, t tree) {
 		case <-ctx.Done():
 			return
 		case d.beats <- status:
+		}
+	}
+}
+
+// parting is what the service manager is told at the end.
+type parting struct {
+	within time.Duration // that the daemon needs
+	status string
+}
+
+// tell passes on to the service manager what the main loop hands over. A manager
+// that does not read takes notifyLimit for each message, and signals must not
+// wait for that.
+func (d *daemon) tell(ctx context.Context) {
+	for {
+		select {
+		case status := <-d.pings:
+			d.notify.alive(status)
+		case p := <-d.parting:
+			d.notify.stop(p.within, p.status)
+		case <-ctx.Done():
+			select {
+			case p := <-d.parting:
+				d.notify.stop(p.within, p.status)
+			default:
+			}
+			return
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -52,19 +53,21 @@ func (f *fakeTree) Status() []supervisor.AppStatus {
 // test if a goroutine of the daemon is left at the end.
 type bubble struct {
 	*daemon
-	tree    *fakeTree
-	signals chan os.Signal
-	log     strings.Builder
-	sent    []string // under notify.mu
-	result  chan error
+	tree   *fakeTree
+	stops  chan os.Signal
+	log    strings.Builder
+	sent   []string // under notify.mu
+	result chan error
 }
 
 func newBubble(watchdog time.Duration) *bubble {
-	b := &bubble{tree: newFakeTree(), signals: make(chan os.Signal, 4), result: make(chan error, 1)}
+	b := &bubble{tree: newFakeTree(), result: make(chan error, 1)}
+	var hups chan os.Signal
+	hups, b.stops = makeSignals()
 	log := slog.New(slog.NewTextHandler(&b.log, nil))
 	b.daemon = &daemon{
 		load:  func() (*config.Config, error) { return &config.Config{ShutdownTimeout: time.Minute}, nil },
-		level: new(slog.LevelVar), log: log, signals: b.signals,
+		level: new(slog.LevelVar), log: log, hups: hups, stops: b.stops,
 		notify: &notifier{watchdog: watchdog, log: log, send: func(s string) error { b.sent = append(b.sent, s); return nil }},
 	}
 	go func() { b.result <- b.serve(&config.Config{ShutdownTimeout: time.Minute}, b.tree) }()
@@ -121,7 +124,7 @@ func TestTreeEndsAsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(0)
 		synctest.Wait()
-		b.signals <- syscall.SIGTERM
+		b.stops <- syscall.SIGTERM
 		if err := <-b.result; err != nil {
 			t.Error(err)
 		}
@@ -164,7 +167,7 @@ func TestStuckLockEndsThePings(t *testing.T) {
 		if n := b.pings(); n != 0 {
 			t.Errorf("%d pings with a stuck lock", n)
 		}
-		b.signals <- syscall.SIGTERM
+		b.stops <- syscall.SIGTERM
 		if err := <-b.result; err != nil {
 			t.Error(err)
 		}
@@ -207,7 +210,7 @@ func TestStatusWithoutWatchdog(t *testing.T) {
 		if sent := b.took(); len(sent) != 1 || sent[0] != "STATUS=2 apps; changed" {
 			t.Errorf("sent %q", sent)
 		}
-		b.signals <- syscall.SIGTERM
+		b.stops <- syscall.SIGTERM
 		<-b.result
 	})
 }
@@ -239,4 +242,29 @@ func TestStatusLine(t *testing.T) {
 	if got, want := statusLine([]supervisor.AppStatus{{Topic: "a", Workers: gone}}, false), "1 app"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+}
+
+// What is stuck at the end, in the file system of state_dir say, ends with the
+// process, and all such waits together take no longer than one.
+func TestStuckEndIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		logger := slog.New(slog.NewTextHandler(&log, nil))
+		d := &daemon{log: logger, web: new(web), state: &state{log: logger, stop: func() {}}}
+		d.state.opening.Add(1)
+		var background, reaper sync.WaitGroup
+		background.Add(1)
+		begun := time.Now()
+		d.within("a goroutine", background.Wait)
+		d.leave(func() {}, &reaper)
+		if took := time.Since(begun); took > overrun+lastWait {
+			t.Errorf("took %v", took)
+		}
+		if n := strings.Count(log.String(), "something is stuck"); n != 2 {
+			t.Errorf("%d said to be stuck: %s", n, log.String())
+		}
+		background.Done()
+		d.state.opening.Done()
+		synctest.Wait()
+	})
 }

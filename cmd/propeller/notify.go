@@ -31,8 +31,7 @@ type notifier struct {
 	stopping bool       // nothing but pings comes after STOPPING=1
 }
 
-// How long a message may wait for a service manager that does not read. The
-// main loop waits for it, and signals with it.
+// How long a message may wait for a service manager that does not read.
 const notifyLimit = time.Second
 
 // statusEvery is how often the status is looked at if there is no watchdog:

@@ -209,6 +209,24 @@ func TestPingsThroughOutages(t *testing.T) {
 	}
 }
 
+// SIGTERM is not lost among many SIGHUPs, nor late because the manager does not
+// read.
+func TestTermAfterManySIGHUPs(t *testing.T) {
+	s := newSite(t, apnstest.Options{})
+	m := newManager(t, filepath.Join(s.dir, "notify"))
+	d := startManaged(t, s, "NOTIFY_SOCKET="+m.name, "WATCHDOG_USEC=200000")
+	d.says("cannot tell the service manager") // its queue is full
+	for range 20 {
+		d.signal(syscall.SIGHUP)
+		time.Sleep(2 * time.Millisecond) // the kernel keeps one of a kind
+	}
+	d.signal(syscall.SIGTERM)
+	d.says("msg=stopping")
+	if status := d.exit(); status != 0 {
+		t.Errorf("status %d after SIGTERM", status)
+	}
+}
+
 // A socket that is not there stops nothing.
 func TestServiceManagerAbsent(t *testing.T) {
 	s := newSite(t, apnstest.Options{})

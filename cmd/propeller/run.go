@@ -34,9 +34,11 @@ func newRun() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		signals := make(chan os.Signal, 4)
-		signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
-		defer signal.Stop(signals)
+		hups, stops := makeSignals()
+		signal.Notify(hups, syscall.SIGHUP)
+		signal.Notify(stops, syscall.SIGINT, syscall.SIGTERM)
+		defer signal.Stop(hups)
+		defer signal.Stop(stops)
 		// Whoever read the log may go, Ctrl-C taking both, and the drain goes on.
 		signal.Ignore(syscall.SIGPIPE)
 		cfg, err := load()
@@ -45,25 +47,35 @@ func newRun() *cobra.Command {
 		}
 		level := new(slog.LevelVar)
 		log := newLogger(cmd.ErrOrStderr(), cfg.Log, level)
-		d := &daemon{load: load, level: level, log: log, open: openQueue, signals: signals, notify: takeNotifier(log)}
+		d := &daemon{load: load, level: level, log: log, open: openQueue, hups: hups, stops: stops, notify: takeNotifier(log)}
 		return d.run(cfg)
 	}
 	return cmd
 }
 
+// makeSignals makes a channel of its own for each order, since a signal that
+// finds its channel full is lost: of SIGHUPs one may wait, which reads the newest
+// file; of those that end the daemon both that count.
+func makeSignals() (hups, stops chan os.Signal) {
+	return make(chan os.Signal, 1), make(chan os.Signal, 2)
+}
+
 // daemon is propeller run.
 type daemon struct {
-	load    func() (*config.Config, error)
-	level   *slog.LevelVar
-	log     *slog.Logger
-	open    func(urls []string, log *slog.Logger) (queue.Queue, error)
-	signals <-chan os.Signal
-	notify  *notifier
-	state   *state
-	web     *web
+	load   func() (*config.Config, error)
+	level  *slog.LevelVar
+	log    *slog.Logger
+	open   func(urls []string, log *slog.Logger) (queue.Queue, error)
+	hups   <-chan os.Signal // SIGHUP; nil: no reloads
+	stops  <-chan os.Signal // SIGTERM, SIGINT
+	notify *notifier
+	state  *state
+	web    *web
 
-	reloads chan struct{} // cap 1: several SIGHUPs become one reload
-	beats   chan string   // the status, through the main loop to the service manager
+	beats   chan string  // the status, to the main loop
+	pings   chan string  // cap 1: from there to the service manager
+	parting chan parting // cap 1
+	limit   time.Time    // when the process ends though something is stuck; zero before its end
 
 	mu      sync.Mutex
 	drain   time.Duration // shutdown_timeout
@@ -83,6 +95,9 @@ type tree interface {
 // the workers' own time to part from the queue, and some more.
 const overrun = 10 * time.Second
 
+// lastWait is for what is not stuck, when something before it was.
+const lastWait = time.Second
+
 var errQuit = errors.New("second signal: quit without finishing; unfinished jobs stay in the queue")
 
 func (d *daemon) run(cfg *config.Config) error {
@@ -91,11 +106,12 @@ func (d *daemon) run(cfg *config.Config) error {
 	if d.state, err = openState(cfg.StateDir, d.log); err != nil {
 		return err
 	}
-	defer d.state.close()
+	ctx, cancel := context.WithCancel(context.Background())
+	var reaper sync.WaitGroup
+	defer d.leave(cancel, &reaper)
 	if d.web, err = openWeb(cfg.HTTP, d.log); err != nil {
 		return err
 	}
-	defer d.web.close()
 	sup, err := supervisor.New(cfg, supervisor.Options{
 		Log:       d.log,
 		OpenQueue: func(urls []string) (queue.Queue, error) { return d.open(urls, d.log) },
@@ -114,10 +130,6 @@ func (d *daemon) run(cfg *config.Config) error {
 		sup.Attach(server)
 	}
 	d.log.Info("propeller started", "version", buildVersion(), "config", cfg.File, "apps", len(cfg.Apps), "queue", cfg.Queue, "pid", os.Getpid())
-	ctx, cancel := context.WithCancel(context.Background())
-	var reaper sync.WaitGroup
-	defer reaper.Wait()
-	defer cancel()
 	if inheritsOrphans() {
 		reaper.Go(func() { reap(ctx, d.log) })
 	}
@@ -127,34 +139,48 @@ func (d *daemon) run(cfg *config.Config) error {
 // serve runs the tree until a signal ends it. That it ends by itself is an
 // error: apps would stay unserved and nobody would know.
 func (d *daemon) serve(cfg *config.Config, t tree) error {
-	d.reloads, d.beats = make(chan struct{}, 1), make(chan string)
+	d.beats, d.pings, d.parting = make(chan string), make(chan string, 1), make(chan parting, 1)
 	d.drain = cfg.ShutdownTimeout
 	ctx, stop := context.WithCancel(context.Background())
 	alive, end := context.WithCancel(context.Background()) // pings go on while the tree drains
 	var background sync.WaitGroup
 	background.Go(func() { d.reload(ctx, t) })
 	background.Go(func() { d.beat(alive, t) })
+	background.Go(func() { d.tell(alive) })
 	ended := make(chan error, 1)
 	background.Go(func() { ended <- t.Serve(ctx) })
 	err := d.wait(stop, ended)
 	stop()
 	end()
-	d.join(&background)
+	d.within("a goroutine", background.Wait)
 	return err
 }
 
-// join waits for the daemon's goroutines, but not for ever: one may be stuck
-// in a file system that does not answer, or on a lock.
-func (d *daemon) join(background *sync.WaitGroup) {
-	joined := make(chan struct{})
+// leave ends what outlives the tree.
+func (d *daemon) leave(endReaper func(), reaper *sync.WaitGroup) {
+	d.within("the reaper, or state_dir", func() {
+		endReaper()
+		reaper.Wait()
+		d.web.close()
+		d.state.close()
+	})
+}
+
+// within waits for f, but not for ever: it may be stuck in a file system that
+// does not answer, or on a lock. All such waits of the end share one limit.
+func (d *daemon) within(what string, f func()) {
+	if d.limit.IsZero() {
+		d.limit = time.Now().Add(overrun)
+	}
+	done := make(chan struct{})
 	go func() {
-		background.Wait()
-		close(joined)
+		defer close(done)
+		f()
 	}()
 	select {
-	case <-joined:
-	case <-time.After(overrun):
-		d.log.Error("something is stuck; ending without it")
+	case <-done:
+	case <-time.After(max(time.Until(d.limit), lastWait)):
+		d.log.Error("something is stuck; ending without it", "what", what)
 	}
 }
 
@@ -163,28 +189,24 @@ func (d *daemon) wait(stop context.CancelFunc, ended <-chan error) error {
 	var late <-chan time.Time
 	for {
 		select {
-		case sig := <-d.signals:
-			switch {
-			case sig == syscall.SIGHUP:
-				select {
-				case d.reloads <- struct{}{}:
-				default: // one is waiting already, and will read the newest file
-				}
-			case late != nil:
+		case sig := <-d.stops:
+			if late != nil {
 				d.log.Error(errQuit.Error())
 				os.Exit(exitFailed)
-			default:
-				d.mu.Lock()
-				drain := d.drain
-				d.mu.Unlock()
-				d.log.Info("stopping", "signal", sig.String(), "within", drain.String())
-				late = time.After(drain + overrun)
-				stop()
-				// The manager's limit is above the daemon's own, which says what is late.
-				d.notify.stop(drain+2*overrun, "finishing what is in flight")
 			}
+			d.mu.Lock()
+			drain := d.drain
+			d.mu.Unlock()
+			d.log.Info("stopping", "signal", sig.String(), "within", drain.String())
+			late = time.After(drain + overrun)
+			stop()
+			// The manager's limit is above the daemon's own, which says what is late.
+			d.parting <- parting{drain + 2*overrun, "finishing what is in flight"} // the only one
 		case status := <-d.beats:
-			d.notify.alive(status)
+			select {
+			case d.pings <- status:
+			default: // the one before is not sent yet
+			}
 		case <-late:
 			d.log.Error("not stopped in time; unfinished jobs stay in the queue")
 			os.Exit(exitFailed)
@@ -225,7 +247,7 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-d.reloads:
+		case <-d.hups:
 		}
 		d.notify.reloading()
 		cfg, err := d.load()
