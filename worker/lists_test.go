@@ -1,0 +1,108 @@
+package worker
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"propeller/apnsconn"
+)
+
+// recordsOf are the class and token of each record, sorted.
+func (b *bench) recordsOf() []string {
+	var out []string
+	for _, r := range b.rec.all() {
+		out = append(out, fmt.Sprintf("%s %.8s", r.Class, r.Token))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Malformed tokens have their records, however the rest of the list ends.
+func TestRecordsOfListsWithMalformedTokens(t *testing.T) {
+	good := manyTokens(2)
+	short := func(class, token string) string { return fmt.Sprintf("%s %.8s", class, token) }
+	for name, tt := range map[string]struct {
+		job    string
+		answer apnsconn.Outcome
+		want   []string // records
+		end    string   // of the job
+	}{
+		"all malformed": {fanOutText([]string{"zz", "yy"}, ""), gone, []string{"rejected yy", "rejected zz"}, "bury 1"},
+		"expired": {fanOutText(append(good, "zz"), `,"expiration":1`), gone,
+			[]string{short("expired", good[0]), short("expired", good[1]), "rejected zz"}, "done 1"},
+		"dead": {fanOutText(append(good, "zz"), ""), gone,
+			[]string{"rejected zz", short("token", good[0]), short("token", good[1])}, "done 1"},
+		"rejected": {fanOutText(append(good, "zz"), ""), badTopic,
+			[]string{short("rejected", good[0]), short("rejected", good[1]), "rejected zz"}, "bury 1"},
+		"delivered": {fanOutText(append(good, "zz"), ""), apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200},
+			[]string{"rejected zz"}, "done 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				q := newFakeQueue(tt.job)
+				b := newBench(t, q)
+				b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return tt.answer, 0 }
+				b.start()
+				synctest.Wait()
+				b.halt(t)
+				got := b.recordsOf()
+				slices.Sort(tt.want)
+				if !slices.Equal(got, tt.want) || q.log[len(q.log)-1] != tt.end || len(q.puts) != 0 {
+					t.Errorf("records %q, want %q; %q", got, tt.want, q.log)
+				}
+			})
+		})
+	}
+}
+
+// An answer that the guard holds takes no slot from the rest of its list.
+func TestDoubtedTokenInAListOneAtATime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(3)
+		q := newFakeQueue(fanOutText(tokens, ""))
+		b := newBench(t, q)
+		b.cfg.InFlight = 1
+		b.answer = byToken{tokens[0]: wrongEnv}.answer
+		b.start()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if done, _, _, _ := q.counts(); done != 1 || b.sent() != 3 {
+			t.Errorf("done %d, %d sent", done, b.sent())
+		}
+		if rec := b.rec.all(); len(rec) != 1 || rec[0].Token != tokens[0] || rec[0].Class != "token" {
+			t.Errorf("%+v", rec)
+		}
+		if s := b.Status(); s.Held != 0 || s.InFlight != 0 || s.Guarded != 0 {
+			t.Errorf("%+v", s)
+		}
+		b.halt(t)
+	})
+}
+
+// With log.pushes all each token of a list has its line, and counts once.
+func TestDeliveredListIsLogged(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(150)
+		q := newFakeQueue(fanOutText(tokens, `,"ref":"r7"`))
+		b := newBench(t, q)
+		b.cfg.Live.Pushes.Store(int32(LogAll))
+		var log strings.Builder
+		b.cfg.Log = newTextLog(&log)
+		b.start()
+		time.Sleep(time.Minute)
+		b.halt(t)
+		if n := strings.Count(log.String(), "msg=push"); n != len(tokens) || strings.Count(log.String(), "class=delivered") != n || strings.Count(log.String(), "ref=r7") != n {
+			t.Errorf("%d lines for %d tokens", n, len(tokens))
+		}
+		if n := b.cfg.Counters.Ended(apnsconn.Delivered); int(n) != len(tokens) {
+			t.Errorf("%d delivered", n)
+		}
+		if done, _, _, _ := q.counts(); done != 1 || b.Status().InFlight != 0 {
+			t.Errorf("done %d, %+v", done, b.Status())
+		}
+	})
+}
