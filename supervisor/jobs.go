@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"propeller/queue"
@@ -90,58 +89,4 @@ func (n notes) Buried(e journal.Entry) {
 	if j := n.journal(); j != nil {
 		j.Buried(e)
 	}
-}
-
-// rebuilder is a service that fills a journal that was lost with what lies
-// buried, so that the operator need not wait for that when asking.
-type rebuilder struct {
-	log     *slog.Logger
-	journal func() *journal.Journal
-	views   func() map[string]journal.Jobs
-	done    *journal.Journal // the one that needs no more
-	failed  bool             // the last try, which has been logged
-}
-
-// rebuildEvery is between two looks whether there is something to rebuild: a
-// journal can be lost while it is in use.
-const rebuildEvery = time.Minute
-
-// String names the service in suture's events.
-func (*rebuilder) String() string { return "journal rebuilder" }
-
-// Serve looks now and then.
-func (r *rebuilder) Serve(ctx context.Context) error {
-	tick := time.NewTicker(rebuildEvery)
-	defer tick.Stop()
-	for {
-		if j := r.journal(); j != nil && j != r.done && j.Rebuilt() {
-			r.rebuild(ctx, j)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// rebuild fills j; what fails is tried again at the next look.
-func (r *rebuilder) rebuild(ctx context.Context, j *journal.Journal) {
-	total := 0
-	for tube, view := range r.views() {
-		n, err := view.Rebuild(ctx, tube)
-		total += n
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			if !r.failed {
-				r.failed = true
-				r.log.Warn("the journal of buried jobs is not rebuilt yet", "tube", tube, "err", err)
-			}
-			return
-		}
-	}
-	r.done, r.failed = j, false
-	r.log.Info("the journal of buried jobs is rebuilt from the queue", "jobs", total)
 }

@@ -53,8 +53,13 @@ func (q *client) endBuried(ctx context.Context, tube, id string, cmd func(*gobea
 	return err
 }
 
+// maxLooks bounds how often a job is looked at that is there whenever it is
+// looked at, and is not when it is to be had.
+const maxLooks = 3
+
 // onBuried runs f when the job is buried in tube, else it returns ErrNotFound.
-// f may be run twice, see link.run, and after ctx has ended, see server.call.
+// f may be run again when it says not found, or its connection broke (see
+// link.run), and after ctx has ended, see server.call.
 func (q *client) onBuried(ctx context.Context, tube, id string, f func(*session, uint64, queue.Stat) error) error {
 	if err := queue.CheckTube(tube); err != nil {
 		return err
@@ -67,11 +72,16 @@ func (q *client) onBuried(ctx context.Context, tube, id string, f func(*session,
 		return srv.admin.run(func(s *session) error {
 			srv.rotating.RLock() // not across the dial
 			defer srv.rotating.RUnlock()
-			st, _, err := s.statBuried(n, tube)
-			if err != nil {
-				return err
+			for range maxLooks {
+				st, _, err := s.statBuried(n, tube)
+				if err != nil {
+					return err
+				}
+				if err := f(s, n, st); !errors.Is(err, gobeanstalk.ErrNotFound) {
+					return err
+				} // gone between the look and the command, or in another lister's hand
 			}
-			return f(s, n, st)
+			return queue.ErrBusy
 		})
 	})
 	switch {

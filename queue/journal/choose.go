@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"propeller/queue"
@@ -18,6 +19,10 @@ const (
 	// answer before it is asked no more: each may cost a timeout of its own.
 	maxFailures = 3
 
+	// idsAtOnce is how many jobs that are named by their ids are looked up
+	// together: their bodies are in memory then.
+	idsAtOnce = 100
+
 	// maxErrors bounds the errors that are returned together.
 	maxErrors = 10
 )
@@ -31,6 +36,35 @@ func (l *limitedErrors) add(err error) {
 	}
 }
 
+// insist asks again while a job is said to be held: another process may have it
+// in its hand for a moment, to list the next. The waiting is bounded for all
+// jobs together: many may be held by workers, and for long.
+type insist struct{ waited time.Duration }
+
+const (
+	firstPause  = 5 * time.Millisecond
+	lastPause   = 80 * time.Millisecond // 155 ms in all for one job
+	maxInsisted = 2 * time.Second
+)
+
+// on returns f's last error.
+func (p *insist) on(ctx context.Context, f func() error) error {
+	for pause := firstPause; ; pause *= 2 {
+		err := f()
+		if !errors.Is(err, queue.ErrBusy) || pause > lastPause || p.waited >= maxInsisted {
+			return err
+		}
+		p.waited += pause
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
 // chooser finds the buried jobs that a filter chooses.
 type chooser struct {
 	v    Jobs
@@ -40,9 +74,12 @@ type chooser struct {
 
 	items    []Item
 	more     bool
+	cut      bool // the queue does not list all at once
 	errs     limitedErrors
-	stale    []Entry // whose jobs are buried no more
+	buried   int     // jobs of the tube, as the queue counts them
+	stale    []Entry // whose jobs are buried no more, or known by other ids
 	failures int     // of the queue, in a row
+	insist   insist
 }
 
 func (c *chooser) run() {
@@ -52,7 +89,8 @@ func (c *chooser) run() {
 	case c.v.Journal == nil || !c.fromJournal():
 		c.fromQueue()
 	}
-	c.v.forget(c.stale)
+	c.v.putAway(c.stale)
+	c.more = c.more || c.cut
 }
 
 // room says whether another item may be taken; if not, there are more.
@@ -67,28 +105,38 @@ func (c *chooser) room() bool {
 // byID looks at the jobs that are named.
 func (c *chooser) byID() {
 	seen := make(map[string]bool)
-	for _, id := range c.f.IDs {
-		if seen[id] {
-			continue
+	for some := range slices.Chunk(c.f.IDs, idsAtOnce) {
+		var buried []queue.BuriedJob
+		for _, id := range some {
+			if seen[id] || c.ctx.Err() != nil || c.failures == maxFailures {
+				continue
+			}
+			seen[id] = true
+			b, err := c.peek(id)
+			if err != nil {
+				c.errs.add(err)
+				continue
+			}
+			buried = append(buried, b)
 		}
-		seen[id] = true
-		if c.ctx.Err() != nil || c.failures == maxFailures || !c.room() {
-			return
-		}
-		b, err := c.peek(id)
-		if err != nil {
-			c.errs.add(err)
-			continue
-		}
-		if it := c.v.item(c.tube, b); c.f.match(it.Entry) {
+		for _, it := range c.v.items(c.tube, buried) {
+			if !c.f.match(it.Entry) {
+				continue
+			}
+			if !c.room() {
+				return
+			}
 			c.items = append(c.items, it)
 		}
 	}
 }
 
 // peek asks the queue for one job, and counts when it does not answer.
-func (c *chooser) peek(id string) (queue.BuriedJob, error) {
-	b, err := c.v.Queue.Peek(c.ctx, c.tube, id)
+func (c *chooser) peek(id string) (b queue.BuriedJob, err error) {
+	err = c.insist.on(c.ctx, func() (err error) {
+		b, err = c.v.Queue.Peek(c.ctx, c.tube, id)
+		return err
+	})
 	if err == nil || errors.Is(err, queue.ErrNotFound) || errors.Is(err, queue.ErrRejected) {
 		c.failures = 0
 	} else {
@@ -100,7 +148,9 @@ func (c *chooser) peek(id string) (queue.BuriedJob, error) {
 // fromQueue asks the queue for all buried jobs.
 func (c *chooser) fromQueue() {
 	buried, err := c.v.Queue.Buried(c.ctx, c.tube, DefaultLimit)
-	c.errs.add(err)
+	if c.cut = errors.Is(err, queue.ErrCut); !c.cut {
+		c.errs.add(err)
+	}
 	for _, b := range buried {
 		it := Item{Entry: c.v.unknown(c.tube, b), Body: b.Body, Age: b.Age}
 		if !c.f.match(it.Entry) {
@@ -118,51 +168,56 @@ func (c *chooser) fromQueue() {
 func (c *chooser) fromJournal() bool {
 	_, err := c.missing()
 	c.errs.add(err)
-	if err := c.scan(); err != nil {
+	// Entries without a job may stand for jobs without an entry. A look at those
+	// with the right reason would show none of either.
+	all := c.f.Reason != "" && c.buried > 0 && c.v.Journal.toCompare(c.tube)
+	if err := c.scan(all); err != nil {
 		c.items, c.more = nil, false
 		return false
+	}
+	if all && c.ctx.Err() == nil && c.failures == 0 {
+		c.v.Journal.noteCompared(c.tube)
 	}
 	if len(c.stale) == 0 || c.ctx.Err() != nil {
 		return true
 	}
 	// There were as many entries as jobs, and yet some entries have no job: some
 	// jobs may have no entry.
-	c.v.forget(c.stale)
+	c.v.putAway(c.stale)
 	c.stale = nil
 	if n, err := c.missing(); n == 0 || err != nil {
 		return true // what could go wrong has been said by the first
 	}
 	c.items, c.more = nil, false
-	return c.scan() == nil
+	return c.scan(false) == nil
 }
 
 // missing enters jobs in the journal when the queue has more buried ones, and
 // returns how many.
 func (c *chooser) missing() (n int, err error) {
-	st, err := c.v.Queue.TubeStats(c.ctx, c.tube)
-	have, jerr := c.v.Journal.Len(c.tube)
-	if jerr != nil {
-		return 0, jerr
+	c.buried, n, err = c.v.rebuild(c.ctx, c.tube)
+	if errors.Is(err, queue.ErrCut) {
+		c.cut, err = true, nil
 	}
-	// A full journal would drop as many as were entered.
-	if st.Buried <= have || have >= c.v.Journal.limit {
-		return 0, err
-	}
-	n, rerr := c.v.Rebuild(c.ctx, c.tube)
-	return n, errors.Join(err, rerr)
+	return n, err
 }
 
-// scan takes the entries that match and whose jobs are buried.
-func (c *chooser) scan() error {
+// scan takes the entries that match and whose jobs are buried. With all, it
+// looks after the jobs of the others too.
+func (c *chooser) scan(all bool) error {
 	return c.v.Journal.List(c.tube, func(e Entry) bool {
-		if !c.f.match(e) {
-			return c.ctx.Err() == nil
-		}
-		if c.ctx.Err() != nil || !c.room() {
+		match := c.f.match(e)
+		switch {
+		case c.ctx.Err() != nil:
 			return false
-		}
-		if it, ok := c.verify(e); ok {
-			c.items = append(c.items, it)
+		case match && !c.room():
+			return all
+		case match:
+			if it, ok := c.verify(e); ok {
+				c.items = append(c.items, it)
+			}
+		case all && c.failures < maxFailures:
+			c.verify(e)
 		}
 		return true
 	})
@@ -180,12 +235,15 @@ func (c *chooser) verify(e Entry) (it Item, ok bool) {
 	case err == nil: // the id is another job's by now
 		c.stale = append(c.stale, e)
 		return Item{}, false
+	case errors.Is(err, queue.ErrBusy): // a worker has it, or somebody lists for long
+		return Item{}, false
 	case errors.Is(err, queue.ErrNotFound):
 		if time.Since(e.At) > settling {
 			c.stale = append(c.stale, e)
 		}
 		return Item{}, false
-	case errors.Is(err, queue.ErrRejected): // of a queue that was configured before
+	case errors.Is(err, queue.ErrRejected): // the id is of a queue that was configured before
+		c.stale = append(c.stale, e)
 		return Item{}, false
 	}
 	c.errs.add(fmt.Errorf("job %.80q: %w", e.ID, err))

@@ -23,7 +23,7 @@ func crashHelper(dir string) {
 		os.Exit(1)
 	}
 	n, err := j.Len("a")
-	if err != nil || j.Rebuilt() {
+	if err != nil || j.Rebuilt() > 0 {
 		fmt.Println("error", err, j.Rebuilt())
 		os.Exit(1)
 	}
@@ -57,8 +57,8 @@ func TestKilled(t *testing.T) {
 				t.Fatalf("place %d: job %s", i, id)
 			}
 		}
-		if len(got) < safe || j.Rebuilt() {
-			t.Fatalf("%d entries, %d were safe; rebuilt %t", len(got), safe, j.Rebuilt())
+		if len(got) < safe || j.Rebuilt() > 0 {
+			t.Fatalf("%d entries, %d were safe; rebuilt %d", len(got), safe, j.Rebuilt())
 		}
 		if err := j.Close(); err != nil {
 			t.Fatal(err)

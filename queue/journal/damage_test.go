@@ -85,8 +85,8 @@ func survive(t *testing.T, what string, file []byte, entries map[string]Entry) (
 	if err := j.Close(); err != nil {
 		t.Errorf("%s: close: %v", what, err)
 	}
-	if n := said.count("begun anew"); (n > 0) != j.Rebuilt() || n > 1 {
-		t.Errorf("%s: rebuilt %t, said %d times", what, j.Rebuilt(), n)
+	if n := said.count("begun anew"); n != j.Rebuilt() || n > 1 {
+		t.Errorf("%s: rebuilt %d, said %d times", what, j.Rebuilt(), n)
 	}
 	again, err := Open(dir, Options{Log: log})
 	if err != nil {
@@ -96,7 +96,7 @@ func survive(t *testing.T, what string, file []byte, entries map[string]Entry) (
 	if _, ok, err := again.Get("a", "1049"); !ok || err != nil {
 		t.Errorf("%s: the new entry, opened again: %t, %v\n%s", what, ok, err, said)
 	}
-	return j.Rebuilt()
+	return j.Rebuilt() > 0
 }
 
 func TestTruncated(t *testing.T) {
@@ -277,9 +277,12 @@ func TestDamagedWhileOpen(t *testing.T) {
 				if got := list(t, j, "b"); len(got) != 1 {
 					t.Fatalf("the entry made on the way is not there: %q", got)
 				}
-				if !j.Rebuilt() || said.count("begun anew") != round+1 {
-					t.Fatalf("rebuilt %t, said %d times", j.Rebuilt(), said.count("begun anew"))
+				if j.Rebuilt() != round+1 || said.count("begun anew") != round+1 {
+					t.Fatalf("rebuilt %d, said %d times", j.Rebuilt(), said.count("begun anew"))
 				}
+			}
+			if aside, err := filepath.Glob(path + asideSuffix + "*"); err != nil || len(aside) != maxRenewals {
+				t.Fatalf("kept %q, %v", aside, err) // within one second, too
 			}
 			// Once more: it goes on without.
 			if err := harm(path); err != nil {
@@ -314,7 +317,7 @@ func TestAsideIsBounded(t *testing.T) {
 	if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if j := openTest(t, dir, Options{}); !j.Rebuilt() {
+	if j := openTest(t, dir, Options{}); j.Rebuilt() != 1 {
 		t.Fatal("not begun anew")
 	}
 	left, err := filepath.Glob(path + asideSuffix + "*")
@@ -379,8 +382,8 @@ func TestCheckFindsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		largest = max(largest, len(file))
-		if err := checkFile(bytes.NewReader(file), int64(len(file))); err != nil || j.Rebuilt() {
-			t.Fatalf("round %d of seed %d: %v, rebuilt %t", round, seed, err, j.Rebuilt())
+		if err := checkFile(bytes.NewReader(file), int64(len(file))); err != nil || j.Rebuilt() > 0 {
+			t.Fatalf("round %d of seed %d: %v, rebuilt %d", round, seed, err, j.Rebuilt())
 		}
 	}
 	if largest < 100*pageSize {

@@ -32,6 +32,10 @@ type Entry struct {
 	// beanstalkd without a binlog counts from 1 again when it is restarted. All
 	// zero: not known, any job with the id is taken for this one.
 	Sum [8]byte `json:"sum"`
+
+	// gone is when the job was found not to be buried; zero for the entries that
+	// List shows. See goneShelf.
+	gone time.Time
 }
 
 // Sum is the first 8 bytes of the SHA-256 of a job's body.
@@ -86,9 +90,36 @@ func cut(s string, limit int) string {
 	return strings.ToValidUTF8(s, "�")
 }
 
-// key orders entries by time: 8 bytes of Unix nanoseconds and the id.
+// goneShelf is where the entries of tube are kept whose jobs were found not to
+// be buried any more. The blank is in no tube's name (queue.CheckTube).
+//
+// They are not thrown away at once because the queue that was asked may be
+// another one than the job is in: a URL that was wrong for a moment, a second
+// server that makes other ids. Once the job is found again, its reason is there.
+func goneShelf(tube string) string { return gonePrefix + tube }
+
+const gonePrefix = "gone "
+
+// keepGone is how long they are kept: who has configured a wrong queue notices
+// within a week.
+const keepGone = 7 * 24 * time.Hour
+
+// shelf is where the entry lies in the database.
+func (e Entry) shelf() string {
+	if e.gone.IsZero() {
+		return e.Tube
+	}
+	return goneShelf(e.Tube)
+}
+
+// key orders the entries of a shelf by time: 8 bytes of Unix nanoseconds, from
+// when the entry came there, and the id.
 func (e Entry) key() []byte {
-	return append(binary.BigEndian.AppendUint64(nil, uint64(e.At.UnixNano())), e.ID...)
+	at := e.At
+	if !e.gone.IsZero() {
+		at = e.gone
+	}
+	return append(binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano())), e.ID...)
 }
 
 // An entry is stored as the CRC-32 of its JSON and the JSON.

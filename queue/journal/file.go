@@ -170,14 +170,14 @@ func (s *store) abandon() { s.file.Close() }
 // anew puts the file that is damaged aside and begins a new one.
 func (j *Journal) anew(why error) (*store, error) {
 	path := filepath.Join(j.dir, fileName)
-	aside := path + asideSuffix + strconv.FormatInt(time.Now().Unix(), 10)
+	aside := path + asideSuffix + strconv.FormatInt(time.Now().UnixNano(), 10)
 	if err := os.Rename(path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w; putting it aside: %w", why, err)
 	}
 	tidyAside(path)
 	j.log.Error("journal of buried jobs is damaged, it is begun anew: the reasons of jobs buried before are lost, the jobs are not",
 		"err", why, "kept_as", aside)
-	j.rebuilt.Store(true)
+	j.rebuilt.Add(1)
 	return openStore(j.dir)
 }
 
@@ -189,7 +189,7 @@ func tidyAside(path string) {
 	if err != nil || len(aside) <= maxAside {
 		return
 	}
-	slices.Sort(aside) // their times have ten digits until 2286
+	slices.Sort(aside) // their times have as many digits until 2286
 	for _, old := range aside[:len(aside)-maxAside] {
 		_ = os.Remove(old) // it stays: nothing depends on that
 	}

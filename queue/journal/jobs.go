@@ -82,11 +82,12 @@ func (v Jobs) List(ctx context.Context, tube string, f Filter) (items []Item, mo
 
 // Show returns one buried job. Errors as queue.Admin's Peek.
 func (v Jobs) Show(ctx context.Context, tube, id string) (Item, error) {
-	b, err := v.Queue.Peek(ctx, tube, id)
+	c := chooser{v: v, ctx: ctx, tube: tube}
+	b, err := c.peek(id)
 	if err != nil {
 		return Item{}, err
 	}
-	return v.item(tube, b), nil
+	return v.items(tube, []queue.BuriedJob{b})[0], nil
 }
 
 // Kick gives the jobs that f chooses back to be served at once. The set is
@@ -106,18 +107,21 @@ func (v Jobs) act(ctx context.Context, tube string, f Filter, do func(ctx contex
 	items, more, err := v.List(ctx, tube, f)
 	r := Result{More: more}
 	errs := limitedErrors{err}
-	var gone []Entry // buried no more
-	failures := 0    // in a row
+	var ended, gone []Entry // by us, and by others
+	failures := 0           // in a row
+	var insist insist
 	for _, it := range items {
 		if it.Unverified || ctx.Err() != nil || failures == maxFailures {
 			continue // said in errs already
 		}
-		err := do(ctx, tube, it.ID)
+		err := insist.on(ctx, func() error { return do(ctx, tube, it.ID) })
 		switch {
 		case err == nil:
 			r.N++
 			failures = 0
-			gone = append(gone, it.Entry)
+			ended = append(ended, it.Entry)
+		case errors.Is(err, queue.ErrBusy): // it may be there still
+			errs.add(err)
 		case errors.Is(err, queue.ErrNotFound): // somebody else was quicker
 			gone = append(gone, it.Entry)
 		default:
@@ -125,7 +129,8 @@ func (v Jobs) act(ctx context.Context, tube string, f Filter, do func(ctx contex
 			errs.add(err)
 		}
 	}
-	v.forget(gone)
+	v.forget(ended)
+	v.putAway(gone)
 	if err := ctx.Err(); err != nil {
 		return r, err
 	}
@@ -140,22 +145,62 @@ func (v Jobs) forget(entries []Entry) {
 	}
 }
 
+// putAway is forget for jobs that somebody else must have ended, if they are
+// not in another queue.
+func (v Jobs) putAway(entries []Entry) {
+	if v.Journal != nil {
+		_ = v.Journal.putAway(entries)
+	}
+}
+
 // Rebuild enters the buried jobs of tube that the journal does not know, up to
-// its limit, and returns how many: after it was lost, or entries were. List,
-// Kick and Delete do so themselves when the queue has more buried jobs than the
-// journal. It asks the queue for all of them, see queue.Admin's Buried.
+// its limit, and returns how many, when the queue has more of them than the
+// journal: after it was lost, or entries were. List, Kick and Delete do so
+// themselves. It asks the queue for all of them, see queue.Admin's Buried.
+// Errors: the queue's, and the journal's; queue.ErrCut when some jobs cannot be
+// listed, which trying again does not change.
 func (v Jobs) Rebuild(ctx context.Context, tube string) (n int, err error) {
 	if v.Journal == nil {
 		return 0, nil
 	}
+	_, n, err = v.rebuild(ctx, tube)
+	return n, err
+}
+
+// rebuild also returns how many jobs are buried.
+func (v Jobs) rebuild(ctx context.Context, tube string) (buried, n int, err error) {
+	st, err := v.Queue.TubeStats(ctx, tube)
+	have, jerr := v.Journal.Len(tube)
+	if jerr != nil {
+		return st.Buried, 0, jerr
+	}
+	// A full journal would drop as many as were entered.
+	if st.Buried <= have || have >= v.Journal.limit {
+		return st.Buried, 0, err
+	}
+	for {
+		more, werr := v.enterAll(ctx, tube)
+		n += more
+		if more == 0 || !errors.Is(werr, queue.ErrCut) { // else the next list begins with others
+			return st.Buried, n, errors.Join(err, werr)
+		}
+	}
+}
+
+// enterAll enters the jobs that the queue lists, and returns how many were new.
+func (v Jobs) enterAll(ctx context.Context, tube string) (n int, err error) {
 	before, err := v.Journal.Len(tube)
 	if err != nil {
 		return 0, err
 	}
 	buried, err := v.Queue.Buried(ctx, tube, v.Journal.limit)
-	entries := make([]Entry, 0, len(buried))
-	for _, b := range buried {
-		if e, berr := v.unknown(tube, b).bounded(); berr == nil {
+	found, ferr := v.entriesOf(tube, buried)
+	if ferr != nil {
+		return 0, errors.Join(err, ferr)
+	}
+	entries := make([]Entry, 0, len(found))
+	for _, e := range found {
+		if e, berr := e.bounded(); berr == nil {
 			entries = append(entries, e)
 		}
 	}
@@ -166,18 +211,14 @@ func (v Jobs) Rebuild(ctx context.Context, tube string) (n int, err error) {
 	return max(after-before, 0), errors.Join(err, lerr)
 }
 
-// item joins a buried job with what is known of it.
-func (v Jobs) item(tube string, b queue.BuriedJob) Item {
-	it := Item{Body: b.Body, Age: b.Age}
-	if v.Journal != nil {
-		e, ok, err := v.Journal.Get(tube, b.ID)
-		if err == nil && ok && e.is(b.Body) {
-			it.Entry = e
-			return it
-		}
+// items joins buried jobs with what is known of them.
+func (v Jobs) items(tube string, buried []queue.BuriedJob) []Item {
+	entries, _ := v.entriesOf(tube, buried) // the journal says in the log when it cannot be read
+	items := make([]Item, len(buried))
+	for i, b := range buried {
+		items[i] = Item{Entry: entries[i], Body: b.Body, Age: b.Age}
 	}
-	it.Entry = v.unknown(tube, b)
-	return it
+	return items
 }
 
 // unknown is the entry of a buried job that the journal does not know.

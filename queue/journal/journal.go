@@ -55,10 +55,11 @@ type Journal struct {
 	log   *slog.Logger
 	limit int
 
-	mu       sync.Mutex // guards the buffer
+	mu       sync.Mutex // guards the buffer, and what is with it
 	buffer   []Entry
 	overflow int // dropped since the last batch: the buffer was full
 	closed   bool
+	compared map[string]time.Time // when all entries of a tube were compared with the queue
 
 	wake    chan struct{} // something is in the buffer; room for one
 	full    chan struct{} // a batch's worth is; room for one
@@ -67,7 +68,7 @@ type Journal struct {
 	closing sync.Once
 
 	dropped atomic.Int64
-	rebuilt atomic.Bool
+	rebuilt atomic.Int64
 
 	work    sync.Mutex // guards all below: one transaction at a time
 	st      *store     // nil once closed or given up
@@ -96,7 +97,10 @@ func Open(dir string, o Options) (*Journal, error) {
 		wake:  make(chan struct{}, 1),
 		full:  make(chan struct{}, 1),
 		stop:  make(chan struct{}),
+
+		compared: make(map[string]time.Time),
 	}
+	gone := lost(dir)
 	st, err := openStore(dir)
 	if isDamage(err) {
 		st, err = j.anew(err)
@@ -105,13 +109,19 @@ func Open(dir string, o Options) (*Journal, error) {
 		return nil, err
 	}
 	j.st = st
+	if gone {
+		j.sayLost()
+	}
+	if err := mark(dir); err != nil {
+		o.Log.Warn("should the journal of buried jobs be removed, that would not be noticed", "err", err)
+	}
 	j.wg.Go(j.write)
 	return j, nil
 }
 
-// Rebuilt says that the file was damaged and has been begun anew, now or since
-// Open: what was known before is gone.
-func (j *Journal) Rebuilt() bool { return j.rebuilt.Load() }
+// Rebuilt is how often the file was damaged or gone and was begun anew, by Open
+// and since: what was known before is lost.
+func (j *Journal) Rebuilt() int { return int(j.rebuilt.Load()) }
 
 // Dropped is how many entries could not be kept, since Open: the buffer was
 // full, the disk was, or they were no valid entries.
@@ -177,10 +187,15 @@ func (j *Journal) List(tube string, f func(Entry) bool) error {
 	if err := queue.CheckTube(tube); err != nil {
 		return err
 	}
+	return j.scan(tube, f)
+}
+
+// scan is List for a shelf.
+func (j *Journal) scan(shelf string, f func(Entry) bool) error {
 	for c := (cursor{}); !c.end; {
 		var some []Entry
 		err := j.do(func(st *store) (err error) {
-			some, err = st.read(tube, &c, batchSize)
+			some, err = st.read(shelf, &c, batchSize)
 			return err
 		})
 		if err != nil {
@@ -237,6 +252,31 @@ func (j *Journal) forget(entries []Entry) error {
 		return nil
 	}
 	return j.do(func(st *store) error { return st.forget(entries) })
+}
+
+// putAway keeps entries of one tube whose jobs were found not to be buried, but
+// lists them no more. One that has been replaced stays.
+func (j *Journal) putAway(entries []Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	return j.do(func(st *store) error { return st.putAway(entries, time.Now(), j.limit) })
+}
+
+// compareEvery is how often all entries of a tube are compared with the queue
+// where a few would do: it takes two questions for each.
+const compareEvery = time.Minute
+
+func (j *Journal) toCompare(tube string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return time.Since(j.compared[tube]) >= compareEvery
+}
+
+func (j *Journal) noteCompared(tube string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.compared[tube] = time.Now()
 }
 
 // fill enters jobs at once, but those that have an entry already.

@@ -2,8 +2,11 @@ package journal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"maps"
+	"strings"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -13,9 +16,10 @@ import (
 //	meta
 //	└─ schema           → "1"
 //	tubes
-//	└─ com.example.app
-//	   ├─ entries       time and id → entry: List reads in the order of time
-//	   └─ ids           id → time: an id has one entry at most
+//	├─ com.example.app
+//	│  ├─ entries       time and id → entry: List reads in the order of time
+//	│  └─ ids           id → time: an id has one entry at most
+//	└─ gone com.example.app    the same, of jobs that are buried no more
 //
 // Every call is one transaction, and the journal makes one at a time.
 
@@ -30,37 +34,40 @@ var (
 
 // counts are numbers of entries.
 type counts struct {
-	of    map[string]int // by tube
+	of    map[string]int // by shelf
 	total int
 }
 
-func (c *counts) add(tube string, n int) {
-	c.of[tube] += n
+func (c *counts) add(shelf string, n int) {
+	c.of[shelf] += n
 	c.total += n
 }
 
 func (c *counts) clone() *counts { return &counts{of: maps.Clone(c.of), total: c.total} }
 
-// largest returns the tube with the most entries.
-func (c *counts) largest() (tube string) {
-	for t, n := range c.of {
-		if tube == "" || n > c.of[tube] {
-			tube = t
+// largest returns the shelf with the most entries, one of jobs that are gone if
+// there is any.
+func (c *counts) largest() (shelf string) {
+	most, mostGone := -1, false
+	for s, n := range c.of {
+		gone := strings.HasPrefix(s, gonePrefix) && n > 0
+		if (gone && !mostGone) || (gone == mostGone && n > most) {
+			shelf, most, mostGone = s, n, gone
 		}
 	}
-	return tube
+	return shelf
 }
 
-// tubeBuckets are the two buckets of one tube.
+// tubeBuckets are the two buckets of one shelf.
 type tubeBuckets struct{ entries, ids *bbolt.Bucket }
 
 // fill is how full pages of entries are made: most come in the order of time,
 // so that none is put in between later.
 const fill = 0.9
 
-// bucketsOf returns nil when tube has no entries.
-func bucketsOf(tx *bbolt.Tx, tube string) *tubeBuckets {
-	b := tx.Bucket(tubesName).Bucket([]byte(tube))
+// bucketsOf returns nil when the shelf has no entries.
+func bucketsOf(tx *bbolt.Tx, shelf string) *tubeBuckets {
+	b := tx.Bucket(tubesName).Bucket([]byte(shelf))
 	if b == nil {
 		return nil
 	}
@@ -71,11 +78,11 @@ func bucketsOf(tx *bbolt.Tx, tube string) *tubeBuckets {
 	return two
 }
 
-func makeBuckets(tx *bbolt.Tx, tube string) (*tubeBuckets, error) {
-	if b := bucketsOf(tx, tube); b != nil {
+func makeBuckets(tx *bbolt.Tx, shelf string) (*tubeBuckets, error) {
+	if b := bucketsOf(tx, shelf); b != nil {
 		return b, nil
 	}
-	b, err := tx.Bucket(tubesName).CreateBucket([]byte(tube))
+	b, err := tx.Bucket(tubesName).CreateBucket([]byte(shelf))
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +92,7 @@ func makeBuckets(tx *bbolt.Tx, tube string) (*tubeBuckets, error) {
 	if _, err := b.CreateBucket(idsName); err != nil {
 		return nil, err
 	}
-	return bucketsOf(tx, tube), nil
+	return bucketsOf(tx, shelf), nil
 }
 
 // timeLen is the length of the time in a key.
@@ -153,7 +160,7 @@ const (
 	keepOld          // if it is of the same job
 )
 
-// write enters a batch, with at most limit entries a tube.
+// write enters a batch, with at most limit entries a shelf.
 func (s *store) write(batch []Entry, limit int, old onOld) error {
 	counts := s.counts.clone()
 	err := s.update(func(tx *bbolt.Tx) error {
@@ -161,7 +168,7 @@ func (s *store) write(batch []Entry, limit int, old onOld) error {
 			if err := write(tx, e, old, counts); err != nil {
 				return err
 			}
-			if err := evict(tx, counts, e.Tube, limit); err != nil {
+			if err := evict(tx, counts, e.shelf(), limit); err != nil {
 				return err
 			}
 		}
@@ -174,7 +181,8 @@ func (s *store) write(batch []Entry, limit int, old onOld) error {
 }
 
 func write(tx *bbolt.Tx, e Entry, old onOld, counts *counts) error {
-	b, err := makeBuckets(tx, e.Tube)
+	shelf := e.shelf()
+	b, err := makeBuckets(tx, shelf)
 	if err != nil {
 		return err
 	}
@@ -187,29 +195,29 @@ func write(tx *bbolt.Tx, e Entry, old onOld, counts *counts) error {
 			return err
 		}
 		if had {
-			counts.add(e.Tube, -1)
+			counts.add(shelf, -1)
 		}
 	}
-	counts.add(e.Tube, 1)
+	counts.add(shelf, 1)
 	return b.put(e)
 }
 
-// evict removes the oldest entries of the tube that is above its limit, or of
+// evict removes the oldest entries of the shelf that is above its limit, or of
 // the largest when all together are above theirs.
-func evict(tx *bbolt.Tx, counts *counts, tube string, limit int) error {
-	for counts.of[tube] > limit || counts.total > totalFactor*limit {
-		if counts.of[tube] <= limit {
-			tube = counts.largest()
+func evict(tx *bbolt.Tx, counts *counts, shelf string, limit int) error {
+	for counts.of[shelf] > limit || counts.total > totalFactor*limit {
+		if counts.of[shelf] <= limit {
+			shelf = counts.largest()
 		}
-		if err := bucketsOf(tx, tube).removeOldest(); err != nil {
+		if err := bucketsOf(tx, shelf).removeOldest(); err != nil {
 			return err
 		}
-		counts.add(tube, -1)
+		counts.add(shelf, -1)
 	}
 	return nil
 }
 
-// cursor is a place in the entries of a tube. The zero value is the beginning.
+// cursor is a place in the entries of a shelf. The zero value is the beginning.
 type cursor struct {
 	after []byte // the key read last
 	end   bool   // there are no more
@@ -217,10 +225,10 @@ type cursor struct {
 
 // read returns up to n entries from c on, and moves it. Entries that are
 // damaged are left out.
-func (s *store) read(tube string, c *cursor, n int) (some []Entry, err error) {
+func (s *store) read(shelf string, c *cursor, n int) (some []Entry, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
 		c.end = true
-		b := bucketsOf(tx, tube)
+		b := bucketsOf(tx, shelf)
 		if b == nil {
 			return nil
 		}
@@ -269,16 +277,8 @@ func (s *store) forget(entries []Entry) error {
 	counts := s.counts.clone()
 	err := s.update(func(tx *bbolt.Tx) error {
 		for _, e := range entries {
-			b := bucketsOf(tx, e.Tube)
-			if b == nil {
-				continue
-			}
-			had, err := b.remove(e.key())
-			if err != nil {
+			if _, err := forget(tx, e, counts); err != nil {
 				return err
-			}
-			if had {
-				counts.add(e.Tube, -1)
 			}
 		}
 		return nil
@@ -287,6 +287,65 @@ func (s *store) forget(entries []Entry) error {
 		s.counts = counts
 	}
 	return err
+}
+
+func forget(tx *bbolt.Tx, e Entry, counts *counts) (had bool, err error) {
+	b := bucketsOf(tx, e.shelf())
+	if b == nil {
+		return false, nil
+	}
+	if had, err = b.remove(e.key()); had && err == nil {
+		counts.add(e.shelf(), -1)
+	}
+	return had, err
+}
+
+// putAway moves these very entries to the shelf of those whose jobs are gone,
+// and throws away what has been there for long.
+func (s *store) putAway(entries []Entry, now time.Time, limit int) error {
+	counts := s.counts.clone()
+	err := s.update(func(tx *bbolt.Tx) error {
+		for _, e := range entries {
+			had, err := forget(tx, e, counts)
+			if err != nil {
+				return err
+			}
+			if !had {
+				continue // replaced, because its job was buried again
+			}
+			e.gone = now
+			if err := write(tx, e, replaceOld, counts); err != nil {
+				return err
+			}
+			if err := evict(tx, counts, e.shelf(), limit); err != nil {
+				return err
+			}
+		}
+		return expire(tx, goneShelf(entries[0].Tube), now.Add(-keepGone), counts)
+	})
+	if err == nil {
+		s.counts = counts
+	}
+	return err
+}
+
+// expire throws away what came on a shelf before a time.
+func expire(tx *bbolt.Tx, shelf string, before time.Time, counts *counts) error {
+	b := bucketsOf(tx, shelf)
+	if b == nil {
+		return nil
+	}
+	limit := binary.BigEndian.AppendUint64(nil, uint64(before.UnixNano()))
+	for {
+		key, _ := b.entries.Cursor().First()
+		if key == nil || bytes.Compare(key, limit) >= 0 {
+			return nil
+		}
+		if err := b.removeOldest(); err != nil {
+			return err
+		}
+		counts.add(shelf, -1)
+	}
 }
 
 // prepare makes the buckets of a new database, or checks an old one's version,
