@@ -76,7 +76,7 @@ func (a *app) addWorker(i int) {
 	c := a.common
 	c.Index = i
 	w := worker.New(c)
-	m := &member{service: w}
+	m := &member{service: &ordered{w, worker.ErrRestarted}}
 	a.workers = append(a.workers, &appWorker{Worker: w, index: i, member: m, token: a.sup.Add(m)})
 }
 

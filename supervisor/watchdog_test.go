@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,17 +23,29 @@ import (
 // period is the shortest that the tests' apps can have: their push_timeout.
 const period = time.Second
 
-// stuckQueue's first consumer never receives anything, as one whose connection
-// has died without a word.
+// stuckQueue's first consumers of a tube never receive anything, as if their
+// connections had died without a word.
 type stuckQueue struct {
 	adminQueue
-	once sync.Once
+	tube string
+	deaf atomic.Int64 // how many are still to come
 }
 
 func (q *stuckQueue) Consume(tube string) (c queue.Consumer, err error) {
 	c, err = q.adminQueue.Consume(tube)
-	q.once.Do(func() { c = &deafConsumer{Consumer: c, closed: make(chan struct{})} })
+	if tube == q.tube && q.deaf.Add(-1) >= 0 {
+		c = &deafConsumer{Consumer: c, closed: make(chan struct{})}
+	}
 	return c, err
+}
+
+// deafen makes a world's first n consumers of a tube deaf.
+func (w *world) deafen(tube string, n int) {
+	w.wrap = func(a adminQueue) adminQueue {
+		q := &stuckQueue{adminQueue: a, tube: tube}
+		q.deaf.Store(int64(n))
+		return q
+	}
 }
 
 type deafConsumer struct {
@@ -56,7 +69,7 @@ func (c *deafConsumer) Close(ctx context.Context) error {
 func TestWatchdogRestartsADeafConsumer(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	w.period = period
-	w.wrap = func(q adminQueue) adminQueue { return &stuckQueue{adminQueue: q} }
+	w.deafen(topic, 1)
 	w.putMany(topic, 20)
 	w.start(w.app(topic, "push_timeout: 1s"))
 	w.empty(topic)
@@ -65,10 +78,29 @@ func TestWatchdogRestartsADeafConsumer(t *testing.T) {
 	if steps.Restarted.Load() == 0 || steps.Replaced.Load() != 0 {
 		t.Errorf("%d restarted, %d replaced", steps.Restarted.Load(), steps.Replaced.Load())
 	}
-	for _, text := range []string{"has received none of 20 ready jobs", "the worker is restarted", "worker: restarted"} {
+	for _, text := range []string{"has received none of 20 ready jobs", "the worker is restarted"} {
 		if !w.log.contains(text) {
 			t.Errorf("the log lacks %q", text)
 		}
+	}
+}
+
+// That many workers are restarted at once is no failure of the app, which suture
+// would answer with a pause.
+func TestWatchdogRestartsManyWorkers(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.period = period
+	w.deafen(topic, 12)
+	w.putMany(topic, 20)
+	w.start(w.app(topic, "workers: 12", "push_timeout: 1s"))
+	w.until("many are restarted", func() bool { return w.status(topic).Steps.Restarted.Load() > 5 }) // suture's threshold
+	w.empty(topic)
+	w.until("all serve", func() bool {
+		return !slices.ContainsFunc(w.status(topic).Workers, func(s worker.Status) bool { return !s.Serving })
+	})
+	w.eachOnce(20)
+	if w.log.contains("restarts are paused") || w.log.contains("ended unexpectedly") {
+		t.Error("suture has taken restarts by order for failures")
 	}
 }
 

@@ -433,7 +433,7 @@ func TestReplaceAndRestart(t *testing.T) {
 		b.Restart("no progress")
 		begun := time.Now()
 		err := <-b.served
-		if err == nil || err.Error() != "worker: restarted: no progress" || !errors.Is(err, errRestart) {
+		if err == nil || err.Error() != "worker: restarted: no progress" || !errors.Is(err, ErrRestarted) {
 			t.Errorf("Serve: %v", err)
 		}
 		if d := time.Since(begun); d > 2*time.Second {
@@ -473,7 +473,7 @@ func TestRestartOfAStuckConsumer(t *testing.T) {
 		b.start()
 		time.Sleep(time.Minute)
 		b.Restart("receives nothing")
-		if err := <-b.served; !errors.Is(err, errRestart) {
+		if err := <-b.served; !errors.Is(err, ErrRestarted) {
 			t.Errorf("Serve: %v", err)
 		}
 		b.stop()

@@ -137,11 +137,11 @@ func (w *Worker) Replace(reason string) {
 	}
 }
 
-// Restart makes Serve give its jobs back and return an error that names
-// reason, so that suture starts it anew. It has no effect while nothing serves.
+// Restart makes Serve give its jobs back and return an error that names reason
+// and wraps ErrRestarted, to be served anew. It has no effect while nothing serves.
 func (w *Worker) Restart(reason string) {
 	if r := w.cur.Load(); r != nil {
-		r.restart(fmt.Errorf("worker: %w: %s", errRestart, reason))
+		r.restart(fmt.Errorf("worker: %w: %s", ErrRestarted, reason))
 	}
 }
 
@@ -169,7 +169,7 @@ func (w *Worker) Serve(ctx context.Context) error {
 	return nil
 }
 
-// errRestart ends Serve by order of Restart.
-var errRestart = errors.New("restarted")
+// ErrRestarted ends Serve by order of Restart.
+var ErrRestarted = errors.New("restarted")
 
-func restarted(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errRestart) }
+func restarted(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrRestarted) }
