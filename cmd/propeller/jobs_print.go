@@ -33,7 +33,7 @@ func printBuried(out io.Writer, l httpapi.BuriedList, now time.Time) error {
 		if j.Unverified {
 			class += "?" // it may be gone
 		}
-		rows = append(rows, []string{printable(j.ID), ago(now.Sub(j.Buried)), orDash(class), orDash(printable(j.Token)), printable(oneLine(j.Reason))})
+		rows = append(rows, []string{cell(j.ID), ago(now.Sub(j.Buried)), orDash(cell(class)), orDash(cell(j.Token)), cell(j.Reason)})
 	}
 	widths := make([]int, len(rows[0])-1)
 	for _, row := range rows {
@@ -64,11 +64,11 @@ func printJob(out io.Writer, j httpapi.BuriedJob, now time.Time) error {
 	var b strings.Builder
 	line := func(key, value string) {
 		if value != "" && value != "0" {
-			fmt.Fprintf(&b, "%-8s %s\n", key, printable(value))
+			fmt.Fprintf(&b, "%-8s %s\n", key, cell(value))
 		}
 	}
 	line("job", j.ID)
-	line("reason", oneLine(j.Reason))
+	line("reason", j.Reason)
 	line("class", j.Class)
 	line("status", fmt.Sprint(j.Status))
 	line("buried", fmt.Sprintf("%s (%s ago)", j.Buried.Local().Format(time.DateTime), ago(now.Sub(j.Buried))))
@@ -83,6 +83,8 @@ func printJob(out io.Writer, j httpapi.BuriedJob, now time.Time) error {
 	var indented bytes.Buffer
 	if json.Indent(&indented, []byte(body), "  ", "  ") == nil {
 		body = indented.String()
+	} else {
+		body = strings.ReplaceAll(body, "\n", "\n  ") // so that it looks like nothing else
 	}
 	fmt.Fprintf(&b, "body\n  %s\n\n", printable(body))
 	_, err := io.WriteString(out, b.String())
@@ -130,6 +132,10 @@ func cutText(s string, n int) string {
 	return string([]rune(s)[:n-1]) + "…"
 }
 
+// cell is s as a part of a line: it comes from producers and APNs, and must not
+// look like another line.
+func cell(s string) string { return printable(oneLine(s)) }
+
 // printable is s without what could command a terminal: a job's body may be
 // anything.
 func printable(s string) string {
@@ -141,8 +147,9 @@ func printable(s string) string {
 	}, s)
 }
 
-// hexRun is what looks like a device token wherever it stands.
-var hexRun = regexp.MustCompile(`[0-9A-Fa-f]{32,}`)
+// hexRun is what looks like a device token wherever it stands: in one piece, or
+// in groups of four bytes, as iOS described the token before version 13.
+var hexRun = regexp.MustCompile(`[0-9A-Fa-f]{32,}|[0-9A-Fa-f]{8}(?:\s+[0-9A-Fa-f]{8}){3,}`)
 
 // shownToken is how much of a device token is shown, as in the log.
 const shownToken = 8

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -328,20 +329,46 @@ queue.example.com:11300/123456  5h     unavailable  00fc13ad  503 yyyyyyyyyyyyyy
 	}
 }
 
+// What producers and APNs say never looks like another line.
+func TestPrintForgesNoLine(t *testing.T) {
+	t.Parallel()
+	const forged = "x\nJOB\r\n9  all is well"
+	job := httpapi.BuriedJob{ID: forged, Class: forged, Token: forged, Reason: forged, Ref: forged, APNsID: forged, Body: forged}
+	var b strings.Builder
+	if err := printBuried(&b, httpapi.BuriedList{Jobs: []httpapi.BuriedJob{job}}, time.Now()); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(b.String(), "\n"); n != 2 {
+		t.Errorf("%d lines:\n%s", n, b.String())
+	}
+	b.Reset()
+	if err := printJob(&b, job, time.Now()); err != nil {
+		t.Error(err)
+	}
+	for line := range strings.Lines(b.String()) {
+		key, _, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if !slices.Contains([]string{"job", "reason", "class", "buried", "put", "token", "ref", "apns_id", "body", ""}, key) {
+			t.Errorf("line %q in\n%s", line, b.String())
+		}
+	}
+}
+
 func TestShortenTokens(t *testing.T) {
 	t.Parallel()
 	long := token(1)
 	tests := map[string]string{
-		`{"token":"` + long + `","title":"x"}`:                           `{"token":"00000000…","title":"x"}`,
-		`{ "tokens" : [ "` + long + `" , "abc", "ABCDEFGHIJ" ] }`:        `{ "tokens" : [ "00000000…" , "abc", "ABCDEFGH…" ] }`,
-		`{"title":"token","token":"<00fc13ad f785122b>","badge":3}`:      `{"title":"token","token":"\u003c00fc13a…","badge":3}`,
-		`{"data":{"token":"not ours, kept"},"a":[{"token":"kept too"}]}`: `{"data":{"token":"not ours, kept"},"a":[{"token":"kept too"}]}`,
-		`{"data":{"k":"` + long + `"}}`:                                  `{"data":{"k":"00000000…"}}`,
-		`{"token":"` + long:                                              `{"token":"00000000…`,
-		`{"token":null,"token":12345678901,"x":"y"}`:                     `{"token":null,"token":12345678901,"x":"y"}`,
-		`no JSON ` + long:                                                `no JSON 00000000…`,
-		``:                                                               ``,
-		`{"a":1,"b":[1,2],"token":"123456789"}`:                          `{"a":1,"b":[1,2],"token":"12345678…"}`,
+		`{"token":"` + long + `","title":"x"}`:                                                       `{"token":"00000000…","title":"x"}`,
+		`{ "tokens" : [ "` + long + `" , "abc", "ABCDEFGHIJ" ] }`:                                    `{ "tokens" : [ "00000000…" , "abc", "ABCDEFGH…" ] }`,
+		`{"title":"token","token":"<00fc13ad f785122b>","badge":3}`:                                  `{"title":"token","token":"\u003c00fc13a…","badge":3}`,
+		`{"data":{"token":"not ours, kept"},"a":[{"token":"kept too"}]}`:                             `{"data":{"token":"not ours, kept"},"a":[{"token":"kept too"}]}`,
+		`{"data":{"k":"` + long + `"}}`:                                                              `{"data":{"k":"00000000…"}}`,
+		`{"token":"` + long:                                                                          `{"token":"00000000…`,
+		`{"token":null,"token":12345678901,"x":"y"}`:                                                 `{"token":null,"token":12345678901,"x":"y"}`,
+		`{"data":{"k":"<00fc13ad ff785122 b4ad2889 00fc13ad 01020304 05060708 090a0b0c 0d0e0f10>"}}`: `{"data":{"k":"<00fc13ad…>"}}`,
+		`{"at":"20260102 20260103 20260104"}`:                                                        `{"at":"20260102 20260103 20260104"}`,
+		`no JSON ` + long:                                                                            `no JSON 00000000…`,
+		``:                                                                                           ``,
+		`{"a":1,"b":[1,2],"token":"123456789"}`:                                                      `{"a":1,"b":[1,2],"token":"12345678…"}`,
 	}
 	for body, want := range tests {
 		if got := shortenTokens(body); got != want {
