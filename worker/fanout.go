@@ -23,6 +23,8 @@ type fanout struct {
 	// chunks holds the pushes. Of the pump, and of stop when the pump has ended.
 	chunks [][]push
 
+	doubts doubts
+
 	mu     sync.Mutex
 	failed []*push // those that have ended and were not delivered
 }
@@ -173,8 +175,11 @@ func (t *task) probing() bool {
 
 // pushEnded counts the end of one push, or of the pump's part.
 func (f *fanout) pushEnded() {
-	if f.open.Add(-1) == 0 {
+	switch f.open.Add(-1) {
+	case 0:
 		f.t.settle(stagePushed)
+	case f.doubts.n.Load():
+		f.onlyDoubts()
 	}
 }
 

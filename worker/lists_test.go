@@ -106,3 +106,66 @@ func TestDeliveredListIsLogged(t *testing.T) {
 		}
 	})
 }
+
+// A list of which only one answer is in doubt does not stay reserved for it: that
+// token goes on in a job of its own, and is reported in the end.
+func TestDoubtedTokenKeepsNoListReserved(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(900)
+		q := newFakeQueue(fanOutText(tokens, ""))
+		b := newBench(t, q)
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if n.Token == tokens[899] {
+				return wrongEnv, 60 * time.Millisecond
+			}
+			return delivered(n)
+		}
+		b.start()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if done, _, _, _ := q.counts(); done != 0 || b.Status().Guarded != 1 {
+			t.Errorf("done %d, %+v", done, b.Status())
+		}
+		time.Sleep(doubtTime)
+		synctest.Wait()
+		if done, _, _, _ := q.counts(); done != 1 || len(q.puts) != 1 || b.Status().Guarded != 1 {
+			t.Errorf("done %d, put %d, %+v", done, len(q.puts), b.Status())
+		}
+		time.Sleep(2 * guardHold)
+		synctest.Wait()
+		if done, _, _, ready := q.counts(); done != 2 || ready != 0 || len(q.puts) != 1 {
+			t.Errorf("done %d, ready %d, put %d", done, ready, len(q.puts))
+		}
+		for i, token := range tokens {
+			if n := b.pushesTo()[token]; n != 1+b2i(i == 899) {
+				t.Fatalf("token %d: %d pushes", i, n)
+			}
+		}
+		if rec := b.rec.all(); len(rec) != 1 || rec[0].Token != tokens[899] || rec[0].Class != "token" || rec[0].Job != "1" {
+			t.Errorf("%+v", rec)
+		}
+		if s := b.Status(); s.Held != 0 || s.Guarded != 0 || s.InFlight != 0 || b.cfg.Counters.PossibleDuplicates.Load() != 0 {
+			t.Errorf("%+v", s)
+		}
+		b.halt(t)
+	})
+}
+
+// An answer that ends the doubt in time leaves the list whole.
+func TestDoubtEndsInTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(20)
+		q := newFakeQueue(fanOutText(tokens, ""))
+		b := newBench(t, q)
+		b.answer = byToken{tokens[3]: wrongEnv, tokens[19]: wrongEnv}.answer
+		b.start()
+		time.Sleep(time.Second)
+		q.add(jobText(""))
+		time.Sleep(2 * doubtTime)
+		synctest.Wait()
+		if done, _, _, _ := q.counts(); done != 2 || len(q.puts) != 0 || len(b.rec.all()) != 2 || b.sent() != 21 {
+			t.Errorf("done %d, put %d, %d records, %d sent", done, len(q.puts), len(b.rec.all()), b.sent())
+		}
+		b.halt(t)
+	})
+}

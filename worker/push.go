@@ -142,7 +142,14 @@ func (p *push) suspect() {
 		return
 	}
 	p.t.r.guarded.Add(1)
+	f := p.t.fan
+	if f != nil {
+		f.doubt(p)
+	}
 	p.t.r.seat.Wrong(p.n.Token, p.outcome.Reason, func(dead bool) {
+		if f != nil && !f.doubtOver(p) {
+			return // it has gone back
+		}
 		p.t.r.guarded.Add(-1)
 		p.ruled(dead)
 	})

@@ -207,6 +207,7 @@ func (r *run) mayLinger() bool {
 func (t *task) letGo() (stays bool) {
 	r := t.r
 	if t.fan != nil {
+		t.fan.stopDoubts()
 		r.mu.Lock()
 		delete(r.fans, t)
 		r.mu.Unlock()
