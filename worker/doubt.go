@@ -68,7 +68,7 @@ func (f *fanout) endDoubts() {
 	d.mu.Unlock()
 	for _, p := range held {
 		f.t.r.guarded.Add(-1)
-		p.ruled(false)
+		p.ruled(isLeft)
 	}
 }
 

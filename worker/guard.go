@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,12 +17,25 @@ const (
 	// wrong, without one that is right, before the app is paused.
 	guardFirst = 20
 	// guardWindow is how many of an app's latest answers are looked at: when
-	// more than half of them call the token wrong, the app is paused.
+	// more than half of them call the token wrong, the app is paused. A token
+	// counts once among them: one that is tried again and again says nothing of
+	// the others.
 	guardWindow = 200
 	// guardHold is how long an answer that calls a token wrong waits for one
-	// that shows the environment right. Without a bound the record of a dead
-	// token would never come from an app that has nothing else to send.
-	guardHold = 10 * time.Minute
+	// that shows the environment right; its job stays reserved meanwhile.
+	guardHold = time.Minute
+	// guardHeld is how many answers wait so at most. Those about different
+	// tokens are no more than half a window, since one more trips the guard.
+	guardHeld = guardWindow
+)
+
+// ruling is what the guard says of an answer that calls a device token wrong.
+type ruling int
+
+const (
+	isDead    ruling = iota // the token is dead
+	isDoubted               // nothing may be concluded: the push is tried again later
+	isLeft                  // the worker stops: the push is tried again at once
 )
 
 // Guard keeps an app that is set up for the wrong environment or topic from
@@ -32,31 +46,33 @@ const (
 // guard trips: what is held goes back unreported, and so does every further
 // such answer until Reset.
 //
-// At most guardWindow/2 answers are held, since one more trips it. A Guard is
-// shared by an app's workers, which take part by Join. A nil Guard holds
-// nothing: every token called wrong is dead at once.
+// An answer that has been held for guardHold is taken as a dead token's once the
+// app has had a right answer, else it goes back too: in an app with little to
+// send, most answers come alone.
+//
+// A Guard is shared by an app's workers, which take part by Join. A nil Guard
+// holds nothing: every token called wrong is dead at once.
 type Guard struct {
 	// calm says that one more right answer changes nothing, so that in an app
 	// that works it costs one load.
 	calm atomic.Bool
 
-	mu       sync.Mutex
-	tripped  bool
-	right    bool              // there has been a right answer
-	answers  [guardWindow]bool // ring of the latest; true = wrong. Those not yet given count as right
-	next     int               // in answers: the oldest
-	wrong    int               // of answers
-	seed     maphash.Seed
-	distinct []uint64 // hashes of tokens called wrong since the last right answer, up to guardFirst; kept only before the first right one
-	held     []held
-	batch    int         // of held: counts how often it has been emptied
-	overdue  *time.Timer // settles this batch; nil = nothing is held
+	mu      sync.Mutex
+	tripped bool
+	right   bool                // there has been a right answer
+	answers [guardWindow]uint64 // ring of the latest: the hash of a token called wrong, or 0. Those not yet given count as right
+	next    int                 // in answers: the oldest
+	wrong   int                 // of answers
+	seed    maphash.Seed
+	held    []held      // oldest first
+	overdue *time.Timer // settles the oldest; nil = nothing is held
 }
 
 // held is an answer that calls a token wrong and waits for a right one.
 type held struct {
 	seat   *Seat
-	settle func(dead bool)
+	settle func(ruling)
+	since  time.Time
 }
 
 // NewGuard returns the guard of an app that has had no answers.
@@ -107,27 +123,28 @@ func (s *Seat) Right() {
 	if s.g == nil || s.g.calm.Load() {
 		return
 	}
-	for _, h := range s.g.addRight() {
-		h.settle(true)
-	}
+	settleHeld(s.g.addRight(), isDead)
 }
 
 // Wrong tells that APNs has called a device token wrong, by BadDeviceToken or
-// DeviceTokenNotForTopic. settle is called once, with dead true when the token
-// is dead, or false when nothing may be concluded and the job is to go back; it
-// may be called before Wrong returns, or later from another goroutine, and must
-// not wait.
-func (s *Seat) Wrong(token, reason string, settle func(dead bool)) {
+// DeviceTokenNotForTopic. settle is called once with what is to be made of that;
+// it may be called before Wrong returns, or later from another goroutine, and
+// must not wait.
+func (s *Seat) Wrong(token, reason string, settle func(ruling)) {
 	if s.g == nil {
-		settle(true)
+		settle(isDead)
 		return
 	}
-	back, why := s.g.addWrong(token, reason, held{s, settle})
+	back, r, why := s.g.addWrong(token, reason, held{s, settle, time.Now()})
 	if why != "" {
 		s.tripped(why)
 	}
-	for _, h := range back {
-		h.settle(false)
+	settleHeld(back, r)
+}
+
+func settleHeld(answers []held, r ruling) {
+	for _, h := range answers {
+		h.settle(r)
 	}
 }
 
@@ -137,9 +154,7 @@ func (s *Seat) Leave() {
 	if s.g == nil {
 		return
 	}
-	for _, h := range s.g.leave(s) {
-		h.settle(false)
-	}
+	settleHeld(s.g.leave(s), isLeft)
 }
 
 // Tripped says whether the guard has tripped and was not reset.
@@ -164,8 +179,7 @@ func (g *Guard) Reset() {
 		return
 	}
 	g.tripped = false
-	g.answers, g.next, g.wrong = [guardWindow]bool{}, 0, 0
-	g.distinct = nil
+	g.answers, g.next, g.wrong = [guardWindow]uint64{}, 0, 0
 	g.calm.Store(g.right)
 }
 
@@ -177,35 +191,43 @@ func (g *Guard) addRight() []held {
 	if g.tripped {
 		return nil // only Reset ends that: half of the answers may be right
 	}
-	g.note(false)
-	g.distinct = nil
+	g.note(0)
 	g.calm.Store(g.wrong == 0)
 	return g.takeHeld()
 }
 
 // addWrong notes a wrong answer and holds h. It returns what is to go back
-// instead, and, if this answer has tripped the guard, why.
-func (g *Guard) addWrong(token, reason string, h held) (back []held, why string) {
+// instead, by which ruling, and, if this answer has tripped the guard, why.
+func (g *Guard) addWrong(token, reason string, h held) (back []held, r ruling, why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.tripped || h.seat.left {
-		return []held{h}, ""
+	switch {
+	case h.seat.left:
+		return []held{h}, isLeft, ""
+	case g.tripped:
+		return []held{h}, isDoubted, ""
 	}
 	g.calm.Store(false)
-	g.note(true)
-	g.addDistinct(token)
-	g.hold(h)
-	if why = g.suspicion(reason); why == "" {
-		return nil, ""
+	// That two tokens share a hash only makes the guard trip one token later.
+	if hash := maphash.String(g.seed, token) | 1; !slices.Contains(g.answers[:], hash) {
+		g.note(hash)
 	}
-	g.tripped = true
-	return g.takeHeld(), why
+	if why = g.suspicion(reason); why != "" {
+		g.tripped = true
+		return append(g.takeHeld(), h), isDoubted, why
+	}
+	if len(g.held) == guardHeld {
+		return []held{h}, isDoubted, ""
+	}
+	g.held = append(g.held, h)
+	g.watchOldest()
+	return nil, isDoubted, ""
 }
 
 // suspicion is why the guard must trip now, or "".
 func (g *Guard) suspicion(reason string) string {
 	switch {
-	case len(g.distinct) >= guardFirst:
+	case !g.right && g.wrong >= guardFirst:
 		return fmt.Sprintf("wrong environment or topic?: the first %d device tokens are all refused, the last with %s", guardFirst, reason)
 	case g.wrong > guardWindow/2:
 		return fmt.Sprintf("wrong environment or topic?: of the last %d answers more than half refuse the device token, the last with %s", guardWindow, reason)
@@ -213,66 +235,52 @@ func (g *Guard) suspicion(reason string) string {
 	return ""
 }
 
-// note puts an answer into the window.
-func (g *Guard) note(wrong bool) {
-	if g.answers[g.next] {
+// note puts an answer into the window: a wrong token's hash, or 0.
+func (g *Guard) note(hash uint64) {
+	if g.answers[g.next] != 0 {
 		g.wrong--
 	}
-	if wrong {
+	if hash != 0 {
 		g.wrong++
 	}
-	g.answers[g.next] = wrong
+	g.answers[g.next] = hash
 	g.next = (g.next + 1) % guardWindow
 }
 
-// addDistinct counts a token before the first right answer, each once: one dead
-// token that is tried again and again says nothing of the others. A collision
-// of hashes only makes the guard trip one token later.
-func (g *Guard) addDistinct(token string) {
-	if g.right {
+// watchOldest sees to it that the oldest held answer is settled in time.
+func (g *Guard) watchOldest() {
+	if g.overdue != nil || len(g.held) == 0 {
 		return
 	}
-	h := maphash.String(g.seed, token)
-	for _, known := range g.distinct {
-		if known == h {
-			return
-		}
-	}
-	g.distinct = append(g.distinct, h)
-}
-
-// hold keeps h until there is a right answer, at most for guardHold after the
-// oldest held.
-func (g *Guard) hold(h held) {
-	g.held = append(g.held, h)
-	if g.overdue != nil {
-		return
-	}
-	batch := g.batch
-	g.overdue = time.AfterFunc(guardHold, func() {
-		for _, h := range g.takeOverdue(batch) {
-			h.settle(true)
-		}
+	g.overdue = time.AfterFunc(time.Until(g.held[0].since.Add(guardHold)), func() {
+		settleHeld(g.takeOverdue(time.Now()))
 	})
 }
 
-// takeOverdue is takeHeld for a timer that may have fired just as it was
-// stopped. The answers stay in the window, so that an app with little to send
+// takeOverdue returns what has been held for long enough, and what is to be made
+// of it. The answers stay in the window, so that an app with little to send
 // trips the guard too, though later.
-func (g *Guard) takeOverdue(batch int) []held {
+func (g *Guard) takeOverdue(now time.Time) (over []held, r ruling) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.batch != batch {
-		return nil
+	n := 0
+	for n < len(g.held) && now.Sub(g.held[n].since) >= guardHold {
+		n++
 	}
-	return g.takeHeld()
+	over, stay := g.held[:n:n], g.held[n:]
+	g.takeHeld()
+	g.held = stay
+	g.watchOldest()
+	if g.right {
+		return over, isDead
+	}
+	return over, isDoubted
 }
 
 // takeHeld ends the holding of all that is held, and returns it.
 func (g *Guard) takeHeld() []held {
 	out := g.held
 	g.held = nil
-	g.batch++
 	if g.overdue != nil {
 		g.overdue.Stop()
 		g.overdue = nil
@@ -286,16 +294,14 @@ func (g *Guard) leave(s *Seat) (back []held) {
 	defer g.mu.Unlock()
 	s.left = true
 	var stay []held
-	for _, h := range g.held {
+	for _, h := range g.takeHeld() {
 		if h.seat == s {
 			back = append(back, h)
 		} else {
 			stay = append(stay, h)
 		}
 	}
-	if len(stay) == 0 {
-		g.takeHeld()
-	}
 	g.held = stay
+	g.watchOldest()
 	return back
 }

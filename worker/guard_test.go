@@ -3,7 +3,6 @@ package worker
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,12 +21,12 @@ type guardBench struct {
 	tripped []string
 
 	mu   sync.Mutex
-	dead map[int]bool // by answer; absent: still held
+	dead map[int]ruling // by answer; absent: still held
 	n    int
 }
 
 func newGuardBench(t *testing.T) *guardBench {
-	b := &guardBench{t: t, g: NewGuard(), dead: make(map[int]bool)}
+	b := &guardBench{t: t, g: NewGuard(), dead: make(map[int]ruling)}
 	b.seat = b.g.Join(func(reason string) {
 		if len(b.dead) > 0 && !b.g.Tripped() {
 			t.Error("told of the trip before the guard has tripped")
@@ -41,13 +40,13 @@ func newGuardBench(t *testing.T) *guardBench {
 func (b *guardBench) wrong(s *Seat, i int) int {
 	b.n++
 	n := b.n
-	s.Wrong(token(i), "BadDeviceToken", func(dead bool) {
+	s.Wrong(token(i), "BadDeviceToken", func(r ruling) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if _, twice := b.dead[n]; twice {
 			b.t.Errorf("answer %d settled twice", n)
 		}
-		b.dead[n] = dead
+		b.dead[n] = r
 	})
 	return n
 }
@@ -65,10 +64,10 @@ func (b *guardBench) fates(answers []int) (dead, back, held int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, n := range answers {
-		switch isDead, settled := b.dead[n]; {
+		switch r, settled := b.dead[n]; {
 		case !settled:
 			held++
-		case isDead:
+		case r == isDead:
 			dead++
 		default:
 			back++
@@ -159,20 +158,34 @@ func TestGuardFirstAnswers(t *testing.T) {
 	}
 }
 
-// One dead token that is tried again and again does not count as many, until
-// most of the answers are about it.
+// A token that is tried again and again counts once, before the first right
+// answer and after it; of its answers a limited number is held.
 func TestGuardCountsTokensOnce(t *testing.T) {
 	t.Parallel()
-	b := newGuardBench(t)
-	var run []int
-	for range guardWindow / 2 {
-		run = append(run, b.wrong(b.seat, 7))
-	}
-	b.want(run, 0, 0, guardWindow/2)
-	run = append(run, b.wrong(b.seat, 7))
-	b.want(run, 0, guardWindow/2+1, 0)
-	if len(b.tripped) != 1 {
-		t.Errorf("tripped: %q", b.tripped)
+	for _, right := range []bool{false, true} {
+		b := newGuardBench(t)
+		limit := guardFirst
+		if right {
+			b.seat.Right()
+			limit = guardWindow/2 + 1
+		}
+		var run []int
+		for range 3 * guardWindow {
+			run = append(run, b.wrong(b.seat, 7))
+		}
+		b.want(run, 0, 3*guardWindow-guardHeld, guardHeld)
+		for i := range limit - 2 {
+			b.wrong(b.seat, 100+i)
+			b.wrong(b.seat, 100+i/2)
+		}
+		if b.g.Tripped() {
+			t.Errorf("right %v: tripped by %d tokens: %q", right, limit-1, b.tripped)
+		}
+		b.wrong(b.seat, 8)
+		if !b.g.Tripped() {
+			t.Errorf("right %v: not tripped by %d tokens", right, limit)
+		}
+		b.want(run, 0, len(run), 0)
 	}
 }
 
@@ -218,7 +231,7 @@ func TestGuardMostOfWindow(t *testing.T) {
 	}
 }
 
-// However the answers come, no more than half a window is held.
+// However the answers come, no more than guardHeld are held.
 func TestGuardBound(t *testing.T) {
 	t.Parallel()
 	b := newGuardBench(t)
@@ -230,18 +243,17 @@ func TestGuardBound(t *testing.T) {
 			b.seat.Right()
 		case 1:
 			b.g.Reset()
+		case 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20:
+			b.wrong(b.seat, 7)
 		default:
 			b.burst(1)
 		}
-		if n := len(b.g.held); n > guardWindow/2 {
+		if n := len(b.g.held); n > guardHeld {
 			t.Fatalf("%d held", n)
 		}
-		if n := len(b.g.distinct); n > guardFirst {
-			t.Fatalf("%d tokens kept", n)
-		}
 		wrong := 0
-		for _, w := range b.g.answers {
-			if w {
+		for _, hash := range b.g.answers {
+			if hash != 0 {
 				wrong++
 			}
 		}
@@ -251,66 +263,83 @@ func TestGuardBound(t *testing.T) {
 	}
 }
 
-// In an app with nothing else to send, a token is reported all the same.
+// In an app with nothing else to send an answer waits a minute of its own. Then
+// its token is dead, if the app has ever had a right answer.
 func TestGuardQuietApp(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T) {
-		b := newGuardBench(t)
-		first := b.burst(1)
-		time.Sleep(guardHold - time.Second)
-		second := b.burst(1)
-		b.want(append(first, second...), 0, 0, 2)
-		time.Sleep(time.Second)
-		synctest.Wait()
-		b.want(append(first, second...), 2, 0, 0)
+	for _, right := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			b := newGuardBench(t)
+			dead, back := 0, 1
+			if right {
+				b.seat.Right()
+				dead, back = 1, 0
+			}
+			first := b.burst(1)
+			time.Sleep(guardHold - time.Second)
+			second := b.burst(1)
+			b.want(append(first, second...), 0, 0, 2)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			b.want(first, dead, back, 0)
+			b.want(second, 0, 0, 1)
+			time.Sleep(guardHold - time.Second)
+			synctest.Wait()
+			b.want(second, dead, back, 0)
 
-		time.Sleep(24 * time.Hour)
-		third := b.burst(1) // waits its own ten minutes
-		time.Sleep(guardHold - time.Second)
-		synctest.Wait()
-		b.want(third, 0, 0, 1)
-		time.Sleep(time.Second)
-		synctest.Wait()
-		b.want(third, 1, 0, 0)
-	})
+			time.Sleep(24 * time.Hour)
+			third := b.burst(1)
+			time.Sleep(guardHold - time.Second)
+			synctest.Wait()
+			b.want(third, 0, 0, 1)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			b.want(third, dead, back, 0)
+		})
+	}
 }
 
 // Answers that waited in vain still count: an app that has little to send, all
-// of it wrong, is found out as well.
+// of it wrong, is found out as well, and none of its tokens is called dead.
 func TestGuardQuietAppTrips(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		b := newGuardBench(t)
+		var run []int
 		for range guardFirst - 1 {
-			b.burst(1)
+			run = append(run, b.burst(1)...)
 			time.Sleep(guardHold)
 			synctest.Wait()
 		}
-		last := b.burst(1)
-		b.want(last, 0, 1, 0)
+		if b.g.Tripped() {
+			t.Error("tripped too soon")
+		}
+		run = append(run, b.burst(1)...)
+		b.want(run, 0, guardFirst, 0)
 		if !b.g.Tripped() {
 			t.Error("not tripped")
 		}
 	})
 }
 
-// The timer of one holding does not end the next.
+// The timer of what has been settled does not end what is held now.
 func TestGuardTimerOfItsOwn(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		b := newGuardBench(t)
 		b.burst(1)
-		time.Sleep(guardHold - time.Minute)
+		time.Sleep(guardHold - time.Second)
 		b.seat.Right()
 		next := b.burst(1)
-		time.Sleep(guardHold - time.Second)
-		synctest.Wait()
-		if over := b.g.takeOverdue(b.g.batch - 1); over != nil { // fired as it was stopped
+		time.Sleep(time.Second)
+		if over, _ := b.g.takeOverdue(time.Now()); len(over) > 0 { // fired as it was stopped
 			t.Errorf("the former timer takes %d", len(over))
 		}
+		time.Sleep(guardHold - 2*time.Second)
 		b.want(next, 0, 0, 1)
-		b.seat.Leave()
-		b.want(next, 0, 1, 0)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.want(next, 1, 0, 0)
 	})
 }
 
@@ -330,6 +359,11 @@ func TestGuardLeave(t *testing.T) {
 	b.want(others, 0, 0, 6)
 	late := b.burst(1)
 	b.want(late, 0, 1, 0)
+	for _, n := range append(own, late...) {
+		if b.dead[n] != isLeft {
+			t.Errorf("answer %d of a worker that stops: ruling %d", n, b.dead[n])
+		}
+	}
 	other.Right()
 	b.want(others, 6, 0, 0)
 	last := b.wrong(other, 200)
@@ -415,7 +449,7 @@ func TestGuardExactlyOnce(t *testing.T) {
 				seat := g.Join(func(string) { trips.Add(1); g.Reset() })
 				for i := range each {
 					n := (w*rounds+round)*each + i
-					seat.Wrong(token(n), "BadDeviceToken", func(bool) { settled[n].Add(1) })
+					seat.Wrong(token(n), "BadDeviceToken", func(ruling) { settled[n].Add(1) })
 					if rng.IntN(30*(1+round%3)) == 0 {
 						seat.Right()
 					}
@@ -443,7 +477,7 @@ func TestGuardRightAllocates(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, seat.Right); n != 0 {
 		t.Errorf("%v allocations when calm", n)
 	}
-	seat.Wrong(token(1), "BadDeviceToken", func(bool) {})
+	seat.Wrong(token(1), "BadDeviceToken", func(ruling) {})
 	seat.Right()
 	if g.calm.Load() {
 		t.Fatal("calm with a wrong answer in the window")
@@ -454,7 +488,7 @@ func TestGuardRightAllocates(t *testing.T) {
 	for range guardWindow {
 		seat.Right()
 	}
-	if !g.calm.Load() || slices.Contains(g.answers[:], true) {
+	if !g.calm.Load() || g.answers != [guardWindow]uint64{} {
 		t.Error("not calm after a window of right answers")
 	}
 }
@@ -477,7 +511,7 @@ func BenchmarkGuardRight(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			for i := 0; pb.Next(); i++ {
 				if i%100 == 0 {
-					seat.Wrong(testToken, "BadDeviceToken", func(bool) {})
+					seat.Wrong(testToken, "BadDeviceToken", func(ruling) {})
 				} else {
 					seat.Right()
 				}

@@ -51,7 +51,7 @@ func (p *push) attrs(attempt int) []any {
 	switch {
 	case p.remembered:
 		attrs = append(attrs, "remembered", true)
-	case p.verdict == again && o.Class == apnsconn.Token:
+	case o.Class == apnsconn.Token && p.verdict != dead:
 		attrs = append(attrs, "believed", false)
 	}
 	return attrs

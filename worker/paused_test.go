@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -56,8 +57,8 @@ func TestWrongEnvironment(t *testing.T) {
 				}
 				probed -= atFirst
 				least, atMost := 25, 31
-				if len(jobs) < 5 { // each stays away for probePause
-					least, atMost = 10, 13
+				if len(jobs) < 5 { // each stays away whole, for 5, 10, 20 minutes
+					least, atMost = 4, 8
 				}
 				if probed < least || probed > atMost || most > 8 {
 					t.Errorf("%d probes in 30 minutes, %d with one token", probed, most)
@@ -72,7 +73,7 @@ func TestWrongEnvironment(t *testing.T) {
 					t.Errorf("%+v", held)
 				}
 				right.Store(true)
-				time.Sleep(10 * time.Minute)
+				time.Sleep(3 * time.Hour)
 				if s := b.cfg.Breaker.State(); s != (BreakerState{}) {
 					t.Errorf("%+v after the environment was put right", s)
 				}
@@ -92,7 +93,7 @@ func TestWrongEnvironment(t *testing.T) {
 // it worked is reported, nothing of the run that paused it.
 func TestEnvironmentTurnsWrong(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		tokens := manyTokens(400)
+		tokens := manyTokens(500)
 		q := newFakeQueue()
 		for _, token := range tokens {
 			q.add(`{"token":"` + token + `","title":"t"}`)
@@ -133,7 +134,7 @@ func TestDoubtedToken(t *testing.T) {
 			b.cfg.InFlight = 1
 			b.answer = byToken{testToken: wrongEnv}.answer
 			b.start()
-			time.Sleep(time.Minute)
+			time.Sleep(guardHold / 2)
 			if s := b.Status(); s.Held != 1 || s.Guarded != 1 || s.InFlight != 0 || len(b.rec.all()) != 0 {
 				t.Errorf("%+v, records %+v", s, b.rec.all())
 			}
@@ -166,6 +167,124 @@ func TestNoGuard(t *testing.T) {
 		time.Sleep(time.Second)
 		if done, _, _, _ := q.counts(); done != 2 || b.cfg.Counters.Ended(apnsconn.Token) != 101 {
 			t.Errorf("done %d, %d dead", done, b.cfg.Counters.Ended(apnsconn.Token))
+		}
+		b.halt(t)
+	})
+}
+
+// An app of the wrong environment that has little to send reports no token dead
+// either: its jobs come again, ever more seldom, and are buried in the end.
+func TestQuietWrongEnvironment(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(40)
+		q := newFakeQueue()
+		b := newBench(t, q)
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return wrongEnv, 0 }
+		b.start()
+		for i, token := range tokens {
+			if i%2 == 0 {
+				q.add(`{"token":"` + token + `","title":"t"}`)
+			} else {
+				q.add(fanOutText([]string{token}, ""))
+			}
+			time.Sleep(2 * guardHold)
+		}
+		time.Sleep(10 * time.Hour)
+		if done, buried, _, _ := q.counts(); done+buried+len(b.rec.all()) != 0 || b.cfg.Memory.Len() != 0 || !b.cfg.Breaker.State().Paused {
+			t.Errorf("done %d, buried %d, %d remembered, %+v, records %+v", done, buried, b.cfg.Memory.Len(), b.cfg.Breaker.State(), b.rec.all())
+		}
+		most := 0
+		for _, n := range b.pushesTo() {
+			most = max(most, n)
+		}
+		if most < 3 || most > 12 { // after 5, 15, 35, 75, 155 minutes, then every 2 hours
+			t.Errorf("%d pushes to one token in 10 hours", most)
+		}
+		time.Sleep(24 * time.Hour)
+		if _, buried, _, _ := q.counts(); buried != len(tokens) || len(b.rec.all()) != len(tokens) || b.cfg.Counters.Ended(apnsconn.Rejected) != int64(len(tokens)) {
+			t.Errorf("%d buried, %d records, %d counted", buried, len(b.rec.all()), b.cfg.Counters.Ended(apnsconn.Rejected))
+		}
+		for _, r := range b.rec.all() {
+			if r.Class != "rejected" || r.Status != 400 || !strings.HasPrefix(r.Reason, "gave up after 2") ||
+				!strings.HasSuffix(r.Reason, "400 BadDeviceToken, and no answer showed that environment and topic are right") {
+				t.Fatalf("%+v", r)
+			}
+		}
+		b.halt(t)
+	})
+}
+
+// Stale tokens, however many and in whatever jobs, do not keep an app that
+// works from its work, and end with a record.
+func TestStaleTokens(t *testing.T) {
+	single := func(token string) string { return `{"token":"` + token + `","title":"t"}` }
+	singles := func(tokens []string) (jobs []string) {
+		for _, token := range tokens {
+			jobs = append(jobs, single(token))
+		}
+		return jobs
+	}
+	all := manyTokens(1200)
+	good, bad := all[:300], all[300:]
+	for name, jobs := range map[string][]string{
+		"one token":      slices.Repeat(singles(bad[:1]), 150),
+		"150 tokens":     singles(bad[:150]),
+		"a fan-out":      {fanOutText(bad[:200], "")},
+		"many fan-outs":  {fanOutText(bad[:150], ""), fanOutText(bad[150:300], ""), fanOutText(bad[300:450], ""), fanOutText(bad[450:600], ""), fanOutText(bad[600:750], ""), fanOutText(bad[750:], "")},
+		"mixed fan-outs": {fanOutText(slices.Concat(bad[:150], good[200:210]), ""), fanOutText(slices.Concat(good[210:220], bad[150:300]), "")},
+	} {
+		for _, inFlight := range []int{1, 10, 500} {
+			t.Run(fmt.Sprint(name, " in_flight ", inFlight), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					q := newFakeQueue(singles(good[:200])...)
+					b := newBench(t, q)
+					b.cfg.InFlight = inFlight
+					b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+						if slices.Contains(bad, n.Token) {
+							return wrongEnv, 50 * time.Millisecond
+						}
+						return delivered(n)
+					}
+					b.start()
+					time.Sleep(time.Minute)
+					for _, job := range append(jobs, singles(good[200:])...) {
+						q.add(job)
+					}
+					time.Sleep(48 * time.Hour)
+					pushes, wasted := b.pushesTo(), 0
+					for i, token := range good {
+						if pushes[token] == 0 {
+							t.Errorf("good token %d: no push", i)
+						}
+					}
+					for _, token := range bad {
+						wasted += pushes[token]
+					}
+					if wasted > 2500 {
+						t.Errorf("%d pushes to bad tokens", wasted)
+					}
+					if b.Status().Held != 0 {
+						t.Errorf("%+v", b.Status())
+					}
+					b.halt(t)
+				})
+			})
+		}
+	}
+}
+
+// What is left of a probe's job stays away whole, also when the job itself is
+// over for other reasons.
+func TestProbesRestStaysAway(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(fanOutText(append(manyTokens(4), "not hex"), ""))
+		b := newBench(t, q)
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return wrongEnv, 0 }
+		b.cfg.Breaker.pause("test", time.Now())
+		b.start()
+		time.Sleep(ProbeEvery + doubtMin/2)
+		if pushes := b.pushesTo(); len(pushes) != 1 {
+			t.Errorf("%v", pushes)
 		}
 		b.halt(t)
 	})

@@ -21,11 +21,12 @@ type push struct {
 	probe      int           // as of its task, unless another push of that is the probe
 	slot       bool          // it holds one, as a push of a fan-out
 	remembered bool          // not sent: the outcome is an earlier one
+	doubted    bool          // of class Token, but the guard does not believe it
 	judged     bool          // verdict is set
 	verdict    verdict       // what is to become of it
 	first      time.Duration // of verdict later: the first pause
 	err        error         // why it is not tried later, though its class is
-	pause      time.Duration // how long it stays away; of verdict later, 0 until settled
+	pause      time.Duration // how long it stays away, of verdict later; 0 until settled
 }
 
 func (p *push) init(t *task, n apnsconn.Notification) { p.t, p.n, p.probe = t, n, t.probe }
@@ -138,7 +139,7 @@ func (p *push) suspect() {
 	}
 	p.t.r.wake() // the connection's onChange came before the slot was free
 	if p.t.r.w.cfg.Breaker.State().Paused {
-		p.ruled(false)
+		p.ruled(isDoubted)
 		return
 	}
 	p.t.r.guarded.Add(1)
@@ -146,32 +147,27 @@ func (p *push) suspect() {
 	if f != nil {
 		f.doubt(p)
 	}
-	p.t.r.seat.Wrong(p.n.Token, p.outcome.Reason, func(dead bool) {
+	p.t.r.seat.Wrong(p.n.Token, p.outcome.Reason, func(r ruling) {
 		if f != nil && !f.doubtOver(p) {
 			return // it has gone back
 		}
 		p.t.r.guarded.Add(-1)
-		p.ruled(dead)
+		p.ruled(r)
 	})
 }
 
-// ruled takes the guard's word: the token is dead, or nothing can be said and
-// the push goes back.
-func (p *push) ruled(isDead bool) {
-	if isDead {
+// ruled takes the guard's word.
+func (p *push) ruled(r ruling) {
+	switch r {
+	case isDead:
 		p.decide()
-	} else {
+	case isDoubted:
+		p.verdict, p.doubted, p.judged = later, true, true
+	case isLeft:
 		p.verdict, p.judged = again, true
-		if p.probe != 0 {
-			p.pause = probePause
-		}
 	}
 	p.t.r.hand(event{p.t, p})
 }
-
-// probePause is how long the job of a paused app's probe stays away when its
-// token is called wrong again: the next probes shall be other jobs.
-const probePause = 5 * time.Minute
 
 // decide sets the verdict, by the policy table.
 func (p *push) decide() {

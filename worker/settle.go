@@ -60,6 +60,15 @@ const refusedPause = time.Second
 // connection is a second away.
 const reconnectPause = time.Second
 
+// Pauses of a push whose token the guard doubts: first and longest. They are
+// longer than those of other classes, since each refusal makes APNs slow the
+// connection down, and since meanwhile other jobs shall show whether the app's
+// environment is right.
+const (
+	doubtMin = 5 * time.Minute
+	doubtMax = 2 * time.Hour
+)
+
 // pause is how long a job that has been tried attempt times stays away:
 // exponential with jitter from first to r.Max, and not less than APNs asked for.
 func (r Retry) pause(attempt int, first, asked time.Duration) time.Duration {
@@ -67,12 +76,29 @@ func (r Retry) pause(attempt int, first, asked time.Duration) time.Duration {
 	if first > 0 {
 		d = min(d, first)
 	}
+	return min(max(jitter(doubled(d, r.Max, attempt)), asked), r.Max)
+}
+
+// doubled is d, doubled with each attempt after the first up to longest.
+func doubled(d, longest time.Duration, attempt int) time.Duration {
 	for range attempt - 1 {
-		if d *= 2; d >= r.Max {
+		if d >= longest {
 			break
 		}
+		d *= 2
 	}
-	return min(max(jitter(d), asked), r.Max)
+	return min(d, longest)
+}
+
+// nextPause is how long a push that is tried later stays away.
+func (p *push) nextPause(attempt int) time.Duration {
+	switch {
+	case p.pause > 0:
+		return p.pause
+	case p.doubted:
+		return min(jitter(doubled(doubtMin, doubtMax, attempt)), doubtMax)
+	}
+	return p.t.r.w.cfg.Retry.pause(attempt, p.first, p.outcome.RetryAfter)
 }
 
 // why is the reason a job is buried with, for the operator.
@@ -103,7 +129,8 @@ type tally struct {
 	unsent []string // tokens whose pushes were never made: like again
 	late   []string // those for which it is too late
 
-	pause time.Duration // the longest of again and later
+	pause time.Duration // the longest of later
+	doubt time.Duration // the longest of those that the guard doubts; what was not sent waits as long
 }
 
 // back is how many tokens are to be pushed in a later try.
@@ -141,7 +168,6 @@ func (s *tally) add(p *push) {
 		s.bury = append(s.bury, p)
 	case again:
 		s.again = append(s.again, p)
-		s.pause = max(s.pause, p.pause)
 	case later:
 		s.later = append(s.later, p)
 	}
@@ -216,16 +242,21 @@ func (t *task) postpone(s *tally) {
 	tried := s.later
 	s.later = nil
 	for _, p := range tried {
-		if p.pause == 0 {
-			p.pause = t.r.w.cfg.Retry.pause(attempt, p.first, p.outcome.RetryAfter)
-		}
+		p.pause = p.nextPause(attempt)
 		if p.err = t.noLater(p, attempt, age); p.err != nil {
 			p.verdict = bury
+			if p.doubted {
+				p.outcome.Class = apnsconn.Rejected // a record of class token would call the token dead
+				t.r.w.cfg.Counters.count(apnsconn.Rejected, p.outcome.Reason)
+			}
 			s.bury = append(s.bury, p)
 			continue
 		}
 		s.later = append(s.later, p)
 		s.pause = max(s.pause, p.pause)
+		if p.doubted {
+			s.doubt = max(s.doubt, p.pause)
+		}
 		t.countDuplicate(p)
 		if p.outcome.Class == apnsconn.Throttled && !p.remembered {
 			t.r.w.cfg.Memory.Throttle(p.n.Topic, p.n.Token, time.Now().Add(p.pause))
@@ -243,11 +274,15 @@ func (t *task) countDuplicate(p *push) {
 // noLater says why the push is not tried again; nil if it is.
 func (t *task) noLater(p *push, attempt int, age time.Duration) error {
 	cfg, j := &t.r.w.cfg, &t.decoded
+	reason := why(p.outcome)
+	if p.doubted {
+		reason += ", and no answer showed that environment and topic are right"
+	}
 	switch at := time.Now().Add(p.pause); {
 	case age >= cfg.Retry.GiveUpAfter:
-		return fmt.Errorf("gave up after %s and %d tries: %s", age.Round(time.Second), attempt, why(p.outcome))
+		return fmt.Errorf("gave up after %s and %d tries: %s", age.Round(time.Second), attempt, reason)
 	case j.Expired(at), j.TTL > 0 && age+p.pause >= j.TTL, t.defaultExpired(age + p.pause):
-		return fmt.Errorf("expires before it can be tried again, after %d tries: %s", attempt, why(p.outcome))
+		return fmt.Errorf("expires before it can be tried again, after %d tries: %s", attempt, reason)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ func (t *task) split(s *tally) {
 		return
 	}
 	rests := [...]rest{
-		{tokens: append(tokensOf(s.again), s.unsent...)},
+		{tokens: append(tokensOf(s.again), s.unsent...), after: s.doubt},
 		{tokens: tokensOf(s.later), after: s.pause},
 		{tokens: tokensOf(s.bury), bury: s.bury},
 	}
