@@ -241,6 +241,10 @@ func TestApps(t *testing.T) {
 		app("b", func(s *supervisor.AppStatus) { s.Broken, s.Reason, s.Since = true, "403 X", since }),
 		app("c", func(s *supervisor.AppStatus) { s.Paused, s.Reason, s.Since = true, "wrong environment?", since }),
 		app("d", func(s *supervisor.AppStatus) { s.Stalled = &supervisor.Stall{Reason: "worker 0: x", Since: since} }),
+		app("f", func(s *supervisor.AppStatus) {
+			s.QueueAway = &supervisor.Stall{Reason: "queue unavailable: x", Since: since}
+			s.Stalled = &supervisor.Stall{Reason: "worker 0: x"}
+		}),
 		app("e", func(s *supervisor.AppStatus) {
 			s.Webhook = &supervisor.Webhook{Down: true, Reason: "500", Since: since, Counters: new(feedback.WebhookCounters)}
 		}),
@@ -255,6 +259,7 @@ func TestApps(t *testing.T) {
 		{Topic: "b", Tube: "b", State: StateBroken, Reason: "403 X", Since: since, Workers: []Worker{}, Pushes: none},
 		{Topic: "c", Tube: "c", State: StatePaused, Reason: "wrong environment?", Since: since, Workers: []Worker{}, Pushes: none},
 		{Topic: "d", Tube: "d", State: StateStalled, Reason: "worker 0: x", Since: since, Workers: []Worker{}, Pushes: none},
+		{Topic: "f", Tube: "f", State: StateNoQueue, Reason: "queue unavailable: x", Since: since, Workers: []Worker{}, Pushes: none},
 		{Topic: "e", Tube: "e", State: StateRunning, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since}},
 	}
 	if !reflect.DeepEqual(got.Apps, want) {
@@ -262,7 +267,7 @@ func TestApps(t *testing.T) {
 	}
 	var r Readiness
 	ask(t, h, "GET", "/readyz", "", 503, &r)
-	if want := map[string]string{"b": "broken: 403 X", "c": "paused: wrong environment?", "d": "stalled: worker 0: x"}; r.Ready || !reflect.DeepEqual(r.Trouble, want) {
+	if want := map[string]string{"b": "broken: 403 X", "c": "paused: wrong environment?", "d": "stalled: worker 0: x", "f": "queue unavailable: x"}; r.Ready || !reflect.DeepEqual(r.Trouble, want) {
 		t.Errorf("%+v", r)
 	}
 	tree.apps = tree.apps[:1]

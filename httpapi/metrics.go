@@ -165,7 +165,7 @@ func (o sink) pushes(s *supervisor.AppStatus) {
 // states has a line for each state, so that each is a series of its own.
 func (o sink) states(s *supervisor.AppStatus) {
 	is := stateOf(s)
-	for _, state := range []string{StateRunning, StateBroken, StatePaused, StateStalled} {
+	for _, state := range []string{StateRunning, StateBroken, StatePaused, StateNoQueue, StateStalled} {
 		o.gauge(descState, truth(state == is), s.Topic, state)
 	}
 }

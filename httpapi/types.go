@@ -19,10 +19,11 @@ type Apps struct {
 
 // The states of an app.
 const (
-	StateRunning = "running" // or idle
-	StateBroken  = "broken"  // APNs refuses its credential
-	StatePaused  = "paused"  // APNs refuses its device tokens
-	StateStalled = "stalled" // it has jobs and finishes none
+	StateRunning = "running"  // or idle
+	StateBroken  = "broken"   // APNs refuses its credential
+	StatePaused  = "paused"   // APNs refuses its device tokens
+	StateStalled = "stalled"  // it has jobs and finishes none
+	StateNoQueue = "no_queue" // its queue cannot be reached
 )
 
 // App is an app at one moment. The numbers count since the process began.
@@ -169,7 +170,10 @@ func appOf(s *supervisor.AppStatus) App {
 		CredentialExpires: s.CredentialExpiry,
 		Watchdog:          Watchdog{s.Steps.Replaced.Load(), s.Steps.Restarted.Load(), s.Steps.Stalled.Load()},
 	}
-	if a.State == StateStalled {
+	switch a.State {
+	case StateNoQueue:
+		a.Reason, a.Since = s.QueueAway.Reason, s.QueueAway.Since
+	case StateStalled:
 		a.Reason, a.Since = s.Stalled.Reason, s.Stalled.Since
 	}
 	if q := s.Queue; q != nil {
@@ -191,6 +195,8 @@ func stateOf(s *supervisor.AppStatus) string {
 		return StateBroken
 	case s.Paused:
 		return StatePaused
+	case s.QueueAway != nil:
+		return StateNoQueue
 	case s.Stalled != nil:
 		return StateStalled
 	}

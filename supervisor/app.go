@@ -26,6 +26,7 @@ type app struct {
 	webhook *webhook // nil: none
 
 	stalled atomic.Pointer[Stall]      // set by the watchdog; nil: it does not stall
+	away    atomic.Pointer[Stall]      // set by the lookout; nil: a worker can receive jobs
 	stats   atomic.Pointer[QueueStats] // of the watchdog's last look; nil: not known
 }
 

@@ -21,6 +21,7 @@ type AppStatus struct {
 	Reason         string
 	Since          time.Time
 	Stalled        *Stall   // nil: it makes progress, or has nothing to do
+	QueueAway      *Stall   // nil: a worker can receive jobs, or could a few seconds ago
 	Webhook        *Webhook // nil: it has none
 
 	// CredentialExpiry is when the certificate expires; zero without one.
@@ -55,6 +56,8 @@ func (a *AppStatus) Trouble() string {
 		return "broken: " + a.Reason
 	case a.Paused:
 		return "paused: " + a.Reason
+	case a.QueueAway != nil:
+		return a.QueueAway.Reason
 	case a.Stalled != nil:
 		return "stalled: " + a.Stalled.Reason
 	}
@@ -78,6 +81,7 @@ func (a *app) status() AppStatus {
 	for _, w := range a.workers {
 		s.Workers = append(s.Workers, w.Status())
 	}
+	s.QueueAway = a.queueAway(s.Workers, time.Now())
 	return s
 }
 

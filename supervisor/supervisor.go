@@ -8,7 +8,8 @@
 //	│   └── feedback com.example.one    a supervisor of its own
 //	│       └── webhook com.example.one
 //	├── app com.example.two
-//	└── watchdog                   demands progress of every worker
+//	├── watchdog                   demands progress of every worker
+//	└── lookout                    notices when an app has no queue
 //
 // Trouble that is to be expected (a refused dial, a queue that restarts) is
 // handled inside the workers; suture restarts what nobody foresaw, and the
@@ -94,6 +95,7 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 		return nil, errors.Join(err, s.free())
 	}
 	s.root.Add(&watchdog{log: o.Log, apps: s.watched, period: &s.period, changed: s.periodChanged})
+	s.root.Add(&lookout{apps: func() []watched { apps, _ := s.watched(); return apps }})
 	if o.Journal != nil {
 		s.root.Add(&rebuilder{log: o.Log, journal: o.Journal, views: s.views})
 	}

@@ -87,10 +87,11 @@ func (d *watchdog) lookAtAll(ctx context.Context) {
 			seen[i] = w.Status()
 		}
 		ready, known := 0, false
-		if queueGone(seen) {
+		gone := queueGone(seen) != nil
+		if gone {
 			a.stats.Store(nil)
 		}
-		if admin != nil && !errors.Is(blind, context.DeadlineExceeded) && !queueGone(seen) {
+		if admin != nil && !errors.Is(blind, context.DeadlineExceeded) && !gone {
 			var err error
 			ready, err = d.ready(ctx, admin, a)
 			// Of several servers some may answer: what they have is there.
@@ -117,16 +118,6 @@ func (d *watchdog) ready(ctx context.Context, admin queue.Admin, a watched) (int
 		a.stats.Store(nil)
 	}
 	return st.Ready - st.Paused, err
-}
-
-// queueGone is true if no worker is connected to the queue: they say why.
-func queueGone(workers []worker.Status) bool {
-	for _, w := range workers {
-		if w.QueueErr == nil {
-			return false
-		}
-	}
-	return len(workers) > 0
 }
 
 // tellBlind logs, once, that the queue gives no numbers: jobs that no worker

@@ -153,18 +153,18 @@ func TestWatchdogStallAndRecovery(t *testing.T) {
 // What the watchdog cannot mend it leaves alone, and names.
 func TestWatchdogKnowsCauses(t *testing.T) {
 	tests := []struct {
-		name, trouble string
-		hurt          func(w *world)
-		heal          func(w *world)
+		name, reason string
+		hurt         func(w *world)
+		heal         func(w *world)
 	}{
-		{"apns away", "stalled: worker 0: apns not reachable: ",
+		{"apns away", "worker 0: apns not reachable: ",
 			func(w *world) { w.apns.StopListening() },
 			func(w *world) {
 				if err := w.apns.Resume(); err != nil {
 					w.t.Fatal(err)
 				}
 			}},
-		{"queue away", "stalled: worker 0: queue unavailable: ",
+		{"queue away", "worker 0: queue unavailable: ",
 			func(w *world) { w.bs.Kill() }, func(w *world) { w.bs.Restart() }},
 	}
 	for _, test := range tests {
@@ -174,7 +174,10 @@ func TestWatchdogKnowsCauses(t *testing.T) {
 			w.putMany(topic, 10)
 			test.hurt(w)
 			w.start(w.app(topic, "push_timeout: 1s"))
-			w.until("the app stalls", func() bool { s := w.status(topic); return strings.HasPrefix(s.Trouble(), test.trouble) })
+			w.until("the app stalls", func() bool {
+				s := w.status(topic)
+				return s.Stalled != nil && strings.HasPrefix(s.Stalled.Reason, test.reason)
+			})
 			if steps := w.status(topic).Steps; steps.Replaced.Load()+steps.Restarted.Load() != 0 {
 				t.Errorf("%d replaced, %d restarted", steps.Replaced.Load(), steps.Restarted.Load())
 			}
