@@ -136,21 +136,40 @@ const patience = 2 * time.Second
 // calm holds the worker back when APNs keeps a connection and takes nothing on
 // it: once as many pushes in a row as may be in flight have come back unsent,
 // one is tried after a pause that grows from dialMin to dialMax, until there is
-// an answer. Without it their jobs would go round at full speed.
+// an answer. Without it their jobs would go round at full speed. The first try
+// is made at once, for a connection that was lost ends so, too; each further one
+// is made on a new connection.
 func (r *run) calm(n int, now time.Time) (room int, wait time.Duration) {
-	over := r.bounced.Load() - int64(r.w.cfg.InFlight)
-	if over < 0 || n == 0 {
+	if !r.refusesAll() {
+		if r.standing.CompareAndSwap(true, false) {
+			r.log.Info("apns takes pushes again")
+		}
+		r.calmTries = 0
 		return n, 0
 	}
-	if wait := r.calmUntil.Sub(now); wait > 0 {
-		return 0, wait
+	if n == 0 {
+		return 0, 0
 	}
-	if over == 0 {
-		r.log.Warn("apns takes no pushes though it is connected; jobs stay in the queue")
+	if r.calmTries > 0 {
+		if wait := r.calmUntil.Sub(now); wait > 0 {
+			return 0, wait
+		}
+		if r.standing.CompareAndSwap(false, true) {
+			r.log.Warn("apns takes no pushes though it is connected; jobs stay in the queue")
+		}
+		r.link.drop()
+		if _, wait := r.link.usable(now); wait > 0 {
+			return 0, wait
+		}
 	}
-	r.calmUntil = now.Add(jitter(min(dialMax, dialMin<<min(over, 10))))
+	r.calmUntil = now.Add(jitter(min(dialMax, dialMin<<min(r.calmTries, 10))))
+	r.calmTries++
 	return 1, 0
 }
+
+// refusesAll says that the last pushes, as many as may be in flight, have all
+// come back unsent from a connection.
+func (r *run) refusesAll() bool { return r.bounced.Load() >= int64(r.w.cfg.InFlight) }
 
 // idle bounds a rest that only an event ends, should an event be missed.
 const idle = time.Minute

@@ -29,10 +29,12 @@ type run struct {
 	interrupts    atomic.Int64
 	cancelReceive atomic.Pointer[context.CancelFunc]
 
-	bounced atomic.Int64 // pushes in a row that a connection gave back unsent
+	bounced  atomic.Int64 // pushes in a row that a connection gave back unsent
+	standing atomic.Bool  // nothing is sent because of that, which has been logged
 
 	// Of the pump alone.
 	calmUntil time.Time // no push before, because of bounced
+	calmTries int       // pushes let through since
 	perJob    float64   // pushes a job has on average; 0 = not known yet
 	waiting   []*task   // with tokens still to be sent, oldest first
 

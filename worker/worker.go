@@ -100,8 +100,8 @@ type Status struct {
 	// tokens; both since New, over all restarts of Serve.
 	Received, Finished int64
 	// Waiting says why the worker takes no jobs by its own decision; "" when it
-	// does: "apns not reachable: …", "queue unavailable: …", or "the queue takes
-	// no records: …" when that is why jobs are held.
+	// does: "apns not reachable: …", "apns takes no pushes", "queue unavailable:
+	// …", or "the queue takes no records: …" when that is why jobs are held.
 	Waiting string
 }
 
@@ -121,6 +121,8 @@ func (w *Worker) Status() Status {
 		s.Waiting = "queue unavailable: " + s.QueueErr.Error()
 	case down != nil:
 		s.Waiting = "apns not reachable: " + down.Error()
+	case r.standing.Load() && r.refusesAll():
+		s.Waiting = "apns takes no pushes"
 	case unstored != nil:
 		s.Waiting = "the queue takes no records: " + unstored.Error()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -673,6 +674,76 @@ func TestRefusedStreamsAreNoHotLoop(t *testing.T) {
 		time.Sleep(20 * time.Minute) // their pauses have grown up to retry.max
 		if done, _, _, _ := q.counts(); done != 50 {
 			t.Errorf("%d of 50 delivered when APNs takes them again", done)
+		}
+		b.halt(t)
+	})
+}
+
+// While APNs takes nothing on connections that it keeps, that is said once, and
+// each try has a new connection. However many pushes come back at a time.
+func TestStandstillIsSaid(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue()
+		for range 3000 {
+			q.add(jobText(""))
+		}
+		b := newBench(t, q)
+		var log strings.Builder
+		b.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		var taking atomic.Bool
+		var tries atomic.Int64
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if taking.Load() {
+				return delivered(n)
+			}
+			return apnsconn.Outcome{Class: apnsconn.NotSent, Err: errors.New("refused stream")}, time.Duration(tries.Add(1)%7) * time.Millisecond
+		}
+		b.start()
+		time.Sleep(5 * time.Second)
+		if s := b.Status(); s.Waiting != "apns takes no pushes" {
+			t.Errorf("waiting %q", s.Waiting)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		said := strings.Count(log.String(), "takes no pushes though it is connected")
+		if n := tries.Load(); said != 1 || n > 300 || b.Status().Waiting == "" {
+			t.Errorf("said %d times, %d tries, waiting %q", said, n, b.Status().Waiting)
+		}
+		if n := len(b.dialTimes()); n < 50 || n > 80 {
+			t.Errorf("%d dials in an hour", n)
+		}
+		taking.Store(true)
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		if done, _, _, _ := q.counts(); done != 3000 || b.Status().Waiting != "" || !strings.Contains(log.String(), "apns takes pushes again") {
+			t.Errorf("%d done, waiting %q", done, b.Status().Waiting)
+		}
+		b.halt(t)
+	})
+}
+
+// A connection that is lost with all pushes unsent is no standstill.
+func TestLostConnectionIsNoStandstill(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue()
+		for range 300 {
+			q.add(jobText(""))
+		}
+		b := newBench(t, q)
+		var log strings.Builder
+		b.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		var tries atomic.Int64
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if tries.Add(1) <= int64(b.cfg.InFlight) {
+				return apnsconn.Outcome{Class: apnsconn.NotSent, Err: errors.New("above the last stream")}, time.Millisecond
+			}
+			return delivered(n)
+		}
+		b.start()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if done, _, _, _ := q.counts(); done != 300 || b.Status().Waiting != "" || strings.Contains(log.String(), "takes no pushes") {
+			t.Errorf("%d done, waiting %q\n%s", done, b.Status().Waiting, log.String())
 		}
 		b.halt(t)
 	})
