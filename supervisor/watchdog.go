@@ -136,6 +136,9 @@ func (d *watchdog) tellBlind(err error) {
 func (d *watchdog) look(a watched, seen []worker.Status, ready int, known bool) {
 	now := time.Now()
 	breaker := a.common.Breaker.State()
+	if a.probeLate(breaker, now) {
+		breaker = worker.BreakerState{} // it explains nothing any more
+	}
 	var stalled *Stall
 	for i, w := range a.workers {
 		w.progress.period = a.patience(time.Duration(d.period.Load()))
@@ -151,6 +154,12 @@ func (d *watchdog) look(a watched, seen []worker.Status, ready int, known bool) 
 // patience is the period for an app: the watchdog's, but a push may take its
 // push_timeout to be answered, and that is no standstill.
 func (a *app) patience(period time.Duration) time.Duration { return max(period, a.cfg.PushTimeout) }
+
+// probeLate says that an app which is broken or paused has not been probed for
+// longer than it should be, so that nobody can tell whether it still is.
+func (a *app) probeLate(b worker.BreakerState, now time.Time) bool {
+	return now.Sub(b.Probe) > worker.ProbeEvery+a.cfg.PushTimeout
+}
 
 // viewOf puts together what progress is judged by.
 func viewOf(s worker.Status, b worker.BreakerState, ready int, known bool) view {

@@ -306,6 +306,63 @@ func TestView(t *testing.T) {
 	}
 }
 
+// That an app is broken explains that it does nothing as long as it is probed.
+func TestProbeLate(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	a := &app{cfg: config.App{PushTimeout: 20 * time.Second}}
+	for due, late := range map[time.Duration]bool{worker.ProbeEvery: false, 0: false, -79 * time.Second: false, -81 * time.Second: true, -time.Hour: true} {
+		if got := a.probeLate(worker.BreakerState{Broken: true, Probe: now.Add(due)}, now); got != late {
+			t.Errorf("probe due in %v: late %v", due, got)
+		}
+	}
+}
+
+// A dial that failed is no explanation for a worker that dials no more, since
+// its consumer has died.
+func TestWatchdogSeesThroughAnOldCause(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.period = period
+	q := new(deafenedQueue)
+	w.wrap = func(a adminQueue) adminQueue { q.adminQueue = a; return q }
+	w.apns.StopListening()
+	w.putMany(topic, 10)
+	w.start(w.app(topic, "push_timeout: 1s"))
+	w.until("a dial has failed", func() bool { return w.status(topic).Workers[0].Waiting != "" })
+	q.deaf.Store(true)
+	if err := w.apns.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the worker is restarted", func() bool { return w.status(topic).Steps.Restarted.Load() > 0 })
+	w.empty(topic)
+	w.eachOnce(10)
+}
+
+// deafenedQueue's first consumer receives nothing from when deaf is set.
+type deafenedQueue struct {
+	adminQueue
+	once sync.Once
+	deaf atomic.Bool
+}
+
+type deafenedConsumer struct {
+	deafConsumer
+	deaf *atomic.Bool
+}
+
+func (q *deafenedQueue) Consume(tube string) (c queue.Consumer, err error) {
+	c, err = q.adminQueue.Consume(tube)
+	q.once.Do(func() { c = &deafenedConsumer{deafConsumer{Consumer: c, closed: make(chan struct{})}, &q.deaf} })
+	return c, err
+}
+
+func (c *deafenedConsumer) Receive(ctx context.Context, n int) ([]queue.Job, error) {
+	if c.deaf.Load() {
+		return c.deafConsumer.Receive(ctx, n)
+	}
+	return c.Consumer.Receive(ctx, n)
+}
+
 // A push that takes its push_timeout is no standstill, whatever the watchdog's
 // period.
 func TestWatchdogPeriod(t *testing.T) {

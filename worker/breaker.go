@@ -25,6 +25,7 @@ type Breaker struct {
 	prober *run              // who has the probe; nil = nobody
 	sent   bool              // the prober has taken its one job
 	asked  time.Time         // when the prober got the probe
+	taken  time.Time         // when the last probe was sent
 	turn   int               // counts the probes
 	runs   map[*run]struct{} // the app's workers at work
 	guard  *Guard            // the app's
@@ -47,6 +48,10 @@ type BreakerState struct {
 	Paused bool      // by the environment guard
 	Reason string    // why; "" while the app works
 	Since  time.Time // zero while the app works
+	// Probe is when the next probe is due, or the last one was sent, whichever is
+	// later; zero while the app works. If it has long gone by and there are jobs,
+	// nobody probes, and Reason may be none any more.
+	Probe time.Time
 }
 
 // State says whether the app is broken or paused, why, and since when.
@@ -56,7 +61,11 @@ func (b *Breaker) State() BreakerState {
 	if !b.broken {
 		return BreakerState{}
 	}
-	return BreakerState{Broken: !b.paused, Paused: b.paused, Reason: b.reason, Since: b.since}
+	s := BreakerState{Broken: !b.paused, Paused: b.paused, Reason: b.reason, Since: b.since, Probe: b.next}
+	if b.taken.After(s.Probe) {
+		s.Probe = b.taken
+	}
+	return s
 }
 
 // trip marks the app broken and reports whether it was not before. A failed
@@ -158,7 +167,7 @@ func (b *Breaker) take(r *run) (ok bool, probe int) {
 	if b.prober != r || b.sent {
 		return false, 0
 	}
-	b.sent = true
+	b.sent, b.taken = true, time.Now()
 	return true, b.turn
 }
 

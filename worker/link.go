@@ -53,6 +53,7 @@ type link struct {
 	fine    atomic.Bool // there has been a good answer since the last dial: one more changes nothing
 	closed  bool
 	down    error // of the last dial, which failed and has been logged; nil after a good one
+	dialing bool
 
 	watchers sync.WaitGroup
 }
@@ -82,9 +83,13 @@ func (l *link) get(ctx context.Context) (Conn, error) {
 	l.mu.Lock()
 	l.backoff.dialed(time.Now())
 	l.fine.Store(false)
+	l.dialing = true
 	l.mu.Unlock()
 	l.counters.Dials.Add(1)
 	conn, err := l.dial(ctx, l.onChange)
+	l.mu.Lock()
+	l.dialing = false
+	l.mu.Unlock()
 	if err != nil {
 		return nil, l.dialFailed(ctx, err)
 	}
@@ -169,12 +174,28 @@ func (l *link) close() {
 	l.watchers.Wait()
 }
 
-// unreachable is why the last dial failed; nil if it did not.
-func (l *link) unreachable() error {
+// unreachable is why the last dial failed; nil if it did not, or if a worker
+// with jobs would have dialled again by now: then it says nothing any more.
+func (l *link) unreachable(now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	fresh := l.backoff.pause + dialLate
+	if l.dialing {
+		fresh = max(fresh, dialLong)
+	}
+	if now.Sub(l.backoff.last) > fresh {
+		return nil
+	}
 	return l.down
 }
+
+const (
+	// dialLate is how long after its pause a dial may begin when there are jobs:
+	// one has to be received first.
+	dialLate = 5 * time.Second
+	// dialLong is above what one dial can take, apnsconn.Config.DialTimeout.
+	dialLong = 15 * time.Second
+)
 
 // drop lets go of the connection: no new pushes, what is open is answered.
 // Used when the credential is refused, so that a probe opens a new one.

@@ -116,7 +116,7 @@ func (w *Worker) Status() Status {
 	s.Serving, s.Connected, s.QueueErr = true, conn != nil, r.consumer.Err()
 	s.Held, s.InFlight, s.Guarded = int(r.held.Load()), int(r.slots.Load()), int(r.guarded.Load())
 	s.Lingering = int(r.lingering.Load())
-	switch down, unstored := r.link.unreachable(), r.unstored.why(); {
+	switch down, unstored := r.link.unreachable(time.Now()), r.unstored.why(); {
 	case s.QueueErr != nil:
 		s.Waiting = "queue unavailable: " + s.QueueErr.Error()
 	case down != nil:

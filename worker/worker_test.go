@@ -256,6 +256,9 @@ func TestBrokenAppProbesOnceAMinute(t *testing.T) {
 		if probes := b.cfg.Counters.Ended(apnsconn.Credential) - atFirst; probes < 25 || probes > 31 {
 			t.Errorf("%d probes in 30 minutes", probes)
 		}
+		if due := time.Until(b.cfg.Breaker.State().Probe); due < -time.Second || due > ProbeEvery {
+			t.Errorf("the next probe is due in %v", due)
+		}
 		done, buried, _, ready := q.counts()
 		if done != 0 || buried != 0 || ready != 300 {
 			t.Errorf("done %d, buried %d, ready %d; want all 300 in the queue", done, buried, ready)
