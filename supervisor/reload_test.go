@@ -1,12 +1,15 @@
 package supervisor
 
 import (
+	"crypto/x509"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"propeller/apnsconn"
 	"propeller/apnsconn/apnstest"
 	"propeller/config"
+	"propeller/worker"
 )
 
 func (w *world) apply(apps string) {
@@ -84,6 +87,35 @@ func TestReloadSeesARenewedCertificate(t *testing.T) {
 	}
 	if reqs[0].ClientCert.Equal(reqs[2].ClientCert) {
 		t.Error("the renewed certificate is not used")
+	}
+}
+
+// A broken app is healed by a reload with a credential that APNs takes: it does
+// not wait for a probe, and what had stayed in the queue is delivered, once.
+func TestReloadHealsABrokenApp(t *testing.T) {
+	const n = 50
+	var refused atomic.Pointer[x509.Certificate] // the first that is shown
+	w := newWorld(t, apnstest.Options{Script: func(r *apnstest.Request) apnstest.Answer {
+		refused.CompareAndSwap(nil, r.ClientCert)
+		if r.ClientCert.Equal(refused.Load()) {
+			return apnstest.Answer{Status: 403, Reason: "BadCertificate"}
+		}
+		return apnstest.Answer{}
+	}})
+	entry := w.app(topic, "ttl: 1h", "workers: 2")
+	w.putMany(topic, n)
+	w.start(entry)
+	w.until("broken", func() bool { return w.status(topic).Broken })
+	w.cert(topic) // another
+	w.apply(entry)
+	reloaded := time.Now()
+	w.empty(topic)
+	w.eachOnce(n)
+	if s := w.status(topic); s.Broken || s.Counters.PossibleDuplicates.Load() != 0 {
+		t.Errorf("broken %v, %d possible duplicates", s.Broken, s.Counters.PossibleDuplicates.Load())
+	}
+	if d := time.Since(reloaded); d >= worker.ProbeEvery {
+		t.Errorf("delivered %v after the reload", d)
 	}
 }
 
