@@ -127,6 +127,10 @@ func (t *task) finish() (stays bool) {
 	if t.stage == stageAge && t.checkAge() {
 		return true
 	}
+	if t.probe != 0 { // not waiting for its records, which may take long
+		t.r.w.cfg.Breaker.pass(t.probe)
+		t.r.wake()
+	}
 	t.linger()
 	defer func() {
 		if v := recover(); v != nil {
@@ -211,9 +215,6 @@ func (t *task) letGo() (stays bool) {
 		r.mu.Lock()
 		delete(r.fans, t)
 		r.mu.Unlock()
-	}
-	if t.probe != 0 {
-		r.w.cfg.Breaker.pass(t.probe)
 	}
 	t.release.Lock()
 	defer t.release.Unlock()

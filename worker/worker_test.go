@@ -365,6 +365,23 @@ func TestProbeShows(t *testing.T) {
 	}
 }
 
+// A job that is held, since no record of it can be put, does not keep the probe.
+func TestProbeDoesNotWaitForRecords(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(`,"expiration":1`), jobText(""))
+		b := newBench(t, q)
+		b.rec.setFail(errors.New("no"))
+		b.cfg.Breaker.trip("test", time.Now())
+		b.start()
+		time.Sleep(90 * time.Second)
+		if done, _, _, _ := q.counts(); done != 1 || b.cfg.Breaker.State().Broken || b.Status().Held != 1 {
+			t.Errorf("%d done, %+v, %d held", done, b.cfg.Breaker.State(), b.Status().Held)
+		}
+		b.rec.setFail(nil)
+		b.halt(t)
+	})
+}
+
 // deafQueue's first consumer receives nothing.
 type deafQueue struct {
 	played
