@@ -71,13 +71,15 @@ func (s *Supervisor) journal() *journal.Journal {
 }
 
 // Explain returns what finds the reason why a job of an app was buried that the
-// journal does not know: that it can never work, if so.
+// journal does not know: that it can never work, if so, or why its pushes had
+// failed when it was put as the rest of another.
 func Explain(topic string) func(body []byte) string {
 	return func(body []byte) string {
-		if _, err := worker.ParseJob(body, topic, ""); err != nil {
+		j, err := worker.ParseJob(body, topic, "")
+		if err != nil {
 			return err.Error()
 		}
-		return ""
+		return j.Refused()
 	}
 }
 

@@ -54,6 +54,15 @@ func parseOrigin(obj []byte) (*origin, error) {
 	return &o, nil
 }
 
+// Refused is why the job was put to be buried, as the rest of one whose other
+// tokens fared better; "" for any other job.
+func (j *Job) Refused() string {
+	if j.origin == nil {
+		return ""
+	}
+	return j.origin.bury
+}
+
 // set takes one member, and reports whether it is as it should be.
 func (o *origin) set(name string, value []byte) bool {
 	switch name {

@@ -320,6 +320,9 @@ func TestKickedRefusedRest(t *testing.T) {
 				t.Fatalf("done %d, buried %d, sent %d", done, buried, b.sent())
 			}
 			j := q.buried[0]
+			if parsed, err := ParseJob([]byte(j.body), topic, j.id); err != nil || parsed.Refused() != j.reason {
+				t.Errorf("%v: %q", err, parsed.Refused())
+			}
 			if want := "400 BadTopic (and 3 more of its tokens likewise)"; j.reason != want || b.rec.entries[0].Reason != want || b.rec.entries[0].ID != j.id {
 				t.Errorf("reason %q, %+v", j.reason, b.rec.entries)
 			}

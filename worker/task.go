@@ -89,7 +89,7 @@ func (r *run) start(ctx context.Context, job queue.Job) {
 
 // refused says that the job is the rest of one and holds pushes that have failed
 // for good.
-func (t *task) refused() bool { return t.decoded.origin != nil && t.decoded.origin.bury != "" }
+func (t *task) refused() bool { return t.decoded.Refused() != "" }
 
 // applyDefaults fills in what the app says for jobs that do not.
 func (t *task) applyDefaults() {
