@@ -50,7 +50,8 @@ func (f *fanout) doubtOver(p *push) bool {
 
 // onlyDoubts is called when no more than doubts keep the job from being settled.
 // Unless there is nothing else in it they are given back after doubtTime: then
-// they go on in a job of their own.
+// they go on in a job of their own, which comes when the guard has decided. If
+// the token is dead that is remembered, and it is reported without another push.
 func (f *fanout) onlyDoubts() {
 	d := &f.doubts
 	d.mu.Lock()
@@ -68,7 +69,7 @@ func (f *fanout) endDoubts() {
 	d.mu.Unlock()
 	for _, p := range held {
 		f.t.r.guarded.Add(-1)
-		p.ruled(isLeft)
+		p.ruled(isDoubted)
 	}
 }
 

@@ -143,13 +143,16 @@ func (p *push) suspect() {
 		return
 	}
 	p.t.r.guarded.Add(1)
-	f := p.t.fan
+	f, o := p.t.fan, p.outcome
 	if f != nil {
 		f.doubt(p)
 	}
-	p.t.r.seat.Wrong(p.n.Token, p.outcome.Reason, func(r ruling) {
-		if f != nil && !f.doubtOver(p) {
-			return // it has gone back
+	p.t.r.seat.Wrong(p.n.Token, o.Reason, func(r ruling) {
+		if f != nil && !f.doubtOver(p) { // it has gone back
+			if r == isDead {
+				p.learn(&o)
+			}
+			return
 		}
 		p.t.r.guarded.Add(-1)
 		p.ruled(r)
@@ -184,7 +187,7 @@ func (p *push) decide() {
 	case o.Reconnect():
 		p.first = reconnectPause
 	}
-	p.learn()
+	p.learn(o)
 }
 
 // outdated says that APNs calls the token dead since before the app registered
@@ -197,8 +200,8 @@ func (p *push) outdated() bool {
 
 // learn remembers what the outcome says of the token. DeviceTokenNotForTopic
 // says as much of the topic, so it is not remembered.
-func (p *push) learn() {
-	m, o, n := p.t.r.w.cfg.Memory, &p.outcome, &p.n
+func (p *push) learn(o *apnsconn.Outcome) {
+	m, n := p.t.r.w.cfg.Memory, &p.n
 	switch {
 	case o.Class == apnsconn.Delivered:
 		m.Delivered(n.Topic, n.Token)
