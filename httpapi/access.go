@@ -215,6 +215,3 @@ func (a *access) trusts(host string) bool {
 	ip = ip.Unmap().WithZone("")
 	return slices.ContainsFunc(a.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
-
-// maxItems is how many notifications one request may hold that is not a stream.
-const maxItems = 1000

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -38,13 +39,19 @@ type Options struct {
 type API struct {
 	tree   Tree
 	o      Options
-	turn   chan struct{} // a place for each request that asks the queue
 	access atomic.Pointer[access]
+
+	turn    chan struct{} // a place for each request that asks the queue
+	large   places        // for each large body
+	streams chan struct{} // a place for each stream
+	answers answers       // to requests with an Idempotency-Key
 }
 
 // New returns the API of a tree. Without Use it has no keys.
 func New(t Tree, o Options) *API {
-	a := &API{tree: t, o: o, turn: make(chan struct{}, maxAtOnce)}
+	a := &API{
+		tree: t, o: o, turn: make(chan struct{}, maxAtOnce), large: make(places, largeAtOnce), streams: make(chan struct{}, maxStreams),
+	}
 	if a.o.Log == nil {
 		a.o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -67,9 +74,12 @@ type route struct {
 // key is for that app.
 func (a *API) routes() []route {
 	return []route{
+		{"POST /post", RoleNone, false, a.post}, // looks for the key in the form, too
 		{"GET /healthz", RoleNone, false, healthy},
 		{"GET /readyz", RoleNone, false, a.ready},
 		{"GET /metrics", RoleRead, true, a.metrics},
+		{"POST /v1/notifications", RoleSend, false, a.notifications},
+		{"POST /v1/lint", RoleSend, false, a.lint},
 		{"GET /v1/apps", RoleRead, false, a.apps},
 		{"GET /v1/apps/{topic}", RoleRead, false, a.app},
 		{"GET /v1/apps/{topic}/buried", RoleRead, false, a.buried("", list)},
@@ -103,12 +113,12 @@ func (a *API) profiles() []route {
 // Socket answers on a socket that only the daemon's owner can reach.
 func (a *API) Socket() http.Handler {
 	owner := newLocal("socket")
-	return a.mux(a.routes(), func(*http.Request) *client { return owner })
+	return a.mux(func(*http.Request) *client { return owner }, nil)
 }
 
 // Network answers on the listener of the configuration.
 func (a *API) Network() http.Handler {
-	mux := a.mux(append(a.routes(), a.profiles()...), func(r *http.Request) *client { return a.access.Load().identify(r) })
+	mux := a.mux(a.identify, a.profiles())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -124,9 +134,12 @@ func (a *API) Network() http.Handler {
 	})
 }
 
-func (a *API) mux(routes []route, identify func(*http.Request) *client) http.Handler {
+// identify is who makes a request on the network; nil: nobody that is known.
+func (a *API) identify(r *http.Request) *client { return a.access.Load().identify(r) }
+
+func (a *API) mux(identify func(*http.Request) *client, more []route) http.Handler {
 	mux := http.NewServeMux()
-	for _, route := range routes {
+	for _, route := range append(a.routes(), more...) {
 		mux.HandleFunc(route.pattern, func(w http.ResponseWriter, r *http.Request) {
 			defer a.recovered(w, r)
 			c := identify(r)
@@ -145,8 +158,15 @@ func (a *API) recovered(w http.ResponseWriter, r *http.Request) {
 	if v == nil || v == http.ErrAbortHandler {
 		return
 	}
-	a.o.Log.Error("http: panic while answering", "request", r.Pattern, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-	writeProblem(w, http.StatusInternalServerError, "the daemon could not answer that; its log says why")
+	a.panicked(r.Pattern, v)
+	writeProblem(w, http.StatusInternalServerError, errPanic.Error())
+}
+
+// errPanic is told to whoever met a panic.
+var errPanic = errors.New("the daemon could not do that; its log says why")
+
+func (a *API) panicked(request string, v any) {
+	a.o.Log.Error("http: panic while answering", "request", request, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 }
 
 // admit says whether c may make a request, or answers why not.

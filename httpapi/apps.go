@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"slices"
 
 	"propeller/supervisor"
 )
@@ -25,8 +26,15 @@ func (a *API) app(w http.ResponseWriter, r *http.Request, _ *client) {
 			return
 		}
 	}
-	err := fmt.Errorf("topic %q: %w", topic, supervisor.ErrNoApp)
+	err := noApp(topic)
 	writeProblem(w, statusOf(err), err.Error())
+}
+
+func noApp(topic string) error { return fmt.Errorf("topic %.60q: %w", topic, supervisor.ErrNoApp) }
+
+// has says whether there is an app with this topic.
+func (a *API) has(topic string) bool {
+	return slices.ContainsFunc(a.tree.Status(), func(s supervisor.AppStatus) bool { return s.Topic == topic })
 }
 
 // Readiness is the answer of GET /readyz.

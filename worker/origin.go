@@ -131,22 +131,8 @@ func (o *origin) append(b []byte) []byte {
 // restBody is the job body with other tokens, and o for again. Everything else stays
 // as it was written.
 func restBody(body []byte, tokens []string, o *origin) []byte {
-	size := len(body) + 128
-	b := make([]byte, 0, size)
-	b = append(b, `{"tokens":[`...)
-	for i, token := range tokens {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendName(b, token)
-	}
-	b = append(b, `],"again":`...)
+	b := appendTokens(make([]byte, 0, len(body)+128), tokens)
+	b = append(b, `,"again":`...)
 	b = o.append(b)
-	_ = eachMember(body, func(name string, value []byte) error { // it has no error but f's
-		if name != "tokens" && name != "again" && !isNull(value) {
-			b = appendMember(b, 0, name, value)
-		}
-		return nil
-	})
-	return append(b, '}')
+	return append(otherMembers(b, body), '}')
 }

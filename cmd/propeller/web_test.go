@@ -125,3 +125,45 @@ func TestWebPortTaken(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A push by each way to send one arrives.
+func TestWebSends(t *testing.T) {
+	s := newWebSite(t, ", keys: [{name: n, token: sender-token, role: send}]")
+	form := "auth_token=sender-token&topic=" + topic + "&token=" + token(1) + "&title=x&badge=3"
+	resp, err := s.client.Post(s.url+"/post", "application/x-www-form-urlencoded", strings.NewReader(form))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 200 {
+		t.Errorf("post: %s", resp.Status)
+	}
+	one := func(i int) string { return `{"topic": "` + topic + `", "token": "` + token(i) + `", "title": "x"}` }
+	for _, body := range []string{one(2), "[" + one(3) + "," + one(4) + "]"} {
+		if status, text := s.ask("sender-token", "POST", "/v1/notifications", body); status != 202 {
+			t.Errorf("%d %s", status, text)
+		}
+	}
+	req, err := http.NewRequest("POST", s.url+"/v1/notifications", strings.NewReader(one(5)+"\n"+one(6)+"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer sender-token")
+	req.Header.Set("Content-Type", "application/x-ndjson")
+	if resp, err = s.client.Do(req); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || strings.Count(string(text), `{"id":`) != 2 {
+		t.Errorf("%s, %v", text, err)
+	}
+	until(t, "all pushes arrive", func() bool { return s.apns.Count() == 6 })
+	seen := make(map[string]bool)
+	for _, r := range s.apns.Requests() {
+		seen[r.Token] = true
+	}
+	if len(seen) != 6 {
+		t.Errorf("%d tokens", len(seen))
+	}
+}

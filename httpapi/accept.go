@@ -1,0 +1,115 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"propeller/supervisor"
+	"propeller/worker"
+)
+
+// maxJob is the largest job that a notification is split into, in bytes: what
+// beanstalkd takes unless it is told otherwise (beanstalkd(1), -z).
+const maxJob = 65535
+
+// maxMalformed bounds how many malformed tokens an answer names: the feedback
+// names all.
+const maxMalformed = 20
+
+// Result says what became of one notification: there is either an ID or an
+// Error.
+type Result struct {
+	ID string `json:"id,omitempty"` // of the job, as the queue calls it
+	// IDs are all jobs that a notification with very many tokens was split into,
+	// the first being ID; absent for one. With an Error, those that were put.
+	IDs []string `json:"ids,omitempty"`
+	// Malformed are elements of tokens that are none, at most 20. They keep the
+	// others from nothing.
+	Malformed []ResultError `json:"malformed,omitempty"`
+	Error     *ResultError  `json:"error,omitempty"`
+}
+
+// ResultError says why a notification, or a token of it, was not taken.
+type ResultError struct {
+	Status int    `json:"status,omitempty"` // as a request for it alone would be answered
+	Key    string `json:"key,omitempty"`    // at fault
+	Detail string `json:"detail"`
+}
+
+// accept puts one notification into the queue. topic is the app for those that
+// name none.
+func (a *API) accept(ctx context.Context, c *client, body []byte) Result {
+	e, err := worker.ParseEnvelope(body, time.Now())
+	if err != nil {
+		return Result{Error: errorOf(err)}
+	}
+	return a.enqueue(ctx, c, e)
+}
+
+// enqueue checks the job of an envelope and puts it into the queue.
+func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) (r Result) {
+	jobs, job, err := check(c, e)
+	if err != nil {
+		return Result{Error: errorOf(err)}
+	}
+	for _, bad := range job.Malformed[:min(len(job.Malformed), maxMalformed)] {
+		r.Malformed = append(r.Malformed, ResultError{Key: bad.Err.Key, Detail: bad.Err.Why})
+	}
+	for _, one := range jobs {
+		id, err := a.tree.Put(ctx, e.Topic, one, e.Delay)
+		if err != nil {
+			r.ID, r.Error = "", errorOf(err)
+			return r
+		}
+		if r.ID == "" {
+			r.ID = id
+		}
+		if len(jobs) > 1 {
+			r.IDs = append(r.IDs, id)
+		}
+	}
+	return r
+}
+
+// errTopic: the client's key is for other apps.
+var errTopic = errors.New("this key is for other apps")
+
+// check returns the jobs that a notification is, and what they are decoded.
+func check(c *client, e worker.Envelope) (jobs [][]byte, job worker.Job, err error) {
+	switch {
+	case e.Topic == "":
+		return nil, job, &worker.JobError{Key: "topic", Why: "missing"}
+	case !c.may(e.Topic):
+		return nil, job, fmt.Errorf("topic %.60q: %w", e.Topic, errTopic)
+	}
+	if job, err = worker.ParseJob(e.Job, e.Topic, ""); err != nil {
+		return nil, job, err
+	}
+	jobs, err = worker.SplitJob(e.Job, &job, maxJob)
+	return jobs, job, err
+}
+
+// errorOf says for a client what err is about.
+func errorOf(err error) *ResultError {
+	r := &ResultError{Status: statusOf(err), Detail: err.Error()}
+	fault, ok := errors.AsType[*worker.JobError](err)
+	switch {
+	case ok:
+		r.Key, r.Detail = fault.Key, fault.Why
+	case errors.Is(err, supervisor.ErrNoApp), errors.Is(err, errTopic):
+		r.Key = "topic"
+	}
+	// What names no key of the request is 404 for requests about an app only.
+	if errors.Is(err, supervisor.ErrNoApp) {
+		r.Status = http.StatusBadRequest
+	}
+	return r
+}
+
+// passing says that the same notification may be taken later.
+func (e *ResultError) passing() bool {
+	return e.Status >= 500 || e.Status == http.StatusTooManyRequests
+}

@@ -1,0 +1,185 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxItems is how many notifications one list may hold.
+	maxItems = 1000
+	// putsAtOnce is how many of one request's notifications are put at the same
+	// time: a queue's round trip is bridged, and no request takes all there is.
+	putsAtOnce = 64
+	// maxKeyLen bounds an Idempotency-Key in bytes.
+	maxKeyLen = 255
+)
+
+// Results is the answer to a list of notifications.
+type Results struct {
+	Results  []Result `json:"results"` // in the order of the list
+	Accepted int      `json:"accepted"`
+	Refused  int      `json:"refused"`
+}
+
+// notifications takes one notification, a list of them, or a stream.
+func (a *API) notifications(w http.ResponseWriter, r *http.Request, c *client) {
+	key := r.Header.Get("Idempotency-Key")
+	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
+	case "application/x-ndjson", "application/ndjson", "application/jsonl":
+		if key != "" {
+			writeProblem(w, http.StatusBadRequest, "Idempotency-Key: is not for streams, whose answers are not kept")
+			return
+		}
+		a.stream(w, r, c)
+		return
+	}
+	if len(key) > maxKeyLen {
+		writeProblem(w, http.StatusBadRequest, fmt.Sprintf("Idempotency-Key: more than %d bytes", maxKeyLen))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), maxTime)
+	defer cancel()
+	body, free, err := a.large.read(ctx, r.Body)
+	defer free()
+	if err != nil {
+		problemOf(bodyStatus(err), "", "the body: "+bodyFault(err)).write(w)
+		return
+	}
+	if key == "" {
+		out, _ := a.acceptBody(ctx, c, body)
+		out.write(w)
+		return
+	}
+	a.once(w, c, key, body, func() (answer, bool) { return a.acceptBody(ctx, c, body) })
+}
+
+// bodyStatus is the status for a body that cannot be read.
+func bodyStatus(err error) int {
+	switch {
+	case errors.Is(err, errLarge):
+		return http.StatusRequestEntityTooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return http.StatusRequestTimeout
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusBadRequest
+}
+
+// bodyFault says what is wrong with a body that cannot be read.
+func bodyFault(err error) string {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return "did not arrive in time"
+	}
+	return err.Error()
+}
+
+// acceptBody takes one notification or a list. keep is false if the same
+// request may go better later, and has done nothing yet.
+func (a *API) acceptBody(ctx context.Context, c *client, body []byte) (out answer, keep bool) {
+	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) > 0 && trimmed[0] == '[' {
+		return a.acceptList(ctx, c, body)
+	}
+	if !c.limit.Allow() {
+		return tooMany(c), false
+	}
+	r := a.accept(ctx, c, body)
+	if r.Error != nil {
+		p := problemOf(r.Error.Status, r.Error.Key, r.Error.Detail)
+		return p, !r.Error.passing() || len(r.IDs) > 0
+	}
+	out = jsonAnswer(http.StatusAccepted, r)
+	out.location = a.access.Load().BasePath + "/v1/notifications/" + url.PathEscape(r.ID)
+	return out, true
+}
+
+func tooMany(c *client) answer {
+	return problemOf(http.StatusTooManyRequests, "", fmt.Sprintf("key %q: more than %v notifications a second", c.name, float64(c.limit.Limit())))
+}
+
+func (a *API) acceptList(ctx context.Context, c *client, body []byte) (out answer, keep bool) {
+	var items []json.RawMessage
+	if err := json.Unmarshal(body, &items); err != nil {
+		return problemOf(http.StatusBadRequest, "", "the body: is not JSON: "+err.Error()), true
+	}
+	switch {
+	case len(items) == 0:
+		return problemOf(http.StatusBadRequest, "", "the body: is an empty list"), true
+	case len(items) > maxItems:
+		return problemOf(http.StatusRequestEntityTooLarge, "", fmt.Sprintf("the body: a list of %d, at most %d: send more as a stream, application/x-ndjson", len(items), maxItems)), true
+	case !c.limit.AllowN(time.Now(), len(items)):
+		return tooMany(c), false
+	}
+	all := Results{Results: make([]Result, len(items))}
+	a.acceptAll(ctx, c, len(items), func(i int) []byte { return items[i] }, all.Results)
+	for i := range all.Results {
+		if e := all.Results[i].Error; e == nil {
+			all.Accepted++
+		} else {
+			all.Refused++
+			keep = keep || !e.passing() || len(all.Results[i].IDs) > 0
+		}
+	}
+	return jsonAnswer(http.StatusAccepted, all), keep || all.Accepted > 0
+}
+
+// acceptAll takes n notifications, several at the same time.
+func (a *API) acceptAll(ctx context.Context, c *client, n int, item func(i int) []byte, out []Result) {
+	var next atomic.Int64
+	var putting sync.WaitGroup
+	for range min(n, putsAtOnce) {
+		putting.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				out[i] = a.acceptSafely(ctx, c, item(i))
+			}
+		})
+	}
+	putting.Wait()
+}
+
+// acceptSafely is accept; a panic is that notification's end only.
+func (a *API) acceptSafely(ctx context.Context, c *client, body []byte) (r Result) {
+	defer func() {
+		if v := recover(); v != nil {
+			a.panicked("POST /v1/notifications", v)
+			r = Result{Error: &ResultError{Status: http.StatusInternalServerError, Detail: errPanic.Error()}}
+		}
+	}()
+	return a.accept(ctx, c, body)
+}
+
+// once answers a request with an Idempotency-Key: by do for the first with that
+// key, else as the first was answered.
+func (a *API) once(w http.ResponseWriter, c *client, key string, body []byte, do func() (out answer, keep bool)) {
+	e, found := a.answers.begin(c.name+"\x00"+key, sha256.Sum256(body), time.Now())
+	switch found {
+	case answerOther:
+		writeProblem(w, http.StatusUnprocessableEntity, "Idempotency-Key: has been used for another body")
+		return
+	case answerPending:
+		w.Header().Set("Retry-After", "1")
+		writeProblem(w, http.StatusConflict, "Idempotency-Key: the first request with it is not answered yet")
+		return
+	case answerKept:
+		w.Header().Set("Idempotency-Replayed", "true")
+		e.answer.write(w)
+		return
+	}
+	var out answer
+	keep := false
+	defer func() { a.answers.finish(e, out, keep) }() // also after a panic
+	out, keep = do()
+	out.write(w)
+}

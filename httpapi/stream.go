@@ -1,0 +1,236 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Bounds of streams.
+const (
+	// maxStreams is how many streams are served at once: each may hold some
+	// 6 MiB. One more is told to come again.
+	maxStreams = 32
+	// batchLines and batchBytes bound what of a stream is worked on at once.
+	batchLines = 256
+	batchBytes = 1 << 20
+	// maxUnread is how many bytes of answers wait for a client that sends and
+	// does not read: of 100,000 notifications and more. Then it is read from no
+	// further.
+	maxUnread = 4 << 20
+	// lineTime is how long the next line may be on its way, and an answer
+	// unread.
+	lineTime = 30 * time.Second
+)
+
+// stream takes notifications, one a line, and answers each with a line, in
+// their order, while more come.
+func (a *API) stream(w http.ResponseWriter, r *http.Request, c *client) {
+	select {
+	case a.streams <- struct{}{}:
+		defer func() { <-a.streams }()
+	default:
+		writeProblem(w, http.StatusServiceUnavailable, "too many streams at once")
+		return
+	}
+	control := http.NewResponseController(w)
+	if err := control.EnableFullDuplex(); err != nil {
+		a.o.Log.Debug("http: a stream is answered at its end only", "err", err)
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusAccepted)
+	if err := control.Flush(); err != nil { // who waits for the head before it sends shall see it
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	out := newOutbox(w, control, cancel)
+	var writing sync.WaitGroup
+	writing.Go(out.write)
+	s := &streamed{api: a, client: c, control: control, in: newLines(r.Body, a.large), out: out}
+	if err := s.run(ctx); err != nil {
+		out.add(Result{Error: &ResultError{Status: bodyStatus(err), Detail: "the stream: " + bodyFault(err)}})
+	}
+	s.in.free()
+	out.close()
+	writing.Wait()
+}
+
+// streamed is a stream at work.
+type streamed struct {
+	api     *API
+	client  *client
+	control *http.ResponseController
+	in      *lines
+	out     *outbox
+
+	batch   [][]byte
+	results []Result
+}
+
+// run works until the stream ends; the error is what cut it short.
+func (s *streamed) run(ctx context.Context) error {
+	for {
+		end, err := s.gather(ctx)
+		if perr := s.put(ctx); perr != nil {
+			return perr
+		}
+		if end || err != nil {
+			return err
+		}
+	}
+}
+
+// gather reads the next batch: what is there, and at least one line.
+func (s *streamed) gather(ctx context.Context) (end bool, err error) {
+	s.batch = s.batch[:0]
+	size := 0
+	for len(s.batch) < batchLines && size < batchBytes && (len(s.batch) == 0 || s.in.waiting()) {
+		if len(s.batch) == 0 {
+			// The server's own limit is for whole requests. Where there is none
+			// to set, that one holds.
+			_ = s.control.SetReadDeadline(time.Now().Add(lineTime))
+		}
+		line, err := s.in.next(ctx)
+		if err == io.EOF {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			s.batch = append(s.batch, line)
+			size += len(line)
+		}
+		if s.in.held {
+			break
+		}
+	}
+	return false, nil
+}
+
+// put puts the batch and answers it.
+func (s *streamed) put(ctx context.Context) error {
+	n := len(s.batch)
+	if n == 0 {
+		return nil
+	}
+	if err := s.client.limit.WaitN(ctx, n); err != nil {
+		return err
+	}
+	s.results = append(s.results[:0], make([]Result, n)...)
+	putting, cancel := context.WithTimeout(ctx, maxTime)
+	defer cancel()
+	s.api.acceptAll(putting, s.client, n, func(i int) []byte { return s.batch[i] }, s.results)
+	for i := range s.results {
+		s.out.add(s.results[i])
+	}
+	return ctx.Err()
+}
+
+// outbox holds answers until the client reads them.
+type outbox struct {
+	w       io.Writer
+	control *http.ResponseController
+	gone    func() // called when the client reads no more
+
+	mu      sync.Mutex
+	changed sync.Cond
+	waiting []byte
+	closed  bool
+	failed  bool
+}
+
+func newOutbox(w io.Writer, control *http.ResponseController, gone func()) *outbox {
+	o := &outbox{w: w, control: control, gone: gone}
+	o.changed.L = &o.mu
+	return o
+}
+
+// add queues an answer. It waits while too many are unread; what write does is
+// bounded in time, so that this is, too.
+func (o *outbox) add(r Result) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.waiting) > maxUnread && !o.failed {
+		o.changed.Wait()
+	}
+	if o.failed {
+		return
+	}
+	o.waiting = append(appendResult(o.waiting, r), '\n')
+	o.changed.Broadcast()
+}
+
+// appendResult appends the JSON of a result. That of most needs no reflection.
+func appendResult(b []byte, r Result) []byte {
+	if r.Error == nil && r.IDs == nil && r.Malformed == nil && plain(r.ID) {
+		b = append(b, `{"id":"`...)
+		b = append(b, r.ID...)
+		return append(b, `"}`...)
+	}
+	text, err := json.Marshal(r)
+	if err != nil { // of our own type: cannot be
+		return append(b, `{}`...)
+	}
+	return append(b, text...)
+}
+
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
+}
+
+// close says that no more answers come.
+func (o *outbox) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.changed.Broadcast()
+}
+
+// write sends answers until close, or until the client is gone.
+func (o *outbox) write() {
+	var sending []byte
+	for {
+		o.mu.Lock()
+		for len(o.waiting) == 0 && !o.closed {
+			o.changed.Wait()
+		}
+		sending, o.waiting = o.waiting, sending[:0]
+		done := o.closed && len(sending) == 0
+		o.changed.Broadcast()
+		o.mu.Unlock()
+		if done {
+			return
+		}
+		if err := o.send(sending); err != nil {
+			o.mu.Lock()
+			o.failed = true
+			o.changed.Broadcast()
+			o.mu.Unlock()
+			o.gone()
+			return
+		}
+	}
+}
+
+func (o *outbox) send(b []byte) error {
+	if err := o.control.SetWriteDeadline(time.Now().Add(lineTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if _, err := o.w.Write(b); err != nil {
+		return err
+	}
+	return o.control.Flush()
+}

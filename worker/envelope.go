@@ -1,0 +1,160 @@
+package worker
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+	"unicode/utf8"
+)
+
+// Envelope is a notification as the HTTP API takes it: a job with the app that
+// it is for and the time that it shall wait.
+type Envelope struct {
+	Topic string        // of the app; "" when not given
+	Delay time.Duration // before it may be sent, in whole seconds
+	Job   []byte        // the job, as it was written
+}
+
+// MaxDelay bounds a delay: nobody means a later time.
+const MaxDelay = 365 * 24 * time.Hour
+
+// ParseEnvelope takes the keys topic, delay (seconds) and at (Unix seconds, or a
+// time of RFC 3339) out of a notification. The rest is not looked at but for
+// the key again, which is the daemon's own. The error is a *JobError.
+func ParseEnvelope(body []byte, now time.Time) (Envelope, error) {
+	var e Envelope
+	switch trimmed := skipSpace(body); {
+	case len(trimmed) == 0:
+		return e, &JobError{"", "empty"}
+	case !utf8.Valid(body):
+		return e, &JobError{"", "not UTF-8"}
+	case !json.Valid(body):
+		return e, &JobError{"", "not JSON"}
+	case !isObject(trimmed):
+		return e, &JobError{"", "not a JSON object"}
+	}
+	given := make(map[string][]byte, 3)
+	e.Job = append(make([]byte, 0, len(body)), '{')
+	err := eachMember(body, func(name string, value []byte) error {
+		switch name {
+		case "topic", "delay", "at":
+			if _, twice := given[name]; twice {
+				return &JobError{name, "given twice"}
+			}
+			given[name] = value
+		case "again":
+			return badOrigin()
+		default:
+			e.Job = appendMember(e.Job, 1, name, value)
+		}
+		return nil
+	})
+	if err != nil {
+		return e, err
+	}
+	e.Job = append(e.Job, '}')
+	return e, e.read(given, now)
+}
+
+// read reads the envelope's own keys.
+func (e *Envelope) read(given map[string][]byte, now time.Time) error {
+	for name, value := range given {
+		if isNull(value) {
+			delete(given, name)
+		}
+	}
+	if topic := given["topic"]; topic != nil {
+		if !isString(topic) {
+			return &JobError{"topic", kindText[kindString]}
+		}
+		e.Topic = text(topic)
+	}
+	delay, at := given["delay"], given["at"]
+	switch {
+	case delay != nil && at != nil:
+		return &JobError{"at", "cannot stand beside delay"}
+	case delay != nil:
+		s, ok := wholeNumber(delay)
+		if !ok || s > int64(MaxDelay/time.Second) {
+			return &JobError{"delay", fmt.Sprintf("must be a whole number of seconds from 0 to %d", int64(MaxDelay/time.Second))}
+		}
+		e.Delay = time.Duration(s) * time.Second
+	case at != nil:
+		when, ok := moment(at)
+		if !ok {
+			return &JobError{"at", "must be Unix time in seconds, or a time such as 2026-01-02T15:04:05Z"}
+		}
+		if e.Delay = max(0, when.Sub(now)); e.Delay > MaxDelay {
+			return &JobError{"at", "is more than a year from now"}
+		}
+		e.Delay = (e.Delay + time.Second - 1).Truncate(time.Second) // not before
+	}
+	return nil
+}
+
+// moment reads a point in time.
+func moment(raw []byte) (time.Time, bool) {
+	if s, ok := wholeNumber(raw); ok {
+		return time.Unix(s, 0), s <= maxSince
+	}
+	if !isString(raw) {
+		return time.Time{}, false
+	}
+	t, err := time.Parse(time.RFC3339, text(raw))
+	return t, err == nil
+}
+
+// SplitJob makes of a job whose tokens are too many several jobs of at most
+// limit bytes, each with a part of the tokens. j is what ParseJob has made of
+// body. Tokens stand once in all of them together. Any other job is returned as
+// it is. The error is a *JobError.
+func SplitJob(body []byte, j *Job, limit int) ([][]byte, error) {
+	if len(body) <= limit || j.Tokens == nil {
+		return [][]byte{body}, nil
+	}
+	tokens := j.Tokens
+	for _, bad := range j.Malformed {
+		tokens = append(tokens[:len(tokens):len(tokens)], bad.Text) // to be reported as others are
+	}
+	rest := otherMembers(nil, body)
+	room := limit - len(rest) - len(`{"tokens":[]}`)
+	var out [][]byte
+	for len(tokens) > 0 {
+		n, size := 0, 0
+		for n < len(tokens) && size+len(tokens[n])+3 <= room { // quotes and comma
+			size += len(tokens[n]) + 3
+			n++
+		}
+		if n == 0 {
+			return nil, &JobError{"", fmt.Sprintf("more than %d bytes without its tokens", limit)}
+		}
+		one := appendTokens(make([]byte, 0, limit), tokens[:n])
+		out = append(out, append(append(one, rest...), '}'))
+		tokens = tokens[n:]
+	}
+	return out, nil
+}
+
+// appendTokens begins a job with its list of tokens.
+func appendTokens(b []byte, tokens []string) []byte {
+	b = append(b, `{"tokens":[`...)
+	for i, token := range tokens {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendName(b, token)
+	}
+	return append(b, ']')
+}
+
+// otherMembers appends what stands in a job beside its tokens, each member with
+// a comma in front. Everything stays as it was written.
+func otherMembers(b, body []byte) []byte {
+	_ = eachMember(body, func(name string, value []byte) error { // it has no error but f's
+		if name != "tokens" && name != "again" && !isNull(value) {
+			b = appendMember(b, -1, name, value)
+		}
+		return nil
+	})
+	return b
+}

@@ -1,0 +1,136 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseEnvelope(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 500e6, time.UTC)
+	for body, want := range map[string]string{
+		`{"topic":"a","token":"00","delay":3}`:                               `a 3s {"token":"00"}`,
+		` { "delay" : "7" , "x" : [ 1, {"topic":2} ] , "topic":"a\u0062" } `: `ab 7s {"x":[ 1, {"topic":2} ]}`,
+		`{"topic":"a","at":1767323050}`:                                      `a 5s {}`, // 4.5 s from now
+		`{"at":"2026-01-02T04:04:05+01:00"}`:                                 ` 0s {}`,
+		`{"at":0,"topic":null,"delay":null}`:                                 ` 0s {}`,
+		`{"title":"a\u00e9\"b"}`:                                             ` 0s {"title":"a\u00e9\"b"}`,
+
+		``:                              "job: empty",
+		`{"topic":"a"`:                  "job: not JSON",
+		`[]`:                            "job: not a JSON object",
+		"{\"a\":\"\xff\"}":              "job: not UTF-8",
+		`{"topic":1}`:                   "job: topic: must be a string",
+		`{"topic":"a","topic":"b"}`:     "job: topic: given twice",
+		`{"delay":1,"at":2}`:            "job: at: cannot stand beside delay",
+		`{"delay":-1}`:                  "job: delay: must be",
+		`{"delay":1.5}`:                 "job: delay: must be",
+		`{"delay":31536001}`:            "job: delay: must be",
+		`{"at":"tomorrow"}`:             "job: at: must be",
+		`{"at":true}`:                   "job: at: must be",
+		`{"at":1767323050000}`:          "job: at: must be",
+		`{"at":"2099-01-02T04:04:05Z"}`: "job: at: is more than a year",
+		`{"again":{}}`:                  "job: again: is not what",
+	} {
+		e, err := ParseEnvelope([]byte(body), now)
+		got := fmt.Sprintf("%s %v %s", e.Topic, e.Delay, e.Job)
+		if err != nil {
+			var fault *JobError
+			if got = err.Error(); !errors.As(err, &fault) {
+				t.Errorf("%s: %T", body, err)
+			}
+		}
+		if got != want && (err == nil || !strings.HasPrefix(got, want)) {
+			t.Errorf("%s:\n%s\nwant\n%s", body, got, want)
+		}
+	}
+}
+
+// All tokens are in the jobs, each once, and everything else is in each of them.
+func TestSplitJob(t *testing.T) {
+	t.Parallel()
+	const topic, limit = "com.example.app", 2000
+	var tokens []string
+	for i := range 100 {
+		tokens = append(tokens, fmt.Sprintf("%064x", i))
+	}
+	list := `"` + strings.Join(tokens, `","`) + `","` + strings.ToUpper(tokens[12]) + `","nonsense"`
+	body := []byte(`{"title":"a\u00e9","tokens":[` + list + `],"ref":"r","badge":null}`)
+	j, err := ParseJob(body, topic, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	jobs, err := SplitJob(body, &j, limit)
+	if err != nil || len(jobs) != 4 {
+		t.Fatalf("%d jobs, %v", len(jobs), err)
+	}
+	var got []string
+	malformed := 0
+	for _, one := range jobs {
+		p, err := ParseJob(one, topic, "")
+		if err != nil || len(one) > limit || p.Ref != "r" || string(p.Notification.Payload) != string(j.Notification.Payload) {
+			t.Fatalf("%s: %v", one, err)
+		}
+		got = append(got, p.Tokens...)
+		malformed += len(p.Malformed)
+	}
+	if strings.Join(got, " ") != strings.Join(tokens, " ") || malformed != 1 {
+		t.Errorf("%d tokens, %d malformed", len(got), malformed)
+	}
+	if same, err := SplitJob(body, &j, len(body)); err != nil || len(same) != 1 || &same[0][0] != &body[0] {
+		t.Error("a job that fits is another one")
+	}
+	if _, err := SplitJob(body, &j, 60); err == nil {
+		t.Error("split into nothing")
+	}
+	single := []byte(`{"token":"` + tokens[0] + `","title":"` + strings.Repeat("x", 100) + `"}`)
+	p, err := ParseJob(single, topic, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same, err := SplitJob(single, &p, 50); err != nil || len(same) != 1 {
+		t.Errorf("%v", err)
+	}
+}
+
+// What a notification's envelope leaves is a job whenever it was one.
+func FuzzParseEnvelope(f *testing.F) {
+	f.Add([]byte(`{"topic":"a","token":"0011223344556677","title":"x","delay":3}`))
+	f.Add([]byte(`{"tokens":["0011223344556677","00"],"data":{"x":[1]},"at":"2026-01-02T03:04:05Z"}`))
+	now := time.Unix(1e9, 0)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		e, err := ParseEnvelope(body, now)
+		if err != nil {
+			return
+		}
+		if e.Delay < 0 || e.Delay > MaxDelay+time.Second {
+			t.Fatalf("delay %v", e.Delay)
+		}
+		again, err := ParseEnvelope(e.Job, now)
+		if err != nil || string(again.Job) != string(e.Job) || again.Topic != "" || again.Delay != 0 {
+			t.Fatalf("%s: %v", e.Job, err)
+		}
+		j, err := ParseJob(e.Job, "com.example.app", "")
+		if err != nil {
+			return
+		}
+		jobs, err := SplitJob(e.Job, &j, 1000)
+		if err != nil {
+			return
+		}
+		n := 0
+		for _, one := range jobs {
+			p, err := ParseJob(one, "com.example.app", "")
+			if err != nil && len(jobs) == 1 {
+				t.Fatalf("%s: %v", one, err)
+			}
+			n += len(p.Tokens)
+		}
+		if n != len(j.Tokens) {
+			t.Fatalf("%d tokens of %d", n, len(j.Tokens))
+		}
+	})
+}
