@@ -246,7 +246,7 @@ func TestApps(t *testing.T) {
 			s.Stalled = &supervisor.Stall{Reason: "worker 0: x"}
 		}),
 		app("e", func(s *supervisor.AppStatus) {
-			s.Webhook = &supervisor.Webhook{Down: true, Reason: "500", Since: since, Counters: new(feedback.WebhookCounters)}
+			s.Webhook = &supervisor.Webhook{Down: true, Reason: "500", Since: since, Counters: new(feedback.WebhookCounters), Stalled: &supervisor.Stall{Reason: "y"}}
 		}),
 	}}
 	h := New(tree, Options{}).Socket()
@@ -260,7 +260,7 @@ func TestApps(t *testing.T) {
 		{Topic: "c", Tube: "c", State: StatePaused, Reason: "wrong environment?", Since: since, Workers: []Worker{}, Pushes: none},
 		{Topic: "d", Tube: "d", State: StateStalled, Reason: "worker 0: x", Since: since, Workers: []Worker{}, Pushes: none},
 		{Topic: "f", Tube: "f", State: StateNoQueue, Reason: "queue unavailable: x", Since: since, Workers: []Worker{}, Pushes: none},
-		{Topic: "e", Tube: "e", State: StateRunning, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since}},
+		{Topic: "e", Tube: "e", State: StateRunning, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since, Stalled: "y"}},
 	}
 	if !reflect.DeepEqual(got.Apps, want) {
 		t.Errorf("%+v\nwant\n%+v", got.Apps, want)

@@ -83,6 +83,8 @@ type Webhook struct {
 	Since     time.Time `json:"since,omitzero"`
 	Delivered int64     `json:"delivered"` // records
 	Failed    int64     `json:"failed"`    // requests
+	// Stalled says why records are not delivered though the endpoint takes them.
+	Stalled string `json:"stalled,omitempty"`
 }
 
 // BuriedList is the answer of GET /v1/apps/{topic}/buried.
@@ -183,7 +185,10 @@ func appOf(s *supervisor.AppStatus) App {
 		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Held, w.Received, w.Finished, w.Waiting})
 	}
 	if h := s.Webhook; h != nil {
-		a.Webhook = &Webhook{h.Down, h.Reason, h.Since, h.Counters.Delivered.Load(), h.Counters.Failed.Load()}
+		a.Webhook = &Webhook{Down: h.Down, Reason: h.Reason, Since: h.Since, Delivered: h.Counters.Delivered.Load(), Failed: h.Counters.Failed.Load()}
+		if h.Stalled != nil {
+			a.Webhook.Stalled = h.Stalled.Reason
+		}
 	}
 	return a
 }

@@ -36,6 +36,8 @@ type ledger struct {
 	pushes  worker.Counters
 	steps   Steps
 	webhook feedback.WebhookCounters
+	// Of the watchdog, about the webhook.
+	webhookSteps Steps
 }
 
 type appWorker struct {

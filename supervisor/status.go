@@ -46,6 +46,10 @@ type Webhook struct {
 	Reason   string
 	Since    time.Time
 	Counters *feedback.WebhookCounters
+	// Stalled: it has records and delivers none, though nothing is known to keep
+	// it from that; nil: it does not.
+	Stalled *Stall
+	Steps   *Steps // of the watchdog
 }
 
 // Trouble says why the app is not ready, which makes the daemon not ready; ""
@@ -74,7 +78,7 @@ func (a *app) status() AppStatus {
 		s.CredentialExpiry = c.NotAfter
 	}
 	if a.webhook != nil {
-		w := &Webhook{Counters: &a.ledger.webhook}
+		w := &Webhook{Counters: &a.ledger.webhook, Stalled: a.webhook.stalled.Load(), Steps: &a.ledger.webhookSteps}
 		w.Since, w.Reason, w.Down = w.Counters.Down()
 		s.Webhook = w
 	}

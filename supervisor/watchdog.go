@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,10 +50,6 @@ type Stall struct {
 	Since  time.Time // since when nothing was finished, to about a quarter of a period
 }
 
-// statsTime bounds one question to the queue: a server that has not answered
-// it by then will not answer those about the other apps either.
-const statsTime = 5 * time.Second
-
 // String names the watchdog in suture's events.
 func (*watchdog) String() string { return "watchdog" }
 
@@ -75,49 +70,42 @@ func (d *watchdog) Serve(ctx context.Context) error {
 	}
 }
 
-// lookAtAll looks at each app once. After one question that the queue has not
-// answered in time it asks no more of them, so that a queue that is frozen
-// delays it once.
+// lookAtAll looks at each app once.
 func (d *watchdog) lookAtAll(ctx context.Context) {
 	apps, admin := d.apps()
-	var blind error
+	q := questions{admin: admin, each: statsTime, end: time.Now().Add(time.Duration(d.period.Load()) / 4)}
 	for _, a := range apps {
 		seen := make([]worker.Status, len(a.workers))
 		for i, w := range a.workers {
 			seen[i] = w.Status()
 		}
 		ready, known := 0, false
-		gone := queueGone(seen) != nil
-		if gone {
+		if queueGone(seen) == nil {
+			ready, known = d.ready(ctx, &q, a.app)
+		} else {
 			a.stats.Store(nil)
-		}
-		if admin != nil && !errors.Is(blind, context.DeadlineExceeded) && !gone {
-			var err error
-			ready, err = d.ready(ctx, admin, a)
-			// Of several servers some may answer: what they have is there.
-			known = err == nil || ready > 0
-			blind = cmp.Or(err, blind)
 		}
 		if ctx.Err() != nil {
 			return
 		}
 		d.look(a, seen, ready, known)
+		d.lookAtWebhook(ctx, a.app, &q)
 	}
-	d.tellBlind(blind)
+	d.tellBlind(q.failed)
 }
 
-// ready is how many jobs of an app's tube a worker could get now. The tube's
-// numbers are kept for whoever asks for the status.
-func (d *watchdog) ready(ctx context.Context, admin queue.Admin, a watched) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, statsTime)
-	defer cancel()
-	st, err := admin.TubeStats(ctx, a.cfg.Tube)
-	if err == nil {
+// ready is how many jobs of an app's tube a worker could get now, if that is
+// known. The tube's numbers are kept for whoever asks for the status.
+func (d *watchdog) ready(ctx context.Context, q *questions, a *app) (n int, known bool) {
+	st, err := q.ask(ctx, a.cfg.Tube)
+	switch {
+	case errors.Is(err, errNotAsked):
+	case err == nil:
 		a.stats.Store(&QueueStats{st, time.Now()})
-	} else {
+	default:
 		a.stats.Store(nil)
 	}
-	return st.Ready - st.Paused, err
+	return obtainable(st, err)
 }
 
 // tellBlind logs, once, that the queue gives no numbers: jobs that no worker

@@ -220,11 +220,11 @@ func newLook(admin queue.Admin, apps int) (d *watchdog, all []watched, log *logB
 	return d, all, log
 }
 
-// A queue that does not answer is asked once in a look at all apps, one that
-// gives no numbers about each of them; either is said once.
+// A queue that gives no numbers is asked about each app in each look; it is said
+// once.
 func TestWatchdogWithoutNumbers(t *testing.T) {
 	t.Parallel()
-	for err, perLook := range map[error]int64{context.DeadlineExceeded: 1, queue.ErrUnavailable: 10} {
+	for _, err := range []error{context.DeadlineExceeded, queue.ErrUnavailable} {
 		admin := &numbers{err: err}
 		d, _, log := newLook(admin, 10)
 		look := func() {
@@ -233,7 +233,7 @@ func TestWatchdogWithoutNumbers(t *testing.T) {
 			}
 		}
 		look()
-		if n := admin.asked.Swap(0); n != 3*perLook {
+		if n := admin.asked.Swap(0); n != 30 {
 			t.Errorf("%v: asked %d times in 3 looks", err, n)
 		}
 		admin.err = nil
@@ -247,6 +247,41 @@ func TestWatchdogWithoutNumbers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// frozen is a queue of two servers of which one does not answer.
+type frozen struct{ numbers }
+
+func (f *frozen) TubeStats(ctx context.Context, tube string) (queue.TubeStats, error) {
+	st, _ := f.numbers.TubeStats(ctx, tube)
+	<-ctx.Done()
+	return st, ctx.Err()
+}
+
+// While one of several servers is frozen the jobs of the other are seen, those of
+// every app, and a look does not take for ever.
+func TestWatchdogWithAFrozenServer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		admin := &frozen{numbers{stats: queue.TubeStats{Ready: 2}}}
+		d, all, _ := newLook(admin, 20)
+		begun := time.Now()
+		d.lookAtAll(t.Context())
+		for _, a := range all {
+			if !a.workers[0].progress.working {
+				t.Errorf("%s: the jobs of the server that answers are not seen", a.cfg.Topic)
+			}
+		}
+		if took := time.Since(begun); took > statsTime+19*statsShort {
+			t.Errorf("a look took %v", took)
+		}
+		d, _, _ = newLook(admin, 1000)
+		begun = time.Now()
+		d.lookAtAll(t.Context())
+		if took := time.Since(begun); took > 15*time.Second+statsShort {
+			t.Errorf("a look at 1000 apps took %v", took)
+		}
+	})
 }
 
 // When one of several servers is away, the jobs of the others are there.

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/thejerf/suture/v4"
 
@@ -39,7 +40,7 @@ func (a *app) addWebhook(t turns) {
 	sup := suture.New("feedback "+a.cfg.Topic, suture.Spec{
 		EventHook: eventHook(a.common.Log), Timeout: stopLimit, DontPropagateTermination: true,
 	})
-	sup.Add(a.webhook)
+	sup.Add(&ordered{a.webhook, feedback.ErrRestarted})
 	a.sup.Add(sup)
 }
 
@@ -47,6 +48,9 @@ func (a *app) addWebhook(t turns) {
 type webhook struct {
 	*feedback.Webhook
 	turn turn
+
+	progress progress              // the watchdog's
+	stalled  atomic.Pointer[Stall] // set by the watchdog; nil: it does not stall
 }
 
 // Serve waits until no other webhook serves the tube, then serves.

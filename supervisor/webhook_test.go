@@ -73,3 +73,38 @@ func TestOneWebhookAtATime(t *testing.T) {
 		t.Errorf("%d webhooks at once", q.max)
 	}
 }
+
+// A webhook whose consumer receives nothing is restarted; and if that does not
+// help it shows, makes nothing unready, and does not keep the daemon from ending.
+func TestWatchdogRestartsADeafWebhook(t *testing.T) {
+	for name, deaf := range map[string]int{"once": 1, "for ever": 1_000_000} {
+		t.Run(name, func(t *testing.T) {
+			const n = 20
+			w := newWorld(t, apnstest.Options{Script: apnstest.Always(apnstest.Answer{Status: 410, Reason: "Unregistered"})})
+			w.period = period
+			w.deafen(topic+".feedback", deaf)
+			r := newReceiver(t)
+			w.start(w.app(topic, hooked(r), "push_timeout: 1s"))
+			w.putMany(topic, n)
+			w.empty(topic)
+			w.until("the webhook is restarted", func() bool { return w.status(topic).Webhook.Steps.Restarted.Load() > 0 })
+			if deaf == 1 {
+				w.until("all records have arrived", r.has(n))
+			} else {
+				w.until("the webhook stalls", func() bool { return w.status(topic).Webhook.Stalled != nil })
+				begun := time.Now()
+				w.halt()
+				if took := time.Since(begun); took > patience/2 {
+					t.Errorf("the end took %v", took)
+				}
+			}
+			s := w.status(topic)
+			if s.Trouble() != "" || s.Steps.Restarted.Load() != 0 {
+				t.Errorf("not ready: %q, %d workers restarted", s.Trouble(), s.Steps.Restarted.Load())
+			}
+			if w.log.contains("ended unexpectedly") {
+				t.Error("suture has taken the restart for a failure")
+			}
+		})
+	}
+}

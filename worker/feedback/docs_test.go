@@ -81,7 +81,7 @@ func TestDocumentedWebhook(t *testing.T) {
 	text := section(t, "The webhook")
 	for _, figure := range []string{
 		fmt.Sprintf("1 to %d records", maxBatch), fmt.Sprintf("%d KiB", maxBatchBytes>>10),
-		fmt.Sprintf("within %.0f s", requestTimeout.Seconds()), fmt.Sprintf("after %.0f s at first", minPause.Seconds()),
+		fmt.Sprintf("within %.0f s", RequestTime.Seconds()), fmt.Sprintf("after %.0f s at first", minPause.Seconds()),
 		fmt.Sprintf("up to %.0f minutes", maxPause.Minutes()),
 	} {
 		if !strings.Contains(text, figure) {

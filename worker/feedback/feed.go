@@ -3,18 +3,31 @@ package feedback
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"propeller/queue"
 )
 
-// feed is one run of a webhook. It belongs to the goroutine of Serve.
+// feed is one run of a webhook. It belongs to the goroutine of Serve, but for
+// restart, close and failing.
 type feed struct {
 	*Webhook
 	consumer queue.Consumer
 	batch    []queue.Job // received and not yet settled, in the order of the tube
 	limit    int         // records a request may have: halved whenever the endpoint answers 413
 	pause    pause
+
+	restart context.CancelCauseFunc // ends Serve, as Webhook.Restart
+	closing sync.Once               // of consumer
+	failing atomic.Pointer[failure] // nil: the last request was taken
+}
+
+// failure is a request that was not taken.
+type failure struct {
+	reason string
+	next   time.Time // when the next one should have ended at the latest
 }
 
 // collect waits for a record and makes a batch of it and those that come within
@@ -38,12 +51,14 @@ func (f *feed) collect(ctx context.Context) error {
 		default:
 			return err // a closed consumer
 		}
+		f.received.Add(int64(len(jobs)))
 		for _, j := range jobs {
 			if _, err := parse(j.Body()); err != nil {
 				f.bury(ctx, j, err)
 				continue
 			}
 			f.batch = append(f.batch, j)
+			f.held.Store(int64(len(f.batch)))
 			size += len(j.Body())
 			if len(f.batch) == 1 {
 				short, cancel := context.WithTimeout(ctx, linger)
@@ -58,6 +73,7 @@ func (f *feed) collect(ctx context.Context) error {
 // bury sets a job aside that is not ours to delete.
 func (f *feed) bury(ctx context.Context, j queue.Job, why error) {
 	f.cfg.Counters.Buried.Add(1)
+	f.finished.Add(1)
 	f.cfg.Log.Warn("job on the feedback tube is no record: buried", "tube", f.cfg.Tube, "job", j.ID(), "reason", why)
 	if err := j.Bury(ctx, why.Error()); err != nil && !errors.Is(err, queue.ErrLost) && ctx.Err() == nil {
 		f.cfg.Log.Warn("job could not be buried", "tube", f.cfg.Tube, "job", j.ID(), "err", err)
@@ -74,6 +90,8 @@ func (f *feed) deliver(ctx context.Context) error {
 			f.up(len(part))
 			f.batch = f.batch[len(part):]
 			f.settle(ctx, part)
+			f.held.Store(int64(len(f.batch)))
+			f.finished.Add(int64(len(part)))
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case a.tooLarge && len(part) > 1:
@@ -98,6 +116,7 @@ func (f *feed) deliver(ctx context.Context) error {
 func (f *feed) giveBack() {
 	ctx, cancel := context.WithTimeout(context.Background(), settleGrace)
 	defer cancel()
+	f.held.Store(0)
 	for _, j := range f.batch {
 		_ = j.Retry(ctx, 0) // if that fails, the close gives it back
 	}
@@ -106,6 +125,7 @@ func (f *feed) giveBack() {
 // up notes that n records were taken.
 func (f *feed) up(n int) {
 	f.pause.reset()
+	f.failing.Store(nil)
 	if since, wasDown := f.cfg.Counters.succeed(n); wasDown {
 		f.cfg.Log.Info("feedback webhook takes records again", "after", time.Since(since).Round(time.Millisecond))
 	}
@@ -113,6 +133,7 @@ func (f *feed) up(n int) {
 
 // down notes a failed request.
 func (f *feed) down(reason string, wait time.Duration) {
+	f.failing.Store(&failure{reason, time.Now().Add(wait + RequestTime + settleGrace)})
 	if f.cfg.Counters.fail(time.Now(), reason) {
 		f.cfg.Log.Warn("feedback webhook takes no records; they stay in the queue", "reason", reason, "next_try", wait.Round(time.Millisecond))
 		return

@@ -222,7 +222,7 @@ func TestSettleInOutage(t *testing.T) {
 func TestGiveBack(t *testing.T) {
 	t.Parallel()
 	for name, after := range map[string]time.Duration{
-		"while collecting": linger / 2, "in a request": linger + time.Second, "in a pause": linger + requestTimeout + time.Second/4,
+		"while collecting": linger / 2, "in a request": linger + time.Second, "in a pause": linger + RequestTime + time.Second/4,
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			q := newFakeQueue()

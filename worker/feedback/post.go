@@ -20,8 +20,9 @@ import (
 
 // Bounds of a request.
 const (
-	// requestTimeout is from the start of the request to the head of the answer.
-	requestTimeout = 10 * time.Second
+	// RequestTime is the most a request takes, from its start to the head of the
+	// answer.
+	RequestTime = 10 * time.Second
 	// The body of an answer is read for one reason, that the connection can be
 	// used again: up to maxAnswer bytes, for up to drainTimeout.
 	maxAnswer    = 64 << 10
@@ -103,7 +104,7 @@ type answer struct {
 
 // post makes one request.
 func (w *Webhook) post(ctx context.Context, body []byte) answer {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, RequestTime)
 	defer cancel()
 	now := time.Now()
 	req, err := w.request(ctx, body, now)
@@ -175,7 +176,7 @@ func retryAfter(value string, now time.Time) time.Duration {
 // so is whatever net/http quotes of a malformed answer, which may echo records.
 func describe(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Sprintf("no answer within %v", requestTimeout)
+		return fmt.Sprintf("no answer within %v", RequestTime)
 	}
 	var outer *url.Error
 	if errors.As(err, &outer) {

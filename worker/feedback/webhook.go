@@ -2,10 +2,12 @@ package feedback
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"propeller/queue"
@@ -30,6 +32,9 @@ const (
 	settleGrace = 2 * time.Second
 	// closeTimeout bounds the close of the consumer.
 	closeTimeout = 5 * time.Second
+	// stuckTime is how long after the order to stop a consumer may take to notice
+	// that no record is wanted any more: settling comes before.
+	stuckTime = settleGrace + time.Second
 )
 
 // WebhookConfig configures NewWebhook. It never prints: it holds secrets.
@@ -71,6 +76,9 @@ type Webhook struct {
 	endpoint string // scheme and host; "" when the URL cannot be one
 	client   *http.Client
 	minPause time.Duration // between failed requests; tests make it shorter
+
+	cur                      atomic.Pointer[feed] // nil: it does not serve
+	received, finished, held atomic.Int64         // see WebhookStatus
 }
 
 // NewWebhook returns a webhook that is not served yet.
@@ -92,9 +100,20 @@ func NewWebhook(c WebhookConfig) *Webhook {
 // String names the webhook in suture's events.
 func (w *Webhook) String() string { return "webhook " + w.cfg.Topic }
 
+// ErrRestarted ends Serve by order of Restart.
+var ErrRestarted = errors.New("restarted")
+
+// Restart makes Serve give its records back and return an error that names reason
+// and wraps ErrRestarted, to be served anew. It has no effect while nothing serves.
+func (w *Webhook) Restart(reason string) {
+	if f := w.cur.Load(); f != nil {
+		f.restart(fmt.Errorf("feedback: webhook of %s: %w: %s", w.cfg.Topic, ErrRestarted, reason))
+	}
+}
+
 // Serve delivers until ctx ends, and returns ctx.Err(): a request in progress is
-// cut off, and what was not delivered is back in the queue. Other errors are a
-// configuration that can never work.
+// cut off, and what was not delivered is back in the queue. Other errors are
+// Restart's, or a configuration that can never work.
 func (w *Webhook) Serve(ctx context.Context) error {
 	switch {
 	case w.endpoint == "":
@@ -106,10 +125,47 @@ func (w *Webhook) Serve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("feedback: webhook of %s: %w", w.cfg.Topic, err)
 	}
-	defer w.close(c)
+	ctx, restart := context.WithCancelCause(ctx)
+	defer restart(nil)
+	f := &feed{Webhook: w, consumer: c, limit: maxBatch, pause: pause{min: w.minPause}, restart: restart}
+	w.cur.Store(f)
+	defer w.cur.Store(nil)
+	defer f.close()
 	defer w.client.CloseIdleConnections()
-	f := &feed{Webhook: w, consumer: c, limit: maxBatch, pause: pause{min: w.minPause}}
 	defer f.giveBack()
+	err = f.runUnstuck(ctx)
+	if cause := context.Cause(ctx); errors.Is(cause, ErrRestarted) {
+		return cause
+	}
+	return err
+}
+
+// runUnstuck is run. When ctx has ended and a Receive does not, it closes the
+// consumer beneath it.
+func (f *feed) runUnstuck(ctx context.Context) error {
+	ended, freed := make(chan struct{}), make(chan struct{})
+	unwatch := context.AfterFunc(ctx, func() {
+		defer close(freed)
+		limit := time.NewTimer(stuckTime)
+		defer limit.Stop()
+		select {
+		case <-ended:
+			return
+		case <-limit.C:
+		}
+		f.cfg.Log.Warn("feedback webhook: the queue's consumer does not stop: closing it")
+		f.close()
+	})
+	defer func() {
+		close(ended)
+		if !unwatch() {
+			<-freed
+		}
+	}()
+	return f.run(ctx)
+}
+
+func (f *feed) run(ctx context.Context) error {
 	for {
 		if err := f.collect(ctx); err != nil {
 			return err
@@ -120,11 +176,13 @@ func (w *Webhook) Serve(ctx context.Context) error {
 	}
 }
 
-// close gives back what is not settled.
-func (w *Webhook) close(c queue.Consumer) {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	if err := c.Close(ctx); err != nil {
-		w.cfg.Log.Warn("feedback webhook: some records may be sent again", "err", err)
-	}
+// close gives back what is not settled, once.
+func (f *feed) close() {
+	f.closing.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		if err := f.consumer.Close(ctx); err != nil {
+			f.cfg.Log.Warn("feedback webhook: some records may be sent again", "err", err)
+		}
+	})
 }
