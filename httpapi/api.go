@@ -172,16 +172,20 @@ func (a *API) panicked(request string, v any) {
 // admit says whether c may make a request, or answers why not.
 func (a *API) admit(w http.ResponseWriter, r *http.Request, c *client, route *route) bool {
 	topic := r.PathValue("topic")
+	refuse := func(status int, detail string) {
+		answerEarly(w)
+		writeProblem(w, status, detail)
+	}
 	switch {
 	case c == nil && len(a.access.Load().keys) == 0:
-		writeProblem(w, http.StatusForbidden, "without http.auth_token or http.keys only programs on this machine are served, not through a proxy, and no pages of other sites")
+		refuse(http.StatusForbidden, "without http.auth_token or http.keys only programs on this machine are served, not through a proxy, and no pages of other sites")
 	case c == nil:
 		w.Header().Set("WWW-Authenticate", "Bearer")
-		writeProblem(w, http.StatusUnauthorized, "the header Authorization: Bearer must hold one of the daemon's keys")
+		refuse(http.StatusUnauthorized, "the header Authorization: Bearer must hold one of the daemon's keys")
 	case c.role < route.role:
-		writeProblem(w, http.StatusForbidden, fmt.Sprintf("key %q has not the role for that", c.name))
+		refuse(http.StatusForbidden, fmt.Sprintf("key %q has not the role for that", c.name))
 	case route.whole && c.topics != nil, topic != "" && !c.may(topic):
-		writeProblem(w, http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
+		refuse(http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
 	default:
 		return true
 	}
