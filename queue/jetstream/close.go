@@ -31,18 +31,12 @@ func (c *consumer) Close(ctx context.Context) error {
 	for _, j := range back {
 		j.forgetLocked(stateLost)
 	}
-	sub := c.sub
 	t.dropLocked(c)
 	t.mu.Unlock()
 
-	for _, j := range back {
-		j.say(wordNak)
-	}
-	if sub != nil {
-		// Without interest in its answer the server forgets the pull; what it
-		// has sent already is still seen to.
-		_ = sub.Drain()
-	}
+	c.withdraw()
+	t.giveBackAll(ctx, back)
+	t.q.burst(time.Now(), true)
 	t.q.flushFor(ctx)
 	return err
 }

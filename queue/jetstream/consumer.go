@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -163,6 +164,9 @@ func (c *consumer) work(ctx context.Context, hurry bool) (changed <-chan struct{
 		if err := c.ensure(ctx, cn); err != nil {
 			return changed, c.failed(err)
 		}
+		if wait = c.tooSoon(now); wait > 0 {
+			return changed, wait
+		}
 	}
 	if err := c.ask(cn, epoch, now); err != nil {
 		return changed, c.failed(err)
@@ -203,12 +207,17 @@ func (q *client) overdue() time.Duration {
 func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	ctx, cancel := context.WithTimeout(ctx, c.t.q.opts.Timeout)
 	defer cancel()
-	if err := ensureConsumer(ctx, cn.js, c.t.config); err != nil {
+	info, err := ensureConsumer(ctx, cn.js, c.t.config)
+	if err != nil {
 		return err
 	}
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
 	c.ensured = true
+	if e := c.t.q.embedded; e != nil && !c.t.seen && info.NumAckPending > 0 {
+		c.t.notUntil = e.started.Add(recheck)
+	}
+	c.t.seen, c.notUntil = true, c.t.notUntil
 	if c.sub != nil || c.closed {
 		return nil
 	}
@@ -219,6 +228,18 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	}
 	c.sub = sub
 	return sub.SetPendingLimits(-1, -1) // no more comes than was asked for
+}
+
+// recheck is when a server that has been started looks at jobs that were held or
+// given back before, at the latest (nats-server: consumer.go, applyState: 1.5 s).
+// Whoever asked for jobs earlier would get those that came after them.
+const recheck = 1600 * time.Millisecond
+
+// tooSoon returns how long it is until the first pull.
+func (c *consumer) tooSoon(now time.Time) time.Duration {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	return c.notUntil.Sub(now)
 }
 
 // failed notes why no pull could be made and returns how long to wait.
@@ -279,7 +300,8 @@ func (c *consumer) wake() {
 // incoming is the callback of the subscription: a job, or news of a pull.
 func (c *consumer) incoming(m *nats.Msg) {
 	if m.Reply == "" {
-		id, err := strconv.ParseUint(m.Subject[len(c.inbox):], 36, 64)
+		// Not by c.inbox: a pull that was withdrawn had another.
+		id, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 36, 64)
 		if err == nil {
 			c.news(id, m)
 		}

@@ -35,10 +35,11 @@ const (
 
 // embedded is a NATS server inside this process.
 type embedded struct {
-	server *server.Server
-	dir    string
-	token  string
-	lock   *os.File
+	server  *server.Server
+	started time.Time
+	dir     string
+	token   string
+	lock    *os.File
 }
 
 // InUseError says that a folder belongs to another process.
@@ -90,6 +91,7 @@ func (e *embedded) start(o Options) error {
 		}
 		return errors.New("server does not start")
 	}
+	e.started = time.Now()
 	if o.Listen != "" {
 		return writeFile(filepath.Join(e.dir, listenFile), e.server.Addr().String())
 	}

@@ -120,7 +120,6 @@ func (j *job) unholdLocked() {
 // The server's words for settling (nats-server: consumer.go, AckAck and so on).
 var (
 	wordAck   = []byte("+ACK")
-	wordNak   = []byte("-NAK")
 	wordTouch = []byte("+WPI")
 )
 
@@ -260,9 +259,10 @@ func (q *client) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Retry implements queue.Job. When the answer to it is lost it is not repeated,
-// because the job may be held by somebody else by then; at worst the job comes
-// back when its reservation ends.
+// Retry implements queue.Job. A retry that has to wait is sent a little later.
+// When the answer to one that has not is lost it is not repeated, because the
+// job may be held by somebody else by then. At worst the job comes back when its
+// reservation ends.
 func (j *job) Retry(ctx context.Context, after time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -278,13 +278,16 @@ func (j *job) Retry(ctx context.Context, after time.Duration) error {
 		j.end(stateSettled)
 		return nil
 	}
-	due := time.Now().Add(after)
-	for retry := minPause; ; retry = min(retry*2, maxPause) {
-		err = j.giveBackAt(ctx, due)
+	if after > 0 {
+		j.retryAt(time.Now().Add(after))
+		return nil
+	}
+	for pause := minPause; ; pause = min(pause*2, maxPause) {
+		err = j.giveBack(ctx)
 		if !notDone(err) {
 			break
 		}
-		if err = j.c.t.q.sleep(ctx, retry); err != nil {
+		if err = j.c.t.q.sleep(ctx, pause); err != nil {
 			break
 		}
 	}
@@ -295,29 +298,15 @@ func (j *job) Retry(ctx context.Context, after time.Duration) error {
 	return err
 }
 
-// giveBackAt asks the server to serve the job again, not before due.
-func (j *job) giveBackAt(ctx context.Context, due time.Time) error {
+// retryAt has the job served again at a time.
+func (j *job) retryAt(due time.Time) {
 	t := j.c.t
-	cn, err := t.q.link.get(ctx, true)
-	if err != nil {
-		return err
-	}
-	word := wordNak
-	now := time.Now()
-	if after := due.Sub(now); after > 0 {
-		word = fmt.Appendf(nil, `-NAK {"delay":%d}`, after)
-	}
 	t.mu.Lock()
-	if len(word) > len(wordNak) {
-		t.delayedLocked(due)
-	}
-	// Before it is sent: any consumer of ours may be served it at once.
-	if t.jobs[j.d.seq] == j {
-		delete(t.jobs, j.d.seq)
-	}
+	t.delayedLocked(due)
+	r := retry{t, j.ack, due, j.until}
 	t.mu.Unlock()
-	_, err = t.q.request(ctx, cn, &nats.Msg{Subject: j.ack, Data: word})
-	return err
+	j.end(stateSettled)
+	t.q.retries.add(r)
 }
 
 // Touch implements queue.Job. The keeper touches by itself.

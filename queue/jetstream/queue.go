@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"propeller/queue"
 )
@@ -59,11 +60,12 @@ func open(o Options) (*client, error) {
 
 // start makes the queue and its goroutines.
 func start(o Options, emb *embedded) *client {
-	q := &client{opts: o, embedded: emb, calls: newCalls(), tubes: make(map[string]*tube)}
+	q := &client{opts: o, embedded: emb, calls: newCalls(), retries: retries{wake: make(chan struct{}, 1)}, tubes: make(map[string]*tube)}
 	q.ctx, q.cancel = context.WithCancel(context.Background())
 	q.link = newLink(q)
 	q.wg.Go(q.link.run)
 	q.wg.Go(q.keep)
+	q.wg.Go(q.sendRetries)
 	return q
 }
 
@@ -73,6 +75,7 @@ type client struct {
 	embedded *embedded // nil: the server is elsewhere
 	calls    *calls
 	link     *link
+	retries  retries
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -125,6 +128,7 @@ func (q *client) Close() error {
 	}
 	q.closed = true
 	q.mu.Unlock()
+	q.burst(time.Now(), true)
 	q.settleAll()
 	q.cancel()
 	q.wg.Wait()

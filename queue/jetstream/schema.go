@@ -152,15 +152,17 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 }
 
 // ensureConsumer makes the consumer of a tube unless it is there as needed.
-func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.ConsumerConfig) error {
+// It returns what is known of it.
+func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.ConsumerConfig) (*jetstream.ConsumerInfo, error) {
 	c, err := js.CreateConsumer(ctx, jobsStream, want)
 	if errors.Is(err, jetstream.ErrConsumerExists) { // made otherwise than we would
 		c, err = js.Consumer(ctx, jobsStream, want.Durable)
 	}
 	if err != nil {
-		return fmt.Errorf("jetstream: consumer %s: %w", want.Durable, err)
+		return nil, fmt.Errorf("jetstream: consumer %s: %w", want.Durable, err)
 	}
-	return consumerDiffers(c.CachedInfo().Config, want)
+	info := c.CachedInfo()
+	return info, consumerDiffers(info.Config, want)
 }
 
 // The first server with message schedules, which delayed jobs need.

@@ -193,7 +193,7 @@ func TestConsumerIsNotAltered(t *testing.T) {
 	t.Parallel()
 	q := openEmbedded(t)
 	other := consumerConfig("tube", 7*time.Second)
-	if err := ensureConsumer(ctxOf(t), q.link.cn.js, other); err != nil {
+	if _, err := ensureConsumer(ctxOf(t), q.link.cn.js, other); err != nil {
 		t.Fatal(err)
 	}
 	c := consumeTest(t, q, "tube")

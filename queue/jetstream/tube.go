@@ -13,7 +13,11 @@ type tube struct {
 	name   string
 	config jetstream.ConsumerConfig
 
-	mu        sync.Mutex
+	mu sync.Mutex
+	// What a tube had when it was first looked at is of a time before this
+	// process; see recheck.
+	seen      bool
+	notUntil  time.Time // no pull before
 	consumers map[*consumer]struct{}
 	// jobs are all that this process holds, by sequence number: one that the
 	// server serves again, because it heard nothing of it for too long, is

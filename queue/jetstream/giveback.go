@@ -1,0 +1,168 @@
+package jetstream
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// The server's words for giving a job back. A plain one makes it the next to be
+// served, but is forgotten if the server stops before that: then the job waits
+// for the end of its reservation. One with a delay, be it of a nanosecond, is
+// stored (nats-server: consumer.go, processNak).
+var (
+	wordNak       = []byte("-NAK")
+	wordNakStored = []byte(`-NAK {"delay":1}`)
+)
+
+// withdraw takes a waiting pull back: without interest in its answer the server
+// forgets it. What it has sent already is still seen to.
+func (c *consumer) withdraw() {
+	c.t.mu.Lock()
+	sub := c.sub
+	c.sub, c.pull.open = nil, false
+	c.t.mu.Unlock()
+	if sub != nil {
+		_ = sub.Drain()
+	}
+}
+
+// giveBackAll gives jobs back that nobody holds any more, in the order of their
+// tube, and waits for the server to have done so. No pull of ours may wait, or
+// it would bring them right back.
+func (t *tube) giveBackAll(ctx context.Context, jobs []*job) {
+	slices.SortFunc(jobs, func(a, b *job) int {
+		if a.d.seq < b.d.seq {
+			return -1
+		}
+		return 1
+	})
+	for _, j := range jobs {
+		j.say(wordNakStored)
+		j.say(wordNak)
+	}
+	if len(jobs) > 0 {
+		t.q.await(ctx, jobs[len(jobs)-1].address(), wordNak)
+	}
+}
+
+// await says something to the server again, and waits for its answer: it deals
+// with what is said about a tube's jobs in order.
+func (q *client) await(ctx context.Context, address string, word []byte) {
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	if cn, _, _, err := q.link.ready(); err == nil {
+		_, _ = q.request(ctx, cn, &nats.Msg{Subject: address, Data: word}) // at worst the reservation has to end
+	}
+}
+
+// giveBack asks the server to serve the job again at once.
+func (j *job) giveBack(ctx context.Context) error {
+	t := j.c.t
+	cn, err := t.q.link.get(ctx, true)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	// Before it is sent: any consumer of ours may be served it at once.
+	if t.jobs[j.d.seq] == j {
+		delete(t.jobs, j.d.seq)
+	}
+	leaving := j.c.paused
+	t.mu.Unlock()
+	if leaving {
+		j.c.withdraw()
+		if err := cn.publish(&nats.Msg{Subject: j.ack, Data: wordNakStored}); err != nil {
+			return err
+		}
+	}
+	_, err = t.q.request(ctx, cn, &nats.Msg{Subject: j.ack, Data: wordNak})
+	return err
+}
+
+// retryEvery is the pause between two bursts of retries.
+//
+// Each of them makes the server look for jobs that are due not before 10 ms
+// have passed, and the next one 10 ms after that (consumer.go, processNak): with
+// more than a hundred a second, one by one, no job would ever come back. Several
+// daemons do not know of each other's bursts, hence so much more than 10 ms.
+const retryEvery = 100 * time.Millisecond
+
+// retry is a job that is to be served again at a time.
+type retry struct {
+	tube  *tube
+	ack   string // where to say so
+	due   time.Time
+	until time.Time // the reservation is ours at least so long
+}
+
+// retries sends retries in bursts. One that is not sent in time, because the
+// server is away, is dropped: the job comes back when its reservation ends.
+type retries struct {
+	mu      sync.Mutex
+	waiting []retry
+	wake    chan struct{} // there are some; room for one
+}
+
+func (r *retries) add(one retry) {
+	r.mu.Lock()
+	r.waiting = append(r.waiting, one)
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// sendRetries is a goroutine of the queue's.
+func (q *client) sendRetries() {
+	for {
+		select {
+		case <-q.retries.wake:
+		case <-q.ctx.Done():
+			return
+		}
+		if q.sleep(q.ctx, retryEvery) != nil {
+			return
+		}
+		q.burst(time.Now(), false)
+	}
+}
+
+// burst sends all retries that wait; with wait it waits until the server has
+// dealt with them.
+func (q *client) burst(now time.Time, wait bool) {
+	q.retries.mu.Lock()
+	some := q.retries.waiting
+	q.retries.waiting = nil
+	q.retries.mu.Unlock()
+	cn, _, _, err := q.link.ready()
+	last := make(map[*tube]retry)
+	for _, r := range some {
+		if now.After(r.until) {
+			continue
+		}
+		if err == nil {
+			err = cn.publish(&nats.Msg{Subject: r.ack, Data: r.word(now)})
+		}
+		if err != nil {
+			q.retries.add(r)
+			continue
+		}
+		last[r.tube] = r
+	}
+	if !wait {
+		return
+	}
+	for _, r := range last {
+		q.await(q.ctx, r.ack, r.word(now))
+	}
+}
+
+func (r retry) word(now time.Time) []byte {
+	return fmt.Appendf(nil, `-NAK {"delay":%d}`, max(r.due.Sub(now), 1))
+}
