@@ -186,6 +186,39 @@ func TestWrongKeyBreaksTheApp(t *testing.T) {
 	}
 }
 
+// The jobs of an app that is broken keep their places: when it works again they
+// are sent in the order in which they were put, also the one that broke it.
+func TestBrokenAppKeepsTheOrder(t *testing.T) {
+	const n = 30
+	w, a := newTokenWorld(t, apnstest.Options{}, keyA, unknown)
+	a.mu.Lock()
+	delete(a.keys, unknown)
+	a.mu.Unlock()
+	var bodies []string
+	for i := range n {
+		bodies = append(bodies, job(i))
+	}
+	w.start(keyed(topic, unknown, "in_flight: 1"))
+	w.put(topic, bodies...)
+	w.until("the app is broken", func() bool { return w.status(topic).Broken })
+	w.until("its jobs are in the queue", func() bool { return w.tube(topic, "current-jobs-ready") == n })
+	w.apply(keyed(topic, keyA, "in_flight: 1"))
+	w.empty(topic)
+	next := 0
+	for _, r := range w.apns.Requests() {
+		if r.Answer.Status != 200 {
+			continue
+		}
+		if r.Token != token(next) {
+			t.Fatalf("delivery %d is of token %s", next, r.Token)
+		}
+		next++
+	}
+	if next != n {
+		t.Errorf("%d of %d delivered", next, n)
+	}
+}
+
 // An expired token costs the connection, not the push: it goes out again on
 // another one within seconds, though retry.min is an hour.
 func TestExpiredTokenIsRetriedSoon(t *testing.T) {
