@@ -74,6 +74,15 @@ type Watchdog struct {
 	Replaced  int64 `json:"replaced"`
 	Restarted int64 `json:"restarted"`
 	Stalled   int64 `json:"stalled"`
+	// Last is the last step of each kind, by the names above; a kind without any
+	// is absent.
+	Last map[string]Step `json:"last,omitempty"`
+}
+
+// Step is one step of the watchdog.
+type Step struct {
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
 }
 
 // Webhook is an app's webhook.
@@ -170,7 +179,7 @@ func appOf(s *supervisor.AppStatus) App {
 		Topic: s.Topic, Tube: s.Tube, State: stateOf(s), Reason: s.Reason, Since: s.Since, Workers: []Worker{},
 		Pushes:            pushesOf(s.Counters),
 		CredentialExpires: s.CredentialExpiry,
-		Watchdog:          Watchdog{s.Steps.Replaced.Load(), s.Steps.Restarted.Load(), s.Steps.Stalled.Load()},
+		Watchdog:          watchdogOf(s.Steps),
 	}
 	switch a.State {
 	case StateNoQueue:
@@ -191,6 +200,19 @@ func appOf(s *supervisor.AppStatus) App {
 		}
 	}
 	return a
+}
+
+func watchdogOf(s *supervisor.Steps) Watchdog {
+	w := Watchdog{Replaced: s.Replaced.Load(), Restarted: s.Restarted.Load(), Stalled: s.Stalled.Load()}
+	for name, c := range map[string]*supervisor.StepCount{"replaced": &s.Replaced, "restarted": &s.Restarted, "stalled": &s.Stalled} {
+		if last := c.Last(); last != nil {
+			if w.Last == nil {
+				w.Last = make(map[string]Step)
+			}
+			w.Last[name] = Step{last.Reason, last.At}
+		}
+	}
+	return w
 }
 
 // stateOf is the worst that can be said of an app.

@@ -36,14 +36,6 @@ type watched struct {
 	workers []*appWorker
 }
 
-// Steps count what the watchdog has done about one app since the process
-// began.
-type Steps struct {
-	Replaced  atomic.Int64 // connections to APNs
-	Restarted atomic.Int64 // workers
-	Stalled   atomic.Int64 // times the app began to stall
-}
-
 // Stall says that an app makes no progress and nothing has helped.
 type Stall struct {
 	Reason string    // begins with the worker, as in "worker 2: …"
@@ -175,11 +167,11 @@ func (d *watchdog) act(a watched, w *appWorker, what step, why string) {
 	switch what {
 	case replace:
 		log.Warn("watchdog: no progress: the worker's connection to apns is replaced")
-		a.ledger.steps.Replaced.Add(1)
+		a.ledger.steps.Replaced.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
 		w.Replace(why)
 	case restart:
 		log.Warn("watchdog: no progress: the worker is restarted")
-		a.ledger.steps.Restarted.Add(1)
+		a.ledger.steps.Restarted.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
 		w.Restart(why)
 	case stall:
 		log.Error("watchdog: no progress: the worker stalls")
@@ -195,7 +187,7 @@ func (d *watchdog) tellStalled(a watched, now *Stall) {
 	was := a.stalled.Swap(now)
 	switch {
 	case was == nil && now != nil:
-		a.ledger.steps.Stalled.Add(1)
+		a.ledger.steps.Stalled.note(now.Reason, time.Now())
 		d.log.Error("app stalls: it has jobs and finishes none", "topic", a.cfg.Topic, "reason", now.Reason, "since", now.Since)
 	case was != nil && now == nil:
 		d.log.Info("app stalls no more", "topic", a.cfg.Topic, "after", time.Since(was.Since).Round(time.Second))

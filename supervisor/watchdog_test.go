@@ -78,6 +78,9 @@ func TestWatchdogRestartsADeafConsumer(t *testing.T) {
 	if steps.Restarted.Load() == 0 || steps.Replaced.Load() != 0 {
 		t.Errorf("%d restarted, %d replaced", steps.Restarted.Load(), steps.Replaced.Load())
 	}
+	if last := steps.Restarted.Last(); last == nil || !strings.HasPrefix(last.Reason, "worker 0: has received none of 20 ready jobs") || last.At.IsZero() {
+		t.Errorf("the last restart: %+v", last)
+	}
 	for _, text := range []string{"has received none of 20 ready jobs", "the worker is restarted"} {
 		if !w.log.contains(text) {
 			t.Errorf("the log lacks %q", text)
@@ -141,6 +144,11 @@ func TestWatchdogStallAndRecovery(t *testing.T) {
 	}
 	if s.Steps.Replaced.Load() == 0 || s.Steps.Restarted.Load() == 0 || s.Steps.Stalled.Load() != 1 {
 		t.Errorf("%d replaced, %d restarted, %d stalled", s.Steps.Replaced.Load(), s.Steps.Restarted.Load(), s.Steps.Stalled.Load())
+	}
+	for _, c := range []*StepCount{&s.Steps.Replaced, &s.Steps.Restarted, &s.Steps.Stalled} {
+		if last := c.Last(); last == nil || !strings.HasPrefix(last.Reason, "worker 0: ") {
+			t.Errorf("a step without its reason: %+v", last)
+		}
 	}
 	w.apns.SetScript(nil)
 	w.empty(topic)

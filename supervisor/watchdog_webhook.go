@@ -38,11 +38,11 @@ func (d *watchdog) lookAtWebhook(ctx context.Context, a *app, q *questions) {
 	switch what {
 	case replace, restart:
 		log.Warn("watchdog: no progress: the feedback webhook is restarted")
-		a.ledger.webhookSteps.Restarted.Add(1)
+		a.ledger.webhookSteps.Restarted.note(why, now)
 		h.Restart(why)
 	case stall:
 		log.Error("watchdog: no progress: the feedback webhook stalls")
-		a.ledger.webhookSteps.Stalled.Add(1)
+		a.ledger.webhookSteps.Stalled.note(why, now)
 		h.stalled.Store(&Stall{Reason: why, Since: now.Add(-h.progress.total)})
 	case mended:
 		log.Info("watchdog: the feedback webhook stalls no more")
