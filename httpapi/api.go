@@ -25,6 +25,10 @@ type Tree interface {
 	// Put puts a job in an app's tube. Errors: supervisor.ErrNoApp, those of
 	// queue.Queue.
 	Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error)
+	// Pause has an app take no jobs, Resume lets it go on. Errors:
+	// supervisor.ErrNoApp.
+	Pause(topic, reason string) error
+	Resume(topic string) error
 }
 
 // Options are what an API needs besides the tree.
@@ -32,6 +36,8 @@ type Options struct {
 	Log *slog.Logger
 	// Metrics answers GET /metrics; nil: there are none.
 	Metrics http.Handler
+	// Reload reads the configuration and applies it; nil: it cannot be.
+	Reload func(ctx context.Context) error
 }
 
 // API answers requests: on the socket in state_dir, where everybody is an
@@ -82,6 +88,9 @@ func (a *API) routes() []route {
 		{"POST /v1/lint", RoleSend, false, a.lint},
 		{"GET /v1/apps", RoleRead, false, a.apps},
 		{"GET /v1/apps/{topic}", RoleRead, false, a.app},
+		{"POST /v1/apps/{topic}/pause", RoleAdmin, false, a.pause},
+		{"POST /v1/apps/{topic}/resume", RoleAdmin, false, a.resume},
+		{"POST /v1/reload", RoleAdmin, true, a.reload},
 		{"GET /v1/apps/{topic}/buried", RoleRead, false, a.buried("", list)},
 		{"GET /v1/apps/{topic}/buried/{id...}", RoleAdmin, false, a.buried("", show)},
 		{"POST /v1/apps/{topic}/buried/kick", RoleAdmin, false, a.buried("buried jobs kicked", settle(Local.Kick))},

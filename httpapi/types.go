@@ -21,7 +21,7 @@ type Apps struct {
 const (
 	StateRunning = "running"  // or idle
 	StateBroken  = "broken"   // APNs refuses its credential
-	StatePaused  = "paused"   // APNs refuses its device tokens
+	StatePaused  = "paused"   // APNs refuses its device tokens, or an operator wants it so
 	StateStalled = "stalled"  // it has jobs and finishes none
 	StateNoQueue = "no_queue" // its queue cannot be reached
 )
@@ -33,6 +33,7 @@ type App struct {
 	State   string    `json:"state"`
 	Reason  string    `json:"reason,omitempty"` // of a state other than running
 	Since   time.Time `json:"since,omitzero"`
+	Held    bool      `json:"held,omitempty"` // by an operator: it takes no jobs
 	Workers []Worker  `json:"workers"`
 	Pushes  Pushes    `json:"pushes"`
 	Queue   *Queue    `json:"queue,omitempty"` // absent: not asked yet, or it does not answer
@@ -176,12 +177,16 @@ func orMax(limit int) int {
 
 func appOf(s *supervisor.AppStatus) App {
 	a := App{
-		Topic: s.Topic, Tube: s.Tube, State: stateOf(s), Reason: s.Reason, Since: s.Since, Workers: []Worker{},
+		Topic: s.Topic, Tube: s.Tube, State: stateOf(s), Held: s.Held.Held, Reason: s.Reason, Since: s.Since, Workers: []Worker{},
 		Pushes:            pushesOf(s.Counters),
 		CredentialExpires: s.CredentialExpiry,
 		Watchdog:          watchdogOf(s.Steps),
 	}
 	switch a.State {
+	case StatePaused:
+		if !s.Paused {
+			a.Reason, a.Since = s.Held.Reason, s.Held.Since
+		}
 	case StateNoQueue:
 		a.Reason, a.Since = s.QueueAway.Reason, s.QueueAway.Since
 	case StateStalled:
@@ -226,6 +231,8 @@ func stateOf(s *supervisor.AppStatus) string {
 		return StateNoQueue
 	case s.Stalled != nil:
 		return StateStalled
+	case s.Held.Held:
+		return StatePaused
 	}
 	return StateRunning
 }

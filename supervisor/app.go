@@ -30,12 +30,13 @@ type app struct {
 	stats   atomic.Pointer[QueueStats] // of the watchdog's last look; nil: not known
 }
 
-// ledger is what is counted of one topic since the process began. It outlives
-// the app when that changes.
+// ledger is what is counted of one topic since the process began, and whether an
+// operator holds it. It outlives the app when that changes.
 type ledger struct {
 	pushes  worker.Counters
 	steps   Steps
 	webhook feedback.WebhookCounters
+	hold    worker.Hold // the operator's
 	// Of the watchdog, about the webhook.
 	webhookSteps Steps
 }

@@ -46,6 +46,36 @@ func (s *Supervisor) Put(ctx context.Context, topic string, body []byte, delay t
 	return q.Put(ctx, a.cfg.Tube, body, queue.PutOptions{Delay: delay})
 }
 
+// Pause holds an app: it takes no jobs until Resume, whatever a reload changes.
+// reason is for its status. Errors: ErrNoApp.
+func (s *Supervisor) Pause(topic, reason string) error {
+	a, err := s.app(topic)
+	if err == nil {
+		a.ledger.hold.Pause(reason)
+	}
+	return err
+}
+
+// Resume lets an app go on that is held, broken or paused: what is wrong with it
+// is over, says whoever asks for it. Errors: ErrNoApp.
+func (s *Supervisor) Resume(topic string) error {
+	a, err := s.app(topic)
+	if err == nil {
+		a.common.Breaker.Resume()
+		a.ledger.hold.Resume()
+	}
+	return err
+}
+
+func (s *Supervisor) app(topic string) (*app, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.apps[topic]; a != nil {
+		return a, nil
+	}
+	return nil, fmt.Errorf("topic %q: %w", topic, ErrNoApp)
+}
+
 // views are the views of all apps, by their tubes; none if the queue cannot be
 // asked.
 func (s *Supervisor) views() map[string]journal.Jobs {

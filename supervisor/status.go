@@ -15,14 +15,15 @@ type AppStatus struct {
 	Topic string
 	Tube  string
 	// Broken: APNs refuses the credential. Paused: APNs refuses the app's device
-	// tokens, or an operator wants it so. At most one is true, and Reason says
+	// tokens. At most one is true, and Reason says
 	// why, since Since; without either both are zero.
 	Broken, Paused bool
 	Reason         string
 	Since          time.Time
-	Stalled        *Stall   // nil: it makes progress, or has nothing to do
-	QueueAway      *Stall   // nil: a worker can receive jobs, or could a few seconds ago
-	Webhook        *Webhook // nil: it has none
+	Held           worker.HoldState // by an operator; this is no trouble
+	Stalled        *Stall           // nil: it makes progress, or has nothing to do
+	QueueAway      *Stall           // nil: a worker can receive jobs, or could a few seconds ago
+	Webhook        *Webhook         // nil: it has none
 
 	// CredentialExpiry is when the certificate expires; zero without one.
 	CredentialExpiry time.Time
@@ -72,7 +73,7 @@ func (a *app) status() AppStatus {
 	b := a.common.Breaker.State()
 	s := AppStatus{
 		Topic: a.cfg.Topic, Tube: a.cfg.Tube, Broken: b.Broken, Paused: b.Paused, Reason: b.Reason, Since: b.Since,
-		Stalled: a.stalled.Load(), Queue: a.stats.Load(), Counters: &a.ledger.pushes, Steps: &a.ledger.steps,
+		Held: a.ledger.hold.State(), Stalled: a.stalled.Load(), Queue: a.stats.Load(), Counters: &a.ledger.pushes, Steps: &a.ledger.steps,
 	}
 	if c := a.cfg.Certificate; c != nil {
 		s.CredentialExpiry = c.NotAfter

@@ -121,8 +121,12 @@ func (d *watchdog) look(a watched, seen []worker.Status, ready int, known bool) 
 	}
 	var stalled *Stall
 	for i, w := range a.workers {
+		seen := viewOf(seen[i], breaker, ready, known)
+		if a.ledger.hold.State().Held { // nothing is to be done
+			seen.held, seen.ready, seen.known, seen.waits = 0, 0, true, false
+		}
 		w.progress.period = a.patience(time.Duration(d.period.Load()))
-		what, why := w.progress.look(now, viewOf(seen[i], breaker, ready, known))
+		what, why := w.progress.look(now, seen)
 		d.act(a, w, what, why)
 		if w.progress.stuck && stalled == nil {
 			stalled = &Stall{Reason: fmt.Sprintf("worker %d: %s", i, w.stuckBy), Since: now.Add(-w.progress.total)}

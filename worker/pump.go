@@ -90,6 +90,11 @@ func (r *run) interrupt() {
 // room is how many pushes can be sent now; if none, wait is when to look again
 // though nothing has called wake.
 func (r *run) room(now time.Time) (n int, wait time.Duration) {
+	if r.w.cfg.Hold.held() {
+		r.consumer.Pause()
+		r.cut()
+		return 0, idle
+	}
 	n = r.w.cfg.InFlight - int(r.slots.Load())
 	conn, pause := r.link.usable(now)
 	switch {

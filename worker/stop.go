@@ -12,6 +12,7 @@ func (r *run) stop(ctx context.Context) {
 	close(r.ending)
 	r.consumer.Pause()
 	r.w.cfg.Breaker.leave(r)
+	r.w.cfg.Hold.leave(r)
 	r.stopFanOut()
 	r.seat.Leave() // the jobs whose answers the guard holds
 	if !r.settled(r.drainTime(ctx)) {

@@ -62,6 +62,10 @@ func (r *run) start(ctx context.Context, job queue.Job) {
 	r.slots.Add(1)
 	t := &task{r: r, job: job, slot: true}
 	defer t.guard()
+	if r.w.cfg.Hold.held() {
+		t.settle(stageBack)
+		return
+	}
 	ok, probe := r.w.cfg.Breaker.take(r)
 	t.probe = probe
 	if !ok {

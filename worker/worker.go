@@ -52,6 +52,7 @@ type Config struct {
 	Journal  Journal // remembers why jobs were buried; nil: none
 	Memory   *Memory // shared by the app's workers; nil: no device token is remembered
 	Guard    *Guard  // shared by the app's workers; nil: every token called wrong is dead
+	Hold     *Hold   // shared by the app's workers; nil: nobody holds the app
 	// Expiration and TTL are the app's defaults for jobs that give none; 0: none.
 	// Such an apns-expiration counts from when the push is sent.
 	Expiration, TTL time.Duration
@@ -159,6 +160,7 @@ func (w *Worker) Serve(ctx context.Context) error {
 	ctx, r.restart = context.WithCancelCause(ctx)
 	defer r.restart(nil)
 	w.cfg.Breaker.join(r)
+	w.cfg.Hold.join(r)
 	w.cur.Store(r)
 	defer w.cur.Store(nil)
 	defer r.stop(ctx)

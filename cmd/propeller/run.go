@@ -71,6 +71,7 @@ type daemon struct {
 	notify *notifier
 	state  *state
 	web    *web
+	asks   chan chan error // for reloads by HTTP, each answered with how it went; nil: none
 
 	beats   chan string  // the status, to the main loop
 	pings   chan string  // cap 1: from there to the service manager
@@ -120,8 +121,9 @@ func (d *daemon) run(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	d.asks = make(chan chan error)
 	api := httpapi.New(sup, httpapi.Options{
-		Log: d.log, Metrics: httpapi.NewMetrics(sup, buildVersion(), d.lastReload),
+		Log: d.log, Metrics: httpapi.NewMetrics(sup, buildVersion(), d.lastReload), Reload: d.askReload,
 	})
 	if server := d.web.serve(api); server != nil {
 		sup.Attach(server)
@@ -244,10 +246,12 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 	}
 	d.notify.ready(d.status(t, false))
 	for {
+		answer := make(chan error, 1) // a signal has nobody who reads it
 		select {
 		case <-ctx.Done():
 			return
 		case <-d.hups:
+		case answer = <-d.asks:
 		}
 		d.notify.reloading()
 		cfg, err := d.load()
@@ -258,7 +262,25 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 			return
 		}
 		d.reloaded(cfg, err)
+		answer <- err
 		d.notify.ready(d.status(t, false))
+	}
+}
+
+// askReload has the configuration applied anew and waits for how that ended, or
+// for ctx.
+func (d *daemon) askReload(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case d.asks <- answer:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

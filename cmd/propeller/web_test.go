@@ -167,3 +167,44 @@ func TestWebSends(t *testing.T) {
 		t.Errorf("%d tokens", len(seen))
 	}
 }
+
+// An app that is paused takes no job, whatever is reloaded, until it is resumed.
+func TestWebPause(t *testing.T) {
+	s := newWebSite(t, ", auth_token: first-token")
+	order := func(path string, want int) {
+		t.Helper()
+		if status, text := s.ask("first-token", "POST", path, ""); status != want {
+			t.Fatalf("%s: %d %s", path, status, text)
+		}
+	}
+	order("/v1/apps/"+topic+"/pause", 200)
+	job := `{"topic": "` + topic + `", "token": "` + token(1) + `", "title": "x"}`
+	if status, text := s.ask("first-token", "POST", "/v1/notifications", job); status != 202 {
+		t.Fatal(status, text)
+	}
+	s.keys(", auth_token: first-token, pprof: maybe")
+	order("/v1/reload", 422)
+	s.keys(", auth_token: first-token, pprof: true")
+	file := filepath.Join(s.dir, "propeller.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write("propeller.yaml", strings.Replace(string(text), "in_flight: 200", "in_flight: 100", 1)) // another app under the same topic
+	order("/v1/reload", 200)
+	s.daemon.says("app changed")
+	if status, text := s.ask("first-token", "GET", "/debug/pprof/goroutine?debug=1", ""); status != 200 || !strings.Contains(text, "goroutine profile") {
+		t.Errorf("pprof: %d %s", status, text)
+	}
+	if _, text := s.ask("first-token", "GET", "/v1/apps/"+topic, ""); !strings.Contains(text, `"state":"paused"`) || !strings.Contains(text, "by order of auth_token") {
+		t.Errorf("after a reload: %s", text)
+	}
+	if status, text := s.ask("", "GET", "/readyz", ""); status != 200 {
+		t.Errorf("%d %s", status, text)
+	}
+	if n := s.apns.Count(); n != 0 {
+		t.Errorf("%d pushes of a paused app", n)
+	}
+	order("/v1/apps/"+topic+"/resume", 200)
+	until(t, "the push arrives", func() bool { return s.apns.Count() == 1 })
+}

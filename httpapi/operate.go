@@ -1,0 +1,56 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// reloadTime bounds a reload: it reads files, and opens a queue at most.
+const reloadTime = time.Minute
+
+func (a *API) pause(w http.ResponseWriter, r *http.Request, c *client) {
+	a.operate(w, r, c, "app paused", a.tree.Pause(r.PathValue("topic"), "by order of "+c.name))
+}
+
+func (a *API) resume(w http.ResponseWriter, r *http.Request, c *client) {
+	a.operate(w, r, c, "app resumed", a.tree.Resume(r.PathValue("topic")))
+}
+
+// operate answers an order about an app with how the app is now.
+func (a *API) operate(w http.ResponseWriter, r *http.Request, c *client, action string, err error) {
+	if err != nil {
+		writeProblem(w, statusOf(err), err.Error())
+		return
+	}
+	a.audit(r, c, action, "topic", r.PathValue("topic"))
+	a.app(w, r, c)
+}
+
+// Reloaded is the answer of POST /v1/reload.
+type Reloaded struct {
+	Apps int `json:"apps"` // in the configuration now
+}
+
+// errNoReload: this daemon cannot reload.
+var errNoReload = errors.New("this daemon has no configuration to read again")
+
+func (a *API) reload(w http.ResponseWriter, r *http.Request, c *client) {
+	if a.o.Reload == nil {
+		writeProblem(w, http.StatusNotImplemented, errNoReload.Error())
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), reloadTime)
+	defer cancel()
+	err := a.o.Reload(ctx)
+	a.audit(r, c, "reload", "ok", err == nil)
+	switch {
+	case err == nil:
+		writeJSON(w, http.StatusOK, Reloaded{len(a.tree.Status())})
+	case ctx.Err() != nil:
+		writeProblem(w, http.StatusServiceUnavailable, "the reload is not done yet; the log will say how it ended")
+	default:
+		writeProblem(w, http.StatusUnprocessableEntity, err.Error())
+	}
+}
