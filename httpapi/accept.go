@@ -59,7 +59,9 @@ func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) (r Resu
 		r.Malformed = append(r.Malformed, ResultError{Key: bad.Err.Key, Detail: bad.Err.Why})
 	}
 	for _, one := range jobs {
-		id, err := a.tree.Put(ctx, e.Topic, one, e.Delay)
+		done := a.o.Outcomes.putting()
+		id, err := a.tree.Put(ctx, e.Topic, one.Body, e.Delay)
+		done(id, e, one.Tokens, err)
 		if err != nil {
 			r.ID, r.Error = "", errorOf(err)
 			return r
@@ -78,7 +80,7 @@ func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) (r Resu
 var errTopic = errors.New("this key is for other apps")
 
 // check returns the jobs that a notification is, and what they are decoded.
-func check(c *client, e worker.Envelope) (jobs [][]byte, job worker.Job, err error) {
+func check(c *client, e worker.Envelope) (jobs []worker.Part, job worker.Job, err error) {
 	switch {
 	case e.Topic == "":
 		return nil, job, &worker.JobError{Key: "topic", Why: "missing"}

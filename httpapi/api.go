@@ -36,6 +36,9 @@ type Options struct {
 	Log *slog.Logger
 	// Metrics answers GET /metrics; nil: there are none.
 	Metrics http.Handler
+	// Outcomes remembers what has become of notifications, told by the tree; nil:
+	// nothing does.
+	Outcomes *Outcomes
 	// Reload reads the configuration and applies it; nil: it cannot be.
 	Reload func(ctx context.Context) error
 }
@@ -85,6 +88,7 @@ func (a *API) routes() []route {
 		{"GET /readyz", RoleNone, false, a.ready},
 		{"GET /metrics", RoleRead, true, a.metrics},
 		{"POST /v1/notifications", RoleSend, false, a.notifications},
+		{"GET /v1/notifications/{id...}", RoleRead, false, a.notification},
 		{"POST /v1/lint", RoleSend, false, a.lint},
 		{"GET /v1/apps", RoleRead, false, a.apps},
 		{"GET /v1/apps/{topic}", RoleRead, false, a.app},

@@ -46,6 +46,8 @@ type Options struct {
 	// Journal is what remembers why jobs were buried, at present; nil, or a
 	// result that is nil: only the log does. Its owner closes it after Serve.
 	Journal func() *journal.Journal
+	// Observer is told what becomes of every job; nil: nobody is.
+	Observer worker.Observer
 }
 
 // Supervisor runs all apps of a configuration.
@@ -262,7 +264,7 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 	wc := worker.Config{
 		Topic: c.Topic, Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry), Expiration: c.Expiration, TTL: c.TTL,
 		Queue: s.queue, Dial: s.dialer(c), Breaker: worker.NewBreaker(), Counters: &l.pushes, Log: s.o.Log, Live: &s.live,
-		Guard: worker.NewGuard(), Memory: memory(c, old), Hold: &l.hold,
+		Guard: worker.NewGuard(), Memory: memory(c, old), Hold: &l.hold, Observer: s.o.Observer,
 	}
 	if c.Feedback.Tube != "" {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)

@@ -104,13 +104,19 @@ func moment(raw []byte) (time.Time, bool) {
 	return t, err == nil
 }
 
+// Part is one of the jobs that a job is split into.
+type Part struct {
+	Body   []byte
+	Tokens int // that are well-formed; 1 for a job with one, and for a broadcast
+}
+
 // SplitJob makes of a job whose tokens are too many several jobs of at most
 // limit bytes, each with a part of the tokens. j is what ParseJob has made of
 // body. Tokens stand once in all of them together. Any other job is returned as
 // it is. The error is a *JobError.
-func SplitJob(body []byte, j *Job, limit int) ([][]byte, error) {
+func SplitJob(body []byte, j *Job, limit int) ([]Part, error) {
 	if len(body) <= limit || j.Tokens == nil {
-		return [][]byte{body}, nil
+		return []Part{{body, max(1, len(j.Tokens))}}, nil
 	}
 	tokens := j.Tokens
 	for _, bad := range j.Malformed {
@@ -118,7 +124,8 @@ func SplitJob(body []byte, j *Job, limit int) ([][]byte, error) {
 	}
 	rest := otherMembers(nil, body)
 	room := limit - len(rest) - len(`{"tokens":[]}`)
-	var out [][]byte
+	good := len(j.Tokens)
+	var out []Part
 	for len(tokens) > 0 {
 		n, size := 0, 0
 		for n < len(tokens) && size+len(tokens[n])+3 <= room { // quotes and comma
@@ -129,7 +136,8 @@ func SplitJob(body []byte, j *Job, limit int) ([][]byte, error) {
 			return nil, &JobError{"", fmt.Sprintf("more than %d bytes without its tokens", limit)}
 		}
 		one := appendTokens(make([]byte, 0, limit), tokens[:n])
-		out = append(out, append(append(one, rest...), '}'))
+		out = append(out, Part{append(append(one, rest...), '}'), min(n, good)})
+		good -= min(n, good)
 		tokens = tokens[n:]
 	}
 	return out, nil

@@ -70,9 +70,9 @@ func TestSplitJob(t *testing.T) {
 	var got []string
 	malformed := 0
 	for _, one := range jobs {
-		p, err := ParseJob(one, topic, "")
-		if err != nil || len(one) > limit || p.Ref != "r" || string(p.Notification.Payload) != string(j.Notification.Payload) {
-			t.Fatalf("%s: %v", one, err)
+		p, err := ParseJob(one.Body, topic, "")
+		if err != nil || len(one.Body) > limit || one.Tokens != len(p.Tokens) || p.Ref != "r" || string(p.Notification.Payload) != string(j.Notification.Payload) {
+			t.Fatalf("%s: %v", one.Body, err)
 		}
 		got = append(got, p.Tokens...)
 		malformed += len(p.Malformed)
@@ -80,7 +80,7 @@ func TestSplitJob(t *testing.T) {
 	if strings.Join(got, " ") != strings.Join(tokens, " ") || malformed != 1 {
 		t.Errorf("%d tokens, %d malformed", len(got), malformed)
 	}
-	if same, err := SplitJob(body, &j, len(body)); err != nil || len(same) != 1 || &same[0][0] != &body[0] {
+	if same, err := SplitJob(body, &j, len(body)); err != nil || len(same) != 1 || &same[0].Body[0] != &body[0] {
 		t.Error("a job that fits is another one")
 	}
 	if _, err := SplitJob(body, &j, 60); err == nil {
@@ -123,9 +123,9 @@ func FuzzParseEnvelope(f *testing.F) {
 		}
 		n := 0
 		for _, one := range jobs {
-			p, err := ParseJob(one, "com.example.app", "")
+			p, err := ParseJob(one.Body, "com.example.app", "")
 			if err != nil && len(jobs) == 1 {
-				t.Fatalf("%s: %v", one, err)
+				t.Fatalf("%s: %v", one.Body, err)
 			}
 			n += len(p.Tokens)
 		}

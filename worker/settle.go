@@ -177,6 +177,7 @@ func (s *tally) add(p *push) {
 func (t *task) settlePushed() {
 	if t.fan == nil && t.single.verdict == finished {
 		t.single.log(0)
+		t.observe(Fate{Delivered: 1, Status: t.single.outcome.Status, APNsID: t.single.outcome.APNsID})
 		t.remove(1)
 		return
 	}
@@ -191,6 +192,7 @@ func (t *task) settlePushed() {
 		t.backWhole(s.delivered, errUnreported)
 		return
 	}
+	t.observePushed(s)
 	if len(s.late) > 0 {
 		t.r.w.cfg.Counters.Expired.Add(1)
 		t.line(slog.LevelWarn, "expired before all of it was sent", "class", classExpired, "unsent", len(s.late), "tokens", s.tokens)
@@ -344,6 +346,7 @@ func (t *task) expired() {
 		return
 	}
 	t.r.w.cfg.Counters.Expired.Add(1)
+	t.observe(Fate{Expired: t.addressed(), Reason: "expired before it was sent"})
 	t.line(slog.LevelWarn, "expired, not sent", "class", classExpired)
 	t.remove(0)
 }
@@ -375,6 +378,11 @@ func (t *task) setAside(pushes []*push) {
 	t.r.w.finished.Add(1)
 	t.r.w.cfg.Counters.Buried.Add(1)
 	t.enter(pushes, class, err)
+	f := Fate{Buried: t.addressed(), Reason: err.Error()}
+	if len(pushes) > 0 {
+		f.Status, f.APNsID = pushes[0].outcome.Status, pushes[0].outcome.APNsID
+	}
+	t.observe(f)
 	if err := t.job.Bury(t.r.settling, err.Error()); err != nil {
 		t.r.log.Warn("job not buried: it will be tried again", "job", t.job.ID(), "err", err)
 		for _, p := range pushes {

@@ -79,6 +79,9 @@ func (r *run) start(ctx context.Context, job queue.Job) {
 	}
 	t.applyDefaults()
 	r.counted(max(1, len(t.decoded.Tokens)))
+	if !t.refused() {
+		t.observe(Fate{Tried: true})
+	}
 	switch {
 	case t.refused():
 		t.startFanOut()

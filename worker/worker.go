@@ -49,10 +49,11 @@ type Config struct {
 	// Feedback puts a record where it is safe before the push's job is deleted
 	// or buried. nil: the log lines are the only record.
 	Feedback func(ctx context.Context, r feedback.Record) error
-	Journal  Journal // remembers why jobs were buried; nil: none
-	Memory   *Memory // shared by the app's workers; nil: no device token is remembered
-	Guard    *Guard  // shared by the app's workers; nil: every token called wrong is dead
-	Hold     *Hold   // shared by the app's workers; nil: nobody holds the app
+	Journal  Journal  // remembers why jobs were buried; nil: none
+	Memory   *Memory  // shared by the app's workers; nil: no device token is remembered
+	Guard    *Guard   // shared by the app's workers; nil: every token called wrong is dead
+	Hold     *Hold    // shared by the app's workers; nil: nobody holds the app
+	Observer Observer // nil: nobody is told what becomes of jobs
 	// Expiration and TTL are the app's defaults for jobs that give none; 0: none.
 	// Such an apns-expiration counts from when the push is sent.
 	Expiration, TTL time.Duration

@@ -113,17 +113,19 @@ func (d *daemon) run(cfg *config.Config) error {
 	if d.web, err = openWeb(cfg.HTTP, d.log); err != nil {
 		return err
 	}
+	outcomes := new(httpapi.Outcomes)
 	sup, err := supervisor.New(cfg, supervisor.Options{
 		Log:       d.log,
 		OpenQueue: func(urls []string) (queue.Queue, error) { return d.open(urls, d.log) },
 		Journal:   d.state.journal,
+		Observer:  outcomes,
 	})
 	if err != nil {
 		return err
 	}
 	d.asks = make(chan chan error)
 	api := httpapi.New(sup, httpapi.Options{
-		Log: d.log, Metrics: httpapi.NewMetrics(sup, buildVersion(), d.lastReload), Reload: d.askReload,
+		Log: d.log, Metrics: httpapi.NewMetrics(sup, buildVersion(), d.lastReload), Reload: d.askReload, Outcomes: outcomes,
 	})
 	if server := d.web.serve(api); server != nil {
 		sup.Attach(server)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -139,6 +140,15 @@ func TestWebSends(t *testing.T) {
 		t.Errorf("post: %s", resp.Status)
 	}
 	one := func(i int) string { return `{"topic": "` + topic + `", "token": "` + token(i) + `", "title": "x"}` }
+	status, text := s.ask("sender-token", "POST", "/v1/notifications", one(7))
+	var put struct{ ID string }
+	if err := json.Unmarshal([]byte(text), &put); err != nil || status != 202 {
+		t.Fatalf("%d %s", status, text)
+	}
+	until(t, "it is said to be delivered", func() bool {
+		_, text := s.ask("sender-token", "GET", "/v1/notifications/"+put.ID, "")
+		return strings.Contains(text, `"state":"delivered"`) && strings.Contains(text, `"tries":1`) && strings.Contains(text, `"apns_id":"`)
+	})
 	for _, body := range []string{one(2), "[" + one(3) + "," + one(4) + "]"} {
 		if status, text := s.ask("sender-token", "POST", "/v1/notifications", body); status != 202 {
 			t.Errorf("%d %s", status, text)
@@ -153,17 +163,17 @@ func TestWebSends(t *testing.T) {
 	if resp, err = s.client.Do(req); err != nil {
 		t.Fatal(err)
 	}
-	text, err := io.ReadAll(resp.Body)
+	answers, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
-	if err != nil || strings.Count(string(text), `{"id":`) != 2 {
-		t.Errorf("%s, %v", text, err)
+	if err != nil || strings.Count(string(answers), `{"id":`) != 2 {
+		t.Errorf("%s, %v", answers, err)
 	}
-	until(t, "all pushes arrive", func() bool { return s.apns.Count() == 6 })
+	until(t, "all pushes arrive", func() bool { return s.apns.Count() == 7 })
 	seen := make(map[string]bool)
 	for _, r := range s.apns.Requests() {
 		seen[r.Token] = true
 	}
-	if len(seen) != 6 {
+	if len(seen) != 7 {
 		t.Errorf("%d tokens", len(seen))
 	}
 }

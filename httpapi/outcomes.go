@@ -1,0 +1,210 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"propeller/worker"
+)
+
+// maxOutcomes bounds what is remembered of notifications: some 40 MB. With
+// more, the oldest leave.
+const maxOutcomes = 100_000
+
+// The states of a notification.
+const (
+	FateQueued    = "queued"    // or waiting for its next try
+	FateDelayed   = "delayed"   // until DelayedUntil
+	FateTrying    = "trying"    // being sent
+	FateDelivered = "delivered" // APNs has taken it
+	FateRefused   = "refused"   // its token must not be used again
+	FateBuried    = "buried"    // set aside with the reason
+	FateExpired   = "expired"   // too late
+	FateFinished  = "finished"  // all its tokens have ended, not all alike
+)
+
+// Notification is what has become of a notification, of which this is one job.
+type Notification struct {
+	ID           string    `json:"id"`
+	Topic        string    `json:"topic"`
+	State        string    `json:"state"`
+	Put          time.Time `json:"put"`
+	DelayedUntil time.Time `json:"delayed_until,omitzero"`
+	NextTry      time.Time `json:"next_try,omitzero"` // of what comes again; not before
+	Tries        int       `json:"tries"`
+	Tokens       int       `json:"tokens"` // and what has become of them:
+	Delivered    int       `json:"delivered"`
+	Refused      int       `json:"refused"`
+	Buried       int       `json:"buried"`
+	Expired      int       `json:"expired"`
+	Reason       string    `json:"reason,omitempty"`  // of the last that was not delivered
+	Status       int       `json:"status,omitempty"`  // of APNs' last answer
+	APNsID       string    `json:"apns_id,omitempty"` // of the last push
+	At           time.Time `json:"at,omitzero"`       // when that was
+}
+
+// Outcomes remembers what has become of notifications that were put by HTTP. It
+// is a worker.Observer. The zero value is ready for use; nil remembers nothing.
+type Outcomes struct {
+	used atomic.Bool // something was put by HTTP: until then workers need not be heard
+
+	mu      sync.Mutex
+	byID    map[string]*outcome
+	order   []*outcome // oldest first, a ring once it is full
+	next    int        // in order, when it is full
+	pending int        // puts under way: outcomes of ids not known yet may be theirs
+}
+
+// outcome is what is known of one job.
+type outcome struct {
+	n      Notification
+	trying bool
+	known  bool // its put has returned
+}
+
+// putting is called before a put; what it returns, with its result.
+func (o *Outcomes) putting() func(id string, e worker.Envelope, tokens int, err error) {
+	if o == nil {
+		return func(string, worker.Envelope, int, error) {}
+	}
+	o.used.Store(true)
+	o.mu.Lock()
+	o.pending++
+	o.mu.Unlock()
+	return o.put
+}
+
+func (o *Outcomes) put(id string, e worker.Envelope, tokens int, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pending--
+	if err != nil {
+		return
+	}
+	x := o.byID[id]
+	if x == nil || x.known { // the latter: the queue has given an id anew
+		x = o.addLocked(id)
+	}
+	x.known = true
+	x.n.Topic, x.n.Tokens, x.n.Put = e.Topic, tokens, time.Now()
+	if e.Delay > 0 {
+		x.n.DelayedUntil = x.n.Put.Add(e.Delay)
+	}
+}
+
+// addLocked makes room for one more.
+func (o *Outcomes) addLocked(id string) *outcome {
+	if o.byID == nil {
+		o.byID = make(map[string]*outcome)
+	}
+	x := &outcome{n: Notification{ID: id}}
+	o.byID[id] = x
+	if len(o.order) < maxOutcomes {
+		o.order = append(o.order, x)
+		return x
+	}
+	if old := o.order[o.next]; o.byID[old.n.ID] == old {
+		delete(o.byID, old.n.ID)
+	}
+	o.order[o.next] = x
+	o.next = (o.next + 1) % maxOutcomes
+	return x
+}
+
+// Observe is that of worker.Observer. While nothing was put by HTTP it costs one
+// look at a variable.
+func (o *Outcomes) Observe(id string, f worker.Fate) {
+	if !o.used.Load() {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	x := o.byID[id]
+	switch {
+	case x == nil && o.pending == 0:
+		return // put elsewhere
+	case x == nil:
+		x = o.addLocked(id)
+	}
+	x.observe(f, time.Now())
+}
+
+func (x *outcome) observe(f worker.Fate, now time.Time) {
+	n := &x.n
+	if f.Tried {
+		n.Tries++
+		n.NextTry, x.trying = time.Time{}, true
+		n.Buried = 0 // it was kicked
+		return
+	}
+	x.trying = false
+	n.Delivered += f.Delivered
+	n.Refused += f.Dead
+	n.Buried += f.Buried
+	n.Expired += f.Expired
+	n.At = now.UTC()
+	if f.Back > 0 {
+		n.NextTry = now.Add(f.Pause).UTC()
+	}
+	if f.Reason != "" {
+		n.Reason = f.Reason
+	}
+	n.Status = f.Status
+	if f.APNsID != "" {
+		n.APNsID = f.APNsID
+	}
+}
+
+// state is the one word for all of it.
+func (x *outcome) state(now time.Time) string {
+	n := &x.n
+	switch {
+	case n.Delivered >= n.Tokens:
+		return FateDelivered
+	case n.Refused >= n.Tokens:
+		return FateRefused
+	case n.Buried >= n.Tokens:
+		return FateBuried
+	case n.Expired >= n.Tokens:
+		return FateExpired
+	case n.Delivered+n.Refused+n.Buried+n.Expired >= n.Tokens:
+		return FateFinished
+	case x.trying:
+		return FateTrying
+	case n.Tries == 0 && now.Before(n.DelayedUntil):
+		return FateDelayed
+	}
+	return FateQueued
+}
+
+// look returns what is known of a job, and whether anything is.
+func (o *Outcomes) look(id string) (n Notification, ok bool) {
+	if o == nil {
+		return n, false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	x := o.byID[id]
+	if x == nil || !x.known {
+		return n, false
+	}
+	n = x.n
+	n.State = x.state(time.Now())
+	n.Put, n.DelayedUntil = n.Put.UTC(), n.DelayedUntil.UTC()
+	return n, true
+}
+
+// notification answers what has become of one.
+func (a *API) notification(w http.ResponseWriter, r *http.Request, c *client) {
+	id := r.PathValue("id")
+	n, ok := a.o.Outcomes.look(id)
+	if !ok || !c.may(n.Topic) {
+		writeProblem(w, http.StatusNotFound, fmt.Sprintf(
+			"notification %.100q: not remembered: it was not put by HTTP, or before the daemon started, or more than %d others have been put since", id, maxOutcomes))
+		return
+	}
+	writeJSON(w, http.StatusOK, n)
+}

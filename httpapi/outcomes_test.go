@@ -1,0 +1,135 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"propeller/worker"
+)
+
+// The states of a notification, from its put to its end.
+func TestOutcomes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var o Outcomes
+		put := func(id string, tokens int, delay time.Duration) {
+			o.putting()(id, worker.Envelope{Topic: topic, Delay: delay}, tokens, nil)
+		}
+		state := func(id, want string) Notification {
+			t.Helper()
+			n, ok := o.look(id)
+			if !ok || n.State != want {
+				t.Errorf("%s: %+v, want %s", id, n, want)
+			}
+			return n
+		}
+		o.Observe("elsewhere", worker.Fate{Tried: true})
+		put("one", 1, 0)
+		state("one", FateQueued)
+		o.Observe("one", worker.Fate{Tried: true})
+		state("one", FateTrying)
+		o.Observe("one", worker.Fate{Back: 1, Pause: time.Minute, Status: 503, Reason: "Shutdown"})
+		if n := state("one", FateQueued); n.Tries != 1 || n.Reason != "Shutdown" || n.NextTry.Sub(n.At) != time.Minute {
+			t.Errorf("%+v", n)
+		}
+		o.Observe("one", worker.Fate{Tried: true})
+		o.Observe("one", worker.Fate{Delivered: 1, Status: 200, APNsID: "x"})
+		if n := state("one", FateDelivered); n.Tries != 2 || n.APNsID != "x" || n.Status != 200 || n.At.IsZero() || !n.NextTry.IsZero() {
+			t.Errorf("%+v", n)
+		}
+		put("later", 1, time.Minute)
+		if n := state("later", FateDelayed); n.DelayedUntil.Sub(n.Put) != time.Minute {
+			t.Errorf("%+v", n)
+		}
+		time.Sleep(time.Minute)
+		state("later", FateQueued)
+		o.Observe("later", worker.Fate{Tried: true})
+		o.Observe("later", worker.Fate{Buried: 1, Reason: "why"})
+		if n := state("later", FateBuried); n.Reason != "why" {
+			t.Errorf("%+v", n)
+		}
+		o.Observe("later", worker.Fate{Tried: true}) // kicked
+		state("later", FateTrying)
+		o.Observe("later", worker.Fate{Dead: 1})
+		state("later", FateRefused)
+		put("three", 3, 0)
+		o.Observe("three", worker.Fate{Tried: true})
+		o.Observe("three", worker.Fate{Delivered: 1, Dead: 1, Back: 1})
+		state("three", FateQueued)
+		o.Observe("three", worker.Fate{Expired: 1})
+		state("three", FateFinished)
+		put("three", 1, 0) // the queue has begun to count anew
+		state("three", FateQueued)
+		if _, ok := o.look("elsewhere"); ok {
+			t.Error("a job that was not put here is known")
+		}
+	})
+}
+
+// A job may be finished before its put returns.
+func TestOutcomeBeforePut(t *testing.T) {
+	t.Parallel()
+	var o Outcomes
+	done, failed := o.putting(), o.putting()
+	o.Observe("7", worker.Fate{Tried: true})
+	o.Observe("7", worker.Fate{Delivered: 1})
+	o.Observe("8", worker.Fate{Tried: true})
+	if _, ok := o.look("7"); ok {
+		t.Error("known before it was put")
+	}
+	done("7", worker.Envelope{Topic: topic}, 1, nil)
+	failed("", worker.Envelope{}, 1, errors.New("no"))
+	if n, ok := o.look("7"); !ok || n.State != FateDelivered || n.Tries != 1 {
+		t.Errorf("%+v", n)
+	}
+	if _, ok := o.look("8"); ok {
+		t.Error("somebody else's job is known")
+	}
+	o.Observe("9", worker.Fate{Tried: true})
+	if len(o.byID) != 2 {
+		t.Errorf("%d remembered", len(o.byID))
+	}
+}
+
+func TestOutcomesAreBounded(t *testing.T) {
+	t.Parallel()
+	var o Outcomes
+	for i := range maxOutcomes + 10 {
+		o.putting()(fmt.Sprint(i), worker.Envelope{}, 1, nil)
+	}
+	if _, ok := o.look("9"); ok || len(o.byID) != maxOutcomes || len(o.order) != maxOutcomes {
+		t.Errorf("%d remembered, %d in order", len(o.byID), len(o.order))
+	}
+	if _, ok := o.look("10"); !ok {
+		t.Error("one too many has left")
+	}
+}
+
+// What is remembered is told to those whose key is for the app.
+func TestNotificationOutcome(t *testing.T) {
+	t.Parallel()
+	api := New(new(putTree), Options{Outcomes: new(Outcomes)})
+	api.Use(Settings{Keys: testKeys})
+	h := api.Network()
+	if w := send(h, "sender-0123", "POST", "/v1/notifications", notification("")); w.Code != 202 {
+		t.Fatal(w.Code)
+	}
+	for token, want := range map[string]int{"reader-0123": 200, "other-0123": 404} {
+		w := send(h, token, "GET", "/v1/notifications/job1", "")
+		var n Notification
+		if err := json.Unmarshal(w.Body.Bytes(), &n); err != nil || w.Code != want || want == 200 && (n.ID != "job1" || n.State != FateQueued || n.Topic != topic) {
+			t.Errorf("%s: %d %s", token, w.Code, w.Body)
+		}
+	}
+	if w := send(h, "reader-0123", "GET", "/v1/notifications/job2", ""); w.Code != 404 {
+		t.Errorf("%d", w.Code)
+	}
+	if r := New(new(putTree), Options{}).accept(context.Background(), newLocal("x"), []byte(notification(""))); r.ID == "" {
+		t.Errorf("without a memory: %+v", r)
+	}
+}
