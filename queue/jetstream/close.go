@@ -34,7 +34,7 @@ func (c *consumer) Close(ctx context.Context) error {
 	t.dropLocked(c)
 	t.mu.Unlock()
 
-	c.withdraw()
+	c.withdraw(ctx)
 	t.giveBackAll(ctx, back)
 	t.q.burst(time.Now(), true)
 	t.q.flushFor(ctx)

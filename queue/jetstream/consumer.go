@@ -43,20 +43,21 @@ type consumer struct {
 	done   chan struct{} // closed by Close
 
 	// All under t.mu.
-	sub      *nats.Subscription // nil until the first pull
-	inbox    string             // of sub, up to the number of the pull
-	ensured  bool               // the server's consumer is there as needed
-	want     int                // jobs that Receive may still hand out
-	waiting  []*job             // came in, not handed out
-	held     jobList            // all unsettled, the one longest without a sign of life first
-	pull     pull
-	pause    time.Duration // after the last refusal
-	notUntil time.Time     // no pull before
-	err      error         // why nothing can be received; nil when all is well
-	paused   bool          // by Pause, Close, and before the first Receive
-	closed   bool
-	settling int           // settle calls in progress
-	settled  chan struct{} // closed when there are none, for Close; or nil
+	sub       *nats.Subscription // nil until the first pull
+	inbox     string             // of sub, up to the number of the pull
+	ensured   bool               // the server's consumer is there as needed
+	want      int                // jobs that Receive may still hand out
+	waiting   []*job             // came in, not handed out
+	held      jobList            // all unsettled, the one longest without a sign of life first
+	pull      pull
+	pause     time.Duration // after the last refusal
+	notUntil  time.Time     // no pull before
+	err       error         // why nothing can be received; nil when all is well
+	paused    bool          // by Pause, Close, and before the first Receive
+	closed    bool
+	receiving bool          // Receive is in progress
+	settling  int           // settle calls in progress
+	settled   chan struct{} // closed when there are none, for Close; or nil
 }
 
 // pull is a request for jobs: one at a time. It ends when all of its jobs have
@@ -86,7 +87,13 @@ func (c *consumer) Receive(ctx context.Context, n int) ([]queue.Job, error) {
 	c.t.mu.Lock()
 	c.paused = c.closed
 	c.want = n
+	c.receiving = true
 	c.t.mu.Unlock()
+	defer func() {
+		c.t.mu.Lock()
+		c.receiving = false
+		c.t.mu.Unlock()
+	}()
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -312,14 +319,17 @@ func (c *consumer) incoming(m *nats.Msg) {
 		c.t.q.opts.Log.Error("queue: a job without a usable address", "tube", c.t.name, "err", err)
 		return
 	}
-	if j, word := c.deliver(m, d, time.Now()); j != nil {
-		j.say(word)
+	switch j, done := c.deliver(m, d, time.Now()); {
+	case done:
+		j.say(wordAck)
+	case j != nil:
+		j.sayBack()
 	}
 }
 
-// deliver takes a job in. If that is not to be, it returns it and what to tell
-// the server.
-func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (j *job, word []byte) {
+// deliver takes a job in. If that is not to be, it returns it, and whether it is
+// finished or to be given back.
+func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (j *job, done bool) {
 	t := c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -333,19 +343,19 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (j *job, word
 	if old := t.jobs[d.seq]; old != nil && old.d.stored == d.stored {
 		old.rebindLocked(d, m.Reply, now)
 		if old.state == stateSettled {
-			return old, wordAck
+			return old, true
 		}
-		return nil, nil
+		return nil, false
 	}
 	j = &job{c: c, d: d, ack: m.Reply, body: m.Data, header: m.Header}
 	if c.paused {
-		return j, wordNak
+		return j, false
 	}
 	t.jobs[d.seq] = j
 	j.bindLocked(now)
 	c.waiting = append(c.waiting, j)
 	c.wake()
-	return nil, nil
+	return nil, false
 }
 
 // news is what the server says of a pull.
@@ -390,7 +400,7 @@ func (c *consumer) Pause() {
 	}
 	c.t.mu.Unlock()
 	for _, j := range back {
-		j.say(wordNak)
+		j.sayBack()
 	}
 }
 

@@ -19,16 +19,28 @@ var (
 	wordNakStored = []byte(`-NAK {"delay":1}`)
 )
 
-// withdraw takes a waiting pull back: without interest in its answer the server
-// forgets it. What it has sent already is still seen to.
-func (c *consumer) withdraw() {
+// withdraw takes a waiting pull back: once nobody is interested in its answer,
+// the server drops it when it is asked about the consumer (nats-server:
+// consumer.go, processWaiting). If it came upon it later, with a job given back
+// in its hand, it would put that job behind the others. What it has sent already
+// is still seen to.
+func (c *consumer) withdraw(ctx context.Context) {
 	c.t.mu.Lock()
-	sub := c.sub
+	sub, open := c.sub, c.pull.open
 	c.sub, c.pull.open = nil, false
 	c.t.mu.Unlock()
-	if sub != nil {
-		_ = sub.Drain()
+	if sub == nil {
+		return
 	}
+	_ = sub.Drain()
+	cn, _, _, err := c.t.q.link.ready()
+	if err != nil || !open {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	// At worst a job is served to nobody, and has to wait.
+	_, _ = c.t.q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.CONSUMER.INFO." + jobsStream + "." + c.t.config.Durable})
 }
 
 // giveBackAll gives jobs back that nobody holds any more, in the order of their
@@ -42,12 +54,17 @@ func (t *tube) giveBackAll(ctx context.Context, jobs []*job) {
 		return 1
 	})
 	for _, j := range jobs {
-		j.say(wordNakStored)
-		j.say(wordNak)
+		j.sayBack()
 	}
 	if len(jobs) > 0 {
 		t.q.await(ctx, jobs[len(jobs)-1].address(), wordNak)
 	}
+}
+
+// sayBack gives a job back that nobody holds, without waiting.
+func (j *job) sayBack() {
+	j.say(wordNakStored)
+	j.say(wordNak)
 }
 
 // await says something to the server again, and waits for its answer: it deals
@@ -72,10 +89,10 @@ func (j *job) giveBack(ctx context.Context) error {
 	if t.jobs[j.d.seq] == j {
 		delete(t.jobs, j.d.seq)
 	}
-	leaving := j.c.paused
+	asking := j.c.receiving
 	t.mu.Unlock()
-	if leaving {
-		j.c.withdraw()
+	if !asking { // whoever gives back while nobody asks for more is about to go
+		j.c.withdraw(ctx)
 		if err := cn.publish(&nats.Msg{Subject: j.ack, Data: wordNakStored}); err != nil {
 			return err
 		}

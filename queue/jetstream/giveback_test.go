@@ -46,7 +46,6 @@ func TestGiveBackKeepsTheOrder(t *testing.T) {
 	for name, giveBack := range map[string]func(*testing.T, *consumer, []queue.Job){
 		"close": func(*testing.T, *consumer, []queue.Job) {},
 		"retry": func(t *testing.T, c *consumer, jobs []queue.Job) {
-			c.Pause()
 			for _, j := range jobs {
 				if err := j.Retry(ctxOf(t), 0); err != nil {
 					t.Error(err)
@@ -54,26 +53,38 @@ func TestGiveBackKeepsTheOrder(t *testing.T) {
 			}
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			q := openEmbedded(t)
-			for i := range 5 {
-				mustPut(t, q, "order", fmt.Sprint(i))
-			}
-			c := consumeTest(t, q, "order")
-			jobs, _ := oneByOne(t, c, 5)
-			asking(t, c)()
-			giveBack(t, c, jobs)
-			if err := c.Close(ctxOf(t)); err != nil {
-				t.Fatal(err)
-			}
-			mustPut(t, q, "order", "5")
-			again, got := oneByOne(t, consumeTest(t, q, "order"), 6)
-			if got != "012345" {
-				t.Errorf("served in the order %s", got)
-			}
-			mustDone(t, again...)
-		})
+		for _, full := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " ", full), func(t *testing.T) {
+				t.Parallel()
+				q := openEmbedded(t)
+				for i := range 5 {
+					mustPut(t, q, "order", fmt.Sprint(i))
+				}
+				c := consumeTest(t, q, "order")
+				jobs, _ := oneByOne(t, c, 5)
+				asking(t, c)()
+				if full { // one more has come that nobody asks for at present
+					mustPut(t, q, "order", "5")
+					eventually(t, "the job comes", func() bool {
+						c.t.mu.Lock()
+						defer c.t.mu.Unlock()
+						return len(c.waiting) == 1
+					})
+				}
+				giveBack(t, c, jobs)
+				if err := c.Close(ctxOf(t)); err != nil {
+					t.Fatal(err)
+				}
+				if !full {
+					mustPut(t, q, "order", "5")
+				}
+				again, got := oneByOne(t, consumeTest(t, q, "order"), 6)
+				if got != "012345" {
+					t.Errorf("served in the order %s", got)
+				}
+				mustDone(t, again...)
+			})
+		}
 	}
 }
 

@@ -112,10 +112,8 @@ func (f *feed) deliver(ctx context.Context) error {
 
 // giveBack returns what is not delivered to the tube. Closing the consumer
 // would, too, but beanstalkd notices the end of a connection in its own time: a
-// successor could get what is behind these records first. Nor may this consumer
-// wait for more: it would get the first right back, behind the others.
+// successor could get what is behind these records first.
 func (f *feed) giveBack() {
-	f.consumer.Pause()
 	ctx, cancel := context.WithTimeout(context.Background(), settleGrace)
 	defer cancel()
 	f.held.Store(0)
