@@ -86,6 +86,7 @@ func (a *API) routes() []route {
 		{"POST /post", RoleNone, false, a.post}, // looks for the key in the form, too
 		{"GET /healthz", RoleNone, false, healthy},
 		{"GET /readyz", RoleNone, false, a.ready},
+		{"GET /openapi.yaml", RoleNone, false, describe},
 		{"GET /metrics", RoleRead, true, a.metrics},
 		{"POST /v1/notifications", RoleSend, false, a.notifications},
 		{"GET /v1/notifications/{id...}", RoleRead, false, a.notification},
