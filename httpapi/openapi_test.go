@@ -79,7 +79,7 @@ func (openAdmin) Peek(_ context.Context, _, id string) (queue.BuriedJob, error) 
 }
 
 func (a openAdmin) Buried(context.Context, string, int) ([]queue.BuriedJob, error) {
-	b, err := a.Peek(nil, "", "7")
+	b, err := a.Peek(context.Background(), "", "7")
 	return []queue.BuriedJob{b}, err
 }
 
