@@ -260,7 +260,7 @@ func TestFaultsOfJobs(t *testing.T) {
 		status int
 		say    string
 	}{
-		{[]string{}, 2, "list, show, kick or delete"},
+		{[]string{}, 2, "list, show, kick, delete or move"},
 		{[]string{"frobnicate"}, 2, "frobnicate"},
 		{[]string{"list"}, 2, "--topic"},
 		{[]string{"list", "extra"}, 2, "extra"},
