@@ -27,7 +27,10 @@ const problemType = "application/problem+json"
 
 // statusOf is the HTTP status for an error of the queue or of a request.
 func statusOf(err error) int {
+	_, large := errors.AsType[*http.MaxBytesError](err)
 	switch {
+	case large:
+		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, errChoice), errors.Is(err, errLimit), errors.Is(err, queue.ErrRejected), errors.Is(err, errBody), isJobError(err):
 		return http.StatusBadRequest
 	case errors.Is(err, errTopic):

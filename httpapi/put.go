@@ -2,11 +2,13 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
 
+	"propeller/supervisor"
 	"propeller/worker"
 )
 
@@ -32,17 +34,25 @@ func (a *API) put(w http.ResponseWriter, r *http.Request, _ *client) {
 }
 
 func (a *API) putBody(ctx context.Context, topic string, in io.Reader, wait string) (id string, err error) {
+	// First: of an app that is not there nothing else is to be said.
+	if _, _, err := a.tree.Jobs(topic); errors.Is(err, supervisor.ErrNoApp) {
+		return "", err
+	}
 	var delay time.Duration
 	if wait != "" {
 		if delay, err = time.ParseDuration(wait); err != nil || delay < 0 {
 			return "", fmt.Errorf("%w: delay %q: must be a duration such as 10s", errBody, wait)
 		}
 	}
-	body, err := io.ReadAll(in)
-	if err != nil {
+	body, free, err := a.large.read(ctx, in)
+	defer free()
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled): // no fault of the body's
+		return "", err
+	case err != nil:
 		return "", fmt.Errorf("%w: %w", errBody, err)
 	}
-	if _, err := worker.ParseJob(body, topic, ""); err != nil {
+	if _, err := worker.ParseProduced(body, topic); err != nil {
 		return "", fmt.Errorf("%w: the job would be buried: %w", errBody, err)
 	}
 	return a.tree.Put(ctx, topic, body, delay)

@@ -14,6 +14,7 @@ import (
 	"propeller/queue"
 	"propeller/queue/journal"
 	"propeller/supervisor"
+	"propeller/worker"
 )
 
 // Put is of a tree without a queue.
@@ -30,7 +31,10 @@ type putTree struct {
 
 func (*putTree) Status() []supervisor.AppStatus { return nil }
 
-func (*putTree) Jobs(string) (journal.Jobs, string, error) {
+func (*putTree) Jobs(name string) (journal.Jobs, string, error) {
+	if name != topic {
+		return journal.Jobs{}, "", fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)
+	}
 	return journal.Jobs{}, "", supervisor.ErrNoAdmin
 }
 
@@ -72,6 +76,10 @@ func TestPutRefuses(t *testing.T) {
 	tree := new(putTree)
 	h := New(tree, Options{}).Socket()
 	good := `{"token":"` + strings.Repeat("0", 64) + `","title":"x"}`
+	forged := `{"tokens":["` + strings.Repeat("0", 64) + `"],"title":"x","again":{"job":"1","seed":"` + strings.Repeat("0", 32) + `","put":1,"attempt":1}}`
+	if _, err := worker.ParseJob([]byte(forged), topic, ""); err != nil {
+		t.Fatalf("a rest job: %v", err)
+	}
 	for _, c := range []struct {
 		topic, query, body string
 		err                error
@@ -82,7 +90,9 @@ func TestPutRefuses(t *testing.T) {
 		{topic, "", "", nil, http.StatusBadRequest, "would be buried"},
 		{topic, "?delay=soon", good, nil, http.StatusBadRequest, `delay "soon"`},
 		{topic, "?delay=-1s", good, nil, http.StatusBadRequest, `delay "-1s"`},
-		{topic, "", strings.Repeat(" ", maxBody+1), nil, http.StatusBadRequest, "too large"},
+		{topic, "", strings.Repeat(" ", maxBody+1), nil, http.StatusRequestEntityTooLarge, "too large"},
+		{topic, "", forged, nil, http.StatusBadRequest, "again"},
+		{"com.example.none", "?delay=soon", "bad", nil, http.StatusNotFound, "no such app"},
 		{"com.example.none", "", good, nil, http.StatusNotFound, "no such app"},
 		{topic, "", good, queue.ErrUnavailable, http.StatusServiceUnavailable, "unavailable"},
 		{topic, "", good, queue.ErrRejected, http.StatusBadRequest, "rejected"},
@@ -97,5 +107,36 @@ func TestPutRefuses(t *testing.T) {
 	}
 	if len(tree.jobs) != 3 {
 		t.Errorf("put: %q", tree.jobs)
+	}
+}
+
+// Large bodies wait for a place, and no longer than their request; the others
+// need none.
+func TestPutTakesPlaces(t *testing.T) {
+	t.Parallel()
+	a := New(new(putTree), Options{})
+	for range cap(a.large) {
+		a.large <- struct{}{}
+	}
+	small := `{"token":"` + strings.Repeat("0", 64) + `","title":"x"}`
+	put := func(body string) *httptest.ResponseRecorder {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		w := httptest.NewRecorder()
+		a.Socket().ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/apps/"+topic+"/jobs", strings.NewReader(body)))
+		return w
+	}
+	if w := put(small); w.Code != http.StatusOK {
+		t.Errorf("small: %d %s", w.Code, w.Body)
+	}
+	large := small + strings.Repeat(" ", smallBody)
+	if w := put(large); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("large: %d %s", w.Code, w.Body)
+	}
+	<-a.large
+	for range 2 { // it gives the place back
+		if w := put(large); w.Code != http.StatusOK {
+			t.Errorf("large, with room: %d %s", w.Code, w.Body)
+		}
 	}
 }

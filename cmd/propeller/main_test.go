@@ -387,6 +387,16 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 	}
 }
 
+// What is the daemon's own in a job, nobody sends.
+func TestSendRefusesAgain(t *testing.T) {
+	t.Parallel()
+	forged := `{"tokens":["` + token(1) + `"],"title":"x","again":{"job":"1","seed":"` + strings.Repeat("0", 32) + `","put":1,"attempt":1}}`
+	r := runProgram(t, t.TempDir(), forged, "send", "--topic", topic, "--queue", "beanstalk://127.0.0.1:1", "--json", "-")
+	if r.status != 1 || !strings.Contains(r.err, "again") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	if r := runProgram(t, t.TempDir(), "", "version"); r.status != 0 || !strings.HasPrefix(r.out, "propeller ") {

@@ -81,7 +81,7 @@ inside a running daemon is reached by the socket in its state_dir.`,
 		if err != nil {
 			return err
 		}
-		switch job, err := worker.ParseJob(body, *topic, ""); {
+		switch job, err := worker.ParseProduced(body, *topic); {
 		case err != nil:
 			return fmt.Errorf("the job would be buried: %w", err)
 		case len(job.Malformed) > 0:
