@@ -109,7 +109,7 @@ func (c *natsClient) takeOne(tube string) (string, []byte, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	for m := range batch.Messages() {
+	if m, ok := <-batch.Messages(); ok {
 		meta, err := m.Metadata()
 		if err != nil {
 			return "", nil, err
