@@ -15,6 +15,8 @@ type backoff struct {
 
 const (
 	dialMin = time.Second // apns-protocol.md, decision 3
+	// dialMax is no longer than ProbeEvery, or a probe, which dials anew, would
+	// come late.
 	dialMax = time.Minute
 )
 
@@ -29,7 +31,7 @@ func (b *backoff) wait(now time.Time) time.Duration {
 // dialed notes a dial. Until good is called it counts as a failure.
 func (b *backoff) dialed(now time.Time) {
 	b.last = now
-	b.pause = jitter(min(dialMax, dialMin<<min(b.failures, 10)))
+	b.pause = min(dialMax, jitter(min(dialMax, dialMin<<min(b.failures, 10))))
 	b.failures++
 }
 
