@@ -59,6 +59,7 @@ type Guard struct {
 
 	mu      sync.Mutex
 	tripped bool
+	doubted time.Time           // when the first wrong answer came since the last right one, or since Reset; zero = none has
 	right   bool                // there has been a right answer
 	answers [guardWindow]uint64 // ring of the latest: the hash of a token called wrong, or 0. Those not yet given count as right
 	next    int                 // in answers: the oldest
@@ -167,6 +168,20 @@ func (g *Guard) Tripped() bool {
 	return g.tripped
 }
 
+// doubtLasts is for how long answers have called tokens wrong and none has shown
+// that environment and topic are right; 0 when one has.
+func (g *Guard) doubtLasts(now time.Time) time.Duration {
+	if g == nil {
+		return 0
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.doubted.IsZero() {
+		return 0
+	}
+	return now.Sub(g.doubted)
+}
+
 // Reset lets a tripped guard judge anew: APNs has taken a push, or an operator
 // says that all is well. It has no effect on one that has not tripped.
 func (g *Guard) Reset() {
@@ -178,7 +193,7 @@ func (g *Guard) Reset() {
 	if !g.tripped {
 		return
 	}
-	g.tripped = false
+	g.tripped, g.doubted = false, time.Time{}
 	g.answers, g.next, g.wrong = [guardWindow]uint64{}, 0, 0
 	g.calm.Store(g.right)
 }
@@ -191,6 +206,7 @@ func (g *Guard) addRight() []held {
 	if g.tripped {
 		return nil // only Reset ends that: half of the answers may be right
 	}
+	g.doubted = time.Time{}
 	g.note(0)
 	g.calm.Store(g.wrong == 0)
 	return g.takeHeld()
@@ -201,6 +217,9 @@ func (g *Guard) addRight() []held {
 func (g *Guard) addWrong(token, reason string, h held) (back []held, r ruling, why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.doubted.IsZero() {
+		g.doubted = h.since
+	}
 	switch {
 	case h.seat.left:
 		return []held{h}, isLeft, ""

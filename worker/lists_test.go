@@ -132,7 +132,7 @@ func TestDoubtedTokenKeepsNoListReserved(t *testing.T) {
 		if done, _, _, _ := q.counts(); done != 1 || len(q.puts) != 1 || b.Status().Held != 0 || b.Status().Guarded != 0 {
 			t.Errorf("done %d, put %d, %+v", done, len(q.puts), b.Status())
 		}
-		time.Sleep(2 * doubtMin)
+		time.Sleep(2 * DoubtMin)
 		synctest.Wait()
 		if done, _, _, ready := q.counts(); done != 2 || ready != 0 || len(q.puts) != 1 {
 			t.Errorf("done %d, ready %d, put %d", done, ready, len(q.puts))

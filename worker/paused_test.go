@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -57,8 +58,8 @@ func TestWrongEnvironment(t *testing.T) {
 				}
 				probed -= atFirst
 				least, atMost := 25, 31
-				if len(jobs) < 5 { // each stays away whole, for 5, 10, 20 minutes
-					least, atMost = 4, 8
+				if len(jobs) < 5 { // each stays away whole, for as long as the app has been paused
+					least, atMost = 6, 14
 				}
 				if probed < least || probed > atMost || most > 8 {
 					t.Errorf("%d probes in 30 minutes, %d with one token", probed, most)
@@ -73,7 +74,7 @@ func TestWrongEnvironment(t *testing.T) {
 					t.Errorf("%+v", held)
 				}
 				right.Store(true)
-				time.Sleep(3 * time.Hour)
+				time.Sleep(38 * time.Minute) // as long as it was wrong, and 20 % more
 				if s := b.cfg.Breaker.State(); s != (BreakerState{}) {
 					t.Errorf("%+v after the environment was put right", s)
 				}
@@ -197,7 +198,7 @@ func TestQuietWrongEnvironment(t *testing.T) {
 		for _, n := range b.pushesTo() {
 			most = max(most, n)
 		}
-		if most < 3 || most > 12 { // after 5, 15, 35, 75, 155 minutes, then every 2 hours
+		if most < 3 || most > 12 { // doubling, then every 2 hours
 			t.Errorf("%d pushes to one token in 10 hours", most)
 		}
 		time.Sleep(24 * time.Hour)
@@ -205,7 +206,7 @@ func TestQuietWrongEnvironment(t *testing.T) {
 			t.Errorf("%d buried, %d records, %d counted", buried, len(b.rec.all()), b.cfg.Counters.Ended(apnsconn.Rejected))
 		}
 		for _, r := range b.rec.all() {
-			if r.Class != "rejected" || r.Status != 400 || !strings.HasPrefix(r.Reason, "gave up after 2") ||
+			if r.Class != "rejected" || r.Status != 400 || !strings.HasPrefix(r.Reason, "gave up after 24h") ||
 				!strings.HasSuffix(r.Reason, "400 BadDeviceToken, and no answer showed that environment and topic are right") {
 				t.Fatalf("%+v", r)
 			}
@@ -282,10 +283,48 @@ func TestProbesRestStaysAway(t *testing.T) {
 		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return wrongEnv, 0 }
 		b.cfg.Breaker.pause("test", time.Now())
 		b.start()
-		time.Sleep(ProbeEvery + doubtMin/2)
+		time.Sleep(ProbeEvery + DoubtMin/2)
 		if pushes := b.pushesTo(); len(pushes) != 1 {
 			t.Errorf("%v", pushes)
 		}
+		b.halt(t)
+	})
+}
+
+// A push in doubt stays away for as long as the doubt has lasted, however often
+// its job has been tried for other reasons, and not past its end.
+func TestDoubtPause(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const day = 24 * time.Hour
+		b := newBench(t, newFakeQueue())
+		b.start()
+		time.Sleep(time.Second)
+		p := &push{t: &task{r: b.cur.Load()}, doubted: true}
+		want := func(when string, age, least, most time.Duration) {
+			t.Helper()
+			for range 100 {
+				if d := p.nextPause(1+rand.IntN(100), age); d < least || d > most {
+					t.Fatalf("%s: %v, want %v to %v", when, d, least, most)
+				}
+			}
+		}
+		if guardHold+doubtTime > DoubtMin*8/10 || (guardWindow/2+1)*ProbeEvery > doubtMax {
+			t.Error("the bounds are not what they are meant to be")
+		}
+		seat := b.cfg.Guard.Join(func(string) {})
+		want("nothing known", 0, DoubtMin*8/10, DoubtMin*12/10)
+		seat.Wrong(token(1), "BadDeviceToken", func(ruling) {})
+		want("at once", 0, DoubtMin*8/10, DoubtMin*12/10)
+		time.Sleep(time.Hour)
+		want("after an hour", 0, 48*time.Minute, 72*time.Minute)
+		want("near its end", day-time.Minute, time.Minute, time.Minute)
+		want("past its end", day+time.Minute, time.Second, time.Second)
+		time.Sleep(day)
+		want("after a day", 0, doubtMax*8/10, doubtMax)
+		seat.Right()
+		seat.Wrong(token(2), "BadDeviceToken", func(ruling) {})
+		want("after a right answer", 0, DoubtMin*8/10, DoubtMin*12/10)
+		seat.Leave()
 		b.halt(t)
 	})
 }

@@ -60,12 +60,19 @@ const refusedPause = time.Second
 // connection is a second away.
 const reconnectPause = time.Second
 
-// Pauses of a push whose token the guard doubts: first and longest. They are
-// longer than those of other classes, since each refusal makes APNs slow the
-// connection down, and since meanwhile other jobs shall show whether the app's
-// environment is right.
+// Bounds of the pause of a push whose token the guard doubts. Within them it
+// stays away for as long as the doubt has lasted, see Guard.doubtLasts: whoever
+// mends the app's settings after a minute waits a minute or two, and none waits
+// longer than the trouble was. Stale tokens that come back so leave probes to
+// the jobs behind them: after an hour sixty have been tried, one a minute, and
+// stay away for another.
 const (
-	doubtMin = 5 * time.Minute
+	// DoubtMin is the shortest. Even 20 % shorter it is longer than an answer is
+	// held by the guard, so that the push of a list that was given back before
+	// (doubtTime) finds its token dead or not.
+	DoubtMin = 90 * time.Second
+	// doubtMax is above what guardWindow/2+1 probes take, the tokens that stop an
+	// app: those never keep a job behind them from its turn.
 	doubtMax = 2 * time.Hour
 )
 
@@ -90,15 +97,18 @@ func doubled(d, longest time.Duration, attempt int) time.Duration {
 	return min(d, longest)
 }
 
-// nextPause is how long a push that is tried later stays away.
-func (p *push) nextPause(attempt int) time.Duration {
+// nextPause is how long a push that is tried later stays away. One in doubt
+// comes for the last time when it is to be given up.
+func (p *push) nextPause(attempt int, age time.Duration) time.Duration {
+	cfg := &p.t.r.w.cfg
 	switch {
 	case p.pause > 0:
 		return p.pause
 	case p.doubted:
-		return min(jitter(doubled(doubtMin, doubtMax, attempt)), doubtMax)
+		pause := jitter(min(max(cfg.Guard.doubtLasts(time.Now()), DoubtMin), doubtMax))
+		return min(pause, doubtMax, max(cfg.Retry.GiveUpAfter-age, time.Second))
 	}
-	return p.t.r.w.cfg.Retry.pause(attempt, p.first, p.outcome.RetryAfter)
+	return cfg.Retry.pause(attempt, p.first, p.outcome.RetryAfter)
 }
 
 // why is the reason a job is buried with, for the operator.
@@ -244,7 +254,7 @@ func (t *task) postpone(s *tally) {
 	tried := s.later
 	s.later = nil
 	for _, p := range tried {
-		p.pause = p.nextPause(attempt)
+		p.pause = p.nextPause(attempt, age)
 		if p.err = t.noLater(p, attempt, age); p.err != nil {
 			p.verdict = bury
 			if p.doubted {

@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// longMisled bounds how long an app is in the wrong environment: less than the
-// minute after which it is probed, because a probe's job, when refused again,
-// stays away for longer than the queue is given to run empty.
+// longMisled bounds how long an app is in the wrong environment. A push that was
+// refused there stays away for worker.DoubtMin, or for as long as the doubt has
+// lasted if that is longer, which must be less than the queue is given to run
+// empty (drainTime).
 const longMisled = 15 * time.Second
 
 // handOnDaemon kills, stops, freezes and reloads propeller.

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"propeller/worker"
 )
 
 func main() {
@@ -41,6 +43,11 @@ type options struct {
 	race  bool
 }
 
+// drainTime is how long the queue may take to run empty. What takes longest is a
+// push that the environment guard doubts in the last second of the faults: it
+// comes again after worker.DoubtMin and 20 %. Twice that and more, for a busy machine.
+const drainTime = 2*worker.DoubtMin + 2*time.Minute
+
 func parseOptions(args []string, env func(string) string) (options, error) {
 	o := options{time: time.Minute, seed: 1, queue: cmp.Or(env("CHAOS_QUEUE"), "beanstalk")}
 	var err error
@@ -57,7 +64,7 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 	fs := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	fs.DurationVar(&o.time, "time", o.time, "of faults; CHAOS_TIME")
 	fs.Uint64Var(&o.seed, "seed", o.seed, "of the dice; CHAOS_SEED")
-	fs.DurationVar(&o.drain, "drain", 5*time.Minute, "for the queue to run empty after the faults")
+	fs.DurationVar(&o.drain, "drain", drainTime, "for the queue to run empty after the faults")
 	fs.IntVar(&o.rate, "rate", 300, "jobs a second")
 	fs.StringVar(&o.queue, "queue", o.queue, "kind of queue: "+engineNames+"; CHAOS_QUEUE")
 	fs.BoolVar(&o.keep, "keep", false, "keep the folder, whatever comes out")
