@@ -73,8 +73,8 @@ func (d *draft) warnOfTimes(cfg *Config) {
 	}
 	if d.PushTimeout > cfg.Watchdog {
 		d.Warnings = append(d.Warnings, fmt.Sprintf(
-			"push_timeout %s is longer than watchdog %s: an APNs that is slow to answer is taken for a stall",
-			short(d.PushTimeout), short(cfg.Watchdog)))
+			"watchdog %s is shorter than push_timeout %s: for this app it takes as long as that",
+			short(cfg.Watchdog), short(d.PushTimeout)))
 	}
 }
 

@@ -311,7 +311,7 @@ func TestWarnings(t *testing.T) {
 		t.Errorf("got %q", w)
 	}
 	cfg = mustParse(t, "watchdog: 10s\napps: [{topic: a, server: mock}]", Options{})
-	if w := cfg.Apps[0].Warnings; len(w) != 1 || !strings.HasPrefix(w[0], "push_timeout 20s is longer than watchdog 10s") {
+	if w := cfg.Apps[0].Warnings; len(w) != 1 || !strings.HasPrefix(w[0], "watchdog 10s is shorter than push_timeout 20s: for this app") {
 		t.Errorf("got %q", w)
 	}
 }
