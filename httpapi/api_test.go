@@ -234,7 +234,7 @@ func TestApps(t *testing.T) {
 	since := time.Unix(1e9, 0).UTC()
 	tree := &fakeTree{apps: []supervisor.AppStatus{
 		app("a", func(s *supervisor.AppStatus) {
-			s.Workers = []worker.Status{{Serving: true, Held: 3, Connected: true, Received: 9, Finished: 6}, {Waiting: "apns not reachable: x"}}
+			s.Workers = []worker.Status{{Serving: true, Held: 3, InFlight: 2, Connected: true, Received: 9, Finished: 6}, {Waiting: "apns not reachable: x"}}
 			s.Counters.Buried.Add(2)
 			s.Steps.Restarted.Add(1)
 		}),
@@ -254,13 +254,13 @@ func TestApps(t *testing.T) {
 	ask(t, h, "GET", "/v1/apps", "", 200, &got)
 	none := Pushes{Ended: map[string]int64{}}
 	want := []App{
-		{Topic: "a", Tube: "a", State: StateRunning, Workers: []Worker{{true, true, 3, 9, 6, ""}, {Waiting: "apns not reachable: x"}},
+		{Topic: "a", Tube: "a", State: StateRunning, Ready: true, Workers: []Worker{{true, true, 3, 2, 9, 6, ""}, {Waiting: "apns not reachable: x"}},
 			Pushes: Pushes{Ended: map[string]int64{}, Buried: 2}, Watchdog: Watchdog{Restarted: 1}},
 		{Topic: "b", Tube: "b", State: StateBroken, Reason: "403 X", Since: since, Workers: []Worker{}, Pushes: none},
 		{Topic: "c", Tube: "c", State: StatePaused, Reason: "wrong environment?", Since: since, Workers: []Worker{}, Pushes: none},
 		{Topic: "d", Tube: "d", State: StateStalled, Reason: "worker 0: x", Since: since, Workers: []Worker{}, Pushes: none},
 		{Topic: "f", Tube: "f", State: StateNoQueue, Reason: "queue unavailable: x", Since: since, Workers: []Worker{}, Pushes: none},
-		{Topic: "e", Tube: "e", State: StateRunning, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since, Stalled: "y"}},
+		{Topic: "e", Tube: "e", State: StateRunning, Ready: true, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since, Stalled: "y"}},
 	}
 	if !reflect.DeepEqual(got.Apps, want) {
 		t.Errorf("%+v\nwant\n%+v", got.Apps, want)

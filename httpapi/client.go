@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -22,36 +23,95 @@ var ErrNoDaemon = errors.New("no daemon runs with this state_dir")
 // maxAnswer bounds an answer: MaxJobs entries, or one body of the largest job.
 const maxAnswer = 8 << 20
 
-// Client speaks to the daemon of one state_dir about one app.
+// Client speaks to a daemon: to that of one state_dir about one app, or to
+// whichever about all.
 type Client struct {
 	http  http.Client
-	topic string
+	base  string // of the URLs
+	key   string // shown with each request; "" none
+	dir   string // state_dir, if it is that of a ForState
+	topic string // "" all apps
 }
 
 // Dial returns a client for topic if a daemon answers in dir; else an error
 // that wraps ErrNoDaemon, or one that says why it cannot be asked. Close it.
 func Dial(ctx context.Context, dir, topic string) (*Client, error) {
-	path := filepath.Join(dir, socketName)
+	c := onSocket(filepath.Join(dir, socketName))
+	c.topic = topic
+	conn, err := c.http.Transport.(*http.Transport).DialContext(ctx, "", "")
+	if err != nil {
+		return nil, nobody(dir, err)
+	}
+	conn.Close()
+	return c, nil
+}
+
+// ForState returns a client for all apps of the daemon that has dir as its
+// state_dir, whether there is one at present or not: errors wrap ErrNoDaemon
+// while there is none. Close it.
+func ForState(dir string) *Client {
+	c := onSocket(filepath.Join(dir, socketName))
+	c.dir = dir
+	return c
+}
+
+// ForURL returns a client for all apps of the daemon at a URL, to which it shows
+// key, if there is one: http:// or https:// with the daemon's base path, or unix:
+// and the path of a socket. Close it.
+func ForURL(at, key string) (*Client, error) {
+	if path, ok := strings.CutPrefix(at, "unix:"); ok && path != "" {
+		c := onSocket(path)
+		c.key = key
+		return c, nil
+	}
+	u, err := url.Parse(at)
+	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, errors.New("httpapi: the daemon's URL: must be http://host:port, https://host:port or unix:/path, without user and password")
+	}
+	return &Client{
+		base: u.Scheme + "://" + u.Host + strings.TrimRight(u.EscapedPath(), "/"), key: key,
+		http: http.Client{Timeout: writeTime, Transport: &http.Transport{
+			MaxConnsPerHost: 1, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment,
+		}},
+	}, nil
+}
+
+// nobody makes the error of a socket to which nobody listens ErrNoDaemon.
+func nobody(dir string, err error) error {
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOTDIR) {
+		return fmt.Errorf("%q: %w", dir, ErrNoDaemon)
+	}
+	return err
+}
+
+// onSocket makes a client of a Unix socket.
+func onSocket(path string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	}
-	conn, err := dial(ctx, "", "")
-	switch {
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
-		return nil, fmt.Errorf("%q: %w", dir, ErrNoDaemon)
-	case err != nil:
-		return nil, err
-	}
-	conn.Close()
-	return &Client{topic: topic, http: http.Client{
+	// The host is that of no network: the transport knows one way only.
+	return &Client{base: "http://propeller", http: http.Client{
 		Timeout:   writeTime,
 		Transport: &http.Transport{DialContext: dial, MaxConnsPerHost: 1},
-	}}, nil
+	}}
 }
 
 // Close ends the client's connection.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Apps tells of all apps that the client's key is for.
+func (c *Client) Apps(ctx context.Context) ([]App, error) {
+	var out Apps
+	err := c.do(ctx, http.MethodGet, "/v1/apps", nil, &out)
+	return out.Apps, err
+}
+
+// App tells of one app.
+func (c *Client) App(ctx context.Context, topic string) (out App, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/apps/"+url.PathEscape(topic), nil, &out)
+	return out, err
+}
 
 // List is Local.List, in the daemon.
 func (c *Client) List(ctx context.Context, reason string, limit int) (out BuriedList, err error) {
@@ -62,32 +122,32 @@ func (c *Client) List(ctx context.Context, reason string, limit int) (out Buried
 	if limit != 0 {
 		q.Set("limit", strconv.Itoa(limit))
 	}
-	err = c.do(ctx, http.MethodGet, "/buried?"+q.Encode(), nil, &out)
+	err = c.do(ctx, http.MethodGet, c.app()+"/buried?"+q.Encode(), nil, &out)
 	return out, err
 }
 
 // Show is Local.Show, in the daemon.
 func (c *Client) Show(ctx context.Context, id string) (out BuriedJob, err error) {
-	err = c.do(ctx, http.MethodGet, "/buried/"+url.PathEscape(id), nil, &out)
+	err = c.do(ctx, http.MethodGet, c.app()+"/buried/"+url.PathEscape(id), nil, &out)
 	return out, err
 }
 
 // Kick is Local.Kick, in the daemon.
 func (c *Client) Kick(ctx context.Context, choice Choice) (out Settled, err error) {
-	err = c.do(ctx, http.MethodPost, "/buried/kick", choice, &out)
+	err = c.do(ctx, http.MethodPost, c.app()+"/buried/kick", choice, &out)
 	return out, err
 }
 
 // Delete is Local.Delete, in the daemon.
 func (c *Client) Delete(ctx context.Context, choice Choice) (out Settled, err error) {
-	err = c.do(ctx, http.MethodPost, "/buried/delete", choice, &out)
+	err = c.do(ctx, http.MethodPost, c.app()+"/buried/delete", choice, &out)
 	return out, err
 }
 
 // Put puts a job in the app's tube, to be served after delay, and returns its
 // id. The daemon checks it as send does.
 func (c *Client) Put(ctx context.Context, job []byte, delay time.Duration) (id string, err error) {
-	path := "/jobs"
+	path := c.app() + "/jobs"
 	if delay > 0 {
 		path += "?delay=" + delay.String()
 	}
@@ -96,7 +156,10 @@ func (c *Client) Put(ctx context.Context, job []byte, delay time.Duration) (id s
 	return out.ID, err
 }
 
-// do makes one request below the app; in is nil, or the body, or what is its
+// app is the path of the client's app.
+func (c *Client) app() string { return "/v1/apps/" + url.PathEscape(c.topic) }
+
+// do makes one request; in is nil, or the body, or what is its
 // JSON. An answer that is a problem is a *Problem as error.
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
@@ -111,15 +174,20 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 		}
 		body = bytes.NewReader(text)
 	}
-	// The host is that of no network: the transport knows one way only.
-	req, err := http.NewRequestWithContext(ctx, method, "http://propeller/v1/apps/"+url.PathEscape(c.topic)+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return err
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
 	resp, err := c.http.Do(req)
+	if err != nil && c.dir != "" {
+		err = nobody(c.dir, err)
+	}
 	if err != nil {
 		return fmt.Errorf("asking the daemon: %w", err)
 	}

@@ -31,12 +31,14 @@ type App struct {
 	Topic   string    `json:"topic"`
 	Tube    string    `json:"tube"`
 	State   string    `json:"state"`
+	Ready   bool      `json:"ready"`            // what GET /readyz says of it
 	Reason  string    `json:"reason,omitempty"` // of a state other than running
 	Since   time.Time `json:"since,omitzero"`
 	Held    bool      `json:"held,omitempty"` // by an operator: it takes no jobs
 	Workers []Worker  `json:"workers"`
 	Pushes  Pushes    `json:"pushes"`
-	Queue   *Queue    `json:"queue,omitempty"` // absent: not asked yet, or it does not answer
+	Latency *Latency  `json:"latency,omitempty"` // absent before the first answer of APNs
+	Queue   *Queue    `json:"queue,omitempty"`   // absent: not asked yet, or it does not answer
 	// CredentialExpires is when the certificate does; absent without one.
 	CredentialExpires time.Time `json:"credential_expires,omitzero"`
 	Watchdog          Watchdog  `json:"watchdog"`
@@ -48,6 +50,7 @@ type Worker struct {
 	Serving   bool   `json:"serving"`
 	Connected bool   `json:"connected"` // to APNs
 	Held      int    `json:"held"`      // jobs it works on
+	InFlight  int    `json:"in_flight"` // pushes under way and jobs being settled
 	Received  int64  `json:"received"`
 	Finished  int64  `json:"finished"`
 	Waiting   string `json:"waiting,omitempty"` // why it takes no jobs
@@ -177,8 +180,9 @@ func orMax(limit int) int {
 
 func appOf(s *supervisor.AppStatus) App {
 	a := App{
-		Topic: s.Topic, Tube: s.Tube, State: stateOf(s), Held: s.Held.Held, Reason: s.Reason, Since: s.Since, Workers: []Worker{},
+		Topic: s.Topic, Tube: s.Tube, State: stateOf(s), Ready: s.Trouble() == "", Held: s.Held.Held, Reason: s.Reason, Since: s.Since, Workers: []Worker{},
 		Pushes:            pushesOf(s.Counters),
+		Latency:           latencyOf(&s.Counters.Seconds),
 		CredentialExpires: s.CredentialExpiry,
 		Watchdog:          watchdogOf(s.Steps),
 	}
@@ -196,7 +200,7 @@ func appOf(s *supervisor.AppStatus) App {
 		a.Queue = &Queue{q.Ready, q.Delayed, q.Reserved, q.Buried, q.At}
 	}
 	for _, w := range s.Workers {
-		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Held, w.Received, w.Finished, w.Waiting})
+		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Held, w.InFlight, w.Received, w.Finished, w.Waiting})
 	}
 	if h := s.Webhook; h != nil {
 		a.Webhook = &Webhook{Down: h.Down, Reason: h.Reason, Since: h.Since, Delivered: h.Counters.Delivered.Load(), Failed: h.Counters.Failed.Load()}

@@ -1,0 +1,70 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"testing"
+
+	"propeller/worker"
+)
+
+func TestLatency(t *testing.T) {
+	t.Parallel()
+	if l := latencyOf(new(worker.Histogram)); l != nil {
+		t.Errorf("of no pushes: %+v", l)
+	}
+	for _, c := range []struct {
+		buckets  []Bucket
+		p50, p99 float64
+	}{
+		{[]Bucket{{5, 100}, {10, 0}, {0, 0}}, 2.5, 5}, // 4.95 to a tenth
+		{[]Bucket{{5, 0}, {10, 98}, {25, 2}, {0, 0}}, 7.6, 17.5},
+		{[]Bucket{{5, 1}, {10, 0}, {0, 1}}, 5, 10}, // beyond all bounds only the last is known
+		{[]Bucket{{5, 0}, {10, 0}, {0, 1}}, 10, 10},
+	} {
+		if l := newLatency(c.buckets); l.P50 != c.p50 || l.P99 != c.p99 {
+			t.Errorf("%v: p50 %v, p99 %v; want %v, %v", c.buckets, l.P50, l.P99, c.p50, c.p99)
+		}
+	}
+}
+
+func TestLatencySince(t *testing.T) {
+	t.Parallel()
+	now := newLatency([]Bucket{{5, 100}, {10, 20}, {0, 0}})
+	for name, c := range map[string]struct {
+		now, earlier *Latency
+		pushes       uint64
+		p50          float64
+	}{
+		"no push yet":    {nil, nil, 0, 0},
+		"the first":      {now, nil, 120, 3},
+		"some more":      {now, newLatency([]Bucket{{5, 100}, {10, 10}, {0, 0}}), 10, 7.5},
+		"none more":      {now, now, 0, 0},
+		"a restart":      {now, newLatency([]Bucket{{5, 10}, {10, 30}, {0, 0}}), 120, 3},
+		"other versions": {now, newLatency([]Bucket{{5, 1}, {0, 0}}), 120, 3},
+	} {
+		got := c.now.Since(c.earlier)
+		switch {
+		case c.pushes == 0 && got != nil:
+			t.Errorf("%s: %+v", name, got)
+		case c.pushes > 0 && (got == nil || got.Pushes != c.pushes || got.P50 != c.p50):
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// Latency is as the OpenAPI document says: no test there has pushes.
+func TestLatencyInOpenAPI(t *testing.T) {
+	t.Parallel()
+	doc, _ := loadOpenAPI(t)
+	text, err := json.Marshal(newLatency([]Bucket{{5, 100}, {0, 1}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v any
+	if err := json.Unmarshal(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.Components.Schemas["App"].Value.Properties["latency"].Value.VisitJSON(v); err != nil {
+		t.Errorf("%s: %v", text, err)
+	}
+}
