@@ -47,6 +47,9 @@ func (srv *server) check(now time.Time) {
 		}
 		s.touchLocked(now, touchEvery-keeperTick)
 	}
+	if !srv.closed {
+		srv.hands.dismiss()
+	}
 	srv.mu.Unlock()
 	for _, s := range silent {
 		s.fail(errWatchdog, true)

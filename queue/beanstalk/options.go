@@ -16,7 +16,7 @@ const DefaultPort = 11300
 // Defaults of Options.
 const (
 	DefaultTTR       = 120 * time.Second
-	DefaultReservers = 16
+	DefaultReservers = 32
 	DefaultTimeout   = 10 * time.Second
 )
 

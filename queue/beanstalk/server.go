@@ -22,10 +22,11 @@ type server struct {
 
 	ctx  context.Context // ended by close
 	stop context.CancelFunc
-	wg   sync.WaitGroup // the keeper, and commands whose caller may have gone
+	wg   sync.WaitGroup // the keeper
 
 	mu       sync.Mutex // guards all below, and the sessions and jobs of this server
 	closed   bool
+	hands    hands // for commands whose caller may have gone, and for what is written
 	sessions map[*session]struct{}
 	jobs     map[uint64]*job // jobs held by this process; see claim
 	finished []*job          // those of jobs that are done for and only remembered, oldest first
@@ -43,6 +44,7 @@ func newServer(q *client, addr string, dial dialFunc) *server {
 		listing:   make(chan struct{}, 1),
 		sessions:  make(map[*session]struct{}),
 		jobs:      make(map[uint64]*job),
+		hands:     newHands(),
 	}
 	srv.ctx, srv.stop = context.WithCancel(context.Background())
 	for i := range srv.putters {
@@ -56,8 +58,11 @@ func newServer(q *client, addr string, dial dialFunc) *server {
 // close ends every connection and waits for all that runs.
 func (srv *server) close() {
 	srv.mu.Lock()
-	srv.closed = true
-	srv.stop()
+	if !srv.closed {
+		srv.closed = true
+		srv.stop()
+		srv.hands.close()
+	}
 	open := make([]*session, 0, len(srv.sessions))
 	for s := range srv.sessions {
 		open = append(open, s)
@@ -67,6 +72,7 @@ func (srv *server) close() {
 		s.fail(errClosed, false)
 	}
 	srv.wg.Wait()
+	srv.hands.wait()
 }
 
 // add makes a new session known to the watchdog.
@@ -80,7 +86,7 @@ func (srv *server) add(s *session) error {
 	return nil
 }
 
-// spawn runs f in a goroutine that close waits for. It reports false, and runs
+// spawn runs f in another goroutine, which close waits for. It reports false, and runs
 // nothing, when the server is closed.
 func (srv *server) spawn(f func()) bool {
 	srv.mu.Lock()
@@ -92,7 +98,7 @@ func (srv *server) spawnLocked(f func()) bool {
 	if srv.closed {
 		return false
 	}
-	srv.wg.Go(f)
+	srv.hands.run(f)
 	return true
 }
 

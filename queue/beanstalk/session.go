@@ -55,7 +55,7 @@ func (srv *server) connect(ctx context.Context, src *source) (*session, error) {
 			return nil, s.fail(err, false)
 		}
 	}
-	s.bs = gobeanstalk.NewConn(nc)
+	s.bs = gobeanstalk.NewConn(newGatherer(nc, srv.spawn))
 	if src != nil {
 		s.tubes = gobeanstalk.NewTubeSet(s.bs, src.c.tube)
 		if err := s.identify(); err != nil {
