@@ -59,7 +59,7 @@ func (r *run) hand(e event) {
 
 // maxSettlers is how many settle calls wait for the queue at once. A call
 // waits about 0.1 ms, so these keep the queue's connection full.
-const maxSettlers = 32
+const maxSettlers = 64
 
 // startSettler adds a settler if there may be too few. They end when nothing
 // is left to settle, so an idle worker has none.
