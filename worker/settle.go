@@ -140,7 +140,6 @@ type tally struct {
 	late   []string // those for which it is too late
 
 	pause time.Duration // the longest of later
-	doubt time.Duration // the longest of those that the guard doubts; what was not sent waits as long
 }
 
 // back is how many tokens are to be pushed in a later try.
@@ -207,15 +206,16 @@ func (t *task) settlePushed() {
 		t.r.w.cfg.Counters.Expired.Add(1)
 		t.line(slog.LevelWarn, "expired before all of it was sent", "class", classExpired, "unsent", len(s.late), "tokens", s.tokens)
 	}
+	rests := t.rests(s)
 	switch {
 	case len(s.bury) == s.tokens:
 		t.setAside(s.bury)
-	case s.back()+len(s.bury) == 0:
+	case len(rests) == 0:
 		t.remove(s.delivered)
-	case s.back() == s.tokens && len(t.decoded.Malformed) == 0:
-		t.giveBack(s.pause)
+	case len(rests) == 1 && s.back() == s.tokens && len(t.decoded.Malformed) == 0:
+		t.giveBack(rests[0].after)
 	default:
-		t.split(s)
+		t.split(s, rests)
 	}
 }
 
@@ -266,9 +266,6 @@ func (t *task) postpone(s *tally) {
 		}
 		s.later = append(s.later, p)
 		s.pause = max(s.pause, p.pause)
-		if p.doubted {
-			s.doubt = max(s.doubt, p.pause)
-		}
 		t.countDuplicate(p)
 		if p.outcome.Class == apnsconn.Throttled && !p.remembered {
 			t.r.w.cfg.Memory.Throttle(p.n.Topic, p.n.Token, time.Now().Add(p.pause))

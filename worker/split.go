@@ -3,9 +3,11 @@ package worker
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
+	"propeller/apnsconn"
 	"propeller/queue"
 )
 
@@ -23,7 +25,7 @@ type rest struct {
 // Tokens that are to be buried come back alone and at once, to be buried
 // together: only a job that is held can be. They are not sent to again, since
 // Apple forbids to repeat what it has refused.
-func (t *task) split(s *tally) {
+func (t *task) split(s *tally, rests []rest) {
 	for _, p := range s.bury {
 		p.log(0)
 	}
@@ -31,11 +33,6 @@ func (t *task) split(s *tally) {
 	if err := t.prepareSplit(); err != nil {
 		t.backWhole(done, err)
 		return
-	}
-	rests := [...]rest{
-		{tokens: append(tokensOf(s.again), s.unsent...), after: s.doubt},
-		{tokens: tokensOf(s.later), after: s.pause},
-		{tokens: tokensOf(s.bury), bury: s.bury},
 	}
 	for _, rest := range rests {
 		n, err := t.putRest(rest)
@@ -46,6 +43,33 @@ func (t *task) split(s *tally) {
 		}
 	}
 	t.remove(done)
+}
+
+// rests are the tokens that are not done, as the jobs in which they go on. None
+// waits for another that has to wait longer: an answer of 429 slows one token,
+// and doubt only those that are in doubt. But while the app is paused all that
+// is left of a job stays away together, so that other jobs are tried.
+func (t *task) rests(s *tally) []rest {
+	atOnce := rest{tokens: append(tokensOf(s.again), s.unsent...)}
+	var soon, later, throttled, doubted rest
+	for _, p := range s.later {
+		r := &later
+		switch {
+		case p.doubted:
+			r = &doubted
+		case p.outcome.Class == apnsconn.Throttled:
+			r = &throttled
+		case p.first > 0:
+			r = &soon
+		}
+		r.tokens, r.after = append(r.tokens, p.n.Token), max(r.after, p.pause)
+	}
+	if len(doubted.tokens) > 0 && t.r.w.cfg.Breaker.State().Paused {
+		doubted.tokens = append(doubted.tokens, atOnce.tokens...)
+		atOnce.tokens = nil
+	}
+	all := []rest{atOnce, soon, later, throttled, doubted, {tokens: tokensOf(s.bury), bury: s.bury}}
+	return slices.DeleteFunc(all, func(r rest) bool { return len(r.tokens) == 0 })
 }
 
 // prepareSplit makes sure that the job is still reserved, since else it runs
@@ -76,9 +100,6 @@ const putTime = 15 * time.Second
 // putRest puts a rest job, or two when one would be larger than the queue takes:
 // beside fewer tokens it has a key more. It returns how many tokens are safe.
 func (t *task) putRest(rest rest) (put int, err error) {
-	if len(rest.tokens) == 0 {
-		return 0, nil
-	}
 	cfg := &t.r.w.cfg
 	body := restBody(t.body, rest.tokens, t.restOrigin(rest))
 	var refused error

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -419,6 +420,45 @@ func TestRestTooLarge(t *testing.T) {
 		for i, token := range tokens {
 			if want := 1 + b2i(i > 0); sent[token] != want {
 				t.Fatalf("token %d pushed %d times", i, sent[token])
+			}
+		}
+		b.halt(t)
+	})
+}
+
+// In a list, too, a 429 slows that token only, and what was lost or refused
+// unsent does not wait for it: also when none of the pushes has ended.
+func TestListWaitsForNoToken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tokens := manyTokens(6)
+		const throttled, busy, lost = 0, 1, 2
+		q := newFakeQueue(fanOutText(tokens, ""))
+		b := newBench(t, q)
+		var calm atomic.Bool
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			switch i := slices.Index(tokens, n.Token); {
+			case calm.Load():
+				return delivered(n)
+			case i == throttled:
+				return apnsconn.Outcome{Class: apnsconn.Throttled, Status: 429, Reason: "TooManyRequests", RetryAfter: 10 * time.Minute}, 0
+			case i == busy:
+				return apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, Reason: "ServiceUnavailable"}, 0
+			case i == lost:
+				return silence, 0
+			}
+			return apnsconn.Outcome{Class: apnsconn.NotSent, Err: errors.New("lost")}, 0
+		}
+		b.start()
+		time.Sleep(time.Millisecond)
+		calm.Store(true)
+		for _, step := range []struct {
+			after time.Duration
+			done  int64
+		}{{2 * time.Second, 4}, {2 * time.Minute, 5}, {7 * time.Minute, 5}, {3 * time.Minute, 6}} {
+			time.Sleep(step.after)
+			synctest.Wait()
+			if n := b.cfg.Counters.Ended(apnsconn.Delivered); n != step.done {
+				t.Errorf("%d delivered after %v more, want %d", n, step.after, step.done)
 			}
 		}
 		b.halt(t)
