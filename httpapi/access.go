@@ -65,7 +65,7 @@ type access struct {
 }
 
 type accessKey struct {
-	sum [sha256.Size]byte // of the token: of one length, whatever the token's
+	sum keySum // of one length, whatever the token's
 	client
 }
 
@@ -109,6 +109,16 @@ func (a *access) find(token string) *client {
 		}
 	}
 	return found
+}
+
+// bySum is the client whose token has this hash; nil if there is none.
+func (a *access) bySum(sum keySum) *client {
+	for i := range a.keys {
+		if a.keys[i].sum == sum {
+			return &a.keys[i].client
+		}
+	}
+	return nil
 }
 
 // identify is who makes a request: by its bearer token, or, where there are no
@@ -205,6 +215,17 @@ func (a *access) remote(r *http.Request) string {
 		return "socket"
 	}
 	return host
+}
+
+// overTLS says that the client's own connection is encrypted: to here, or to a
+// proxy that is trusted and says so.
+func (a *access) overTLS(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	trusted := overSocket(r) || err == nil && a.trusts(host)
+	return trusted && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
 func (a *access) trusts(host string) bool {

@@ -54,6 +54,7 @@ type API struct {
 	large   places        // for each large body
 	streams chan struct{} // a place for each stream
 	answers answers       // to requests with an Idempotency-Key
+	page    *page
 }
 
 // New returns the API of a tree. Without Use it has no keys.
@@ -64,12 +65,18 @@ func New(t Tree, o Options) *API {
 	if a.o.Log == nil {
 		a.o.Log = slog.New(slog.DiscardHandler)
 	}
+	a.page = newPage(a)
 	a.Use(Settings{})
 	return a
 }
 
-// Use takes over settings, at once and for requests to come.
-func (a *API) Use(s Settings) { a.access.Store(newAccess(s, a.access.Load())) }
+// Use takes over settings, at once and for requests to come. Who has signed in
+// with a key that there is no more is signed out.
+func (a *API) Use(s Settings) {
+	access := newAccess(s, a.access.Load())
+	a.access.Store(access)
+	a.page.sessions.keep(func(key keySum) bool { return access.bySum(key) != nil })
+}
 
 // route is one request that is answered.
 type route struct {
@@ -133,6 +140,9 @@ func (a *API) Socket() http.Handler {
 // Network answers on the listener of the configuration.
 func (a *API) Network() http.Handler {
 	mux := a.mux(a.identify, a.profiles())
+	for _, route := range a.page.routes() {
+		mux.HandleFunc(route.pattern, a.page.handler(route))
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -151,7 +161,7 @@ func (a *API) Network() http.Handler {
 // identify is who makes a request on the network; nil: nobody that is known.
 func (a *API) identify(r *http.Request) *client { return a.access.Load().identify(r) }
 
-func (a *API) mux(identify func(*http.Request) *client, more []route) http.Handler {
+func (a *API) mux(identify func(*http.Request) *client, more []route) *http.ServeMux {
 	mux := http.NewServeMux()
 	for _, route := range append(a.routes(), more...) {
 		mux.HandleFunc(route.pattern, func(w http.ResponseWriter, r *http.Request) {

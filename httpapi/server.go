@@ -103,10 +103,14 @@ func (s *Server) Serve(ctx context.Context) error {
 			return err
 		}
 	}
+	ending := make(chan struct{})
 	limit := &conns{max: maxConns, open: make(map[net.Conn]bool)}
 	srv := &http.Server{
 		Handler: s.handler, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnState: limit.changed,
 		ReadHeaderTimeout: headTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.Background(), endingKey{}, ending)
+		},
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -122,6 +126,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		return errors.Join(err, srv.Close())
 	case <-ctx.Done():
 	}
+	close(ending)
 	finish, cancel := context.WithTimeout(context.Background(), finishTime)
 	defer cancel()
 	err := srv.Shutdown(finish)
@@ -133,4 +138,15 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.log.Warn("closing a server", "server", s.name, "err", err)
 	}
 	return ctx.Err()
+}
+
+// endingKey is that of a channel in each request's context, which is closed when
+// the server is to end.
+type endingKey struct{}
+
+// ending is closed when the server of a request is to end: answers without an
+// end of their own end then. nil where there is no server.
+func ending(r *http.Request) <-chan struct{} {
+	c, _ := r.Context().Value(endingKey{}).(chan struct{})
+	return c
 }

@@ -1,0 +1,238 @@
+package httpapi
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"embed"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+	"sync"
+	"time"
+)
+
+// page is what people see in a browser: the apps, live; an app; its buried
+// jobs; a form to send a push. Whatever it does it does as the API does.
+type page struct {
+	api      *API
+	secret   []byte // of the CSRF tokens
+	cross    *http.CrossOriginProtection
+	sessions sessions
+	attempts attempts
+	sampler  sampler
+	views    chan struct{} // a place for each stream of events
+}
+
+func newPage(a *API) *page {
+	p := &page{
+		api: a, secret: []byte(rand.Text()), cross: http.NewCrossOriginProtection(), views: make(chan struct{}, maxViews),
+	}
+	p.sampler.tree = a.tree
+	return p
+}
+
+// visitor is who looks at the page.
+type visitor struct {
+	*client
+	session string // "" without keys
+	csrf    string // what their forms must hold
+}
+
+// pageRoute is one request that the page answers.
+type pageRoute struct {
+	pattern string
+	role    Role // that it takes
+	handle  func(w http.ResponseWriter, r *http.Request, v *visitor)
+}
+
+func (p *page) routes() []pageRoute {
+	return []pageRoute{
+		{"GET /{$}", RoleRead, p.overview},
+		{"GET /events", RoleRead, p.events},
+		{"GET /login", RoleNone, p.signInForm},
+		{"POST /login", RoleNone, p.signIn},
+		{"POST /logout", RoleRead, p.signOut},
+		{"GET /assets/{version}/{file}", RoleNone, asset},
+	}
+}
+
+// cookieName is the session's cookie.
+const cookieName = "propeller_session"
+
+// pagePolicy lets a browser load nothing but what is embedded here, show it in no
+// frame, and send forms nowhere else.
+const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// handler answers one route: to those who may, and actions only from forms of
+// the page.
+func (p *page) handler(route pageRoute) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		defer p.api.recovered(w, r)
+		h := w.Header()
+		h.Set("Content-Security-Policy", pagePolicy)
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		v := p.visitor(r)
+		topic := r.PathValue("topic")
+		switch {
+		case v == nil && route.role != RoleNone:
+			p.stranger(w, r)
+		case v != nil && v.role < route.role:
+			p.fault(w, r, v, http.StatusForbidden, fmt.Sprintf("key %q has not the role for that", v.name))
+		case topic != "" && !v.may(topic):
+			p.fault(w, r, v, http.StatusForbidden, fmt.Sprintf("key %q is for other apps", v.name))
+		case r.Method == http.MethodPost && !p.meant(w, r, v):
+			p.fault(w, r, v, http.StatusForbidden, "this request did not come from the page itself; load the page again and repeat it")
+		default:
+			route.handle(w, r, v)
+		}
+	}
+}
+
+// visitor is who makes a request: by the cookie of a session, or, where there
+// are no keys, by coming from this machine. nil: nobody that is known.
+func (p *page) visitor(r *http.Request) *visitor {
+	a := p.api.access.Load()
+	if len(a.keys) == 0 {
+		if c := a.identify(r); c != nil {
+			return &visitor{client: c, csrf: p.csrf("")}
+		}
+		return nil
+	}
+	cookie, err := r.Cookie(cookieName)
+	if err != nil {
+		return nil
+	}
+	key, ok := p.sessions.key(cookie.Value, time.Now())
+	if !ok {
+		return nil
+	}
+	if c := a.bySum(key); c != nil {
+		return &visitor{c, cookie.Value, p.csrf(cookie.Value)}
+	}
+	return nil
+}
+
+// csrf is the token of a session's forms.
+func (p *page) csrf(session string) string {
+	h := hmac.New(sha256.New, p.secret)
+	h.Write([]byte(session))
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+// meant says that an action was asked for by a form of the page: by what the
+// browser says of the request's origin, and by the form's token. To sign in
+// takes no token, since nobody has one yet.
+func (p *page) meant(w http.ResponseWriter, r *http.Request, v *visitor) bool {
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if p.cross.Check(r) != nil || r.ParseForm() != nil {
+		return false
+	}
+	if r.Pattern == "POST /login" {
+		return true
+	}
+	return subtle.ConstantTimeCompare([]byte(r.PostForm.Get("csrf")), []byte(v.csrf)) == 1
+}
+
+// pageData is what every page shows.
+type pageData struct {
+	Base    string // in front of every path
+	Assets  string // where the assets are
+	Title   string
+	Name    string // of the visitor's key; "" for nobody
+	Signed  bool   // in, so that they may sign out
+	MaySend bool
+	MayAct  bool
+	CSRF    string
+	Events  string // the address of the page's live data; "" for none
+	Main    any
+}
+
+func (p *page) show(w http.ResponseWriter, v *visitor, status int, name string, d pageData) {
+	d.Base = p.api.access.Load().BasePath
+	d.Assets = d.Base + "/assets/" + assetVersion()
+	if v != nil {
+		d.Name, d.Signed, d.CSRF = v.name, v.session != "", v.csrf
+		d.MaySend, d.MayAct = v.role >= RoleSend, v.role >= RoleAdmin
+	}
+	var out bytes.Buffer
+	if err := pageTemplates()[name].ExecuteTemplate(&out, "layout", d); err != nil {
+		p.api.o.Log.Error("http: page", "page", name, "err", err)
+		writeProblem(w, http.StatusInternalServerError, errPanic.Error())
+		return
+	}
+	answer{status: status, contentType: "text/html; charset=utf-8", body: out.Bytes()}.write(w)
+}
+
+// fault says what went wrong: as a page, or as a problem to who asks for JSON.
+func (p *page) fault(w http.ResponseWriter, r *http.Request, v *visitor, status int, detail string) {
+	if strings.Contains(r.Header.Get("Accept"), "json") {
+		writeProblem(w, status, detail)
+		return
+	}
+	p.show(w, v, status, "fault", pageData{Title: http.StatusText(status), Main: detail})
+}
+
+func (p *page) redirect(w http.ResponseWriter, r *http.Request, to string) {
+	http.Redirect(w, r, p.api.access.Load().BasePath+to, http.StatusSeeOther)
+}
+
+//go:embed page
+var pageFiles embed.FS
+
+// pageTemplates are the pages by name, each within the layout.
+var pageTemplates = sync.OnceValue(func() map[string]*template.Template {
+	out := make(map[string]*template.Template)
+	for _, name := range []string{"overview", "login", "fault", "bounce"} {
+		out[name] = template.Must(template.ParseFS(pageFiles, "page/layout.html", "page/"+name+".html"))
+	}
+	return out
+})
+
+// assetVersion changes with the assets, which browsers may keep for ever.
+var assetVersion = sync.OnceValue(func() string {
+	h := sha256.New()
+	err := fs.WalkDir(pageFiles, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := pageFiles.ReadFile(name)
+		h.Write(text)
+		return err
+	})
+	if err != nil {
+		panic(err) // of files inside the program: cannot be
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+})
+
+var assetTypes = map[string]string{ // never written to
+	".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
+}
+
+func asset(w http.ResponseWriter, r *http.Request, _ *visitor) {
+	name := r.PathValue("file")
+	kind := assetTypes[path.Ext(name)]
+	text, err := pageFiles.ReadFile("page/" + name)
+	if kind == "" || err != nil {
+		noRoute(w, r)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", kind)
+	if r.PathValue("version") == assetVersion() {
+		h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
+	_, _ = w.Write(text) // whoever has gone needs no answer
+}

@@ -1,0 +1,97 @@
+// Keeps a page as it is now: by the events of /events, which httpapi/page_events.go
+// describes. Elements are found by the class that is a field's name.
+
+const chartPoints = 120; // maxRates of the server
+const retry = 5000; // ms, when the server is away or has no place
+
+const charts = new Map(); // rates by topic, oldest first
+const lastRate = new Map();
+let topics = null; // all apps, as text
+
+function rowOf(topic) {
+  return document.querySelector(`[data-topic="${CSS.escape(topic)}"]`);
+}
+
+function setText(root, name, text) {
+  for (const e of root.getElementsByClassName(name)) {
+    if (e.textContent !== text) e.textContent = text;
+  }
+}
+
+function showApp(app) {
+  const row = rowOf(app.topic);
+  if (!row) return;
+  row.dataset.state = app.state;
+  row.dataset.held = app.held;
+  for (const [name, text] of Object.entries(app)) setText(row, name, text);
+  for (const e of row.getElementsByClassName("expiry")) e.dataset.urgency = app.urgency;
+}
+
+function draw(topic) {
+  const line = rowOf(topic)?.querySelector(".chart polyline");
+  if (!line) return;
+  const rates = charts.get(topic);
+  const top = Math.max(1, ...rates);
+  const first = chartPoints - rates.length;
+  line.setAttribute("points", rates.map((r, i) => `${first + i},${(23 - 22 * r / top).toFixed(1)}`).join(" "));
+}
+
+function advance(topic, more) {
+  const rates = (charts.get(topic) ?? []).concat(more).slice(-chartPoints);
+  charts.set(topic, rates);
+  draw(topic);
+}
+
+function look(event) {
+  const all = (event.topics ?? []).join(" ");
+  if (event.topics && topics !== null && topics !== all) {
+    location.reload(); // apps have come or gone
+    return;
+  }
+  if (event.topics) topics = all;
+  event.apps.forEach(showApp);
+  for (const topic of topics?.split(" ") ?? []) {
+    if (event.rates) advance(topic, event.rates[topic] ?? []);
+  }
+  for (const [topic, rate] of Object.entries(event.now ?? {})) lastRate.set(topic, rate);
+  if (!event.rates) {
+    for (const topic of charts.keys()) advance(topic, lastRate.get(topic) ?? 0);
+  }
+  for (const e of document.querySelectorAll("[data-total]")) {
+    for (const [name, text] of Object.entries(event.total)) setText(e, name, text);
+  }
+  document.querySelector("[data-total]")?.setAttribute("data-trouble", event.total.trouble !== "all well");
+  for (const [id, html] of Object.entries(event.parts ?? {})) {
+    const part = document.getElementById(id);
+    if (part) part.innerHTML = html; // of the server's templates, which escape
+  }
+}
+
+let source = null;
+
+function open() {
+  if (source || document.hidden) return;
+  charts.clear();
+  source = new EventSource(document.body.dataset.events);
+  source.addEventListener("look", (e) => {
+    document.body.dataset.live = "on";
+    look(JSON.parse(e.data));
+  });
+  source.addEventListener("signedout", () => location.reload());
+  source.onerror = () => {
+    close();
+    setTimeout(open, retry);
+  };
+}
+
+function close() {
+  source?.close();
+  source = null;
+  document.body.dataset.live = "off";
+}
+
+// Nothing is asked for a page that nobody sees.
+document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+addEventListener("pagehide", close);
+addEventListener("pageshow", open);
+open();

@@ -1,0 +1,213 @@
+package httpapi
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"propeller/apnsconn"
+	"propeller/supervisor"
+	"propeller/worker"
+)
+
+// States of the page beside those of the API.
+const stateIdle = "idle" // running, with nothing to do for a minute
+
+// appRow is an app as the page shows it, in words. Its fields' names are the
+// classes of the elements that hold them.
+type appRow struct {
+	Topic       string `json:"topic"`
+	State       string `json:"state"`
+	Held        string `json:"held"` // "held" if an operator holds it
+	Why         string `json:"why"`
+	Rate        string `json:"rate"`
+	P50         string `json:"p50"`
+	P99         string `json:"p99"`
+	InFlight    string `json:"inflight"`
+	Connections string `json:"connections"`
+	Ready       string `json:"ready"`
+	Delayed     string `json:"delayed"`
+	Buried      string `json:"buried"`
+	Delivered   string `json:"delivered"`
+	Failed      string `json:"failed"`
+	Expiry      string `json:"expiry"`
+	Urgency     string `json:"urgency"` // of Expiry: "", "soon", "now"
+}
+
+const unknown = "–"
+
+// rowOf puts an app into words.
+func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
+	view := appOf(st)
+	r := appRow{
+		Topic: st.Topic, State: view.State, Why: view.Reason, Rate: unknown, P50: unknown, P99: unknown,
+		Ready: unknown, Delayed: unknown, Buried: unknown,
+		Delivered: count(st.Counters.Ended(apnsconn.Delivered)), Failed: count(failedOf(st)),
+	}
+	if view.State == StateRunning && !a.isBusy(st, now) {
+		r.State = stateIdle
+	}
+	if st.Held.Held {
+		r.Held = "held"
+	}
+	if rate, ok := a.rate(); ok {
+		r.Rate = perSecond(rate)
+	}
+	if p50, p99, ok := a.quantiles(&st.Counters.Seconds); ok {
+		r.P50, r.P99 = millis(p50), millis(p99)
+	}
+	inFlight, connected := 0, 0
+	for _, w := range st.Workers {
+		inFlight += w.InFlight
+		if w.Connected {
+			connected++
+		}
+	}
+	r.InFlight, r.Connections = count(int64(inFlight)), fmt.Sprintf("%d/%d", connected, len(st.Workers))
+	if a.tube != nil {
+		r.Ready, r.Delayed, r.Buried = count(int64(a.tube.Ready)), count(int64(a.tube.Delayed)), count(int64(a.tube.Buried))
+	}
+	r.Expiry, r.Urgency = expiry(st.CredentialExpiry, now)
+	return r
+}
+
+// isBusy says that a push has ended lately, or is under way.
+func (a *sampled) isBusy(st *supervisor.AppStatus, now time.Time) bool {
+	if !a.busy.IsZero() && now.Sub(a.busy) < time.Minute {
+		return true
+	}
+	return slices.ContainsFunc(a.rates, func(r float64) bool { return r > 0 }) ||
+		slices.ContainsFunc(st.Workers, func(w worker.Status) bool { return w.Held > 0 })
+}
+
+// failedOf counts the pushes that ended, and were not delivered.
+func failedOf(st *supervisor.AppStatus) int64 {
+	return endedOf(st.Counters) - st.Counters.Ended(apnsconn.Delivered)
+}
+
+// count is a number with its thousands apart.
+func count(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && n > 0 && n >= 10_000; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+func perSecond(rate float64) string {
+	if rate > 0 && rate < 100 {
+		return strconv.FormatFloat(rate, 'f', 1, 64)
+	}
+	return count(int64(math.Round(rate)))
+}
+
+func millis(d time.Duration) string {
+	switch {
+	case d >= 10*time.Second:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	case d >= time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d >= 10*time.Millisecond:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+}
+
+// expiry says when a certificate expires. Those who renew it need weeks.
+func expiry(at, now time.Time) (text, urgency string) {
+	if at.IsZero() {
+		return unknown, ""
+	}
+	left := at.Sub(now)
+	days := int(left / (24 * time.Hour))
+	switch {
+	case left <= 0:
+		return "expired", "now"
+	case days < 1:
+		return "today", "now"
+	case days < 7:
+		return fmt.Sprintf("%d d", days), "now"
+	case days < 30:
+		return fmt.Sprintf("%d d", days), "soon"
+	}
+	return at.UTC().Format("2006-01-02"), ""
+}
+
+// calm is 0 for the states in which somebody should look.
+func calm(state string) int {
+	switch state {
+	case StateRunning, stateIdle:
+		return 1
+	}
+	return 0
+}
+
+// overviewPage is what the overview shows.
+type overviewPage struct {
+	Apps  []appRow // those in trouble in front
+	Total totals
+}
+
+// totals are the numbers above all apps.
+type totals struct {
+	Apps    string `json:"apps"`
+	Trouble string `json:"trouble"`
+	Rate    string `json:"rate"`
+}
+
+func totalsOf(rows []supervisor.AppStatus, rate float64) totals {
+	bad := 0
+	for i := range rows {
+		if rows[i].Trouble() != "" {
+			bad++
+		}
+	}
+	t := totals{Apps: plural(len(rows), "app"), Trouble: "all well", Rate: perSecond(rate)}
+	if bad > 0 {
+		t.Trouble = plural(bad, "app") + " in trouble"
+	}
+	return t
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return count(int64(n)) + " " + what + "s"
+}
+
+// rows are the apps that a visitor may see, as of now.
+func (p *page) rows(v *visitor) (rows []appRow, seen []supervisor.AppStatus) {
+	now := time.Now()
+	for _, st := range p.api.tree.Status() {
+		if v.may(st.Topic) {
+			rows = append(rows, p.sampler.rowOf(&st, now))
+			seen = append(seen, st)
+		}
+	}
+	return rows, seen
+}
+
+// rowOf is the row of an app as of now, with what samples have shown before.
+func (s *sampler) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.apps[st.Topic]
+	if a == nil || now.Sub(a.at) > 2*sampleEvery {
+		a = new(sampled)
+		if st.Queue != nil {
+			a.tube = &st.Queue.TubeStats
+		}
+	}
+	return a.rowOf(st, now)
+}
+
+func (p *page) overview(w http.ResponseWriter, _ *http.Request, v *visitor) {
+	rows, seen := p.rows(v)
+	slices.SortStableFunc(rows, func(a, b appRow) int { return cmp.Compare(calm(a.State), calm(b.State)) })
+	p.show(w, v, http.StatusOK, "overview", pageData{Title: "Apps", Events: "/events", Main: overviewPage{rows, totalsOf(seen, 0)}})
+}

@@ -1,0 +1,294 @@
+package httpapi
+
+import (
+	"context"
+	"maps"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"propeller/apnsconn"
+	"propeller/queue"
+	"propeller/supervisor"
+	"propeller/worker"
+)
+
+// Bounds of what is sampled for the page.
+const (
+	sampleEvery = time.Second
+	// maxRates is how many samples a chart has: two minutes.
+	maxRates = 120
+	// quantileTime is what p50 and p99 are of, markEvery how exactly.
+	quantileTime = time.Minute
+	markEvery    = 5 * time.Second
+	// askedAtOnce and askTime bound what one sample asks the queue: so many
+	// tubes, for so long. The others have their turn in the next.
+	askedAtOnce = 50
+	askTime     = 500 * time.Millisecond
+)
+
+// sampler looks at the tree once a second for all who look at the page, and not
+// at all while nobody does. Its goroutine is begun by the first who joins and
+// waited for by the last who leaves.
+type sampler struct {
+	tree Tree
+
+	joining sync.Mutex // guards viewers, stop and running
+	viewers int
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	// Of the goroutine.
+	turn int // of the apps, whose tubes are asked about next
+
+	mu     sync.Mutex
+	tick   int64
+	ticked chan struct{} // closed with the next tick
+	apps   map[string]*sampled
+	status []supervisor.AppStatus // as of the last tick
+}
+
+// sampled is what is known of an app over time.
+type sampled struct {
+	row     appRow
+	changed int64 // the tick with which row became what it is
+
+	at    time.Time // of the last sample
+	ended int64     // pushes until then
+	busy  time.Time // when the last push is known to have ended
+	rates []float64 // pushes a second, oldest first, at most maxRates
+	marks []mark    // oldest first: for quantileTime
+	tube  *queue.TubeStats
+}
+
+// mark is what a histogram had counted at a time.
+type mark struct {
+	at     time.Time
+	atMost map[float64]uint64
+}
+
+// join has samples made until leave is called.
+func (s *sampler) join() (leave func()) {
+	s.joining.Lock()
+	defer s.joining.Unlock()
+	if s.viewers++; s.viewers == 1 {
+		ctx, cancel := context.WithCancel(context.Background())
+		s.stop = cancel
+		s.running.Go(func() { s.run(ctx) })
+	}
+	return func() {
+		s.joining.Lock()
+		defer s.joining.Unlock()
+		if s.viewers--; s.viewers == 0 {
+			s.stop()
+			s.running.Wait()
+		}
+	}
+}
+
+func (s *sampler) run(ctx context.Context) {
+	t := time.NewTicker(sampleEvery)
+	defer t.Stop()
+	for {
+		s.sample(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// sample looks once.
+func (s *sampler) sample(ctx context.Context) {
+	status := s.tree.Status()
+	tubes := s.askTubes(ctx, status)
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.apps == nil {
+		s.apps = make(map[string]*sampled)
+	}
+	s.tick++
+	s.status = status
+	there := make(map[string]bool, len(status))
+	for i := range status {
+		st := &status[i]
+		there[st.Topic] = true
+		a := s.apps[st.Topic]
+		if a == nil {
+			a = new(sampled)
+			s.apps[st.Topic] = a
+		}
+		a.look(st, tubes, now)
+		if row := a.rowOf(st, now); row != a.row {
+			a.row, a.changed = row, s.tick
+		}
+	}
+	maps.DeleteFunc(s.apps, func(topic string, _ *sampled) bool { return !there[topic] })
+	if s.ticked != nil {
+		close(s.ticked)
+	}
+	s.ticked = make(chan struct{})
+}
+
+// askTubes asks the queue for the numbers of some apps' tubes: all of them, if
+// they are not very many. One that does not answer has nil.
+func (s *sampler) askTubes(ctx context.Context, status []supervisor.AppStatus) map[string]*queue.TubeStats {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	out := make(map[string]*queue.TubeStats)
+	for range min(len(status), askedAtOnce) {
+		if ctx.Err() != nil {
+			break
+		}
+		st := &status[s.turn%len(status)]
+		s.turn++
+		out[st.Topic] = nil
+		jobs, tube, err := s.tree.Jobs(st.Topic)
+		if err != nil || jobs.Queue == nil || st.QueueAway != nil {
+			continue
+		}
+		if numbers, err := jobs.Queue.TubeStats(ctx, tube); err == nil {
+			out[st.Topic] = &numbers
+		}
+	}
+	return out
+}
+
+// look takes a sample of one app.
+func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeStats, now time.Time) {
+	if tube, asked := tubes[st.Topic]; asked {
+		a.tube = tube
+	}
+	if a.tube == nil && st.Queue != nil {
+		a.tube = &st.Queue.TubeStats
+	}
+	ended := endedOf(st.Counters)
+	past := now.Sub(a.at)
+	switch {
+	case a.at.IsZero():
+	case past > maxRates*sampleEvery: // nobody has looked for long
+		a.rates = a.rates[:0]
+	default:
+		rate := float64(ended-a.ended) / past.Seconds()
+		for range max(1, int(math.Round(past.Seconds()/sampleEvery.Seconds()))) {
+			a.rates = append(a.rates, math.Round(rate*10)/10)
+		}
+		a.rates = slices.Delete(a.rates, 0, max(0, len(a.rates)-maxRates))
+	}
+	if ended != a.ended && !a.at.IsZero() {
+		a.busy = now
+	}
+	a.at, a.ended = now, ended
+	if len(a.marks) == 0 || now.Sub(a.marks[len(a.marks)-1].at) >= markEvery {
+		_, atMost := st.Counters.Seconds.Snapshot()
+		a.marks = append(a.marks, mark{now, atMost})
+		a.marks = slices.DeleteFunc(a.marks, func(m mark) bool { return now.Sub(m.at) > quantileTime+markEvery })
+	}
+}
+
+// rate is how many pushes a second have ended lately; ok is false while that is
+// not known.
+func (a *sampled) rate() (rate float64, ok bool) {
+	const over = 5 // one second alone makes a number nobody can read
+	last := a.rates[max(0, len(a.rates)-over):]
+	for _, r := range last {
+		rate += r / float64(len(last))
+	}
+	return rate, len(last) > 0
+}
+
+// quantiles are the times within which half of the last minute's pushes, and
+// 99 of 100, were answered; ok is false if there were none.
+func (a *sampled) quantiles(h *worker.Histogram) (p50, p99 time.Duration, ok bool) {
+	if len(a.marks) == 0 {
+		return 0, 0, false
+	}
+	_, to := h.Snapshot()
+	from := a.marks[0].atMost
+	return quantile(0.5, from, to), quantile(0.99, from, to), to[math.Inf(1)] > from[math.Inf(1)]
+}
+
+// quantile finds the bucket of the q-th of what was counted between two
+// snapshots of a histogram, and in it the place in proportion. What is beyond
+// the last bound counts as that.
+func quantile(q float64, from, to map[float64]uint64) time.Duration {
+	rank := q * float64(to[math.Inf(1)]-from[math.Inf(1)])
+	below, bound := 0.0, 0.0
+	for _, next := range slices.Sorted(maps.Keys(to)) {
+		n := float64(to[next] - from[next])
+		if math.IsInf(next, 1) {
+			break
+		}
+		if n >= rank && n > below {
+			seconds := bound + (next-bound)*(rank-below)/(n-below)
+			return time.Duration(seconds * float64(time.Second))
+		}
+		below, bound = n, next
+	}
+	return time.Duration(bound * float64(time.Second))
+}
+
+func endedOf(c *worker.Counters) (n int64) {
+	for class := apnsconn.Delivered; class <= apnsconn.Unknown; class++ {
+		n += c.Ended(class)
+	}
+	return n
+}
+
+// look is what a viewer who has seen a tick gets to see.
+type look struct {
+	tick   int64
+	rows   []appRow             // that have changed since, by topic
+	rates  map[string][]float64 // of the charts; only at the first look
+	topics []string             // all that the viewer may see
+	status []supervisor.AppStatus
+	now    []float64 // pushes in the last second of each
+	rate   float64   // of all apps together
+}
+
+// see waits for a tick after the one that was seen, and returns what has changed
+// of the apps that are meant. ok is false if ctx ends first.
+func (s *sampler) see(ctx context.Context, seen int64, meant func(topic string) bool) (out look, ok bool) {
+	s.mu.Lock()
+	if s.ticked == nil {
+		s.ticked = make(chan struct{})
+	}
+	if next := s.ticked; seen == 0 || s.tick <= seen {
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return out, false
+		case <-next:
+		}
+		s.mu.Lock()
+	}
+	defer s.mu.Unlock()
+	out.tick, out.rates = s.tick, make(map[string][]float64)
+	for i := range s.status {
+		st := &s.status[i]
+		if !meant(st.Topic) {
+			continue
+		}
+		a := s.apps[st.Topic]
+		out.topics = append(out.topics, st.Topic)
+		out.status = append(out.status, *st)
+		if rate, ok := a.rate(); ok {
+			out.rate += rate
+		}
+		now := 0.0
+		if n := len(a.rates); n > 0 {
+			now = a.rates[n-1]
+		}
+		out.now = append(out.now, now)
+		if a.changed > seen || seen == 0 {
+			out.rows = append(out.rows, a.row)
+		}
+		if seen == 0 {
+			out.rates[st.Topic] = slices.Clone(a.rates)
+		}
+	}
+	return out, true
+}

@@ -1,0 +1,99 @@
+package httpapi
+
+import (
+	"crypto/sha256"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// signInPage is what the form to sign in shows besides itself.
+type signInPage struct {
+	Next  string // where to go then
+	Fault string
+}
+
+// stranger answers who has not signed in.
+func (p *page) stranger(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case len(p.api.access.Load().keys) == 0:
+		p.fault(w, r, nil, http.StatusForbidden, "without http.auth_token or http.keys only browsers on this machine are served, not through a proxy, and not by links of other sites")
+	case r.Method != http.MethodGet || r.URL.Path == "/events" || strings.Contains(r.Header.Get("Accept"), "json"):
+		p.fault(w, r, nil, http.StatusUnauthorized, "not signed in, or no longer")
+	case r.Header.Get("Sec-Fetch-Site") == "cross-site":
+		// A link of another site: the browser keeps the cookie back
+		// (SameSite=Strict), and sends it when the page itself asks again.
+		p.show(w, nil, http.StatusOK, "bounce", pageData{Title: "propeller"})
+	default:
+		to := "/login"
+		if r.URL.Path != "/" {
+			to += "?next=" + url.QueryEscape(r.URL.RequestURI())
+		}
+		p.redirect(w, r, to)
+	}
+}
+
+func (p *page) signInForm(w http.ResponseWriter, r *http.Request, v *visitor) {
+	next := safeNext(r.URL.Query().Get("next"))
+	switch {
+	case v != nil:
+		p.redirect(w, r, next)
+	case len(p.api.access.Load().keys) == 0:
+		p.stranger(w, r)
+	default:
+		p.askKey(w, http.StatusOK, signInPage{Next: next})
+	}
+}
+
+func (p *page) askKey(w http.ResponseWriter, status int, d signInPage) {
+	p.show(w, nil, status, "login", pageData{Title: "Sign in", Main: d})
+}
+
+// signIn begins a session for who shows a key.
+func (p *page) signIn(w http.ResponseWriter, r *http.Request, _ *visitor) {
+	a := p.api.access.Load()
+	next := safeNext(r.PostForm.Get("next"))
+	from := a.remote(r)
+	token := strings.TrimSpace(r.PostForm.Get("key"))
+	if !p.attempts.allow(from) {
+		p.api.o.Log.Warn("http: sign-in refused", "from", from, "why", "too many wrong keys")
+		p.askKey(w, http.StatusTooManyRequests, signInPage{next, "Too many wrong keys from your address. Try again in a minute."})
+		return
+	}
+	c := a.find(token)
+	if c == nil {
+		p.api.o.Log.Warn("http: sign-in refused", "from", from, "why", "wrong key")
+		p.askKey(w, http.StatusUnauthorized, signInPage{next, "This is none of the daemon's keys."})
+		return
+	}
+	p.attempts.right(from)
+	http.SetCookie(w, p.cookie(r, p.sessions.begin(sha256.Sum256([]byte(token)), time.Now()), int(sessionTime/time.Second)))
+	p.api.audit(r, c, "signed in")
+	p.redirect(w, r, next)
+}
+
+func (p *page) signOut(w http.ResponseWriter, r *http.Request, v *visitor) {
+	p.sessions.end(v.session)
+	http.SetCookie(w, p.cookie(r, "", -1))
+	p.api.audit(r, v.client, "signed out")
+	p.redirect(w, r, "/login")
+}
+
+// cookie is the session's, to be kept so many seconds.
+func (p *page) cookie(r *http.Request, value string, age int) *http.Cookie {
+	a := p.api.access.Load()
+	return &http.Cookie{
+		Name: cookieName, Value: value, Path: a.BasePath + "/", MaxAge: age,
+		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: a.overTLS(r),
+	}
+}
+
+// safeNext is a path of this page; "/" if next is anything else.
+func safeNext(next string) string {
+	u, err := url.Parse(next)
+	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n\t") {
+		return "/"
+	}
+	return next
+}
