@@ -38,8 +38,14 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "propeller: %v (see propeller --help)\n", err)
 		return exitUsage
 	}
-	fmt.Fprintln(stderr, prefixed(err))
-	return exitFailed
+	status := exitFailed
+	if own, ok := errors.AsType[statusError](err); ok {
+		status = own.status
+	}
+	if err.Error() != "" {
+		fmt.Fprintln(stderr, prefixed(err))
+	}
+	return status
 }
 
 // prefixed is err with the program's name in front of its first line, unless
@@ -73,7 +79,7 @@ shows it at work.`
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	runCmd := newRun()
 	runCmd.Use = "run"
-	for _, c := range []*cobra.Command{runCmd, newCheck(), newSend(), newJobs(), newSim(), newBench(), newDemo(), newVersion()} {
+	for _, c := range []*cobra.Command{runCmd, newCheck(), newSend(), newStatus(), newJobs(), newSim(), newBench(), newDemo(), newVersion()} {
 		c.Args = noArgs
 		root.AddCommand(c)
 	}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"propeller/config"
+	"propeller/httpapi"
+)
+
+const statusLong = `status shows what the running daemon does: each app with its state and why,
+pushes, latency, connections, its queue and its certificate. Apps that are not
+ready come first.
+
+It asks the daemon by the socket in its state_dir, or with --url over HTTP.
+
+Exit status: 0 all apps are ready, 1 some are not (broken, paused by APNs,
+stalled, without their queue), 2 the daemon could not be asked, which the error
+explains. With --watch 0 when a signal ends it.`
+
+// exitUnknown is the exit status of status when the daemon cannot be asked. It
+// is that of wrong usage, too: in neither case anything is known of the apps.
+const exitUnknown = exitUsage
+
+// askTime bounds a question to the daemon, which has the answer at hand.
+const askTime = 10 * time.Second
+
+// statusFlags are the flags of status.
+type statusFlags struct {
+	config, state     string
+	url, key, keyFile string
+	topic             string
+	watch, json       bool
+}
+
+func newStatus() *cobra.Command {
+	var o statusFlags
+	cmd := &cobra.Command{Use: "status", Short: "what the running daemon does, and which app is in trouble", Long: statusLong}
+	f := cmd.Flags()
+	f.StringVarP(&o.config, "config", "c", defaultFile, "configuration `file`, for its state_dir")
+	f.StringVar(&o.state, "state-dir", "", "the daemon's state_dir, instead of the configuration's (`folder`)")
+	f.StringVar(&o.url, "url", "", "ask at this `URL` instead: http://host:port, https://…, or unix:/path")
+	f.StringVar(&o.key, "key", "", "`token` of the key to show at the URL; others can see it in the process list")
+	f.StringVar(&o.keyFile, "key-file", "", "the same, read from a `file`")
+	f.StringVar(&o.topic, "topic", "", "this app only (`bundle id`)")
+	f.BoolVar(&o.watch, "watch", false, "look again every 2 s, until SIGINT or SIGTERM")
+	f.BoolVar(&o.json, "json", false, "print JSON as GET /v1/apps has it; with --watch a line each time")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := o.check(); err != nil {
+			return usageError{err}
+		}
+		c, err := o.client(cmd.Flags().Changed("config"))
+		if err != nil {
+			return statusError{exitUnknown, err}
+		}
+		defer c.Close()
+		ask := func(ctx context.Context) ([]httpapi.App, error) { return o.ask(ctx, c) }
+		view := newStatusView(cmd.OutOrStdout(), o.json)
+		if o.watch {
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return watchStatus(ctx, ask, view)
+		}
+		apps, err := ask(context.Background())
+		if err != nil {
+			return statusError{exitUnknown, err}
+		}
+		if err := view.once(apps, time.Now()); err != nil {
+			return err
+		}
+		if notReady(apps) > 0 {
+			return statusError{status: exitFailed} // the table has said why
+		}
+		return nil
+	}
+	return cmd
+}
+
+func (o *statusFlags) check() error {
+	switch {
+	case o.url != "" && o.state != "":
+		return errors.New("--url and --state-dir do not go together: each names a daemon")
+	case o.url == "" && (o.key != "" || o.keyFile != ""):
+		return errors.New("a key is for --url: the socket in state_dir needs none")
+	case o.key != "" && o.keyFile != "":
+		return errors.New("--key and --key-file do not go together")
+	}
+	return nil
+}
+
+// client finds the way to the daemon. named says that -c was given.
+func (o *statusFlags) client(named bool) (*httpapi.Client, error) {
+	if o.url != "" {
+		key, err := o.secret()
+		if err != nil {
+			return nil, err
+		}
+		return httpapi.ForURL(o.url, key)
+	}
+	dir := o.state
+	if dir == "" {
+		if !named && missing(o.config) {
+			return nil, errors.New("no propeller.yaml in this folder: name the file with -c, the daemon's folder with --state-dir, or its address with --url")
+		}
+		cfg, err := config.LoadWithoutCredentials(o.config)
+		if err != nil {
+			return nil, err
+		}
+		if dir = cfg.StateDir; dir == "" {
+			return nil, fmt.Errorf("%s has no state_dir, where the daemon's socket would be: name the daemon's folder with --state-dir, or its address with --url", o.config)
+		}
+	}
+	return httpapi.ForState(dir), nil
+}
+
+// secret is the key to show; "" without one.
+func (o *statusFlags) secret() (string, error) {
+	if o.keyFile == "" {
+		return o.key, nil
+	}
+	text, err := os.ReadFile(o.keyFile)
+	if err != nil {
+		return "", fmt.Errorf("--key-file: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// ask asks for the apps, or the one app. Its error says what to do.
+func (o *statusFlags) ask(ctx context.Context, c *httpapi.Client) ([]httpapi.App, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	var (
+		apps []httpapi.App
+		err  error
+	)
+	if o.topic != "" {
+		apps = make([]httpapi.App, 1)
+		apps[0], err = c.App(ctx, o.topic)
+	} else {
+		apps, err = c.Apps(ctx)
+	}
+	if err != nil {
+		return nil, o.advise(err)
+	}
+	return apps, nil
+}
+
+// advise adds to an error what to do about it.
+func (o *statusFlags) advise(err error) error {
+	problem, answered := errors.AsType[*httpapi.Problem](err)
+	switch {
+	case answered && problem.Status == http.StatusUnauthorized:
+		return fmt.Errorf("%w: show one with --key-file", err)
+	case answered:
+		return err
+	case errors.Is(err, httpapi.ErrNoDaemon):
+		return fmt.Errorf("%w: start it, or name another daemon with --state-dir or --url", err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: the socket is for the daemon's user: run this as that user, or use --url", err)
+	case o.url != "":
+		return fmt.Errorf("%w: is the daemon running, and is this the address of its http.listen?", err)
+	}
+	return err
+}
+
+// statusError ends the program with a status of its own.
+type statusError struct {
+	status int
+	err    error // nil: all has been said
+}
+
+func (e statusError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e statusError) Unwrap() error { return e.err }
+
+// notReady counts apps in trouble.
+func notReady(apps []httpapi.App) (n int) {
+	for i := range apps {
+		if !apps[i].Ready {
+			n++
+		}
+	}
+	return n
+}
