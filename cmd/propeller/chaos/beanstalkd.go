@@ -99,6 +99,36 @@ func (b *beanstalkd) kill() {
 	}
 }
 
+// idleTries is how often the server is stopped to be found idle. A busy one is
+// every third time.
+const idleTries = 500
+
+// endIdle ends the server with sig while it waits for commands, and reports
+// whether it did: else it was at work, or the system does not show that.
+//
+// beanstalkd 1.12 loses a job when it is ended in the middle of compacting its
+// log: it deletes the file with the job's record before it writes that anew
+// (moveone in walg.c, docs/operations.md). The auditor could not tell that from a
+// loss of the daemon's: of 1,500 kills amid puts and deletes, with 40 jobs left, 40
+// lost a job; of 1,500 while idle, none. What the hand shall do is not less for it: puts, and
+// answers that are not sent yet, are cut off as before.
+func (b *beanstalkd) endIdle(ctx context.Context, sig syscall.Signal) (idle bool) {
+	for try := 0; !idle && try < idleTries && !b.p.ended(); try++ {
+		if try > 0 {
+			b.p.signal(syscall.SIGCONT)
+			sleep(ctx, time.Millisecond)
+		}
+		b.p.signal(syscall.SIGSTOP)
+		idle = waitsForEvents(b.p.pid())
+	}
+	b.p.signal(sig)
+	b.p.signal(syscall.SIGCONT) // SIGTERM takes effect only then, before any other work
+	if !b.p.wait(endTimeout) {
+		b.p.kill()
+	}
+	return idle
+}
+
 func (b *beanstalkd) late() bool { return false }
 
 func (b *beanstalkd) orphan() {}
@@ -112,9 +142,8 @@ func (b *beanstalkd) hand(rng *rand.Rand) *hand {
 		return func(life, faults context.Context) error {
 			over := b.at.trouble("beanstalkd " + sig.String())
 			defer over()
-			b.p.signal(sig)
-			if !b.p.wait(endTimeout) {
-				b.p.kill()
+			if !b.endIdle(faults, sig) {
+				b.at.note("beanstalkd was ended at work: it may have lost a job itself")
 			}
 			sleep(faults, h.upTo(3*time.Second))
 			return b.start(life)
