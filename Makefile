@@ -54,4 +54,4 @@ tools:
 	@deploy/need.sh beanstalkd=beanstalkd
 
 test-tools:
-	@deploy/need.sh nc=netcat-openbsd,netcat python3=python3 nghttpd=nghttp2-server,nghttp2 h2load=nghttp2-client,nghttp2 node=nodejs,node
+	@deploy/need.sh nc=netcat-openbsd,netcat python3=python3 nghttpd=nghttp2-server,nghttp2 h2load=nghttp2-client,nghttp2 node=nodejs,node chromium=chromium
