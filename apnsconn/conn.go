@@ -225,6 +225,15 @@ func (c *Conn) Free() int {
 	return max(0, c.streamLimit()-c.all.n)
 }
 
+// Streams says how many pushes are under way, and how many may be at once: the
+// smaller of Config.InFlight and the peer's stream limit, 1 until the first
+// answer.
+func (c *Conn) Streams() (open, limit int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all.n, c.streamLimit()
+}
+
 // streamLimit is how many streams may be open. mu is held.
 func (c *Conn) streamLimit() int {
 	if !c.opened {

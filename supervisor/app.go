@@ -37,6 +37,7 @@ type ledger struct {
 	steps   Steps
 	webhook feedback.WebhookCounters
 	hold    worker.Hold // the operator's
+	recent  worker.Recent
 	// Of the watchdog, about the webhook.
 	webhookSteps Steps
 }

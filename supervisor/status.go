@@ -33,6 +33,7 @@ type AppStatus struct {
 	Workers  []worker.Status
 	Counters *worker.Counters // since the process began, as the next
 	Steps    *Steps           // of the watchdog
+	Recent   *worker.Recent   // how the last pushes ended
 }
 
 // QueueStats are the numbers of an app's tube, when the watchdog looked.
@@ -73,7 +74,7 @@ func (a *app) status() AppStatus {
 	b := a.common.Breaker.State()
 	s := AppStatus{
 		Topic: a.cfg.Topic, Tube: a.cfg.Tube, Broken: b.Broken, Paused: b.Paused, Reason: b.Reason, Since: b.Since,
-		Held: a.ledger.hold.State(), Stalled: a.stalled.Load(), Queue: a.stats.Load(), Counters: &a.ledger.pushes, Steps: &a.ledger.steps,
+		Held: a.ledger.hold.State(), Stalled: a.stalled.Load(), Queue: a.stats.Load(), Counters: &a.ledger.pushes, Steps: &a.ledger.steps, Recent: &a.ledger.recent,
 	}
 	if c := a.cfg.Certificate; c != nil {
 		s.CredentialExpiry = c.NotAfter

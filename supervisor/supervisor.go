@@ -264,7 +264,7 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 	wc := worker.Config{
 		Topic: c.Topic, Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry), Expiration: c.Expiration, TTL: c.TTL,
 		Queue: s.queue, Dial: s.dialer(c), Breaker: worker.NewBreaker(), Counters: &l.pushes, Log: s.o.Log, Live: &s.live,
-		Guard: worker.NewGuard(), Memory: memory(c, old), Hold: &l.hold, Observer: s.o.Observer,
+		Guard: worker.NewGuard(), Memory: memory(c, old), Hold: &l.hold, Observer: s.o.Observer, Recent: &l.recent,
 	}
 	if c.Feedback.Tube != "" {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)

@@ -1,10 +1,12 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +50,8 @@ type link struct {
 
 	mu      sync.Mutex
 	conn    Conn              // the one that takes pushes; nil = none
+	since   time.Time         // when conn was opened
+	goAway  GoAway            // the last
 	open    map[Conn]struct{} // conn and those that only finish what they have
 	backoff backoff
 	fine    atomic.Bool // there has been a good answer since the last dial: one more changes nothing
@@ -99,7 +103,7 @@ func (l *link) get(ctx context.Context) (Conn, error) {
 		l.down = nil
 		l.log.Info("apns reachable again")
 	}
-	l.conn = conn
+	l.conn, l.since = conn, time.Now()
 	l.open[conn] = struct{}{}
 	l.watchers.Go(func() { l.watch(conn) })
 	return conn, nil
@@ -136,16 +140,55 @@ func (l *link) watch(conn Conn) {
 	l.mu.Unlock()
 	err := conn.Err()
 	var goAway *apnsconn.GoAwayError
+	if errors.As(err, &goAway) {
+		l.noteGoAway(goAway)
+	}
 	switch {
 	case errors.Is(err, apnsconn.ErrCredential):
 		l.refused(err.Error())
-	case errors.As(err, &goAway):
+	case goAway != nil:
 		l.counters.GoAways.Add(1)
 		l.log.Info("apns ended the connection", "err", err)
 	case err != nil && !errors.Is(err, apnsconn.ErrClosed):
 		l.log.Warn("connection to apns lost", "err", err)
 	}
 	l.onChange()
+}
+
+func (l *link) noteGoAway(e *apnsconn.GoAwayError) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	reason := cmp.Or(e.Reason, e.Code.String())
+	l.goAway = GoAway{At: time.Now(), Reason: strings.ToValidUTF8(reason[:min(len(reason), maxShown)], "")}
+}
+
+// Link is a worker's connection to APNs at one moment.
+type Link struct {
+	Since  time.Time // when it was opened; zero: there is none
+	Open   int       // streams open, of Limit
+	Limit  int       // streams that APNs and the configuration allow now; 1 until the first answer
+	GoAway GoAway    // with which the last connection that APNs has ended was ended
+}
+
+// GoAway is APNs' word at a connection's end.
+type GoAway struct {
+	At     time.Time // zero: there was none since the worker began
+	Reason string    // APNs' text, or the code of HTTP/2 if there was none
+}
+
+// view describes the connection.
+func (l *link) view() Link {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := Link{GoAway: l.goAway}
+	if l.conn == nil || !l.conn.Usable() {
+		return v
+	}
+	v.Since = l.since
+	if c, ok := l.conn.(interface{ Streams() (open, limit int) }); ok {
+		v.Open, v.Limit = c.Streams()
+	}
+	return v
 }
 
 // good notes a good answer: the next dial need not wait long.

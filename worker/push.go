@@ -68,7 +68,7 @@ func (p *push) done(o apnsconn.Outcome) {
 		}
 	}
 	if o.Class == apnsconn.Delivered && t.fan != nil && p.probe == 0 && !t.r.logsAll() {
-		t.r.delivered(&p.n)
+		t.r.delivered(p, &o)
 		p.freeSlot()
 		t.fan.pushEnded()
 		return
@@ -79,8 +79,10 @@ func (p *push) done(o apnsconn.Outcome) {
 
 // delivered notes a push that APNs has taken. It is called for each, and so
 // from the connection's goroutine: it costs some atomic operations.
-func (r *run) delivered(n *apnsconn.Notification) {
+func (r *run) delivered(p *push, o *apnsconn.Outcome) {
+	n := &p.n
 	r.w.cfg.Counters.count(apnsconn.Delivered, "")
+	r.w.cfg.Recent.delivered(p, o)
 	r.w.finished.Add(1)
 	r.w.cfg.Memory.Delivered(n.Topic, n.Token)
 	if n.Token != "" {
@@ -179,6 +181,7 @@ func (p *push) decide() {
 		o.Class = apnsconn.Unavailable
 	}
 	p.t.r.w.cfg.Counters.count(o.Class, o.Reason)
+	p.t.r.w.cfg.Recent.note(p, o)
 	rule := policy[o.Class]
 	p.verdict, p.first, p.judged = rule.verdict, rule.first, true
 	switch {

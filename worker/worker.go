@@ -54,6 +54,7 @@ type Config struct {
 	Guard    *Guard   // shared by the app's workers; nil: every token called wrong is dead
 	Hold     *Hold    // shared by the app's workers; nil: nobody holds the app
 	Observer Observer // nil: nobody is told what becomes of jobs
+	Recent   *Recent  // shared by the app's workers; nil: nobody asks for the last pushes
 	// Expiration and TTL are the app's defaults for jobs that give none; 0: none.
 	// Such an apns-expiration counts from when the push is sent.
 	Expiration, TTL time.Duration
@@ -90,11 +91,12 @@ func (w *Worker) String() string { return fmt.Sprintf("app %s worker %d", w.cfg.
 // Status is a worker at one moment.
 type Status struct {
 	Serving   bool
-	Held      int   // jobs received and not yet settled
-	Lingering int   // of Held: those that wait for the queue and hold no slot, at most Config.InFlight
-	InFlight  int   // slots in use, of Config.InFlight
-	Guarded   int   // pushes that have been answered, and wait for the environment guard's word
-	Connected bool  // to APNs
+	Held      int  // jobs received and not yet settled
+	Lingering int  // of Held: those that wait for the queue and hold no slot, at most Config.InFlight
+	InFlight  int  // slots in use, of Config.InFlight
+	Guarded   int  // pushes that have been answered, and wait for the environment guard's word
+	Connected bool // to APNs
+	Link      Link
 	QueueErr  error // why no job can be received; nil when one can
 
 	// Received counts jobs received, Finished jobs settled for good or given
@@ -118,6 +120,7 @@ func (w *Worker) Status() Status {
 	s.Serving, s.Connected, s.QueueErr = true, conn != nil, r.consumer.Err()
 	s.Held, s.InFlight, s.Guarded = int(r.held.Load()), int(r.slots.Load()), int(r.guarded.Load())
 	s.Lingering = int(r.lingering.Load())
+	s.Link = r.link.view()
 	switch down, unstored := r.link.unreachable(time.Now()), r.unstored.why(); {
 	case s.QueueErr != nil:
 		s.Waiting = "queue unavailable: " + s.QueueErr.Error()

@@ -1,0 +1,119 @@
+package worker
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"propeller/apnsconn"
+)
+
+const (
+	// maxRecent is how many pushes each list of a Recent holds: more than a
+	// person reads, and 20 KiB.
+	maxRecent = 50
+	// recentEvery is how often a delivered push is noted: who sees 20 in a second
+	// has seen them all, and very many cost next to nothing so.
+	recentEvery = 50 * time.Millisecond
+	// maxShown bounds a reason, which is APNs' text, in bytes.
+	maxShown = 200
+)
+
+// Recent remembers how the last pushes of one app ended, for people who look;
+// and apart from those the last that went wrong, which a flood of good ones
+// would wash away. It is shared by the app's workers. The zero value is ready
+// for use; nil remembers nothing.
+type Recent struct {
+	next atomic.Int64 // Unix time in ns: no delivered push is noted before
+
+	mu            sync.Mutex
+	all, failures []Ended // each a ring of maxRecent
+	nAll, nFailed int     // ever noted
+}
+
+// Ended is a push that has ended, without what is secret of it.
+type Ended struct {
+	At     time.Time
+	Worker int
+	Token  string // the first 8 characters, or of the channel's id
+	Class  apnsconn.Class
+	Status int    // APNs' answer; 0 when there was none
+	Reason string // as the log has it; "" when delivered
+	APNsID string
+	Took   time.Duration
+}
+
+// Last returns the pushes that ended last and, apart from them, those that were
+// not delivered, each latest first and at most 50. Of very many delivered ones
+// it knows some, and of those that were never sent, none.
+func (r *Recent) Last() (all, failures []Ended) {
+	if r == nil {
+		return nil, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return latestFirst(r.all, r.nAll), latestFirst(r.failures, r.nFailed)
+}
+
+func latestFirst(ring []Ended, n int) []Ended {
+	out := make([]Ended, 0, len(ring))
+	for i := range ring {
+		out = append(out, ring[(n-1-i)%len(ring)])
+	}
+	return out
+}
+
+// delivered notes a push that APNs has taken, if none was noted just before.
+func (r *Recent) delivered(p *push, o *apnsconn.Outcome) {
+	if r == nil {
+		return
+	}
+	now := p.began.Add(p.took)
+	next := r.next.Load()
+	if at := now.UnixNano(); at < next || !r.next.CompareAndSwap(next, at+int64(recentEvery)) {
+		return
+	}
+	e := p.ending(o, now)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	note(&r.all, &r.nAll, e)
+}
+
+// note notes how a push has ended.
+func (r *Recent) note(p *push, o *apnsconn.Outcome) {
+	switch {
+	case r == nil, o.Class == apnsconn.NotSent: // a lost connection would wash all else away
+		return
+	case o.Class == apnsconn.Delivered:
+		r.delivered(p, o)
+		return
+	}
+	e := p.ending(o, time.Now())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	note(&r.all, &r.nAll, e)
+	note(&r.failures, &r.nFailed, e)
+}
+
+func note(ring *[]Ended, n *int, e Ended) {
+	if len(*ring) < maxRecent {
+		*ring = append(*ring, e)
+	} else {
+		(*ring)[*n%maxRecent] = e
+	}
+	*n++
+}
+
+// ending describes the push without keeping its job in memory.
+func (p *push) ending(o *apnsconn.Outcome, at time.Time) Ended {
+	e := Ended{
+		At: at, Worker: p.t.r.w.cfg.Index, Token: strings.Clone(shortToken(&p.n)), Class: o.Class, Status: o.Status,
+		APNsID: strings.Clone(o.APNsID), Took: p.took,
+	}
+	if o.Class != apnsconn.Delivered {
+		reason := why(*o)
+		e.Reason = strings.ToValidUTF8(strings.Clone(reason[:min(len(reason), maxShown)]), "")
+	}
+	return e
+}
