@@ -29,13 +29,19 @@ var listens = regexp.MustCompile(`http listens" addr=(\S+)`)
 func newWebSite(t *testing.T, keys string) *webSite {
 	s := &webSite{site: newSite(t, apnstest.Options{})}
 	s.keys(keys)
-	s.daemon = startDaemon(t, s.dir)
+	s.start()
+	return s
+}
+
+// start starts the daemon, once its configuration is written.
+func (s *webSite) start() {
+	s.t.Helper()
+	s.daemon = startDaemon(s.t, s.dir)
 	s.daemon.says("http listens")
 	s.url = "http://" + listens.FindStringSubmatch(s.daemon.log())[1]
 	tr := new(http.Transport)
-	t.Cleanup(tr.CloseIdleConnections)
+	s.t.Cleanup(tr.CloseIdleConnections)
 	s.client = &http.Client{Transport: tr, Timeout: patience}
-	return s
 }
 
 // keys writes the configuration with what else http says.
