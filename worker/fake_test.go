@@ -35,6 +35,7 @@ type fakeQueue struct {
 	puts                  []fakePut
 	refuse                func(body string) error // of puts
 	statTakes             time.Duration           // each Stat
+	stats                 int                     // how often it was asked about a job
 	log                   []string                // what happened in what order: "put", "done 1", "bury 2", "retry 3", and what tests add
 }
 
@@ -176,6 +177,7 @@ func (j *fakeJob) Stat(context.Context) (queue.Stat, error) {
 	}
 	j.q.mu.Lock()
 	defer j.q.mu.Unlock()
+	j.q.stats++
 	return queue.Stat{Attempt: j.attempts, Age: time.Since(j.put), Priority: fakePriority, Kicked: j.kicked}, nil
 }
 func (j *fakeJob) Done(ctx context.Context) error {

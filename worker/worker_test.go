@@ -34,6 +34,9 @@ func TestDeliversAndDeletes(t *testing.T) {
 		if n := len(b.dialTimes()); n != 1 {
 			t.Errorf("%d dials for 1000 jobs, want 1", n)
 		}
+		if q.stats != 0 {
+			t.Errorf("the queue was asked %d times about jobs that were delivered", q.stats)
+		}
 		if !q.closed {
 			t.Error("consumer not closed")
 		}
