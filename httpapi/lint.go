@@ -43,6 +43,10 @@ func (a *API) lintOf(c *client, body []byte) Lint {
 	if err != nil {
 		return Lint{Error: errorOf(err)}
 	}
+	return a.lintEnvelope(c, e)
+}
+
+func (a *API) lintEnvelope(c *client, e worker.Envelope) Lint {
 	jobs, job, err := check(c, e)
 	if err == nil && !a.has(e.Topic) {
 		err = noApp(e.Topic)

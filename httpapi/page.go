@@ -13,6 +13,7 @@ import (
 	"html/template"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
 	"sync"
@@ -57,6 +58,17 @@ func (p *page) routes() []pageRoute {
 	return []pageRoute{
 		{"GET /{$}", RoleRead, p.overview},
 		{"GET /events", RoleRead, p.events},
+		{"GET /apps/{topic}", RoleRead, p.app},
+		{"POST /apps/{topic}/pause", RoleAdmin, p.pause},
+		{"POST /apps/{topic}/resume", RoleAdmin, p.resume},
+		{"GET /apps/{topic}/buried", RoleRead, p.buried},
+		{"GET /apps/{topic}/buried/{id...}", RoleAdmin, p.job},
+		{"POST /apps/{topic}/buried/kick", RoleAdmin, p.settle("kicked", Local.Kick)},
+		{"POST /apps/{topic}/buried/delete", RoleAdmin, p.settle("deleted", Local.Delete)},
+		{"GET /send", RoleSend, p.sendForm},
+		{"POST /send", RoleSend, p.send},
+		{"POST /send/preview", RoleSend, p.preview},
+		{"GET /send/events", RoleSend, p.outcome},
 		{"GET /login", RoleNone, p.signInForm},
 		{"POST /login", RoleNone, p.signIn},
 		{"POST /logout", RoleRead, p.signOut},
@@ -172,7 +184,11 @@ func (p *page) show(w http.ResponseWriter, v *visitor, status int, name string, 
 		writeProblem(w, http.StatusInternalServerError, errPanic.Error())
 		return
 	}
-	answer{status: status, contentType: "text/html; charset=utf-8", body: out.Bytes()}.write(w)
+	answerHTML(status, out.Bytes()).write(w)
+}
+
+func answerHTML(status int, text []byte) answer {
+	return answer{status: status, contentType: "text/html; charset=utf-8", body: text}
 }
 
 // fault says what went wrong: as a page, or as a problem to who asks for JSON.
@@ -194,8 +210,9 @@ var pageFiles embed.FS
 // pageTemplates are the pages by name, each within the layout.
 var pageTemplates = sync.OnceValue(func() map[string]*template.Template {
 	out := make(map[string]*template.Template)
-	for _, name := range []string{"overview", "login", "fault", "bounce"} {
-		out[name] = template.Must(template.ParseFS(pageFiles, "page/layout.html", "page/"+name+".html"))
+	for _, name := range []string{"overview", "app", "buried", "job", "send", "login", "fault", "bounce"} {
+		t := template.New(name).Funcs(template.FuncMap{"seg": url.PathEscape})
+		out[name] = template.Must(t.ParseFS(pageFiles, "page/layout.html", "page/job-part.html", "page/"+name+".html"))
 	}
 	return out
 })

@@ -37,7 +37,7 @@ func (p *page) events(w http.ResponseWriter, r *http.Request, v *visitor) {
 	defer done()
 	out, ctx, cancel := p.stream(w, r)
 	defer cancel()
-	l := &live{of: r.URL.Query().Get("topic"), page: p, now: make(map[string]float64)}
+	l := &live{of: r.URL.Query().Get("topic"), page: p, now: make(map[string]float64), parts: make(map[string]string)}
 	for {
 		// Each time: the session may be over, the key be for less.
 		v := p.visitor(r)
@@ -91,6 +91,9 @@ func (l *live) next(seen look) liveEvent {
 			}
 			e.Now[topic], l.now[topic] = now, now
 		}
+	}
+	if l.of != "" && len(seen.status) == 1 {
+		e.Parts = l.render(&seen.status[0], time.Now())
 	}
 	l.seen = seen.tick
 	return e

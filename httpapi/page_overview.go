@@ -48,7 +48,7 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 		Ready: unknown, Delayed: unknown, Buried: unknown,
 		Delivered: count(st.Counters.Ended(apnsconn.Delivered)), Failed: count(failedOf(st)),
 	}
-	if view.State == StateRunning && !a.isBusy(st, now) {
+	if view.State == StateRunning && !isBusy(st, now) {
 		r.State = stateIdle
 	}
 	if st.Held.Held {
@@ -57,8 +57,8 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	if rate, ok := a.rate(); ok {
 		r.Rate = perSecond(rate)
 	}
-	if p50, p99, ok := a.quantiles(&st.Counters.Seconds); ok {
-		r.P50, r.P99 = millis(p50), millis(p99)
+	if l := a.latency(&st.Counters.Seconds); l != nil {
+		r.P50, r.P99 = millis(l.P50), millis(l.P99)
 	}
 	inFlight, connected := 0, 0
 	for _, w := range st.Workers {
@@ -76,11 +76,8 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 }
 
 // isBusy says that a push has ended lately, or is under way.
-func (a *sampled) isBusy(st *supervisor.AppStatus, now time.Time) bool {
-	if !a.busy.IsZero() && now.Sub(a.busy) < time.Minute {
-		return true
-	}
-	return slices.ContainsFunc(a.rates, func(r float64) bool { return r > 0 }) ||
+func isBusy(st *supervisor.AppStatus, now time.Time) bool {
+	return now.Sub(st.Recent.Active()) < time.Minute ||
 		slices.ContainsFunc(st.Workers, func(w worker.Status) bool { return w.Held > 0 })
 }
 
@@ -105,16 +102,17 @@ func perSecond(rate float64) string {
 	return count(int64(math.Round(rate)))
 }
 
-func millis(d time.Duration) string {
+// millis is a number of milliseconds, as exact as it means something.
+func millis(ms float64) string {
 	switch {
-	case d >= 10*time.Second:
-		return fmt.Sprintf("%.0f s", d.Seconds())
-	case d >= time.Second:
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d >= 10*time.Millisecond:
-		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case ms >= 10_000:
+		return fmt.Sprintf("%.0f s", ms/1000)
+	case ms >= 1000:
+		return fmt.Sprintf("%.1f s", ms/1000)
+	case ms >= 10:
+		return fmt.Sprintf("%.0f ms", ms)
 	}
-	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+	return fmt.Sprintf("%.1f ms", ms)
 }
 
 // expiry says when a certificate expires. Those who renew it need weeks.

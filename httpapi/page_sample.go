@@ -19,9 +19,9 @@ const (
 	sampleEvery = time.Second
 	// maxRates is how many samples a chart has: two minutes.
 	maxRates = 120
-	// quantileTime is what p50 and p99 are of, markEvery how exactly.
-	quantileTime = time.Minute
-	markEvery    = 5 * time.Second
+	// latencyTime is what p50 and p99 are of, markEvery how exactly.
+	latencyTime = time.Minute
+	markEvery   = 5 * time.Second
 	// askedAtOnce and askTime bound what one sample asks the queue: so many
 	// tubes, for so long. The others have their turn in the next.
 	askedAtOnce = 50
@@ -56,16 +56,15 @@ type sampled struct {
 
 	at    time.Time // of the last sample
 	ended int64     // pushes until then
-	busy  time.Time // when the last push is known to have ended
 	rates []float64 // pushes a second, oldest first, at most maxRates
-	marks []mark    // oldest first: for quantileTime
+	marks []mark    // oldest first: for latencyTime
 	tube  *queue.TubeStats
 }
 
-// mark is what a histogram had counted at a time.
+// mark is how long pushes had taken until then.
 type mark struct {
-	at     time.Time
-	atMost map[float64]uint64
+	at      time.Time
+	latency *Latency // since the process began
 }
 
 // join has samples made until leave is called.
@@ -178,14 +177,10 @@ func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeSta
 		}
 		a.rates = slices.Delete(a.rates, 0, max(0, len(a.rates)-maxRates))
 	}
-	if ended != a.ended && !a.at.IsZero() {
-		a.busy = now
-	}
 	a.at, a.ended = now, ended
 	if len(a.marks) == 0 || now.Sub(a.marks[len(a.marks)-1].at) >= markEvery {
-		_, atMost := st.Counters.Seconds.Snapshot()
-		a.marks = append(a.marks, mark{now, atMost})
-		a.marks = slices.DeleteFunc(a.marks, func(m mark) bool { return now.Sub(m.at) > quantileTime+markEvery })
+		a.marks = append(a.marks, mark{now, latencyOf(&st.Counters.Seconds)})
+		a.marks = slices.DeleteFunc(a.marks, func(m mark) bool { return now.Sub(m.at) > latencyTime+markEvery })
 	}
 }
 
@@ -200,35 +195,12 @@ func (a *sampled) rate() (rate float64, ok bool) {
 	return rate, len(last) > 0
 }
 
-// quantiles are the times within which half of the last minute's pushes, and
-// 99 of 100, were answered; ok is false if there were none.
-func (a *sampled) quantiles(h *worker.Histogram) (p50, p99 time.Duration, ok bool) {
+// latency is that of the last minute's pushes; nil if there were none.
+func (a *sampled) latency(h *worker.Histogram) *Latency {
 	if len(a.marks) == 0 {
-		return 0, 0, false
+		return nil
 	}
-	_, to := h.Snapshot()
-	from := a.marks[0].atMost
-	return quantile(0.5, from, to), quantile(0.99, from, to), to[math.Inf(1)] > from[math.Inf(1)]
-}
-
-// quantile finds the bucket of the q-th of what was counted between two
-// snapshots of a histogram, and in it the place in proportion. What is beyond
-// the last bound counts as that.
-func quantile(q float64, from, to map[float64]uint64) time.Duration {
-	rank := q * float64(to[math.Inf(1)]-from[math.Inf(1)])
-	below, bound := 0.0, 0.0
-	for _, next := range slices.Sorted(maps.Keys(to)) {
-		n := float64(to[next] - from[next])
-		if math.IsInf(next, 1) {
-			break
-		}
-		if n >= rank && n > below {
-			seconds := bound + (next-bound)*(rank-below)/(n-below)
-			return time.Duration(seconds * float64(time.Second))
-		}
-		below, bound = n, next
-	}
-	return time.Duration(bound * float64(time.Second))
+	return latencyOf(h).Since(a.marks[0].latency)
 }
 
 func endedOf(c *worker.Counters) (n int64) {

@@ -13,9 +13,11 @@ const (
 	// maxRecent is how many pushes each list of a Recent holds: more than a
 	// person reads, and 20 KiB.
 	maxRecent = 50
-	// recentEvery is how often a delivered push is noted: who sees 20 in a second
-	// has seen them all, and very many cost next to nothing so.
+	// recentEvery is how often a delivered push is noted, but for a burst of
+	// recentBurst after some rest: who sees 20 in a second has seen them all, and
+	// very many cost next to nothing so.
 	recentEvery = 50 * time.Millisecond
+	recentBurst = 25
 	// maxShown bounds a reason, which is APNs' text, in bytes.
 	maxShown = 200
 )
@@ -25,7 +27,7 @@ const (
 // would wash away. It is shared by the app's workers. The zero value is ready
 // for use; nil remembers nothing.
 type Recent struct {
-	next atomic.Int64 // Unix time in ns: no delivered push is noted before
+	next atomic.Int64 // Unix time in ns: no delivered push is noted before it
 
 	mu            sync.Mutex
 	all, failures []Ended // each a ring of maxRecent
@@ -56,6 +58,19 @@ func (r *Recent) Last() (all, failures []Ended) {
 	return latestFirst(r.all, r.nAll), latestFirst(r.failures, r.nFailed)
 }
 
+// Active is when a push last ended, to about recentEvery; zero if none has.
+func (r *Recent) Active() time.Time {
+	if r == nil {
+		return time.Time{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.nAll == 0 {
+		return time.Time{}
+	}
+	return r.all[(r.nAll-1)%len(r.all)].At
+}
+
 func latestFirst(ring []Ended, n int) []Ended {
 	out := make([]Ended, 0, len(ring))
 	for i := range ring {
@@ -71,7 +86,8 @@ func (r *Recent) delivered(p *push, o *apnsconn.Outcome) {
 	}
 	now := p.began.Add(p.took)
 	next := r.next.Load()
-	if at := now.UnixNano(); at < next || !r.next.CompareAndSwap(next, at+int64(recentEvery)) {
+	at := now.UnixNano()
+	if at < next || !r.next.CompareAndSwap(next, max(next, at-int64((recentBurst-1)*recentEvery))+int64(recentEvery)) {
 		return
 	}
 	e := p.ending(o, now)

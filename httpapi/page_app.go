@@ -1,0 +1,222 @@
+package httpapi
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"propeller/supervisor"
+	"propeller/worker"
+)
+
+// appPage is what an app's page shows.
+type appPage struct {
+	Row      appRow
+	Tube     string
+	Since    time.Time // of a state other than running
+	Workers  []workerRow
+	Outcomes []endedRow
+	Failures []endedRow
+	Refusals []refusalRow
+	Steps    []stepRow
+	Expired  int64
+	Twice    int64 // possible duplicates
+}
+
+// workerRow is a worker in words.
+type workerRow struct {
+	Index              int
+	Does               string // "works", or why it does not
+	Trouble            bool
+	Age                string // of its connection
+	Streams            string
+	Held               string
+	Received, Finished string
+	GoAway             string // the last, "" for none
+	GoAwayAt           time.Time
+}
+
+// endedRow is a push that has ended, in words.
+type endedRow struct {
+	At     time.Time
+	Worker int
+	Token  string
+	Class  string
+	Detail string // why it was not delivered
+	Took   string
+	APNsID string
+}
+
+// refusalRow says how many pushes ended in one way.
+type refusalRow struct {
+	Class, Reason, Count string
+	N                    int64
+}
+
+// stepRow is what the watchdog did last, of each kind.
+type stepRow struct {
+	What, Count, Reason string
+	At                  time.Time
+}
+
+// appParts are the parts of the page that change, by the ids of their elements,
+// which are the names of their templates.
+func appParts() []string { return []string{"workers", "outcomes", "failures", "refusals"} }
+
+// appPageOf puts an app into words.
+func appPageOf(st *supervisor.AppStatus, row appRow, now time.Time) appPage {
+	view := appOf(st)
+	out := appPage{
+		Row: row, Tube: st.Tube, Since: view.Since, Refusals: refusalsOf(st.Counters), Steps: stepsOf(st.Steps),
+		Expired: view.Pushes.Expired, Twice: view.Pushes.PossibleDuplicates,
+	}
+	for i := range st.Workers {
+		out.Workers = append(out.Workers, workerRowOf(i, &st.Workers[i], now))
+	}
+	all, failures := st.Recent.Last()
+	out.Outcomes, out.Failures = endedRows(all), endedRows(failures)
+	return out
+}
+
+func workerRowOf(i int, s *worker.Status, now time.Time) workerRow {
+	w := workerRow{
+		Index: i, Does: "works", Age: unknown, Streams: unknown, Held: count(int64(s.Held)), Received: count(s.Received), Finished: count(s.Finished),
+		GoAway: s.Link.GoAway.Reason, GoAwayAt: s.Link.GoAway.At,
+	}
+	switch {
+	case !s.Serving:
+		w.Does, w.Trouble = "does not run", true
+	case s.Waiting != "":
+		w.Does, w.Trouble = s.Waiting, true
+	case !s.Connected:
+		w.Does = "waits for jobs"
+	}
+	if !s.Link.Since.IsZero() {
+		w.Age = age(now.Sub(s.Link.Since))
+		w.Streams = fmt.Sprintf("%d of %d", s.Link.Open, s.Link.Limit)
+	}
+	return w
+}
+
+func endedRows(ended []worker.Ended) (out []endedRow) {
+	for _, e := range ended {
+		out = append(out, endedRow{
+			At: e.At, Worker: e.Worker, Token: e.Token, Class: e.Class.String(), Detail: e.Reason, Took: millis(float64(e.Took) / float64(time.Millisecond)), APNsID: e.APNsID,
+		})
+	}
+	return out
+}
+
+// refusalsOf are the ways in which pushes ended that were not delivered, the
+// most frequent first.
+func refusalsOf(c *worker.Counters) (out []refusalRow) {
+	for r, n := range c.Refusals() {
+		reason := r.Reason
+		if reason == "" {
+			reason = "without a reason of APNs’"
+		}
+		out = append(out, refusalRow{r.Class.String(), reason, count(n), n})
+	}
+	slices.SortFunc(out, func(a, b refusalRow) int {
+		if a.N != b.N {
+			return int(min(1, max(-1, b.N-a.N)))
+		}
+		return strings.Compare(a.Class+" "+a.Reason, b.Class+" "+b.Reason)
+	})
+	return out
+}
+
+func stepsOf(s *supervisor.Steps) (out []stepRow) {
+	for _, one := range []struct {
+		what  string
+		count *supervisor.StepCount
+	}{{"connection replaced", &s.Replaced}, {"worker restarted", &s.Restarted}, {"stalled", &s.Stalled}} {
+		if last := one.count.Last(); last != nil {
+			out = append(out, stepRow{one.what, count(one.count.Load()), last.Reason, last.At})
+		}
+	}
+	return out
+}
+
+// age is a duration as one number.
+func age(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 s"
+	case d < 2*time.Minute:
+		return strconv.Itoa(int(d/time.Second)) + " s"
+	case d < 2*time.Hour:
+		return strconv.Itoa(int(d/time.Minute)) + " min"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d/time.Hour)) + " h"
+	}
+	return strconv.Itoa(int(d/(24*time.Hour))) + " d"
+}
+
+// find is an app as of now; nil if there is none with that topic.
+func (p *page) find(topic string) *supervisor.AppStatus {
+	all := p.api.tree.Status()
+	for i := range all {
+		if all[i].Topic == topic {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+func (p *page) app(w http.ResponseWriter, r *http.Request, v *visitor) {
+	topic := r.PathValue("topic")
+	st := p.find(topic)
+	if st == nil {
+		p.fault(w, r, v, http.StatusNotFound, noApp(topic).Error())
+		return
+	}
+	now := time.Now()
+	p.show(w, v, http.StatusOK, "app", pageData{
+		Title: topic, Events: "/events?topic=" + url.QueryEscape(topic), Main: appPageOf(st, p.sampler.rowOf(st, now), now),
+	})
+}
+
+// render renders the parts of an app's page that have changed.
+func (l *live) render(st *supervisor.AppStatus, now time.Time) map[string]string {
+	out := make(map[string]string)
+	data := appPageOf(st, appRow{}, now)
+	for _, id := range appParts() {
+		var text bytes.Buffer
+		if err := pageTemplates()["app"].ExecuteTemplate(&text, id, data); err != nil {
+			l.page.api.o.Log.Error("http: page", "part", id, "err", err)
+			continue
+		}
+		if html := text.String(); html != l.parts[id] {
+			out[id], l.parts[id] = html, html
+		}
+	}
+	return out
+}
+
+func (p *page) pause(w http.ResponseWriter, r *http.Request, v *visitor) {
+	p.operate(w, r, v, "app paused", p.api.tree.Pause(r.PathValue("topic"), "by order of "+v.name))
+}
+
+func (p *page) resume(w http.ResponseWriter, r *http.Request, v *visitor) {
+	p.operate(w, r, v, "app resumed", p.api.tree.Resume(r.PathValue("topic")))
+}
+
+// operate answers an order about an app with its page.
+func (p *page) operate(w http.ResponseWriter, r *http.Request, v *visitor, action string, err error) {
+	topic := r.PathValue("topic")
+	if err != nil {
+		p.fault(w, r, v, statusOf(err), err.Error())
+		return
+	}
+	p.api.audit(r, v.client, action, "topic", topic)
+	p.redirect(w, r, appPath(topic))
+}
+
+// appPath is where an app's page is.
+func appPath(topic string) string { return "/apps/" + url.PathEscape(topic) }

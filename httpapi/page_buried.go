@@ -1,0 +1,207 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"propeller/queue"
+)
+
+// buriedPage is what the page of an app's buried jobs shows.
+type buriedPage struct {
+	Topic      string
+	Groups     []*buriedGroup // the largest in front
+	Jobs       int
+	More       bool   // there are others
+	Incomplete string // what went wrong with the rest
+	Notice     string // of what has just been done
+	Fault      string
+}
+
+// buriedGroup are the jobs that were buried for one reason.
+type buriedGroup struct {
+	Reason string
+	Jobs   []BuriedJob
+}
+
+// ownReason is what in a reason is different for each job: how long it was tried, and how
+// many of its tokens were affected.
+var ownReason = regexp.MustCompile(` after \S+ and \d+ tries| after \d+ tries| \(and \d+ more of its tokens likewise\)`)
+
+// reasonOf is a job's reason without what is its own.
+func reasonOf(j *BuriedJob) string {
+	if r := ownReason.ReplaceAllString(j.Reason, ""); r != "" {
+		return r
+	}
+	return "unknown"
+}
+
+func grouped(jobs []BuriedJob) []*buriedGroup {
+	var out []*buriedGroup
+	byReason := make(map[string]*buriedGroup)
+	for _, j := range jobs {
+		reason := reasonOf(&j)
+		g := byReason[reason]
+		if g == nil {
+			g = &buriedGroup{Reason: reason}
+			byReason[reason] = g
+			out = append(out, g)
+		}
+		g.Jobs = append(g.Jobs, j)
+	}
+	slices.SortStableFunc(out, func(a, b *buriedGroup) int { return len(b.Jobs) - len(a.Jobs) })
+	return out
+}
+
+// desk does something with an app's buried jobs, in turn with others.
+func (p *page) desk(ctx context.Context, topic string, do func(ctx context.Context, l Local) (any, error)) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, maxTime)
+	defer cancel()
+	return p.api.inTurn(ctx, func() (any, error) {
+		jobs, tube, err := p.api.tree.Jobs(topic)
+		if err != nil {
+			return nil, err
+		}
+		return do(ctx, Local{jobs, tube})
+	})
+}
+
+func (p *page) buried(w http.ResponseWriter, r *http.Request, v *visitor) {
+	d := buriedPage{Topic: r.PathValue("topic")}
+	for _, done := range []string{"kicked", "deleted"} {
+		if n, err := strconv.Atoi(r.URL.Query().Get(done)); err == nil && n > 0 {
+			d.Notice = plural(n, "job") + " " + done
+		}
+	}
+	p.showBuried(w, r, v, http.StatusOK, d)
+}
+
+// showBuried shows the jobs that are buried now, below what d has to say.
+func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, status int, d buriedPage) {
+	list, err := p.desk(r.Context(), d.Topic, func(ctx context.Context, l Local) (any, error) { return l.List(ctx, "", 0) })
+	if err != nil {
+		p.fault(w, r, v, statusOf(err), err.Error())
+		return
+	}
+	l := list.(BuriedList)
+	d.Groups, d.Jobs, d.More, d.Incomplete = grouped(l.Jobs), len(l.Jobs), l.More, l.Incomplete
+	p.show(w, v, status, "buried", pageData{Title: "Buried jobs of " + d.Topic, Main: d})
+}
+
+// settle makes a handler of Local.Kick or Local.Delete. The form says which jobs
+// are meant: one by id, those with a reason, or those selected.
+func (p *page) settle(done string, do func(Local, context.Context, Choice) (Settled, error)) func(http.ResponseWriter, *http.Request, *visitor) {
+	return func(w http.ResponseWriter, r *http.Request, v *visitor) {
+		topic := r.PathValue("topic")
+		answer, err := p.desk(r.Context(), topic, func(ctx context.Context, l Local) (any, error) {
+			ids, err := chosen(ctx, l, r.PostForm)
+			if err != nil {
+				return nil, err
+			}
+			return do(l, ctx, Choice{IDs: ids})
+		})
+		if err != nil {
+			p.showBuried(w, r, v, statusOf(err), buriedPage{Topic: topic, Fault: err.Error()})
+			return
+		}
+		s := answer.(Settled)
+		p.api.audit(r, v.client, "buried jobs "+done, "topic", topic, "jobs", s.Jobs)
+		if s.Incomplete != "" {
+			p.showBuried(w, r, v, http.StatusOK, buriedPage{Topic: topic, Notice: plural(s.Jobs, "job") + " " + done, Fault: s.Incomplete})
+			return
+		}
+		p.redirect(w, r, fmt.Sprintf("%s/buried?%s=%d", appPath(topic), done, s.Jobs))
+	}
+}
+
+// chosen are the ids of the jobs that a form means.
+func chosen(ctx context.Context, l Local, form url.Values) ([]string, error) {
+	switch {
+	case form.Get("id") != "":
+		return []string{form.Get("id")}, nil
+	case !form.Has("reason"):
+		if ids := form["ids"]; len(ids) > 0 {
+			return ids, nil
+		}
+		return nil, fmt.Errorf("%w: no job is selected", errBody)
+	}
+	list, err := l.List(ctx, "", 0)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, j := range list.Jobs {
+		if reasonOf(&j) == form.Get("reason") {
+			ids = append(ids, j.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, fmt.Errorf("reason %.100q: %w", form.Get("reason"), queue.ErrNotFound)
+	}
+	return ids, nil
+}
+
+// buriedJobPage is one buried job.
+type buriedJobPage struct {
+	Topic string
+	Job   BuriedJob
+	Text  string // the job, without its device tokens
+}
+
+// job shows one buried job. With ?part it is only that, for a page that has the
+// rest.
+func (p *page) job(w http.ResponseWriter, r *http.Request, v *visitor) {
+	topic, id := r.PathValue("topic"), r.PathValue("id")
+	answer, err := p.desk(r.Context(), topic, func(ctx context.Context, l Local) (any, error) { return l.Show(ctx, id) })
+	if err != nil {
+		p.fault(w, r, v, statusOf(err), err.Error())
+		return
+	}
+	j := answer.(BuriedJob)
+	d := pageData{Title: "A buried job of " + topic, Main: buriedJobPage{topic, j, readable(j.Body, j.BodyBase64)}}
+	if !r.URL.Query().Has("part") {
+		p.show(w, v, http.StatusOK, "job", d)
+		return
+	}
+	var out bytes.Buffer
+	if err := pageTemplates()["job"].ExecuteTemplate(&out, "job", d.Main); err != nil {
+		p.api.panicked(r.Pattern, err)
+		writeProblem(w, http.StatusInternalServerError, errPanic.Error())
+		return
+	}
+	answerHTML(http.StatusOK, out.Bytes()).write(w)
+}
+
+var (
+	// hexRun is a device token wherever it stands (Apple: they are at least 32
+	// bytes).
+	hexRun = regexp.MustCompile(`[0-9A-Fa-f]{33,}`)
+	// tokenMember is what a job says under token or tokens, well-formed or not.
+	tokenMember = regexp.MustCompile(`"tokens?"\s*:\s*("(?:[^"\\]|\\.)*"|\[[^\]]*\])`)
+	longText    = regexp.MustCompile(`"((?:[^"\\]|\\.){8})(?:[^"\\]|\\.)+"`)
+)
+
+// readable is a job's text for people: indented, with no more of a device token
+// than its first 8 characters.
+func readable(text string, other []byte) string {
+	if text == "" {
+		text = strings.ToValidUTF8(string(other), "\uFFFD")
+	}
+	var out bytes.Buffer
+	if json.Indent(&out, []byte(text), "", "  ") == nil {
+		text = out.String()
+	}
+	text = tokenMember.ReplaceAllStringFunc(text, func(member string) string {
+		name, value, _ := strings.Cut(member, ":")
+		return name + ":" + longText.ReplaceAllString(value, `"$1…"`)
+	})
+	return hexRun.ReplaceAllStringFunc(text, func(run string) string { return run[:8] + "…" })
+}
