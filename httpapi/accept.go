@@ -50,18 +50,34 @@ func (a *API) accept(ctx context.Context, c *client, body []byte) Result {
 }
 
 // enqueue checks the job of an envelope and puts it into the queue.
-func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) (r Result) {
+func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) Result {
+	jobs, r := prepare(c, e)
+	if r.Error != nil {
+		return r
+	}
+	return a.putJobs(ctx, e, jobs, r)
+}
+
+// prepare returns the jobs that a notification is, and what there is to say of
+// it already: an Error, or malformed tokens.
+func prepare(c *client, e worker.Envelope) (jobs []worker.Part, r Result) {
 	jobs, job, err := check(c, e)
 	if err != nil {
-		return Result{Error: errorOf(err)}
+		return nil, Result{Error: errorOf(err)}
 	}
 	for _, bad := range job.Malformed[:min(len(job.Malformed), maxMalformed)] {
 		r.Malformed = append(r.Malformed, ResultError{Key: bad.Err.Key, Detail: bad.Err.Why})
 	}
+	return jobs, r
+}
+
+// putJobs puts the jobs of a notification, one after the other, until one cannot
+// be put.
+func (a *API) putJobs(ctx context.Context, e worker.Envelope, jobs []worker.Part, r Result) Result {
 	for _, one := range jobs {
-		done := a.o.Outcomes.putting()
+		a.o.Outcomes.begin()
 		id, err := a.tree.Put(ctx, e.Topic, one.Body, e.Delay)
-		done(id, e, one.Tokens, err)
+		a.o.Outcomes.end(donePut{id, e.Topic, e.Delay, one.Tokens, err})
 		if err != nil {
 			r.ID, r.Error = "", errorOf(err)
 			return r

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"propeller/queue"
 	"propeller/queue/journal"
 	"propeller/supervisor"
 )
@@ -25,6 +26,8 @@ type Tree interface {
 	// Put puts a job in an app's tube. Errors: supervisor.ErrNoApp, those of
 	// queue.Queue.
 	Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error)
+	// PutAll puts several at less cost, and returns what Put would for each.
+	PutAll(ctx context.Context, jobs []supervisor.NewJob) []queue.Stored
 	// Pause has an app take no jobs, Resume lets it go on. Errors:
 	// supervisor.ErrNoApp.
 	Pause(topic, reason string) error

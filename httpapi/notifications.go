@@ -11,17 +11,12 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
 const (
 	// maxItems is how many notifications one list may hold.
 	maxItems = 1000
-	// putsAtOnce is how many of one request's notifications are put at the same
-	// time: a queue's round trip is bridged, and no request takes all there is.
-	putsAtOnce = 64
 	// maxKeyLen bounds an Idempotency-Key in bytes.
 	maxKeyLen = 255
 )
@@ -133,31 +128,6 @@ func (a *API) acceptList(ctx context.Context, c *client, body []byte) (out answe
 		}
 	}
 	return jsonAnswer(http.StatusAccepted, all), keep || all.Accepted > 0
-}
-
-// acceptAll takes n notifications, several at the same time.
-func (a *API) acceptAll(ctx context.Context, c *client, n int, item func(i int) []byte, out []Result) {
-	var next atomic.Int64
-	var putting sync.WaitGroup
-	for range min(n, putsAtOnce) {
-		putting.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				out[i] = a.acceptSafely(ctx, c, item(i))
-			}
-		})
-	}
-	putting.Wait()
-}
-
-// acceptSafely is accept; a panic is that notification's end only.
-func (a *API) acceptSafely(ctx context.Context, c *client, body []byte) (r Result) {
-	defer func() {
-		if v := recover(); v != nil {
-			a.panicked("POST /v1/notifications", v)
-			r = Result{Error: &ResultError{Status: http.StatusInternalServerError, Detail: errPanic.Error()}}
-		}
-	}()
-	return a.accept(ctx, c, body)
 }
 
 // once answers a request with an Idempotency-Key: by do for the first with that

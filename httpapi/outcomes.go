@@ -55,7 +55,7 @@ type Outcomes struct {
 	byID    map[string]*outcome
 	order   []*outcome // oldest first, a ring once it is full
 	next    int        // in order, when it is full
-	pending int        // puts under way: outcomes of ids not known yet may be theirs
+	pending int        // groups of puts under way: outcomes of ids not known yet may be theirs
 }
 
 // outcome is what is known of one job.
@@ -65,33 +65,51 @@ type outcome struct {
 	known  bool // its put has returned
 }
 
-// putting is called before a put; what it returns, with its result.
-func (o *Outcomes) putting() func(id string, e worker.Envelope, tokens int, err error) {
+// donePut is a put that has returned.
+type donePut struct {
+	id     string
+	topic  string
+	delay  time.Duration
+	tokens int
+	err    error
+}
+
+// begin is called before a put, or several at the same time.
+func (o *Outcomes) begin() {
 	if o == nil {
-		return func(string, worker.Envelope, int, error) {}
+		return
 	}
 	o.used.Store(true)
 	o.mu.Lock()
 	o.pending++
 	o.mu.Unlock()
-	return o.put
 }
 
-func (o *Outcomes) put(id string, e worker.Envelope, tokens int, err error) {
+// end is called after begin, with what became of the puts.
+func (o *Outcomes) end(puts ...donePut) {
+	if o == nil {
+		return
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pending--
-	if err != nil {
-		return
+	now := time.Now()
+	for i := range puts {
+		if p := &puts[i]; p.err == nil {
+			o.putLocked(p, now)
+		}
 	}
-	x := o.byID[id]
+}
+
+func (o *Outcomes) putLocked(p *donePut, now time.Time) {
+	x := o.byID[p.id]
 	if x == nil || x.known { // the latter: the queue has given an id anew
-		x = o.addLocked(id)
+		x = o.addLocked(p.id)
 	}
 	x.known = true
-	x.n.Topic, x.n.Tokens, x.n.Put = e.Topic, tokens, time.Now()
-	if e.Delay > 0 {
-		x.n.DelayedUntil = x.n.Put.Add(e.Delay)
+	x.n.Topic, x.n.Tokens, x.n.Put = p.topic, p.tokens, now
+	if p.delay > 0 {
+		x.n.DelayedUntil = now.Add(p.delay)
 	}
 }
 

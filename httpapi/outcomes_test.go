@@ -18,7 +18,8 @@ func TestOutcomes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var o Outcomes
 		put := func(id string, tokens int, delay time.Duration) {
-			o.putting()(id, worker.Envelope{Topic: topic, Delay: delay}, tokens, nil)
+			o.begin()
+			o.end(donePut{id, topic, delay, tokens, nil})
 		}
 		state := func(id, want string) Notification {
 			t.Helper()
@@ -75,15 +76,16 @@ func TestOutcomes(t *testing.T) {
 func TestOutcomeBeforePut(t *testing.T) {
 	t.Parallel()
 	var o Outcomes
-	done, failed := o.putting(), o.putting()
+	o.begin()
+	o.begin()
 	o.Observe("7", worker.Fate{Tried: true})
 	o.Observe("7", worker.Fate{Delivered: 1})
 	o.Observe("8", worker.Fate{Tried: true})
 	if _, ok := o.look("7"); ok {
 		t.Error("known before it was put")
 	}
-	done("7", worker.Envelope{Topic: topic}, 1, nil)
-	failed("", worker.Envelope{}, 1, errors.New("no"))
+	o.end(donePut{"7", topic, 0, 1, nil}, donePut{err: errors.New("no")})
+	o.end()
 	if n, ok := o.look("7"); !ok || n.State != FateDelivered || n.Tries != 1 {
 		t.Errorf("%+v", n)
 	}
@@ -100,7 +102,8 @@ func TestOutcomesAreBounded(t *testing.T) {
 	t.Parallel()
 	var o Outcomes
 	for i := range maxOutcomes + 10 {
-		o.putting()(fmt.Sprint(i), worker.Envelope{}, 1, nil)
+		o.begin()
+		o.end(donePut{id: fmt.Sprint(i), tokens: 1})
 	}
 	if _, ok := o.look("9"); ok || len(o.byID) != maxOutcomes || len(o.order) != maxOutcomes {
 		t.Errorf("%d remembered, %d in order", len(o.byID), len(o.order))

@@ -22,6 +22,19 @@ func (f *fakeTree) Put(context.Context, string, []byte, time.Duration) (string, 
 	return "", queue.ErrUnavailable
 }
 
+func (f *fakeTree) PutAll(ctx context.Context, jobs []supervisor.NewJob) []queue.Stored {
+	return putEach(ctx, f, jobs)
+}
+
+// putEach puts jobs one by one.
+func putEach(ctx context.Context, tree Tree, jobs []supervisor.NewJob) (out []queue.Stored) {
+	for _, j := range jobs {
+		id, err := tree.Put(ctx, j.Topic, j.Body, j.Delay)
+		out = append(out, queue.Stored{ID: id, Err: err})
+	}
+	return out
+}
+
 // putTree remembers the jobs that are put.
 type putTree struct {
 	mu   sync.Mutex
@@ -46,6 +59,10 @@ func (p *putTree) Put(_ context.Context, name string, body []byte, delay time.Du
 	}
 	p.jobs = append(p.jobs, fmt.Sprint(string(body), " ", delay))
 	return fmt.Sprint("job", len(p.jobs)), p.err
+}
+
+func (p *putTree) PutAll(ctx context.Context, jobs []supervisor.NewJob) []queue.Stored {
+	return putEach(ctx, p, jobs)
 }
 
 // A job gets through byte for byte.

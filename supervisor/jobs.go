@@ -46,6 +46,37 @@ func (s *Supervisor) Put(ctx context.Context, topic string, body []byte, delay t
 	return q.Put(ctx, a.cfg.Tube, body, queue.PutOptions{Delay: delay})
 }
 
+// NewJob is a job for PutAll.
+type NewJob struct {
+	Topic string
+	Body  []byte
+	Delay time.Duration
+}
+
+// PutAll puts jobs at less cost than one by one, and returns what Put would have
+// for each, in their order. All are under way at the same time.
+func (s *Supervisor) PutAll(ctx context.Context, jobs []NewJob) []queue.Stored {
+	out := make([]queue.Stored, len(jobs))
+	known := make([]queue.NewJob, 0, len(jobs)) // those that have an app
+	place := make([]int, 0, len(jobs))          // of each of them in jobs
+	s.mu.Lock()
+	q := s.queue
+	for i, j := range jobs {
+		a := s.apps[j.Topic]
+		if a == nil {
+			out[i].Err = fmt.Errorf("topic %q: %w", j.Topic, ErrNoApp)
+			continue
+		}
+		known = append(known, queue.NewJob{Tube: a.cfg.Tube, Body: j.Body, PutOptions: queue.PutOptions{Delay: j.Delay}})
+		place = append(place, i)
+	}
+	s.mu.Unlock()
+	for i, stored := range queue.PutAll(ctx, q, known) {
+		out[place[i]] = stored
+	}
+	return out
+}
+
 // Pause holds an app: it takes no jobs until Resume, whatever a reload changes.
 // reason is for its status. Errors: ErrNoApp.
 func (s *Supervisor) Pause(topic, reason string) error {

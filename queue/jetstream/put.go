@@ -36,18 +36,33 @@ func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutO
 	if err != nil {
 		return "", err
 	}
-	if limit := maxBody(cn.nc.MaxPayload()); len(body) > limit {
-		return "", fmt.Errorf("jetstream: put in %q: %d bytes, at most %d: %w", tube, len(body), limit, queue.ErrRejected)
-	}
-	id, m := putMsg(tube, body, o, time.Now())
-	seq, err := q.store(ctx, cn, m)
+	id, m, err := newPut(cn, tube, body, o)
 	if err != nil {
-		if ctx.Err() != nil {
-			return "", ctx.Err()
-		}
-		return "", fmt.Errorf("jetstream: put in %q: %w", tube, err)
+		return "", err
 	}
-	if id == "" {
+	a, err := q.request(ctx, cn, m)
+	return q.stored(ctx, tube, id, a, err)
+}
+
+// newPut is putMsg for a body of a size that the server takes.
+func newPut(cn *conn, tube string, body []byte, o queue.PutOptions) (id string, m *nats.Msg, err error) {
+	if limit := maxBody(cn.nc.MaxPayload()); len(body) > limit {
+		return "", nil, fmt.Errorf("jetstream: put in %q: %d bytes, at most %d: %w", tube, len(body), limit, queue.ErrRejected)
+	}
+	id, m = putMsg(tube, body, o, time.Now())
+	return id, m, nil
+}
+
+// stored is what becomes of a put that the stream has answered with a, or that
+// failed with err. id is of a delayed job.
+func (q *client) stored(ctx context.Context, tube, id string, a *nats.Msg, err error) (string, error) {
+	seq, err := q.sequence(a, err)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
+		return "", fmt.Errorf("jetstream: put in %q: %w", tube, err)
+	case id == "":
 		id = strconv.FormatUint(seq, 10)
 	}
 	return id, nil
@@ -80,6 +95,11 @@ const (
 // store publishes m and waits for the stream's word that it has it.
 func (q *client) store(ctx context.Context, cn *conn, m *nats.Msg) (seq uint64, err error) {
 	a, err := q.request(ctx, cn, m)
+	return q.sequence(a, err)
+}
+
+// sequence reads the answer to a request that publishes.
+func (q *client) sequence(a *nats.Msg, err error) (uint64, error) {
 	if err != nil {
 		if err == errNoResponders {
 			q.link.suspect(err)

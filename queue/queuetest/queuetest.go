@@ -68,6 +68,7 @@ func Run(t *testing.T, e Engine) {
 		{"TooBig", testTooBig},
 		{"BadTubes", testBadTubes},
 		{"Delay", testDelay},
+		{"PutAll", testPutAll},
 		{"Priority", testPriority},
 		{"RetryAtOnce", testRetryAtOnce},
 		{"RetryLater", testRetryLater},
