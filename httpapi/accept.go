@@ -103,7 +103,7 @@ func check(c *client, e worker.Envelope) (jobs []worker.Part, job worker.Job, er
 	case !c.may(e.Topic):
 		return nil, job, fmt.Errorf("topic %.60q: %w", e.Topic, errTopic)
 	}
-	if job, err = worker.ParseJob(e.Job, e.Topic, ""); err != nil {
+	if job, err = e.ParseJob(); err != nil {
 		return nil, job, err
 	}
 	jobs, err = worker.SplitJob(e.Job, &job, maxJob)

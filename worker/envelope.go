@@ -1,10 +1,8 @@
 package worker
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
-	"unicode/utf8"
 )
 
 // Envelope is a notification as the HTTP API takes it: a job with the app that
@@ -13,6 +11,17 @@ type Envelope struct {
 	Topic string        // of the app; "" when not given
 	Delay time.Duration // before it may be sent, in whole seconds
 	Job   []byte        // the job, as it was written
+
+	checked bool // Job is a JSON object in UTF-8
+}
+
+// ParseJob decodes the envelope's job, as the function of that name.
+func (e *Envelope) ParseJob() (Job, error) {
+	if !e.checked {
+		return ParseJob(e.Job, e.Topic, "")
+	}
+	raw, err := rawKeys(e.Job)
+	return parseJob(&raw, err, e.Job, e.Topic, "")
 }
 
 // MaxDelay bounds a delay: nobody means a later time.
@@ -23,53 +32,64 @@ const MaxDelay = 365 * 24 * time.Hour
 // the key again, which is the daemon's own. The error is a *JobError.
 func ParseEnvelope(body []byte, now time.Time) (Envelope, error) {
 	var e Envelope
-	switch trimmed := skipSpace(body); {
-	case len(trimmed) == 0:
-		return e, &JobError{"", "empty"}
-	case !utf8.Valid(body):
-		return e, &JobError{"", "not UTF-8"}
-	case !json.Valid(body):
-		return e, &JobError{"", "not JSON"}
-	case !isObject(trimmed):
-		return e, &JobError{"", "not a JSON object"}
+	if err := checkObject(body); err != nil {
+		return e, err
 	}
-	given := make(map[string][]byte, 3)
+	var own envelopeKeys
 	e.Job = append(make([]byte, 0, len(body)), '{')
 	err := eachMember(body, func(name string, value []byte) error {
-		switch name {
-		case "topic", "delay", "at":
-			if _, twice := given[name]; twice {
-				return &JobError{name, "given twice"}
-			}
-			given[name] = value
-		case "again":
+		if name == "again" {
 			return badOrigin()
-		default:
+		}
+		key := own.of(name)
+		switch {
+		case key == nil:
 			e.Job = appendMember(e.Job, 1, name, value)
+		case *key != nil:
+			return &JobError{name, "given twice"}
+		default:
+			*key = value
 		}
 		return nil
 	})
 	if err != nil {
 		return e, err
 	}
+	e.checked = true
 	e.Job = append(e.Job, '}')
-	return e, e.read(given, now)
+	return e, e.read(&own, now)
+}
+
+// envelopeKeys are the raw values of the keys that a job has not.
+type envelopeKeys struct{ topic, delay, at []byte }
+
+// of is the place of a key; nil for those that are the job's.
+func (k *envelopeKeys) of(name string) *[]byte {
+	switch name {
+	case "topic":
+		return &k.topic
+	case "delay":
+		return &k.delay
+	case "at":
+		return &k.at
+	}
+	return nil
 }
 
 // read reads the envelope's own keys.
-func (e *Envelope) read(given map[string][]byte, now time.Time) error {
-	for name, value := range given {
-		if isNull(value) {
-			delete(given, name)
+func (e *Envelope) read(given *envelopeKeys, now time.Time) error {
+	for _, value := range []*[]byte{&given.topic, &given.delay, &given.at} {
+		if *value != nil && isNull(*value) {
+			*value = nil
 		}
 	}
-	if topic := given["topic"]; topic != nil {
+	if topic := given.topic; topic != nil {
 		if !isString(topic) {
 			return &JobError{"topic", kindText[kindString]}
 		}
 		e.Topic = text(topic)
 	}
-	delay, at := given["delay"], given["at"]
+	delay, at := given.delay, given.at
 	switch {
 	case delay != nil && at != nil:
 		return &JobError{"at", "cannot stand beside delay"}

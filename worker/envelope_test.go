@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -113,7 +114,11 @@ func FuzzParseEnvelope(f *testing.F) {
 		if err != nil || string(again.Job) != string(e.Job) || again.Topic != "" || again.Delay != 0 {
 			t.Fatalf("%s: %v", e.Job, err)
 		}
-		j, err := ParseJob(e.Job, "com.example.app", "")
+		e.Topic = "com.example.app"
+		j, err := ParseJob(e.Job, e.Topic, "")
+		if same, again := e.ParseJob(); !reflect.DeepEqual(same, j) || fmt.Sprint(again) != fmt.Sprint(err) {
+			t.Fatalf("%s: %+v, %v and %+v, %v", e.Job, j, err, same, again)
+		}
 		if err != nil {
 			return
 		}

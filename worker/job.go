@@ -161,7 +161,16 @@ const (
 // on every try. The error is a *JobError: the job can never work; the Job then
 // holds of its address and ref what could be read, for the log.
 func ParseJob(body []byte, topic, jobID string) (Job, error) {
-	raw, err := rawKeys(body)
+	var raw rawJob
+	err := checkObject(body)
+	if err == nil {
+		raw, err = rawKeys(body)
+	}
+	return parseJob(&raw, err, body, topic, jobID)
+}
+
+// parseJob is ParseJob of what rawKeys has returned.
+func parseJob(raw *rawJob, err error, body []byte, topic, jobID string) (Job, error) {
 	var j Job
 	if raw[keyRef] != nil {
 		j.Ref = text(raw[keyRef])
@@ -171,19 +180,19 @@ func ParseJob(body []byte, topic, jobID string) (Job, error) {
 		}
 	}
 	n := &j.Notification
-	if e := j.address(&raw); err == nil {
+	if e := j.address(raw); err == nil {
 		err = e
 	}
 	if err != nil {
 		return j, err
 	}
-	if n.Payload, err = payload(&raw); err != nil {
+	if n.Payload, err = payload(raw); err != nil {
 		return j, err
 	}
-	if err := j.headers(&raw, topic); err != nil {
+	if err := j.headers(raw, topic); err != nil {
 		return j, err
 	}
-	if err := j.identify(&raw, jobID, body); err != nil {
+	if err := j.identify(raw, jobID, body); err != nil {
 		return j, err
 	}
 	if err := n.Validate(); err != nil {
@@ -243,20 +252,25 @@ func (j *Job) tokenSince(raw *rawJob) error {
 // rawJob holds the raw value of each key; nil for absent and for null.
 type rawJob [numKeys][]byte
 
-// rawKeys checks the job's form: one JSON object, known keys, each once, each
-// of its kind.
-func rawKeys(body []byte) (rawJob, error) {
-	var raw rawJob
+// checkObject says what keeps body from being a JSON object.
+func checkObject(body []byte) error {
 	switch trimmed := skipSpace(body); {
 	case len(trimmed) == 0:
-		return raw, &JobError{"", "empty"}
+		return &JobError{"", "empty"}
 	case !utf8.Valid(body):
-		return raw, &JobError{"", "not UTF-8"}
+		return &JobError{"", "not UTF-8"}
 	case !json.Valid(body):
-		return raw, &JobError{"", "not JSON"}
+		return &JobError{"", "not JSON"}
 	case !isObject(trimmed):
-		return raw, &JobError{"", "not a JSON object"}
+		return &JobError{"", "not a JSON object"}
 	}
+	return nil
+}
+
+// rawKeys checks the form of a job that is a JSON object: known keys, each once,
+// each of its kind.
+func rawKeys(body []byte) (rawJob, error) {
+	var raw rawJob
 	var seen [numKeys]bool
 	err := eachMember(body, func(name string, value []byte) error {
 		k, ok := keyOf(name)
