@@ -57,8 +57,11 @@ var (
 	descWorkers    = desc("workers", "Workers of the app.")
 	descWatchdog   = desc("watchdog_steps_total", "What the watchdog has done about the app.", "step")
 	descExpiry     = desc("credential_expiry_timestamp_seconds", "When the app's certificate expires.")
+	descWaiting    = desc("feedback_records", "Records in the app's feedback tube, at the watchdog's last look.")
 	descHookDown   = desc("webhook_down", "1 if the app's webhook did not take its last request.")
 	descRecords    = desc("webhook_records_total", "Records that the app's webhook has taken.")
+	descHookFailed = desc("webhook_failures_total", "Requests that the app's webhook has not taken.")
+	descHookStuck  = desc("webhook_stalled", "1 if the app's webhook takes records, and none are sent to it.")
 	descReloadOK   = global("config_reload_ok", "1 if the last configuration read was taken over.")
 	descReloadAt   = global("config_reload_timestamp_seconds", "When a configuration was last taken over.")
 	descBuild      = global("build_info", "1; the labels say what runs.", "version", "goversion")
@@ -136,9 +139,14 @@ func (o sink) app(s *supervisor.AppStatus) {
 	if !s.CredentialExpiry.IsZero() {
 		o.gauge(descExpiry, float64(s.CredentialExpiry.Unix()), t)
 	}
+	if r := s.Records; r != nil {
+		o.gauge(descWaiting, float64(r.Ready+r.Delayed+r.Reserved), t)
+	}
 	if h := s.Webhook; h != nil {
 		o.gauge(descHookDown, truth(h.Down), t)
 		o.counter(descRecords, h.Counters.Delivered.Load(), t)
+		o.counter(descHookFailed, h.Counters.Failed.Load(), t)
+		o.gauge(descHookStuck, truth(h.Stalled != nil), t)
 	}
 }
 

@@ -20,6 +20,7 @@ func fullApp() supervisor.AppStatus {
 		Topic: topic, Tube: tube, Counters: new(worker.Counters), Steps: new(supervisor.Steps),
 		CredentialExpiry: time.Unix(2e9, 0).UTC(), Workers: []worker.Status{{Connected: true, InFlight: 3, Held: 4}, {InFlight: 2}},
 		Queue:   &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 1, Delayed: 2, Reserved: 3, Buried: 4}, At: time.Unix(1e9, 0).UTC()},
+		Records: &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 5, Reserved: 2}},
 		Webhook: &supervisor.Webhook{Down: true, Counters: new(feedback.WebhookCounters)},
 		Stalled: &supervisor.Stall{Reason: "x"},
 	}
@@ -48,6 +49,7 @@ func TestMetrics(t *testing.T) {
 		`propeller_app_state{state="stalled",topic="com.example.app"} 1`,
 		`propeller_app_state{state="running",topic="bare"} 1`,
 		`propeller_credential_expiry_timestamp_seconds{topic="com.example.app"} 2e+09`,
+		`propeller_feedback_records{topic="com.example.app"} 7`, `propeller_webhook_stalled{topic="com.example.app"} 0`,
 		`propeller_config_reload_ok 1`, `version="v1"`, `go_goroutines`, `process_open_fds`,
 	} {
 		if !strings.Contains(text, want) {

@@ -28,6 +28,7 @@ type app struct {
 	stalled atomic.Pointer[Stall]      // set by the watchdog; nil: it does not stall
 	away    atomic.Pointer[Stall]      // set by the lookout; nil: a worker can receive jobs
 	stats   atomic.Pointer[QueueStats] // of the watchdog's last look; nil: not known
+	records atomic.Pointer[QueueStats] // the same of the feedback tube
 }
 
 // ledger is what is counted of one topic since the process began, and whether an

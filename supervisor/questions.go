@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"propeller/queue"
@@ -45,9 +46,29 @@ func (q *questions) ask(ctx context.Context, tube string) (queue.TubeStats, erro
 	return st, err
 }
 
-// obtainable is how many jobs a consumer could get, by the answer to a question,
-// if that is known: what servers that do answer have is there.
-func obtainable(st queue.TubeStats, err error) (n int, known bool) {
-	n = st.Ready - st.Paused
-	return n, err == nil || n > 0
+// available is how many jobs of a tube a consumer could get now, if that is known.
+type available struct {
+	ready int
+	known bool
+}
+
+// available asks for what there is in a tube, whose numbers it keeps for whoever
+// asks for the status.
+func (q *questions) available(ctx context.Context, tube string, stats *atomic.Pointer[QueueStats]) available {
+	st, err := q.ask(ctx, tube)
+	switch {
+	case errors.Is(err, errNotAsked):
+	case err == nil:
+		stats.Store(&QueueStats{st, time.Now()})
+	default:
+		stats.Store(nil)
+	}
+	return obtainable(st, err)
+}
+
+// obtainable judges the answer to a question: what servers that do answer have is
+// there.
+func obtainable(st queue.TubeStats, err error) available {
+	n := st.Ready - st.Paused
+	return available{n, err == nil || n > 0}
 }

@@ -29,6 +29,9 @@ type AppStatus struct {
 	CredentialExpiry time.Time
 	// Queue is nil as long as the queue has not been asked, or does not answer.
 	Queue *QueueStats
+	// Records are in the feedback tube, which apps may share; nil as Queue, and
+	// without such a tube.
+	Records *QueueStats
 
 	Workers  []worker.Status
 	Counters *worker.Counters // since the process began, as the next
@@ -74,7 +77,7 @@ func (a *app) status() AppStatus {
 	b := a.common.Breaker.State()
 	s := AppStatus{
 		Topic: a.cfg.Topic, Tube: a.cfg.Tube, Broken: b.Broken, Paused: b.Paused, Reason: b.Reason, Since: b.Since,
-		Held: a.ledger.hold.State(), Stalled: a.stalled.Load(), Queue: a.stats.Load(), Counters: &a.ledger.pushes, Steps: &a.ledger.steps, Recent: &a.ledger.recent,
+		Held: a.ledger.hold.State(), Stalled: a.stalled.Load(), Queue: a.stats.Load(), Records: a.records.Load(), Counters: &a.ledger.pushes, Steps: &a.ledger.steps, Recent: &a.ledger.recent,
 	}
 	if c := a.cfg.Certificate; c != nil {
 		s.CredentialExpiry = c.NotAfter

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -71,33 +70,23 @@ func (d *watchdog) lookAtAll(ctx context.Context) {
 		for i, w := range a.workers {
 			seen[i] = w.Status()
 		}
-		ready, known := 0, false
+		var jobs, records available
 		if queueGone(seen) == nil {
-			ready, known = d.ready(ctx, &q, a.app)
+			jobs = q.available(ctx, a.cfg.Tube, &a.stats)
+			if tube := a.cfg.Feedback.Tube; tube != "" {
+				records = q.available(ctx, tube, &a.records)
+			}
 		} else {
 			a.stats.Store(nil)
+			a.records.Store(nil)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		d.look(a, seen, ready, known)
-		d.lookAtWebhook(ctx, a.app, &q)
+		d.look(a, seen, jobs)
+		d.lookAtWebhook(a.app, records)
 	}
 	d.tellBlind(q.failed)
-}
-
-// ready is how many jobs of an app's tube a worker could get now, if that is
-// known. The tube's numbers are kept for whoever asks for the status.
-func (d *watchdog) ready(ctx context.Context, q *questions, a *app) (n int, known bool) {
-	st, err := q.ask(ctx, a.cfg.Tube)
-	switch {
-	case errors.Is(err, errNotAsked):
-	case err == nil:
-		a.stats.Store(&QueueStats{st, time.Now()})
-	default:
-		a.stats.Store(nil)
-	}
-	return obtainable(st, err)
 }
 
 // tellBlind logs, once, that the queue gives no numbers: jobs that no worker
@@ -113,7 +102,7 @@ func (d *watchdog) tellBlind(err error) {
 }
 
 // look judges an app's workers by what was seen of them.
-func (d *watchdog) look(a watched, seen []worker.Status, ready int, known bool) {
+func (d *watchdog) look(a watched, seen []worker.Status, jobs available) {
 	now := time.Now()
 	breaker := a.common.Breaker.State()
 	if a.probeLate(breaker, now) {
@@ -121,7 +110,7 @@ func (d *watchdog) look(a watched, seen []worker.Status, ready int, known bool) 
 	}
 	var stalled *Stall
 	for i, w := range a.workers {
-		seen := viewOf(seen[i], breaker, ready, known)
+		seen := viewOf(seen[i], breaker, jobs)
 		if a.ledger.hold.State().Held { // nothing is to be done
 			seen.held, seen.ready, seen.known, seen.waits = 0, 0, true, false
 		}
@@ -146,8 +135,8 @@ func (a *app) probeLate(b worker.BreakerState, now time.Time) bool {
 }
 
 // viewOf puts together what progress is judged by.
-func viewOf(s worker.Status, b worker.BreakerState, ready int, known bool) view {
-	v := view{held: s.Held - s.Lingering, finished: s.Finished, received: s.Received, ready: ready, known: known, cause: s.Waiting}
+func viewOf(s worker.Status, b worker.BreakerState, jobs available) view {
+	v := view{held: s.Held - s.Lingering, finished: s.Finished, received: s.Received, ready: jobs.ready, known: jobs.known, cause: s.Waiting}
 	// Jobs that linger are finished but for the queue's word.
 	if s.Guarded > 0 && s.InFlight == 0 {
 		v.held = 0 // they wait for the guard, which bounds that itself

@@ -343,7 +343,7 @@ func TestView(t *testing.T) {
 			view{held: 1}},
 	}
 	for _, test := range tests {
-		if got := viewOf(test.status, test.breaker, 0, false); got != test.want {
+		if got := viewOf(test.status, test.breaker, available{}); got != test.want {
 			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
 		}
 	}

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"context"
 	"time"
 
 	"propeller/worker/feedback"
@@ -11,7 +10,7 @@ import (
 // it holds or that are ready in its tube. All that can be mended is its
 // connection to the queue, by a restart; one that stalls all the same delays
 // records and no push, so that the app stays ready.
-func (d *watchdog) lookAtWebhook(ctx context.Context, a *app, q *questions) {
+func (d *watchdog) lookAtWebhook(a *app, records available) {
 	h := a.webhook
 	if h == nil {
 		return
@@ -27,10 +26,7 @@ func (d *watchdog) lookAtWebhook(ctx context.Context, a *app, q *questions) {
 	if v.held > 0 {
 		h.progress.period = max(h.progress.period, 2*feedback.RequestTime) // a request may take its time
 	} else {
-		v.ready, v.known = obtainable(q.ask(ctx, a.cfg.Feedback.Tube))
-	}
-	if ctx.Err() != nil {
-		return
+		v.ready, v.known = records.ready, records.known
 	}
 	now := time.Now()
 	what, why := h.progress.look(now, v)

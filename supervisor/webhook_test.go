@@ -108,3 +108,16 @@ func TestWatchdogRestartsADeafWebhook(t *testing.T) {
 		})
 	}
 }
+
+// How many records wait in a feedback tube is told, webhook or not.
+func TestRecordsWaiting(t *testing.T) {
+	const n = 20
+	w := newWorld(t, apnstest.Options{Script: apnstest.Always(apnstest.Answer{Status: 410, Reason: "Unregistered"})})
+	w.period = period
+	w.start(w.app(topic, "feedback: {tube: dead}") + w.app("com.example.other"))
+	w.putMany(topic, n)
+	w.until("all records are counted", func() bool { r := w.status(topic).Records; return r != nil && r.Ready == n })
+	if s := w.status("com.example.other"); s.Records != nil {
+		t.Errorf("records of an app without feedback: %+v", s.Records)
+	}
+}
