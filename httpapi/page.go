@@ -97,15 +97,20 @@ func (p *page) handler(route pageRoute) http.HandlerFunc {
 		h.Set("Cache-Control", "no-store")
 		v := p.visitor(r)
 		topic := r.PathValue("topic")
+		refuse := func(status int, why string) {
+			answerEarly(w)
+			p.fault(w, r, v, status, why)
+		}
 		switch {
 		case v == nil && route.role != RoleNone:
+			answerEarly(w)
 			p.stranger(w, r)
 		case v != nil && v.role < route.role:
-			p.fault(w, r, v, http.StatusForbidden, fmt.Sprintf("key %q has not the role for that", v.name))
+			refuse(http.StatusForbidden, fmt.Sprintf("key %q has not the role for that", v.name))
 		case topic != "" && !v.may(topic):
-			p.fault(w, r, v, http.StatusForbidden, fmt.Sprintf("key %q is for other apps", v.name))
+			refuse(http.StatusForbidden, fmt.Sprintf("key %q is for other apps", v.name))
 		case r.Method == http.MethodPost && !p.meant(w, r, v):
-			p.fault(w, r, v, http.StatusForbidden, "this request did not come from the page itself; load the page again and repeat it")
+			refuse(http.StatusForbidden, "this request did not come from the page itself; load the page again and repeat it")
 		default:
 			route.handle(w, r, v)
 		}
@@ -147,7 +152,11 @@ func (p *page) csrf(session string) string {
 // browser says of the request's origin, and by the form's token. To sign in
 // takes no token, since nobody has one yet.
 func (p *page) meant(w http.ResponseWriter, r *http.Request, v *visitor) bool {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	most := int64(maxBody)
+	if v == nil {
+		most = maxForm
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, most)
 	if p.cross.Check(r) != nil || r.ParseForm() != nil {
 		return false
 	}

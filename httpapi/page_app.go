@@ -76,14 +76,25 @@ func appPageOf(st *supervisor.AppStatus, row appRow, now time.Time) appPage {
 		Expired: view.Pushes.Expired, Twice: view.Pushes.PossibleDuplicates,
 	}
 	for i := range st.Workers {
-		out.Workers = append(out.Workers, workerRowOf(i, &st.Workers[i], now))
+		out.Workers = append(out.Workers, workerRowOf(i, &st.Workers[i], restWord(st), now))
 	}
 	all, failures := st.Recent.Last()
 	out.Outcomes, out.Failures = endedRows(all), endedRows(failures)
 	return out
 }
 
-func workerRowOf(i int, s *worker.Status, now time.Time) workerRow {
+// restWord is why a worker without a connection does nothing.
+func restWord(st *supervisor.AppStatus) string {
+	switch {
+	case st.Held.Held:
+		return "is paused"
+	case st.Broken, st.Paused:
+		return "tries one job a minute"
+	}
+	return "waits for jobs"
+}
+
+func workerRowOf(i int, s *worker.Status, rest string, now time.Time) workerRow {
 	w := workerRow{
 		Index: i, Does: "works", Age: unknown, Streams: unknown, Held: count(int64(s.Held)), Received: count(s.Received), Finished: count(s.Finished),
 		GoAway: s.Link.GoAway.Reason, GoAwayAt: s.Link.GoAway.At,
@@ -94,7 +105,7 @@ func workerRowOf(i int, s *worker.Status, now time.Time) workerRow {
 	case s.Waiting != "":
 		w.Does, w.Trouble = s.Waiting, true
 	case !s.Connected:
-		w.Does = "waits for jobs"
+		w.Does = rest
 	}
 	if !s.Link.Since.IsZero() {
 		w.Age = age(now.Sub(s.Link.Since))

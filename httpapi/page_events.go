@@ -18,8 +18,8 @@ const (
 
 // liveEvent is what a live page is told at each tick.
 type liveEvent struct {
-	Apps   []appRow             `json:"apps"`             // that have changed
-	Topics []string             `json:"topics,omitempty"` // of all apps, if there are others than before
+	Apps   []appRow             `json:"apps"`   // that have changed
+	Topics []string             `json:"topics"` // of all apps, if there are others than before; else null
 	Total  totals               `json:"total"`
 	Rates  map[string][]float64 `json:"rates,omitempty"` // of the charts until now; with the first event
 	Now    map[string]float64   `json:"now,omitempty"`   // the charts' next points, where they are others than the last

@@ -48,6 +48,9 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 		Ready: unknown, Delayed: unknown, Buried: unknown,
 		Delivered: count(st.Counters.Ended(apnsconn.Delivered)), Failed: count(failedOf(st)),
 	}
+	if !view.Since.IsZero() {
+		r.Why += ", since " + moment(view.Since, now)
+	}
 	if view.State == StateRunning && !isBusy(st, now) {
 		r.State = stateIdle
 	}
@@ -113,6 +116,14 @@ func millis(ms float64) string {
 		return fmt.Sprintf("%.0f ms", ms)
 	}
 	return fmt.Sprintf("%.1f ms", ms)
+}
+
+// moment is a time of today, or a day.
+func moment(at, now time.Time) string {
+	if now.Sub(at) < 20*time.Hour {
+		return at.UTC().Format("15:04:05 UTC")
+	}
+	return at.UTC().Format("Jan 2 15:04 UTC")
 }
 
 // expiry says when a certificate expires. Those who renew it need weeks.

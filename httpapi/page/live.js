@@ -6,7 +6,11 @@ const retry = 5000; // ms, when the server is away or has no place
 
 const charts = new Map(); // rates by topic, oldest first
 const lastRate = new Map();
-let topics = null; // all apps, as text
+
+// shown lists the apps of the page, in the order of their topics.
+function shown() {
+  return [...document.querySelectorAll("[data-topic]")].map((e) => e.dataset.topic).sort();
+}
 
 function rowOf(topic) {
   return document.querySelector(`[data-topic="${CSS.escape(topic)}"]`);
@@ -28,12 +32,14 @@ function showApp(app) {
 }
 
 function draw(topic) {
-  const line = rowOf(topic)?.querySelector(".chart polyline");
-  if (!line) return;
+  const chart = rowOf(topic)?.querySelector(".chart");
+  if (!chart) return;
   const rates = charts.get(topic);
   const top = Math.max(1, ...rates);
   const first = chartPoints - rates.length;
-  line.setAttribute("points", rates.map((r, i) => `${first + i},${(23 - 22 * r / top).toFixed(1)}`).join(" "));
+  const line = rates.map((r, i) => `${first + i},${(23 - 22 * r / top).toFixed(1)}`).join(" ");
+  chart.querySelector("polyline").setAttribute("points", line);
+  chart.querySelector("polygon").setAttribute("points", `${first},24 ${line} ${chartPoints - 1},24`);
 }
 
 function advance(topic, more) {
@@ -43,18 +49,15 @@ function advance(topic, more) {
 }
 
 function look(event) {
-  const all = (event.topics ?? []).join(" ");
-  if (event.topics && topics !== null && topics !== all) {
+  if (event.topics && event.topics.sort().join(" ") !== shown().join(" ")) {
     location.reload(); // apps have come or gone
     return;
   }
-  if (event.topics) topics = all;
   event.apps.forEach(showApp);
-  for (const topic of topics?.split(" ") ?? []) {
-    if (event.rates) advance(topic, event.rates[topic] ?? []);
-  }
   for (const [topic, rate] of Object.entries(event.now ?? {})) lastRate.set(topic, rate);
-  if (!event.rates) {
+  if (event.rates) {
+    for (const [topic, rates] of Object.entries(event.rates)) advance(topic, rates ?? []);
+  } else {
     for (const topic of charts.keys()) advance(topic, lastRate.get(topic) ?? 0);
   }
   for (const e of document.querySelectorAll("[data-total]")) {
