@@ -39,16 +39,7 @@ func (j *job) Bury(ctx context.Context, reason string) error {
 		j.end(stateSettled) // it comes back when its reservation ends
 		return err
 	}
-	repeated, err := j.acknowledge(ctx)
-	switch {
-	case err != nil:
-		j.end(stateLate)
-	case repeated:
-		j.end(stateDoubtful)
-	default:
-		j.end(stateSettled)
-	}
-	return err
+	return j.finish(ctx, false)
 }
 
 func (j *job) copyToBuried(ctx context.Context, reason string) error {

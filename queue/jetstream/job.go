@@ -99,14 +99,15 @@ func (j *job) forgetLocked(s state) {
 	j.state = s
 }
 
-// doubtLocked is forgetLocked for a finished job that may still arrive again: it
-// is known for some time more.
+// doubtLocked is forgetLocked for a finished job that may still arrive again: a
+// stand-in without its body is known for some time more. The job itself is its
+// receiver's.
 func (j *job) doubtLocked(now time.Time) {
 	t := j.c.t
 	j.forgetLocked(stateSettled)
 	if t.jobs[j.d.seq] == nil {
-		t.jobs[j.d.seq], t.doubtful[j] = j, struct{}{}
-		j.touched, j.body = now, nil
+		in := &job{c: j.c, d: j.d, ack: j.ack, state: stateSettled, touched: now}
+		t.jobs[j.d.seq], t.doubtful[in] = in, struct{}{}
 	}
 }
 
@@ -181,17 +182,26 @@ func (j *job) Done(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return j.finish(ctx, expired)
+}
+
+// finish has the job removed, which may take as long as the server is away: by
+// then it may have been served to somebody else.
+func (j *job) finish(ctx context.Context, expired bool) error {
 	repeated, err := j.acknowledge(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		j.end(stateLate)
 		return err
-	case expired || repeated:
+	}
+	j.c.t.mu.Lock()
+	expired = expired || time.Now().After(j.until)
+	j.c.t.mu.Unlock()
+	if expired || repeated {
 		j.end(stateDoubtful)
-	default:
+	} else {
 		j.end(stateSettled)
 	}
-	if expired { // it may have been served to somebody else meanwhile
+	if expired {
 		return j.lost()
 	}
 	return nil
@@ -332,12 +342,18 @@ func (j *job) Touch(ctx context.Context) error {
 	return nil
 }
 
-// signLocked notes a sign of life that the server has confirmed.
+// signLocked notes a sign of life that the server has confirmed. One that was
+// sent when the reservation had ended does not bring it back: the server takes
+// it for one of whoever has the job now.
 func (j *job) signLocked(sent time.Time) {
 	if !j.inHeld || j.touched.After(sent) {
 		return
 	}
-	j.aliveLocked(sent)
+	if sent.After(j.until) {
+		j.touched = sent
+	} else {
+		j.aliveLocked(sent)
+	}
 	j.c.held.remove(j)
 	j.c.held.add(j)
 }

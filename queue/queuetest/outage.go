@@ -111,6 +111,7 @@ func testDoneOverOutage(t *testing.T, e Engine) {
 		t.Fatal(err)
 	}
 	jobs := receive(t, c, n)
+	away := time.Now()
 	in.Down(t)
 	errs := make(chan error, n)
 	for _, j := range jobs[:n-2] {
@@ -127,7 +128,11 @@ func testDoneOverOutage(t *testing.T, e Engine) {
 	}
 	in.Up(t)
 	for range n - 2 {
-		if err := <-errs; err != nil {
+		err := <-errs
+		if errors.Is(err, queue.ErrLost) && time.Since(away) > in.Lease/2 {
+			continue // a busy machine: the reservation may have ended meanwhile
+		}
+		if err != nil {
 			t.Fatalf("done over the outage: %v", err)
 		}
 	}
