@@ -1,7 +1,7 @@
 # make run   the daemon on propeller.yaml; needs nothing but Go
 # make test  everything that CI checks
 # make build the binary
-# make bench, make bench-go  the figures of docs/benchmarks.md
+# make bench, make bench-go, make bench-http  the figures of docs/benchmarks.md
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -9,7 +9,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Debian has servers such as nghttpd there, and ordinary users not on their PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: run test build bench bench-go chaos soak fuzz tools test-tools
+.PHONY: run test build bench bench-go bench-http chaos soak fuzz tools test-tools
 
 build:
 	go build -o propeller ./cmd/propeller
@@ -35,6 +35,11 @@ bench: test-tools
 
 bench-go: tools
 	go test -run '^$$' -bench . -benchmem ./...
+
+# bench-http: how fast notifications are taken by HTTP, with wrk for a client.
+bench-http:
+	@deploy/need.sh wrk=wrk
+	go run ./cmd/propeller bench --http --queue embedded
 
 # chaos kills, freezes and disturbs everything around and in the daemon, and
 # counts what was lost. CHAOS_TIME (60s) and CHAOS_SEED are its settings.

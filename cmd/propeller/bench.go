@@ -32,7 +32,8 @@ There, too, bench uses only tubes of its own with names made up anew, and leaves
 none behind.
 
   propeller bench --rtt 50ms --in-flight 1000
-  propeller bench --fan-out 500 --queue embedded`
+  propeller bench --fan-out 500 --queue embedded
+  propeller bench --http --queue embedded`
 
 // benchPlan is what is to be measured.
 type benchPlan struct {
@@ -78,11 +79,12 @@ func newBench() *cobra.Command {
 	f.DurationVar(&p.rtt, "rtt", 0, "`time` from a request to its answer; its payload is acknowledged as late")
 	f.BoolVar(&p.ackAtOnce, "ack-at-once", false, "acknowledge payload at once despite --rtt, so that the window is no limit")
 	f.IntVar(&p.rate, "rate", 200, "jobs per second of the second part, which measures the time from put to request; 0: leave it out")
-	f.DurationVar(&p.time, "time", 5*time.Second, "`time` that the second part takes, or the measurement of idle apps")
+	f.DurationVar(&p.time, "time", 5*time.Second, "`time` that the second part takes, or the measurement of idle apps, or each of HTTP")
 	f.StringVar(&p.profile, "cpuprofile", "", "write a profile of the first part, or of idle apps, to a `file`, for go tool pprof")
 	f.StringVar(&p.heap, "memprofile", "", "the same for memory (`file`)")
 	f.BoolVar(&p.json, "json", false, "print the figures as JSON")
 	soak := f.Bool("soak", false, "work off a million jobs, mixed with refusals, and fail if memory, goroutines or files grow")
+	overHTTP := f.Bool("http", false, "measure how fast notifications are taken by HTTP and put instead, with wrk for a client")
 	idle := f.Int("idle", 0, "measure this `number` of apps with nothing to do instead")
 	serve := f.Bool("stand-in", false, "be the stand-in") // for bench itself
 	_ = f.MarkHidden("stand-in")                          // fails only for a flag there is not
@@ -92,7 +94,7 @@ func newBench() *cobra.Command {
 		}
 		p.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 		p.say = func(format string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), "propeller: "+format+"\n", args...) }
-		if err := p.check(*soak, *idle); err != nil {
+		if err := p.check(*soak, *overHTTP, *idle); err != nil {
 			return usageError{err}
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -102,6 +104,8 @@ func newBench() *cobra.Command {
 		switch {
 		case *soak:
 			print, err = p.soak(ctx)
+		case *overHTTP:
+			print, err = p.http(ctx)
 		case *idle > 0:
 			print, err = p.idle(ctx, *idle)
 		default:
@@ -116,7 +120,7 @@ func newBench() *cobra.Command {
 }
 
 // check says what is wrong with the command line, and fills in what depends on it.
-func (p *benchPlan) check(soak bool, idle int) error {
+func (p *benchPlan) check(soak, overHTTP bool, idle int) error {
 	for _, n := range []struct {
 		flag              string
 		value, least, max int
@@ -134,8 +138,8 @@ func (p *benchPlan) check(soak bool, idle int) error {
 		}
 	}
 	switch {
-	case soak && idle > 0:
-		return errors.New("--soak and --idle do not go together")
+	case soak && idle > 0, soak && overHTTP, overHTTP && idle > 0:
+		return errors.New("--soak, --idle and --http do not go together")
 	case p.rtt < 0 || p.rtt > 10*time.Second:
 		return fmt.Errorf("--rtt %v: must be from 0 to 10s", p.rtt)
 	case p.time < 100*time.Millisecond || p.time > time.Hour:

@@ -219,6 +219,7 @@ func TestBenchUsage(t *testing.T) {
 		{"--rtt 11s", "--rtt 11s: must be"},
 		{"--time 0", "--time 0s: must be"},
 		{"--soak --idle 3", "do not go together"},
+		{"--http --soak", "do not go together"},
 		{"--apns https://127.0.0.1:1 --rtt 1ms", "--rtt is the stand-in's"},
 		{"--ca-file x.pem", "--ca-file is for --apns URL"},
 		{"--apns http://127.0.0.1:1", "must be sim or https://"},
