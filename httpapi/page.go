@@ -91,7 +91,9 @@ func (p *page) handler(route pageRoute) http.HandlerFunc {
 		defer p.api.recovered(w, r)
 		h := w.Header()
 		h.Set("Content-Security-Policy", pagePolicy)
-		h.Set("Referrer-Policy", "no-referrer")
+		// no-referrer would have browsers send "Origin: null" with the page's own forms
+		// (Fetch Standard, "append a request Origin header").
+		h.Set("Referrer-Policy", "same-origin")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")

@@ -420,7 +420,7 @@ func TestPageHeaders(t *testing.T) {
 			h := w.Header()
 			if !strings.Contains(h.Get("Content-Security-Policy"), "default-src 'none'; script-src 'self'; style-src 'self'") ||
 				!strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") || strings.Contains(h.Get("Content-Security-Policy"), "unsafe") ||
-				h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "no-referrer" {
+				h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "same-origin" {
 				t.Errorf("%s: %v", path, h)
 			}
 			if strings.Contains(path, "/assets/") != strings.Contains(h.Get("Cache-Control"), "immutable") {

@@ -122,3 +122,151 @@ func TestPageIsLive(t *testing.T) {
 	b.do("leave", chromedp.Navigate("about:blank")) // it would go on trying
 	b.expect("ERR_")
 }
+
+// failing is a device token that the stand-in answers with a status.
+func failing(i, status int) string { return fmt.Sprintf("%056xfa17%04d", i, status) }
+
+// An app's page shows its workers, what has ended how, and why pushes failed; its
+// buttons pause the app, and have a broken one go on when its certificate is
+// taken again.
+func TestPageOfAnApp(t *testing.T) {
+	s, b := newPageSite(t, pageKeys)
+	b.signIn("admin-0123")
+	b.click(row(topic, "state") + ", th a") // its name
+	b.until("the app's page", func() bool { return b.path() == "/apps/"+brokenTopic || b.path() == "/apps/"+topic })
+	b.open("/apps/" + topic)
+	b.live()
+	for i, to := range []string{token(0), failing(1, 410), failing(2, 413)} {
+		s.putByHand(topic, `{"token":"`+to+`","title":"x"}`)
+		until(t, "it is answered", func() bool { return s.apns.Count() == int64(i+1) })
+	}
+	b.says("#refusals", "Unregistered")
+	b.says("#failures", "PayloadTooLarge")
+	b.says("#outcomes", "delivered")
+	b.says("#workers", "1")
+	if strings.Contains(b.text("#failures"), "delivered") || strings.Contains(b.text("main"), failing(1, 410)) {
+		t.Errorf("failures, and whole tokens: %s", b.text("main"))
+	}
+
+	b.click("#pause")
+	b.says(row(topic, "state"), "paused")
+	b.says(row(topic, "why"), "by order of auth_token")
+	s.putByHand(topic, `{"token":"`+token(3)+`","title":"x"}`)
+	b.says(row(topic, "ready"), "1")
+	if n := s.apns.Count(); n != 3 {
+		t.Errorf("%d pushes of a paused app", n-3)
+	}
+	b.click("#resume")
+	b.says(row(topic, "delivered"), "2")
+
+	s.putByHand(brokenTopic, `{"token":"`+token(1)+`","title":"x"}`)
+	b.open("/apps/" + brokenTopic)
+	b.live()
+	b.says(row(brokenTopic, "state"), "broken")
+	b.says(row(brokenTopic, "why"), "BadCertificate")
+	s.apns.SetScript(nil)
+	b.click("#resume")
+	b.says(row(brokenTopic, "delivered"), "1")
+	b.says(row(brokenTopic, "state"), "running")
+	for _, line := range []string{"app paused", "app resumed"} {
+		s.daemon.says(line)
+	}
+}
+
+// A push of the form is previewed, sent, and its outcome told as it comes.
+func TestPageSends(t *testing.T) {
+	s, b := newPageSite(t, pageKeys)
+	b.signIn("sender-0123")
+	b.click(`a[href$="/send"]`)
+	b.waitFor("#send")
+	b.do("choose an app", chromedp.SetValue(chromedp.CSS("[name=topic]"), otherTopic))
+	b.fill("[name=token]", token(1))
+	b.fill("[name=title]", "Grüße & <b>more</b>")
+	b.fill("[name=body]", "there")
+	b.fill("[name=badge]", "many")
+	b.click("#preview")
+	b.says("main", "badge:")
+	b.fill("[name=badge]", "3")
+	b.click("#preview")
+	b.says("main", "apns-topic")
+	if s.apns.Count() != 0 {
+		t.Error("a preview was sent")
+	}
+	b.click("#send")
+	b.says("#outcome", "delivered")
+	sent := s.apns.Requests()[0]
+	const want = `{"aps":{"alert":{"title":"Grüße & <b>more</b>","body":"there"},"badge":3}}`
+	if got := sent.Header.Get("apns-topic"); got != otherTopic || sent.Token != token(1) || string(sent.Body) != want {
+		t.Errorf("%s to %s: %s", got, sent.Token, sent.Body)
+	}
+	for status, state := range map[int]string{410: "refused", 413: "buried"} {
+		b.fill("[name=token]", failing(1, status))
+		b.click("#send")
+		b.says("#outcome", state)
+	}
+	b.fill("[name=token]", token(2))
+	b.fill("[name=delay]", "2")
+	b.click("#send")
+	b.says("#outcome", "delayed")
+	b.says("#outcome", "delivered")
+	b.fill("[name=token]", "no token")
+	b.click("#send")
+	b.says("#outcome", "token")
+	b.expect("400")
+	s.daemon.says("key=sender")
+}
+
+// Buried jobs are grouped by reason; one, some, or a group of them are sent again
+// or deleted, and a job's text is shown to who asks for it.
+func TestPageBuried(t *testing.T) {
+	s, b := newPageSite(t, pageKeys)
+	for i, status := range []int{413, 413, 413, 413, 404, 404, 404} {
+		s.putByHand(topic, fmt.Sprintf(`{"token":"%s","title":"secret %d"}`, failing(i, status), i+1))
+		until(t, "it is buried", func() bool { return s.buried() == i+1 })
+	}
+	b.signIn("admin-0123")
+	b.says(row(topic, "buried"), "7")
+	b.open("/apps/" + topic + "/buried")
+	group := func(reason string) string { return fmt.Sprintf(".group[data-reason*=%q] ", reason) }
+	left := func(large, bad int) {
+		t.Helper()
+		b.until(fmt.Sprintf("%d and %d are left", large, bad), func() bool {
+			return b.count(group("PayloadTooLarge")+".job") == large && b.count(group("BadPath")+".job") == bad
+		})
+	}
+	left(4, 3)
+	if text := b.text("main"); strings.Contains(text, "secret") || strings.Contains(text, failing(0, 413)) {
+		t.Errorf("a payload or a whole token is shown: %s", text)
+	}
+	b.click(`.job[data-id="1"] .show`)
+	b.says("main", "secret 1")
+	b.click(`.job[data-id="1"] .kick`) // and is refused again
+	b.waitFor(".notice")
+	until(t, "it is sent again", func() bool { return s.apns.Count() == 8 })
+	until(t, "it is buried again", func() bool { return s.buried() == 7 })
+	s.apns.SetScript(nil)
+	b.open("/apps/" + topic + "/buried")
+	b.click(`.job[data-id="1"] .kick`)
+	left(3, 3)
+	b.click(`.job[data-id="2"] [name=ids]`)
+	b.click(`.job[data-id="6"] [name=ids]`)
+	b.click("#kick-selected")
+	left(2, 2)
+	b.click(group("PayloadTooLarge") + ".kick-reason")
+	left(0, 2)
+	until(t, "what was kicked arrives", func() bool { return s.apns.Count() == 13 })
+	sure := func(button string) { b.click(button); b.click(button) } // it asks again
+	sure(`.job[data-id="5"] .delete`)
+	left(0, 1)
+	sure(group("BadPath") + ".delete-reason")
+	left(0, 0)
+	if n := s.buried(); n != 0 {
+		t.Errorf("%d are still buried", n)
+	}
+	if n := s.apns.Count(); n != 13 {
+		t.Errorf("%d pushes of jobs that were deleted", n-13)
+	}
+	for _, line := range []string{"buried jobs kicked", "buried jobs deleted"} {
+		s.daemon.says(line)
+	}
+}
