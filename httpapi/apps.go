@@ -22,7 +22,9 @@ func (a *API) app(w http.ResponseWriter, r *http.Request, _ *client) {
 	topic := r.PathValue("topic")
 	for _, s := range a.tree.Status() {
 		if s.Topic == topic {
-			writeJSON(w, http.StatusOK, appOf(&s))
+			out := appOf(&s)
+			out.Failures = failuresOf(s.Recent)
+			writeJSON(w, http.StatusOK, out)
 			return
 		}
 	}

@@ -43,6 +43,21 @@ type App struct {
 	CredentialExpires time.Time `json:"credential_expires,omitzero"`
 	Watchdog          Watchdog  `json:"watchdog"`
 	Webhook           *Webhook  `json:"webhook,omitempty"`
+	// Failures are the pushes that last went wrong, at most 50, latest first; of
+	// GET /v1/apps/{topic} only.
+	Failures []Failure `json:"failures,omitempty"`
+}
+
+// Failure is a push that was not delivered; the keys are those of the log.
+type Failure struct {
+	At     time.Time `json:"at"`
+	Worker int       `json:"worker"`
+	Token  string    `json:"token"` // the first 8 characters
+	Class  string    `json:"class"`
+	Status int       `json:"status,omitempty"` // APNs' HTTP status
+	Reason string    `json:"reason,omitempty"` // in words, with the status
+	APNsID string    `json:"apns_id,omitempty"`
+	MS     int64     `json:"ms"` // from sending to the end
 }
 
 // Worker is one worker of an app.
@@ -209,6 +224,14 @@ func appOf(s *supervisor.AppStatus) App {
 		}
 	}
 	return a
+}
+
+func failuresOf(r *worker.Recent) (out []Failure) {
+	_, failures := r.Last()
+	for _, e := range failures {
+		out = append(out, Failure{e.At, e.Worker, e.Token, e.Class.String(), e.Status, e.Reason, e.APNsID, e.Took.Milliseconds()})
+	}
+	return out
 }
 
 func watchdogOf(s *supervisor.Steps) Watchdog {

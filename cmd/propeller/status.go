@@ -52,7 +52,7 @@ func newStatus() *cobra.Command {
 	f.StringVar(&o.url, "url", "", "ask at this `URL` instead: http://host:port, https://…, or unix:/path")
 	f.StringVar(&o.key, "key", "", "`token` of the key to show at the URL; others can see it in the process list")
 	f.StringVar(&o.keyFile, "key-file", "", "the same, read from a `file`")
-	f.StringVar(&o.topic, "topic", "", "this app only (`bundle id`)")
+	f.StringVar(&o.topic, "topic", "", "this app only, with its last failures (`bundle id`)")
 	f.BoolVar(&o.watch, "watch", false, "look again every 2 s, until SIGINT or SIGTERM")
 	f.BoolVar(&o.json, "json", false, "print JSON as GET /v1/apps has it; with --watch a line each time")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -160,6 +160,23 @@ func statusNotes(rows []statusRow, width int, now time.Time, paint func(code, te
 // spaced is a state's name as it is shown.
 func spaced(state string) string { return strings.ReplaceAll(state, "_", " ") }
 
+// maxFailures is how many failures of an app are shown: what fits beside the
+// rest in a small window.
+const maxFailures = 10
+
+// statusFailures are the pushes of an app that last went wrong, a line each.
+func statusFailures(a *httpapi.App, width int, now time.Time) []string {
+	if len(a.Failures) == 0 {
+		return nil
+	}
+	lines := []string{"the last failures:"}
+	for _, f := range a.Failures[:min(len(a.Failures), maxFailures)] {
+		why := strings.TrimPrefix(f.Reason, f.Class+": ")
+		lines = append(lines, cutText(fmt.Sprintf("%4s ago  %-11s %s  token %s", ago(now.Sub(f.At)), f.Class, cell(why), cell(f.Token)), width))
+	}
+	return lines
+}
+
 func inFlight(a *httpapi.App) (n int) {
 	for _, w := range a.Workers {
 		n += w.InFlight

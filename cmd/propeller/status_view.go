@@ -87,6 +87,11 @@ func (v *statusView) table(apps []httpapi.App, now time.Time, limit int) []strin
 	if notes := statusNotes(rows, v.width(), now, v.paint); len(notes) > 0 {
 		lines = append(append(lines, ""), notes...)
 	}
+	for i := range rows { // of one app only: --topic
+		if failures := statusFailures(rows[i].App, v.width(), now); failures != nil {
+			lines = append(append(lines, ""), failures...)
+		}
+	}
 	return lines
 }
 
