@@ -28,7 +28,7 @@ func eachMember(obj []byte, f func(name string, value []byte) error) error {
 		name := rest[:n]
 		rest = skipSpace(skipSpace(rest[n:])[1:]) // ':'
 		n = valueLen(rest)
-		if err := f(text(name), rest[:n]); err != nil {
+		if err := f(nameOf(name), rest[:n]); err != nil {
 			return err
 		}
 		rest = rest[n:]
@@ -110,6 +110,16 @@ func text(raw []byte) string {
 		return ""
 	}
 	return s
+}
+
+// nameOf is text for the name of a member: one of a job's keys needs no memory.
+func nameOf(raw []byte) string {
+	for k := range jobKeys {
+		if name := jobKeys[k].name; name == string(raw[1:len(raw)-1]) {
+			return name
+		}
+	}
+	return text(raw)
 }
 
 func isString(raw []byte) bool { return raw[0] == '"' }

@@ -17,7 +17,9 @@ func payload(raw *rawJob) ([]byte, error) {
 	}
 	size := 32
 	for k := keyTitle; k <= keyData; k++ {
-		size += len(raw[k]) + 24
+		if raw[k] != nil {
+			size += len(raw[k]) + 24
+		}
 	}
 	b := make([]byte, 0, size)
 	b = append(b, `{"aps":{`...)
