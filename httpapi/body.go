@@ -58,19 +58,24 @@ func (p places) read(ctx context.Context, in io.Reader) (body []byte, free func(
 type lines struct {
 	in    *bufio.Reader
 	large places
-	held  bool // a place, for the last line
+	held  bool   // a place, for the last line
+	text  []byte // of the lines since begin
 }
 
 func newLines(in io.Reader, large places) *lines {
 	return &lines{in: bufio.NewReaderSize(in, smallBody), large: large}
 }
 
-// next returns a copy of the next line without its end. The error is io.EOF
-// after the last.
+// begin says that the lines so far are of no more use.
+func (l *lines) begin() { l.text = l.text[:0] }
+
+// next returns the next line without its end. It is of use until begin. The
+// error is io.EOF after the last.
 func (l *lines) next(ctx context.Context) ([]byte, error) {
 	l.free()
+	from := len(l.text)
 	part, err := l.in.ReadSlice('\n')
-	line := append(make([]byte, 0, len(part)), part...)
+	l.text = append(l.text, part...)
 	if errors.Is(err, bufio.ErrBufferFull) {
 		if err := l.large.take(ctx); err != nil {
 			return nil, err
@@ -79,10 +84,11 @@ func (l *lines) next(ctx context.Context) ([]byte, error) {
 	}
 	for errors.Is(err, bufio.ErrBufferFull) {
 		part, err = l.in.ReadSlice('\n')
-		if line = append(line, part...); len(line) > largeBody {
+		if l.text = append(l.text, part...); len(l.text)-from > largeBody {
 			return nil, errLarge
 		}
 	}
+	line := l.text[from:len(l.text):len(l.text)]
 	if err == io.EOF && len(line) > 0 {
 		err = nil
 	}
@@ -92,7 +98,7 @@ func (l *lines) next(ctx context.Context) ([]byte, error) {
 // free gives the place of the last line back: it is of no more use.
 func (l *lines) free() {
 	if l.held {
-		l.held = false
+		l.held, l.text = false, nil
 		<-l.large
 	}
 }

@@ -95,6 +95,7 @@ func (s *streamed) run(ctx context.Context) error {
 // gather reads the next batch: what is there, and at least one line.
 func (s *streamed) gather(ctx context.Context) (end bool, err error) {
 	s.batch = s.batch[:0]
+	s.in.begin()
 	size := 0
 	for len(s.batch) < batchLines && size < batchBytes && (len(s.batch) == 0 || s.in.waiting()) {
 		if len(s.batch) == 0 {
