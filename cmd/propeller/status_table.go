@@ -43,76 +43,77 @@ type statusColumn struct {
 
 // statusColumns are the table's. pushes is the head of the one that counts them.
 func statusColumns(pushes string) []statusColumn {
-	queue := func(pick func(*httpapi.Queue) int) func(*statusRow, time.Time) string {
-		return func(r *statusRow, _ time.Time) string {
-			if r.Queue == nil {
-				return "-"
-			}
-			return short(float64(pick(r.Queue)))
-		}
-	}
 	return []statusColumn{
-		{"STATE", func(r *statusRow, _ time.Time) string { return spaced(r.state) },
-			func(r *statusRow, _ time.Time) string { return stateColours[r.state] }},
+		{"STATE", (*statusRow).stateCell, (*statusRow).stateColour},
 		{pushes, func(r *statusRow, _ time.Time) string { return r.pushes }, nil},
 		{"P50", func(r *statusRow, _ time.Time) string { return quantile(r.latency, false) }, nil},
 		{"P99", func(r *statusRow, _ time.Time) string { return quantile(r.latency, true) }, nil},
 		{"FLIGHT", func(r *statusRow, _ time.Time) string { return short(float64(inFlight(r.App))) }, nil},
 		{"CONN", func(r *statusRow, _ time.Time) string { return fmt.Sprintf("%d/%d", connected(r.App), len(r.Workers)) }, nil},
-		{"READY", queue(func(q *httpapi.Queue) int { return q.Ready }), nil},
-		{"DELAY", queue(func(q *httpapi.Queue) int { return q.Delayed }), nil},
-		{"BURIED", queue(func(q *httpapi.Queue) int { return q.Buried }), func(r *statusRow, _ time.Time) string {
-			if r.Queue != nil && r.Queue.Buried > 0 {
-				return yellow
-			}
-			return ""
-		}},
-		{"CERT", func(r *statusRow, now time.Time) string { return expiry(r.CredentialExpires, now) }, func(r *statusRow, now time.Time) string {
-			switch left := r.CredentialExpires.Sub(now); {
-			case r.CredentialExpires.IsZero() || left > soon:
-				return ""
-			case left > 24*time.Hour:
-				return yellow
-			}
-			return red
-		}},
+		{"READY", queueCell(func(q *httpapi.Queue) int { return q.Ready }), nil},
+		{"DELAY", queueCell(func(q *httpapi.Queue) int { return q.Delayed }), nil},
+		{"BURIED", queueCell(func(q *httpapi.Queue) int { return q.Buried }), (*statusRow).buriedColour},
+		{"CERT", func(r *statusRow, now time.Time) string { return expiry(r.CredentialExpires, now) }, (*statusRow).expiryColour},
 	}
 }
 
-// statusTable lays out the rows in lines of at most width characters, where
-// their numbers leave room for that, with a painter for colours.
-func statusTable(rows []statusRow, pushes string, width int, now time.Time, paint func(code, text string) string) []string {
-	columns := statusColumns(pushes)
-	cells := make([][]string, len(rows))
-	left := width
-	widths := make([]int, len(columns))
-	for i, c := range columns {
-		widths[i] = len(c.head)
-		for j := range rows {
-			text := c.cell(&rows[j], now)
-			cells[j] = append(cells[j], text)
-			widths[i] = max(widths[i], utf8.RuneCountInString(text))
+func (r *statusRow) stateCell(time.Time) string   { return spaced(r.state) }
+func (r *statusRow) stateColour(time.Time) string { return stateColours[r.state] }
+
+func queueCell(pick func(*httpapi.Queue) int) func(*statusRow, time.Time) string {
+	return func(r *statusRow, _ time.Time) string {
+		if r.Queue == nil {
+			return "-"
 		}
-		left -= widths[i] + 1
+		return short(float64(pick(r.Queue)))
 	}
-	topics := len("APP")
+}
+
+func (r *statusRow) buriedColour(time.Time) string {
+	if r.Queue != nil && r.Queue.Buried > 0 {
+		return yellow
+	}
+	return ""
+}
+
+func (r *statusRow) expiryColour(now time.Time) string {
+	switch left := r.CredentialExpires.Sub(now); {
+	case r.CredentialExpires.IsZero() || left > soon:
+		return ""
+	case left > 24*time.Hour:
+		return yellow
+	}
+	return red
+}
+
+// painter gives text a colour by its SGR code, or none.
+type painter func(code, text string) string
+
+// statusTable lays out the rows in lines of at most width characters, where
+// their numbers leave room for that.
+func statusTable(rows []statusRow, pushes string, width int, now time.Time, paint painter) []string {
+	columns := statusColumns(pushes)
+	cells, widths := statusCells(rows, columns, now)
+	left, topics := width, len("APP")
+	for _, w := range widths {
+		left -= w + 1
+	}
 	for i := range rows {
 		topics = max(topics, utf8.RuneCountInString(cell(rows[i].Topic)))
 	}
 	topics = min(topics, max(left, minTopic))
-	head := fmt.Sprintf("%-*s", topics, "APP")
+
+	head := pad("APP", topics, false)
 	for i, c := range columns {
 		head += " " + pad(c.head, widths[i], i > 0)
 	}
-	lines := []string{paint(grey, strings.TrimRight(head, " "))}
+	lines := []string{paint(grey, head)}
 	for j := range rows {
 		line := pad(cutFront(cell(rows[j].Topic), topics), topics, false)
 		for i, c := range columns {
 			text := pad(cells[j][i], widths[i], i > 0)
 			if c.colour != nil {
-				if code := c.colour(&rows[j], now); code != "" {
-					text = paint(code, text)
-				}
+				text = paint(c.colour(&rows[j], now), text)
 			}
 			line += " " + text
 		}
@@ -121,44 +122,65 @@ func statusTable(rows []statusRow, pushes string, width int, now time.Time, pain
 	return lines
 }
 
-// statusNotes say why apps are not as they should be, wrapped to width.
-func statusNotes(rows []statusRow, width int, now time.Time, paint func(code, text string) string) []string {
-	var lines []string
-	note := func(code, topic, text string, since time.Time) {
-		if !since.IsZero() {
-			text += fmt.Sprintf(" (for %s)", ago(now.Sub(since)))
-		}
-		for i, line := range wrap(cell(topic)+": "+text, width-2) {
-			if i > 0 {
-				line = "  " + line
-			}
-			lines = append(lines, paint(code, line))
+// statusCells are the texts of the table, by row, and how wide its columns are.
+func statusCells(rows []statusRow, columns []statusColumn, now time.Time) (cells [][]string, widths []int) {
+	cells, widths = make([][]string, len(rows)), make([]int, len(columns))
+	for i, c := range columns {
+		widths[i] = len(c.head)
+		for j := range rows {
+			text := c.cell(&rows[j], now)
+			cells[j] = append(cells[j], text)
+			widths[i] = max(widths[i], utf8.RuneCountInString(text))
 		}
 	}
+	return cells, widths
+}
+
+// statusNotes say why apps are not as they should be, wrapped to width.
+func statusNotes(rows []statusRow, width int, now time.Time, paint painter) []string {
+	var lines []string
 	for i := range rows {
-		r := &rows[i]
-		switch {
-		case r.Reason != "":
-			note(stateColours[r.state], r.Topic, spaced(r.state)+": "+cell(r.Reason), r.Since)
-		default:
-			if w := slices.IndexFunc(r.Workers, func(w httpapi.Worker) bool { return w.Waiting != "" }); w >= 0 {
-				note(yellow, r.Topic, fmt.Sprintf("worker %d waits: %s", w, cell(r.Workers[w].Waiting)), time.Time{})
+		for _, n := range rows[i].notes(now) {
+			for j, line := range wrap(cell(rows[i].Topic)+": "+cell(n.text), width-2) {
+				if j > 0 {
+					line = "  " + line
+				}
+				lines = append(lines, paint(n.colour, line))
 			}
-		}
-		if h := r.Webhook; h != nil && h.Down {
-			note(yellow, r.Topic, "webhook takes no records: "+cell(h.Reason), h.Since)
-		} else if h != nil && h.Stalled != "" {
-			note(yellow, r.Topic, "webhook stalls: "+cell(h.Stalled), time.Time{})
-		}
-		if n := r.Pushes.PossibleDuplicates; n > 0 {
-			note(grey, r.Topic, fmt.Sprintf("%d possible duplicates since the daemon's start", n), time.Time{})
 		}
 	}
 	return lines
 }
 
-// spaced is a state's name as it is shown.
-func spaced(state string) string { return strings.ReplaceAll(state, "_", " ") }
+// statusNote is something to be said of an app.
+type statusNote struct{ colour, text string }
+
+func (r *statusRow) notes(now time.Time) (all []statusNote) {
+	since := func(t time.Time) string {
+		if t.IsZero() {
+			return ""
+		}
+		return fmt.Sprintf(" (for %s)", ago(now.Sub(t)))
+	}
+	waits := slices.IndexFunc(r.Workers, func(w httpapi.Worker) bool { return w.Waiting != "" })
+	switch {
+	case r.Reason != "":
+		all = append(all, statusNote{stateColours[r.state], spaced(r.state) + ": " + r.Reason + since(r.Since)})
+	case waits >= 0:
+		all = append(all, statusNote{yellow, fmt.Sprintf("worker %d waits: %s", waits, r.Workers[waits].Waiting)})
+	}
+	switch h := r.Webhook; {
+	case h == nil:
+	case h.Down:
+		all = append(all, statusNote{yellow, "webhook takes no records: " + h.Reason + since(h.Since)})
+	case h.Stalled != "":
+		all = append(all, statusNote{yellow, "webhook stalls: " + h.Stalled})
+	}
+	if n := r.Pushes.PossibleDuplicates; n > 0 {
+		all = append(all, statusNote{grey, fmt.Sprintf("%d possible duplicates since the daemon's start", n)})
+	}
+	return all
+}
 
 // maxFailures is how many failures of an app are shown: what fits beside the
 // rest in a small window.
@@ -199,93 +221,4 @@ func ended(a *httpapi.App) (n int64) {
 		n += c
 	}
 	return n
-}
-
-// short is a number in at most 5 characters, up to a billion.
-func short(n float64) string {
-	switch {
-	case n < 9.95 && n != float64(int64(n)):
-		return fmt.Sprintf("%.1f", n)
-	case n < 9999.5:
-		return fmt.Sprintf("%.0f", n)
-	case n < 999_500:
-		return fmt.Sprintf("%.0fk", n/1000)
-	case n < 9_950_000:
-		return fmt.Sprintf("%.1fM", n/1e6)
-	}
-	return fmt.Sprintf("%.0fM", n/1e6)
-}
-
-// quantile is the median, or with high the 99th percentile.
-func quantile(l *httpapi.Latency, high bool) string {
-	if l == nil {
-		return "-"
-	}
-	ms := l.P50
-	if high {
-		ms = l.P99
-	}
-	if ms >= 999.5 {
-		return short(ms/1000) + "s"
-	}
-	return short(ms) + "ms"
-}
-
-// expiry is when a certificate ends; "-" without one.
-func expiry(at, now time.Time) string {
-	switch left := at.Sub(now); {
-	case at.IsZero():
-		return "-"
-	case left <= 0:
-		return "over"
-	default:
-		return ago(left)
-	}
-}
-
-// pad fills text up to width, on its left side if right is set.
-func pad(text string, width int, right bool) string {
-	fill := strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text)))
-	if right {
-		return fill + text
-	}
-	return text + fill
-}
-
-// cutFront is the end of s in at most n characters: bundle ids begin alike.
-func cutFront(s string, n int) string {
-	r := []rune(s)
-	if len(r) <= n {
-		return s
-	}
-	return "…" + string(r[len(r)-n+1:])
-}
-
-// wrap breaks text at blanks into lines of at most width characters; a longer
-// word is broken, too.
-func wrap(text string, width int) []string {
-	width = max(width, 1)
-	var lines []string
-	line := ""
-	for _, word := range strings.Fields(text) {
-		for utf8.RuneCountInString(word) > width {
-			if line != "" {
-				lines, line = append(lines, line), ""
-			}
-			r := []rune(word)
-			lines, word = append(lines, string(r[:width])), string(r[width:])
-		}
-		switch {
-		case line == "":
-			line = word
-		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width:
-			lines, line = append(lines, line), word
-		default:
-			line += " " + word
-		}
-	}
-	if line != "" {
-		lines = append(lines, line)
-	}
-	return lines
 }

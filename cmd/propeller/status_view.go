@@ -140,7 +140,7 @@ func (v *statusView) remember(apps []httpapi.App, now time.Time) {
 }
 
 func (v *statusView) paint(code, text string) string {
-	if !v.colour {
+	if !v.colour || code == "" {
 		return text
 	}
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
