@@ -257,6 +257,7 @@ func (q *client) Delete(ctx context.Context, tube, id string) error {
 // nothing.
 func (q *client) remove(ctx context.Context, s jetstream.Stream, tube, id string, seq uint64) error {
 	err := s.DeleteMsg(ctx, seq)
+	q.calls.changes.Add(1)
 	if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
 		if _, _, err := peek(ctx, s, tube, id); errors.Is(err, queue.ErrNotFound) {
 			return err

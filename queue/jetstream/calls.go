@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,6 +19,10 @@ import (
 type calls struct {
 	inbox string // "_INBOX.xyz."
 
+	// changes counts what may have changed the queue: answers to requests that
+	// were not only questions, and what else says so.
+	changes atomic.Uint64
+
 	mu   sync.Mutex
 	next uint64
 	open map[uint64]*call
@@ -25,6 +31,7 @@ type calls struct {
 // call is one request under way.
 type call struct {
 	until time.Time // an answer after this is of no use
+	asks  bool      // it is a question and changes nothing
 	// done is called once, by the goroutine of the subscription or of who ends
 	// the call; it must not block.
 	done func(m *nats.Msg, err error)
@@ -65,6 +72,9 @@ func (cs *calls) answer(token string, m *nats.Msg) {
 		return
 	}
 	if c := cs.end(id); c != nil {
+		if !c.asks {
+			cs.changes.Add(1)
+		}
 		if noResponders(m) {
 			c.done(nil, errNoResponders)
 			return
@@ -124,7 +134,11 @@ func (q *client) request(ctx context.Context, cn *conn, m *nats.Msg) (*nats.Msg,
 // a second.
 func (q *client) requestWithin(ctx context.Context, cn *conn, m *nats.Msg, limit time.Duration) (*nats.Msg, error) {
 	ch := answerChans.Get().(chan answer)
-	id, reply := q.calls.start(&call{until: time.Now().Add(limit), done: func(m *nats.Msg, err error) { ch <- answer{m, err} }})
+	id, reply := q.calls.start(&call{
+		until: time.Now().Add(limit),
+		asks:  strings.HasPrefix(m.Subject, "$JS.API."), // of these we only use what informs
+		done:  func(m *nats.Msg, err error) { ch <- answer{m, err} },
+	})
 	m.Reply = reply
 	if err := cn.publish(m); err != nil {
 		if q.calls.end(id) == nil {

@@ -61,6 +61,7 @@ func open(o Options) (*client, error) {
 // start makes the queue and its goroutines.
 func start(o Options, emb *embedded) *client {
 	q := &client{opts: o, embedded: emb, calls: newCalls(), retries: retries{wake: make(chan struct{}, 1)}, tubes: make(map[string]*tube)}
+	q.overviews.turn = make(chan struct{}, 1)
 	q.ctx, q.cancel = context.WithCancel(context.Background())
 	q.link = newLink(q)
 	q.wg.Go(q.link.run)
@@ -76,6 +77,8 @@ type client struct {
 	calls    *calls
 	link     *link
 	retries  retries
+
+	overviews overviews
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc

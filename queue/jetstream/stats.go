@@ -15,7 +15,8 @@ import (
 
 // TubeStats implements queue.Admin. The server counts jobs that were given back
 // and not yet served again as held. Retries of this process that wait are taken
-// out of that; those of other daemons are not known, and count as reserved.
+// out of that; those of other daemons are not known, and count as reserved. What
+// other programs put or took may be missing for a second.
 func (q *client) TubeStats(ctx context.Context, name string) (queue.TubeStats, error) {
 	var st queue.TubeStats
 	if err := queue.CheckTube(name); err != nil {
@@ -42,11 +43,21 @@ func (q *client) TubeStats(ctx context.Context, name string) (queue.TubeStats, e
 }
 
 func (q *client) tubeStats(ctx context.Context, cn *conn, name string) (st queue.TubeStats, err error) {
-	if st.Delayed, err = q.count(ctx, cn, jobsStream, schedSubject(name, "*")); err != nil {
+	n, known, err := q.overview(ctx, cn, name)
+	if err != nil {
 		return st, err
 	}
-	if st.Buried, err = q.count(ctx, cn, buriedStream, buriedSubject(name, "*")); err != nil {
-		return st, err
+	st.Delayed, st.Buried = n.delayed, n.buried
+	if known && n.jobs == 0 {
+		return st, nil // so none is held either
+	}
+	if !known {
+		if st.Delayed, err = q.count(ctx, cn, jobsStream, schedSubject(name, "*")); err != nil {
+			return st, err
+		}
+		if st.Buried, err = q.count(ctx, cn, buriedStream, buriedSubject(name, "*")); err != nil {
+			return st, err
+		}
 	}
 	c, err := cn.js.Consumer(ctx, jobsStream, durable(name))
 	if errors.Is(err, jetstream.ErrConsumerNotFound) { // nobody has ever asked for its jobs
@@ -95,10 +106,13 @@ type streamInfo struct {
 	Total int       `json:"total"` // of the subjects that match
 	Error *apiError `json:"error"`
 	State struct {
-		Subjects map[string]int `json:"subjects"` // number of messages
+		NumSubjects int            `json:"num_subjects"`
+		Subjects    map[string]int `json:"subjects"` // number of messages
 	} `json:"state"`
 }
 
+// streamInfo asks for a stream, and for its subjects that match a pattern; "":
+// none of them.
 func (q *client) streamInfo(ctx context.Context, cn *conn, stream, subject string, offset int) (info streamInfo, err error) {
 	body := fmt.Appendf(nil, `{"subjects_filter":%q,"offset":%d}`, subject, offset)
 	m, err := q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream, Data: body})
