@@ -34,7 +34,7 @@ type buriedGroup struct {
 
 // ownReason is what in a reason is different for each job: how long it was tried, and how
 // many of its tokens were affected.
-var ownReason = regexp.MustCompile(` after \S+ and \d+ tries| after \d+ tries| \(and \d+ more of its tokens likewise\)`)
+var ownReason = regexp.MustCompile(` after \S+ and \d+ tries|,? after \d+ tries| \(and \d+ more of its tokens likewise\)`)
 
 // reasonOf is a job's reason without what is its own.
 func reasonOf(j *BuriedJob) string {

@@ -120,7 +120,7 @@ func (s *sampler) sample(ctx context.Context) {
 			a = new(sampled)
 			s.apps[st.Topic] = a
 		}
-		a.look(st, tubes, now)
+		a.look(st, tubes, now, endedOf(st.Counters))
 		if row := a.rowOf(st, now); row != a.row {
 			a.row, a.changed = row, s.tick
 		}
@@ -156,15 +156,14 @@ func (s *sampler) askTubes(ctx context.Context, status []supervisor.AppStatus) m
 	return out
 }
 
-// look takes a sample of one app.
-func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeStats, now time.Time) {
+// look takes a sample of one app, of which so many pushes have ended.
+func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeStats, now time.Time, ended int64) {
 	if tube, asked := tubes[st.Topic]; asked {
 		a.tube = tube
 	}
 	if a.tube == nil && st.Queue != nil {
 		a.tube = &st.Queue.TubeStats
 	}
-	ended := endedOf(st.Counters)
 	past := now.Sub(a.at)
 	switch {
 	case a.at.IsZero():
