@@ -69,8 +69,6 @@ func (a countedAdmin) TubeStats(ctx context.Context, _ string) (queue.TubeStats,
 	return queue.TubeStats{Buried: int(a.tree.buried.Load())}, nil
 }
 
-func everybody(string) bool { return true }
-
 // The tree and the queue are asked once a second for all who look together, and
 // not at all while nobody does.
 func TestSamplerShared(t *testing.T) {
@@ -205,7 +203,9 @@ func TestAppRow(t *testing.T) {
 		{func() { st.Stalled = &supervisor.Stall{Reason: "x", Since: now} }, "stalled", "", "x, since 01:46:40 UTC"},
 		{func() { st.Stalled = nil }, "running", "", ""},
 		{func() { st.Workers = st.Workers[1:] }, "idle", "", ""},
-		{func() { st.Held = worker.HoldState{Held: true, Reason: "by order of x", Since: now.Add(-24 * time.Hour)} }, "paused", "held", "by order of x, since Sep 8 01:46 UTC"},
+		{func() {
+			st.Held = worker.HoldState{Held: true, Reason: "by order of x", Since: now.Add(-24 * time.Hour)}
+		}, "paused", "held", "by order of x, since Sep 8 01:46 UTC"},
 		{func() { st.Broken, st.Reason = true, "403 x" }, "broken", "held", "403 x"},
 	} {
 		c.change()
@@ -288,7 +288,9 @@ func TestPageEvents(t *testing.T) {
 	all.until(func(e liveEvent) bool {
 		return slices.Equal(e.Topics, []string{topic, "com.example.other"}) && len(e.Apps) == 2 && e.Total.Apps == "2 apps"
 	})
-	one.until(func(e liveEvent) bool { return slices.Equal(e.Topics, []string{"com.example.other"}) && len(e.Apps) == 1 })
+	one.until(func(e liveEvent) bool {
+		return slices.Equal(e.Topics, []string{"com.example.other"}) && len(e.Apps) == 1
+	})
 	app.until(func(e liveEvent) bool {
 		return slices.Equal(e.Topics, []string{topic}) && len(e.Parts) == 4 && strings.Contains(e.Parts["workers"], "waits for jobs")
 	})
@@ -297,7 +299,9 @@ func TestPageEvents(t *testing.T) {
 	tree.apps[0].Workers = []worker.Status{{Serving: true, Waiting: "<apns>"}}
 	tree.mu.Unlock()
 	all.until(func(e liveEvent) bool { return len(e.Apps) > 0 && e.Apps[0].Buried == "4711" && e.Topics == nil })
-	app.until(func(e liveEvent) bool { return len(e.Parts) == 1 && strings.Contains(e.Parts["workers"], "&lt;apns&gt;") })
+	app.until(func(e liveEvent) bool {
+		return len(e.Parts) == 1 && strings.Contains(e.Parts["workers"], "&lt;apns&gt;")
+	})
 	tree.mu.Lock()
 	tree.apps = tree.apps[1:]
 	tree.mu.Unlock()
