@@ -53,7 +53,7 @@ const (
 
 // colours are those of the first words of lines.
 var colours = map[string]string{
-	"put": cyan, "delivered": green, "feedback": purple, "token": purple,
+	"put": cyan, "page": cyan, "delivered": green, "feedback": purple, "token": purple,
 	"throttled": yellow, "unavailable": yellow, "unknown": yellow, "not_sent": yellow, "warn": yellow,
 	"rejected": red, "buried": red, "error": red, "credential": red,
 	"info": grey,
@@ -128,6 +128,8 @@ func (h *screenHandler) Handle(_ context.Context, r slog.Record) error {
 	}
 	r.Attrs(note)
 	switch r.Message {
+	case "http listens":
+		h.s.event("page", "", fmt.Sprintf("http://%s/ shows all of this in a browser, and lets you act", f["addr"]))
 	case "push":
 		h.s.event(f["class"], f["topic"], pushText(f))
 	case "job buried":

@@ -91,6 +91,7 @@ func (s *stage) load() (*config.Config, error) {
 
 // demoConfig is the configuration. Pauses are short, to be seen.
 const demoConfig = `queue: embedded://./queue
+http: {listen: "127.0.0.1:0"}
 log: {pushes: all}
 shutdown_timeout: 5s
 defaults:

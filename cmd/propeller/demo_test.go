@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -66,6 +68,17 @@ func TestDemo(t *testing.T) {
 	d.says("to " + demoToken(0, "")[:8] + "…: 200")
 	if r := runProgram(t, tmp, "", "jobs", "list", "-c", file, "--topic", demoChat); r.status != 0 || !strings.Contains(r.out, "unknown key") {
 		t.Errorf("jobs list: %+v", r)
+	}
+	page := regexp.MustCompile(`page +(http://127\.0\.0\.1:\d+/) `).FindStringSubmatch(d.log())[1]
+	for path, want := range map[string]string{"": demoNews, "apps/" + demoChat: "delivered", "apps/" + demoChat + "/buried": "unknown key"} {
+		resp, err := http.Get(page + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		if resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(text), want) {
+			t.Errorf("page %s: %s, %v: %s", path, resp.Status, err, text)
+		}
 	}
 	d.signal(syscall.SIGINT)
 	if status := d.exit(); status != 0 {
