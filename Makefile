@@ -9,7 +9,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Debian has servers such as nghttpd there, and ordinary users not on their PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: run test build bench bench-go bench-http chaos soak fuzz tools test-tools
+.PHONY: run test build bench bench-go bench-http chaos soak fuzz screenshots tools test-tools
 
 build:
 	go build -o propeller ./cmd/propeller
@@ -54,6 +54,13 @@ soak: tools
 FUZZTIME = 30s
 fuzz: tools
 	deploy/fuzz.sh $(FUZZTIME)
+
+# screenshots draws the pages for docs/screenshots: light, dark, and as on a phone.
+screenshots: tools test-tools
+	@deploy/need.sh pngquant=pngquant
+	mkdir -p docs/screenshots
+	SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count 1 -run TestPageLooks ./cmd/propeller
+	pngquant --force --ext .png --speed 1 --strip docs/screenshots/*.png
 
 tools:
 	@deploy/need.sh beanstalkd=beanstalkd
