@@ -56,6 +56,9 @@ func (p *page) events(w http.ResponseWriter, r *http.Request, v *visitor) {
 
 // enter takes a place for a stream of events, or says that there is none.
 func (p *page) enter(w http.ResponseWriter, r *http.Request, v *visitor) (leave func(), ok bool) {
+	if r.Method == http.MethodHead { // has no end
+		return nil, false
+	}
 	select {
 	case p.views <- struct{}{}:
 		return func() { <-p.views }, true

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -206,6 +207,7 @@ func TestAppRow(t *testing.T) {
 		{func() {
 			st.Held = worker.HoldState{Held: true, Reason: "by order of x", Since: now.Add(-24 * time.Hour)}
 		}, "paused", "held", "by order of x, since Sep 8 01:46 UTC"},
+		{func() { st.QueueAway = &supervisor.Stall{Reason: "q"} }, "no queue", "held", "q"},
 		{func() { st.Broken, st.Reason = true, "403 x" }, "broken", "held", "403 x"},
 	} {
 		c.change()
@@ -340,6 +342,9 @@ func TestPageEventsEnd(t *testing.T) {
 	go func() { ended <- s.Serve(ctx) }()
 	w := watch(t, g, addr, "/events")
 	w.until(func(liveEvent) bool { return true })
+	if w := g.do(httptest.NewRequest("HEAD", "/events", nil)); w.Code != 200 || w.Body.Len() > 0 {
+		t.Errorf("a question about events: %d %s", w.Code, w.Body)
+	}
 	for range maxViews - 1 {
 		api.page.views <- struct{}{}
 	}

@@ -15,7 +15,10 @@ import (
 )
 
 // States of the page beside those of the API.
-const stateIdle = "idle" // running, with nothing to do for a minute
+const (
+	stateIdle    = "idle"     // running, with nothing to do for a minute
+	stateNoQueue = "no queue" // StateNoQueue in words
+)
 
 // appRow is an app as the page shows it, in words. Its fields' names are the
 // classes of the elements that hold them.
@@ -50,6 +53,9 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	}
 	if !view.Since.IsZero() {
 		r.Why += ", since " + moment(view.Since, now)
+	}
+	if view.State == StateNoQueue {
+		r.State = stateNoQueue
 	}
 	if view.State == StateRunning && !isBusy(st, now) {
 		r.State = stateIdle

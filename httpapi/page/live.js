@@ -83,8 +83,22 @@ function open() {
   source.addEventListener("signedout", () => location.reload());
   source.onerror = () => {
     close();
-    setTimeout(open, retry);
+    setTimeout(comeBack, retry);
   };
+}
+
+// comeBack goes on when the server is there, which may have forgotten the session.
+async function comeBack() {
+  try {
+    const page = await fetch(location.href, { redirect: "manual" });
+    if (page.type === "opaqueredirect") {
+      location.reload(); // leads to the form to sign in
+      return;
+    }
+  } catch {
+    // still away
+  }
+  open();
 }
 
 function close() {
