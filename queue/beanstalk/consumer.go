@@ -137,12 +137,13 @@ func (c *consumer) deliver(j *job, s *session) bool {
 
 // mayReserveLocked says whether one more reserve may start: what is at hand
 // and under way must not exceed what is wanted. Over several servers every
-// leader may reserve while less is at hand than wanted.
+// leader may have one more under way while less is at hand than wanted.
 func (c *consumer) mayReserveLocked(leader bool) bool {
-	if leader && len(c.sources) > 1 {
-		return len(c.ready) < c.want
+	most := c.want
+	if leader && len(c.sources) > 1 && len(c.ready) < c.want {
+		most += len(c.sources)
 	}
-	return len(c.ready)+c.reserving < c.want
+	return len(c.ready)+c.reserving < most
 }
 
 // acquire waits until the caller may start one reserve on s. It reports false
