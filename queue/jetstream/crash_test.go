@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -119,6 +120,23 @@ func TestFolderInUse(t *testing.T) {
 			t.Fatalf("attach %v: %v", attach, err)
 		}
 	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openTest(t, Options{Dir: dir})
+}
+
+// A folder that was given free is free, though a child that was started
+// meanwhile may still have the file of the lock.
+func TestFolderFreeInSpiteOfChild(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	q := openTest(t, Options{Dir: dir})
+	child, err := syscall.Dup(int(q.embedded.lock.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(child)
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}

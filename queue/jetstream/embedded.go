@@ -162,7 +162,7 @@ func (e *embedded) close() error {
 		e.server.Shutdown()
 		e.server.WaitForShutdown()
 	}
-	return e.lock.Close()
+	return errors.Join(unlock(e.lock), e.lock.Close())
 }
 
 // lockDir takes the folder for this process.

@@ -17,3 +17,7 @@ func lock(f *os.File) error {
 	}
 	return err
 }
+
+// unlock lets f go. Closing it would not do: a child that is just being started
+// has a copy of it until it runs its program, and with it the lock.
+func unlock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
