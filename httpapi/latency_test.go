@@ -3,6 +3,7 @@ package httpapi
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	"propeller/worker"
 )
@@ -58,6 +59,7 @@ func TestAppInOpenAPI(t *testing.T) {
 	doc, _ := loadOpenAPI(t)
 	s := fullApp()
 	app := appOf(&s)
+	app.Active = time.Now()
 	app.Latency = newLatency([]Bucket{{5, 100}, {0, 1}})
 	app.Failures = []Failure{{Token: "00fc13ad", Class: "token", Status: 410, Reason: "410 Unregistered", APNsID: "x", MS: 30}, {Class: "unknown"}}
 	text, err := json.Marshal(app)

@@ -37,6 +37,7 @@ type App struct {
 	Held    bool      `json:"held,omitempty"` // by an operator: it takes no jobs
 	Workers []Worker  `json:"workers"`
 	Pushes  Pushes    `json:"pushes"`
+	Active  time.Time `json:"active,omitzero"`   // when a push last ended; absent before the first
 	Latency *Latency  `json:"latency,omitempty"` // absent before the first answer of APNs
 	Queue   *Queue    `json:"queue,omitempty"`   // absent: not asked yet, or it does not answer
 	// CredentialExpires is when the certificate does; absent without one.
@@ -197,6 +198,7 @@ func appOf(s *supervisor.AppStatus) App {
 	a := App{
 		Topic: s.Topic, Tube: s.Tube, State: stateOf(s), Ready: s.Trouble() == "", Held: s.Held.Held, Reason: s.Reason, Since: s.Since, Workers: []Worker{},
 		Pushes:            pushesOf(s.Counters),
+		Active:            s.Recent.Active(),
 		Latency:           latencyOf(&s.Counters.Seconds),
 		CredentialExpires: s.CredentialExpiry,
 		Watchdog:          watchdogOf(s.Steps),

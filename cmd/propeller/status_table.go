@@ -18,9 +18,12 @@ type statusRow struct {
 	pushes  string           // a rate, or how many were delivered
 }
 
-// stateIdle is what status calls an app that runs without a connection, since
-// there has been nothing to send.
-const stateIdle = "idle"
+// stateIdle is what status, as the page, calls an app that runs and has had
+// nothing to do for idleAfter.
+const (
+	stateIdle = "idle"
+	idleAfter = time.Minute
+)
 
 // stateColours tell states apart at a glance; their names tell it without.
 var stateColours = map[string]string{ // never written to
@@ -197,6 +200,11 @@ func statusFailures(a *httpapi.App, width int, now time.Time) []string {
 		lines = append(lines, cutText(fmt.Sprintf("%4s ago  %-11s %s  token %s", ago(now.Sub(f.At)), f.Class, cell(why), cell(f.Token)), width))
 	}
 	return lines
+}
+
+// idle says that an app has had nothing to do lately.
+func idle(a *httpapi.App, now time.Time) bool {
+	return now.Sub(a.Active) >= idleAfter && !slices.ContainsFunc(a.Workers, func(w httpapi.Worker) bool { return w.Held > 0 })
 }
 
 func inFlight(a *httpapi.App) (n int) {

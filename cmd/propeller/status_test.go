@@ -25,11 +25,11 @@ func statusApps(now time.Time) []httpapi.App {
 			Latency: &httpapi.Latency{P50: 31.2, P99: 1250}, Queue: &httpapi.Queue{Ready: 12, Delayed: 1234567, Buried: 3}, CredentialExpires: now.Add(100 * 24 * time.Hour)},
 		{Topic: "com.example.held", State: httpapi.StatePaused, Ready: true, Held: true, Reason: "by order of ops", Since: now.Add(-2 * time.Hour),
 			Workers: worker[:1], CredentialExpires: now.Add(20 * 24 * time.Hour)},
-		{Topic: "com.example.idle", State: httpapi.StateRunning, Ready: true, Workers: []httpapi.Worker{{Serving: true}}, CredentialExpires: now.Add(-time.Hour)},
+		{Topic: "com.example.idle", State: httpapi.StateRunning, Ready: true, Active: now.Add(-2 * time.Minute), Workers: []httpapi.Worker{{Serving: true}}, CredentialExpires: now.Add(-time.Hour)},
 		{Topic: "com.example.broken", State: httpapi.StateBroken, Reason: "403 BadCertificate", Since: now.Add(-3 * time.Minute), Workers: []httpapi.Worker{{}},
 			Queue: &httpapi.Queue{Ready: 9999}, Pushes: httpapi.Pushes{PossibleDuplicates: 2}, Webhook: &httpapi.Webhook{Down: true, Reason: "500 \x1b[2J"}},
 		{Topic: "com.example.a-long-bundle-id.voip", State: httpapi.StateNoQueue, Reason: "queue unavailable: dial tcp 127.0.0.1:11300: " + strings.Repeat("refused ", 12), Workers: worker},
-		{Topic: "com.example.slow", State: httpapi.StateRunning, Ready: true, Workers: []httpapi.Worker{{Connected: true}, {Waiting: "apns not reachable"}}},
+		{Topic: "com.example.slow", State: httpapi.StateRunning, Ready: true, Active: now.Add(-50 * time.Second), Workers: []httpapi.Worker{{Connected: true}, {Waiting: "apns not reachable"}}},
 	}
 }
 
@@ -125,7 +125,7 @@ func watched(t *testing.T, json bool, answers ...statusAnswer) (text string, err
 
 // pushed is an app that has delivered n pushes, all at the same pace.
 func pushed(n int64) statusAnswer {
-	return statusAnswer{apps: []httpapi.App{{Topic: topic, State: httpapi.StateRunning, Ready: true, Workers: []httpapi.Worker{{Connected: true}},
+	return statusAnswer{apps: []httpapi.App{{Topic: topic, State: httpapi.StateRunning, Ready: true, Workers: []httpapi.Worker{{Connected: true, Held: 1}},
 		Pushes:  httpapi.Pushes{Ended: map[string]int64{"delivered": n}},
 		Latency: &httpapi.Latency{Pushes: uint64(n), P50: 77, P99: 88, Buckets: []httpapi.Bucket{{AtMost: 5}, {AtMost: 10, Pushes: uint64(n)}, {}}}}}}
 }

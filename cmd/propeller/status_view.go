@@ -100,7 +100,7 @@ func (v *statusView) sorted(apps []httpapi.App, now time.Time) []statusRow {
 	rows := make([]statusRow, len(apps))
 	for i := range apps {
 		r := statusRow{App: &apps[i], state: apps[i].State, latency: apps[i].Latency}
-		if r.state == httpapi.StateRunning && connected(r.App) == 0 && inFlight(r.App) == 0 {
+		if r.state == httpapi.StateRunning && idle(r.App, now) {
 			r.state = stateIdle
 		}
 		r.pushes = short(float64(r.Pushes.Ended["delivered"]))
