@@ -35,6 +35,10 @@ function draw(topic) {
   const chart = rowOf(topic)?.querySelector(".chart");
   if (!chart) return;
   const rates = charts.get(topic);
+  if (rates.every((r) => r === 0)) { // as most are where there are very many
+    for (const e of chart.children) e.removeAttribute("points");
+    return;
+  }
   const top = Math.max(1, ...rates);
   const first = chartPoints - rates.length;
   const line = rates.map((r, i) => `${first + i},${(23 - 22 * r / top).toFixed(1)}`).join(" ");
