@@ -11,9 +11,16 @@ import (
 func TestOnePushFirst(t *testing.T) {
 	t.Parallel()
 	bubble(t, Config{InFlight: 50}, func(t *testing.T, c *Conn, p *peer) {
+		streams := func(wantOpen, wantLimit int) {
+			t.Helper()
+			if open, limit := c.Streams(); open != wantOpen || limit != wantLimit {
+				t.Errorf("%d of %d streams, want %d of %d", open, limit, wantOpen, wantLimit)
+			}
+		}
 		if n := c.Free(); n != 1 {
 			t.Errorf("Free %d on a new connection, want 1", n)
 		}
+		streams(0, 1)
 		o := newOutcomes(t)
 		o.send(c, 0, 50)
 		p.settle()
@@ -27,6 +34,7 @@ func TestOnePushFirst(t *testing.T) {
 		if n := c.Free(); n != 1 {
 			t.Errorf("Free %d, want 1", n)
 		}
+		streams(49, 50)
 	})
 }
 
