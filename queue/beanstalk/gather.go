@@ -12,17 +12,22 @@ const (
 	maxGathered = 64 << 10
 	// keptBuffer is how large a buffer an idle connection keeps, in bytes.
 	keptBuffer = 4 << 10
+	// gatherFrom is how many commands are under way when it is worth another
+	// goroutine to have the next ones wait for each other.
+	gatherFrom = 8
 )
 
-// gatherer is a connection whose writes do not wait for the network: what comes
-// while one is under way goes out together with the next. go-beanstalk writes
-// each command by itself, and beanstalkd needs a few microseconds for one: with
-// a system call for each, writing them would be a third of all work.
+// gatherer is a connection that, while it is busy, has writes not wait for the
+// network: what comes while one is under way goes out together with the next.
+// go-beanstalk writes each command by itself, and beanstalkd needs a few
+// microseconds for one: with a system call for each, writing them would be a
+// third of all work. While it is not busy, a command goes out at once.
 //
-// A write that failed is not told to who wrote, whose answer will not come
+// A gathered write that failed is not told to who wrote, whose answer will not come
 // either: the connection is closed then, so that the wait for it ends.
 type gatherer struct {
 	net.Conn
+	busy  func() bool       // gatherFrom commands are under way
 	spawn func(func()) bool // runs its argument by itself; false: no more
 
 	mu      sync.Mutex
@@ -33,18 +38,22 @@ type gatherer struct {
 	err     error     // why nothing is written any more
 }
 
-func newGatherer(nc net.Conn, spawn func(func()) bool) *gatherer {
-	g := &gatherer{Conn: nc, spawn: spawn}
+func newGatherer(nc net.Conn, busy func() bool, spawn func(func()) bool) *gatherer {
+	g := &gatherer{Conn: nc, busy: busy, spawn: spawn}
 	g.room.L = &g.mu
 	return g
 }
 
-// Write takes p over and has it written. It waits while too much waits already.
+// Write writes p, or takes it over to be written. It waits while too much waits
+// already. It is called by one goroutine at a time.
 func (g *gatherer) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for len(g.waiting) >= maxGathered && g.err == nil {
 		g.room.Wait()
+	}
+	if g.err == nil && !g.writing && !g.busy() {
+		return g.Conn.Write(p)
 	}
 	if g.err == nil && !g.writing {
 		if g.writing = g.spawn(g.flush); !g.writing {

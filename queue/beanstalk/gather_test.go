@@ -43,12 +43,30 @@ func goSpawn(f func()) bool {
 	return true
 }
 
+func always() bool { return true }
+
+// While few commands are under way, the caller writes by itself.
+func TestGatherIdle(t *testing.T) {
+	t.Parallel()
+	nc := &heldConn{let: make(chan error, 2)}
+	g := newGatherer(nc, func() bool { return false }, func(func()) bool { panic("another goroutine") })
+	nc.let <- nil
+	if n, err := g.Write([]byte("x")); n != 1 || err != nil || nc.text.String() != "x" {
+		t.Error(n, err, nc.text.String())
+	}
+	broken := errors.New("broken")
+	nc.let <- broken
+	if _, err := g.Write([]byte("y")); err != broken {
+		t.Error(err)
+	}
+}
+
 // What is written while a write is under way goes out with the next, in order.
 func TestGatherOneWrite(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		nc := &heldConn{let: make(chan error)}
-		g := newGatherer(nc, goSpawn)
+		g := newGatherer(nc, always, goSpawn)
 		var want string
 		write := func(n int) {
 			line := fmt.Sprintf("delete %d\r\n", n)
@@ -83,7 +101,7 @@ func TestGatherBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		nc := &heldConn{let: make(chan error)}
-		g := newGatherer(nc, goSpawn)
+		g := newGatherer(nc, always, goSpawn)
 		write := func(b []byte) {
 			if _, err := g.Write(b); err != nil {
 				t.Error(err)
@@ -119,7 +137,7 @@ func TestGatherFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		nc := &heldConn{let: make(chan error)}
-		g := newGatherer(nc, goSpawn)
+		g := newGatherer(nc, always, goSpawn)
 		if _, err := g.Write([]byte("first")); err != nil {
 			t.Fatal(err)
 		}
@@ -147,7 +165,7 @@ func TestGatherFails(t *testing.T) {
 // Without anybody to write, nothing is taken over.
 func TestGatherClosed(t *testing.T) {
 	t.Parallel()
-	g := newGatherer(&heldConn{}, func(func()) bool { return false })
+	g := newGatherer(&heldConn{}, always, func(func()) bool { return false })
 	if _, err := g.Write([]byte("x")); !errors.Is(err, errClosed) || len(g.waiting) > 0 {
 		t.Error(err)
 	}

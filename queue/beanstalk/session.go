@@ -55,7 +55,7 @@ func (srv *server) connect(ctx context.Context, src *source) (*session, error) {
 			return nil, s.fail(err, false)
 		}
 	}
-	s.bs = gobeanstalk.NewConn(newGatherer(nc, srv.spawn))
+	s.bs = gobeanstalk.NewConn(newGatherer(nc, s.busy, srv.spawn))
 	if src != nil {
 		s.tubes = gobeanstalk.NewTubeSet(s.bs, src.c.tube)
 		if err := s.identify(); err != nil {
@@ -151,6 +151,13 @@ func (s *session) beginLocked(now time.Time) error {
 	}
 	s.outstanding++
 	return nil
+}
+
+// busy is for the session's gatherer.
+func (s *session) busy() bool {
+	s.srv.mu.Lock()
+	defer s.srv.mu.Unlock()
+	return s.outstanding >= gatherFrom
 }
 
 // end counts a command out.
