@@ -20,8 +20,16 @@ sudo=
 if command -v apt-get >/dev/null; then
 	echo "installing$apt with apt-get"
 	$sudo apt-get update -qq
-	# Only the programs are wanted: no server shall start by itself.
-	$sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $apt
+	# Only the programs are wanted: no server shall start by itself, which on
+	# Debian policy-rc.d alone can forbid.
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e "$policy" ]; then
+		trap '$sudo rm -f "$policy"' EXIT
+		trap 'exit 1' HUP INT TERM
+		printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+		$sudo chmod 755 "$policy"
+	fi
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $apt
 elif command -v brew >/dev/null; then
 	echo "installing$brew with brew"
 	brew install $brew
