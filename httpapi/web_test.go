@@ -173,34 +173,6 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// 1,000 clients that send one byte and then nothing hold up no other.
-func TestSlowClients(t *testing.T) {
-	t.Parallel()
-	addr := serveWeb(t, Web{Listen: "127.0.0.1:0"}, New(new(fakeTree), Options{}).Network())
-	for range 1000 {
-		conn, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if _, err := io.WriteString(conn, "P"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	client := newClient(t)
-	for range 100 {
-		resp, err := client.Get("http://" + addr + "/healthz")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		if resp.StatusCode != 200 {
-			t.Fatal(resp.Status)
-		}
-	}
-}
-
 // One connection too many takes the place of an idle one, or has to go.
 func TestConns(t *testing.T) {
 	t.Parallel()
