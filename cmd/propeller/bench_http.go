@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"time"
 
 	"propeller/config"
@@ -31,6 +32,7 @@ type httpFigure struct {
 	LoadCPU  float64 `json:"load_generator_cpu_per_item"` // wrk's, in µs
 	P50      float64 `json:"p50_ms"`                      // of a request, from its start to its answer's end
 	P99      float64 `json:"p99_ms"`
+	Others   float64 `json:"other_programs_cores"` // busy with what is not the run's; 0 if that cannot be told
 	Idle     float64 `json:"idle_cores"`
 }
 
@@ -172,12 +174,15 @@ func (r *httpRig) load(ctx context.Context, wrk string, l wrkLoad) (f httpFigure
 		return f, fmt.Errorf("%d notifications were accepted, and %d are in the queue: what is measured is errors", items, stored)
 	}
 	per := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) / float64(items) }
+	own, queue, idle := after.own-before.own, after.queue-before.queue, after.idle-before.idle
 	f = httpFigure{
 		Load: l.name, Items: items, Rate: float64(items) / seen.Seconds, P50: seen.P50, P99: seen.P99,
-		CPU: per(after.own - before.own), LoadCPU: per(seen.cpu), Idle: (after.idle - before.idle).Seconds() / after.at.Sub(before.at).Seconds(),
+		CPU: per(own), QueueCPU: per(queue), LoadCPU: per(seen.cpu),
 	}
-	if len(r.q.servers) > 0 {
-		f.QueueCPU = per(after.queue - before.queue)
+	took := after.at.Sub(before.at)
+	if after.idleOK {
+		f.Idle = idle.Seconds() / took.Seconds()
+		f.Others = max(0, float64(runtime.GOMAXPROCS(0))-f.Idle-(own+queue+seen.cpu).Seconds()/took.Seconds())
 	}
 	return f, nil
 }
@@ -185,7 +190,8 @@ func (r *httpRig) load(ctx context.Context, wrk string, l wrkLoad) (f httpFigure
 // httpUsage is what has been used and put so far.
 type httpUsage struct {
 	at               time.Time
-	own, queue, idle time.Duration
+	own, queue, idle time.Duration // queue: beanstalkd's
+	idleOK           bool
 	jobs             int64
 }
 
@@ -197,8 +203,10 @@ func (r *httpRig) usage(ctx context.Context) (u httpUsage, err error) {
 		return u, err
 	}
 	u.jobs = int64(st.Ready)
-	u.queue, _ = r.q.cpu()
-	u.idle, _ = machineIdle()
+	if len(r.q.servers) > 0 {
+		u.queue, _ = r.q.cpu()
+	}
+	u.idle, u.idleOK = machineIdle()
 	u.own, u.at = processCPU(), time.Now()
 	return u, nil
 }
@@ -222,6 +230,6 @@ func (l *httpFigure) String() string {
 	if l.QueueCPU > 0 {
 		fmt.Fprintf(&cpu, ", beanstalkd %.2f µs", l.QueueCPU)
 	}
-	return fmt.Sprintf("%s items/s, cpu per item %s, wrk %.2f µs; a request p50 %.2f ms, p99 %.2f ms; idle %.2f cores",
-		thousands(int64(l.Rate)), cpu.String(), l.LoadCPU, l.P50, l.P99, l.Idle)
+	return fmt.Sprintf("%s items/s, cpu per item %s, wrk %.2f µs; a request p50 %.2f ms, p99 %.2f ms; other programs %.2f cores, idle %.2f",
+		thousands(int64(l.Rate)), cpu.String(), l.LoadCPU, l.P50, l.P99, l.Others, l.Idle)
 }
