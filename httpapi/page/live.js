@@ -36,7 +36,7 @@ function draw(topic) {
   if (!chart) return;
   const rates = charts.get(topic);
   if (rates.every((r) => r === 0)) { // as most are where there are very many
-    for (const e of chart.children) e.removeAttribute("points");
+    for (const e of chart.children) e.setAttribute("points", "");
     return;
   }
   const top = Math.max(1, ...rates);
