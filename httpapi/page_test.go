@@ -22,7 +22,7 @@ import (
 
 // guest is a browser at the page, on another machine.
 type guest struct {
-	t       *testing.T
+	t       testing.TB
 	h       http.Handler
 	from    string
 	cookie  string // "" before signing in
@@ -30,7 +30,7 @@ type guest struct {
 	headers map[string]string
 }
 
-func newGuest(t *testing.T, h http.Handler) *guest {
+func newGuest(t testing.TB, h http.Handler) *guest {
 	return &guest{t: t, h: h, from: "192.0.2.1:1234", headers: make(map[string]string)}
 }
 
