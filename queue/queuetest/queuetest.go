@@ -222,12 +222,17 @@ func bodies(jobs []queue.Job) []string {
 type ledger struct {
 	mu   sync.Mutex
 	seen map[string]int
-	all  chan struct{} // closed when want bodies have been seen
+	ends map[string][]string // what Done said, and when
+	lost map[string]bool     // Done said that the reservation was lost
+	all  chan struct{}       // closed when want bodies have been seen
 	want int
 }
 
 func newLedger(want int) *ledger {
-	return &ledger{seen: make(map[string]int), all: make(chan struct{}), want: want}
+	return &ledger{
+		seen: make(map[string]int), ends: make(map[string][]string), lost: make(map[string]bool),
+		all: make(chan struct{}), want: want,
+	}
 }
 
 func (l *ledger) add(body []byte) {
@@ -250,16 +255,34 @@ func (l *ledger) wait(t *testing.T) {
 	}
 }
 
-// repeats is how many jobs were finished more than once.
-func (l *ledger) repeats() (n int) {
+// end enters what Done said of a job.
+func (l *ledger) end(body []byte, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, k := range l.seen {
-		if k > 1 {
-			n++
+	l.ends[string(body)] = append(l.ends[string(body)], fmt.Sprintf("%s %v", time.Now().Format("15:04:05.000"), err))
+	if errors.Is(err, queue.ErrLost) {
+		l.lost[string(body)] = true
+	}
+}
+
+// repeats tells of jobs that were run more than once though no reservation was
+// said to be lost; "" when there are none.
+func (l *ledger) repeats() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, text := 0, ""
+	for body, k := range l.seen {
+		if k < 2 || l.lost[body] {
+			continue
+		}
+		if n++; n <= 10 {
+			text += fmt.Sprintf("\n%q: %d times, done: %q", body, k, l.ends[body])
 		}
 	}
-	return n
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d jobs were run more than once:%s", n, text)
 }
 
 // work receives up to n at a time and finishes each job, until ctx ends. Jobs
