@@ -32,7 +32,7 @@
 // holder for AckWait; the keeper tells it in half of that. The server takes a
 // late acknowledgement in silence, so ErrLost comes from our own clock, which
 // counts from the last sign of life that the server has confirmed; one that was
-given too late does not bring a reservation back. A job that
+// given too late does not bring a reservation back. A job that
 // is served to this process again while it is held here is bound to its holder
 // and not delivered twice.
 //
