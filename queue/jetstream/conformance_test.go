@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"propeller/queue"
 	"propeller/queue/queuetest"
 )
 
@@ -113,5 +114,11 @@ func newInstance(t *testing.T, ns *nodes) queuetest.Instance {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Until the first connection has made the streams, which a busy machine may
+	// not do in the time of a request, puts are refused.
+	eventually(t, "the queue is there", func() bool {
+		_, err := q.(queue.Admin).TubeStats(ctxOf(t), "any")
+		return err == nil
+	})
 	return queuetest.Instance{Queue: q, Lease: o.AckWait}
 }
