@@ -16,7 +16,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
 )
 
@@ -174,10 +173,6 @@ var (
 	ErrRejected = errors.New("rejected")
 )
 
-// tubeName is valid on every engine: no blank, no leading '-', no NATS
-// wildcard or empty subject token.
-var tubeName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$`)
-
 // MaxTubeLen is the longest tube name in bytes: beanstalkd allows 200 and
 // go-beanstalk one less.
 const MaxTubeLen = 199
@@ -190,8 +185,23 @@ func CheckTube(name string) error {
 		return fmt.Errorf("queue: tube name is empty: %w", ErrRejected)
 	case len(name) > MaxTubeLen:
 		return fmt.Errorf("queue: tube %.40q…: %d bytes, at most %d: %w", name, len(name), MaxTubeLen, ErrRejected)
-	case !tubeName.MatchString(name):
+	case !everywhere(name):
 		return fmt.Errorf("queue: tube %q: only letters, digits, '_', '-' and single inner dots, not starting with '-': %w", name, ErrRejected)
 	}
 	return nil
+}
+
+// everywhere says whether a tube name is valid on every engine: no blank, no
+// leading '-', no NATS wildcard or empty subject token. Each put asks.
+func everywhere(name string) bool {
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_':
+		case c == '-' && i > 0:
+		case c == '.' && i > 0 && i < len(name)-1 && name[i-1] != '.':
+		default:
+			return false
+		}
+	}
+	return true
 }

@@ -13,7 +13,7 @@ func TestCheckTube(t *testing.T) {
 		strings.Repeat("x", MaxTubeLen):   true,
 		strings.Repeat("x", MaxTubeLen+1): false,
 		"":                                false, "-a": false, "a b": false, "a..b": false, ".a": false, "a.": false, "a*": false,
-		"a>": false, "a\n": false, "a\r\nquit": false, `a\b`: false, "a/b": false, "é": false,
+		"a>": false, "a.-b": true, "a-": true, "-": false, ".": false, "a.b..c": false, "a@b": false, "a[": false, "a`": false, "a{": false, "a:": false, "a\n": false, "a\r\nquit": false, `a\b`: false, "a/b": false, "é": false,
 	} {
 		err := CheckTube(name)
 		if (err == nil) != ok {
