@@ -34,9 +34,9 @@ func newWebSite(t *testing.T, keys string) *webSite {
 }
 
 // start starts the daemon, once its configuration is written.
-func (s *webSite) start() {
+func (s *webSite) start(args ...string) {
 	s.t.Helper()
-	s.daemon = startDaemon(s.t, s.dir)
+	s.daemon = startDaemon(s.t, s.dir, args...)
 	s.daemon.says("http listens")
 	s.url = "http://" + listens.FindStringSubmatch(s.daemon.log())[1]
 	tr := new(http.Transport)
