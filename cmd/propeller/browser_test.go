@@ -52,9 +52,7 @@ func newTab(t *testing.T, base string) *tab {
 		closeTab()
 		stop()
 		end()
-		if left := using(t, dir); len(left) > 0 {
-			t.Errorf("processes of the browser are left: %q", left)
-		}
+		until(t, "every process of the browser has ended", func() bool { return len(using(t, dir)) == 0 })
 		for _, w := range b.complaints() {
 			t.Errorf("the browser says: %s", w)
 		}
