@@ -62,10 +62,10 @@ func TestClusterLosesLeader(t *testing.T) {
 	defer stop()
 	l := newLedger()
 	for range 3 {
-		q := openTest(t, o)
+		q := openReady(t, o)
 		daemons.Go(func() { daemon(ctx, t, q, "scale", l) })
 	}
-	q := openTest(t, o)
+	q := openReady(t, o)
 	putting, stopPutting := context.WithCancel(ctx)
 	defer stopPutting()
 	for i := range 50 {
@@ -141,7 +141,7 @@ func TestClusterGoesAway(t *testing.T) {
 	t.Cleanup(ns.down)
 	o := ns.options(t)
 	o.AckWait = time.Minute
-	q := openTest(t, o)
+	q := openReady(t, o)
 	c := consumeTest(t, q, "away")
 	const n = 50
 	for i := range n {
@@ -182,6 +182,7 @@ func TestTakeover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	awaitReady(t, dying)
 	id := mustPut(t, dying, "takeover", "x")
 	c, err := dying.Consume("takeover")
 	if err != nil {
@@ -194,7 +195,7 @@ func TestTakeover(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	heir := consumeTest(t, openTest(t, o), "takeover")
+	heir := consumeTest(t, openReady(t, o), "takeover")
 	j2 := mustReceive(t, heir, 1)[0]
 	if took := time.Since(began); took < o.AckWait {
 		t.Errorf("taken over after %v, before %v had passed", took, o.AckWait)

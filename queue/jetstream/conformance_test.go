@@ -9,7 +9,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"propeller/queue"
 	"propeller/queue/queuetest"
 )
 
@@ -110,15 +109,10 @@ var traits = queuetest.Engine{
 func newInstance(t *testing.T, ns *nodes) queuetest.Instance {
 	o := ns.options(t)
 	o.AckWait = 8 * time.Second
-	q, err := Open(o)
+	q, err := open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Until the first connection has made the streams, which a busy machine may
-	// not do in the time of a request, puts are refused.
-	eventually(t, "the queue is there", func() bool {
-		_, err := q.(queue.Admin).TubeStats(ctxOf(t), "any")
-		return err == nil
-	})
+	awaitReady(t, q)
 	return queuetest.Instance{Queue: q, Lease: o.AckWait}
 }

@@ -35,6 +35,24 @@ func openTest(t testing.TB, o Options) *client {
 	return q
 }
 
+// openReady is openTest for servers that run. It waits until the queue is there:
+// a busy machine may not make the streams in the time of one request, and until
+// they are made puts are refused.
+func openReady(t testing.TB, o Options) *client {
+	t.Helper()
+	q := openTest(t, o)
+	awaitReady(t, q)
+	return q
+}
+
+func awaitReady(t testing.TB, q *client) {
+	t.Helper()
+	eventually(t, "the queue is there", func() bool {
+		_, err := q.link.get(ctxOf(t), false)
+		return err == nil
+	})
+}
+
 func openEmbedded(t testing.TB) *client {
 	t.Helper()
 	return openTest(t, Options{Dir: t.TempDir()})

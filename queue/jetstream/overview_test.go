@@ -64,11 +64,10 @@ func TestOverview(t *testing.T) {
 func TestOverviewOfOthers(t *testing.T) {
 	t.Parallel()
 	o := cluster.options(t)
-	q, other := openTest(t, o), openTest(t, o)
-	eventually(t, "the cluster is there", func() bool {
-		st, err := q.TubeStats(ctxOf(t), "tube")
-		return err == nil && st == (queue.TubeStats{})
-	})
+	q, other := openReady(t, o), openReady(t, o)
+	if st, err := q.TubeStats(ctxOf(t), "tube"); err != nil || st != (queue.TubeStats{}) {
+		t.Fatalf("%+v, %v", st, err)
+	}
 	mustPut(t, other, "tube", "x")
 	eventually(t, "it is seen", func() bool {
 		st, err := q.TubeStats(ctxOf(t), "tube")

@@ -161,10 +161,10 @@ func TestStreamsAreNotAltered(t *testing.T) {
 				t.Fatal(err)
 			}
 			q := openTest(t, o)
-			_, err := q.Put(ctxOf(t), "x", nil, queue.PutOptions{})
-			if !errors.Is(err, queue.ErrUnavailable) || !strings.Contains(err.Error(), tt.want) {
-				t.Fatalf("%v, want %q", err, tt.want)
-			}
+			eventually(t, "a put says "+tt.want, func() bool {
+				_, err := q.Put(ctxOf(t), "x", nil, queue.PutOptions{})
+				return errors.Is(err, queue.ErrUnavailable) && strings.Contains(err.Error(), tt.want)
+			})
 			// Put right by an operator, it works.
 			if err := js.DeleteStream(ctxOf(t), jobsStream); err != nil {
 				t.Fatal(err)
@@ -215,10 +215,10 @@ func TestReplicasNeedServers(t *testing.T) {
 	o := ns.options(t)
 	o.Replicas = 3
 	q := openTest(t, o)
-	_, err = q.Put(ctxOf(t), "x", nil, queue.PutOptions{})
-	if err == nil || !strings.Contains(err.Error(), "?replicas=1") {
-		t.Fatalf("%v, want what to do", err)
-	}
+	eventually(t, "a put says what to do", func() bool {
+		_, err := q.Put(ctxOf(t), "x", nil, queue.PutOptions{})
+		return err != nil && strings.Contains(err.Error(), "?replicas=1")
+	})
 }
 
 func TestCheckVersion(t *testing.T) {
@@ -288,7 +288,7 @@ func TestStorageFull(t *testing.T) {
 	t.Cleanup(ns.down)
 	o := ns.options(t)
 	o.User, o.Password = "small", "small"
-	q := openTest(t, o)
+	q := openReady(t, o)
 	accepted := 0
 	body := make([]byte, 100<<10)
 	for accepted < 100 {
