@@ -210,7 +210,7 @@ func (v *verdict) repeats() {
 	slices.SortFunc(all, func(x, y told) int { return x.at.Compare(y.at) })
 	for i := 1; i < len(all); i++ {
 		v.a.repeated++
-		if !v.d.forked && v.c.torn(v.d) == 0 && !v.c.troubled(all[i-1].at.Add(-slack), all[i].at) {
+		if !v.d.forked && v.c.torn(v.n) == 0 && !v.c.troubled(all[i-1].at.Add(-slack), all[i].at) {
 			v.wrong(fmt.Sprintf("has another record (%s after %s) though nothing had happened", all[i].class, all[i-1].class))
 		}
 	}
@@ -256,7 +256,7 @@ func (c *court) judgeDoubles(a *account, n uint32, d *deeds) {
 			open++
 		}
 	}
-	open = max(0, open-c.torn(d))
+	open = max(0, open-c.torn(n))
 	if open == 0 {
 		a.excused++
 	}
@@ -265,18 +265,24 @@ func (c *court) judgeDoubles(a *account, n uint32, d *deeds) {
 	}
 }
 
-// torn counts how often a killed daemon left a push in two jobs: it had put
-// what was left of a list into the queue, and not deleted the list yet.
-func (c *court) torn(d *deeds) int32 {
-	if len(d.stays) < 2 {
+// torn counts how often a killed daemon may have left a push in two jobs: it had
+// put what was left of a list into the queue, and not deleted the list yet. It
+// need not have spoken of this push, which may not have been sent by then.
+func (c *court) torn(n uint32) int32 {
+	jobs := c.said.deeds[n].jobs
+	if len(jobs) < 2 {
 		return 0
 	}
 	torn := int32(0)
-	for _, s := range d.stays {
+	for _, s := range c.said.lists[c.ledger.pushes[n].job] {
 		for _, life := range s.from {
 			if i := int(life) - 1; i >= 0 && i < len(c.lives) && c.lives[i].killed {
 				torn++
 			}
+		}
+		// Those after it come from those before it, or have other tokens.
+		if s.job == jobs[len(jobs)-1] {
+			break
 		}
 	}
 	return torn

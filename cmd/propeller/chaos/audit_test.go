@@ -438,6 +438,35 @@ func TestATornListIsExcusedByAKill(t *testing.T) {
 	}
 }
 
+// The killed daemon had not come to send the push: it spoke of another of its
+// list only.
+func TestATornListIsExcusedForWhatWasNotSent(t *testing.T) {
+	for _, killed := range []bool{true, false} {
+		t.Run(fmt.Sprint(killed), func(t *testing.T) {
+			s := newScene(t)
+			s.lives = []life{{second(0), second(10), killed}, {began: second(10)}}
+			s.open(2, second(11))
+			n := s.put(withTube, plain, good, good)
+			in := func(job string, at int, push uint32) {
+				s.ledger.jobOf(push).id = job
+				s.deliver(push, at/10+1, at)
+				s.line(push, at, linePush, "delivered", "")
+			}
+			s.log = append(s.log, `{"msg":"propeller started"}`)
+			in("100", 2, n)
+			s.log = append(s.log, `{"msg":"propeller started"}`)
+			in("100", 12, n)
+			in("555", 13, n+1) // what the killed one had put
+			in("556", 14, n+1) // and what the other put in its turn
+			if killed {
+				s.wantFaults(t)
+			} else {
+				s.wantFaults(t, "2 pushes delivered more than once without")
+			}
+		})
+	}
+}
+
 // A rest that could not be put, or a job not deleted, is counted beforehand.
 func TestACountedForkMayRepeat(t *testing.T) {
 	s := newScene(t)

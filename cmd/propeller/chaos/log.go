@@ -110,7 +110,7 @@ func (r *logReader) pushLine(l *logLine, n uint32) {
 	case linePush:
 		d.again = d.again || d.doneIn != 0 && d.doneIn == r.lives && d.doneJob == l.Job
 		if r.ledger.jobOf(n).many {
-			r.stays(d, l)
+			r.stays(n, l)
 		}
 		switch l.Class {
 		case "unknown":
@@ -131,14 +131,19 @@ func (r *logReader) pushLine(l *logLine, n uint32) {
 	}
 }
 
-// stays notes in which job a push was.
-func (r *logReader) stays(d *deeds, l *logLine) {
-	i := slices.IndexFunc(d.stays, func(s stay) bool { return s.job == l.Job })
-	if i < 0 {
-		i = len(d.stays)
-		d.stays = append(d.stays, stay{job: l.Job, life: r.lives})
+// stays notes in which job a push was, and who spoke of that job.
+func (r *logReader) stays(n uint32, l *logLine) {
+	if d := &r.deeds[n]; !slices.Contains(d.jobs, l.Job) {
+		d.jobs = append(d.jobs, l.Job)
 	}
-	s := &d.stays[i]
+	list := r.lists[r.ledger.pushes[n].job]
+	i := slices.IndexFunc(list, func(s stay) bool { return s.job == l.Job })
+	if i < 0 {
+		i = len(list)
+		list = append(list, stay{job: l.Job, life: r.lives})
+		r.lists[r.ledger.pushes[n].job] = list
+	}
+	s := &list[i]
 	if s.life != r.lives {
 		s.from = append(s.from, s.life)
 	}

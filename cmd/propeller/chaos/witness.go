@@ -35,11 +35,11 @@ type deeds struct {
 	counted                  int32 // lines that count a possible duplicate
 	doneIn                   int32 // the daemon's process that has called it delivered, and deleted the job
 	doneJob                  string
-	stays                    []stay // in jobs, of a token in a list
+	jobs                     []string // in which a token of a list was
 }
 
-// stay is what the log says of a push in one of the jobs that its list has
-// become: what is left of a list goes on in jobs of its own.
+// stay is what the log says of one of the jobs that a list has become: what is
+// left of a list goes on in jobs of its own.
 type stay struct {
 	job  string
 	life int32   // the daemon's process that spoke of it last
@@ -79,7 +79,8 @@ type pause struct {
 // testimony is all that the witnesses say.
 type testimony struct {
 	ledger   *ledger
-	deeds    []deeds // by push
+	deeds    []deeds           // by push
+	lists    map[uint32][]stay // by the ledger's job, in the log's order
 	sequence *sequence
 
 	buriedIDs  map[jobID][]time.Time // "job buried" lines
@@ -109,7 +110,7 @@ type testimony struct {
 // times of late, records may have been put off.
 func hear(at *site, l *ledger, stored []bool, late []time.Time) (*testimony, error) {
 	t := &testimony{
-		ledger: l, deeds: make([]deeds, len(l.pushes)), sequence: &sequence{stored: stored, came: make([]bool, len(stored)), late: late}, dug: make(map[string]bool),
+		ledger: l, deeds: make([]deeds, len(l.pushes)), lists: make(map[uint32][]stay), sequence: &sequence{stored: stored, came: make([]bool, len(stored)), late: late}, dug: make(map[string]bool),
 		buriedIDs: make(map[jobID][]time.Time), jobRecords: make(map[jobID][]told), refRecords: make(map[uint32]int),
 		answers: make(map[string]int), reasons: make(map[string]int), records: make(map[string]int), errors: make(map[string]int),
 		watchdog: make(map[string]int), restarts: make(map[string][]time.Time), classNames: make(map[string]string),
