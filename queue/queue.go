@@ -24,7 +24,8 @@ type Queue interface {
 	// Put stores body in tube and returns the engine's id of the new job.
 	// When it returns nil the engine has accepted the job. Errors: ErrRejected
 	// (this tube or body can never work), ErrUnavailable (try again later),
-	// ctx.Err().
+	// ctx.Err(). Those beside which there is ErrUncertain leave open whether the
+	// job is stored; after any other it is not.
 	Put(ctx context.Context, tube string, body []byte, o PutOptions) (id string, err error)
 
 	// Consume starts a consumer of one tube. It does not wait for the engine:
@@ -161,6 +162,9 @@ var (
 	ErrLost = errors.New("reservation lost")
 	// ErrUnavailable: the engine cannot be reached or takes nothing at present.
 	ErrUnavailable = errors.New("queue unavailable")
+	// ErrUncertain: a put has been sent and nobody knows what became of it. The
+	// job may have been stored, or may be yet.
+	ErrUncertain = errors.New("the job may have been stored")
 	// ErrNotFound: an operator named a job that is not there (any more).
 	ErrNotFound = errors.New("no such buried job")
 	// ErrBusy: the job that an operator named is held by somebody at present. It

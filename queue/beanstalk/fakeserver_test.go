@@ -28,7 +28,7 @@ func TestPutAnsweredBuried(t *testing.T) {
 	a := &fake{script: answers(map[string]string{"put": "BURIED 23"})}
 	b := &fake{script: answers(map[string]string{"put": "BURIED 23"})}
 	err := putTo(t, a, b)
-	if !errors.Is(err, queue.ErrUnavailable) || !strings.Contains(err.Error(), "may have been stored") ||
+	if !errors.Is(err, queue.ErrUnavailable) || !errors.Is(err, queue.ErrUncertain) ||
 		!strings.Contains(err.Error(), "job 23") || !strings.Contains(err.Error(), "buried") {
 		t.Fatalf("%v", err)
 	}
@@ -46,7 +46,7 @@ func TestPutAnsweredByHangUp(t *testing.T) {
 			a := &fake{script: answers(map[string]string{"put": answer})}
 			b := &fake{script: answers(map[string]string{"put": answer})}
 			err := putTo(t, a, b)
-			if !errors.Is(err, queue.ErrUnavailable) || !strings.Contains(err.Error(), "may have been stored") {
+			if !errors.Is(err, queue.ErrUnavailable) || !errors.Is(err, queue.ErrUncertain) {
 				t.Fatalf("%v", err)
 			}
 			if n := a.count("put") + b.count("put"); n != 1 {
@@ -87,7 +87,7 @@ func TestUseRefused(t *testing.T) {
 		t.Run(refusal, func(t *testing.T) {
 			t.Parallel()
 			f := &fake{script: answers(map[string]string{"use": refusal})}
-			if err := putTo(t, f); !errors.Is(err, queue.ErrUnavailable) || strings.Contains(err.Error(), "may have been stored") {
+			if err := putTo(t, f); !errors.Is(err, queue.ErrUnavailable) || errors.Is(err, queue.ErrUncertain) {
 				t.Fatalf("%v", err)
 			}
 			if f.saw("put") {

@@ -35,10 +35,8 @@ const (
 )
 
 // Put implements queue.Queue: on a random server that is well; the next is
-// tried while it is certain that the job was not stored. ErrUnavailable says
-// in its text when the job may have been stored after all. When ctx ends, it
-// may be stored too. Priority is beanstalkd's: 0 is most urgent. The id is as
-// in Job.ID.
+// tried while it is certain that the job was not stored. Priority is
+// beanstalkd's: 0 is most urgent. The id is as in Job.ID.
 func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (string, error) {
 	if err := queue.CheckTube(tube); err != nil {
 		return "", err
@@ -55,6 +53,8 @@ func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutO
 		switch {
 		case err == nil:
 			return srv.jobID(id), nil
+		case ctx.Err() != nil && errors.Is(err, queue.ErrUncertain):
+			return "", fmt.Errorf("beanstalk: put in %q: %w", tube, err)
 		case ctx.Err() != nil:
 			return "", ctx.Err()
 		case errors.Is(err, queue.ErrRejected):
@@ -62,21 +62,15 @@ func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutO
 		}
 		srv.shun()
 		errs = append(errs, err)
-		if _, may := errors.AsType[*uncertainError](err); may {
+		if errors.Is(err, queue.ErrUncertain) {
 			break
 		}
 	}
 	return "", fmt.Errorf("beanstalk: put in %q: %w", tube, errors.Join(errs...))
 }
 
-// uncertainError: the job may have been stored.
-type uncertainError struct{ err error }
-
-func (e *uncertainError) Error() string {
-	return "the job may have been stored: " + e.err.Error()
-}
-
-func (e *uncertainError) Unwrap() []error { return []error{queue.ErrUnavailable, e.err} }
+// uncertain says that the job whose put ended with err may have been stored.
+func uncertain(err error) error { return fmt.Errorf("%w: %w", queue.ErrUncertain, err) }
 
 // putOrder is all servers in random order, those to be avoided last.
 func (q *client) putOrder() []*server {
@@ -119,15 +113,21 @@ func (srv *server) put(ctx context.Context, tube string, body []byte, o queue.Pu
 	}
 	p := srv.putters[maphash.String(tubeSeed, tube)%putConns]
 	var id uint64
-	err := srv.call(ctx, func() (err error) {
+	result, err := srv.start(ctx, func() (err error) {
 		defer func() { <-srv.putTokens }()
 		id, err = p.put(arrived, tube, body, o)
 		return err
 	})
 	if err != nil {
-		return 0, err // id may still be written
+		<-srv.putTokens
+		return 0, err
 	}
-	return id, nil
+	select {
+	case err := <-result:
+		return id, err
+	case <-ctx.Done():
+		return 0, uncertain(ctx.Err()) // id may still be written
+	}
 }
 
 // putter is one connection for puts.
@@ -220,11 +220,11 @@ func (s *session) put(tube string, body []byte, o queue.PutOptions) (id uint64, 
 		return 0, fmt.Errorf("server %s is out of memory or disk: %w", s.srv.addr, queue.ErrUnavailable)
 	}
 	if n, ok := buriedByPut(err); ok {
-		return 0, &uncertainError{fmt.Errorf("server %s stored job %s but buried it at once: it could not write its log, check its disk: %w",
-			s.srv.addr, n, err)}
+		return 0, uncertain(fmt.Errorf("server %s stored job %s but buried it at once: it could not write its log, check its disk: %w",
+			s.srv.addr, n, err))
 	}
 	if maybeRun(err) {
-		return 0, &uncertainError{err}
+		return 0, uncertain(err)
 	}
 	return 0, err
 }

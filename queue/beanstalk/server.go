@@ -29,7 +29,8 @@ type server struct {
 	hands    hands // for commands whose caller may have gone, and for what is written
 	sessions map[*session]struct{}
 	jobs     map[uint64]*job // jobs held by this process; see claim
-	finished []*job          // those of jobs that are done for and only remembered, oldest first
+	lost     memos           // of jobs: finished, but somebody else holds them
+	loose    memos           // of jobs: deleted, but a reserve may have brought them
 	avoid    time.Time       // puts go elsewhere until then
 	downAt   time.Time       // when the server was lost; zero while it is well
 }
@@ -106,15 +107,9 @@ func (srv *server) spawnLocked(f func()) bool {
 // first, call returns ctx.Err() and f goes on by itself: a command that has
 // been sent cannot be taken back.
 func (srv *server) call(ctx context.Context, f func() error) error {
-	if err := ctx.Err(); err != nil {
+	result, err := srv.start(ctx, f)
+	if err != nil {
 		return err
-	}
-	if ctx.Done() == nil {
-		return f()
-	}
-	result := make(chan error, 1)
-	if !srv.spawn(func() { result <- f() }) {
-		return errQueueClosed
 	}
 	select {
 	case err := <-result:
@@ -122,6 +117,21 @@ func (srv *server) call(ctx context.Context, f func() error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// start runs f, which waits for the server; its error comes by result. After an
+// error f is not run.
+func (srv *server) start(ctx context.Context, f func() error) (result <-chan error, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	done := make(chan error, 1)
+	if ctx.Done() == nil {
+		done <- f()
+	} else if !srv.spawn(func() { done <- f() }) {
+		return nil, errQueueClosed
+	}
+	return done, nil
 }
 
 // lost notes that a connection ended or could not be made, and logs it when

@@ -23,8 +23,7 @@ const headerRoom = 16 << 10
 func maxBody(maxPayload int64) int { return int(maxPayload) - headerRoom }
 
 // Put implements queue.Queue. It waits until the stream has stored the job: on
-// a cluster, on most of its replicas. When it fails after the job was sent the
-// job may have been stored all the same.
+// a cluster, on most of its replicas.
 func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (string, error) {
 	if err := queue.CheckTube(tube); err != nil {
 		return "", err
@@ -57,8 +56,11 @@ func newPut(cn *conn, tube string, body []byte, o queue.PutOptions) (id string, 
 // failed with err. id is of a delayed job.
 func (q *client) stored(ctx context.Context, tube, id string, a *nats.Msg, err error) (string, error) {
 	seq, err := q.sequence(a, err)
+	if err != nil && !refused(err) && !notDone(err) {
+		err = fmt.Errorf("%w: %w", queue.ErrUncertain, err)
+	}
 	switch {
-	case err != nil && ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil && !errors.Is(err, queue.ErrUncertain):
 		return "", ctx.Err()
 	case err != nil:
 		return "", fmt.Errorf("jetstream: put in %q: %w", tube, err)
@@ -158,6 +160,13 @@ func (e *apiError) Unwrap() error {
 		return queue.ErrRejected
 	}
 	return queue.ErrUnavailable
+}
+
+// refused says whether err is the stream's own word that it has not stored a
+// message.
+func refused(err error) bool {
+	_, ok := errors.AsType[*apiError](err)
+	return ok || errors.Is(err, queue.ErrRejected)
 }
 
 // isInProcess says whether err is errCodeInProcess.

@@ -24,7 +24,7 @@ func testPutAll(t *testing.T, e Engine) {
 	ids := make(map[string]string) // by the body
 	for i, s := range queue.PutAll(ctxOf(t), in.Queue, jobs) {
 		if i == 50 || i == 60 {
-			if s.ID != "" || !errors.Is(s.Err, queue.ErrRejected) {
+			if s.ID != "" || !errors.Is(s.Err, queue.ErrRejected) || errors.Is(s.Err, queue.ErrUncertain) {
 				t.Errorf("job %d: id %q, %v, want ErrRejected", i, s.ID, s.Err)
 			}
 			continue
@@ -54,7 +54,7 @@ func testPutAll(t *testing.T, e Engine) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	for i, s := range queue.PutAll(ended, in.Queue, jobs[:3]) {
-		if s.ID != "" || !errors.Is(s.Err, context.Canceled) {
+		if s.ID != "" || !errors.Is(s.Err, context.Canceled) || errors.Is(s.Err, queue.ErrUncertain) {
 			t.Errorf("job %d with an ended context: id %q, %v", i, s.ID, s.Err)
 		}
 	}
