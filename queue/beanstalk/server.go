@@ -29,8 +29,7 @@ type server struct {
 	hands    hands // for commands whose caller may have gone, and for what is written
 	sessions map[*session]struct{}
 	jobs     map[uint64]*job // jobs held by this process; see claim
-	lost     memos           // of jobs: finished, but somebody else holds them
-	loose    memos           // of jobs: deleted, but a reserve may have brought them
+	finished []*job          // those of jobs that are done for and only remembered, oldest first
 	avoid    time.Time       // puts go elsewhere until then
 	downAt   time.Time       // when the server was lost; zero while it is well
 }
