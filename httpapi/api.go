@@ -52,6 +52,7 @@ type API struct {
 	tree   Tree
 	o      Options
 	access atomic.Pointer[access]
+	owner  *client // whoever asks on the socket
 
 	turn    chan struct{} // a place for each request that asks the queue
 	large   places        // for each large body
@@ -63,7 +64,7 @@ type API struct {
 // New returns the API of a tree. Without Use it has no keys.
 func New(t Tree, o Options) *API {
 	a := &API{
-		tree: t, o: o, turn: make(chan struct{}, maxAtOnce), large: make(places, largeAtOnce), streams: make(chan struct{}, maxStreams),
+		tree: t, o: o, owner: newLocal("socket"), turn: make(chan struct{}, maxAtOnce), large: make(places, largeAtOnce), streams: make(chan struct{}, maxStreams),
 	}
 	if a.o.Log == nil {
 		a.o.Log = slog.New(slog.DiscardHandler)
@@ -136,8 +137,7 @@ func (a *API) profiles() []route {
 
 // Socket answers on a socket that only the daemon's owner can reach.
 func (a *API) Socket() http.Handler {
-	owner := newLocal("socket")
-	return a.mux(func(*http.Request) *client { return owner }, nil)
+	return a.mux(func(*http.Request) *client { return a.owner }, nil)
 }
 
 // Network answers on the listener of the configuration.
@@ -163,6 +163,15 @@ func (a *API) Network() http.Handler {
 
 // identify is who makes a request on the network; nil: nobody that is known.
 func (a *API) identify(r *http.Request) *client { return a.access.Load().identify(r) }
+
+// still is who c, who made a request a while ago, is by now; nil: nobody that is
+// known any more.
+func (a *API) still(r *http.Request, c *client) *client {
+	if c == a.owner {
+		return c
+	}
+	return a.identify(r)
+}
 
 func (a *API) mux(identify func(*http.Request) *client, more []route) *http.ServeMux {
 	mux := http.NewServeMux()

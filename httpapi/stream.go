@@ -48,15 +48,44 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, c *client) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	out := newOutbox(w, control, cancel)
-	var writing sync.WaitGroup
-	writing.Go(out.write)
-	s := &streamed{api: a, client: c, control: control, in: newLines(r.Body, a.large), out: out}
-	if err := s.run(ctx); err != nil {
-		out.add(Result{Error: &ResultError{Status: bodyStatus(err), Detail: "the stream: " + bodyFault(err)}})
+	s := &streamed{api: a, request: r, client: c, control: control, in: newLines(r.Body, a.large), out: out}
+	var working sync.WaitGroup
+	over := make(chan struct{})
+	reading, stop := context.WithCancelCause(ctx)
+	working.Go(out.write)
+	working.Go(func() { s.heed(stop, over) })
+	defer func() { // also after a panic
+		s.in.free()
+		out.close()
+		close(over)
+		working.Wait()
+		stop(nil)
+	}()
+	if err := s.run(ctx, reading); err != nil {
+		out.add(Result{Error: lastWord(reading, err)})
 	}
-	s.in.free()
-	out.close()
-	writing.Wait()
+}
+
+// Why a stream is cut short, besides what its client does.
+var (
+	errStopping = errors.New("the daemon stops")
+	errKeyGone  = errors.New("its key is none of the daemon's any more")
+	errKeyRole  = errors.New("its key has not the role for that any more")
+)
+
+// lastWord tells the client why its stream was cut short by err.
+func lastWord(reading context.Context, err error) *ResultError {
+	if errors.Is(context.Cause(reading), errStopping) { // whatever that did to who was reading
+		return &ResultError{Status: http.StatusServiceUnavailable, Detail: errStopping.Error()}
+	}
+	status := bodyStatus(err)
+	switch {
+	case errors.Is(err, errKeyGone):
+		status = http.StatusUnauthorized
+	case errors.Is(err, errKeyRole):
+		status = http.StatusForbidden
+	}
+	return &ResultError{Status: status, Detail: "the stream: " + bodyFault(err)}
 }
 
 // answerEarly lets an answer out before the request's body has been read, for
@@ -70,7 +99,8 @@ func answerEarly(w http.ResponseWriter) *http.ResponseController {
 // streamed is a stream at work.
 type streamed struct {
 	api     *API
-	client  *client
+	request *http.Request
+	client  *client // as of the last batch
 	control *http.ResponseController
 	in      *lines
 	out     *outbox
@@ -79,11 +109,23 @@ type streamed struct {
 	results []Result
 }
 
-// run works until the stream ends; the error is what cut it short.
-func (s *streamed) run(ctx context.Context) error {
+// heed has nothing more be read once the server is to end, until over: the line
+// that is on its way is left, the batch at hand is finished.
+func (s *streamed) heed(stop context.CancelCauseFunc, over <-chan struct{}) {
+	select {
+	case <-ending(s.request):
+		stop(errStopping)
+		_ = s.control.SetReadDeadline(time.Unix(1, 0)) // whoever reads now, does not wait
+	case <-over:
+	}
+}
+
+// run works until the stream ends; the error is what cut it short. What is read
+// is put under ctx; reading, which ends earlier, is for all that may take long.
+func (s *streamed) run(ctx, reading context.Context) error {
 	for {
-		end, err := s.gather(ctx)
-		if perr := s.put(ctx); perr != nil {
+		end, err := s.gather(reading)
+		if perr := s.put(ctx, reading); perr != nil {
 			return perr
 		}
 		if end || err != nil {
@@ -93,7 +135,7 @@ func (s *streamed) run(ctx context.Context) error {
 }
 
 // gather reads the next batch: what is there, and at least one line.
-func (s *streamed) gather(ctx context.Context) (end bool, err error) {
+func (s *streamed) gather(reading context.Context) (end bool, err error) {
 	s.batch = s.batch[:0]
 	s.in.begin()
 	size := 0
@@ -102,8 +144,11 @@ func (s *streamed) gather(ctx context.Context) (end bool, err error) {
 			// The server's own limit is for whole requests. Where there is none
 			// to set, that one holds.
 			_ = s.control.SetReadDeadline(time.Now().Add(lineTime))
+			if err := reading.Err(); err != nil { // after that: heed's deadline must stay the last
+				return false, err
+			}
 		}
-		line, err := s.in.next(ctx)
+		line, err := s.in.next(reading)
 		if err == io.EOF {
 			return true, nil
 		}
@@ -122,12 +167,12 @@ func (s *streamed) gather(ctx context.Context) (end bool, err error) {
 }
 
 // put puts the batch and answers it.
-func (s *streamed) put(ctx context.Context) error {
+func (s *streamed) put(ctx, reading context.Context) error {
 	n := len(s.batch)
 	if n == 0 {
 		return nil
 	}
-	if err := s.client.limit.WaitN(ctx, n); err != nil {
+	if err := s.admit(reading, n); err != nil {
 		return err
 	}
 	s.results = append(s.results[:0], make([]Result, n)...)
@@ -138,6 +183,30 @@ func (s *streamed) put(ctx context.Context) error {
 		s.out.add(s.results[i])
 	}
 	return ctx.Err()
+}
+
+// admit waits until the client may send n notifications, and finds out anew what
+// it may: a stream may be open for days, and a reload change its key.
+func (s *streamed) admit(reading context.Context, n int) error {
+	if err := s.renew(); err != nil {
+		return err
+	}
+	if err := s.client.limit.WaitN(reading, n); err != nil {
+		return err
+	}
+	return s.renew() // that may have taken minutes
+}
+
+func (s *streamed) renew() error {
+	c := s.api.still(s.request, s.client)
+	switch {
+	case c == nil:
+		return errKeyGone
+	case c.role < RoleSend:
+		return errKeyRole
+	}
+	s.client = c
+	return nil
 }
 
 // outbox holds answers until the client reads them.
