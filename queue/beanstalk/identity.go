@@ -1,8 +1,6 @@
 package beanstalk
 
 import (
-	"bytes"
-	"errors"
 	"time"
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
@@ -11,27 +9,30 @@ import (
 // claim makes a job known that s has just reserved, and returns it when it is
 // a new delivery. It returns nil when the job belongs to a holder in this
 // process, who lost its reservation with a connection or to a TTR: the job is
-// bound to that holder again, or deleted if the holder has finished it. It also returns nil when s has died: the server
-// gives the job back by itself.
+// bound to that holder again, or deleted if the holder has finished it. It also
+// returns nil when s has died: the server gives the job back by itself.
 func (s *session) claim(id uint64, body []byte) *job {
 	srv := s.srv
 	now := time.Now()
 	srv.mu.Lock()
 	old := srv.jobs[id]
-	if old != nil && !old.sameServerLocked(s) {
+	for old != nil && !old.sameServerLocked(s) {
 		srv.mu.Unlock()
 		same, err := s.isJob(old, body)
-		if err != nil {
+		if err != nil { // s has died, or the job has been deleted meanwhile
 			return nil
 		}
 		srv.mu.Lock()
-		switch {
-		case srv.jobs[id] != old: // settled while we looked
-			old = nil
-		case !same: // the id has been given to another job
+		if now := srv.jobs[id]; now != old { // settled while we looked
+			old = now
+			continue
+		}
+		if !same { // the id has been given to another job
 			old.abandonLocked()
 			old = nil
+			continue
 		}
+		break
 	}
 	if s.err != nil {
 		srv.mu.Unlock()
@@ -44,7 +45,7 @@ func (s *session) claim(id uint64, body []byte) *job {
 		srv.mu.Unlock()
 		return j
 	}
-	if old.state == stateGone { // finished before; see rememberLocked
+	if old.memo {
 		srv.mu.Unlock()
 		s.deleteFinished(old)
 		return nil
@@ -57,19 +58,6 @@ func (s *session) claim(id uint64, body []byte) *job {
 		old.drive()
 	}
 	return nil
-}
-
-// deleteFinished deletes a job that s has reserved and that was finished
-// before. If s breaks, it is remembered on.
-func (s *session) deleteFinished(j *job) {
-	err := s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(j.id) }, gobeanstalk.ErrNotFound)
-	if isBroken(err) {
-		return
-	}
-	s.srv.log.Info("job deleted instead of served again: it had been finished", "tube", j.src.c.tube, "job", j.ID())
-	s.srv.mu.Lock()
-	j.unregisterLocked()
-	s.srv.mu.Unlock()
 }
 
 // abandonLocked gives a job up whose id is another job's by now.
@@ -97,7 +85,7 @@ func (s *session) recognise(j *job) error {
 	}
 	same, err := s.isJob(j, nil)
 	if err != nil {
-		return err
+		return j.explain(err)
 	}
 	if !same {
 		return j.lost()
@@ -109,7 +97,8 @@ func (s *session) recognise(j *job) error {
 }
 
 // isJob says whether the job that s knows under j's id is j, after the server
-// was restarted. body is that job's if known.
+// was restarted. body is that job's if known. gobeanstalk.ErrNotFound: no job
+// has that id any more.
 //
 // The id in stats is drawn anew by every server process, so it cannot tell a
 // restart with a binlog, which keeps jobs and ids, from one without, after
@@ -123,9 +112,6 @@ func (s *session) isJob(j *job, body []byte) (bool, error) {
 	}
 	held := time.Since(j.reserved) // before the command: the age is taken later
 	stats, err := s.statsJob(j.id)
-	if errors.Is(err, gobeanstalk.ErrNotFound) {
-		return false, nil
-	}
 	if err != nil {
 		return false, err
 	}
@@ -141,12 +127,9 @@ func (s *session) isJob(j *job, body []byte) (bool, error) {
 			body, err = bs.Peek(j.id)
 			return err
 		}, gobeanstalk.ErrNotFound)
-		if errors.Is(err, gobeanstalk.ErrNotFound) {
-			return false, nil
-		}
 		if err != nil {
 			return false, err
 		}
 	}
-	return bytes.Equal(body, j.body), nil
+	return j.hasBody(body), nil
 }

@@ -18,6 +18,8 @@ type job struct {
 	body     []byte
 	src      *source   // delivered it; settles it when no connection holds it
 	reserved time.Time // by the first reserve
+	memo     bool      // this is only a memo of a job: without body
+	sum      uint64    // of the body, in a memo
 
 	// Guarded by src.srv.mu.
 	instance string   // id of the server process known to have the job
@@ -25,6 +27,7 @@ type job struct {
 	state    jobState
 	stale    bool       // counted in src.stale
 	settling bool       // Done, Retry or Bury has been called
+	loose    bool       // settled while some connection may just have reserved it anew; see looseLocked
 	sent     bool       // a delete was sent on a connection that then broke
 	result   chan error // of the settle; room for one
 

@@ -2,6 +2,7 @@ package beanstalk
 
 import (
 	"context"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
@@ -18,20 +19,22 @@ type server struct {
 	putTokens chan struct{} // bounds puts under way
 	admin     link
 	listing   chan struct{} // held by who lists buried jobs; room for one
+	seed      maphash.Seed  // of the sums of remembered jobs' bodies
 	rotating  sync.RWMutex  // locked by who has a buried job in the hand to list the next
 
 	ctx  context.Context // ended by close
 	stop context.CancelFunc
 	wg   sync.WaitGroup // the keeper
 
-	mu       sync.Mutex // guards all below, and the sessions and jobs of this server
-	closed   bool
-	hands    hands // for commands whose caller may have gone, and for what is written
-	sessions map[*session]struct{}
-	jobs     map[uint64]*job // jobs held by this process; see claim
-	finished []*job          // those of jobs that are done for and only remembered, oldest first
-	avoid    time.Time       // puts go elsewhere until then
-	downAt   time.Time       // when the server was lost; zero while it is well
+	mu        sync.Mutex // guards all below, and the sessions and jobs of this server
+	closed    bool
+	hands     hands // for commands whose caller may have gone, and for what is written
+	sessions  map[*session]struct{}
+	jobs      map[uint64]*job // jobs held by this process; see claim
+	elsewhere memos           // of jobs: finished, but somebody else holds them
+	loose     memos           // of jobs: deleted, but a reserve may have brought them
+	avoid     time.Time       // puts go elsewhere until then
+	downAt    time.Time       // when the server was lost; zero while it is well
 }
 
 func newServer(q *client, addr string, dial dialFunc) *server {
@@ -44,6 +47,7 @@ func newServer(q *client, addr string, dial dialFunc) *server {
 		listing:   make(chan struct{}, 1),
 		sessions:  make(map[*session]struct{}),
 		jobs:      make(map[uint64]*job),
+		seed:      maphash.MakeSeed(),
 		hands:     newHands(),
 	}
 	srv.ctx, srv.stop = context.WithCancel(context.Background())

@@ -102,6 +102,7 @@ func (j *job) drive() {
 	for {
 		srv.mu.Lock()
 		s, bound := j.routeLocked()
+		j.loose = j.loose || j.looseLocked(bound, time.Now())
 		retry := j.settle.verdict == verdictRetry
 		over := j.state == stateGone || (s == nil && (srv.closed || j.src.closed))
 		if over && !retry {
@@ -161,35 +162,9 @@ func (j *job) again(s *session, err error) bool {
 func (j *job) conclude(err error) {
 	srv := j.src.srv
 	srv.mu.Lock()
-	if j.settle.verdict == verdictDone && errors.Is(err, queue.ErrLost) {
-		srv.rememberLocked(j)
-	} else {
-		j.forgetLocked()
-	}
+	srv.rememberLocked(j, err)
 	srv.mu.Unlock()
 	j.result <- err
-}
-
-// maxRemembered bounds the finished jobs that a server remembers: as many as
-// one consumer may have had in flight when a connection broke.
-const maxRemembered = 1000
-
-// rememberLocked keeps a job in the registry that was finished but could not
-// be deleted, because somebody else holds it. Should it ever be reserved here
-// again, it is deleted instead of run: the other one may be a connection of
-// ours whose answer is on its way, or one that gives the job back.
-func (srv *server) rememberLocked(j *job) {
-	known := srv.jobs[j.id] == j
-	j.forgetLocked()
-	if !known {
-		return // abandoned, or the id is another job's
-	}
-	srv.jobs[j.id] = j
-	srv.finished = append(srv.finished, j)
-	if len(srv.finished) > maxRemembered {
-		srv.finished[0].unregisterLocked()
-		srv.finished = srv.finished[1:]
-	}
 }
 
 // delete removes the job from the server. It works on reserved jobs of this
