@@ -59,6 +59,7 @@ type API struct {
 	streams chan struct{} // a place for each stream
 	answers answers       // to requests with an Idempotency-Key
 	page    *page
+	forms   forms // of strangers
 }
 
 // New returns the API of a tree. Without Use it has no keys.

@@ -152,17 +152,20 @@ func (p *page) csrf(session string) string {
 
 // meant says that an action was asked for by a form of the page: by what the
 // browser says of the request's origin, and by the form's token. To sign in
-// takes no token, since nobody has one yet.
+// takes no token, since nobody has one yet; signIn reads the form of strangers.
 func (p *page) meant(w http.ResponseWriter, r *http.Request, v *visitor) bool {
-	most := int64(maxBody)
-	if v == nil {
-		most = maxForm
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, most)
-	if p.cross.Check(r) != nil || r.ParseForm() != nil {
+	if p.cross.Check(r) != nil {
 		return false
 	}
-	if r.Pattern == "POST /login" {
+	signIn := r.Pattern == "POST /login"
+	if v == nil {
+		return signIn
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if r.ParseForm() != nil {
+		return false
+	}
+	if signIn {
 		return true
 	}
 	return subtle.ConstantTimeCompare([]byte(r.PostForm.Get("csrf")), []byte(v.csrf)) == 1

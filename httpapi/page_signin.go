@@ -51,8 +51,15 @@ func (p *page) askKey(w http.ResponseWriter, status int, d signInPage) {
 }
 
 // signIn begins a session for who shows a key.
-func (p *page) signIn(w http.ResponseWriter, r *http.Request, _ *visitor) {
+func (p *page) signIn(w http.ResponseWriter, r *http.Request, v *visitor) {
 	a := p.api.access.Load()
+	if v == nil { // else the form is read
+		r.Body = http.MaxBytesReader(w, r.Body, maxSignIn)
+		if err := p.api.forms.read(w, r, network(a.remote(r)), (*http.Request).ParseForm); err != nil {
+			p.askKey(w, formStatus(err), signInPage{Next: "/", Fault: "The form could not be read: " + bodyFault(err) + "."})
+			return
+		}
+	}
 	next := safeNext(r.PostForm.Get("next"))
 	from := a.remote(r)
 	token := strings.TrimSpace(r.PostForm.Get("key"))

@@ -29,12 +29,8 @@ type FormJob struct {
 // empty count as absent.
 func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := parseForm(r); err != nil {
-		status := http.StatusBadRequest
-		if _, large := errors.AsType[*http.MaxBytesError](err); large {
-			status = http.StatusRequestEntityTooLarge
-		}
-		http.Error(w, "form: "+err.Error(), status)
+	if err := a.readForm(w, r, c); err != nil {
+		http.Error(w, "form: "+bodyFault(err), formStatus(err))
 		return
 	}
 	if c == nil { // the header shows no key
@@ -61,6 +57,22 @@ func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 		return
 	}
 	writeRaw(w, http.StatusOK, "application/json", e.Job)
+}
+
+// readForm reads the form of a client; nil: of a stranger.
+func (a *API) readForm(w http.ResponseWriter, r *http.Request, c *client) error {
+	if c != nil {
+		return parseForm(r)
+	}
+	return a.forms.read(w, r, network(a.access.Load().remote(r)), parseForm)
+}
+
+// formStatus is the status for a form that cannot be read.
+func formStatus(err error) int {
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return http.StatusRequestEntityTooLarge
+	}
+	return bodyStatus(err)
 }
 
 func parseForm(r *http.Request) error {

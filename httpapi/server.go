@@ -19,8 +19,15 @@ const (
 	idleTime   = time.Minute
 	maxHeader  = 16 << 10
 	finishTime = 5 * time.Second // for requests under way at the end
-	// maxConns: with some 16 KiB for each, 64 MiB.
+	// maxConns: what strangers have under way on them is bounded by itself (forms).
 	maxConns = 4096
+	// maxRequests is how many requests one connection of HTTP/2 may have under
+	// way: a browser has a few, and a program takes a list or a stream to send
+	// more. Each takes some memory before it is known who asks.
+	maxRequests = 16
+	// maxAhead is how many bytes of bodies one connection of HTTP/2 may send
+	// before anybody reads them: 5 MB/s over a way of 50 ms.
+	maxAhead = 256 << 10
 )
 
 // Server is a suture service that answers on one listener.
@@ -108,6 +115,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	srv := &http.Server{
 		Handler: s.handler, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnState: limit.changed,
 		ReadHeaderTimeout: headTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxRequests, MaxReceiveBufferPerConnection: maxAhead, MaxReceiveBufferPerStream: maxAhead},
 		BaseContext: func(net.Listener) context.Context {
 			return context.WithValue(context.Background(), endingKey{}, ending)
 		},
