@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -318,6 +319,26 @@ func TestDoubtPause(t *testing.T) {
 		want("at once", 0, DoubtMin*8/10, DoubtMin*12/10)
 		time.Sleep(time.Hour)
 		want("after an hour", 0, 48*time.Minute, 72*time.Minute)
+		// Nor past the end of its job, and a probe before it.
+		job := &p.t.decoded
+		job.TTL = time.Hour
+		want("an hour to live", 0, 48*time.Minute, 59*time.Minute)
+		want("ten minutes to live", 50*time.Minute, 9*time.Minute, 9*time.Minute)
+		want("no time for another try", 59*time.Minute, 48*time.Minute, 72*time.Minute)
+		job.TTL = 0
+		at := time.Now().Add(20 * time.Minute).Unix()
+		job.Notification.Expiration = &at
+		want("expires in 20 minutes", 0, 19*time.Minute-time.Second, 19*time.Minute)
+		at = 0 // do not store; no time
+		want("is not to be stored", 0, 48*time.Minute, 72*time.Minute)
+		at = math.MaxInt64
+		want("expires never", 0, 48*time.Minute, 72*time.Minute)
+		at = -1 << 63
+		want("has expired", 0, 48*time.Minute, 72*time.Minute)
+		job.Notification.Expiration = nil
+		p.t.defaultExpiration, p.t.r.w.cfg.Expiration = true, 30*time.Minute
+		want("of an app whose pushes expire", 0, 29*time.Minute, 29*time.Minute)
+		p.t.defaultExpiration = false
 		want("near its end", day-time.Minute, time.Minute, time.Minute)
 		want("past its end", day+time.Minute, time.Second, time.Second)
 		time.Sleep(day)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"propeller/apnsconn"
@@ -98,7 +99,8 @@ func doubled(d, longest time.Duration, attempt int) time.Duration {
 }
 
 // nextPause is how long a push that is tried later stays away. One in doubt
-// comes for the last time when it is to be given up.
+// comes for the last time when it is to be given up, or so long before it
+// expires that a paused app, which tries one job each ProbeEvery, can try it.
 func (p *push) nextPause(attempt int, age time.Duration) time.Duration {
 	cfg := &p.t.r.w.cfg
 	switch {
@@ -106,7 +108,11 @@ func (p *push) nextPause(attempt int, age time.Duration) time.Duration {
 		return p.pause
 	case p.doubted:
 		pause := jitter(min(max(cfg.Guard.doubtLasts(time.Now()), DoubtMin), doubtMax))
-		return min(pause, doubtMax, max(cfg.Retry.GiveUpAfter-age, time.Second))
+		pause = min(pause, doubtMax, max(cfg.Retry.GiveUpAfter-age, time.Second))
+		if left := p.t.lifeLeft(age); left > ProbeEvery {
+			pause = min(pause, left-ProbeEvery)
+		}
+		return pause
 	}
 	return cfg.Retry.pause(attempt, p.first, p.outcome.RetryAfter)
 }
@@ -282,18 +288,39 @@ func (t *task) countDuplicate(p *push) {
 
 // noLater says why the push is not tried again; nil if it is.
 func (t *task) noLater(p *push, attempt int, age time.Duration) error {
-	cfg, j := &t.r.w.cfg, &t.decoded
+	cfg := &t.r.w.cfg
 	reason := why(p.outcome)
 	if p.doubted {
 		reason += ", and no answer showed that environment and topic are right"
 	}
-	switch at := time.Now().Add(p.pause); {
+	switch {
 	case age >= cfg.Retry.GiveUpAfter:
 		return fmt.Errorf("gave up after %s and %d tries: %s", age.Round(time.Second), attempt, reason)
-	case j.Expired(at), j.TTL > 0 && age+p.pause >= j.TTL, t.defaultExpired(age + p.pause):
+	case t.lifeLeft(age) <= p.pause:
 		return fmt.Errorf("expires before it can be tried again, after %d tries: %s", attempt, reason)
 	}
 	return nil
+}
+
+// lifeLeft is how long a job of that age may still be tried, by its ttl, its
+// expiration and the app's default; without them for ever.
+func (t *task) lifeLeft(age time.Duration) time.Duration {
+	left := time.Duration(math.MaxInt64)
+	if ttl := t.decoded.TTL; ttl > 0 {
+		left = ttl - age
+	}
+	if t.defaultExpiration { // the push's counts from each try; the job's life does not
+		left = min(left, t.r.w.cfg.Expiration-age)
+	}
+	at := t.decoded.Notification.Expiration
+	if at == nil || *at == 0 {
+		return left
+	}
+	now := time.Now()
+	if soon := now.Add(left).Unix(); *at > soon { // of a time that no Duration reaches
+		return left
+	}
+	return min(left, time.Unix(*at, 0).Sub(now))
 }
 
 // checkAge asks the queue about a job that has a ttl, or whose pushes have failed

@@ -111,12 +111,6 @@ func (t *task) applyDefaults() {
 	}
 }
 
-// defaultExpired says that the app's default would make a job of that age expire.
-// What the push is sent with counts from each try; the job's life does not.
-func (t *task) defaultExpired(age time.Duration) bool {
-	return t.defaultExpiration && age >= t.r.w.cfg.Expiration
-}
-
 func (t *task) startSingle(ctx context.Context) {
 	p := &t.single
 	p.init(t, t.decoded.Notification)
