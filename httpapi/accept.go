@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"propeller/queue"
 	"propeller/supervisor"
 	"propeller/worker"
 )
@@ -37,6 +38,9 @@ type ResultError struct {
 	Status int    `json:"status,omitempty"` // as a request for it alone would be answered
 	Key    string `json:"key,omitempty"`    // at fault
 	Detail string `json:"detail"`
+	// Uncertain: it may have been taken all the same; taken again, it may be sent
+	// twice.
+	Uncertain bool `json:"uncertain,omitempty"`
 }
 
 // accept puts one notification into the queue. topic is the app for those that
@@ -112,7 +116,7 @@ func check(c *client, e worker.Envelope) (jobs []worker.Part, job worker.Job, er
 
 // errorOf says for a client what err is about.
 func errorOf(err error) *ResultError {
-	r := &ResultError{Status: statusOf(err), Detail: err.Error()}
+	r := &ResultError{Status: statusOf(err), Detail: err.Error(), Uncertain: errors.Is(err, queue.ErrUncertain)}
 	fault, ok := errors.AsType[*worker.JobError](err)
 	switch {
 	case ok:
@@ -127,7 +131,13 @@ func errorOf(err error) *ResultError {
 	return r
 }
 
-// passing says that the same notification may be taken later.
+// passing says that nothing has been put, and that the same notification may be
+// taken later.
 func (e *ResultError) passing() bool {
-	return e.Status >= 500 || e.Status == http.StatusTooManyRequests
+	return !e.Uncertain && (e.Status == http.StatusServiceUnavailable || e.Status == http.StatusTooManyRequests)
+}
+
+// problem is the answer to a request that is only for what e is about.
+func (e *ResultError) problem() answer {
+	return Problem{Status: e.Status, Key: e.Key, Detail: e.Detail, Uncertain: e.Uncertain}.answer()
 }

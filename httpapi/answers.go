@@ -14,14 +14,18 @@ const (
 	maxKept      = 50_000
 	maxKeptBytes = 32 << 20
 	keptOverhead = 300 // bytes of an entry besides its answer, about
+	// maxOpen bounds the requests under way, which do not end when their client
+	// goes: as many as there may be connections.
+	maxOpen = maxConns
 )
 
 // answers remembers how requests with an Idempotency-Key were answered.
 type answers struct {
 	mu    sync.Mutex
 	byKey map[string]*kept
-	order []*kept // oldest first; those that were not kept may be among them
+	order []*kept // oldest first, but for some under way; those that were not kept may be among them
 	bytes int
+	open  int // requests under way
 }
 
 // kept is one answer.
@@ -41,6 +45,7 @@ const (
 	answerPending              // the first is at work
 	answerOther                // the answer to another body
 	answerKept
+	answerFull // too many are under way
 )
 
 // begin looks a key up, or takes it.
@@ -56,7 +61,10 @@ func (k *answers) begin(key string, sum [sha256.Size]byte, now time.Time) (*kept
 		return nil, answerPending
 	case e != nil:
 		return e, answerKept
+	case k.open >= maxOpen:
+		return nil, answerFull
 	}
+	k.open++
 	if k.byKey == nil {
 		k.byKey = make(map[string]*kept)
 	}
@@ -72,9 +80,7 @@ func (k *answers) begin(key string, sum [sha256.Size]byte, now time.Time) (*kept
 func (k *answers) finish(e *kept, a answer, keep bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.byKey[e.key] != e {
-		return // it has left meanwhile
-	}
+	k.open--
 	if !keep {
 		delete(k.byKey, e.key) // it leaves order in its time
 		return
@@ -83,19 +89,23 @@ func (k *answers) finish(e *kept, a answer, keep bool) {
 	k.bytes += len(a.body)
 }
 
-// dropOld makes room for one more.
+// dropOld makes room for one more. Those under way, which are few, stay.
 func (k *answers) dropOld(now time.Time) {
 	n := 0
-	for ; n < len(k.order); n++ {
+	for end := len(k.order); n < end; n++ {
 		e := k.order[n]
 		if now.Sub(e.at) < keepFor && len(k.order)-n < maxKept && k.bytes < maxKeptBytes {
 			break
+		}
+		if k.byKey[e.key] == e && !e.done {
+			k.order = append(k.order, e)
+			continue
 		}
 		k.bytes -= keptOverhead + len(e.answer.body)
 		if k.byKey[e.key] == e {
 			delete(k.byKey, e.key)
 		}
-		k.order[n] = nil
 	}
+	clear(k.order[:n])
 	k.order = k.order[n:]
 }

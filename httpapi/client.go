@@ -9,12 +9,16 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"propeller/queue"
 )
 
 // ErrNoDaemon: nobody answers on the socket of a state_dir.
@@ -145,14 +149,20 @@ func (c *Client) Delete(ctx context.Context, choice Choice) (out Settled, err er
 }
 
 // Put puts a job in the app's tube, to be served after delay, and returns its
-// id. The daemon checks it as send does.
+// id. The daemon checks it as send does. The error wraps queue.ErrUncertain if
+// the job may have been put all the same.
 func (c *Client) Put(ctx context.Context, job []byte, delay time.Duration) (id string, err error) {
 	path := c.app() + "/jobs"
 	if delay > 0 {
 		path += "?delay=" + delay.String()
 	}
 	var out Put
+	var reached atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { reached.Store(true) }})
 	err = c.do(ctx, http.MethodPost, path, job, &out)
+	if _, answered := errors.AsType[*Problem](err); err != nil && reached.Load() && !answered {
+		err = fmt.Errorf("%w: %w", queue.ErrUncertain, err)
+	}
 	return out.ID, err
 }
 

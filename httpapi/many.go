@@ -74,7 +74,7 @@ func (p *part) guarded(out []Result, f func()) {
 		p.api.panicked("POST /v1/notifications", v)
 		for i := range out {
 			if r := &out[i]; r.ID == "" && r.Error == nil {
-				r.Error = &ResultError{Status: http.StatusInternalServerError, Detail: errPanic.Error()}
+				r.Error = &ResultError{Status: http.StatusInternalServerError, Detail: errPanic.Error(), Uncertain: true}
 			}
 		}
 	}()

@@ -57,6 +57,8 @@ func (a *API) notifications(w http.ResponseWriter, r *http.Request, c *client) {
 		out.write(w)
 		return
 	}
+	ctx, cancel = withoutClient(ctx, r)
+	defer cancel()
 	a.once(w, c, key, body, func() (answer, bool) { return a.acceptBody(ctx, c, body) })
 }
 
@@ -82,7 +84,7 @@ func bodyFault(err error) string {
 }
 
 // acceptBody takes one notification or a list. keep is false if the same
-// request may go better later, and has done nothing yet.
+// request may go better later, and has certainly done nothing yet.
 func (a *API) acceptBody(ctx context.Context, c *client, body []byte) (out answer, keep bool) {
 	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) > 0 && trimmed[0] == '[' {
 		return a.acceptList(ctx, c, body)
@@ -92,8 +94,7 @@ func (a *API) acceptBody(ctx context.Context, c *client, body []byte) (out answe
 	}
 	r := a.accept(ctx, c, body)
 	if r.Error != nil {
-		p := problemOf(r.Error.Status, r.Error.Key, r.Error.Detail)
-		return p, !r.Error.passing() || len(r.IDs) > 0
+		return r.Error.problem(), !r.Error.passing() || len(r.IDs) > 0
 	}
 	out = jsonAnswer(http.StatusAccepted, r)
 	out.location = a.access.Load().BasePath + "/v1/notifications/" + url.PathEscape(r.ID)
@@ -142,14 +143,17 @@ func (a *API) once(w http.ResponseWriter, c *client, key string, body []byte, do
 		w.Header().Set("Retry-After", "1")
 		writeProblem(w, http.StatusConflict, "Idempotency-Key: the first request with it is not answered yet")
 		return
+	case answerFull:
+		writeProblem(w, http.StatusServiceUnavailable, "Idempotency-Key: too many requests with one at once")
+		return
 	case answerKept:
 		w.Header().Set("Idempotency-Replayed", "true")
 		e.answer.write(w)
 		return
 	}
-	var out answer
-	keep := false
-	defer func() { a.answers.finish(e, out, keep) }() // also after a panic
+	// After a panic nobody knows what has been put.
+	out, keep := Problem{Status: http.StatusInternalServerError, Detail: errPanic.Error(), Uncertain: true}.answer(), true
+	defer func() { a.answers.finish(e, out, keep) }()
 	out, keep = do()
 	out.write(w)
 }

@@ -18,10 +18,23 @@ type Problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
 	Key    string `json:"key,omitempty"` // of the request's body, that is at fault
+	// Uncertain: what was asked for may have been done all the same, or may be yet.
+	Uncertain bool `json:"uncertain,omitempty"`
 }
 
 // Error is the detail.
 func (p *Problem) Error() string { return p.Detail }
+
+// Is makes an uncertain problem a queue.ErrUncertain.
+func (p *Problem) Is(target error) bool { return p.Uncertain && target == queue.ErrUncertain }
+
+// answer is the problem as an answer, with the title that its status has.
+func (p Problem) answer() answer {
+	p.Title = http.StatusText(p.Status)
+	a := jsonAnswer(p.Status, p)
+	a.contentType = problemType
+	return a
+}
 
 const problemType = "application/problem+json"
 
@@ -69,9 +82,7 @@ type answer struct {
 }
 
 func problemOf(status int, key, detail string) answer {
-	a := jsonAnswer(status, Problem{http.StatusText(status), status, detail, key})
-	a.contentType = problemType
-	return a
+	return Problem{Status: status, Detail: detail, Key: key}.answer()
 }
 
 func jsonAnswer(status int, v any) answer {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"propeller/queue"
 	"propeller/supervisor"
 	"propeller/worker"
 )
@@ -27,7 +28,7 @@ func (a *API) put(w http.ResponseWriter, r *http.Request, _ *client) {
 	defer cancel()
 	id, err := a.putBody(ctx, r.PathValue("topic"), http.MaxBytesReader(w, r.Body, maxBody), r.URL.Query().Get("delay"))
 	if err != nil {
-		writeProblem(w, statusOf(err), err.Error())
+		Problem{Status: statusOf(err), Detail: err.Error(), Uncertain: errors.Is(err, queue.ErrUncertain)}.answer().write(w)
 		return
 	}
 	writeJSON(w, http.StatusOK, Put{id})

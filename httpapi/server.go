@@ -111,13 +111,15 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 	}
 	ending := make(chan struct{})
+	life, die := context.WithCancel(context.Background())
+	defer die()
 	limit := &conns{max: maxConns, open: make(map[net.Conn]bool)}
 	srv := &http.Server{
 		Handler: s.handler, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnState: limit.changed,
 		ReadHeaderTimeout: headTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxRequests, MaxReceiveBufferPerConnection: maxAhead, MaxReceiveBufferPerStream: maxAhead},
 		BaseContext: func(net.Listener) context.Context {
-			return context.WithValue(context.Background(), endingKey{}, ending)
+			return context.WithValue(context.WithValue(life, endingKey{}, ending), lifeKey{}, life)
 		},
 	}
 	ended := make(chan error, 1)
@@ -146,6 +148,21 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.log.Warn("closing a server", "server", s.name, "err", err)
 	}
 	return ctx.Err()
+}
+
+// lifeKey is that of a context in each request's context, which ends when the
+// server has ended.
+type lifeKey struct{}
+
+// withoutClient is ctx, of request r, for work that is not to end when the
+// client goes: it ends at ctx's deadline, or with the server.
+func withoutClient(ctx context.Context, r *http.Request) (context.Context, context.CancelFunc) {
+	life, _ := r.Context().Value(lifeKey{}).(context.Context)
+	if life == nil { // no server
+		life = context.Background()
+	}
+	until, _ := ctx.Deadline()
+	return context.WithDeadline(life, until)
 }
 
 // endingKey is that of a channel in each request's context, which is closed when
