@@ -83,8 +83,8 @@ func (cs *calls) answer(token string, m *nats.Msg) {
 	}
 }
 
-// fail ends the calls whose time is over at a time.
-func (cs *calls) fail(at time.Time, err error) {
+// fail ends the calls whose time is over at a time, and counts them.
+func (cs *calls) fail(at time.Time, err error) int {
 	var failed []*call
 	cs.mu.Lock()
 	for id, c := range cs.open {
@@ -97,6 +97,7 @@ func (cs *calls) fail(at time.Time, err error) {
 	for _, c := range failed {
 		c.done(nil, err)
 	}
+	return len(failed)
 }
 
 // errNoResponders: no stream or consumer listens, perhaps because its leader is

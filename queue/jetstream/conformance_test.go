@@ -20,6 +20,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(helperDir) != "" {
 		os.Exit(helper())
 	}
+	if os.Getenv(helperDisk) != "" {
+		os.Exit(disk())
+	}
 	if os.Getenv(helperIdle) != "" {
 		os.Exit(idle())
 	}

@@ -222,7 +222,8 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	defer c.t.mu.Unlock()
 	c.ensured = true
 	if e := c.t.q.embedded; e != nil && !c.t.seen && info.NumAckPending > 0 {
-		c.t.notUntil = e.started.Add(recheck)
+		_, started := e.running()
+		c.t.notUntil = started.Add(recheck)
 	}
 	c.t.seen, c.notUntil = true, c.t.notUntil
 	if c.sub != nil || c.closed {

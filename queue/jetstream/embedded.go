@@ -33,13 +33,21 @@ const (
 	listenFile = "listen" // where they connect; there while the server runs
 )
 
-// embedded is a NATS server inside this process.
+// embedded is a NATS server inside this process. See mend.go for how it is
+// started again.
 type embedded struct {
-	server  *server.Server
+	dir   string
+	token string
+	lock  *os.File
+	look  chan struct{} // something may be wrong with the server; room for one
+	// Of the first start, for the later ones.
+	port     int   // of the listener
+	maxStore int64 // bytes that the server takes
+
+	mu      sync.Mutex
+	server  *server.Server // nil while none runs
 	started time.Time
-	dir     string
-	token   string
-	lock    *os.File
+	fault   error // why it stores nothing; nil when it does
 }
 
 // InUseError says that a folder belongs to another process.
@@ -66,7 +74,7 @@ func startEmbedded(o Options) (*embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{dir: o.Dir, lock: lock}
+	e := &embedded{dir: o.Dir, lock: lock, look: make(chan struct{}, 1)}
 	if err := e.start(o); err != nil {
 		_ = e.close()
 		return nil, fmt.Errorf("jetstream: folder %q: %w", o.Dir, err)
@@ -74,28 +82,38 @@ func startEmbedded(o Options) (*embedded, error) {
 	return e, nil
 }
 
+// start starts a server. When it fails, none runs.
 func (e *embedded) start(o Options) error {
 	so, err := e.serverOptions(o)
 	if err != nil {
 		return err
 	}
-	if e.server, err = server.NewServer(so); err != nil {
+	s, err := server.NewServer(so)
+	if err != nil {
 		return err
 	}
-	log := &serverLog{log: o.Log}
-	e.server.SetLoggerV2(log, false, false, false)
-	e.server.Start()
-	if !e.server.ReadyForConnections(startTime) || !e.server.JetStreamEnabled() {
+	log := &serverLog{log: o.Log, failed: e.fail}
+	s.SetLoggerV2(log, false, false, false)
+	s.Start()
+	if !s.ReadyForConnections(startTime) || !s.JetStreamEnabled() {
+		s.Shutdown()
+		s.WaitForShutdown()
 		if last := log.last(); last != "" {
 			return fmt.Errorf("server does not start: %s", last)
 		}
 		return errors.New("server does not start")
 	}
-	e.started = time.Now()
-	if o.Listen != "" {
-		return writeFile(filepath.Join(e.dir, listenFile), e.server.Addr().String())
+	e.maxStore = s.JetStreamConfig().MaxStore
+	e.mu.Lock()
+	e.server, e.started = s, time.Now()
+	e.mu.Unlock()
+	if o.Listen == "" {
+		return nil
 	}
-	return nil
+	if addr, ok := s.Addr().(*net.TCPAddr); ok {
+		e.port = addr.Port
+	}
+	return writeFile(filepath.Join(e.dir, listenFile), s.Addr().String())
 }
 
 func (e *embedded) serverOptions(o Options) (*server.Options, error) {
@@ -104,6 +122,7 @@ func (e *embedded) serverOptions(o Options) (*server.Options, error) {
 		DontListen:             o.Listen == "",
 		JetStream:              true,
 		StoreDir:               o.Dir,
+		JetStreamMaxStore:      e.maxStore, // 0 at first: three quarters of what is free
 		SyncInterval:           syncInterval,
 		SyncAlways:             o.FsyncAlways,
 		NoSigs:                 true, // signals are the daemon's
@@ -121,7 +140,10 @@ func (e *embedded) serverOptions(o Options) (*server.Options, error) {
 	if so.Port, err = strconv.Atoi(port); err != nil {
 		return nil, err
 	}
-	if so.Port == 0 {
+	switch {
+	case e.port != 0:
+		so.Port = e.port
+	case so.Port == 0:
 		so.Port = server.RANDOM_PORT
 	}
 	if e.token, err = ownToken(filepath.Join(o.Dir, tokenFile)); err != nil {
@@ -157,12 +179,38 @@ func writeFile(path, text string) error {
 
 // close ends the server and gives the folder free.
 func (e *embedded) close() error {
-	if e.server != nil {
-		_ = os.Remove(filepath.Join(e.dir, listenFile))
-		e.server.Shutdown()
-		e.server.WaitForShutdown()
-	}
+	e.stop()
 	return errors.Join(unlock(e.lock), e.lock.Close())
+}
+
+// stop ends the server, if one runs.
+func (e *embedded) stop() {
+	e.mu.Lock()
+	s := e.server
+	e.server = nil
+	e.mu.Unlock()
+	if s != nil {
+		_ = os.Remove(filepath.Join(e.dir, listenFile))
+		s.Shutdown()
+		s.WaitForShutdown()
+	}
+}
+
+// running is the server, or nil, and when it was started.
+func (e *embedded) running() (s *server.Server, since time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.server, e.started
+}
+
+// InProcessConn connects to the server that runs now: nats.go asks each time
+// that it connects again.
+func (e *embedded) InProcessConn() (net.Conn, error) {
+	s, _ := e.running()
+	if s == nil {
+		return nil, errNoServer
+	}
+	return s.InProcessConn()
 }
 
 // lockDir takes the folder for this process.
@@ -213,7 +261,8 @@ func attach(o Options, err error) (Options, bool) {
 
 // serverLog passes on what the server warns of.
 type serverLog struct {
-	log *slog.Logger
+	log    *slog.Logger
+	failed func(why string) // the server stores nothing from now on; must not wait
 
 	mu  sync.Mutex
 	bad string // the last error
@@ -229,6 +278,9 @@ func (l *serverLog) Errorf(format string, v ...any) {
 	l.bad = text
 	l.mu.Unlock()
 	l.log.Error("queue server: " + text)
+	if why, ok := writeFault(text); ok {
+		l.failed(why)
+	}
 }
 
 // Fatalf logs: the process is not the server's to end.

@@ -19,10 +19,12 @@ func (q *client) keep() {
 		case <-q.ctx.Done():
 			return
 		case now := <-tick.C:
-			q.calls.fail(now, errNoAnswer)
-			if cn, _, _, err := q.link.ready(); err == nil {
+			if q.calls.fail(now, errNoAnswer) > 0 && q.embedded != nil {
+				q.embedded.suspect()
+			}
+			if cn, settles := q.link.alive(); cn != nil {
 				for _, t := range q.allTubes() {
-					t.keep(cn, now)
+					t.keep(cn, now, settles)
 				}
 			}
 		}
@@ -39,8 +41,8 @@ func (q *client) allTubes() []*tube {
 	return all
 }
 
-// keep is one round for a tube.
-func (t *tube) keep(cn *conn, now time.Time) {
+// keep is one round for a tube, with settles one for its finished jobs too.
+func (t *tube) keep(cn *conn, now time.Time, settles bool) {
 	var due []*job
 	t.mu.Lock()
 	for j := range t.doubtful {
@@ -49,7 +51,7 @@ func (t *tube) keep(cn *conn, now time.Time) {
 		}
 	}
 	for j := range t.late {
-		if now.Sub(j.touched) >= min(t.q.opts.Timeout, t.q.opts.AckWait/2) {
+		if settles && now.Sub(j.touched) >= min(t.q.opts.Timeout, t.q.opts.AckWait/2) {
 			j.touched = now
 			due = append(due, j)
 		}

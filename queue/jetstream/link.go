@@ -72,6 +72,18 @@ func (l *link) ready() (cn *conn, epoch int, changed <-chan struct{}, err error)
 	return l.cn, l.epoch, l.changed, l.err
 }
 
+// alive returns the connection for signs of life, which an embedded server takes
+// though it can store nothing; nil when there is nobody to hear them. settles says
+// whether jobs can be settled, too.
+func (l *link) alive() (cn *conn, settles bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil && (l.cn == nil || l.q.embedded == nil || l.q.embedded.trouble() == nil) {
+		return nil, false
+	}
+	return l.cn, l.err == nil
+}
+
 // get returns the connection when it is ready. A patient caller waits for that;
 // others only while the first attempt to connect is under way.
 func (l *link) get(ctx context.Context, patient bool) (*conn, error) {
@@ -98,6 +110,11 @@ func (l *link) get(ctx context.Context, patient bool) (*conn, error) {
 
 // set notes the state and logs when it changes.
 func (l *link) set(err error) {
+	if e := l.q.embedded; e != nil {
+		if why := e.trouble(); why != nil {
+			err = unavailable(why) // the rest follows from that
+		}
+	}
 	l.mu.Lock()
 	was, first := l.err, l.trying
 	l.err, l.trying = err, false
@@ -268,7 +285,7 @@ func (q *client) natsOptions() nats.Options {
 // access sets where to connect and how to prove who we are.
 func (q *client) access(o *nats.Options) {
 	if q.embedded != nil {
-		o.InProcessServer, o.Token = q.embedded.server, q.embedded.token
+		o.InProcessServer, o.Token = q.embedded, q.embedded.token
 		o.CustomDialer = nil
 		return
 	}

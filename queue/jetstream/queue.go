@@ -67,6 +67,9 @@ func start(o Options, emb *embedded) *client {
 	q.wg.Go(q.link.run)
 	q.wg.Go(q.keep)
 	q.wg.Go(q.sendRetries)
+	if emb != nil {
+		q.wg.Go(q.mend)
+	}
 	return q
 }
 

@@ -1,0 +1,170 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"propeller/queue"
+)
+
+// helperDisk, in the environment, makes the test binary a process whose files
+// may not grow for a while.
+const helperDisk = "JETSTREAM_TEST_DISK"
+
+// A disk that takes nothing for a while stops the embedded queue for so long, and
+// no longer. The process that sees that is another one: a limit on the size of
+// files, which fails writes as a full disk does, is a process's.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, exe)
+	cmd.Env = append(os.Environ(), helperDisk+"="+t.TempDir())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// disk is the process.
+func disk() int {
+	log, lines := newLog()
+	const ackWait = 4 * time.Second
+	q, err := open(Options{Dir: os.Getenv(helperDisk), Timeout: time.Second, AckWait: ackWait, Log: log})
+	if err == nil {
+		err = errors.Join(fullDisk(q, ackWait), q.Close())
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%v\n%s", err, lines.String())
+		return 1
+	}
+	return 0
+}
+
+// fullDisk says what is not as it should be while the disk takes nothing, and
+// after that.
+func fullDisk(q *client, ackWait time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for range 3 {
+		if _, err := q.Put(ctx, "t", []byte("before"), queue.PutOptions{}); err != nil {
+			return err
+		}
+	}
+	c, err := q.Consume("t")
+	if err != nil {
+		return err
+	}
+	var held []queue.Job
+	for len(held) < 3 {
+		jobs, err := c.Receive(ctx, 3-len(held))
+		if err != nil {
+			return err
+		}
+		held = append(held, jobs...)
+	}
+	room, err := fillDisk()
+	if err != nil {
+		return err
+	}
+	// The server hears of this one, and has nowhere to write it.
+	if err := held[0].Done(ctx); err != nil {
+		return fmt.Errorf("done: %w", err)
+	}
+	for range 3 {
+		_, err = q.Put(ctx, "t", make([]byte, 20_000), queue.PutOptions{})
+		if !errors.Is(err, queue.ErrUnavailable) || !strings.Contains(err.Error(), "the queue's disk takes nothing: ") ||
+			!strings.Contains(err.Error(), syscall.EFBIG.Error()) {
+			return fmt.Errorf("put on a full disk: %w", err)
+		}
+	}
+	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "takes nothing") {
+		return fmt.Errorf("the consumer's error on a full disk: %v", err)
+	}
+	finished := make(chan error, 1)
+	go func() { finished <- held[1].Done(ctx) }()
+	time.Sleep(ackWait + ackWait/4) // longer than a reservation lasts without a sign of life
+	if err := room(); err != nil {
+		return err
+	}
+	return diskAgain(ctx, q, c, held[2], finished)
+}
+
+// diskAgain looks at what there is when the disk takes something again: nothing
+// was lost, and nothing that was held is served to anybody else.
+func diskAgain(ctx context.Context, q *client, c queue.Consumer, held queue.Job, finished <-chan error) error {
+	for {
+		_, err := q.Put(ctx, "t", []byte("after"), queue.PutOptions{})
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, queue.ErrUnavailable) || q.sleep(ctx, minPause) != nil {
+			return fmt.Errorf("there is room, and still: %w", err)
+		}
+	}
+	if err := errors.Join(<-finished, held.Done(ctx)); err != nil {
+		return fmt.Errorf("done of what was held: %w", err)
+	}
+	for last := false; !last; {
+		jobs, err := c.Receive(ctx, 1)
+		if err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		switch body := jobs[0].Body(); {
+		case string(body) == "after":
+			last = true
+		case body[0] != 0: // a put that failed may have been stored
+			return fmt.Errorf("served again: %q", body)
+		}
+		if err := jobs[0].Done(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.Close(ctx); err != nil {
+		return err
+	}
+	st, err := q.TubeStats(ctx, "t")
+	if err == nil && st != (queue.TubeStats{}) {
+		err = fmt.Errorf("left in the tube: %+v", st)
+	}
+	return err
+}
+
+// fillDisk makes all writes to files fail until room is called.
+func fillDisk() (room func() error, err error) {
+	signal.Ignore(syscall.SIGXFSZ)
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &was); err != nil {
+		return nil, err
+	}
+	full := was
+	full.Cur = 0
+	return func() error { return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &was) }, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &full)
+}
+
+// What the server says when it stores nothing any more.
+func TestWriteFault(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"Filestore [PROPELLER_JOBS] Critical write error: write 1.blk: no space left on device":                 "write 1.blk: no space left on device",
+		"JetStream stream '$G > PROPELLER_JOBS' critical write error: write 1.blk: no space left on device":     "write 1.blk: no space left on device",
+		"Filesystem permission denied while writing msg, disabling JetStream: open 2.blk: permission denied":    "open 2.blk: permission denied",
+		"JetStream failed to store a msg on stream '$G > PROPELLER_JOBS': maximum messages exceeded":            "",
+		"Filestore [PROPELLER_JOBS] Ignoring non-write error: bad message, will be tried again when it is read": "",
+	} {
+		if got, ok := writeFault(line); got != want && ok || ok != (want != "") {
+			t.Errorf("%q: %q, %v", line, got, ok)
+		}
+	}
+}

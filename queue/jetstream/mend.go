@@ -1,0 +1,174 @@
+package jetstream
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// A server that could not write once, because its disk was full, stores nothing
+// until it is started again, and answers no put: it keeps the error (nats-server:
+// filestore.go, fileStore.werr). So an embedded one is started again in its place
+// as soon as its disk takes something.
+//
+// Not before: what it knows of jobs that are held and finished is in its memory,
+// and written when it stops. Until then no job is received or finished, and the
+// keeper keeps the reservations alive.
+
+const (
+	// mendMin and mendMax bound the pause before the disk is tried and the
+	// server started again. It is doubled each time.
+	mendMin = 500 * time.Millisecond
+	mendMax = 5 * time.Second
+	// mendWell is how long a server has to work for its next fault to be taken
+	// for a new one.
+	mendWell = time.Minute
+
+	// trialSize is what the disk has to take, in bytes, before a server is
+	// started on it: the largest job (max_payload) with room to spare.
+	trialSize = 2 << 20
+	trialFile = "trial"
+)
+
+var errNoServer = errors.New("the queue's server is being started again")
+
+// writeFault finds in a line of the server's log why it can store nothing from
+// now on (nats-server: filestore.go, stream.go, jetstream_cluster.go,
+// setWriteErr; stream.go where JetStream is disabled).
+func writeFault(line string) (why string, ok bool) {
+	for _, mark := range []string{"ritical write error: ", "disabling JetStream: "} {
+		if _, why, ok = strings.Cut(line, mark); ok {
+			return why, true
+		}
+	}
+	return "", false
+}
+
+// fail notes that the server stores nothing from now on. The server calls it
+// with its locks held.
+func (e *embedded) fail(why string) {
+	e.mu.Lock()
+	e.setFaultLocked(why)
+	e.mu.Unlock()
+	e.suspect()
+}
+
+func (e *embedded) setFaultLocked(why string) {
+	if e.fault == nil {
+		e.fault = fmt.Errorf("the queue's disk takes nothing: %s", why)
+	}
+}
+
+// suspect has the server examined.
+func (e *embedded) suspect() {
+	select {
+	case e.look <- struct{}{}:
+	default:
+	}
+}
+
+// trouble is why the server stores nothing; nil when it does.
+func (e *embedded) trouble() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.fault == nil && e.server == nil {
+		return errNoServer
+	}
+	return e.fault
+}
+
+// examine asks a server that did not answer whether it stores anything: it may
+// have said so in words that writeFault does not know.
+func (e *embedded) examine() {
+	s, _ := e.running()
+	if s == nil || e.trouble() != nil {
+		return
+	}
+	why := ""
+	if !s.JetStreamEnabled() {
+		why = "the server has given up JetStream"
+	} else if h := s.Healthz(&server.HealthzOptions{}); strings.Contains(h.Error, "write error") {
+		why = h.Error
+	}
+	if why != "" {
+		e.mu.Lock()
+		e.setFaultLocked(why)
+		e.mu.Unlock()
+	}
+}
+
+// trial says why the disk takes nothing; nil when it takes trialSize.
+func (e *embedded) trial() error {
+	path := filepath.Join(e.dir, trialFile)
+	defer func() { _ = os.Remove(path) }()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, trialSize))
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// restart puts a new server in the place of one that stores nothing.
+func (e *embedded) restart(o Options) error {
+	if err := e.trial(); err != nil {
+		return err
+	}
+	e.stop()
+	e.mu.Lock()
+	e.fault = nil // what the new one says is of account
+	e.mu.Unlock()
+	err := e.start(o)
+	if err != nil {
+		e.stop()
+		e.fail(err.Error())
+	}
+	return err
+}
+
+// mend starts the embedded server again when it stores nothing, until the queue
+// is closed.
+func (q *client) mend() {
+	pause := mendMin
+	for {
+		select {
+		case <-q.ctx.Done():
+			return
+		case <-q.embedded.look:
+		}
+		q.embedded.examine()
+		if _, since := q.embedded.running(); time.Since(since) > mendWell {
+			pause = mendMin
+		}
+		for q.embedded.trouble() != nil {
+			q.link.fail()
+			if !q.link.sleep(pause) {
+				return
+			}
+			pause = min(2*pause, mendMax)
+			if q.embedded.restart(q.opts) == nil {
+				q.opts.Log.Info("the queue's disk takes jobs again: its server was started anew", "queue", q.opts.String())
+			}
+		}
+	}
+}
+
+// fail notes the embedded server's fault, and ends what waits for it. What was
+// under way may have been carried out.
+func (l *link) fail() {
+	why := l.q.embedded.trouble()
+	if why == nil {
+		return
+	}
+	why = unavailable(why)
+	l.set(why)
+	l.q.calls.fail(farFuture, why)
+}
