@@ -140,7 +140,7 @@ func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d desk, end fu
 			say(fmt.Errorf("the daemon cannot be asked: %w", err))
 		}
 	}
-	q, err := visitQueue(where.urls)
+	q, err := visitQueue(where.urls, askHolder)
 	if err != nil {
 		return nil, nil, err
 	}

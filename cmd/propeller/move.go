@@ -175,7 +175,7 @@ func carry(ctx context.Context, cmd *cobra.Command, from, to config.Queues, choi
 }
 
 func openMover(urls config.Queues) (move.From, error) {
-	q, err := visitQueue(urls)
+	q, err := visitQueue(urls, stopHolder)
 	if err != nil {
 		return nil, err
 	}

@@ -102,7 +102,7 @@ func TestMoveAndGoOn(t *testing.T) {
 	d = startDaemon(t, s.dir)
 	until(t, "what was moved is delivered, and what was due", func() bool { return s.apns.Count() == 1+50+1 })
 	r = runProgram(t, s.dir, "", "jobs", "move", "--from", there, "--to", old)
-	if r.status != 1 || !strings.Contains(r.err, "in use by process") || !strings.Contains(r.err, "stop it") {
+	if r.status != 1 || !strings.Contains(r.err, "in use by process") || !strings.Contains(r.err, "stop it first") || strings.Contains(r.err, "state_dir") {
 		t.Errorf("move away from a running daemon: %+v", r)
 	}
 	stop(d)

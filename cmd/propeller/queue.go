@@ -18,13 +18,24 @@ import (
 // openQueue connects to the queue that the configuration names; an embedded
 // one is started. urls are as package config gives them: one URL, or those of
 // several beanstalkd servers.
-func openQueue(urls []string, log *slog.Logger) (queue.Queue, error) { return open(urls, log, false) }
+func openQueue(urls []string, log *slog.Logger) (queue.Queue, error) {
+	q, err := open(urls, log, false)
+	return q, explainInUse(err, stopHolder)
+}
 
 // visitQueue is openQueue for a command that looks in: an embedded queue that a
-// daemon runs is used through that daemon's listen address, if it has one.
-func visitQueue(urls []string) (queue.Queue, error) {
-	return open(urls, slog.New(slog.DiscardHandler), true)
+// daemon runs is used through that daemon's listen address, if it has one. instead
+// says what to do when it is somebody's and that does not help: stopHolder,
+// askHolder.
+func visitQueue(urls []string, instead string) (queue.Queue, error) {
+	q, err := open(urls, slog.New(slog.DiscardHandler), true)
+	return q, explainInUse(err, instead)
 }
+
+const (
+	stopHolder = "stop it first"
+	askHolder  = "stop it, or name its state_dir with --state-dir: it is asked through the socket there"
+)
 
 func open(urls []string, log *slog.Logger, visit bool) (queue.Queue, error) {
 	if onBeanstalkd(urls) {
@@ -49,7 +60,7 @@ func open(urls []string, log *slog.Logger, visit bool) (queue.Queue, error) {
 			return q, nil
 		}
 		if who := holder(err); who == "" || who == self() || time.Now().After(end) {
-			return nil, explainInUse(err)
+			return nil, err
 		}
 	}
 }
@@ -92,13 +103,13 @@ func beanstalkOptions(urls []string) (beanstalk.Options, error) {
 }
 
 // explainInUse adds to the error of an embedded queue that is somebody's what
-// to do about it.
-func explainInUse(err error) error {
+// to do about it. Others are returned as they are, nil too.
+func explainInUse(err error, instead string) error {
 	switch holder(err) {
 	case "":
 		return err
 	case self(): // a reload
 		return fmt.Errorf("%w, which is this one: other options of an embedded queue take a restart", err)
 	}
-	return fmt.Errorf("%w: stop it, or name its state_dir, where its socket is", err)
+	return fmt.Errorf("%w: %s", err, instead)
 }

@@ -90,7 +90,7 @@ func TestEmbeddedQueueInUse(t *testing.T) {
 		t.Errorf("a reload with other options: %v", err)
 	}
 	r := runProgram(t, t.TempDir(), "", "send", "--queue", urls[0], "--topic", topic, "--token", token(1))
-	if want := fmt.Sprintf("process %d", os.Getpid()); r.status != 1 || !strings.Contains(r.err, want) || !strings.Contains(r.err, "stop it") {
+	if want := fmt.Sprintf("process %d", os.Getpid()); r.status != 1 || !strings.Contains(r.err, want) || !strings.Contains(r.err, "--state-dir") {
 		t.Errorf("%+v lacks %s", r, want)
 	}
 }

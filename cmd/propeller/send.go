@@ -220,7 +220,7 @@ func dialDaemon(ctx context.Context, p place, topic string) (*httpapi.Client, er
 }
 
 func putOnQueue(ctx context.Context, p place, body []byte, delay time.Duration) (string, error) {
-	q, err := visitQueue(p.urls)
+	q, err := visitQueue(p.urls, askHolder)
 	if err != nil {
 		return "", err
 	}
