@@ -64,6 +64,7 @@ var everyRoute = []struct { // never written to
 	{"POST /send", form, 401, 403, in, 403, in, "put"},
 	{"POST /send/preview", form, 401, 403, in, in, in, ""},
 	{"GET /send/events", "", 303, 403, in, 404, in, ""},
+	{"GET /send/outcome", "", 303, 403, in, 404, in, ""},
 	{"GET /login", "", in, in, in, in, in, ""},
 	{"POST /login", form, 401, in, in, in, in, ""},
 	{"POST /logout", form, 401, in, in, in, in, ""},

@@ -29,12 +29,14 @@ type page struct {
 	sessions sessions
 	attempts attempts
 	sampler  sampler
-	views    chan struct{} // a place for each stream of events
+	views    chan struct{} // a place for each page that is live
+	followed chan struct{} // a place for each push that a page follows
 }
 
 func newPage(a *API) *page {
 	p := &page{
-		api: a, secret: []byte(rand.Text()), cross: http.NewCrossOriginProtection(), views: make(chan struct{}, maxViews),
+		api: a, secret: []byte(rand.Text()), cross: http.NewCrossOriginProtection(),
+		views: make(chan struct{}, maxViews), followed: make(chan struct{}, maxFollowed),
 	}
 	p.sampler.tree = a.tree
 	return p
@@ -69,6 +71,7 @@ func (p *page) routes() []pageRoute {
 		{"POST /send", RoleSend, p.send},
 		{"POST /send/preview", RoleSend, p.preview},
 		{"GET /send/events", RoleSend, p.outcome},
+		{"GET /send/outcome", RoleSend, p.fate},
 		{"GET /login", RoleNone, p.signInForm},
 		{"POST /login", RoleNone, p.signIn},
 		{"POST /logout", RoleRead, p.signOut},

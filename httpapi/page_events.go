@@ -28,7 +28,7 @@ type liveEvent struct {
 
 // events tells a page what changes, as server-sent events (HTML Standard, 9.2).
 func (p *page) events(w http.ResponseWriter, r *http.Request, v *visitor) {
-	leave, ok := p.enter(w, r, v)
+	leave, ok := p.enter(w, r, v, p.views, "pages are live already")
 	if !ok {
 		return
 	}
@@ -54,18 +54,22 @@ func (p *page) events(w http.ResponseWriter, r *http.Request, v *visitor) {
 	}
 }
 
-// enter takes a place for a stream of events, or says that there is none.
-func (p *page) enter(w http.ResponseWriter, r *http.Request, v *visitor) (leave func(), ok bool) {
-	if r.Method == http.MethodHead { // has no end
-		return nil, false
+// enter takes one of the places for a stream of events, or says what takes all of them.
+func (p *page) enter(w http.ResponseWriter, r *http.Request, v *visitor, places chan struct{}, full string) (leave func(), ok bool) {
+	if r.Method == http.MethodHead || r.URL.Query().Has("place") { // what is asked is only whether there is one
+		if len(places) < cap(places) {
+			w.WriteHeader(http.StatusNoContent)
+			return nil, false
+		}
+	} else {
+		select {
+		case places <- struct{}{}:
+			return func() { <-places }, true
+		default:
+		}
 	}
-	select {
-	case p.views <- struct{}{}:
-		return func() { <-p.views }, true
-	default:
-		p.fault(w, r, v, http.StatusServiceUnavailable, fmt.Sprintf("%d pages are live already", maxViews))
-		return nil, false
-	}
+	p.fault(w, r, v, http.StatusServiceUnavailable, fmt.Sprintf("%d %s", cap(places), full))
+	return nil, false
 }
 
 // live is one live page.
@@ -115,6 +119,7 @@ func (p *page) stream(w http.ResponseWriter, r *http.Request) (eventStream, cont
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold events back
 	w.WriteHeader(http.StatusOK)
+	_ = out.control.Flush() // that there is a place is known before there is something to tell
 	ctx, cancel := context.WithCancel(r.Context())
 	stop := make(chan struct{})
 	over := make(chan struct{})

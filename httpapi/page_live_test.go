@@ -342,14 +342,18 @@ func TestPageEventsEnd(t *testing.T) {
 	go func() { ended <- s.Serve(ctx) }()
 	w := watch(t, g, addr, "/events")
 	w.until(func(liveEvent) bool { return true })
-	if w := g.do(httptest.NewRequest("HEAD", "/events", nil)); w.Code != 200 || w.Body.Len() > 0 {
-		t.Errorf("a question about events: %d %s", w.Code, w.Body)
+	for method, path := range map[string]string{"HEAD": "/events", "GET": "/events?place="} {
+		if w := g.do(httptest.NewRequest(method, path, nil)); w.Code != 204 || w.Body.Len() > 0 || len(api.page.views) != 1 {
+			t.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
+		}
 	}
 	for range maxViews - 1 {
 		api.page.views <- struct{}{}
 	}
-	if w := g.get("/events"); w.Code != 503 || !strings.Contains(w.Body.String(), "live already") {
-		t.Errorf("%d %s", w.Code, w.Body)
+	for _, path := range []string{"/events", "/events?place="} {
+		if w := g.get(path); w.Code != 503 || !strings.Contains(w.Body.String(), "64 pages are live already") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
 	}
 	stop()
 	if _, err := io.ReadAll(w.resp.Body); err != nil {
@@ -392,7 +396,24 @@ func TestPageSend(t *testing.T) {
 	if line := `msg="http: push sent from the page" key=sender from=192.0.2.1 topic=` + topic + " job=7"; !strings.Contains(log.String(), line) || strings.Contains(log.String(), goodToken) {
 		t.Errorf("log: %s", log)
 	}
-	w := watch(t, g, addr, "/send/events?id="+url.QueryEscape(result.ID))
+	follow := "/send/events?id=" + url.QueryEscape(result.ID)
+	for range maxFollowed {
+		api.page.followed <- struct{}{}
+	}
+	if w := g.get(follow); w.Code != 503 || !strings.Contains(w.Body.String(), "64 pushes are followed already") {
+		t.Errorf("without a place: %d %s", w.Code, w.Body)
+	}
+	var sent sentPush
+	if w := g.get("/send/outcome?id=7"); w.Code != 200 || json.Unmarshal(w.Body.Bytes(), &sent) != nil || sent.ID != "7" || sent.State != FateQueued {
+		t.Errorf("asked without a place: %d %s", w.Code, w.Body)
+	}
+	for range maxFollowed {
+		<-api.page.followed
+	}
+	for range maxViews {
+		api.page.views <- struct{}{} // those of live pages are others
+	}
+	w := watch(t, g, addr, follow)
 	state := func() (n Notification) {
 		t.Helper()
 		name, data := w.next()
@@ -415,15 +436,49 @@ func TestPageSend(t *testing.T) {
 	if name, _ := w.next(); name != "" {
 		t.Errorf("event %q after the end", name)
 	}
-	if w := g.get("/send/events?id=8"); w.Code != 404 {
-		t.Errorf("%d %s", w.Code, w.Body)
-	}
 	other := newGuest(t, h).signIn("other-0123")
-	if w := other.get("/send/events?id=7"); w.Code != 404 {
-		t.Errorf("another app's: %d", w.Code)
+	for _, path := range []string{"/send/events", "/send/outcome"} {
+		if w := g.get(path + "?id=8"); w.Code != 404 {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+		if w := other.get(path + "?id=7"); w.Code != 404 {
+			t.Errorf("%s of another app's: %d", path, w.Code)
+		}
 	}
 	if w := other.post("/send", push...); w.Code != 403 {
 		t.Errorf("to another app: %d", w.Code)
+	}
+}
+
+// Why a push waits that was sent to an app which sends nothing.
+func TestObstacle(t *testing.T) {
+	t.Parallel()
+	tree := newCountedTree(topic)
+	p := newPage(New(tree, Options{}))
+	st := &tree.apps[0]
+	waits := Notification{Topic: topic, State: FateQueued}
+	for _, c := range []struct {
+		change func()
+		want   string
+	}{
+		{func() {}, ""},
+		{func() { st.Stalled = &supervisor.Stall{Reason: "s"} }, "the app is stalled: s"},
+		{func() { st.Held = worker.HoldState{Held: true, Reason: "by order of x"} }, "the app is stalled: s"},
+		{func() { st.Stalled = nil }, "the app is paused by order of x, until it is resumed"},
+		{func() { st.QueueAway = &supervisor.Stall{Reason: "q"} }, "the app has no queue: q"},
+		{func() { st.Paused, st.Reason = true, "wrong environment?" }, "the app is paused: wrong environment?; one job a minute is tried"},
+		{func() { st.Paused, st.Broken, st.Reason = false, true, "403 BadCertificate" }, "the app is broken: 403 BadCertificate; one job a minute is tried"},
+	} {
+		c.change()
+		if got := p.obstacle(&waits); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+	if got := p.obstacle(&Notification{Topic: topic, State: FateDelivered}); got != "" {
+		t.Errorf("of one that has arrived: %q", got)
+	}
+	if got := p.obstacle(&Notification{Topic: "gone", State: FateQueued}); !strings.Contains(got, "configuration") {
+		t.Errorf("of an app that is gone: %q", got)
 	}
 }
 

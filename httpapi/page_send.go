@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"propeller/supervisor"
 )
 
 // Bounds of the form to send a push.
@@ -12,6 +14,12 @@ const (
 	outcomeEvery = 100 * time.Millisecond
 	// outcomeTime is how long it does: nobody waits longer, and a reload goes on.
 	outcomeTime = time.Hour
+	// obstacleEvery is how often it looks whether the app sends at all, which takes a
+	// look at all apps.
+	obstacleEvery = time.Second
+	// maxFollowed is how many pushes are followed at once. Whoever finds no place asks
+	// from time to time.
+	maxFollowed = 64
 )
 
 // sendPage is what the form to send a push shows.
@@ -63,16 +71,73 @@ func (p *page) send(w http.ResponseWriter, r *http.Request, v *visitor) {
 	writeJSON(w, http.StatusAccepted, result)
 }
 
+// sentPush is what the form's page is told of a push.
+type sentPush struct {
+	Notification
+	Obstacle string `json:"obstacle,omitempty"` // why its app does not send it at present
+}
+
+// sentPush is what has become of a push so far; ok is false for one that is not
+// remembered, or that is none of the visitor's business.
+func (p *page) sentPush(v *visitor, id string) (n Notification, ok bool) {
+	if v == nil {
+		return n, false
+	}
+	n, ok = p.api.o.Outcomes.look(id)
+	return n, ok && v.may(n.Topic)
+}
+
+// obstacle says why a push that has not ended waits; "" if it just does.
+func (p *page) obstacle(n *Notification) string {
+	if n.ended() {
+		return ""
+	}
+	st := p.find(n.Topic)
+	if st == nil {
+		return "the app is not in the configuration any more"
+	}
+	return obstacleOf(st)
+}
+
+// obstacleOf says why an app sends nothing at present.
+func obstacleOf(st *supervisor.AppStatus) string {
+	view := appOf(st)
+	switch {
+	case st.Broken, st.Paused:
+		return "the app is " + view.State + ": " + view.Reason + "; one job a minute is tried"
+	case view.State == StatePaused:
+		return "the app is paused " + view.Reason + ", until it is resumed"
+	case view.State == StateNoQueue:
+		return "the app has no queue: " + view.Reason
+	case view.State == StateStalled:
+		return "the app is stalled: " + view.Reason
+	}
+	return ""
+}
+
+const notRemembered = "this push is not remembered"
+
+// fate tells what has become of a push, to who finds no place to be told as it
+// happens.
+func (p *page) fate(w http.ResponseWriter, r *http.Request, v *visitor) {
+	n, ok := p.sentPush(v, r.URL.Query().Get("id"))
+	if !ok {
+		p.fault(w, r, v, http.StatusNotFound, notRemembered)
+		return
+	}
+	writeJSON(w, http.StatusOK, sentPush{n, p.obstacle(&n)})
+}
+
 // outcome tells what becomes of a push, as server-sent events, until that is
 // known.
 func (p *page) outcome(w http.ResponseWriter, r *http.Request, v *visitor) {
 	id := r.URL.Query().Get("id")
-	n, ok := p.api.o.Outcomes.look(id)
-	if !ok || !v.may(n.Topic) {
-		p.fault(w, r, v, http.StatusNotFound, "this push is not remembered")
+	n, ok := p.sentPush(v, id)
+	if !ok {
+		p.fault(w, r, v, http.StatusNotFound, notRemembered)
 		return
 	}
-	leave, ok := p.enter(w, r, v)
+	leave, ok := p.enter(w, r, v, p.followed, "pushes are followed already")
 	if !ok {
 		return
 	}
@@ -81,13 +146,18 @@ func (p *page) outcome(w http.ResponseWriter, r *http.Request, v *visitor) {
 	defer cancel()
 	again := time.NewTicker(outcomeEvery)
 	defer again.Stop()
-	end := time.Now().Add(outcomeTime)
-	for told := (Notification{}); ok && v != nil && v.may(n.Topic) && time.Now().Before(end); {
-		if n != told {
-			if out.send("outcome", n) != nil {
+	var told, now sentPush
+	var looked time.Time // for an obstacle
+	for end := time.Now().Add(outcomeTime); ok && time.Now().Before(end); n, ok = p.sentPush(p.visitor(r), id) {
+		now.Notification = n
+		if n.ended() || time.Since(looked) >= obstacleEvery {
+			now.Obstacle, looked = p.obstacle(&n), time.Now()
+		}
+		if now != told {
+			if out.send("outcome", now) != nil {
 				return
 			}
-			told = n
+			told = now
 		}
 		if n.ended() {
 			return
@@ -97,8 +167,6 @@ func (p *page) outcome(w http.ResponseWriter, r *http.Request, v *visitor) {
 			return
 		case <-again.C:
 		}
-		n, ok = p.api.o.Outcomes.look(id)
-		v = p.visitor(r)
 	}
 }
 

@@ -1,15 +1,22 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
 	"propeller/apnsconn/apnstest"
+	"propeller/httpapi"
 )
 
 // Apps beside topic on a page's site: one like it, and one whose certificate
@@ -213,6 +220,98 @@ func TestPageSends(t *testing.T) {
 	b.click("#send")
 	b.says("#outcome", "token")
 	b.expect("400")
+	s.daemon.says("key=sender")
+}
+
+// fill takes places for a stream of events until there is none left, and returns
+// what gives one back.
+func (s *webSite) fill(b *tab, path string) (leave func()) {
+	s.t.Helper()
+	cookies, err := chromedp.Run(b.ctx, func(ctx context.Context, t *chromedp.Target) (string, error) {
+		got, err := cdp.Call(ctx, t, network.GetCookies, network.GetCookiesParams{})
+		if err != nil || len(got.Cookies) != 1 {
+			return "", fmt.Errorf("%d cookies: %w", len(got.Cookies), err)
+		}
+		return got.Cookies[0].Name + "=" + got.Cookies[0].Value, nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	tr := new(http.Transport)
+	s.t.Cleanup(tr.CloseIdleConnections)
+	for {
+		r, err := http.NewRequest("GET", s.url+path, nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		r.Header.Set("Cookie", cookies)
+		resp, err := tr.RoundTrip(r)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(func() { resp.Body.Close() })
+		switch resp.StatusCode {
+		case http.StatusServiceUnavailable:
+			return leave
+		case http.StatusOK:
+			leave = func() { resp.Body.Close() }
+		default:
+			s.t.Fatal(resp.Status)
+		}
+	}
+}
+
+// Without a place to be told as it happens, a page says so, is not loaded again and
+// again, and is live once there is one; and a push of the form shows its id at once
+// and then its outcome.
+func TestPageWithoutPlaces(t *testing.T) {
+	s, b := newPageSite(t, pageKeys)
+	b.signIn("sender-0123")
+	b.open("/send")
+	b.waitFor("#send") // this page is not live
+	leave := s.fill(b, "/events")
+	b.open("/")
+	if _, ok := eval[bool](b, "window.notLoadedAgain = true"); !ok {
+		t.Fatal("no page")
+	}
+	b.says("#stale", "live already")
+	leave()
+	b.live()
+	if b.count("#stale") != 0 {
+		t.Errorf("a page that is live says %s", b.text("#stale"))
+	}
+	if same, _ := eval[bool](b, "window.notLoadedAgain === true"); !same {
+		t.Error("the page was loaded again")
+	}
+
+	_, text := s.ask("sender-0123", "POST", "/v1/notifications", fmt.Sprintf(`{"topic": %q, "token": %q, "delay": 3600, "title": "x"}`, otherTopic, token(1)))
+	var waits httpapi.Result
+	if err := json.Unmarshal([]byte(text), &waits); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	s.fill(b, "/send/events?id="+url.QueryEscape(waits.ID))
+	b.open("/send")
+	b.waitFor("#send")
+	b.do("choose an app", chromedp.SetValue(chromedp.CSS("[name=topic]"), otherTopic))
+	b.fill("[name=token]", token(2))
+	b.fill("[name=delay]", "2")
+	b.click("#send")
+	b.says("#outcome", "job")
+	b.says("#outcome", "not live")
+	b.says("#outcome", "delivered")
+	b.expect("503")
+}
+
+// A push to an app that is broken says so, and no time that has passed.
+func TestPageSendsToABrokenApp(t *testing.T) {
+	s, b := newPageSite(t, pageKeys)
+	b.signIn("sender-0123")
+	b.sendFromForm(brokenTopic, token(1))
+	b.says("#outcome", "the app is broken: 403 BadCertificate")
+	b.says("#outcome", "one job a minute is tried")
+	if text := b.text("#outcome"); strings.Contains(text, "not before") {
+		t.Errorf("%s", text)
+	}
 	s.daemon.says("key=sender")
 }
 

@@ -2,7 +2,8 @@
 // describes. Elements are found by the class that is a field's name.
 
 const chartPoints = 120; // maxRates of the server
-const retry = 5000; // ms, when the server is away or has no place
+const firstRetry = 5000; // ms, when the server is away or has no place
+const lastRetry = 60000; // twice as long each time, up to this
 
 const charts = new Map(); // rates by topic, oldest first
 const lastRate = new Map();
@@ -75,37 +76,69 @@ function look(event) {
 }
 
 let source = null;
+let wait = firstRetry;
+let timer = 0;
+const seen = new Date(); // as of when is what the page shows
+
+// say tells that the page is not live, and why; without a text, that it is.
+function say(why) {
+  const sign = document.getElementById("stale");
+  const text = why ? `Not live: ${why}. What you see is as of ${seen.toISOString().slice(11, 19)} UTC. Next try in ${wait / 1000} s.` : "";
+  sign.hidden = !why;
+  if (sign.textContent !== text) sign.textContent = text;
+}
 
 function open() {
   if (source || document.hidden) return;
+  clearTimeout(timer);
   charts.clear();
   source = new EventSource(document.body.dataset.events);
   source.addEventListener("look", (e) => {
     document.body.dataset.live = "on";
+    seen.setTime(Date.now());
+    wait = firstRetry;
+    say();
     look(JSON.parse(e.data));
   });
   source.addEventListener("signedout", () => location.reload());
   source.onerror = () => {
     close();
-    setTimeout(comeBack, retry);
+    later();
   };
 }
 
-// comeBack goes on when the server is there, which may have forgotten the session.
+function later() {
+  timer = setTimeout(comeBack, wait);
+}
+
+// comeBack goes on when the server is there and has a place. An EventSource does not
+// tell why it failed, so that this is asked first.
 async function comeBack() {
+  if (source || document.hidden) return;
+  const ask = new URL(document.body.dataset.events, location.href);
+  ask.searchParams.set("place", "");
+  let why = "";
   try {
-    const page = await fetch(location.href, { redirect: "manual" });
-    if (page.type === "opaqueredirect") {
-      location.reload(); // leads to the form to sign in
+    const answer = await fetch(ask, { headers: { Accept: "application/json" }, redirect: "error" });
+    if (answer.status === 401 || answer.status === 403) {
+      location.reload(); // leads to the form to sign in, or says what is wrong
       return;
     }
+    if (!answer.ok) why = (await answer.json()).detail;
   } catch {
-    // still away
+    why = "the daemon does not answer";
   }
-  open();
+  if (!why) {
+    open();
+    return;
+  }
+  wait = Math.min(2 * wait, lastRetry);
+  say(why);
+  later();
 }
 
 function close() {
+  clearTimeout(timer);
   source?.close();
   source = null;
   document.body.dataset.live = "off";
