@@ -196,13 +196,15 @@ func put(p place, topic string, body []byte, delay time.Duration) (id string, er
 	case errors.Is(err, httpapi.ErrNoDaemon):
 		id, err = putOnQueue(ctx, p, body, delay)
 	}
-	if errors.Is(err, queue.ErrUnavailable) {
+	switch {
+	case err == nil:
+		return id, nil
+	case errors.Is(err, queue.ErrUncertain):
+		return "", fmt.Errorf("may have been put: %w: if it is put again, it may be sent twice", err)
+	case errors.Is(err, queue.ErrUnavailable):
 		return "", fmt.Errorf("not put: %w: start the queue server, or name another by --queue", err)
 	}
-	if err != nil {
-		return "", fmt.Errorf("not put: %w", err)
-	}
-	return id, nil
+	return "", fmt.Errorf("not put: %w", err)
 }
 
 // dialDaemon finds the daemon that the queue is inside of. The error wraps
