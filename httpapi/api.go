@@ -55,8 +55,8 @@ type API struct {
 	owner  *client // whoever asks on the socket
 
 	turn    chan struct{} // a place for each request that asks the queue
-	large   places        // for each large body
-	streams chan struct{} // a place for each stream
+	large   *places       // for each byte of the large bodies
+	streams *places       // for each stream
 	answers answers       // to requests with an Idempotency-Key
 	page    *page
 	forms   forms // of strangers
@@ -65,7 +65,8 @@ type API struct {
 // New returns the API of a tree. Without Use it has no keys.
 func New(t Tree, o Options) *API {
 	a := &API{
-		tree: t, o: o, owner: newLocal("socket"), turn: make(chan struct{}, maxAtOnce), large: make(places, largeAtOnce), streams: make(chan struct{}, maxStreams),
+		tree: t, o: o, owner: newLocal("socket"),
+		turn: make(chan struct{}, maxAtOnce), large: newPlaces(largeAtOnce), streams: newPlaces(maxStreams),
 	}
 	if a.o.Log == nil {
 		a.o.Log = slog.New(slog.DiscardHandler)

@@ -7,63 +7,121 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"slices"
+	"time"
 )
 
 // Bounds of what notifications are read from.
 const (
-	// smallBody is what every request may hold in memory.
+	// smallBody is what every request may lease in memory.
 	smallBody = 64 << 10
 	// largeBody is the most of one body, or line of a stream: 240,000 tokens.
 	largeBody = 16 << 20
-	// largeAtOnce bounds the bodies above smallBody: with what decoding takes,
-	// some 300 MiB.
-	largeAtOnce = 8
+	// largeAtOnce bounds the bytes of all bodies above smallBody, and a quarter of
+	// it those of one key: with what decoding takes, some 300 MiB.
+	largeAtOnce = 8 * largeBody
+	// chunkTime is how long smallBody more of a large body may be on its way: a
+	// client of less than 13 kB/s holds for nothing what others wait for.
+	chunkTime = 5 * time.Second
 )
 
 // errLarge: a body or a line is larger than largeBody.
 var errLarge = fmt.Errorf("more than %d MiB", largeBody>>20)
 
-// places are those of large bodies.
-type places chan struct{}
-
-// take waits for a place.
-func (p places) take(ctx context.Context) error {
-	select {
-	case p <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("too many large requests at once: %w", ctx.Err())
+// body reads the whole body of a client's request. free must be called when it is
+// of no more use.
+func (a *API) body(ctx context.Context, w http.ResponseWriter, r *http.Request, c *client) (body []byte, free func(), err error) {
+	body, err = readMore(nil, r.Body, smallBody)
+	switch {
+	case err == io.EOF:
+		return body, func() {}, nil
+	case err != nil:
+		return nil, func() {}, err
+	case r.ContentLength > largeBody:
+		return nil, func() {}, errLarge
 	}
-}
-
-// read reads a whole body. free must be called when it is of no more use.
-func (p places) read(ctx context.Context, in io.Reader) (body []byte, free func(), err error) {
-	free = func() {}
-	body, err = io.ReadAll(io.LimitReader(in, smallBody))
-	if err != nil || len(body) < smallBody {
-		return body, free, err
+	size := largeBody // unless it is told
+	if r.ContentLength >= 0 {
+		size = int(r.ContentLength)
 	}
-	if err := p.take(ctx); err != nil {
-		return nil, free, err
+	own := &lease{places: a.large, key: c.name, control: http.NewResponseController(w)}
+	if err := own.take(ctx, size, readTime); err != nil {
+		return nil, own.free, err
 	}
-	free = func() { <-p }
-	rest, err := io.ReadAll(io.LimitReader(in, largeBody-smallBody+1))
-	if len(rest) > largeBody-smallBody {
+	for err == nil && len(body) <= largeBody {
+		own.hurry()
+		body, err = readMore(body, r.Body, smallBody)
+	}
+	own.keep(len(body))
+	switch {
+	case len(body) > largeBody:
 		err = errLarge
+	case err == io.EOF:
+		err = nil
 	}
-	return append(body, rest...), free, err
+	return body, own.free, err
 }
+
+// readMore appends n bytes of in to b, or what there is of them before an error.
+func readMore(b []byte, in io.Reader, n int) (_ []byte, err error) {
+	for end := len(b) + n; len(b) < end && err == nil; {
+		b = slices.Grow(b, min(end-len(b), 512)) // most bodies are short
+		var got int
+		got, err = in.Read(b[len(b):min(end, cap(b))])
+		b = b[:len(b)+got]
+	}
+	return b, err
+}
+
+// lease is a client's places for one large body, one for each byte.
+type lease struct {
+	places  *places
+	key     string
+	control *http.ResponseController
+	n       int       // places
+	until   time.Time // when the whole body must be there
+}
+
+// take waits for n places. From then on the body may take as long as whole.
+func (l *lease) take(ctx context.Context, n int, whole time.Duration) error {
+	_ = l.control.SetReadDeadline(time.Time{}) // that it waits is no fault of the client's
+	if err := l.places.take(ctx, l.key, n); err != nil {
+		_ = l.control.SetReadDeadline(time.Now()) // of what is not taken no more is read
+		return fmt.Errorf("too many large requests at once: %w", err)
+	}
+	l.n, l.until = n, time.Now().Add(whole)
+	return nil
+}
+
+// hurry sets the time until which the next part of the body must be there.
+func (l *lease) hurry() {
+	next := time.Now().Add(chunkTime)
+	if l.until.Before(next) {
+		next = l.until
+	}
+	_ = l.control.SetReadDeadline(next)
+}
+
+// keep gives back all places but n.
+func (l *lease) keep(n int) {
+	if n < l.n {
+		l.places.free(l.key, l.n-n)
+		l.n = n
+	}
+}
+
+func (l *lease) free() { l.keep(0) }
 
 // lines reads a stream line by line.
 type lines struct {
 	in    *bufio.Reader
-	large places
-	held  bool   // a place, for the last line
+	lease lease  // for the last line, if it is a large one
 	text  []byte // of the lines since begin
 }
 
-func newLines(in io.Reader, large places) *lines {
-	return &lines{in: bufio.NewReaderSize(in, smallBody), large: large}
+func newLines(in io.Reader, large *places, key string, control *http.ResponseController) *lines {
+	return &lines{in: bufio.NewReaderSize(in, smallBody), lease: lease{places: large, key: key, control: control}}
 }
 
 // begin says that the lines so far are of no more use.
@@ -77,29 +135,36 @@ func (l *lines) next(ctx context.Context) ([]byte, error) {
 	part, err := l.in.ReadSlice('\n')
 	l.text = append(l.text, part...)
 	if errors.Is(err, bufio.ErrBufferFull) {
-		if err := l.large.take(ctx); err != nil {
+		if err := l.lease.take(ctx, largeBody, lineTime); err != nil {
 			return nil, err
 		}
-		l.held = true
 	}
 	for errors.Is(err, bufio.ErrBufferFull) {
+		l.lease.hurry()
+		if ctx.Err() != nil { // after that: the time that heed sets must stay the last
+			return nil, ctx.Err()
+		}
 		part, err = l.in.ReadSlice('\n')
 		if l.text = append(l.text, part...); len(l.text)-from > largeBody {
 			return nil, errLarge
 		}
 	}
 	line := l.text[from:len(l.text):len(l.text)]
+	l.lease.keep(len(line))
 	if err == io.EOF && len(line) > 0 {
 		err = nil
 	}
 	return line, err
 }
 
-// free gives the place of the last line back: it is of no more use.
+// large says that the last line is a large one, which holds places.
+func (l *lines) large() bool { return l.lease.n > 0 }
+
+// free gives the places of the last line back: it is of no more use.
 func (l *lines) free() {
-	if l.held {
-		l.held, l.text = false, nil
-		<-l.large
+	if l.large() {
+		l.text = nil
+		l.lease.free()
 	}
 }
 

@@ -46,7 +46,7 @@ func (a *API) notifications(w http.ResponseWriter, r *http.Request, c *client) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), maxTime)
 	defer cancel()
-	body, free, err := a.large.read(ctx, r.Body)
+	body, free, err := a.body(ctx, w, r, c)
 	defer free()
 	if err != nil {
 		problemOf(bodyStatus(err), "", "the body: "+bodyFault(err)).write(w)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"time"
 
@@ -23,10 +22,11 @@ type Put struct {
 
 // put puts the job that the request's body is: the way to a queue that only the
 // daemon can reach, because it is inside its process.
-func (a *API) put(w http.ResponseWriter, r *http.Request, _ *client) {
+func (a *API) put(w http.ResponseWriter, r *http.Request, c *client) {
 	ctx, cancel := context.WithTimeout(r.Context(), putTime)
 	defer cancel()
-	id, err := a.putBody(ctx, r.PathValue("topic"), http.MaxBytesReader(w, r.Body, maxBody), r.URL.Query().Get("delay"))
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	id, err := a.putBody(ctx, w, r, c)
 	if err != nil {
 		Problem{Status: statusOf(err), Detail: err.Error(), Uncertain: errors.Is(err, queue.ErrUncertain)}.answer().write(w)
 		return
@@ -34,18 +34,19 @@ func (a *API) put(w http.ResponseWriter, r *http.Request, _ *client) {
 	writeJSON(w, http.StatusOK, Put{id})
 }
 
-func (a *API) putBody(ctx context.Context, topic string, in io.Reader, wait string) (id string, err error) {
+func (a *API) putBody(ctx context.Context, w http.ResponseWriter, r *http.Request, c *client) (id string, err error) {
+	topic := r.PathValue("topic")
 	// First: of an app that is not there nothing else is to be said.
 	if _, _, err := a.tree.Jobs(topic); errors.Is(err, supervisor.ErrNoApp) {
 		return "", err
 	}
 	var delay time.Duration
-	if wait != "" {
+	if wait := r.URL.Query().Get("delay"); wait != "" {
 		if delay, err = time.ParseDuration(wait); err != nil || delay < 0 {
 			return "", fmt.Errorf("%w: delay %q: must be a duration such as 10s", errBody, wait)
 		}
 	}
-	body, free, err := a.large.read(ctx, in)
+	body, free, err := a.body(ctx, w, r, c)
 	defer free()
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled): // no fault of the body's

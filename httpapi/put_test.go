@@ -132,8 +132,8 @@ func TestPutRefuses(t *testing.T) {
 func TestPutTakesPlaces(t *testing.T) {
 	t.Parallel()
 	a := New(new(putTree), Options{})
-	for range cap(a.large) {
-		a.large <- struct{}{}
+	if !a.large.try("socket", a.large.each) {
+		t.Fatal("no places")
 	}
 	small := `{"token":"` + strings.Repeat("0", 64) + `","title":"x"}`
 	put := func(body string) *httptest.ResponseRecorder {
@@ -150,7 +150,7 @@ func TestPutTakesPlaces(t *testing.T) {
 	if w := put(large); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("large: %d %s", w.Code, w.Body)
 	}
-	<-a.large
+	a.large.free("socket", len(large))
 	for range 2 { // it gives the place back
 		if w := put(large); w.Code != http.StatusOK {
 			t.Errorf("large, with room: %d %s", w.Code, w.Body)
