@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/time/rate"
 )
@@ -61,7 +62,8 @@ func (c *client) may(topic string) bool { return c.topics == nil || slices.Conta
 // access is Settings made ready.
 type access struct {
 	Settings
-	keys []accessKey
+	keys    []accessKey
+	proxied sync.Once // a proxy that is not trusted has been warned of
 }
 
 type accessKey struct {
@@ -213,6 +215,19 @@ func (a *access) remote(r *http.Request) string {
 	}
 	if host == "" || host == "@" {
 		return "socket"
+	}
+	return host
+}
+
+// untrusted is the peer of a request that a proxy has passed on, if that proxy is
+// not trusted; "" for others.
+func (a *access) untrusted(r *http.Request) string {
+	if len(r.Header["X-Forwarded-For"]) == 0 || overSocket(r) {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil || a.trusts(host) {
+		return ""
 	}
 	return host
 }

@@ -60,6 +60,7 @@ type API struct {
 	answers answers       // to requests with an Idempotency-Key
 	page    *page
 	forms   forms // of strangers
+	wrong   *guesses
 }
 
 // New returns the API of a tree. Without Use it has no keys.
@@ -71,6 +72,7 @@ func New(t Tree, o Options) *API {
 	if a.o.Log == nil {
 		a.o.Log = slog.New(slog.DiscardHandler)
 	}
+	a.wrong = newGuesses(a.o.Log)
 	a.page = newPage(a)
 	a.Use(Settings{})
 	return a
@@ -151,6 +153,7 @@ func (a *API) Network() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
+		a.noteProxy(r)
 		// Proxies may take the base path off, or leave it.
 		switch base := a.access.Load().BasePath; {
 		case base != "" && r.URL.Path == base:
@@ -181,6 +184,9 @@ func (a *API) mux(identify func(*http.Request) *client, more []route) *http.Serv
 		mux.HandleFunc(route.pattern, func(w http.ResponseWriter, r *http.Request) {
 			defer a.recovered(w, r)
 			c := identify(r)
+			if _, shown := bearer(r); shown && c == nil {
+				a.wrongKey(w, r)
+			}
 			if route.role == RoleNone || a.admit(w, r, c, &route) {
 				route.handle(w, r, c)
 			}
@@ -198,6 +204,24 @@ func (a *API) recovered(w http.ResponseWriter, r *http.Request) {
 	}
 	a.panicked(r.Pattern, v)
 	writeProblem(w, http.StatusInternalServerError, errPanic.Error())
+}
+
+// noteProxy warns, once until the settings change, of a proxy that is not trusted.
+func (a *API) noteProxy(r *http.Request) {
+	access := a.access.Load()
+	if peer := access.untrusted(r); peer != "" {
+		access.proxied.Do(func() {
+			a.o.Log.Warn("http: a proxy that is not in http.trusted_proxies passes on requests; its address stands for those of all its clients", "proxy", peer)
+		})
+	}
+}
+
+// wrongKey notes that a request has shown a key that is none, and returns when it
+// may be answered.
+func (a *API) wrongKey(w http.ResponseWriter, r *http.Request) {
+	if access := a.access.Load(); len(access.keys) > 0 {
+		a.wrong.wrong(w, r, access.remote(r))
+	}
 }
 
 // errPanic is told to whoever met a panic.

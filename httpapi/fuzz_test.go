@@ -45,6 +45,7 @@ func FuzzForms(f *testing.F) {
 	tree := newTouchedTree()
 	api := New(tree, Options{Outcomes: new(Outcomes)})
 	api.Use(Settings{Keys: testKeys})
+	api.wrong.wait = 0
 	h := api.Network()
 	session := newGuest(f, h).signIn("admin-0123")
 	paths := map[string]bool{"/send": true, "/send/preview": true, "/login": true}

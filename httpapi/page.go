@@ -27,7 +27,6 @@ type page struct {
 	secret   []byte // of the CSRF tokens
 	cross    *http.CrossOriginProtection
 	sessions sessions
-	attempts attempts
 	sampler  sampler
 	views    chan struct{} // a place for each page that is live
 	followed chan struct{} // a place for each push that a page follows

@@ -3,11 +3,8 @@ package httpapi
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"net/netip"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // Bounds of sign-ins.
@@ -16,13 +13,6 @@ const (
 	sessionTime = 12 * time.Hour
 	// maxSessions: with more, the oldest ends. Only who has a key begins one.
 	maxSessions = 1000
-	// attemptBurst and attemptEvery bound the wrong keys that one address may
-	// show: so many at once, then one each attemptEvery.
-	attemptBurst = 10
-	attemptEvery = 6 * time.Second
-	// maxAddrs bounds the addresses that are told apart; those beyond share one
-	// bound.
-	maxAddrs = 1000
 )
 
 // keySum stands for a key: the hash of its token.
@@ -94,63 +84,4 @@ func (s *sessions) keep(known func(keySum) bool) {
 			delete(s.byID, id)
 		}
 	}
-}
-
-// attempts bounds how many wrong keys may be tried.
-type attempts struct {
-	mu     sync.Mutex
-	byAddr map[string]*rate.Limiter // at most maxAddrs; without those that may try as often as anybody
-	others *rate.Limiter            // of the addresses beyond
-}
-
-// allow says whether somebody at addr may show a key, and counts that as a wrong
-// one until right is called.
-func (a *attempts) allow(addr string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.of(network(addr)).Allow()
-}
-
-// right notes that the key was a right one.
-func (a *attempts) right(addr string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.byAddr, network(addr))
-}
-
-func (a *attempts) of(addr string) *rate.Limiter {
-	if l := a.byAddr[addr]; l != nil {
-		return l
-	}
-	if a.byAddr == nil {
-		a.byAddr, a.others = make(map[string]*rate.Limiter), newAttempts()
-	}
-	if len(a.byAddr) >= maxAddrs {
-		for old, l := range a.byAddr {
-			if l.Tokens() >= attemptBurst {
-				delete(a.byAddr, old)
-			}
-		}
-	}
-	if len(a.byAddr) >= maxAddrs {
-		return a.others
-	}
-	l := newAttempts()
-	a.byAddr[addr] = l
-	return l
-}
-
-func newAttempts() *rate.Limiter { return rate.NewLimiter(rate.Every(attemptEvery), attemptBurst) }
-
-// network is what one client has: an IPv4 address, or the /64 of an IPv6 one.
-func network(addr string) string {
-	ip, err := netip.ParseAddr(addr)
-	if err != nil || ip.Is4() || ip.Is4In6() {
-		return addr
-	}
-	p, err := ip.WithZone("").Prefix(64)
-	if err != nil {
-		return addr
-	}
-	return p.String()
 }

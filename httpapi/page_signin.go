@@ -61,20 +61,13 @@ func (p *page) signIn(w http.ResponseWriter, r *http.Request, v *visitor) {
 		}
 	}
 	next := safeNext(r.PostForm.Get("next"))
-	from := a.remote(r)
 	token := strings.TrimSpace(r.PostForm.Get("key"))
-	if !p.attempts.allow(from) {
-		p.api.o.Log.Warn("http: sign-in refused", "from", from, "why", "too many wrong keys")
-		p.askKey(w, http.StatusTooManyRequests, signInPage{next, "Too many wrong keys from your address. Try again in a minute."})
-		return
-	}
 	c := a.find(token)
 	if c == nil {
-		p.api.o.Log.Warn("http: sign-in refused", "from", from, "why", "wrong key")
+		p.api.wrongKey(w, r)
 		p.askKey(w, http.StatusUnauthorized, signInPage{next, "This is none of the daemon's keys."})
 		return
 	}
-	p.attempts.right(from)
 	http.SetCookie(w, p.cookie(r, p.sessions.begin(sha256.Sum256([]byte(token)), time.Now()), int(sessionTime/time.Second)))
 	p.api.audit(r, c, "signed in")
 	p.redirect(w, r, next)

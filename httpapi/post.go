@@ -33,8 +33,10 @@ func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 		http.Error(w, "form: "+bodyFault(err), formStatus(err))
 		return
 	}
-	if c == nil { // the header shows no key
-		c = a.access.Load().find(r.PostForm.Get("auth_token"))
+	if token := r.PostForm.Get("auth_token"); c == nil && token != "" { // the header shows no key
+		if c = a.access.Load().find(token); c == nil {
+			a.wrongKey(w, r)
+		}
 	}
 	if c == nil || c.role < RoleSend {
 		http.Error(w, "Unauthorized", http.StatusUnauthorized)

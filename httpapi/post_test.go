@@ -129,6 +129,7 @@ func FuzzPost(f *testing.F) {
 	tree := new(putTree)
 	api := New(tree, Options{})
 	api.Use(Settings{Keys: testKeys})
+	api.wrong.wait = 0
 	h := api.Network()
 	f.Fuzz(func(t *testing.T, body string) {
 		tree.jobs = nil

@@ -94,7 +94,7 @@ func TestPageSignIn(t *testing.T) {
 	b.waitFor("#key")
 	b.open("/")
 	b.until("who has signed out is asked again", func() bool { return b.path() == "/login" })
-	for _, line := range []string{"sign-in refused", "signed in", "signed out"} {
+	for _, line := range []string{"wrong keys", "signed in", "signed out"} {
 		s.daemon.says(line)
 	}
 	if strings.Contains(s.daemon.log(), "-0123") || strings.Contains(s.daemon.log(), "wrong-key") {
