@@ -174,4 +174,6 @@ func TestMockServer(t *testing.T) {
 		}
 		return len(s) == 1 && s[0] == worker.Status{Serving: true, Connected: true, Received: 1, Finished: 1}
 	})
+	w.put("com.example.mock", strings.Replace(job(2), token(2), token(2)[:56]+"fa170410", 1))
+	w.until("the token is dead that says so", func() bool { return w.ended("com.example.mock", apnsconn.Token) == 1 })
 }
