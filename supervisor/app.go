@@ -26,7 +26,8 @@ type app struct {
 	webhook *webhook // nil: none
 
 	stalled atomic.Pointer[Stall]      // set by the watchdog; nil: it does not stall
-	away    atomic.Pointer[Stall]      // set by the lookout; nil: a worker can receive jobs
+	away    atomic.Pointer[Stall]      // set by the lookout; nil: the queue is of use to the workers
+	puts    puts                       // of Put and PutAll
 	stats   atomic.Pointer[QueueStats] // of the watchdog's last look; nil: not known
 	records atomic.Pointer[QueueStats] // the same of the feedback tube
 }

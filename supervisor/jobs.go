@@ -43,7 +43,9 @@ func (s *Supervisor) Put(ctx context.Context, topic string, body []byte, delay t
 	if a == nil {
 		return "", fmt.Errorf("topic %q: %w", topic, ErrNoApp)
 	}
-	return q.Put(ctx, a.cfg.Tube, body, queue.PutOptions{Delay: delay})
+	id, err = q.Put(ctx, a.cfg.Tube, body, queue.PutOptions{Delay: delay})
+	a.puts.note(err, time.Now())
+	return id, err
 }
 
 // NewJob is a job for PutAll.
@@ -59,6 +61,7 @@ func (s *Supervisor) PutAll(ctx context.Context, jobs []NewJob) []queue.Stored {
 	out := make([]queue.Stored, len(jobs))
 	known := make([]queue.NewJob, 0, len(jobs)) // those that have an app
 	place := make([]int, 0, len(jobs))          // of each of them in jobs
+	apps := make([]*app, 0, len(jobs))
 	s.mu.Lock()
 	q := s.queue
 	for i, j := range jobs {
@@ -68,11 +71,12 @@ func (s *Supervisor) PutAll(ctx context.Context, jobs []NewJob) []queue.Stored {
 			continue
 		}
 		known = append(known, queue.NewJob{Tube: a.cfg.Tube, Body: j.Body, PutOptions: queue.PutOptions{Delay: j.Delay}})
-		place = append(place, i)
+		place, apps = append(place, i), append(apps, a)
 	}
 	s.mu.Unlock()
 	for i, stored := range queue.PutAll(ctx, q, known) {
 		out[place[i]] = stored
+		apps[i].puts.note(stored.Err, time.Now())
 	}
 	return out
 }

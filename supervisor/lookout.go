@@ -7,8 +7,8 @@ import (
 	"propeller/worker"
 )
 
-// lookout is a service that notices since when apps have no queue. The watchdog
-// would, too, but only after three of its periods, and whoever asks for readiness
+// lookout is a service that notices since when apps have no queue, or one that
+// takes nothing. The watchdog would, too, but only after three of its periods, and whoever asks for readiness
 // must not be told for minutes that all is well. It asks the workers, not the
 // queue, so that a look costs microseconds.
 type lookout struct {
@@ -45,28 +45,43 @@ func (l *lookout) Serve(ctx context.Context) error {
 	}
 }
 
-// noteQueue notes since when none of the app's workers can receive jobs.
+// noteQueue notes since when the app's workers have no use of the queue.
 func (a *app) noteQueue(seen []worker.Status, now time.Time) {
-	why := queueGone(seen)
+	why := useless(seen)
 	was := a.away.Load()
 	switch {
-	case why == nil:
+	case why == "":
 		a.away.Store(nil)
 	case was == nil:
-		a.away.Store(&Stall{Reason: "queue unavailable: " + why.Error(), Since: now})
+		a.away.Store(&Stall{Reason: why, Since: now})
 	default:
-		a.away.Store(&Stall{Reason: "queue unavailable: " + why.Error(), Since: was.Since})
+		a.away.Store(&Stall{Reason: why, Since: was.Since})
 	}
 }
 
-// queueAway is why no worker of seen, which the app's are now, can receive jobs;
-// nil if one can, or has been able to within awayGrace.
+// queueAway is why the workers of seen, which the app's are now, have no use of
+// the queue, or why it takes no jobs of those who put some; nil if all is well,
+// or has been within awayGrace.
 func (a *app) queueAway(seen []worker.Status, now time.Time) *Stall {
 	s := a.away.Load()
-	if s == nil || now.Sub(s.Since) < awayGrace || queueGone(seen) == nil {
-		return nil
+	if s == nil || now.Sub(s.Since) < awayGrace || useless(seen) == "" {
+		return a.puts.failing(now)
 	}
 	return s
+}
+
+// useless is why none of the workers can receive jobs, or one cannot put what has
+// to be put before its jobs are settled; "" if there is no such reason.
+func useless(workers []worker.Status) string {
+	if why := queueGone(workers); why != nil {
+		return "queue unavailable: " + why.Error()
+	}
+	for _, w := range workers {
+		if w.Unstored != nil {
+			return "the queue takes no records: " + w.Unstored.Error()
+		}
+	}
+	return ""
 }
 
 // queueGone is why none of the workers that serve can receive jobs; nil if one

@@ -1,13 +1,16 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"propeller/apnsconn/apnstest"
+	"propeller/queue"
 	"propeller/queue/beanstalk/beanstalktest"
 	"propeller/worker"
 )
@@ -29,9 +32,88 @@ func TestNotReadyWithoutQueue(t *testing.T) {
 	w.until("it is ready again", func() bool { s := w.status(topic); return s.Trouble() == "" })
 }
 
+// A queue that serves jobs and takes none makes the app unready, too: records
+// cannot be put, for which jobs are held, nor jobs of who puts them.
+func TestNotReadyWhenNothingIsTaken(t *testing.T) {
+	w := newWorld(t, apnstest.Options{}, beanstalktest.WithBinlog())
+	w.period = time.Hour
+	w.apns.SetScript(apnstest.Always(apnstest.Answer{Status: 410, Reason: "Unregistered"}))
+	const other = "com.example.other"
+	w.start(w.app(topic, "feedback: {tube: records}") + w.app(other))
+	if err := w.sup.Pause(topic, "until the queue drains"); err != nil {
+		t.Fatal(err)
+	}
+	w.put(topic, job(0))
+	w.bs.Drain()
+	if err := w.sup.Resume(topic); err != nil {
+		t.Fatal(err)
+	}
+	w.until("it is not ready for its records", func() bool {
+		s := w.status(topic)
+		return strings.HasPrefix(s.Trouble(), "the queue takes no records: ") && strings.Contains(s.Trouble(), "draining")
+	})
+	if s := w.status(other); s.Trouble() != "" {
+		t.Errorf("%s: not ready before anything was put: %s", other, s.Trouble())
+	}
+	w.until("the other is not ready for its jobs", func() bool {
+		if _, err := w.sup.Put(t.Context(), other, []byte(job(1)), 0); err == nil {
+			t.Fatal("put while the queue takes nothing")
+		}
+		s := w.status(other)
+		return strings.HasPrefix(s.Trouble(), "the queue takes no jobs: ")
+	})
+	w.bs.Stop()
+	w.bs.Restart()
+	w.until("both are ready again", func() bool {
+		_, err := w.sup.Put(t.Context(), other, []byte(job(2)), 0)
+		one, two := w.status(topic), w.status(other)
+		return err == nil && one.Trouble() == "" && two.Trouble() == ""
+	})
+}
+
+// Puts that fail for long enough are trouble, until one is taken or nobody puts
+// any more.
+func TestPutsFailing(t *testing.T) {
+	t.Parallel()
+	away := queue.ErrUnavailable
+	for name, tt := range map[string]struct {
+		ends  []error // one a second
+		later time.Duration
+		want  bool
+	}{
+		"none":                  {nil, 0, false},
+		"one":                   {[]error{away}, 10 * time.Second, false},
+		"for 5 s":               {[]error{away, away, away, away, away, away}, 0, true},
+		"not answered":          {slices.Repeat([]error{context.DeadlineExceeded}, 6), 0, true},
+		"one was taken":         {[]error{away, away, away, nil, away, away, away}, 0, false},
+		"then one was taken":    {[]error{away, away, away, away, away, away, nil}, 0, false},
+		"clients that hang up":  {slices.Repeat([]error{context.Canceled}, 9), 0, false},
+		"jobs that are refused": {slices.Repeat([]error{queue.ErrRejected}, 9), 0, false},
+		"a minute ago":          {slices.Repeat([]error{away}, 9), putsForget, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var p puts
+			for _, err := range tt.ends {
+				time.Sleep(time.Second)
+				p.note(err, time.Now())
+			}
+			last := time.Now()
+			time.Sleep(tt.later + time.Millisecond)
+			got := p.failing(time.Now())
+			if (got != nil) != tt.want {
+				t.Errorf("%s: %+v", name, got)
+			}
+			if got != nil && last.Sub(got.Since) != time.Duration(len(tt.ends)-1)*time.Second {
+				t.Errorf("%s: since %v before the last", name, last.Sub(got.Since))
+			}
+		})
+	}
+}
+
 // Moments without a queue, as at the start, do not make an app unready.
 func TestQueueAway(t *testing.T) {
 	t.Parallel()
+	full := worker.Status{Serving: true, Unstored: errors.New("full")}
 	up, down, off := worker.Status{Serving: true}, worker.Status{Serving: true, QueueErr: errors.New("refused")}, worker.Status{}
 	synctest.Test(t, func(t *testing.T) {
 		a := new(app)
@@ -48,6 +130,10 @@ func TestQueueAway(t *testing.T) {
 			{[]worker.Status{off, off}, awayGrace, false}, // the watchdog's matter
 			{[]worker.Status{down, down}, time.Second, false},
 			{[]worker.Status{down, down}, awayGrace, true},
+			{[]worker.Status{up, up}, time.Second, false},
+			{[]worker.Status{up, full}, time.Second, false},
+			{[]worker.Status{up, full}, awayGrace, true}, // its jobs are held
+			{[]worker.Status{up, up}, time.Second, false},
 		} {
 			time.Sleep(look.after)
 			a.noteQueue(look.seen, time.Now())

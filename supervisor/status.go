@@ -22,8 +22,10 @@ type AppStatus struct {
 	Since          time.Time
 	Held           worker.HoldState // by an operator; this is no trouble
 	Stalled        *Stall           // nil: it makes progress, or has nothing to do
-	QueueAway      *Stall           // nil: a worker can receive jobs, or could a few seconds ago
-	Webhook        *Webhook         // nil: it has none
+	// QueueAway says that no worker can receive jobs, or the queue takes no records
+	// or jobs; nil: it does, or did a few seconds ago.
+	QueueAway *Stall
+	Webhook   *Webhook // nil: it has none
 
 	// CredentialExpiry is when the certificate expires; zero without one.
 	CredentialExpiry time.Time

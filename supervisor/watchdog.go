@@ -149,8 +149,9 @@ func viewOf(s worker.Status, b worker.BreakerState, jobs available) view {
 	case b.Paused:
 		v.cause = "app is paused: " + b.Reason
 	}
-	// Without its queue a worker cannot know whether there are jobs.
-	v.waits = s.QueueErr != nil
+	// Without its queue a worker cannot know whether there are jobs; one that
+	// cannot put what belongs to its jobs has some.
+	v.waits = s.QueueErr != nil || s.Unstored != nil
 	return v
 }
 

@@ -335,6 +335,8 @@ func TestView(t *testing.T) {
 			view{cause: "app is paused: wrong environment?"}},
 		{"without its queue", worker.Status{Serving: true, QueueErr: queue.ErrUnavailable, Waiting: "queue unavailable: x"}, worker.BreakerState{},
 			view{cause: "queue unavailable: x", waits: true}},
+		{"its records cannot be put", worker.Status{Serving: true, Held: 2, Lingering: 2, Unstored: queue.ErrUnavailable, Waiting: "the queue takes no records: x"}, worker.BreakerState{},
+			view{cause: "the queue takes no records: x", waits: true}},
 		{"its jobs wait for the guard", worker.Status{Serving: true, Held: 2, Guarded: 2}, worker.BreakerState{},
 			view{}},
 		{"one of its jobs waits for the guard", worker.Status{Serving: true, Held: 2, Guarded: 1, InFlight: 1}, worker.BreakerState{},

@@ -98,6 +98,9 @@ type Status struct {
 	Connected bool // to APNs
 	Link      Link
 	QueueErr  error // why no job can be received; nil when one can
+	// Unstored is why records or rests of jobs cannot be put into the queue, for
+	// which their jobs are held; nil when none waits.
+	Unstored error
 
 	// Received counts jobs received, Finished jobs settled for good or given
 	// back after an answer of APNs, and answered pushes of jobs with several
@@ -120,16 +123,16 @@ func (w *Worker) Status() Status {
 	s.Serving, s.Connected, s.QueueErr = true, conn != nil, r.consumer.Err()
 	s.Held, s.InFlight, s.Guarded = int(r.held.Load()), int(r.slots.Load()), int(r.guarded.Load())
 	s.Lingering = int(r.lingering.Load())
-	s.Link = r.link.view()
-	switch down, unstored := r.link.unreachable(time.Now()), r.unstored.why(); {
+	s.Link, s.Unstored = r.link.view(), r.unstored.why()
+	switch down := r.link.unreachable(time.Now()); {
 	case s.QueueErr != nil:
 		s.Waiting = "queue unavailable: " + s.QueueErr.Error()
 	case down != nil:
 		s.Waiting = "apns not reachable: " + down.Error()
 	case r.standing.Load() && r.refusesAll():
 		s.Waiting = "apns takes no pushes"
-	case unstored != nil:
-		s.Waiting = "the queue takes no records: " + unstored.Error()
+	case s.Unstored != nil:
+		s.Waiting = "the queue takes no records: " + s.Unstored.Error()
 	}
 	return s
 }
