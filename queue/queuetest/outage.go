@@ -45,7 +45,7 @@ func testRestartMidBurst(t *testing.T, e Engine) {
 			down.Format("15:04:05.000"), up.Format("15:04:05.000"), time.Now().Format("15:04:05.000"))
 	}
 	l.wait(t)
-	if again := l.repeats(); again != "" && !e.RestartRepeats {
+	if again := l.repeats(); again != "" {
 		t.Fatalf("of %d jobs, %s", n, again)
 	}
 }

@@ -17,7 +17,8 @@ import (
 	"propeller/queue"
 )
 
-// Engine is an adapter under test, with the differences between engines.
+// Engine is an adapter under test, with the differences between engines, which
+// docs/queues.md has in a table.
 type Engine struct {
 	// New starts an engine with no jobs and opens a queue on it. It is called
 	// once per test, many at a time. What it starts must end with t, after the
@@ -29,7 +30,6 @@ type Engine struct {
 
 	WholeSecondDelays bool // delays are rounded up to whole seconds
 	Priorities        bool // urgent jobs are served first
-	RestartRepeats    bool // a crash of the engine may make a finished job run again
 	KeepsReasons      bool // Admin tells why a job was buried
 	Overshoot         int  // jobs that may be reserved beyond what Receive asked for: one per server, if several
 }
