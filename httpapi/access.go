@@ -245,9 +245,10 @@ func (a *access) overTLS(r *http.Request) bool {
 
 func (a *access) trusts(host string) bool {
 	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
-	}
+	return err == nil && a.trustsAddr(ip)
+}
+
+func (a *access) trustsAddr(ip netip.Addr) bool {
 	ip = ip.Unmap().WithZone("")
 	return slices.ContainsFunc(a.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip) })
 }

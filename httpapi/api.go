@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -166,6 +167,9 @@ func (a *API) Network() http.Handler {
 	})
 }
 
+// Trusts says whether an address is that of a trusted proxy.
+func (a *API) Trusts(addr netip.Addr) bool { return a.access.Load().trustsAddr(addr) }
+
 // identify is who makes a request on the network; nil: nobody that is known.
 func (a *API) identify(r *http.Request) *client { return a.access.Load().identify(r) }
 
@@ -186,6 +190,9 @@ func (a *API) mux(identify func(*http.Request) *client, more []route) *http.Serv
 			c := identify(r)
 			if _, shown := bearer(r); shown && c == nil {
 				a.wrongKey(w, r)
+			}
+			if c != nil {
+				known(r)
 			}
 			if route.role == RoleNone || a.admit(w, r, c, &route) {
 				route.handle(w, r, c)

@@ -100,6 +100,9 @@ func (p *page) handler(route pageRoute) http.HandlerFunc {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
 		v := p.visitor(r)
+		if v != nil {
+			known(r)
+		}
 		topic := r.PathValue("topic")
 		refuse := func(status int, why string) {
 			answerEarly(w)

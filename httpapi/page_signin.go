@@ -68,6 +68,7 @@ func (p *page) signIn(w http.ResponseWriter, r *http.Request, v *visitor) {
 		p.askKey(w, http.StatusUnauthorized, signInPage{next, "This is none of the daemon's keys."})
 		return
 	}
+	known(r)
 	http.SetCookie(w, p.cookie(r, p.sessions.begin(sha256.Sum256([]byte(token)), time.Now()), int(sessionTime/time.Second)))
 	p.api.audit(r, c, "signed in")
 	p.redirect(w, r, next)

@@ -36,6 +36,8 @@ func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 	if token := r.PostForm.Get("auth_token"); c == nil && token != "" { // the header shows no key
 		if c = a.access.Load().find(token); c == nil {
 			a.wrongKey(w, r)
+		} else {
+			known(r)
 		}
 	}
 	if c == nil || c.role < RoleSend {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 )
 
@@ -21,6 +22,9 @@ const (
 	finishTime = 5 * time.Second // for requests under way at the end
 	// maxConns: what strangers have under way on them is bounded by itself (forms).
 	maxConns = 4096
+	// maxConnsFrom is the share of one address: eight that open all they may are
+	// needed to fill the server, and still shut nobody out who has a key.
+	maxConnsFrom = maxConns / 8
 	// maxRequests is how many requests one connection of HTTP/2 may have under
 	// way: a browser has a few, and a program takes a list or a stream to send
 	// more. Each takes some memory before it is known who asks.
@@ -38,6 +42,9 @@ type Server struct {
 	cert    *certificate // nil: no TLS
 	handler http.Handler
 	log     *slog.Logger
+	shared  func(netip.Addr) bool
+
+	most, each int // maxConns and maxConnsFrom
 }
 
 // NewServer opens the socket of a state_dir, on which Serve will answer by h.
@@ -46,7 +53,7 @@ func NewServer(s *State, h http.Handler, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{name: "socket", open: s.Listen, first: ln, handler: h, log: log}, nil
+	return &Server{name: "socket", open: s.Listen, first: ln, handler: h, log: log, most: maxConns, each: maxConnsFrom}, nil
 }
 
 // Web says where a server on the network listens.
@@ -58,7 +65,7 @@ type Web struct {
 
 // NewWeb opens a listener, on which Serve will answer as Answer says.
 func NewWeb(w Web, log *slog.Logger) (*Server, error) {
-	s := &Server{name: "http", log: log}
+	s := &Server{name: "http", log: log, most: maxConns, each: maxConnsFrom}
 	if w.TLSCert != "" {
 		var err error
 		if s.cert, err = newCertificate(w.TLSCert, w.TLSKey, log); err != nil {
@@ -81,6 +88,11 @@ func NewWeb(w Web, log *slog.Logger) (*Server, error) {
 
 // Answer has the server answer by h. It must be called before Serve.
 func (s *Server) Answer(h http.Handler) { s.handler = h }
+
+// Shared has the server ask whether an address is that of very many clients, as a
+// proxy's is: that may have more connections than another. It must be called
+// before Serve.
+func (s *Server) Shared(shared func(netip.Addr) bool) { s.shared = shared }
 
 // Addr is where the server listens before it serves; nil afterwards.
 func (s *Server) Addr() net.Addr {
@@ -113,9 +125,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	ending := make(chan struct{})
 	life, die := context.WithCancel(context.Background())
 	defer die()
-	limit := &conns{max: maxConns, open: make(map[net.Conn]bool)}
+	limit := newConns(s.most, s.each, s.shared)
 	srv := &http.Server{
-		Handler: s.handler, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnState: limit.changed,
+		Handler: s.handler, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnContext: limit.begin, ConnState: limit.changed,
 		ReadHeaderTimeout: headTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxRequests, MaxReceiveBufferPerConnection: maxAhead, MaxReceiveBufferPerStream: maxAhead},
 		BaseContext: func(net.Listener) context.Context {

@@ -1,11 +1,9 @@
 package httpapi
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -170,44 +168,6 @@ func TestTLS(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != 200 || resp.ProtoMajor != 2 {
 		t.Errorf("%+v", resp)
-	}
-}
-
-// One connection too many takes the place of an idle one, or has to go.
-func TestConns(t *testing.T) {
-	t.Parallel()
-	c := &conns{max: 2, open: make(map[net.Conn]bool)}
-	pipe := func() (mine, theirs net.Conn) {
-		mine, theirs = net.Pipe()
-		t.Cleanup(func() { mine.Close(); theirs.Close() })
-		return mine, theirs
-	}
-	closed := func(conn net.Conn) bool {
-		_ = conn.SetReadDeadline(time.Now())
-		_, err := bufio.NewReader(conn).ReadByte()
-		return err == io.EOF
-	}
-	a, atA := pipe()
-	b, atB := pipe()
-	d, atD := pipe()
-	e, atE := pipe()
-	c.changed(a, http.StateNew)
-	c.changed(b, http.StateNew)
-	c.changed(a, http.StateActive)
-	c.changed(b, http.StateIdle)
-	c.changed(d, http.StateNew) // b must go
-	if closed(atA) || !closed(atB) || closed(atD) {
-		t.Error("not the idle one was closed")
-	}
-	c.changed(b, http.StateClosed)
-	c.changed(d, http.StateActive)
-	c.changed(e, http.StateNew) // e must go
-	if closed(atA) || closed(atD) || !closed(atE) {
-		t.Error("not the new one was closed")
-	}
-	c.changed(e, http.StateClosed)
-	if len(c.open) != 2 {
-		t.Errorf("%d are open", len(c.open))
 	}
 }
 

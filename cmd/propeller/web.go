@@ -36,6 +36,7 @@ func (w *web) serve(api *httpapi.API) *httpapi.Server {
 	api.Use(webSettings(w.first))
 	if w.server != nil {
 		w.server.Answer(api.Network())
+		w.server.Shared(api.Trusts)
 	}
 	return w.server
 }
