@@ -117,7 +117,8 @@ type asideWalk struct {
 	held []heldJob // refused
 }
 
-// heldJob is a job in the hand, to become again what it was.
+// heldJob is a job in the hand, to become again what it was. There may be many:
+// without their bodies.
 type heldJob struct {
 	id     uint64
 	job    queue.StoredJob
@@ -214,6 +215,7 @@ func (w *asideWalk) hold(id uint64, j queue.StoredJob) error {
 	case err != nil:
 		return err
 	}
+	j.Body = nil
 	w.held = append(w.held, heldJob{id: id, job: j, due: time.Now().Add(j.Delay), buried: j.Buried})
 	return nil
 }
@@ -236,7 +238,9 @@ func (w *asideWalk) giveBack() error {
 }
 
 // buryDelay keeps a job that is to be buried from everybody until it is. Should
-// this process die in between, the job is served after that.
+// this process die in between, the job is served after that, or at once if it
+// was reserved to be buried just then: only the holder can bury, and what a
+// connection holds is ready when it ends (protocol.txt).
 const buryDelay = time.Hour
 
 // Restore implements queue.Mover. Age and reason are left out: beanstalkd has no

@@ -33,6 +33,12 @@ const (
 	// patience is how long jobs may be there and none of them come: longer than
 	// it takes those that are due soon, and a queue that is restarted.
 	patience = queue.Soon + 10*time.Second
+	// maxHeld bounds the bodies of refused jobs, in bytes, that are held to the
+	// end of a run so that they do not come again. Those beyond it are put off.
+	maxHeld = 64 << 20
+	// putOff is longer than most runs take; in a longer one the job comes again,
+	// and is put off again.
+	putOff = 10 * time.Minute
 )
 
 // From is the queue that jobs are taken from.
@@ -44,7 +50,10 @@ type From interface {
 // Counts are numbers of jobs. They may be read while a run is under way.
 type Counts struct {
 	Ready, Delayed, Buried atomic.Int64 // moved, by the state they were in
-	Refused                atomic.Int64 // left where they are: the other queue does not take them
+	// Refused are left where they are: the other queue does not take them. If
+	// those that were ready are of more than 64 MB, the rest of them is served
+	// only 10 minutes later.
+	Refused atomic.Int64
 }
 
 // Moved is how many jobs have been moved.
@@ -65,6 +74,7 @@ type Mover struct {
 	Counts  *Counts
 
 	patience time.Duration // 0: as the constant; for tests
+	maxHeld  int           // the same
 }
 
 // HeldError says that a tube has jobs that somebody else holds, and none
@@ -82,7 +92,10 @@ func (e *HeldError) Error() string {
 // jobs that were refused, a *HeldError when others hold the rest, and else why
 // it could not go on. When ctx ends, jobs that are on their way arrive first.
 func (m *Mover) Tube(ctx context.Context, tube string) error {
-	r := &run{Mover: m, tube: tube, patience: cmp.Or(m.patience, patience), refused: make(map[string]bool), progress: time.Now()}
+	r := &run{
+		Mover: m, tube: tube, patience: cmp.Or(m.patience, patience), maxHeld: cmp.Or(m.maxHeld, maxHeld),
+		refused: make(map[string]bool), progress: time.Now(),
+	}
 	for {
 		before := m.Counts.Moved()
 		if err := m.From.Aside(ctx, tube, r.aside); err != nil {
@@ -121,10 +134,12 @@ type run struct {
 	*Mover
 	tube     string
 	patience time.Duration
+	maxHeld  int
 	progress time.Time // something was moved, or the beginning
 
 	mu      sync.Mutex
 	refused map[string]bool // by id
+	held    int             // bytes of refused jobs' bodies, until the consumer is closed
 }
 
 // aside moves a job that no consumer gets.
@@ -163,6 +178,7 @@ func (r *run) ready(ctx context.Context) (err error) {
 		end, cancel := context.WithTimeout(context.Background(), putTime)
 		defer cancel()
 		err = errors.Join(err, c.Close(end))
+		r.held = 0
 	}()
 	for wait := minQuiet; ; {
 		n, err := b.room()
@@ -262,11 +278,11 @@ func (b *batch) wait() error {
 
 // one moves a job that is reserved.
 func (r *run) one(j queue.Job) error {
-	if r.isRefused(j.ID()) {
-		return nil // held until the consumer is closed, so that it does not come again
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), putTime)
 	defer cancel()
+	if r.isRefused(j.ID()) {
+		return r.leave(ctx, j)
+	}
 	st, err := j.Stat(ctx)
 	if err != nil {
 		if errors.Is(err, queue.ErrLost) {
@@ -277,7 +293,7 @@ func (r *run) one(j queue.Job) error {
 	_, err = r.put(queue.StoredJob{ID: j.ID(), Body: j.Body(), Priority: st.Priority, Age: st.Age})
 	switch {
 	case errors.Is(err, queue.ErrRejected):
-		return nil // held, as above
+		return r.leave(ctx, j)
 	case err != nil:
 		return err
 	}
@@ -286,6 +302,21 @@ func (r *run) one(j queue.Job) error {
 		return fmt.Errorf("move: job %s is in both queues now: %w", j.ID(), err)
 	}
 	return nil
+}
+
+// leave sees to it that a refused job does not come again in this run: it is
+// held until the consumer is closed, or put off when too much is held.
+func (r *run) leave(ctx context.Context, j queue.Job) error {
+	r.mu.Lock()
+	hold := r.held+len(j.Body()) <= r.maxHeld
+	if hold {
+		r.held += len(j.Body())
+	}
+	r.mu.Unlock()
+	if hold {
+		return nil
+	}
+	return j.Retry(ctx, putOff)
 }
 
 // put puts a job in the other queue, waiting for that one if it is away. It

@@ -178,6 +178,34 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// No more than some bodies of refused jobs are held. Those beyond come again
+// later, and the run ends.
+func TestRefusedBeyondBound(t *testing.T) {
+	t.Parallel()
+	for _, from := range engines {
+		t.Run(from.name, func(t *testing.T) {
+			t.Parallel()
+			src := openTest(t, from.url(t))
+			dst := openTest(t, beanstalktest.Start(t, beanstalktest.WithArgs("-z", "100")).URL())
+			const large, small, size = 20, 5, 110
+			putMany(t, src, strings.Repeat("x", size-2)+"-", large, queue.PutOptions{})
+			putMany(t, src, "small", small, queue.PutOptions{})
+			m := &Mover{From: src, To: dst, maxHeld: 4 * size}
+			mustMove(t, m)
+			if n := m.Counts.Refused.Load(); n != large || m.Counts.Moved() != small {
+				t.Errorf("refused %d, moved %d", n, m.Counts.Moved())
+			}
+			st, err := src.TubeStats(ctxOf(t), tube)
+			if err != nil || st.Ready+st.Delayed+st.Reserved != large || st.Delayed < large-4 {
+				t.Errorf("left: %+v, %v", st, err)
+			}
+			if got := content(t, dst); len(got) != small {
+				t.Errorf("arrived: %q", bodies(got))
+			}
+		})
+	}
+}
+
 // A run that is told to stop leaves each job in one of the two.
 func TestStop(t *testing.T) {
 	t.Parallel()
