@@ -45,6 +45,8 @@ type Options struct {
 	Outcomes *Outcomes
 	// Reload reads the configuration and applies it; nil: it cannot be.
 	Reload func(ctx context.Context) error
+	// Reloads tells how the last ones went; nil: nothing is known of them.
+	Reloads func() Reloads
 }
 
 // API answers requests: on the socket in state_dir, where everybody is an

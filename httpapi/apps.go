@@ -9,7 +9,7 @@ import (
 )
 
 func (a *API) apps(w http.ResponseWriter, _ *http.Request, c *client) {
-	out := Apps{Apps: []App{}}
+	out := Apps{Apps: []App{}, RefusedReload: a.refusedReload(c)}
 	for _, s := range a.tree.Status() {
 		if c.may(s.Topic) {
 			out.Apps = append(out.Apps, appOf(&s))
@@ -45,10 +45,12 @@ type Readiness struct {
 	// Trouble says what is wrong, by the topics of the apps that are not ready.
 	// Who shows no key is not told.
 	Trouble map[string]string `json:"trouble,omitempty"`
+	// RefusedReload makes nothing unready. Who shows no key is not told.
+	RefusedReload *RefusedReload `json:"refused_reload,omitempty"`
 }
 
 func (a *API) ready(w http.ResponseWriter, _ *http.Request, c *client) {
-	out, status := Readiness{Ready: true, Trouble: make(map[string]string)}, http.StatusOK
+	out, status := Readiness{Ready: true, Trouble: make(map[string]string), RefusedReload: a.refusedReload(c)}, http.StatusOK
 	for _, s := range a.tree.Status() {
 		why := s.Trouble()
 		if why == "" {

@@ -105,10 +105,9 @@ func onSocket(path string) *Client {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Apps tells of all apps that the client's key is for.
-func (c *Client) Apps(ctx context.Context) ([]App, error) {
-	var out Apps
-	err := c.do(ctx, http.MethodGet, "/v1/apps", nil, &out)
-	return out.Apps, err
+func (c *Client) Apps(ctx context.Context) (out Apps, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/apps", nil, &out)
+	return out, err
 }
 
 // App tells of one app.

@@ -31,7 +31,7 @@ func TestClientForURL(t *testing.T) {
 			}
 			apps, err := c.Apps(t.Context())
 			problem, refused := errors.AsType[*Problem](err)
-			if refused && problem.Status != want || !refused && (err != nil || want != 200 || len(apps) != 2) {
+			if refused && problem.Status != want || !refused && (err != nil || want != 200 || len(apps.Apps) != 2) {
 				t.Errorf("%s with %q: %+v, %v", at, key, apps, err)
 			}
 			app, err := c.App(t.Context(), "other")
@@ -67,7 +67,7 @@ func TestClientForState(t *testing.T) {
 	_, stop := serve(t, hold(t, dir), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, Apps{Apps: []App{{Topic: r.URL.Path}}})
 	}))
-	if apps, err := c.Apps(t.Context()); err != nil || len(apps) != 1 || apps[0].Topic != "/v1/apps" {
+	if apps, err := c.Apps(t.Context()); err != nil || len(apps.Apps) != 1 || apps.Apps[0].Topic != "/v1/apps" {
 		t.Errorf("%+v, %v", apps, err)
 	}
 	stop()

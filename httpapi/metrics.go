@@ -17,8 +17,8 @@ import (
 
 // Reloads is what a daemon tells of its configuration.
 type Reloads struct {
-	OK bool      // the last reload, or the start, took what it read
-	At time.Time // of the last that did
+	At      time.Time      // when one was last taken over, at the start or by a reload
+	Refused *RefusedReload // nil: none has been refused since
 }
 
 // NewMetrics answers GET /metrics with the numbers of a tree, in the form of
@@ -88,7 +88,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		out.app(&s)
 	}
 	r := c.reloads()
-	out.gauge(descReloadOK, truth(r.OK))
+	out.gauge(descReloadOK, truth(r.Refused == nil))
 	out.gauge(descReloadAt, float64(r.At.Unix()))
 	out.gauge(descBuild, 1, c.version, runtime.Version())
 }

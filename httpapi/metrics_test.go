@@ -32,7 +32,7 @@ func fullApp() supervisor.AppStatus {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Topic: "bare", Counters: new(worker.Counters), Steps: new(supervisor.Steps)}}}
-	api := New(tree, Options{Metrics: NewMetrics(tree, "v1", func() Reloads { return Reloads{true, time.Unix(1e9, 0)} })})
+	api := New(tree, Options{Metrics: NewMetrics(tree, "v1", func() Reloads { return Reloads{At: time.Unix(1e9, 0)} })})
 	w := httptest.NewRecorder()
 	api.Socket().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	text := w.Body.String()

@@ -101,6 +101,9 @@ func TestOpenAPIAnswers(t *testing.T) {
 	api := New(tree, Options{
 		Outcomes: outcomes, Reload: func(context.Context) error { return nil },
 		Metrics: NewMetrics(tree, "v", func() Reloads { return Reloads{} }),
+		Reloads: func() Reloads {
+			return Reloads{Refused: &RefusedReload{At: time.Unix(1e9, 0), Fault: "propeller.yaml:3: no"}}
+		},
 	})
 	api.Use(Settings{Keys: testKeys})
 	h := api.Network()

@@ -28,6 +28,19 @@ func (a *API) operate(w http.ResponseWriter, r *http.Request, c *client, action 
 	a.app(w, r, c)
 }
 
+// refusedReload is the last reload if it was refused, as far as a client may know;
+// nil: it was not, or c is nobody.
+func (a *API) refusedReload(c *client) *RefusedReload {
+	if a.o.Reloads == nil || c == nil {
+		return nil
+	}
+	refused := a.o.Reloads().Refused
+	if refused != nil && c.topics != nil {
+		return &RefusedReload{At: refused.At}
+	}
+	return refused
+}
+
 // Reloaded is the answer of POST /v1/reload.
 type Reloaded struct {
 	Apps int `json:"apps"` // in the configuration now

@@ -2,11 +2,13 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"propeller/supervisor"
 	"propeller/worker"
@@ -56,6 +58,47 @@ func TestPauseAndResume(t *testing.T) {
 		}
 		if w := send(h, "admin-0123", "GET", "/readyz", ""); w.Code != 200 {
 			t.Errorf("an app that an operator holds is no trouble: %d %s", w.Code, w.Body)
+		}
+	}
+}
+
+// That the last reload was refused, and why, is told to who may know it.
+func TestRefusedReload(t *testing.T) {
+	t.Parallel()
+	refused := &RefusedReload{At: time.Now().UTC(), Fault: "propeller.yaml:3: <no> such file"}
+	tree := newCountedTree(topic, "com.example.other")
+	var last Reloads
+	api := New(tree, Options{Reloads: func() Reloads { return last }, Metrics: NewMetrics(tree, "v", func() Reloads { return last })})
+	api.Use(Settings{Keys: testKeys})
+	h := api.Network()
+	for _, r := range []*RefusedReload{nil, refused} {
+		last = Reloads{At: time.Now(), Refused: r}
+		for key, want := range map[string]string{"reader-0123": refused.Fault, "other-0123": "", "": "nothing"} {
+			var apps Apps
+			var ready Readiness
+			_ = json.Unmarshal(send(h, key, "GET", "/v1/apps", "").Body.Bytes(), &apps)
+			w := send(h, key, "GET", "/readyz", "")
+			if err := json.Unmarshal(w.Body.Bytes(), &ready); err != nil || w.Code != 200 {
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+			for _, told := range []*RefusedReload{apps.RefusedReload, ready.RefusedReload} {
+				if isTold := told != nil; isTold != (r != nil && want != "nothing") || isTold && (told.Fault != want || !told.At.Equal(refused.At)) {
+					t.Errorf("%q is told %+v of %+v", key, told, r)
+				}
+			}
+			if key == "" {
+				continue
+			}
+			g := newGuest(t, h).signIn(key)
+			for _, path := range []string{"/", "/apps/com.example.other"} {
+				text := g.get(path).Body.String()
+				if strings.Contains(text, "was refused") != (r != nil) || strings.Contains(text, "3: &lt;no&gt; such") != (r != nil && want != "") {
+					t.Errorf("%q at %s, refused %v: %s", key, path, r != nil, text)
+				}
+			}
+		}
+		if text := send(h, "reader-0123", "GET", "/metrics", "").Body.String(); strings.Contains(text, "\npropeller_config_reload_ok 1\n") != (r == nil) {
+			t.Errorf("%s", text)
 		}
 	}
 }

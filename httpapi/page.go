@@ -187,6 +187,7 @@ type pageData struct {
 	MayAct  bool
 	CSRF    string
 	Events  string // the address of the page's live data; "" for none
+	Refused string // of the last reload, if it was refused
 	Main    any
 }
 
@@ -196,6 +197,7 @@ func (p *page) show(w http.ResponseWriter, v *visitor, status int, name string, 
 	if v != nil {
 		d.Name, d.Signed, d.CSRF = v.name, v.session != "", v.csrf
 		d.MaySend, d.MayAct = v.role >= RoleSend, v.role >= RoleAdmin
+		d.Refused = p.refusedReload(v, time.Now())
 	}
 	var out bytes.Buffer
 	if err := pageTemplates()[name].ExecuteTemplate(&out, "layout", d); err != nil {

@@ -24,6 +24,8 @@ type liveEvent struct {
 	Rates  map[string][]float64 `json:"rates,omitempty"` // of the charts until now; with the first event
 	Now    map[string]float64   `json:"now,omitempty"`   // the charts' next points, where they are others than the last
 	Parts  map[string]string    `json:"parts,omitempty"` // of an app's page, that have changed
+	// Refused is the text about the last reload, if it was refused.
+	Refused string `json:"refused,omitempty"`
 }
 
 // events tells a page what changes, as server-sent events (HTML Standard, 9.2).
@@ -48,7 +50,12 @@ func (p *page) events(w http.ResponseWriter, r *http.Request, v *visitor) {
 		seen, ok := p.sampler.see(ctx, l.seen, func(topic string) bool {
 			return v.may(topic) && (l.of == "" || l.of == topic)
 		})
-		if !ok || out.send("look", l.next(seen)) != nil {
+		if !ok {
+			return
+		}
+		e := l.next(seen)
+		e.Refused = p.refusedReload(v, time.Now())
+		if out.send("look", e) != nil {
 			return
 		}
 	}

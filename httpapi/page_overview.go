@@ -167,6 +167,19 @@ type overviewPage struct {
 	Total totals
 }
 
+// refusedReload says that the last reload was refused; "" if it was not.
+func (p *page) refusedReload(v *visitor, now time.Time) string {
+	r := p.api.refusedReload(v.client)
+	if r == nil {
+		return ""
+	}
+	text := "The last reload, at " + moment(r.At, now) + ", was refused, and nothing is changed"
+	if r.Fault != "" {
+		text += ":\n" + r.Fault
+	}
+	return text
+}
+
 // totals are the numbers above all apps.
 type totals struct {
 	Apps    string `json:"apps"`

@@ -15,6 +15,17 @@ import (
 // Apps is the answer of GET /v1/apps.
 type Apps struct {
 	Apps []App `json:"apps"`
+	// RefusedReload is there while the last reload is one that was refused.
+	RefusedReload *RefusedReload `json:"refused_reload,omitempty"`
+}
+
+// RefusedReload is a configuration that was not taken over: the one before it is in
+// force.
+type RefusedReload struct {
+	At time.Time `json:"at"`
+	// Fault is a line for each fault. It may name any app: who has a key for some
+	// only is not told.
+	Fault string `json:"fault,omitempty"`
 }
 
 // The states of an app.
@@ -23,7 +34,7 @@ const (
 	StateBroken  = "broken"   // APNs refuses its credential
 	StatePaused  = "paused"   // APNs refuses its device tokens, or an operator wants it so
 	StateStalled = "stalled"  // it has jobs and finishes none
-	StateNoQueue = "no_queue" // its queue cannot be reached
+	StateNoQueue = "no_queue" // its queue cannot be reached, or takes no records or jobs
 )
 
 // App is an app at one moment. The numbers count since the process began.

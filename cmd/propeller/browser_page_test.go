@@ -130,6 +130,31 @@ func TestPageIsLive(t *testing.T) {
 	b.expect("ERR_")
 }
 
+// A reload that is refused is told on every page, and by propeller status, until one
+// succeeds.
+func TestPageRefusedReload(t *testing.T) {
+	s, b := newPageSite(t, pageKeys)
+	b.signIn("reader-0123")
+	if b.count("#refused") != 0 {
+		t.Errorf("none was refused, and the page says %s", b.text("#refused"))
+	}
+	good := s.read("propeller.yaml")
+	s.write("propeller.yaml", good+"nonsense: true\n")
+	s.daemon.signal(syscall.SIGHUP)
+	b.says("#refused", "nonsense")
+	b.says("#refused", "was refused, and nothing is changed")
+	if r := runProgram(t, s.dir, "", "status", "--state-dir", "state"); r.status != exitOK || !strings.Contains(r.out, "was refused") || !strings.Contains(r.out, "nonsense") {
+		t.Errorf("%+v", r)
+	}
+	b.open("/apps/" + topic + "/buried") // which is not live
+	b.says("#refused", "nonsense")
+	b.open("/")
+	b.says("#refused", "nonsense")
+	s.write("propeller.yaml", good)
+	s.daemon.signal(syscall.SIGHUP)
+	b.until("nothing is said of it any more", func() bool { return b.count("#refused") == 0 && b.path() == "/" })
+}
+
 // failing is a device token that the stand-in answers with a status.
 func failing(i, status int) string { return fmt.Sprintf("%056xfa17%04d", i, status) }
 

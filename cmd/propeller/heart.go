@@ -68,8 +68,8 @@ func (d *daemon) status(t tree, settled bool) string {
 	line := statusLine(t.Status(), settled)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.refused != "" {
-		line += "; " + d.refused
+	if d.refused != nil {
+		line += "; " + reloadRefused + ": " + d.refused.Fault
 	}
 	return line
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"propeller/config"
+	"propeller/httpapi"
 	"propeller/supervisor"
 	"propeller/worker"
 )
@@ -204,10 +205,10 @@ func TestStatusWithoutWatchdog(t *testing.T) {
 			t.Errorf("sent %q", sent)
 		}
 		b.mu.Lock()
-		b.refused = "changed"
+		b.refused = &httpapi.RefusedReload{Fault: "changed"}
 		b.mu.Unlock()
 		after(statusEvery)
-		if sent := b.took(); len(sent) != 1 || sent[0] != "STATUS=2 apps; changed" {
+		if sent := b.took(); len(sent) != 1 || sent[0] != "STATUS=2 apps; reload refused, nothing is changed: changed" {
 			t.Errorf("sent %q", sent)
 		}
 		b.stops <- syscall.SIGTERM

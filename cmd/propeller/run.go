@@ -79,9 +79,9 @@ type daemon struct {
 	limit   time.Time    // when the process ends though something is stuck; zero before its end
 
 	mu      sync.Mutex
-	drain   time.Duration // shutdown_timeout
-	refused string        // why the last reload was; empty if it was not
-	taken   time.Time     // when a configuration was last taken over
+	drain   time.Duration          // shutdown_timeout
+	refused *httpapi.RefusedReload // the last reload; nil if it was not
+	taken   time.Time              // when a configuration was last taken over
 }
 
 // tree is what the daemon needs of *supervisor.Supervisor.
@@ -125,7 +125,7 @@ func (d *daemon) run(cfg *config.Config) error {
 	}
 	d.asks = make(chan chan error)
 	api := httpapi.New(sup, httpapi.Options{
-		Log: d.log, Metrics: httpapi.NewMetrics(sup, buildVersion(), d.lastReload), Reload: d.askReload, Outcomes: outcomes,
+		Log: d.log, Metrics: httpapi.NewMetrics(sup, buildVersion(), d.lastReload), Reload: d.askReload, Reloads: d.lastReload, Outcomes: outcomes,
 	})
 	if server := d.web.serve(api); server != nil {
 		sup.Attach(server)
@@ -286,13 +286,16 @@ func (d *daemon) askReload(ctx context.Context) error {
 	}
 }
 
+// reloadRefused is told wherever a reload was.
+const reloadRefused = "reload refused, nothing is changed"
+
 // reloaded takes over what the daemon itself needs of a configuration that has
 // been applied, or logs why none was.
 func (d *daemon) reloaded(cfg *config.Config, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil {
-		d.refused, d.taken = "", time.Now()
+		d.refused, d.taken = nil, time.Now()
 		d.drain = cfg.ShutdownTimeout
 		d.level.Set(cfg.Log.Level)
 		d.state.moved(cfg.StateDir)
@@ -300,21 +303,20 @@ func (d *daemon) reloaded(cfg *config.Config, err error) {
 		d.log.Info("reloaded", "apps", len(cfg.Apps))
 		return
 	}
-	const refused = "reload refused, nothing is changed"
-	d.refused = refused + ": " + err.Error()
+	d.refused = &httpapi.RefusedReload{At: time.Now().UTC(), Fault: err.Error()}
 	var faults config.Faults
 	if !errors.As(err, &faults) {
-		d.log.Error(refused, "err", err)
+		d.log.Error(reloadRefused, "err", err)
 		return
 	}
 	for _, f := range faults {
-		d.log.Error(refused, "fault", f.Error())
+		d.log.Error(reloadRefused, "fault", f.Error())
 	}
 }
 
-// lastReload is for the metrics.
+// lastReload is for the metrics, and for whoever looks.
 func (d *daemon) lastReload() httpapi.Reloads {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return httpapi.Reloads{OK: d.refused == "", At: d.taken}
+	return httpapi.Reloads{At: d.taken, Refused: d.refused}
 }

@@ -64,7 +64,7 @@ func newStatus() *cobra.Command {
 			return statusError{exitUnknown, err}
 		}
 		defer c.Close()
-		ask := func(ctx context.Context) ([]httpapi.App, error) { return o.ask(ctx, c) }
+		ask := func(ctx context.Context) (httpapi.Apps, error) { return o.ask(ctx, c) }
 		view := newStatusView(cmd.OutOrStdout(), o.json)
 		if o.watch {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -78,7 +78,7 @@ func newStatus() *cobra.Command {
 		if err := view.once(apps, time.Now()); err != nil {
 			return err
 		}
-		if notReady(apps) > 0 {
+		if notReady(apps.Apps) > 0 {
 			return statusError{status: exitFailed} // the table has said why
 		}
 		return nil
@@ -136,21 +136,17 @@ func (o *statusFlags) secret() (string, error) {
 }
 
 // ask asks for the apps, or the one app. Its error says what to do.
-func (o *statusFlags) ask(ctx context.Context, c *httpapi.Client) ([]httpapi.App, error) {
+func (o *statusFlags) ask(ctx context.Context, c *httpapi.Client) (apps httpapi.Apps, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	var (
-		apps []httpapi.App
-		err  error
-	)
 	if o.topic != "" {
-		apps = make([]httpapi.App, 1)
-		apps[0], err = c.App(ctx, o.topic)
+		apps.Apps = make([]httpapi.App, 1)
+		apps.Apps[0], err = c.App(ctx, o.topic)
 	} else {
 		apps, err = c.Apps(ctx)
 	}
 	if err != nil {
-		return nil, o.advise(err)
+		return httpapi.Apps{}, o.advise(err)
 	}
 	return apps, nil
 }

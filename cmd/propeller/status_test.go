@@ -38,7 +38,7 @@ func TestStatusTable(t *testing.T) {
 	now := time.Now()
 	var out strings.Builder
 	v := newStatusView(&out, false)
-	if err := v.once(statusApps(now), now); err != nil {
+	if err := v.once(httpapi.Apps{Apps: statusApps(now)}, now); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimRight(out.String(), "\n"), "\n")
@@ -100,8 +100,9 @@ func TestWrap(t *testing.T) {
 
 // statusAnswer is one of a daemon's to a question for its apps.
 type statusAnswer struct {
-	apps []httpapi.App
-	err  error
+	apps    []httpapi.App
+	refused *httpapi.RefusedReload
+	err     error
 }
 
 // watched is what status --watch prints while a daemon gives these answers, the
@@ -111,10 +112,10 @@ func watched(t *testing.T, json bool, answers ...statusAnswer) (text string, err
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(len(answers))*watchEvery-time.Second)
 		defer cancel()
 		i := 0
-		ask := func(context.Context) ([]httpapi.App, error) {
+		ask := func(context.Context) (httpapi.Apps, error) {
 			a := answers[min(i, len(answers)-1)]
 			i++
-			return a.apps, a.err
+			return httpapi.Apps{Apps: a.apps, RefusedReload: a.refused}, a.err
 		}
 		var out strings.Builder
 		err = watchStatus(ctx, ask, newStatusView(&out, json))
@@ -157,6 +158,25 @@ func TestStatusWatch(t *testing.T) {
 				t.Errorf("look %d lacks %q:\n%s", i, part, frames[i])
 			}
 		}
+	}
+}
+
+// A reload that was refused is told beside the apps, until one succeeds.
+func TestStatusRefusedReload(t *testing.T) {
+	t.Parallel()
+	refused := pushed(100)
+	refused.refused = &httpapi.RefusedReload{At: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), Fault: "propeller.yaml:3: no\npropeller.yaml:4: nor this"} // when synctest begins
+	text, err := watched(t, false, refused, pushed(101))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "the last reload, 0s ago, was refused, and nothing is changed:\n  propeller.yaml:3: no\n  propeller.yaml:4: nor this\n\n"
+	if frames := strings.Split(text, "propeller ")[1:]; len(frames) != 2 || !strings.Contains(frames[0], want) || strings.Contains(frames[1], "refused") {
+		t.Errorf("%s", text)
+	}
+	var out strings.Builder
+	if err := newStatusView(&out, false).once(httpapi.Apps{Apps: refused.apps, RefusedReload: refused.refused}, refused.refused.At); err != nil || !strings.Contains(out.String(), strings.TrimSpace(want)) {
+		t.Errorf("%v: %s", err, out.String())
 	}
 }
 

@@ -35,11 +35,35 @@ func newStatusView(out io.Writer, asJSON bool) *statusView {
 }
 
 // once shows apps a single time.
-func (v *statusView) once(apps []httpapi.App, now time.Time) error {
+func (v *statusView) once(apps httpapi.Apps, now time.Time) error {
 	if v.json {
-		return printJSON(v.out, httpapi.Apps{Apps: apps})
+		return printJSON(v.out, apps)
 	}
-	return v.lines(v.table(apps, now, 0))
+	lines := v.table(apps.Apps, now, 0)
+	if refused := v.refused(apps.RefusedReload, now); len(refused) > 0 {
+		lines = append(append(lines, ""), refused...)
+	}
+	return v.lines(lines)
+}
+
+// refused says that the last reload was refused, and why; nothing if it was not.
+func (v *statusView) refused(r *httpapi.RefusedReload, now time.Time) (lines []string) {
+	if r == nil {
+		return nil
+	}
+	head := "the last reload, " + ago(now.Sub(r.At)) + " ago, was refused, and nothing is changed"
+	if r.Fault != "" {
+		head += ":"
+	}
+	for i, fault := range strings.Split(strings.TrimSpace(head+"\n"+r.Fault), "\n") {
+		for _, line := range wrap(cell(fault), v.width()-2) {
+			if i > 0 {
+				line = "  " + line
+			}
+			lines = append(lines, v.paint(yellow, line))
+		}
+	}
+	return lines
 }
 
 // summary counts apps.

@@ -28,7 +28,7 @@ const (
 // watchStatus shows what ask finds, again and again until ctx ends. A daemon
 // that has gone is asked on until it is back; one that refuses the first
 // question is an error.
-func watchStatus(ctx context.Context, ask func(context.Context) ([]httpapi.App, error), v *statusView) (err error) {
+func watchStatus(ctx context.Context, ask func(context.Context) (httpapi.Apps, error), v *statusView) (err error) {
 	if v.screen && !v.json {
 		if err := v.write(enterScreen); err != nil {
 			return err
@@ -64,7 +64,7 @@ func watchStatus(ctx context.Context, ask func(context.Context) ([]httpapi.App, 
 
 // frame shows one look of many: apps, or err of a daemon that does not answer
 // since gone, above what was seen last.
-func (v *statusView) frame(apps []httpapi.App, now, gone time.Time, err error) error {
+func (v *statusView) frame(apps httpapi.Apps, now, gone time.Time, err error) error {
 	if v.json {
 		return v.jsonLine(apps, err)
 	}
@@ -72,8 +72,12 @@ func (v *statusView) frame(apps []httpapi.App, now, gone time.Time, err error) e
 	rows, _ := v.size()
 	var lines []string
 	if err == nil {
-		lines = []string{head + summary(apps), ""}
-		v.last = v.table(apps, now, rows-len(lines))
+		lines = append(append([]string{head + summary(apps.Apps)}, v.refused(apps.RefusedReload, now)...), "")
+		limit := 0
+		if rows > 0 {
+			limit = max(1, rows-len(lines))
+		}
+		v.last = v.table(apps.Apps, now, limit)
 	} else {
 		for _, line := range wrap(fmt.Sprintf("%sthe daemon has not answered for %s: %s", head, ago(now.Sub(gone)), cell(err.Error())), v.width()) {
 			lines = append(lines, v.paint(red, line))
@@ -93,10 +97,10 @@ func (v *statusView) frame(apps []httpapi.App, now, gone time.Time, err error) e
 	return v.write(cursorHome + strings.Join(lines, clearLine+"\r\n") + clearLine + clearBelow)
 }
 
-func (v *statusView) jsonLine(apps []httpapi.App, err error) error {
+func (v *statusView) jsonLine(apps httpapi.Apps, err error) error {
 	e := json.NewEncoder(v.out)
 	if err != nil {
 		return e.Encode(map[string]string{"error": err.Error()})
 	}
-	return e.Encode(httpapi.Apps{Apps: apps})
+	return e.Encode(apps)
 }

@@ -69,6 +69,9 @@ function look(event) {
     for (const [name, text] of Object.entries(event.total)) setText(e, name, text);
   }
   document.querySelector("[data-total]")?.setAttribute("data-trouble", event.total.trouble !== "all well");
+  const refused = document.getElementById("refused");
+  refused.hidden = !event.refused;
+  if (refused.textContent !== (event.refused ?? "")) refused.textContent = event.refused ?? "";
   for (const [id, html] of Object.entries(event.parts ?? {})) {
     const part = document.getElementById(id);
     if (part) part.innerHTML = html; // of the server's templates, which escape
