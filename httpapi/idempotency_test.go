@@ -153,6 +153,9 @@ func TestIdempotencyOfTheUncertain(t *testing.T) {
 		if says := strings.Contains(first.Body.String(), `"uncertain":true`); says != errors.Is(c.err, queue.ErrUncertain) {
 			t.Errorf("%s: %s", name, first.Body)
 		}
+		if asks := first.Header().Get("Retry-After") != ""; asks != (name == "not taken") {
+			t.Errorf("%s: Retry-After: %v", name, asks)
+		}
 	}
 }
 

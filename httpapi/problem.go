@@ -32,7 +32,7 @@ func (p *Problem) Is(target error) bool { return p.Uncertain && target == queue.
 func (p Problem) answer() answer {
 	p.Title = http.StatusText(p.Status)
 	a := jsonAnswer(p.Status, p)
-	a.contentType = problemType
+	a.contentType, a.uncertain = problemType, p.Uncertain
 	return a
 }
 
@@ -78,6 +78,7 @@ type answer struct {
 	status      int
 	contentType string
 	location    string // header Location; "" for none
+	uncertain   bool   // who comes again may have it done twice
 	body        []byte
 }
 
@@ -100,7 +101,7 @@ func (a answer) write(w http.ResponseWriter) {
 	if a.location != "" {
 		h.Set("Location", a.location)
 	}
-	if a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable {
+	if (a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable) && !a.uncertain {
 		h.Set("Retry-After", "1")
 	}
 	w.WriteHeader(a.status)
