@@ -153,12 +153,26 @@ func bearer(r *http.Request) (token string, ok bool) {
 	return strings.TrimSpace(token), true
 }
 
+// proxyHeaders are what proxies add (RFC 9110, section 7.6.3; RFC 7239; the others
+// by custom).
+var proxyHeaders = []string{ // never written to
+	"Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Server", "X-Real-Ip",
+}
+
+// passedOn says that a proxy shows that it passes a request on. One may keep
+// silent: then nothing tells what it passes on from a program's on this machine.
+// nginx, unless it is told otherwise, adds no header and speaks HTTP/1.0
+// (ngx_http_proxy_module, proxy_http_version; before 1.29.7).
+func passedOn(r *http.Request) bool {
+	return !r.ProtoAtLeast(1, 1) || slices.ContainsFunc(proxyHeaders, func(name string) bool { return len(r.Header[name]) > 0 })
+}
+
 // fromHere says that a request without a key was made by a program on this
-// machine. A web page that a browser on this
-// machine shows, by a name that leads here (DNS rebinding) or across origins,
-// and a proxy that passes on what comes from elsewhere, are not meant.
+// machine, as far as can be seen. A web page that a browser on this machine
+// shows, by a name that leads here (DNS rebinding) or across origins, and a proxy
+// that passes on what comes from elsewhere, are not meant.
 func fromHere(r *http.Request) bool {
-	if r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "" {
+	if passedOn(r) {
 		return false
 	}
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {

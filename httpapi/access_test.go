@@ -1,10 +1,12 @@
 package httpapi
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -83,6 +85,11 @@ func TestWithoutKeys(t *testing.T) {
 		{"127.0.0.1:5", "localhost", [2]string{"Sec-Fetch-Site", "cross-site"}, false, 403},
 		{"127.0.0.1:5", "localhost", [2]string{"X-Forwarded-For", "10.0.0.1"}, false, 403},
 		{"@", "localhost", [2]string{"Forwarded", "for=10.0.0.1"}, true, 403},
+		{"127.0.0.1:5", "127.0.0.1:8080", [2]string{"Via", "1.1 x"}, false, 403},
+		{"127.0.0.1:5", "127.0.0.1:8080", [2]string{"X-Real-IP", "10.0.0.1"}, false, 403},
+		{"127.0.0.1:5", "127.0.0.1:8080", [2]string{"X-Forwarded-Host", "example.com"}, false, 403},
+		{"127.0.0.1:5", "127.0.0.1:8080", [2]string{"X-Forwarded-Proto", "https"}, false, 403},
+		{"@", "localhost", [2]string{"X-Forwarded-Server", ""}, true, 403},
 	} {
 		r := httptest.NewRequest("GET", "/v1/apps", nil)
 		r.RemoteAddr, r.Host = c.from, c.host
@@ -152,6 +159,38 @@ func TestUse(t *testing.T) {
 	api.Use(Settings{Keys: keys})
 	if third := api.access.Load().find("b-0123456"); third.limit == first.limit {
 		t.Error("the limit is the old one")
+	}
+}
+
+// What nginx passes on when it is told nothing but where to: HTTP/1.0, to the
+// address that it connects to, over TCP or a socket.
+func TestPlainProxy(t *testing.T) {
+	t.Parallel()
+	tree := newTouchedTree()
+	h := New(tree, Options{}).Network()
+	for _, listen := range []string{"127.0.0.1:0", "unix:" + filepath.Join(t.TempDir(), "s")} {
+		addr := serveWeb(t, Web{Listen: listen}, h)
+		network := "tcp"
+		if path, ok := strings.CutPrefix(listen, "unix:"); ok {
+			network, addr = "unix", path
+		}
+		for head, want := range map[string]string{
+			"GET /v1/apps HTTP/1.0\r\nHost: 127.0.0.1:8080\r\nConnection: close\r\n\r\n": "HTTP/1.0 403",
+			"GET / HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n":             "HTTP/1.0 403",
+			"GET /v1/apps HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":      "HTTP/1.1 200",
+		} {
+			conn, err := net.Dial(network, addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, head); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(got), want) {
+				t.Errorf("%s: %q: %.100s, %v", listen, head, got, err)
+			}
+		}
 	}
 }
 

@@ -27,7 +27,17 @@ func openWeb(c config.HTTP, log *slog.Logger) (*web, error) {
 	}
 	var err error
 	w.server, err = httpapi.NewWeb(httpapi.Web{Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey}, log)
+	if err == nil {
+		warnNoKeys(c, log)
+	}
 	return w, err
+}
+
+// warnNoKeys says what it means that there are no keys.
+func warnNoKeys(c config.HTTP, log *slog.Logger) {
+	if c.Listen != "" && c.AuthToken.IsZero() && len(c.Keys) == 0 {
+		log.Warn("http has no keys: whoever reaches it from this machine is an admin; put no proxy in front of it, or give http.auth_token or http.keys", "listen", c.Listen)
+	}
 }
 
 // serve makes the service that answers by api; nil if there is none.
@@ -54,6 +64,7 @@ func (w *web) changed(c config.HTTP) {
 		return
 	}
 	w.api.Use(webSettings(c))
+	warnNoKeys(c, w.log)
 	if c.Listen != w.first.Listen || c.TLSCert != w.first.TLSCert || c.TLSKey != w.first.TLSKey {
 		w.log.Warn("http.listen, tls_cert or tls_key has changed; that takes effect at the next start", "from", w.first.Listen, "to", c.Listen)
 	}

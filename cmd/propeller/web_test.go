@@ -224,3 +224,30 @@ func TestWebPause(t *testing.T) {
 	order("/v1/apps/"+topic+"/resume", 200)
 	until(t, "the push arrives", func() bool { return s.apns.Count() == 1 })
 }
+
+// A daemon without keys says what that means, and takes a program on this machine
+// for an admin, but not what a proxy passes on.
+func TestWebWithoutKeys(t *testing.T) {
+	s := newWebSite(t, "")
+	s.daemon.says("http has no keys")
+	if status, body := s.ask("", "GET", "/v1/apps", ""); status != 200 || !strings.Contains(body, topic) {
+		t.Errorf("%d %s", status, body)
+	}
+	req, err := http.NewRequest("GET", s.url+"/v1/apps", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Via", "1.1 proxy")
+	resp, err := s.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 403 {
+		t.Errorf("through a proxy: %s", resp.Status)
+	}
+	s.daemon.signal(syscall.SIGTERM)
+	if status := s.daemon.exit(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
