@@ -62,13 +62,15 @@ func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) Result 
 	return a.putJobs(ctx, e, jobs, r)
 }
 
-// prepare returns the jobs that a notification is, and what there is to say of
-// it already: an Error, or malformed tokens.
+// prepare returns the jobs that a notification is, for which the client's limit
+// is charged, and what there is to say of it already: an Error, or malformed
+// tokens.
 func prepare(c *client, e worker.Envelope) (jobs []worker.Part, r Result) {
 	jobs, job, err := check(c, e)
 	if err != nil {
 		return nil, Result{Error: errorOf(err)}
 	}
+	c.owe(len(jobs) - 1)
 	for _, bad := range job.Malformed[:min(len(job.Malformed), maxMalformed)] {
 		r.Malformed = append(r.Malformed, ResultError{Key: bad.Err.Key, Detail: bad.Err.Why})
 	}
@@ -79,9 +81,7 @@ func prepare(c *client, e worker.Envelope) (jobs []worker.Part, r Result) {
 // be put.
 func (a *API) putJobs(ctx context.Context, e worker.Envelope, jobs []worker.Part, r Result) Result {
 	for _, one := range jobs {
-		a.o.Outcomes.begin()
-		id, err := a.tree.Put(ctx, e.Topic, one.Body, e.Delay)
-		a.o.Outcomes.end(donePut{id, e.Topic, e.Delay, one.Tokens, err})
+		id, err := a.remember(e.Topic, e.Delay, one.Tokens, func() (string, error) { return a.tree.Put(ctx, e.Topic, one.Body, e.Delay) })
 		if err != nil {
 			r.ID, r.Error = "", errorOf(err)
 			return r

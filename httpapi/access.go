@@ -3,6 +3,8 @@ package httpapi
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -10,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -58,6 +61,18 @@ type client struct {
 
 // may says whether the client may do something to an app.
 func (c *client) may(topic string) bool { return c.topics == nil || slices.Contains(c.topics, topic) }
+
+// errRate: a client has used up its limit.
+var errRate = errors.New("more notifications a second than its rate")
+
+func (c *client) overRate() error {
+	return fmt.Errorf("key %q: %w of %v", c.name, errRate, float64(c.limit.Limit()))
+}
+
+// owe charges the limit for jobs that a notification is besides its first. They
+// are put whether there is room for them or not; those that come next wait for
+// it, or are refused.
+func (c *client) owe(jobs int) { c.limit.ReserveN(time.Now(), jobs) }
 
 // access is Settings made ready.
 type access struct {

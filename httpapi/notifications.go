@@ -102,7 +102,7 @@ func (a *API) acceptBody(ctx context.Context, c *client, body []byte) (out answe
 }
 
 func tooMany(c *client) answer {
-	return problemOf(http.StatusTooManyRequests, "", fmt.Sprintf("key %q: more than %v notifications a second", c.name, float64(c.limit.Limit())))
+	return errorOf(c.overRate()).problem()
 }
 
 func (a *API) acceptList(ctx context.Context, c *client, body []byte) (out answer, keep bool) {

@@ -69,7 +69,7 @@ func TestNotification(t *testing.T) {
 		notification(`,"delay":-1`):                                                   {400, "delay"},
 		notification(`,"at":"soon"`):                                                  {400, "at"},
 		notification(`,"again":{}`):                                                   {400, "again"},
-		notification(`,"colour":1`):                                                   {400, `"colour"`},
+		notification(`,"colour":1`):                                                   {400, "colour"},
 		strings.Replace(notification(""), topic, "com.example.none", 1):               {400, "topic"},
 		strings.Replace(notification(""), goodToken, "xyz", 1):                        {400, "token"},
 		"[" + strings.Repeat(notification("")+",", maxItems) + notification("") + "]": {413, ""},
@@ -165,6 +165,36 @@ func TestRate(t *testing.T) {
 		if w := send(h, "slow-0123", "POST", "/v1/notifications", list); w.Code != want {
 			t.Errorf("%d %.200s, want %d", w.Code, w.Body, want)
 		}
+	}
+}
+
+// A notification of several jobs counts as those; what it has used beyond its
+// limit is missing afterwards.
+func TestRateOfManyTokens(t *testing.T) {
+	t.Parallel()
+	tree := new(putTree)
+	api := New(tree, Options{})
+	api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
+	limit := api.access.Load().find("slow-0123").limit
+	var tokens []string
+	for i := range 3000 {
+		tokens = append(tokens, fmt.Sprintf("%064x", i))
+	}
+	body := `{"topic":"` + topic + `","title":"x","tokens":["` + strings.Join(tokens, `","`) + `"]}`
+	for _, body := range []string{body, "[" + body + "]", body + "\n"} {
+		limit.ReserveN(time.Now(), int(limit.Tokens())-1) // one is left
+		kind := "application/json"
+		if strings.HasSuffix(body, "\n") {
+			kind = ndjson
+		}
+		tree.jobs = nil
+		if w := send(api.Network(), "slow-0123", "POST", "/v1/notifications", body, "Content-Type", kind); w.Code != 202 || len(tree.jobs) < 4 {
+			t.Fatalf("%d %.200s, %d jobs", w.Code, w.Body, len(tree.jobs))
+		}
+		if left := limit.Tokens(); left > -2 {
+			t.Errorf("%d jobs were put, %v are left", len(tree.jobs), left)
+		}
+		limit.ReserveN(time.Now(), -maxItems)
 	}
 }
 

@@ -46,6 +46,8 @@ func statusOf(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, errChoice), errors.Is(err, errLimit), errors.Is(err, queue.ErrRejected), errors.Is(err, errBody), isJobError(err):
 		return http.StatusBadRequest
+	case errors.Is(err, errRate):
+		return http.StatusTooManyRequests
 	case errors.Is(err, errTopic):
 		return http.StatusForbidden
 	case errors.Is(err, queue.ErrNotFound), errors.Is(err, supervisor.ErrNoApp):

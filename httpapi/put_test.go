@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -106,6 +107,7 @@ func TestPutRefuses(t *testing.T) {
 		{topic, "", `{"token":"xyz"}`, nil, http.StatusBadRequest, "would be buried"},
 		{topic, "", "", nil, http.StatusBadRequest, "would be buried"},
 		{topic, "?delay=soon", good, nil, http.StatusBadRequest, `delay "soon"`},
+		{topic, "?delay=8761h", good, nil, http.StatusBadRequest, `a year`},
 		{topic, "?delay=-1s", good, nil, http.StatusBadRequest, `delay "-1s"`},
 		{topic, "", strings.Repeat(" ", maxBody+1), nil, http.StatusRequestEntityTooLarge, "too large"},
 		{topic, "", forged, nil, http.StatusBadRequest, "again"},
@@ -124,6 +126,36 @@ func TestPutRefuses(t *testing.T) {
 	}
 	if len(tree.jobs) != 3 {
 		t.Errorf("put: %q", tree.jobs)
+	}
+}
+
+// What is put as a job is a push as any other: its key's limit holds, problems name
+// the key at fault, and what becomes of it is remembered.
+func TestPutIsAsNotifications(t *testing.T) {
+	t.Parallel()
+	const path = "/v1/apps/" + topic + "/jobs"
+	good := `{"tokens":["` + strings.Repeat("0", 64) + `","` + strings.Repeat("1", 64) + `"],"title":"x"}`
+	outcomes := new(Outcomes)
+	api := New(new(putTree), Options{Outcomes: outcomes})
+	api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
+	h := api.Network()
+	var p Problem
+	for body, key := range map[string]string{`{"bogus":1}`: "bogus", `{"token":"zz"}`: "token", `{`: ""} {
+		if w := send(h, "slow-0123", "POST", path, body); w.Code != 400 || json.Unmarshal(w.Body.Bytes(), &p) != nil || p.Key != key {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+		p = Problem{}
+	}
+	if w := send(h, "slow-0123", "POST", path+"?delay=1m", good); w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if n, ok := outcomes.look("job1"); !ok || n.Topic != topic || n.Tokens != 2 || n.State != FateDelayed {
+		t.Errorf("remembered: %v %+v", ok, n)
+	}
+	limit := api.access.Load().find("slow-0123").limit
+	limit.ReserveN(time.Now(), int(limit.Tokens()))
+	if w := send(h, "slow-0123", "POST", path, good); w.Code != 429 || w.Header().Get("Retry-After") == "" {
+		t.Errorf("more than its rate: %d %s", w.Code, w.Body)
 	}
 }
 

@@ -124,6 +124,10 @@ func moment(raw []byte) (time.Time, bool) {
 	return t, err == nil
 }
 
+// maxParts bounds the jobs that one is split into: each repeats what stands
+// beside the tokens, and 240,000 tokens are 250 jobs with a usual payload.
+const maxParts = 1000
+
 // Part is one of the jobs that a job is split into.
 type Part struct {
 	Body   []byte
@@ -154,6 +158,9 @@ func SplitJob(body []byte, j *Job, limit int) ([]Part, error) {
 		}
 		if n == 0 {
 			return nil, &JobError{"", fmt.Sprintf("more than %d bytes without its tokens", limit)}
+		}
+		if len(out) == maxParts {
+			return nil, &JobError{"", fmt.Sprintf("more than %d jobs of %d bytes, because of what stands in each beside its tokens", maxParts, limit)}
 		}
 		one := appendTokens(make([]byte, 0, limit), tokens[:n])
 		out = append(out, Part{append(append(one, rest...), '}'), min(n, good)})

@@ -97,6 +97,26 @@ func TestSplitJob(t *testing.T) {
 	}
 }
 
+// A job of which very many would be made is refused: what it repeats in each may be
+// large.
+func TestSplitJobIntoVeryMany(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]bool{maxParts: true, maxParts + 1: false} {
+		var tokens []string
+		for i := range n {
+			tokens = append(tokens, fmt.Sprintf("%064x", i))
+		}
+		body := []byte(`{"title":"x","tokens":["` + strings.Join(tokens, `","`) + `"]}`)
+		j, err := ParseJob(body, "com.example.app", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if jobs, err := SplitJob(body, &j, 100); (err == nil) != want || want && len(jobs) != n {
+			t.Errorf("%d tokens: %d jobs, %v", n, len(jobs), err)
+		}
+	}
+}
+
 // What a notification's envelope leaves is a job whenever it was one.
 func FuzzParseEnvelope(f *testing.F) {
 	f.Add([]byte(`{"topic":"a","token":"0011223344556677","title":"x","delay":3}`))

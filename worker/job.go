@@ -31,13 +31,19 @@ type Job struct {
 
 // JobError says which key of a job can never work, and why.
 type JobError struct {
-	Key string // as written in the job; "" when it is the job as a whole
+	Key string // as written in the job, shortened if it is none of a job's; "" when it is the job as a whole
 	Why string
 }
+
+// unknown is why a job with a key that there is none of can never work.
+const unknown = "unknown key"
 
 func (e *JobError) Error() string {
 	if e.Key == "" {
 		return "job: " + e.Why
+	}
+	if e.Why == unknown { // the key may be any text
+		return fmt.Sprintf("job: %q: %s", e.Key, e.Why)
 	}
 	return fmt.Sprintf("job: %s: %s", e.Key, e.Why)
 }
@@ -299,7 +305,7 @@ func unknownKey(name string) error {
 	if len(name) > 24 {
 		name = strings.ToValidUTF8(name[:8], "") + "…"
 	}
-	return &JobError{fmt.Sprintf("%q", name), "unknown key"}
+	return &JobError{name, unknown}
 }
 
 func (k kind) accepts(raw []byte) bool {

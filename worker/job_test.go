@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -111,7 +112,7 @@ func TestUnfitJobs(t *testing.T) {
 		{`{"tokens":["` + testToken + `"],"title":"t","again":{}}`, "again"}, {`{"tokens":["` + testToken + `"],"title":"t","again":{"job":"1","seed":"zz","put":1,"attempt":1}}`, "again"},
 		{`{"tokens":["` + testToken + `"],"title":"t","again":{"job":"1","job":"1","job":"1","seed":"00112233445566778899aabbccddeeff"}}`, "again"},
 		{`{"tokens":["` + testToken + `"],"title":"t","again":{"job":"1","seed":"00112233445566778899aabbccddeeff","put":1,"attempt":9999999999}}`, "again"},
-		{jobText(`,"colour":"red"`), `"colour"`}, {jobText(`,"Title":"x"`), `"Title"`}, {jobText(`,"tokens":[]`), "tokens"},
+		{jobText(`,"colour":"red"`), "colour"}, {jobText(`,"Title":"x"`), "Title"}, {jobText(`,"a\n\"b":1`), "a\n\"b"}, {jobText(`,"tokens":[]`), "tokens"},
 		{jobText(`,"title":"again"`), "title"}, {jobText(`,"body":5`), "body"}, {jobText(`,"badge":"x"`), "badge"}, {jobText(`,"badge":1.5`), "badge"},
 		{jobText(`,"badge":-1`), "badge"}, {jobText(`,"badge":""`), "badge"}, {jobText(`,"badge":true`), "badge"}, {jobText(`,"badge":99999999999999999999`), "badge"},
 		{jobText(`,"sound":1`), "sound"}, {jobText(`,"aps":[]`), "aps"}, {jobText(`,"aps":{"a":1,"a":2}`), "aps"}, {jobText(`,"aps":{"alert":{"a":1,"a":2}}`), "aps"},
@@ -137,6 +138,9 @@ func TestUnfitJobs(t *testing.T) {
 			}
 			if strings.Contains(err.Error(), testToken) {
 				t.Error("the whole token is in the error")
+			}
+			if strings.Contains(err.Error(), "\n") || je.Why == unknown && !strings.Contains(err.Error(), strconv.Quote(je.Key)) {
+				t.Errorf("%q: a key that may be any text is not quoted", err)
 			}
 		})
 	}
