@@ -1,11 +1,14 @@
 package httpapi
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -23,17 +26,48 @@ func Listen(addr string) (net.Listener, error) {
 		}
 		return ln, nil
 	}
-	if err := clearSocket(path); err != nil {
-		return nil, fmt.Errorf("http.listen: %w", err)
-	}
-	ln, err := net.Listen("unix", path)
+	ln, err := listenSocket(path)
 	if err != nil {
 		return nil, fmt.Errorf("http.listen: %w", err)
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		return nil, fmt.Errorf("http.listen: %w", errors.Join(err, ln.Close()))
-	}
 	return ln, nil
+}
+
+// socketListener is one at a path, which goes with it.
+type socketListener struct {
+	*net.UnixListener
+	path   string
+	remove sync.Once
+}
+
+func listenSocket(path string) (net.Listener, error) {
+	if err := clearSocket(path); err != nil {
+		return nil, err
+	}
+	// A name of its own, since another daemon may start, too; a short one, since
+	// the path of a socket is bounded.
+	fresh := filepath.Join(filepath.Dir(path), "."+rand.Text()[:4])
+	if n := len(fresh) + len("/s"); n > maxSocketPath {
+		return nil, fmt.Errorf("%q: the socket is made in a folder beside it first, and that path has %d bytes, at most %d: %w: choose another folder", path, n, maxSocketPath, ErrPath)
+	}
+	if err := os.Mkdir(fresh, 0o700); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(fresh)
+	ln, err := bindSocket(fresh, path, 0o660)
+	if err != nil {
+		return nil, err
+	}
+	return &socketListener{UnixListener: ln, path: path}, nil
+}
+
+// Addr is the path.
+func (l *socketListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
+// Close removes the socket, once: another may be there then.
+func (l *socketListener) Close() error {
+	l.remove.Do(func() { _ = os.Remove(l.path) }) // whoever starts next removes what is left
+	return l.UnixListener.Close()
 }
 
 // clearSocket removes a socket on which nobody listens any more.

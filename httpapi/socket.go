@@ -100,17 +100,28 @@ func (s *State) Listen() (net.Listener, error) {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
 	defer os.RemoveAll(fresh)
-	made := filepath.Join(fresh, "s")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	ln, err := bindSocket(fresh, s.path(), 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
+	return ln, nil
+}
+
+// bindSocket makes a socket at path that has its rights from the first moment:
+// it is made in the folder fresh, which nobody else can enter, and moved. It does
+// not go when the listener is closed.
+func bindSocket(fresh, path string, mode os.FileMode) (*net.UnixListener, error) {
+	made := filepath.Join(fresh, "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
 	ln.SetUnlinkOnClose(false) // it knows the first name only
-	if err = os.Chmod(made, 0o600); err == nil {
-		err = os.Rename(made, s.path())
+	if err = os.Chmod(made, mode); err == nil {
+		err = os.Rename(made, path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("socket: %w", errors.Join(err, ln.Close()))
+		return nil, errors.Join(err, ln.Close())
 	}
 	return ln, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -91,6 +92,48 @@ func TestListenSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Listen("unix:" + file); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A socket has its rights from the first moment, and leaves nothing behind.
+func TestListenSocketRights(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	done := make(chan struct{})
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		for {
+			if info, err := os.Lstat(path); err == nil && info.Mode().Perm() != 0o660 {
+				t.Errorf("a socket with %v is seen", info.Mode())
+				return
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	for range 300 {
+		ln, err := Listen("unix:" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ln.Addr().String() != path {
+			t.Errorf("listens at %s", ln.Addr())
+		}
+		if err := ln.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	looking.Wait()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if _, err := Listen("unix:/" + strings.Repeat("d", maxSocketPath-3) + "/s"); !errors.Is(err, ErrPath) {
 		t.Errorf("%v", err)
 	}
 }
