@@ -307,7 +307,7 @@ func (st *stress) trouble() func(*apnstest.Conn) {
 	}
 	back := uint32(2 * d.roll(40))
 	code := http2.ErrCode(d.any(uint32(http2.ErrCodeInternal), uint32(http2.ErrCodeCancel), uint32(http2.ErrCodeNo)))
-	return bothWays(func(*apnstest.Conn) {}, func(c *apnstest.Conn) { // not ahead of an answer that is queued
+	return bothWays(func(*apnstest.Conn) {}, func(c *apnstest.Conn) {
 		if last := c.LastStream(); last > back {
 			c.ResetStream(last-back, code)
 		}

@@ -135,10 +135,12 @@ func (c *Conn) Ping(data [8]byte) {
 	c.Frames(func(fr *http2.Framer) { fr.WritePing(false, data) })
 }
 
-// ResetStream sends RST_STREAM for a stream that is open, and forgets it.
+// ResetStream sends RST_STREAM for a stream that is open, and forgets it. It
+// goes out after everything queued, also while an [Answer].Then runs: ahead of
+// an answer to that stream which is queued already it would break HTTP/2.
 func (c *Conn) ResetStream(stream uint32, code http2.ErrCode) {
-	c.Frames(func(fr *http2.Framer) {
-		fr.WriteRSTStream(stream, code)
+	c.do(func() {
+		c.c.fr.WriteRSTStream(stream, code)
 		if st := c.c.streams[stream]; st != nil {
 			c.c.close(st)
 		}

@@ -478,6 +478,33 @@ func TestRawFrames(t *testing.T) {
 	c.response(1)
 }
 
+// TestResetInThen: a reset does not overtake the answer of its stream, which
+// was queued while the Then ran.
+func TestResetInThen(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t, apnstest.Options{Script: func(r *apnstest.Request) apnstest.Answer {
+		if r.Stream > 1 {
+			return apnstest.Answer{}
+		}
+		return apnstest.Answer{Then: func(c *apnstest.Conn) {
+			for c.LastStream() < 3 || c.OpenStreams() > 0 {
+				time.Sleep(time.Millisecond)
+			}
+			c.ResetStream(3, http2.ErrCodeCancel)
+		}}
+	}})
+	c, _ := dial(t, srv)
+	c.push(1)
+	c.response(1)
+	c.push(3)
+	if ev := c.next(); ev.typ != http2.FrameHeaders || ev.stream != 3 {
+		t.Errorf("frame %v on %d, want the answer", ev.typ, ev.stream)
+	}
+	if ev := c.next(); ev.typ != http2.FrameRSTStream || ev.stream != 3 {
+		t.Errorf("frame %v on %d, want RST_STREAM", ev.typ, ev.stream)
+	}
+}
+
 // TestResetWhileDeciding: a script may reset the stream it is asked about.
 func TestResetWhileDeciding(t *testing.T) {
 	t.Parallel()
