@@ -28,14 +28,14 @@ type page struct {
 	cross    *http.CrossOriginProtection
 	sessions sessions
 	sampler  sampler
-	views    chan struct{} // a place for each page that is live
-	followed chan struct{} // a place for each push that a page follows
+	views    *places // a place for each page that is live
+	followed *places // a place for each push that a page follows
 }
 
 func newPage(a *API) *page {
 	p := &page{
 		api: a, secret: []byte(rand.Text()), cross: http.NewCrossOriginProtection(),
-		views: make(chan struct{}, maxViews), followed: make(chan struct{}, maxFollowed),
+		views: newPlaces(maxViews), followed: newPlaces(maxFollowed),
 	}
 	p.sampler.tree = a.tree
 	return p

@@ -10,7 +10,8 @@ import (
 
 // Bounds of live pages.
 const (
-	// maxViews is how many pages are live at once. One more is told to come again.
+	// maxViews is how many pages are live at once, a quarter of them with one key.
+	// One more is told to come again.
 	maxViews = 64
 	// eventTime is how long an event may be on its way to who reads it.
 	eventTime = 10 * time.Second
@@ -62,20 +63,18 @@ func (p *page) events(w http.ResponseWriter, r *http.Request, v *visitor) {
 }
 
 // enter takes one of the places for a stream of events, or says what takes all of them.
-func (p *page) enter(w http.ResponseWriter, r *http.Request, v *visitor, places chan struct{}, full string) (leave func(), ok bool) {
-	if r.Method == http.MethodHead || r.URL.Query().Has("place") { // what is asked is only whether there is one
-		if len(places) < cap(places) {
-			w.WriteHeader(http.StatusNoContent)
-			return nil, false
+func (p *page) enter(w http.ResponseWriter, r *http.Request, v *visitor, places *places, full string) (leave func(), ok bool) {
+	name := v.name
+	if places.try(name, 1) {
+		leave = func() { places.free(name, 1) }
+		if r.Method != http.MethodHead && !r.URL.Query().Has("place") {
+			return leave, true
 		}
-	} else {
-		select {
-		case places <- struct{}{}:
-			return func() { <-places }, true
-		default:
-		}
+		leave() // what is asked is only whether there is one
+		w.WriteHeader(http.StatusNoContent)
+		return nil, false
 	}
-	p.fault(w, r, v, http.StatusServiceUnavailable, fmt.Sprintf("%d %s", cap(places), full))
+	p.fault(w, r, v, http.StatusServiceUnavailable, fmt.Sprintf("%d %s, or %d with this key", places.all, full, places.each))
 	return nil, false
 }
 

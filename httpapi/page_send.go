@@ -17,7 +17,8 @@ const (
 	// obstacleEvery is how often it looks whether the app sends at all, which takes a
 	// look at all apps.
 	obstacleEvery = time.Second
-	// maxFollowed is how many pushes are followed at once. Whoever finds no place asks
+	// maxFollowed is how many pushes are followed at once, a quarter of them with one
+	// key. Whoever finds no place asks
 	// from time to time.
 	maxFollowed = 64
 )

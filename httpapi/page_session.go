@@ -11,8 +11,10 @@ import (
 const (
 	// sessionTime is a long shift.
 	sessionTime = 12 * time.Hour
-	// maxSessions: with more, the oldest ends. Only who has a key begins one.
-	maxSessions = 1000
+	// maxSessions, and maxSessionsOfKey those of one key: with more, the oldest of the
+	// same key ends, so that who may look only does not sign out who may do more.
+	maxSessions      = 1000
+	maxSessionsOfKey = 50
 )
 
 // keySum stands for a key: the hash of its token.
@@ -37,23 +39,35 @@ func (s *sessions) begin(key keySum, now time.Time) (id string) {
 	if s.byID == nil {
 		s.byID = make(map[[sha256.Size]byte]visit)
 	}
-	if len(s.byID) >= maxSessions {
-		s.dropOldest()
-	}
+	s.makeRoom(key)
 	id = rand.Text()
 	s.byID[sha256.Sum256([]byte(id))] = visit{key, now.Add(sessionTime)}
 	return id
 }
 
-func (s *sessions) dropOldest() {
-	var oldest [sha256.Size]byte
-	var until time.Time
+// makeRoom ends a session if another one of key would be too many: the oldest of
+// that key, or of all if it has none.
+func (s *sessions) makeRoom(key keySum) {
+	var oldest, oldestOwn [sha256.Size]byte
+	own := 0
 	for id, one := range s.byID {
-		if until.IsZero() || one.until.Before(until) {
-			oldest, until = id, one.until
+		if was, ok := s.byID[oldest]; !ok || one.until.Before(was.until) {
+			oldest = id
 		}
+		if one.key != key {
+			continue
+		}
+		if was, ok := s.byID[oldestOwn]; !ok || one.until.Before(was.until) {
+			oldestOwn = id
+		}
+		own++
 	}
-	delete(s.byID, oldest)
+	switch full := len(s.byID) >= maxSessions; {
+	case own >= maxSessionsOfKey, full && own > 0:
+		delete(s.byID, oldestOwn)
+	case full:
+		delete(s.byID, oldest)
+	}
 }
 
 // key says with which key the session was begun, if there is one.

@@ -209,14 +209,45 @@ func TestPageSessions(t *testing.T) {
 		}
 
 		g.signIn("admin-0123")
-		for range maxSessions {
+		first := newGuest(t, h).signIn("reader-0123")
+		for i := range maxSessions {
+			if w := first.get("/"); (w.Code == 200) != (i < maxSessionsOfKey) {
+				t.Fatalf("the first of %d of one key: %d", i+1, w.Code)
+			}
 			time.Sleep(time.Millisecond)
 			newGuest(t, h).signIn("reader-0123")
 		}
-		if w := g.get("/"); w.Code != 303 || len(api.page.sessions.byID) != maxSessions {
-			t.Errorf("the oldest of very many: %d, %d are left", w.Code, len(api.page.sessions.byID))
+		if w := g.get("/"); w.Code != 200 || len(api.page.sessions.byID) != 1+maxSessionsOfKey {
+			t.Errorf("the only one of another key: %d, %d are left", w.Code, len(api.page.sessions.byID))
 		}
 	})
+}
+
+// There are not very many sessions: a key's own oldest ends, or that of all.
+func TestSessionsAreBounded(t *testing.T) {
+	t.Parallel()
+	var s sessions
+	now := time.Now()
+	begin := func(i int) string {
+		now = now.Add(time.Millisecond)
+		return s.begin(keySum{byte(i), byte(i >> 8)}, now)
+	}
+	lives := func(id string) bool {
+		_, ok := s.key(id, now)
+		return ok
+	}
+	var ids []string
+	for i := range maxSessions {
+		ids = append(ids, begin(i))
+	}
+	begin(7)
+	if lives(ids[7]) || !lives(ids[0]) {
+		t.Error("not the oldest of the same key has ended")
+	}
+	begin(maxSessions)
+	if lives(ids[0]) || !lives(ids[1]) || len(s.byID) != maxSessions {
+		t.Errorf("not the oldest of all has ended; %d are left", len(s.byID))
+	}
 }
 
 // pathOf is a route's path, filled in.
