@@ -193,21 +193,3 @@ func TestPlainProxy(t *testing.T) {
 		}
 	}
 }
-
-// What a proxy leaves of the base path does not matter; profiles are there only
-// if wanted.
-func TestBasePath(t *testing.T) {
-	t.Parallel()
-	api := New(new(fakeTree), Options{})
-	api.Use(Settings{Keys: testKeys, BasePath: "/a/b"})
-	h := api.Network()
-	for path, want := range map[string]int{"/a/b/healthz": 200, "/healthz": 200, "/a/bhealthz": 404, "/a/b": 308, "/a/b/debug/pprof/": 404} {
-		r := httptest.NewRequest("GET", path, nil)
-		r.Header.Set("Authorization", "bearer  admin-0123")
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		if w.Code != want {
-			t.Errorf("%s: %d %s", path, w.Code, w.Body)
-		}
-	}
-}

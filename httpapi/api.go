@@ -9,6 +9,7 @@ import (
 	"net/http/pprof"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -157,15 +158,7 @@ func (a *API) Network() http.Handler {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		a.noteProxy(r)
-		// Proxies may take the base path off, or leave it.
-		switch base := a.access.Load().BasePath; {
-		case base != "" && r.URL.Path == base:
-			http.Redirect(w, r, base+"/", http.StatusPermanentRedirect)
-		case base != "" && strings.HasPrefix(r.URL.Path, base+"/"):
-			http.StripPrefix(base, mux).ServeHTTP(w, r)
-		default:
-			mux.ServeHTTP(w, r)
-		}
+		below(a.access.Load().BasePath, mux, w, r)
 	})
 }
 
@@ -201,7 +194,14 @@ func (a *API) mux(identify func(*http.Request) *client, more []route) *http.Serv
 			}
 		})
 	}
-	mux.HandleFunc("/", noRoute)
+	others := func(w http.ResponseWriter, r *http.Request) { noMethod(mux, w, r) }
+	mux.HandleFunc("/", others)
+	for _, route := range a.routes() {
+		// Else ServeMux would lead from there to a slash at the end.
+		if bare, ok := strings.CutSuffix(route.pattern, "/{id...}"); ok {
+			mux.HandleFunc(strings.TrimPrefix(bare, "GET "), others)
+		}
+	}
 	return mux
 }
 
@@ -261,6 +261,27 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request, c *client, route *ro
 		return true
 	}
 	return false
+}
+
+// noMethod answers what no route is for: 405 if there is one for another method.
+func noMethod(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost} { // there are no others
+		other := &http.Request{Method: method, Host: r.Host, URL: r.URL}
+		if _, pattern := mux.Handler(other); strings.HasPrefix(pattern, method+" ") {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) == 0 {
+		noRoute(w, r)
+		return
+	}
+	if allowed[0] == http.MethodGet {
+		allowed = slices.Insert(allowed, 1, http.MethodHead) // as ServeMux has it
+	}
+	answerEarly(w)
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	writeProblem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%.200s is not for %.20s", r.URL.Path, r.Method))
 }
 
 func noRoute(w http.ResponseWriter, r *http.Request) {

@@ -319,7 +319,7 @@ func TestProblems(t *testing.T) {
 		say                      string
 	}{
 		{"no such path", "GET", "/v2", "", nil, nil, 404, "/v2"},
-		{"no such method", "DELETE", base, "", nil, nil, 404, "DELETE"},
+		{"no such method", "DELETE", base, "", nil, nil, 405, "DELETE"},
 		{"no such app", "GET", "/v1/apps/com.example.none/buried", "", nil, nil, 404, "com.example.none"},
 		{"a limit of letters", "GET", base + "?limit=x", "", nil, nil, 400, "limit"},
 		{"a limit of 0", "GET", base + "?limit=0", "", nil, nil, 400, "limit"},
