@@ -286,10 +286,13 @@ func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
 	body := make([]byte, 0, 128)
 	body = fmt.Appendf(body, `{"batch":%d,"no_wait":true,"expires":%d,"idle_heartbeat":%d}`, n, expires, beat)
 	err := cn.publish(&nats.Msg{Subject: pullSubject(c.t.config.Durable), Reply: reply, Data: body})
-	if err != nil {
-		c.t.mu.Lock()
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	switch {
+	case err != nil:
 		c.pull.open = false
-		c.t.mu.Unlock()
+	case c.t.q.embedded != nil && c.pull.open:
+		c.err = nil // it need not answer to be there, and its first heartbeat is far
 	}
 	return err
 }

@@ -74,6 +74,18 @@ func fullDisk(q *client, ackWait time.Duration) error {
 		}
 		held = append(held, jobs...)
 	}
+	idle, err := q.Consume("idle")
+	if err != nil {
+		return err
+	}
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { _, _ = idle.Receive(waiting, 1) }()
+	for !idle.(*consumer).asks() {
+		if err := q.sleep(ctx, minPause); err != nil {
+			return err
+		}
+	}
 	room, err := fillDisk()
 	if err != nil {
 		return err
@@ -98,7 +110,24 @@ func fullDisk(q *client, ackWait time.Duration) error {
 	if err := room(); err != nil {
 		return err
 	}
-	return diskAgain(ctx, q, c, held[2], finished)
+	if err := diskAgain(ctx, q, c, held[2], finished); err != nil {
+		return err
+	}
+	// Long before the first heartbeat of its new request for jobs.
+	for end := time.Now().Add(embeddedHeartbeat / 2); idle.Err() != nil; {
+		if time.Now().After(end) || q.sleep(ctx, minPause) != nil {
+			return fmt.Errorf("the idle consumer's error with room again: %w", idle.Err())
+		}
+	}
+	stop()
+	return idle.Close(ctx)
+}
+
+// asks says whether the consumer's request for jobs waits in the server.
+func (c *consumer) asks() bool {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	return c.pull.open
 }
 
 // diskAgain looks at what there is when the disk takes something again: nothing
