@@ -3,7 +3,8 @@
 // cluster (nats://, tls://). Both are the same code and differ by a URL.
 //
 //	client              the Queue
-//	├─ embedded         the server, if it is in this process, and the lock on its folder
+//	├─ embedded         the server, if it is in this process, and the lock on its folder;
+//	│                   mend.go starts it again when its disk was full
 //	├─ link             the one connection: made in the background, checked whenever it is new
 //	├─ calls            requests that wait for an answer, all on one subscription
 //	├─ keeper           reservations kept alive, acknowledgements repeated, calls ended
