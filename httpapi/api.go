@@ -58,10 +58,10 @@ type API struct {
 	access atomic.Pointer[access]
 	owner  *client // whoever asks on the socket
 
-	turn    chan struct{} // a place for each request that asks the queue
-	large   *places       // for each byte of the large bodies
-	streams *places       // for each stream
-	answers answers       // to requests with an Idempotency-Key
+	turn    *places // for each request that asks the queue
+	large   *places // for each byte of the large bodies
+	streams *places // for each stream
+	answers answers // to requests with an Idempotency-Key
 	page    *page
 	forms   forms // of strangers
 	wrong   *guesses
@@ -71,7 +71,7 @@ type API struct {
 func New(t Tree, o Options) *API {
 	a := &API{
 		tree: t, o: o, owner: newLocal("socket"),
-		turn: make(chan struct{}, maxAtOnce), large: newPlaces(largeAtOnce), streams: newPlaces(maxStreams),
+		turn: newPlaces(maxAtOnce, maxAtOnce/2), large: newPlaces(largeAtOnce, largeAtOnce/4), streams: newPlaces(maxStreams, maxStreams/4),
 	}
 	if a.o.Log == nil {
 		a.o.Log = slog.New(slog.DiscardHandler)

@@ -385,17 +385,25 @@ func (s slowAdmin) Peek(context.Context, string, string) (queue.BuriedJob, error
 	return queue.BuriedJob{}, queue.ErrNotFound
 }
 
-// No more than maxAtOnce requests ask the queue; one more waits for its turn, as
-// long as its caller does.
+// No more than half of maxAtOnce requests of a key ask the queue; one more waits for
+// its turn, as long as its caller does. Another key's need not.
 func TestRequestsAtOnce(t *testing.T) {
 	t.Parallel()
 	admin := slowAdmin{asked: make(chan struct{}), answer: make(chan struct{})}
-	h := New(&fakeTree{jobs: journal.Jobs{Queue: admin}}, Options{}).Socket()
+	api := New(&fakeTree{jobs: journal.Jobs{Queue: admin}}, Options{})
+	api.Use(Settings{Keys: testKeys})
+	h := api.Socket()
 	const path = "/v1/apps/" + topic + "/buried/7"
 	var wg sync.WaitGroup
-	for range maxAtOnce {
+	for range maxAtOnce / 2 {
 		wg.Go(func() { h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil)) })
 		<-admin.asked
+	}
+	wg.Go(func() { send(api.Network(), "admin-0123", "GET", path, "") })
+	select {
+	case <-admin.asked:
+	case <-time.After(patience):
+		t.Fatal("another key's request waits")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

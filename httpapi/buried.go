@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,8 +20,8 @@ const (
 	// maxTime bounds the work on one request: 1000 jobs kicked on a queue that
 	// answers within 10 ms, three commands for each.
 	maxTime = time.Minute
-	// maxAtOnce bounds the requests that ask the queue: each may hold a list of
-	// MaxJobs jobs. Others wait.
+	// maxAtOnce bounds the requests that ask the queue, and half of it those of one
+	// key: each may hold a list of MaxJobs jobs. Others wait.
 	maxAtOnce = 4
 )
 
@@ -35,7 +36,14 @@ func (a *API) buried(action string, do func(ctx context.Context, l Local, r *htt
 		defer cancel()
 		topic := r.PathValue("topic")
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		answer, err := a.inTurn(ctx, func() (any, error) {
+		body, free, err := a.body(ctx, w, r, c) // first: it may be slow
+		defer free()
+		if err != nil {
+			problemOf(bodyStatus(err), "", "the body: "+bodyFault(err)).write(w)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		answer, err := a.inTurn(ctx, c, func() (any, error) {
 			jobs, tube, err := a.tree.Jobs(topic)
 			if err != nil {
 				return nil, err
@@ -53,13 +61,11 @@ func (a *API) buried(action string, do func(ctx context.Context, l Local, r *htt
 	}
 }
 
-func (a *API) inTurn(ctx context.Context, do func() (any, error)) (any, error) {
-	select {
-	case a.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("too much at once: %w", ctx.Err())
+func (a *API) inTurn(ctx context.Context, c *client, do func() (any, error)) (any, error) {
+	if err := a.turn.take(ctx, c.name, 1); err != nil {
+		return nil, fmt.Errorf("too much at once: %w", err)
 	}
-	defer func() { <-a.turn }()
+	defer a.turn.free(c.name, 1)
 	return do()
 }
 

@@ -64,8 +64,9 @@ func (a *API) notifications(w http.ResponseWriter, r *http.Request, c *client) {
 
 // bodyStatus is the status for a body that cannot be read.
 func bodyStatus(err error) int {
+	_, large := errors.AsType[*http.MaxBytesError](err)
 	switch {
-	case errors.Is(err, errLarge):
+	case large, errors.Is(err, errLarge):
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return http.StatusRequestTimeout

@@ -35,7 +35,7 @@ type page struct {
 func newPage(a *API) *page {
 	p := &page{
 		api: a, secret: []byte(rand.Text()), cross: http.NewCrossOriginProtection(),
-		views: newPlaces(maxViews), followed: newPlaces(maxFollowed),
+		views: newPlaces(maxViews, maxViews/4), followed: newPlaces(maxFollowed, maxFollowed/4),
 	}
 	p.sampler.tree = a.tree
 	return p

@@ -62,10 +62,10 @@ func grouped(jobs []BuriedJob) []*buriedGroup {
 }
 
 // desk does something with an app's buried jobs, in turn with others.
-func (p *page) desk(ctx context.Context, topic string, do func(ctx context.Context, l Local) (any, error)) (any, error) {
+func (p *page) desk(ctx context.Context, v *visitor, topic string, do func(ctx context.Context, l Local) (any, error)) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
-	return p.api.inTurn(ctx, func() (any, error) {
+	return p.api.inTurn(ctx, v.client, func() (any, error) {
 		jobs, tube, err := p.api.tree.Jobs(topic)
 		if err != nil {
 			return nil, err
@@ -86,7 +86,7 @@ func (p *page) buried(w http.ResponseWriter, r *http.Request, v *visitor) {
 
 // showBuried shows the jobs that are buried now, below what d has to say.
 func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, status int, d buriedPage) {
-	list, err := p.desk(r.Context(), d.Topic, func(ctx context.Context, l Local) (any, error) { return l.List(ctx, "", 0) })
+	list, err := p.desk(r.Context(), v, d.Topic, func(ctx context.Context, l Local) (any, error) { return l.List(ctx, "", 0) })
 	if err != nil {
 		p.fault(w, r, v, statusOf(err), err.Error())
 		return
@@ -101,7 +101,7 @@ func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, st
 func (p *page) settle(done string, do func(Local, context.Context, Choice) (Settled, error)) func(http.ResponseWriter, *http.Request, *visitor) {
 	return func(w http.ResponseWriter, r *http.Request, v *visitor) {
 		topic := r.PathValue("topic")
-		answer, err := p.desk(r.Context(), topic, func(ctx context.Context, l Local) (any, error) {
+		answer, err := p.desk(r.Context(), v, topic, func(ctx context.Context, l Local) (any, error) {
 			ids, err := chosen(ctx, l, r.PostForm)
 			if err != nil {
 				return nil, err
@@ -160,7 +160,7 @@ type buriedJobPage struct {
 // rest.
 func (p *page) job(w http.ResponseWriter, r *http.Request, v *visitor) {
 	topic, id := r.PathValue("topic"), r.PathValue("id")
-	answer, err := p.desk(r.Context(), topic, func(ctx context.Context, l Local) (any, error) { return l.Show(ctx, id) })
+	answer, err := p.desk(r.Context(), v, topic, func(ctx context.Context, l Local) (any, error) { return l.Show(ctx, id) })
 	if err != nil {
 		p.fault(w, r, v, statusOf(err), err.Error())
 		return

@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// places bounds what is done at once: for all clients together, and for each of
-// them to a quarter of that, so that one that takes what it gets and is slow, or
-// means ill, leaves room for others.
+// places bounds what is done at once: for all clients together, and less for each of
+// them, so that one that takes what it gets and is slow, or means ill, leaves room
+// for others.
 type places struct {
 	all, each int
 
@@ -25,8 +25,8 @@ type waiter struct {
 	ready chan struct{} // closed when they are its own
 }
 
-func newPlaces(all int) *places {
-	return &places{all: all, each: max(1, all/4), byKey: make(map[string]int)}
+func newPlaces(all, each int) *places {
+	return &places{all: all, each: each, byKey: make(map[string]int)}
 }
 
 // take waits until a client has n more places, of which there must be as many in

@@ -20,12 +20,12 @@ func (p *places) takenBy(key string) int {
 	return p.byKey[key]
 }
 
-// Each client has a quarter of the places at most; who waits gets them in turn,
+// Each client has its share of the places at most; who waits gets them in turn,
 // but for those whose share is used up.
 func TestPlaces(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newPlaces(40)
+		p := newPlaces(40, 10)
 		for _, c := range []struct {
 			key  string
 			n    int
@@ -96,6 +96,30 @@ func begin(t *testing.T, addr, token, kind string) net.Conn {
 		t.Fatal(err)
 	}
 	return conn
+}
+
+// readFunc is a body that calls itself whenever it is read.
+type readFunc func(p []byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+// While a body is on its way nobody else's turn is held up.
+func TestNoTurnWhileReading(t *testing.T) {
+	t.Parallel()
+	tree := newTouchedTree()
+	api := New(tree, Options{})
+	text := strings.NewReader(choice)
+	body := readFunc(func(p []byte) (int, error) {
+		if n := api.turn.takenBy("socket"); n != 0 {
+			t.Errorf("%d turns are taken", n)
+		}
+		return text.Read(p)
+	})
+	w := httptest.NewRecorder()
+	api.Socket().ServeHTTP(w, httptest.NewRequest("POST", "/v1/apps/"+topic+"/buried/kick", body))
+	if done := tree.take(); w.Code != http.StatusOK || len(done) == 0 {
+		t.Errorf("%d %s, done %q", w.Code, w.Body, done)
+	}
 }
 
 // A key whose clients send large bodies slowly keeps no other from sending any.

@@ -42,7 +42,7 @@ const problemType = "application/problem+json"
 func statusOf(err error) int {
 	_, large := errors.AsType[*http.MaxBytesError](err)
 	switch {
-	case large, errors.Is(err, errLarge):
+	case large:
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, errChoice), errors.Is(err, errLimit), errors.Is(err, queue.ErrRejected), errors.Is(err, errBody), isJobError(err):
 		return http.StatusBadRequest

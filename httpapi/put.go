@@ -23,41 +23,51 @@ type Put struct {
 // put puts the job that the request's body is: the way to a queue that only the
 // daemon can reach, because it is inside its process.
 func (a *API) put(w http.ResponseWriter, r *http.Request, c *client) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	id, err := a.putBody(w, r, c)
+	ctx, cancel := context.WithTimeout(r.Context(), putTime)
+	defer cancel()
+	delay, err := a.putLater(r)
 	if err != nil {
-		p := Problem{Status: statusOf(err), Detail: err.Error(), Uncertain: errors.Is(err, queue.ErrUncertain)}
-		if fault, ok := errors.AsType[*worker.JobError](err); ok {
-			p.Key = fault.Key
-		}
-		p.answer().write(w)
+		putProblem(err).write(w)
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	body, free, err := a.body(ctx, w, r, c)
+	defer free()
+	if err != nil {
+		problemOf(bodyStatus(err), "", "the body: "+bodyFault(err)).write(w)
+		return
+	}
+	id, err := a.putJob(ctx, c, r.PathValue("topic"), body, delay)
+	if err != nil {
+		putProblem(err).write(w)
 		return
 	}
 	writeJSON(w, http.StatusOK, Put{id})
 }
 
-func (a *API) putBody(w http.ResponseWriter, r *http.Request, c *client) (id string, err error) {
-	ctx, cancel := context.WithTimeout(r.Context(), putTime)
-	defer cancel()
-	topic := r.PathValue("topic")
-	// First: of an app that is not there nothing else is to be said.
-	if _, _, err := a.tree.Jobs(topic); errors.Is(err, supervisor.ErrNoApp) {
-		return "", err
+func putProblem(err error) answer {
+	p := Problem{Status: statusOf(err), Detail: err.Error(), Uncertain: errors.Is(err, queue.ErrUncertain)}
+	if fault, ok := errors.AsType[*worker.JobError](err); ok {
+		p.Key = fault.Key
 	}
-	var delay time.Duration
+	return p.answer()
+}
+
+// putLater is the delay that a request asks for.
+func (a *API) putLater(r *http.Request) (delay time.Duration, err error) {
+	// First: of an app that is not there nothing else is to be said.
+	if _, _, err := a.tree.Jobs(r.PathValue("topic")); errors.Is(err, supervisor.ErrNoApp) {
+		return 0, err
+	}
 	if wait := r.URL.Query().Get("delay"); wait != "" {
 		if delay, err = time.ParseDuration(wait); err != nil || delay < 0 || delay > worker.MaxDelay {
-			return "", fmt.Errorf("%w: delay %q: must be a duration such as 10s, of a year at most", errBody, wait)
+			return 0, fmt.Errorf("%w: delay %q: must be a duration such as 10s, of a year at most", errBody, wait)
 		}
 	}
-	body, free, err := a.body(ctx, w, r, c)
-	defer free()
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled): // no fault of the body's
-		return "", err
-	case err != nil:
-		return "", fmt.Errorf("%w: %w", errBody, err)
-	}
+	return delay, nil
+}
+
+func (a *API) putJob(ctx context.Context, c *client, topic string, body []byte, delay time.Duration) (id string, err error) {
 	if !c.limit.Allow() {
 		return "", c.overRate()
 	}
