@@ -10,25 +10,29 @@ import (
 	"sync/atomic"
 )
 
-// conns bounds how many connections a server holds, and how many of one address.
-// One more takes the place of the one that is missed least (rank); if none may
-// go, it is closed itself.
+// conns bounds how many connections a server holds, how many of one address, and
+// how many of strangers: on which nobody has shown a key. One more takes the
+// place of the one that is missed least (rank); if none may go, it is closed
+// itself.
 type conns struct {
-	max    int
+	max    int                   // of strangers a quarter
 	each   int                   // of one address
 	shared func(netip.Addr) bool // very many clients have this address: each is not for it
 
-	mu   sync.Mutex
-	open map[net.Conn]*held // at most max
-	from map[string]int     // how many of an address, as network has it
-	tick int                // counts changes
+	mu        sync.Mutex
+	open      map[net.Conn]*held // at most max
+	from      map[string]int     // how many of an address, as network has it
+	strangers int                // how many are of strangers
+	tick      int                // counts changes
 }
 
 // held is an open connection.
 type held struct {
+	of     *conns
 	from   string // an address, as network has it; "" for one that is not bounded
 	active bool   // a request is under way; false, too, before its head is whole
 	since  int    // the tick of the last change
+	gone   bool   // cut or closed
 	known  atomic.Bool
 }
 
@@ -42,8 +46,14 @@ type heldKey struct{}
 // known notes that who made a request has shown who they are: their connection is
 // kept before those of strangers.
 func known(r *http.Request) {
-	if h, _ := r.Context().Value(heldKey{}).(*held); h != nil {
-		h.known.Store(true)
+	h, _ := r.Context().Value(heldKey{}).(*held)
+	if h == nil || h.known.Load() {
+		return
+	}
+	h.of.mu.Lock()
+	defer h.of.mu.Unlock()
+	if !h.gone && !h.known.Swap(true) {
+		h.of.strangers--
 	}
 }
 
@@ -52,22 +62,15 @@ func known(r *http.Request) {
 func (c *conns) begin(ctx context.Context, conn net.Conn) context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := &held{from: c.bounded(conn)}
-	switch {
-	case h.from != "" && c.from[h.from] >= c.each:
-		if !c.drop(h.from) {
-			cut(conn)
-			return ctx
-		}
-	case len(c.open) >= c.max:
-		if !c.drop("") {
-			cut(conn)
-			return ctx
-		}
+	h := &held{of: c, from: c.bounded(conn)}
+	if !c.room(h.from) {
+		cut(conn)
+		return ctx
 	}
 	c.tick++
 	h.since = c.tick
 	c.open[conn] = h
+	c.strangers++
 	if h.from != "" {
 		c.from[h.from]++
 	}
@@ -103,13 +106,27 @@ func (c *conns) bounded(conn net.Conn) string {
 	return network(addr.String())
 }
 
-// drop cuts the connection that is missed least, of an address or, for "", of
-// all. It says whether there was one. It looks at all of them, 4096 at most, and
-// only when there is no place.
-func (c *conns) drop(from string) bool {
+// room says whether there is room for one more connection of a stranger at an
+// address, for which another may have to go.
+func (c *conns) room(from string) bool {
+	switch {
+	case from != "" && c.from[from] >= c.each:
+		return c.drop(func(h *held) bool { return h.from == from })
+	case c.strangers >= c.max/4:
+		return c.drop(func(h *held) bool { return !h.known.Load() })
+	case len(c.open) >= c.max:
+		return c.drop(func(*held) bool { return true })
+	}
+	return true
+}
+
+// drop cuts the connection that is missed least, of those that are meant, and
+// says whether there was one. It looks at all of them, 4096 at most, and only when
+// there is no place.
+func (c *conns) drop(meant func(*held) bool) bool {
 	var least net.Conn
 	for conn, h := range c.open {
-		if (from == "" || h.from == from) && h.rank() < mayStay && (least == nil || h.before(c.open[least])) {
+		if meant(h) && h.rank() < mayStay && (least == nil || h.before(c.open[least])) {
 			least = conn
 		}
 	}
@@ -123,6 +140,9 @@ func (c *conns) drop(from string) bool {
 
 func (c *conns) forget(conn net.Conn, h *held) {
 	delete(c.open, conn)
+	if h.gone = true; !h.known.Load() {
+		c.strangers--
+	}
 	if h.from == "" {
 		return
 	}

@@ -64,7 +64,10 @@ func (k *knownConns) ask(f *fakeConn, withKey bool) *fakeConn {
 // has to go where all have a request of somebody who is known.
 func TestConns(t *testing.T) {
 	t.Parallel()
-	k := newKnownConns(5, 5)
+	k := newKnownConns(16, 16)
+	for i := range 11 { // no stranger's, and in use
+		k.ask(k.dial(fmt.Sprintf("198.51.100.%d:1", i)), true)
+	}
 	admin := k.ask(k.dial("192.0.2.1:1"), true)
 	stranger := k.ask(k.dial("192.0.2.2:1"), false)
 	idle := k.ask(k.dial("192.0.2.3:1"), true)
@@ -79,12 +82,38 @@ func TestConns(t *testing.T) {
 			t.Errorf("%d was not closed", i)
 		}
 	}
-	if last := k.dial("192.0.2.20:1"); !last.closed || admin.closed || len(k.open) != 5 {
+	if last := k.dial("192.0.2.20:1"); !last.closed || admin.closed || len(k.open) != 16 || k.strangers != 0 {
 		t.Errorf("with all in use: the new one closed %t, %d are open", last.closed, len(k.open))
 	}
 	k.changed(silent, http.StateClosed) // as the server finds out
-	if k.changed(admin, http.StateClosed); len(k.open) != 4 || len(k.from) != 4 {
+	if k.changed(admin, http.StateClosed); len(k.open) != 15 || len(k.from) != 15 {
 		t.Errorf("%d are open, of %d addresses", len(k.open), len(k.from))
+	}
+}
+
+// Strangers have a quarter of the connections, and take none of those who have
+// shown a key.
+func TestConnsOfStrangers(t *testing.T) {
+	t.Parallel()
+	k := newKnownConns(16, 16)
+	idle := k.ask(k.dial("192.0.2.1:1"), true)
+	k.changed(idle, http.StateIdle)
+	var all []*fakeConn
+	for i := range 6 {
+		all = append(all, k.ask(k.dial(fmt.Sprintf("192.0.2.%d:1", i+2)), false))
+	}
+	for i, one := range all {
+		if one.closed != (i < 2) {
+			t.Errorf("%d: closed %t", i, one.closed)
+		}
+	}
+	if idle.closed || k.strangers != 4 || len(k.open) != 5 {
+		t.Errorf("idle closed %t, %d of strangers, %d are open", idle.closed, k.strangers, len(k.open))
+	}
+	k.ask(all[5], true)
+	k.ask(all[0], true) // which has gone
+	if k.changed(all[4], http.StateClosed); k.strangers != 2 || len(k.open) != 4 {
+		t.Errorf("%d of strangers, %d are open", k.strangers, len(k.open))
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 // Bounds of the forms that are read before it is known whose they are: a key may
 // be in the form itself.
 const (
-	// maxForms bounds how many are read at once, on all connections together:
-	// with maxForm bytes of each, 32 MiB, and about as much for their requests.
+	// maxForms bounds how many are read at once, on all connections together: with
+	// maxForm bytes of each some 140 kB (measured), 70 MB in all.
 	maxForms = 512
 	// maxFormsFrom is the share of one address.
 	maxFormsFrom = maxForms / 4
