@@ -129,6 +129,20 @@ func credentialReason(reason string) bool {
 		reasons[reasonKey{400, reason}].class == Credential
 }
 
+// ReasonStatus is the HTTP status with which APNs gives a reason; 0 for a reason that
+// is not in the table.
+func ReasonStatus(reason string) int {
+	if reason == anyReason {
+		return 0
+	}
+	for key := range reasons {
+		if key.reason == reason {
+			return key.status
+		}
+	}
+	return 0
+}
+
 // ReasonText says in a few words for people what an answer means, for example
 // "the device token has expired". It has a text for every status and reason,
 // documented or not; the text holds nothing of the reason itself. Status 0

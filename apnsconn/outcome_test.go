@@ -252,3 +252,18 @@ func BenchmarkOutcomeOfError(b *testing.B) {
 		OutcomeOf(410, body)
 	}
 }
+
+// Each reason comes with one status, so that it can be told from the reason.
+func TestReasonStatus(t *testing.T) {
+	t.Parallel()
+	for key := range reasons {
+		if key.reason != anyReason && ReasonStatus(key.reason) != key.status {
+			t.Errorf("%q has the status %d and %d", key.reason, ReasonStatus(key.reason), key.status)
+		}
+	}
+	for reason, want := range map[string]int{"BadCertificate": 403, "Unregistered": 410, "": 0, anyReason: 0, "New": 0} {
+		if got := ReasonStatus(reason); got != want {
+			t.Errorf("%q: %d", reason, got)
+		}
+	}
+}

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"propeller/apnsconn"
 	"propeller/supervisor"
 	"propeller/worker"
 )
@@ -48,14 +50,15 @@ type endedRow struct {
 	Token  string
 	Class  string
 	Detail string // why it was not delivered
+	Help   string // what that means, if APNs said so
 	Took   string
 	APNsID string
 }
 
 // refusalRow says how many pushes ended in one way.
 type refusalRow struct {
-	Class, Reason, Count string
-	N                    int64
+	Class, Reason, Help, Count string
+	N                          int64
 }
 
 // stepRow is what the watchdog did last, of each kind.
@@ -117,7 +120,7 @@ func workerRowOf(i int, s *worker.Status, rest string, now time.Time) workerRow 
 func endedRows(ended []worker.Ended) (out []endedRow) {
 	for _, e := range ended {
 		out = append(out, endedRow{
-			At: e.At, Worker: e.Worker, Token: e.Token, Class: e.Class.String(), Detail: e.Reason, Took: millis(float64(e.Took) / float64(time.Millisecond)), APNsID: e.APNsID,
+			At: e.At, Worker: e.Worker, Token: e.Token, Class: e.Class.String(), Detail: e.Reason, Help: explained(e.Reason), Took: millis(float64(e.Took) / float64(time.Millisecond)), APNsID: e.APNsID,
 		})
 	}
 	return out
@@ -128,10 +131,13 @@ func endedRows(ended []worker.Ended) (out []endedRow) {
 func refusalsOf(c *worker.Counters) (out []refusalRow) {
 	for r, n := range c.Refusals() {
 		reason := r.Reason
+		if status := apnsconn.ReasonStatus(reason); status != 0 {
+			reason = fmt.Sprint(status, " ", reason) // as the log has it
+		}
 		if reason == "" {
 			reason = "without a reason of APNs’"
 		}
-		out = append(out, refusalRow{r.Class.String(), reason, count(n), n})
+		out = append(out, refusalRow{r.Class.String(), reason, explained(reason), count(n), n})
 	}
 	slices.SortFunc(out, func(a, b refusalRow) int {
 		if a.N != b.N {
@@ -152,6 +158,24 @@ func stepsOf(s *supervisor.Steps) (out []stepRow) {
 		}
 	}
 	return out
+}
+
+// apnsAnswer begins as an answer of APNs' does in reasons: status and APNs' reason.
+var apnsAnswer = regexp.MustCompile(`^([45]\d\d) (\w+)`)
+
+// explained says in words what an answer of APNs' means, and what to do; "" for what
+// is none.
+func explained(reason string) string {
+	answer := apnsAnswer.FindStringSubmatch(reason)
+	if answer == nil {
+		return ""
+	}
+	status, err := strconv.Atoi(answer[1])
+	if err != nil {
+		return ""
+	}
+	text := apnsconn.ReasonText(status, answer[2])
+	return strings.ToUpper(text[:1]) + text[1:]
 }
 
 // age is a duration as one number.

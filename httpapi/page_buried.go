@@ -19,16 +19,17 @@ import (
 type buriedPage struct {
 	Topic      string
 	Groups     []*buriedGroup // the largest in front
-	Jobs       int
-	More       bool   // there are others
-	Incomplete string // what went wrong with the rest
-	Notice     string // of what has just been done
+	Jobs       string         // how many
+	More       bool           // there are others
+	Incomplete string         // what went wrong with the rest
+	Notice     string         // of what has just been done
 	Fault      string
 }
 
 // buriedGroup are the jobs that were buried for one reason.
 type buriedGroup struct {
 	Reason string
+	Help   string // what it means, if APNs said so
 	Jobs   []BuriedJob
 }
 
@@ -51,7 +52,7 @@ func grouped(jobs []BuriedJob) []*buriedGroup {
 		reason := reasonOf(&j)
 		g := byReason[reason]
 		if g == nil {
-			g = &buriedGroup{Reason: reason}
+			g = &buriedGroup{Reason: reason, Help: explained(reason)}
 			byReason[reason] = g
 			out = append(out, g)
 		}
@@ -92,7 +93,7 @@ func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, st
 		return
 	}
 	l := list.(BuriedList)
-	d.Groups, d.Jobs, d.More, d.Incomplete = grouped(l.Jobs), len(l.Jobs), l.More, l.Incomplete
+	d.Groups, d.Jobs, d.More, d.Incomplete = grouped(l.Jobs), plural(len(l.Jobs), "job"), l.More, l.Incomplete
 	p.show(w, v, status, "buried", pageData{Title: "Buried jobs of " + d.Topic, Main: d})
 }
 

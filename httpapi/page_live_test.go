@@ -184,7 +184,7 @@ func TestAppRow(t *testing.T) {
 		}
 	}
 	for left, want := range map[time.Duration][2]string{
-		-time.Hour: {"expired", "now"}, time.Hour: {"today", "now"}, 49 * time.Hour: {"2 d", "now"}, 10 * 24 * time.Hour: {"10 d", "soon"}, 31 * 24 * time.Hour: {"2001-10-10", ""},
+		-time.Hour: {"expired", "now"}, time.Hour: {"today", "now"}, 25 * time.Hour: {"in 1 day", "now"}, 49 * time.Hour: {"in 2 days", "now"}, 10 * 24 * time.Hour: {"in 10 days", "soon"}, 31 * 24 * time.Hour: {"2001-10-10", ""},
 	} {
 		if text, urgency := expiry(now.Add(left), now); text != want[0] || urgency != want[1] {
 			t.Errorf("%v: %s %s", left, text, urgency)
@@ -198,20 +198,20 @@ func TestAppRow(t *testing.T) {
 	st := fullApp()
 	st.Recent = nil
 	for _, c := range []struct {
-		change           func()
-		state, held, why string
+		change                       func()
+		state, held, also, why, help string
 	}{
-		{func() { st.Stalled = &supervisor.Stall{Reason: "x", Since: now} }, "stalled", "", "x, since 01:46:40 UTC"},
-		{func() { st.Stalled = nil }, "running", "", ""},
-		{func() { st.Workers = st.Workers[1:] }, "idle", "", ""},
+		{func() { st.Stalled = &supervisor.Stall{Reason: "x", Since: now} }, "stalled", "", "", "x, since 01:46:40 UTC", ""},
+		{func() { st.Stalled = nil }, "running", "", "", "", ""},
+		{func() { st.Workers = st.Workers[1:] }, "idle", "", "", "", ""},
 		{func() {
 			st.Held = worker.HoldState{Held: true, Reason: "by order of x", Since: now.Add(-24 * time.Hour)}
-		}, "paused", "held", "by order of x, since Sep 8 01:46 UTC"},
-		{func() { st.QueueAway = &supervisor.Stall{Reason: "q"} }, "no queue", "held", "q"},
-		{func() { st.Broken, st.Reason = true, "403 x" }, "broken", "held", "403 x"},
+		}, "paused", "held", "", "by order of x, since Sep 8 01:46 UTC", ""},
+		{func() { st.QueueAway = &supervisor.Stall{Reason: "q"} }, "no queue", "held", "paused by hand, too", "q", ""},
+		{func() { st.Broken, st.Reason = true, "403 x" }, "broken", "held", "paused by hand, too", "403 x", "APNs does not accept this certificate or key"},
 	} {
 		c.change()
-		if r := new(sampled).rowOf(&st, now); r.State != c.state || r.Held != c.held || r.Why != c.why || r.Ready != unknown {
+		if r := new(sampled).rowOf(&st, now); r.State != c.state || r.Held != c.held || r.Also != c.also || r.Why != c.why || r.Help != c.help || r.Ready != unknown {
 			t.Errorf("%+v, want %+v", r, c)
 		}
 	}
@@ -493,7 +493,44 @@ func TestAppPage(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	ended := endedRows([]worker.Ended{{At: now, Worker: 2, Token: "12345678", Class: apnsconn.Token, Reason: "410 Unregistered", Took: 40 * time.Millisecond, APNsID: "A"}})
-	if want := (endedRow{now, 2, "12345678", "token", "410 Unregistered", "40 ms", "A"}); ended[0] != want {
+	if want := (endedRow{now, 2, "12345678", "token", "410 Unregistered", "The device token is not active for this topic any more", "40 ms", "A"}); ended[0] != want {
 		t.Errorf("%+v", ended)
+	}
+	for reason, want := range map[string]string{
+		"403 BadCertificate": "The client certificate is not valid; renew it", "413 PayloadTooLarge after 3 tries": "The payload is over 4096 bytes (5120 for voip and broadcasts)",
+		"": "", "worker: no answer": "", "4711 tries": "",
+	} {
+		if got := explained(reason); got != want {
+			t.Errorf("%q: %q", reason, got)
+		}
+	}
+}
+
+// A job that JetStream was given back is reserved in its numbers until the next is
+// asked for: of an app that asks for none it is ready.
+func TestWaiting(t *testing.T) {
+	t.Parallel()
+	st := fullApp()
+	st.Stalled = nil
+	view := func() int { a := appOf(&st); return a.Waiting() }
+	row := func() string { return new(sampler).rowOf(&st, time.Now()).Ready }
+	if view() != 1 || row() != "1" {
+		t.Errorf("%d, %s of an app that runs", view(), row())
+	}
+	st.Broken, st.Reason = true, "403 BadCertificate"
+	if view() != 1 || row() != "1" {
+		t.Errorf("%d, %s of one whose workers hold all that is reserved", view(), row())
+	}
+	st.Workers = []worker.Status{{Held: 1}}
+	if view() != 3 || row() != "3" {
+		t.Errorf("%d, %s, want 3: one, and two that nobody holds", view(), row())
+	}
+	st.Broken, st.Held.Held = false, true
+	if view() != 3 {
+		t.Errorf("%d of a paused app", view())
+	}
+	st.Queue = nil
+	if view() != 0 || row() != unknown {
+		t.Errorf("%d, %s without numbers", view(), row())
 	}
 }

@@ -26,7 +26,9 @@ type appRow struct {
 	Topic       string `json:"topic"`
 	State       string `json:"state"`
 	Held        string `json:"held"` // "held" if an operator holds it
+	Also        string `json:"also"` // that it is held, where the state does not say so
 	Why         string `json:"why"`
+	Help        string `json:"help"` // what Why means, if it is an answer of APNs'
 	Rate        string `json:"rate"`
 	P50         string `json:"p50"`
 	P99         string `json:"p99"`
@@ -47,7 +49,7 @@ const unknown = "–"
 func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	view := appOf(st)
 	r := appRow{
-		Topic: st.Topic, State: view.State, Why: view.Reason, Rate: unknown, P50: unknown, P99: unknown,
+		Topic: st.Topic, State: view.State, Why: view.Reason, Help: explained(view.Reason), Rate: unknown, P50: unknown, P99: unknown,
 		Ready: unknown, Delayed: unknown, Buried: unknown,
 		Delivered: count(st.Counters.Ended(apnsconn.Delivered)), Failed: count(failedOf(st)),
 	}
@@ -62,6 +64,9 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	}
 	if st.Held.Held {
 		r.Held = "held"
+		if view.State != StatePaused || st.Paused {
+			r.Also = "paused by hand, too"
+		}
 	}
 	if rate, ok := a.rate(); ok {
 		r.Rate = perSecond(rate)
@@ -78,7 +83,8 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	}
 	r.InFlight, r.Connections = count(int64(inFlight)), fmt.Sprintf("%d/%d", connected, len(st.Workers))
 	if a.tube != nil {
-		r.Ready, r.Delayed, r.Buried = count(int64(a.tube.Ready)), count(int64(a.tube.Delayed)), count(int64(a.tube.Buried))
+		view.Queue = &Queue{Ready: a.tube.Ready, Reserved: a.tube.Reserved}
+		r.Ready, r.Delayed, r.Buried = count(int64(view.Waiting())), count(int64(a.tube.Delayed)), count(int64(a.tube.Buried))
 	}
 	r.Expiry, r.Urgency = expiry(st.CredentialExpiry, now)
 	return r
@@ -145,9 +151,9 @@ func expiry(at, now time.Time) (text, urgency string) {
 	case days < 1:
 		return "today", "now"
 	case days < 7:
-		return fmt.Sprintf("%d d", days), "now"
+		return "in " + plural(days, "day"), "now"
 	case days < 30:
-		return fmt.Sprintf("%d d", days), "soon"
+		return "in " + plural(days, "day"), "soon"
 	}
 	return at.UTC().Format("2006-01-02"), ""
 }

@@ -205,6 +205,24 @@ func orMax(limit int) int {
 	return limit
 }
 
+// Waiting is how many of the app's jobs are ready, for whoever takes none at present,
+// too: JetStream has no state for a job that was given back until it is handed out
+// again, so that of an app which is broken or paused those are ready that are reserved
+// and in no worker's hands. 0 while the queue is not known.
+func (a *App) Waiting() int {
+	if a.Queue == nil {
+		return 0
+	}
+	if a.State != StateBroken && a.State != StatePaused {
+		return a.Queue.Ready // the numbers are not of the very same moment
+	}
+	nobodys := a.Queue.Reserved
+	for _, w := range a.Workers {
+		nobodys -= w.Held
+	}
+	return a.Queue.Ready + max(0, nobodys)
+}
+
 func appOf(s *supervisor.AppStatus) App {
 	a := App{
 		Topic: s.Topic, Tube: s.Tube, State: stateOf(s), Ready: s.Trouble() == "", Held: s.Held.Held, Reason: s.Reason, Since: s.Since, Workers: []Worker{},

@@ -176,6 +176,8 @@ func TestPageOfAnApp(t *testing.T) {
 	b.says("#failures", "PayloadTooLarge")
 	b.says("#outcomes", "delivered")
 	b.says("#workers", "1")
+	b.says("#refusals", "413 PayloadTooLarge")
+	b.says("#refusals", "The payload is over 4096 bytes")
 	if strings.Contains(b.text("#failures"), "delivered") || strings.Contains(b.text("main"), failing(1, 410)) {
 		t.Errorf("failures, and whole tokens: %s", b.text("main"))
 	}
@@ -190,12 +192,21 @@ func TestPageOfAnApp(t *testing.T) {
 	}
 	b.click("#resume")
 	b.says(row(topic, "delivered"), "2")
+	const pushes = "#outcomes tbody tr"
+	for i := range 10 {
+		s.putByHand(topic, `{"token":"`+token(10+i)+`","title":"x"}`)
+	}
+	b.click("[aria-controls=outcomes]")
+	b.until("all pushes are shown", func() bool { return b.count(pushes) == 14 })
+	b.click("[aria-controls=outcomes]")
+	b.until("ten pushes are shown", func() bool { return b.count(pushes) == 10 })
 
 	s.putByHand(brokenTopic, `{"token":"`+token(1)+`","title":"x"}`)
 	b.open("/apps/" + brokenTopic)
 	b.live()
 	b.says(row(brokenTopic, "state"), "broken")
 	b.says(row(brokenTopic, "why"), "BadCertificate")
+	b.says(row(brokenTopic, "help"), "renew it")
 	s.apns.SetScript(nil)
 	b.click("#resume")
 	b.says(row(brokenTopic, "delivered"), "1")

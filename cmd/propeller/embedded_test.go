@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"propeller/apnsconn/apnstest"
+	"propeller/httpapi"
 )
 
 // The commands work on an embedded queue while the daemon has it, and when no
@@ -69,6 +71,34 @@ func TestCommandsOnAnEmbeddedQueue(t *testing.T) {
 	n := s.apns.Count()
 	startDaemon(t, s.dir)
 	until(t, "the kicked job arrives", func() bool { return s.apns.Count() == n+1 })
+}
+
+// The job of a broken app is ready in the numbers, also when it was given back to a
+// queue that has no state for that.
+func TestBrokenAppOnAnEmbeddedQueue(t *testing.T) {
+	t.Parallel()
+	s := &site{t: t, dir: t.TempDir(), apns: apnstest.NewServer(apnstest.Options{Script: apnstest.Always(apnstest.Answer{Status: 403, Reason: "BadCertificate"})})}
+	t.Cleanup(s.apns.Close)
+	s.write("ca.pem", string(s.apns.CACertPEM()))
+	s.cert(topic)
+	s.write("propeller.yaml", "queue: embedded://./queue\nstate_dir: state\nwatchdog: 5s\napps:\n"+
+		"  - {topic: "+topic+", server: "+s.apns.URL+", ca_file: ca.pem, cert: "+topic+".pem}\n")
+	startDaemon(t, s.dir)
+	if r := runProgram(t, s.dir, "", "send", "--topic", topic, "--token", token(1), "--title", "x"); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	until(t, "its job is ready", func() bool {
+		r := runProgram(t, s.dir, "", "status", "--json")
+		if r.status == exitUnknown { // the daemon is only starting
+			return false
+		}
+		var apps httpapi.Apps
+		if err := json.Unmarshal([]byte(r.out), &apps); err != nil || len(apps.Apps) != 1 {
+			t.Fatalf("%v: %+v", err, r)
+		}
+		a := &apps.Apps[0]
+		return a.State == httpapi.StateBroken && a.Queue != nil && a.Queue.At.After(a.Since) && a.Waiting() == 1
+	})
 }
 
 // What README says first works with the configuration as it is shipped.

@@ -53,9 +53,9 @@ func statusColumns(pushes string) []statusColumn {
 		{"P99", func(r *statusRow, _ time.Time) string { return quantile(r.latency, true) }, nil},
 		{"FLIGHT", func(r *statusRow, _ time.Time) string { return short(float64(inFlight(r.App))) }, nil},
 		{"CONN", func(r *statusRow, _ time.Time) string { return fmt.Sprintf("%d/%d", connected(r.App), len(r.Workers)) }, nil},
-		{"READY", queueCell(func(q *httpapi.Queue) int { return q.Ready }), nil},
-		{"DELAY", queueCell(func(q *httpapi.Queue) int { return q.Delayed }), nil},
-		{"BURIED", queueCell(func(q *httpapi.Queue) int { return q.Buried }), (*statusRow).buriedColour},
+		{"READY", queueCell((*httpapi.App).Waiting), nil},
+		{"DELAY", queueCell(func(a *httpapi.App) int { return a.Queue.Delayed }), nil},
+		{"BURIED", queueCell(func(a *httpapi.App) int { return a.Queue.Buried }), (*statusRow).buriedColour},
 		{"CERT", func(r *statusRow, now time.Time) string { return expiry(r.CredentialExpires, now) }, (*statusRow).expiryColour},
 	}
 }
@@ -63,12 +63,12 @@ func statusColumns(pushes string) []statusColumn {
 func (r *statusRow) stateCell(time.Time) string   { return spaced(r.state) }
 func (r *statusRow) stateColour(time.Time) string { return stateColours[r.state] }
 
-func queueCell(pick func(*httpapi.Queue) int) func(*statusRow, time.Time) string {
+func queueCell(pick func(*httpapi.App) int) func(*statusRow, time.Time) string {
 	return func(r *statusRow, _ time.Time) string {
 		if r.Queue == nil {
 			return "-"
 		}
-		return short(float64(pick(r.Queue)))
+		return short(float64(pick(r.App)))
 	}
 }
 

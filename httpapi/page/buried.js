@@ -86,6 +86,6 @@ if (form) {
       arm(button);
     }
   });
-  for (const all of form.querySelectorAll("input.all")) all.hidden = false;
+  for (const all of form.querySelectorAll("th.check label")) all.hidden = false;
   count();
 }

@@ -32,15 +32,23 @@ function showApp(app) {
   for (const e of row.getElementsByClassName("expiry")) e.dataset.urgency = app.urgency;
 }
 
+function scale(chart, top, bottom) {
+  const [above, below] = chart.previousElementSibling.children;
+  above.textContent = top;
+  below.textContent = bottom;
+}
+
 function draw(topic) {
   const chart = rowOf(topic)?.querySelector(".chart");
   if (!chart) return;
   const rates = charts.get(topic);
   if (rates.every((r) => r === 0)) { // as most are where there are very many
     for (const e of chart.children) e.setAttribute("points", "");
+    scale(chart, "", "");
     return;
   }
   const top = Math.max(1, ...rates);
+  scale(chart, top.toLocaleString("en", { maximumFractionDigits: top < 100 ? 1 : 0 }), "0");
   const first = chartPoints - rates.length;
   const line = rates.map((r, i) => `${first + i},${(23 - 22 * r / top).toFixed(1)}`).join(" ");
   chart.querySelector("polyline").setAttribute("points", line);
@@ -76,7 +84,30 @@ function look(event) {
     const part = document.getElementById(id);
     if (part) part.innerHTML = html; // of the server's templates, which escape
   }
+  if (event.parts) fold();
 }
+
+// Of long lists the first rows are shown, until all are asked for.
+const few = 10;
+
+function fold() {
+  for (const button of document.querySelectorAll("button.more")) {
+    const sheet = document.getElementById(button.getAttribute("aria-controls"));
+    const rows = sheet.querySelectorAll("tbody tr").length;
+    const all = button.getAttribute("aria-expanded") === "true";
+    button.hidden = rows <= few;
+    button.textContent = all ? `Show ${few}` : `Show all ${rows}`;
+    sheet.classList.toggle("folded", !all);
+  }
+}
+
+for (const button of document.querySelectorAll("button.more")) {
+  button.addEventListener("click", () => {
+    button.setAttribute("aria-expanded", button.getAttribute("aria-expanded") !== "true");
+    fold();
+  });
+}
+fold();
 
 let source = null;
 let wait = firstRetry;

@@ -40,6 +40,13 @@
     }
   }
 
+  // What is beside the edge of a phone is not looked for.
+  for (const e of document.querySelectorAll(".sheet")) {
+    if (innerWidth < 760 && e.checkVisibility() && e.scrollWidth > e.clientWidth + 1) {
+      faults.add(`${name(e)}: has to be moved sideways, ${e.scrollWidth} px in ${e.clientWidth}`);
+    }
+  }
+
   const labelled = (e) => e.ariaLabel || e.getAttribute("aria-labelledby") || e.labels?.length || e.title;
   for (const e of document.querySelectorAll("input:not([type=hidden]), select, textarea")) {
     if (e.checkVisibility() && !labelled(e)) faults.add(`${name(e)}: has no label`);
