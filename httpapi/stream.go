@@ -27,6 +27,10 @@ const (
 	// lineTime is how long the next line may be on its way, and an answer
 	// unread.
 	lineTime = 30 * time.Second
+	// lastTime is how long what a client sends is still read, unheard, when its stream
+	// is cut short: a connection that is closed while it sends may lose it the last
+	// line.
+	lastTime = time.Second
 )
 
 // stream takes notifications, one a line, and answers each with a line, in
@@ -59,6 +63,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, c *client) {
 		close(over)
 		working.Wait()
 		stop(nil)
+		_ = control.SetReadDeadline(time.Now().Add(lastTime)) // the server reads what comes, up to a bound
 	}()
 	if err := s.run(ctx, reading); err != nil {
 		out.add(Result{Error: lastWord(reading, err)})
@@ -108,13 +113,14 @@ type streamed struct {
 	results []Result
 }
 
-// heed has nothing more be read once the server is to end, until over: the line
-// that is on its way is left, the batch at hand is finished.
+// heed has no more lines be taken once the server is to end, until over: the line
+// that is on its way is left, the batch at hand is finished. Reading is given an end,
+// and does not fail at once: what has failed can be read no further.
 func (s *streamed) heed(stop context.CancelCauseFunc, over <-chan struct{}) {
 	select {
 	case <-ending(s.request):
 		stop(errStopping)
-		_ = s.control.SetReadDeadline(time.Unix(1, 0)) // whoever reads now, does not wait
+		_ = s.control.SetReadDeadline(time.Now().Add(lastTime))
 	case <-over:
 	}
 }
@@ -148,11 +154,13 @@ func (s *streamed) gather(reading context.Context) (end bool, err error) {
 			}
 		}
 		line, err := s.in.next(reading)
-		if err == io.EOF {
+		switch {
+		case err == io.EOF:
 			return true, nil
-		}
-		if err != nil {
+		case err != nil:
 			return false, err
+		case reading.Err() != nil:
+			return false, reading.Err()
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 {
 			s.batch = append(s.batch, line)

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"propeller/apnsconn/apnstest"
@@ -174,22 +176,26 @@ func TestStreamsEndWithServer(t *testing.T) {
 			}()
 			busy.answer()
 			cancel()
-			answered := 2 // idle's and the first of busy
-			for _, s := range []*openStream{idle, halfway, busy} {
-				r := s.answer()
-				for ; r.ID != ""; answered++ {
-					r = s.answer()
-				}
-				if r.Error == nil || r.Error.Status != http.StatusServiceUnavailable || r.Error.Detail != "the daemon stops" {
-					t.Errorf("the last line: %+v", r)
-				}
-				s.ends()
+			var answered atomic.Int64
+			answered.Store(2) // idle's and the first of busy
+			var reading sync.WaitGroup
+			for name, s := range map[string]*openStream{"idle": idle, "halfway": halfway, "busy": busy} {
+				reading.Go(func() {
+					rest, err := io.ReadAll(s.in)
+					lines := strings.SplitAfter(string(rest), "\n")
+					ids := strings.Count(string(rest), `{"id":`)
+					answered.Add(int64(ids))
+					if last := strings.Join(lines[ids:], ""); err != nil || last != `{"error":{"status":503,"detail":"the daemon stops"}}`+"\n" {
+						t.Errorf("%s: after %d answers: %s, %v", name, ids, last, err)
+					}
+				})
 			}
+			reading.Wait()
 			<-ended
 			busy.out.Close()
 			<-stopped
-			if len(tree.jobs) != answered {
-				t.Errorf("put %d, answered %d", len(tree.jobs), answered)
+			if len(tree.jobs) != int(answered.Load()) {
+				t.Errorf("put %d, answered %d", len(tree.jobs), answered.Load())
 			}
 		})
 	}
