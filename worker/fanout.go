@@ -203,10 +203,18 @@ func (f *fanout) over(p *push) {
 // cut ends the waiting of all tasks: those of their tokens that were not sent
 // go back to the queue. A task whose probe is under way goes on waiting for it.
 // Only the pump calls it.
-func (r *run) cut() {
+func (r *run) cut() { r.cutBut(func(*task) bool { return false }) }
+
+// cutBroken is cut for an app that is broken, unless a task's probe has healed it
+// this moment: that task goes on.
+func (r *run) cutBroken() {
+	r.cutBut(func(t *task) bool { return t.probe != 0 && !t.probing() })
+}
+
+func (r *run) cutBut(goesOn func(*task) bool) {
 	var stay []*task
 	for _, t := range r.waiting {
-		if t.probe != 0 && t.fan.open.Load() > 1 {
+		if t.probe != 0 && t.fan.open.Load() > 1 || goesOn(t) {
 			stay = append(stay, t)
 		} else {
 			t.fan.pushEnded()

@@ -116,7 +116,7 @@ func (r *run) room(now time.Time) (n int, wait time.Duration) {
 	allowed, probeIn := r.w.cfg.Breaker.admit(r, n, now)
 	if allowed == 0 && n > 0 {
 		r.consumer.Pause()
-		r.cut()
+		r.cutBroken()
 		if !r.w.cfg.Breaker.probing(r) { // whose connection it is
 			r.link.drop()
 		}
