@@ -37,6 +37,8 @@ type link struct {
 	events chan struct{} // something changed: look again; room for one
 	ended  chan struct{} // run has returned
 
+	rescued bool // left jobs have been put again; only for run
+
 	mu      sync.Mutex
 	cn      *conn         // nil until the first connection
 	epoch   int           // counts the times that it became ready
@@ -247,7 +249,15 @@ func (l *link) check() error {
 	if err := ensureStream(ctx, l.cn.js, jobsConfig(l.q.opts.Replicas)); err != nil {
 		return err
 	}
-	return ensureStream(ctx, l.cn.js, buriedConfig(l.q.opts.Replicas))
+	if err := ensureStream(ctx, l.cn.js, buriedConfig(l.q.opts.Replicas)); err != nil {
+		return err
+	}
+	if l.q.embedded == nil || l.rescued {
+		return nil
+	}
+	err := l.rescue()
+	l.rescued = err == nil
+	return err
 }
 
 // lost is called by nats.go when the connection has ended. What was under way

@@ -1,0 +1,88 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// rescueTime bounds the search for left jobs: it takes a question for each tube,
+// some 50 µs, and two more for each job.
+const rescueTime = time.Minute
+
+// rescue puts left jobs of an embedded queue again, before any are served. A
+// server that is killed may have written that a consumer is done with a job, and
+// not yet that the job is gone: such a job is served to nobody, and is counted
+// as ready for ever. Most were finished and some, after the machine has lost
+// power, may not have been served at all; so they run again, as a job does whose
+// daemon died before it was deleted. A cluster's servers look for them themselves
+// (nats-server: stream.go, checkInterestState).
+func (l *link) rescue() error {
+	ctx, cancel := context.WithTimeout(l.q.ctx, rescueTime)
+	defer cancel()
+	s, err := l.cn.js.Stream(ctx, jobsStream)
+	if err != nil {
+		return err
+	}
+	if s.CachedInfo().State.Msgs == 0 {
+		return nil
+	}
+	consumers := s.ListConsumers(ctx)
+	left := 0
+	for c := range consumers.Info() {
+		n, err := l.rescueTube(ctx, s, c)
+		if left += n; err != nil {
+			return fmt.Errorf("rescue of consumer %s: %w", c.Name, err)
+		}
+	}
+	if left > 0 {
+		l.q.opts.Log.Warn("the queue was killed while jobs were being deleted; they run again", "jobs", left)
+	}
+	return consumers.Err()
+}
+
+// rescueTube puts those jobs of a tube again that its consumer is done with.
+func (l *link) rescueTube(ctx context.Context, s jetstream.Stream, c *jetstream.ConsumerInfo) (n int, err error) {
+	subject, done := c.Config.FilterSubject, c.AckFloor.Stream
+	if done == 0 || !strings.HasPrefix(subject, jobPrefix) {
+		return 0, nil
+	}
+	for {
+		m, err := s.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(subject))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return n, nil
+		}
+		if err != nil || m.Sequence > done {
+			return n, err
+		}
+		if _, err := l.q.store(ctx, l.cn, again(m)); err != nil {
+			return n, err
+		}
+		if err := s.DeleteMsg(ctx, m.Sequence); err != nil {
+			return n, err
+		}
+		n++
+	}
+}
+
+// again is the message that puts a job once more under the id it had.
+func again(m *jetstream.RawStreamMsg) *nats.Msg {
+	seq := strconv.FormatUint(m.Sequence, 10)
+	h := nats.Header{
+		headerID:  {seq},
+		headerPut: {strconv.FormatInt(m.Time.UnixNano(), 10)},
+		jsMsgID:   {"rescue-" + seq}, // once, should this be killed before the old one is deleted
+	}
+	for _, name := range []string{headerID, headerPut, headerKicked} {
+		if v := m.Header.Get(name); v != "" {
+			h[name] = []string{v}
+		}
+	}
+	return &nats.Msg{Subject: m.Subject, Data: m.Data, Header: h}
+}
