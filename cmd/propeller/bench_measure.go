@@ -156,6 +156,9 @@ func (r *benchRig) pacedPart(ctx context.Context, f *benchFigures) error {
 		return err
 	}
 	if r.timed != nil {
+		if err := r.settled(ctx); err != nil {
+			return err
+		}
 		r.timed.take()
 	}
 	took, err := putPaced(ctx, r.q, r.name, r.jobs, f.Put, n, p.rate)
@@ -163,6 +166,9 @@ func (r *benchRig) pacedPart(ctx context.Context, f *benchFigures) error {
 		return err
 	}
 	if err := r.wait(ctx, f.Pushes+int64(n)); err != nil {
+		return err
+	}
+	if err := r.settled(ctx); err != nil {
 		return err
 	}
 	f.Latency, err = r.latency(float64(n) / took.Seconds())

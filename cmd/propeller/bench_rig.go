@@ -185,6 +185,30 @@ func (r *benchRig) wait(ctx context.Context, pushes int64) error {
 	}
 }
 
+// settled waits until no worker holds a job: a push has ended a moment before its
+// job is deleted.
+func (r *benchRig) settled(ctx context.Context) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	late := time.After(benchPatience)
+	for {
+		held := 0
+		for _, w := range r.sup.Status()[0].Workers {
+			held += w.Held
+		}
+		if held == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("interrupted")
+		case <-late:
+			return fmt.Errorf("%s not deleted in %v", count(held, "job"), benchPatience)
+		case <-tick.C:
+		}
+	}
+}
+
 func (r *benchRig) stalled(p progress, pushes int64) error {
 	st := r.sup.Status()[0]
 	why := st.Trouble()
