@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Close implements queue.Consumer. A pull that the server has not forgotten yet
-// when Close returns may still bring jobs: they are given back.
+// Close implements queue.Consumer. It first waits for the end of the last pull, a
+// second or so at most: jobs that nobody hears would be held until their
+// reservations end. What comes goes back with the others, in their old order.
 func (c *consumer) Close(ctx context.Context) error {
 	t := c.t
 	t.mu.Lock()
@@ -19,8 +20,10 @@ func (c *consumer) Close(ctx context.Context) error {
 	t.mu.Unlock()
 
 	err := c.awaitSettles(ctx)
+	c.calm(context.WithoutCancel(ctx)) // it takes little time
 
 	t.mu.Lock()
+	c.gone = true
 	var back []*job
 	for j := c.held.first; j != nil; j = j.next {
 		if j.state != stateSettling { // left to end by itself

@@ -14,22 +14,6 @@ import (
 )
 
 const (
-	// maxBatch is the largest pull. Deep ones stalled until they expired
-	// (nats.go#1622), and what is asked for must be wanted now: the server's
-	// clock runs from the moment it sends a job.
-	maxBatch = 256
-
-	pullExpires = 30 * time.Second // an idle pull is made anew so often
-	// heartbeat is how often the server says that a pull still waits; one that
-	// is silent for overdue is given up. A leader that is lost says nothing.
-	heartbeat = 5 * time.Second
-	overdue   = 2*heartbeat + heartbeat/2
-
-	// An embedded server cannot be lost, and a thousand idle tubes should cost
-	// nothing.
-	embeddedExpires   = 5 * time.Minute
-	embeddedHeartbeat = time.Minute
-
 	minPause = 5 * time.Millisecond // after a refused pull, doubled up to maxPause
 	maxPause = 2 * time.Second
 )
@@ -50,6 +34,10 @@ type consumer struct {
 	waiting   []*job             // came in, not handed out
 	held      jobList            // all unsettled, the one longest without a sign of life first
 	pull      pull
+	stray     time.Time     // jobs of pulls that were given up may come until then
+	ended     chan struct{} // closed when the pull ends, for calm; or nil
+	idle      bool          // the last pull was in vain: the next one is a knock
+	gone      bool          // Close has collected what there was
 	pause     time.Duration // after the last refusal
 	notUntil  time.Time     // no pull before
 	err       error         // why nothing can be received; nil when all is well
@@ -58,17 +46,6 @@ type consumer struct {
 	receiving bool          // Receive is in progress
 	settling  int           // settle calls in progress
 	settled   chan struct{} // closed when there are none, for Close; or nil
-}
-
-// pull is a request for jobs: one at a time. It ends when all of its jobs have
-// come, or with a message that says so: after having given what was at hand it
-// gives no more, so that nothing arrives unasked.
-type pull struct {
-	id    uint64
-	open  bool
-	n     int       // jobs that may still come
-	epoch int       // of the link
-	seen  time.Time // the last sign of life
 }
 
 func newConsumer(t *tube) *consumer {
@@ -178,7 +155,7 @@ func (c *consumer) work(ctx context.Context, hurry bool) (changed <-chan struct{
 	if err := c.ask(cn, epoch, now); err != nil {
 		return changed, c.failed(err)
 	}
-	return changed, c.t.q.overdue()
+	return changed, c.wait(now)
 }
 
 // dueLocked is 0 when a pull must be made now, < 0 when none is wanted, else
@@ -188,26 +165,20 @@ func (c *consumer) dueLocked(now time.Time, epoch int) time.Duration {
 		return -1
 	}
 	if c.pull.open && c.pull.epoch == epoch {
-		late := c.pull.seen.Add(c.t.q.overdue())
+		late := c.pull.seen.Add(c.t.q.overdue(c.pull.knock))
 		if now.Before(late) {
 			return late.Sub(now)
 		}
 		// Nobody is there who would say that the pull waits.
 		c.err = fmt.Errorf("jetstream: tube %q: a request for jobs was left unanswered: %w", c.t.name, queue.ErrUnavailable)
 		c.ensured = false
+		c.t.q.link.look()
 	}
-	c.pull.open = false
+	c.giveUpLocked()
 	if now.Before(c.notUntil) {
 		return c.notUntil.Sub(now)
 	}
 	return 0
-}
-
-func (q *client) overdue() time.Duration {
-	if q.embedded != nil {
-		return 2*embeddedHeartbeat + embeddedHeartbeat/2
-	}
-	return overdue
 }
 
 // ensure makes the tube's consumer in the server, and our subscription.
@@ -267,40 +238,6 @@ func (c *consumer) refusedLocked(most time.Duration) {
 	c.notUntil = time.Now().Add(c.pause)
 }
 
-// ask sends a pull.
-func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
-	c.t.mu.Lock()
-	n := min(c.want-len(c.waiting), maxBatch)
-	if c.paused || c.closed || n < 1 {
-		c.t.mu.Unlock()
-		return nil
-	}
-	c.pull = pull{id: c.pull.id + 1, open: true, n: n, epoch: epoch, seen: now}
-	reply := c.inbox + strconv.FormatUint(c.pull.id, 36)
-	c.t.mu.Unlock()
-	expires, beat := pullExpires, heartbeat
-	if c.t.q.embedded != nil {
-		expires, beat = embeddedExpires, embeddedHeartbeat
-	}
-	// no_wait with expires: wait for the first job, give those at hand, end.
-	body := make([]byte, 0, 128)
-	body = fmt.Appendf(body, `{"batch":%d,"no_wait":true,"expires":%d,"idle_heartbeat":%d}`, n, expires, beat)
-	err := cn.publish(&nats.Msg{Subject: pullSubject(c.t.config.Durable), Reply: reply, Data: body})
-	c.t.mu.Lock()
-	defer c.t.mu.Unlock()
-	switch {
-	case err != nil:
-		c.pull.open = false
-	case c.t.q.embedded != nil && c.pull.open:
-		c.err = nil // it need not answer to be there, and its first heartbeat is far
-	}
-	return err
-}
-
-func pullSubject(durable string) string {
-	return "$JS.API.CONSUMER.MSG.NEXT." + jobsStream + "." + durable
-}
-
 func (c *consumer) wake() {
 	select {
 	case c.notify <- struct{}{}:
@@ -337,12 +274,7 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (j *job, done
 	t := c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c.pull.open {
-		c.pull.seen = now
-		if c.pull.n--; c.pull.n == 0 {
-			c.pull.open = false
-		}
-	}
+	c.countLocked(now)
 	c.pause, c.notUntil, c.err = 0, time.Time{}, nil
 	if old := t.jobs[d.seq]; old != nil && old.d.stored == d.stored {
 		old.rebindLocked(d, m.Reply, now)
@@ -352,7 +284,7 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (j *job, done
 		return nil, false
 	}
 	j = &job{c: c, d: d, ack: m.Reply, body: m.Data, header: m.Header}
-	if c.paused {
+	if c.gone || c.paused && !c.closed { // while it closes, it collects
 		return j, false
 	}
 	t.jobs[d.seq] = j
@@ -362,38 +294,8 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (j *job, done
 	return nil, false
 }
 
-// news is what the server says of a pull.
-func (c *consumer) news(id uint64, m *nats.Msg) {
-	c.t.mu.Lock()
-	defer c.t.mu.Unlock()
-	if c.pull.id != id {
-		return // of one given up
-	}
-	c.pull.seen = time.Now()
-	switch code, text := status(m), m.Header.Get("Description"); {
-	case code == 100: // it waits
-		c.err = nil
-		return
-	case code == 404, code == 408 && text == "Request Timeout":
-		c.err, c.pause, c.notUntil = nil, 0, time.Time{}
-	case code == 408: // other pulls will have all there is
-		c.err = nil
-		c.refusedLocked(10 * minPause)
-	case code == 503:
-		c.ensured = false
-		c.err = errNoResponders
-		c.refusedLocked(maxPause)
-	default: // 409: the consumer's leader has changed, or it was deleted
-		c.ensured = false
-		c.err = fmt.Errorf("jetstream: tube %q: %d %s: %w", c.t.name, code, text, queue.ErrUnavailable)
-		c.refusedLocked(maxPause)
-	}
-	c.pull.open = false
-	c.wake()
-}
-
-// Pause implements queue.Consumer. A pull that waits cannot be taken back: what
-// it brings is given back when it comes.
+// Pause implements queue.Consumer. What a pull brings from now on is given back
+// when it comes.
 func (c *consumer) Pause() {
 	c.t.mu.Lock()
 	c.paused = true

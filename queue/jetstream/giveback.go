@@ -19,30 +19,6 @@ var (
 	wordNakStored = []byte(`-NAK {"delay":1}`)
 )
 
-// withdraw takes a waiting pull back: once nobody is interested in its answer,
-// the server drops it when it is asked about the consumer (nats-server:
-// consumer.go, processWaiting). If it came upon it later, with a job given back
-// in its hand, it would put that job behind the others. What it has sent already
-// is still seen to.
-func (c *consumer) withdraw(ctx context.Context) {
-	c.t.mu.Lock()
-	sub, open := c.sub, c.pull.open
-	c.sub, c.pull.open = nil, false
-	c.t.mu.Unlock()
-	if sub == nil {
-		return
-	}
-	_ = sub.Drain()
-	cn, _, _, err := c.t.q.link.ready()
-	if err != nil || !open {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, flushTime)
-	defer cancel()
-	// At worst a job is served to nobody, and has to wait.
-	_, _ = c.t.q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.CONSUMER.INFO." + jobsStream + "." + c.t.config.Durable})
-}
-
 // giveBackAll gives jobs back that nobody holds any more, in the order of their
 // tube, and waits for the server to have done so. No pull of ours may wait, or
 // it would bring them right back.
@@ -92,6 +68,7 @@ func (j *job) giveBack(ctx context.Context) error {
 	asking := j.c.receiving
 	t.mu.Unlock()
 	if !asking { // whoever gives back while nobody asks for more is about to go
+		j.c.calm(ctx)
 		j.c.withdraw(ctx)
 		if err := cn.publish(&nats.Msg{Subject: j.ack, Data: wordNakStored}); err != nil {
 			return err

@@ -1,0 +1,257 @@
+package jetstream
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"propeller/queue"
+)
+
+// A tube's jobs are asked for in two ways.
+//
+// A pull brings jobs. It cannot be taken back: one that is abandoned, by no longer
+// listening, may have been given a job already, which is then held for nobody. So
+// it waits for less than a second, and whoever stops listening waits for its end
+// before.
+//
+// A knock waits for long, where a pull was in vain. It allows a byte of answer,
+// which no job fits in: the server refuses the knock as soon as there is a job,
+// and leaves the job where it is (nats-server: consumer.go, nextWaiting). That is
+// the sign for a pull, and a knock can be abandoned at any time.
+
+const (
+	// maxBatch is the largest pull. Deep ones stalled until they expired
+	// (nats.go#1622), and what is asked for must be wanted now: the server's
+	// clock runs from the moment it sends a job.
+	maxBatch = 256
+
+	pullExpires = 500 * time.Millisecond
+	// pullGrace is for a pull to reach the server, and its end to come back.
+	pullGrace = time.Second
+	// pullOverdue is after how much silence a pull is given up: a consumer that is
+	// deleted forgets those that it has not looked at yet.
+	pullOverdue = 3 * time.Second
+
+	knockExpires = 30 * time.Second
+	// heartbeat is how often the server says that a knock still waits; one that
+	// is silent for overdue is given up. A leader that is lost says nothing.
+	heartbeat = 5 * time.Second
+	overdue   = 2*heartbeat + heartbeat/2
+
+	// An embedded server cannot be lost, and a thousand idle tubes should cost
+	// nothing.
+	embeddedExpires   = 5 * time.Minute
+	embeddedHeartbeat = time.Minute
+)
+
+// tooLarge is how the server refuses a knock.
+const tooLarge = "Message Size Exceeds MaxBytes"
+
+// pull is a request for jobs, or a knock: one at a time. A pull ends when all of
+// its jobs have come, or with a message that says so: after having given what was
+// at hand it gives no more, so that nothing arrives unasked.
+type pull struct {
+	id    uint64
+	open  bool
+	knock bool
+	n     int       // jobs that may still come
+	got   bool      // some came
+	epoch int       // of the link
+	seen  time.Time // the last sign of life
+	until time.Time // for a pull: it is over by then, unless the server is slow
+}
+
+// overdue is how long a pull, or a knock, may be silent.
+func (q *client) overdue(knock bool) time.Duration {
+	switch {
+	case !knock:
+		return pullOverdue
+	case q.embedded != nil:
+		return 2*embeddedHeartbeat + embeddedHeartbeat/2
+	}
+	return overdue
+}
+
+// ask sends a pull, or a knock.
+func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
+	c.t.mu.Lock()
+	n := min(c.want-len(c.waiting), maxBatch)
+	if c.paused || c.closed || n < 1 {
+		c.t.mu.Unlock()
+		return nil
+	}
+	knock := c.idle
+	c.pull = pull{id: c.pull.id + 1, open: true, knock: knock, n: n, epoch: epoch, seen: now, until: now.Add(pullExpires + pullGrace)}
+	reply := c.inbox + strconv.FormatUint(c.pull.id, 36)
+	c.t.mu.Unlock()
+	body := c.t.q.pullBody(n, knock)
+	err := cn.publish(&nats.Msg{Subject: pullSubject(c.t.config.Durable), Reply: reply, Data: body})
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	switch {
+	case err != nil:
+		c.endLocked()
+	case c.t.q.embedded != nil && c.pull.open:
+		c.err = nil // it need not answer to be there, and its first heartbeat is far
+	}
+	return err
+}
+
+func (q *client) pullBody(n int, knock bool) []byte {
+	body := make([]byte, 0, 128)
+	if !knock {
+		// no_wait with expires: wait for the first job, give those at hand, end.
+		return fmt.Appendf(body, `{"batch":%d,"no_wait":true,"expires":%d}`, n, pullExpires)
+	}
+	expires, beat := knockExpires, heartbeat
+	if q.embedded != nil {
+		expires, beat = embeddedExpires, embeddedHeartbeat
+	}
+	return fmt.Appendf(body, `{"batch":1,"max_bytes":1,"expires":%d,"idle_heartbeat":%d}`, expires, beat)
+}
+
+func pullSubject(durable string) string {
+	return "$JS.API.CONSUMER.MSG.NEXT." + jobsStream + "." + durable
+}
+
+// wait is how long from now the open pull may be silent.
+func (c *consumer) wait(now time.Time) time.Duration {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	if !c.pull.open {
+		return 0 // it has ended already
+	}
+	return c.pull.seen.Add(c.t.q.overdue(c.pull.knock)).Sub(now)
+}
+
+// countLocked notes that a job has come.
+func (c *consumer) countLocked(now time.Time) {
+	c.idle = false
+	if c.pull.open && !c.pull.knock {
+		c.pull.seen, c.pull.got = now, true
+		if c.pull.n--; c.pull.n == 0 {
+			c.endLocked()
+		}
+	}
+}
+
+// endLocked ends the pull: no more jobs come of it.
+func (c *consumer) endLocked() {
+	c.pull.open = false
+	if c.ended != nil {
+		close(c.ended)
+		c.ended = nil
+	}
+}
+
+// giveUpLocked ends a pull that has not ended by itself.
+func (c *consumer) giveUpLocked() {
+	if c.pull.open && !c.pull.knock && c.pull.until.After(c.stray) {
+		c.stray = c.pull.until
+	}
+	c.endLocked()
+}
+
+// news is what the server says of a pull.
+func (c *consumer) news(id uint64, m *nats.Msg) {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	if c.pull.id != id || !c.pull.open {
+		return // of one given up
+	}
+	c.pull.seen = time.Now()
+	switch code, text := status(m), m.Header.Get("Description"); {
+	case code == 100: // it waits
+		c.err = nil
+		return
+	case code == 404, code == 408 && text == "Request Timeout", c.pull.knock && text == tooLarge:
+		c.err, c.pause, c.notUntil = nil, 0, time.Time{}
+		c.idle = code == 408 && !c.pull.got
+	case code == 408: // other pulls will have all there is
+		c.err = nil
+		c.refusedLocked(10 * minPause)
+	case code == 503:
+		c.ensured = false
+		c.err = errNoResponders
+		c.refusedLocked(maxPause)
+	default: // 409: the consumer's leader has changed, or it was deleted
+		c.ensured = false
+		c.err = fmt.Errorf("jetstream: tube %q: %d %s: %w", c.t.name, code, text, queue.ErrUnavailable)
+		c.refusedLocked(maxPause)
+	}
+	c.endLocked()
+	c.wake()
+}
+
+// calm waits until no pull can bring jobs any more, or Receive goes on.
+func (c *consumer) calm(ctx context.Context) {
+	for {
+		_, _, changed, err := c.t.q.link.ready()
+		if err != nil {
+			return // nothing comes
+		}
+		ended, wait := c.stirring(time.Now())
+		if wait <= 0 {
+			return
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ended:
+		case <-timer.C:
+		case <-changed:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		timer.Stop()
+	}
+}
+
+// stirring is for how long pulls may bring jobs at most, and a channel that is
+// closed when the last one has ended.
+func (c *consumer) stirring(now time.Time) (ended <-chan struct{}, wait time.Duration) {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	if c.receiving && !c.closed {
+		return nil, 0
+	}
+	until := c.stray
+	if c.pull.open && !c.pull.knock {
+		if c.pull.until.After(until) {
+			until = c.pull.until
+		}
+		if c.ended == nil {
+			c.ended = make(chan struct{})
+		}
+	}
+	return c.ended, until.Sub(now)
+}
+
+// withdraw takes a knock back: once nobody is interested in its answer, the
+// server drops it when it is asked about the consumer (nats-server: consumer.go,
+// processWaiting). If it came upon it later, with a job given back in its hand, it
+// would put that job behind the others.
+func (c *consumer) withdraw(ctx context.Context) {
+	c.t.mu.Lock()
+	sub, open := c.sub, c.pull.open
+	if sub == nil || c.receiving && !c.closed { // it goes on
+		c.t.mu.Unlock()
+		return
+	}
+	c.sub = nil
+	c.endLocked()
+	c.t.mu.Unlock()
+	_ = sub.Drain()
+	cn, _, _, err := c.t.q.link.ready()
+	if err != nil || !open {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	// At worst the order of jobs given back changes.
+	_, _ = c.t.q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.CONSUMER.INFO." + jobsStream + "." + c.t.config.Durable})
+}
