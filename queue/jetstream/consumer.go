@@ -16,6 +16,9 @@ import (
 const (
 	minPause = 5 * time.Millisecond // after a refused pull, doubled up to maxPause
 	maxPause = 2 * time.Second
+	// limitPause is the same where somebody has to raise a limit first: of many
+	// tubes each would ask.
+	limitPause = 30 * time.Second
 )
 
 // consumer is the queue.Consumer of one tube. It has no goroutine of its own:
@@ -228,7 +231,11 @@ func (c *consumer) failed(err error) time.Duration {
 	if !errors.Is(err, context.Canceled) { // Receive was told to return
 		c.err = unavailable(err)
 	}
-	c.refusedLocked(maxPause)
+	most := maxPause
+	if isTooManyConsumers(err) {
+		most = limitPause
+	}
+	c.refusedLocked(most)
 	return c.pause
 }
 

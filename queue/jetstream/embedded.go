@@ -128,6 +128,8 @@ func (e *embedded) serverOptions(o Options) (*server.Options, error) {
 		NoSigs:                 true, // signals are the daemon's
 		NoLog:                  true, // its own; serverLog is set instead
 		DisableJetStreamBanner: true,
+		// Of streams that name no number, those of older versions among them.
+		JetStreamLimits: server.JSLimitOpts{DefaultMaxConsumers: -1},
 	}
 	if o.Listen == "" {
 		return so, nil

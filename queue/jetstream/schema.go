@@ -20,6 +20,11 @@ const buriedAge = 14 * 24 * time.Hour
 // worker of all daemons, and those of daemons that died, until they expire.
 const maxWaiting = 2048
 
+// maxTubes is how many consumers the stream of jobs takes when we make it: one
+// for each tube. For one that names no number the server's default holds, 1,000
+// (nats-server: jetstream_api.go, JSDefaultMaxConsumersPerStream).
+const maxTubes = 1_000_000
+
 // jobsConfig is the stream of all jobs that wait, are held, or are to come.
 //
 // It has no limits: a work queue that is full drops waiting jobs in silence
@@ -35,6 +40,7 @@ func jobsConfig(replicas int) jetstream.StreamConfig {
 		Storage:           jetstream.FileStorage,
 		Replicas:          replicas,
 		AllowMsgSchedules: true,
+		MaxConsumers:      maxTubes,
 	}
 }
 
@@ -137,6 +143,10 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 	s, err := js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s, err = js.CreateStream(ctx, want)
+		if isTooManyConsumers(err) { // more than the account may have: its limit holds, then
+			want.MaxConsumers = 0
+			s, err = js.CreateStream(ctx, want)
+		}
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was quicker
 			s, err = js.Stream(ctx, want.Name)
 		}
@@ -158,11 +168,34 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.
 	if errors.Is(err, jetstream.ErrConsumerExists) { // made otherwise than we would
 		c, err = js.Consumer(ctx, jobsStream, want.Durable)
 	}
+	if isTooManyConsumers(err) {
+		return nil, fmt.Errorf("jetstream: consumer %s: %w: %s", want.Durable, err, tooManyConsumers(ctx, js))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: consumer %s: %w", want.Durable, err)
 	}
 	info := c.CachedInfo()
 	return info, consumerDiffers(info.Config, want)
+}
+
+// isTooManyConsumers says whether err is that a stream can have no more consumers.
+func isTooManyConsumers(err error) bool {
+	e, ok := errors.AsType[jetstream.JetStreamError](err)
+	return ok && e.APIError() != nil && e.APIError().ErrorCode == jetstream.JSErrCodeMaximumConsumersLimit
+}
+
+// tooManyConsumers is whose limit is reached and what to do. Of the three limits
+// (nats-server: consumer.go, addConsumer) the server's own cannot be asked for.
+func tooManyConsumers(ctx context.Context, js jetstream.JetStream) string {
+	const each = "each tube needs a consumer"
+	if a, err := js.AccountInfo(ctx); err == nil && a.Limits.MaxConsumers > 0 {
+		return fmt.Sprintf("%s, and the account may have %d for a stream: raise max_consumers of the account", each, a.Limits.MaxConsumers)
+	}
+	if s, err := js.Stream(ctx, jobsStream); err == nil && s.CachedInfo().Config.MaxConsumers > 0 {
+		return fmt.Sprintf("%s, and max_consumers of stream %s is %d: raise it", each, jobsStream, s.CachedInfo().Config.MaxConsumers)
+	}
+	return fmt.Sprintf("%s, and the server's default_max_consumers (1,000 unless set) is reached: set max_consumers of stream %s, to %d for instance",
+		each, jobsStream, maxTubes)
 }
 
 // The first server with message schedules, which delayed jobs need.

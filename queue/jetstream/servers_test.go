@@ -93,7 +93,7 @@ func tryNodes(dir string, n int) (*nodes, error) {
 func serverConfig(dir string, i, port int, routes []int, clustered bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "server_name: n%d\nlisten: 127.0.0.1:%d\n", i, port)
-	fmt.Fprintf(&b, "jetstream { store_dir: %q, max_file: 4GB, max_mem: 64MB }\n", filepath.Join(dir, fmt.Sprint("n", i)))
+	fmt.Fprintf(&b, "jetstream { store_dir: %q, max_file: 4GB, max_mem: 64MB, limits: { default_max_consumers: 10 } }\n", filepath.Join(dir, fmt.Sprint("n", i)))
 	if clustered {
 		fmt.Fprintf(&b, "cluster { name: c, listen: 127.0.0.1:%d, pool_size: -1, routes: [", routes[i])
 		for _, r := range routes {
@@ -106,6 +106,7 @@ func serverConfig(dir string, i, port int, routes []int, clustered bool) string 
 		fmt.Fprintf(&b, "  A%d { jetstream: enabled, users: [ {user: user%d, password: pass%d} ] }\n", a, a, a)
 	}
 	fmt.Fprint(&b, "  SMALL { jetstream: {max_file: 3MB}, users: [ {user: small, password: small} ] }\n")
+	fmt.Fprint(&b, "  FEW { jetstream: {max_consumers: 1}, users: [ {user: few, password: few} ] }\n")
 	fmt.Fprint(&b, "}\nsystem_account: SYS\n")
 	return b.String()
 }

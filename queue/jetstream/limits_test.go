@@ -1,0 +1,90 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"propeller/queue"
+)
+
+// A server gives a stream 1,000 consumers unless it is told otherwise, and
+// none for the rest of the tubes. This stream is as older versions made it.
+func TestManyTubesEmbedded(t *testing.T) {
+	t.Parallel()
+	q := openEmbedded(t)
+	js := q.link.cn.js
+	old := jobsConfig(1)
+	old.MaxConsumers = 0
+	if _, err := js.UpdateStream(ctxOf(t), old); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		c := consumerConfig(fmt.Sprint("other", i), DefaultEmbeddedAckWait)
+		c.MemoryStorage = true // of files, each takes 10 ms to close
+		if _, err := js.CreateConsumer(ctxOf(t), jobsStream, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustPut(t, q, "one-more", "x")
+	mustDone(t, mustReceive(t, consumeTest(t, q, "one-more"), 1)...)
+}
+
+// A cluster has limits of its own. The server's (10 here) does not hold for a
+// stream that we make, and whoever is at another is told whose it is.
+func TestManyTubesCluster(t *testing.T) {
+	t.Parallel()
+	ns, err := startNodes(t.TempDir(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(ns.down)
+	ours, few, old := ns.options(t), ns.options(t), ns.options(t)
+	few.User, few.Password = "few", "few"
+	without, set := jobsConfig(1), jobsConfig(1)
+	without.MaxConsumers, set.MaxConsumers = 0, 3
+	oldSet := ns.options(t)
+	for _, s := range []struct {
+		o Options
+		c jetstream.StreamConfig
+	}{{old, without}, {oldSet, set}} {
+		if _, err := rawClient(t, s.o).CreateStream(ctxOf(t), s.c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tt := range map[string]struct {
+		o      Options
+		served int
+		want   string
+	}{
+		"made by us":           {ours, 12, ""},
+		"the account's":        {few, 1, "the account may have 1 for a stream: raise max_consumers of the account"},
+		"the stream's":         {oldSet, 3, "max_consumers of stream PROPELLER_JOBS is 3: raise it"},
+		"the server's default": {old, 10, "set max_consumers of stream PROPELLER_JOBS"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := openReady(t, tt.o)
+			for i := range tt.served {
+				tube := fmt.Sprint("tube", i)
+				mustPut(t, q, tube, "x")
+				mustDone(t, mustReceive(t, consumeTest(t, q, tube), 1)...)
+			}
+			if tt.want == "" {
+				return
+			}
+			c := consumeTest(t, q, "one-more")
+			ctx, cancel := context.WithCancel(ctxOf(t))
+			defer cancel()
+			go func() { _, _ = c.Receive(ctx, 1) }()
+			eventually(t, "the limit is named", func() bool { return c.Err() != nil })
+			if err := c.Err(); !errors.Is(err, queue.ErrUnavailable) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
+}
