@@ -10,80 +10,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"propeller/queue"
 )
-
-// maxReason bounds the reason kept with a buried job, in bytes. Quoted it may be
-// four times as long, and must fit in headerRoom with the other headers.
-const maxReason = 3 << 10
-
-// Bury implements queue.Job: the job is copied to the stream of buried jobs,
-// and when it is safe there, removed. After a crash in between it is served
-// again, and burying it again replaces the copy.
-func (j *job) Bury(ctx context.Context, reason string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	expired, err := j.begin(time.Now())
-	if err != nil {
-		return err
-	}
-	if expired { // somebody else may be at it
-		j.end(stateSettled)
-		return j.lost()
-	}
-	if err := j.copyToBuried(ctx, reason); err != nil {
-		j.end(stateSettled) // it comes back when its reservation ends
-		return err
-	}
-	return j.finish(ctx, false)
-}
-
-func (j *job) copyToBuried(ctx context.Context, reason string) error {
-	q := j.c.t.q
-	put := putTime(j.header.Get(headerPut), j.d.stored)
-	header := nats.Header{
-		headerID:     {j.ID()},
-		headerPut:    {strconv.FormatInt(put.UnixNano(), 10)},
-		headerReason: {quoteReason(reason)},
-	}
-	for retry := minPause; ; retry = min(retry*2, maxPause) {
-		cn, err := q.link.get(ctx, true)
-		if err != nil {
-			return err
-		}
-		_, err = q.store(ctx, cn, &nats.Msg{Subject: buriedSubject(j.c.t.name, j.ID()), Data: j.body, Header: header})
-		if err == nil || errors.Is(err, queue.ErrRejected) || ctx.Err() != nil {
-			return err
-		}
-		if err := q.sleep(ctx, retry); err != nil {
-			return err
-		}
-	}
-}
-
-// quoteReason is a reason as a header can hold it: most are themselves, those
-// that would be spoilt are quoted as in Go.
-func quoteReason(s string) string {
-	if len(s) > maxReason {
-		s = s[:maxReason-3] + "…"
-	}
-	q := strconv.Quote(s)
-	if q == `"`+s+`"` && s == strings.TrimSpace(s) {
-		return s
-	}
-	return q
-}
-
-func unquoteReason(s string) string {
-	if u, err := strconv.Unquote(s); err == nil {
-		return u
-	}
-	return s
-}
 
 // readers is how many buried jobs are read at the same time.
 const readers = 16
@@ -119,8 +49,8 @@ func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.Bu
 	return q.readBuried(ctx, s, tube, ids[:min(limit, len(ids))])
 }
 
-// compareIDs orders sequence numbers by size, and behind them the ids of jobs
-// that were put with a delay.
+// compareIDs orders the sequence numbers of one stream by size, and behind them
+// the ids of jobs that were put with a delay.
 func compareIDs(a, b string) int {
 	if len(a) != len(b) {
 		return len(a) - len(b)
@@ -184,7 +114,8 @@ func peek(ctx context.Context, s jetstream.Stream, tube, id string) (queue.Burie
 	}, m, nil
 }
 
-// find is peek for an operator's tube and id.
+// find is peek for an operator's tube and id. A bare number may also be of a job
+// that was put when ids were that, and buried since.
 func (q *client) find(ctx context.Context, tube, id string) (*conn, jetstream.Stream, queue.BuriedJob, *jetstream.RawStreamMsg, error) {
 	var none queue.BuriedJob
 	if err := queue.CheckTube(tube); err != nil {
@@ -202,6 +133,9 @@ func (q *client) find(ctx context.Context, tube, id string) (*conn, jetstream.St
 		return nil, nil, none, nil, adminError(ctx, err)
 	}
 	b, m, err := peek(ctx, s, tube, id)
+	if seq, perr := strconv.ParseUint(id, 10, 64); perr == nil && errors.Is(err, queue.ErrNotFound) {
+		b, m, err = peek(ctx, s, tube, seqID(q.birth.Load(), seq))
+	}
 	return cn, s, b, m, err
 }
 
@@ -211,56 +145,27 @@ func (q *client) Peek(ctx context.Context, tube, id string) (queue.BuriedJob, er
 	return b, err
 }
 
-// Kick implements queue.Admin. The job keeps its id. A kick that is repeated
-// because its answer was lost puts the job once.
-func (q *client) Kick(ctx context.Context, tube, id string) error {
-	for {
-		err := q.kick(ctx, tube, id)
-		if !isInProcess(err) {
-			return err
-		}
-		// Somebody else is kicking it.
-		if err := q.sleep(ctx, minPause); err != nil {
-			return err
-		}
-	}
-}
-
-func (q *client) kick(ctx context.Context, tube, id string) error {
-	cn, s, _, m, err := q.find(ctx, tube, id)
-	if err != nil {
-		return err
-	}
-	put := putTime(m.Header.Get(headerPut), m.Time.UnixNano())
-	again := &nats.Msg{Subject: jobSubject(tube), Data: m.Data, Header: nats.Header{
-		headerID:     {id},
-		headerPut:    {strconv.FormatInt(put.UnixNano(), 10)},
-		headerKicked: {"1"},
-		jsMsgID:      {"kick-" + strconv.FormatUint(m.Sequence, 10)},
-	}}
-	if _, err := q.store(ctx, cn, again); err != nil {
-		return adminError(ctx, err)
-	}
-	return q.remove(ctx, s, tube, id, m.Sequence)
-}
-
 // Delete implements queue.Admin.
 func (q *client) Delete(ctx context.Context, tube, id string) error {
-	_, s, _, m, err := q.find(ctx, tube, id)
+	_, s, b, m, err := q.find(ctx, tube, id)
 	if err != nil {
 		return err
 	}
-	return q.remove(ctx, s, tube, id, m.Sequence)
+	return q.remove(ctx, s, tube, b.ID, m.Sequence)
 }
 
 // remove deletes a buried job. Of two who do it at the same time one finds
-// nothing.
+// nothing. queue.ErrBusy: it was kicked meanwhile, and is buried anew.
 func (q *client) remove(ctx context.Context, s jetstream.Stream, tube, id string, seq uint64) error {
 	err := s.DeleteMsg(ctx, seq)
 	q.calls.changes.Add(1)
 	if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
-		if _, _, err := peek(ctx, s, tube, id); errors.Is(err, queue.ErrNotFound) {
-			return err
+		_, m, perr := peek(ctx, s, tube, id)
+		switch {
+		case errors.Is(perr, queue.ErrNotFound):
+			return perr
+		case perr == nil && m.Sequence != seq:
+			return fmt.Errorf("jetstream: tube %q: job %s: buried anew: %w", tube, id, queue.ErrBusy)
 		}
 	}
 	if err != nil {

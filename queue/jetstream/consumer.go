@@ -193,6 +193,14 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 		return err
 	}
 	c.t.mu.Lock()
+	first := c.sub == nil
+	c.t.mu.Unlock()
+	if !first { // it was gone, perhaps with its stream
+		if _, err := c.t.q.streamInfo(ctx, cn, jobsStream, "", 0); err != nil {
+			return err
+		}
+	}
+	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
 	c.ensured = true
 	if e := c.t.q.embedded; e != nil && !c.t.seen && info.NumAckPending > 0 {
@@ -290,7 +298,7 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (j *job, done
 		}
 		return nil, false
 	}
-	j = &job{c: c, d: d, ack: m.Reply, body: m.Data, header: m.Header}
+	j = &job{c: c, d: d, birth: t.q.birth.Load(), ack: m.Reply, body: m.Data, header: m.Header}
 	if c.gone || c.paused && !c.closed { // while it closes, it collects
 		return j, false
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -30,6 +29,7 @@ type job struct {
 	body   []byte
 	header nats.Header // nil for most
 	d      delivery    // the same at every try, but for tries
+	birth  int64       // of the stream
 
 	// Under c.t.mu, as is d.tries.
 	ack        string    // where to settle it
@@ -49,7 +49,7 @@ func (j *job) ID() string {
 	if id := j.header.Get(headerID); jobID.MatchString(id) {
 		return id
 	}
-	return strconv.FormatUint(j.d.seq, 10)
+	return seqID(j.birth, j.d.seq)
 }
 
 // Body implements queue.Job.

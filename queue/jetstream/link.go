@@ -246,16 +246,18 @@ func (l *link) check() error {
 	}
 	ctx, cancel := context.WithTimeout(l.q.ctx, l.q.opts.Timeout)
 	defer cancel()
-	if err := ensureStream(ctx, l.cn.js, jobsConfig(l.q.opts.Replicas)); err != nil {
+	jobs, err := ensureStream(ctx, l.cn.js, jobsConfig(l.q.opts.Replicas))
+	if err != nil {
 		return err
 	}
-	if err := ensureStream(ctx, l.cn.js, buriedConfig(l.q.opts.Replicas)); err != nil {
+	l.q.birth.Store(birthOf(jobs))
+	if _, err := ensureStream(ctx, l.cn.js, buriedConfig(l.q.opts.Replicas)); err != nil {
 		return err
 	}
 	if l.q.embedded == nil || l.rescued {
 		return nil
 	}
-	err := l.rescue()
+	err = l.rescue()
 	l.rescued = err == nil
 	return err
 }

@@ -68,7 +68,7 @@ func (q *client) Aside(ctx context.Context, tube string, f func(queue.StoredJob)
 	}
 	walks := []struct {
 		stream, pattern string
-		job             func(string, *jetstream.RawStreamMsg) (j queue.StoredJob, skip bool, err error)
+		job             func(string, queue.StoredJob, *jetstream.RawStreamMsg) (_ queue.StoredJob, skip bool, err error)
 	}{
 		{jobsStream, schedSubject(tube, "*"), scheduledJob},
 		{buriedStream, buriedSubject(tube, "*"), buriedJob},
@@ -85,7 +85,7 @@ func (q *client) Aside(ctx context.Context, tube string, f func(queue.StoredJob)
 			return adminError(ctx, err)
 		}
 		one := func(m *jetstream.RawStreamMsg) error {
-			j, skip, err := w.job(tube, m)
+			j, skip, err := w.job(tube, stored(birthOf(s.CachedInfo()), m), m)
 			if skip || err != nil {
 				return err
 			}
@@ -159,29 +159,27 @@ func deleteMsg(s jetstream.Stream, seq uint64, timeout time.Duration) error {
 }
 
 // stored is a message as a job, its id as Job.ID has it.
-func stored(m *jetstream.RawStreamMsg) queue.StoredJob {
+func stored(birth int64, m *jetstream.RawStreamMsg) queue.StoredJob {
 	id := m.Header.Get(headerID)
 	if id == "" {
-		id = strconv.FormatUint(m.Sequence, 10)
+		id = seqID(birth, m.Sequence)
 	}
 	put := putTime(m.Header.Get(headerPut), m.Time.UnixNano())
 	return queue.StoredJob{ID: id, Body: m.Data, Age: max(time.Since(put), 0)}
 }
 
-func readyJob(_ string, m *jetstream.RawStreamMsg) (queue.StoredJob, bool, error) {
-	return stored(m), false, nil
+func readyJob(_ string, j queue.StoredJob, _ *jetstream.RawStreamMsg) (queue.StoredJob, bool, error) {
+	return j, false, nil
 }
 
-func buriedJob(_ string, m *jetstream.RawStreamMsg) (queue.StoredJob, bool, error) {
-	j := stored(m)
+func buriedJob(_ string, j queue.StoredJob, m *jetstream.RawStreamMsg) (queue.StoredJob, bool, error) {
 	j.Buried, j.Reason = true, unquoteReason(m.Header.Get(headerReason))
 	return j, false, nil
 }
 
 // scheduledJob skips what is due soon. Schedules of other kinds than ours (@at)
 // are somebody else's who may publish here: nothing can be done about them.
-func scheduledJob(tube string, m *jetstream.RawStreamMsg) (queue.StoredJob, bool, error) {
-	j := stored(m)
+func scheduledJob(tube string, j queue.StoredJob, m *jetstream.RawStreamMsg) (queue.StoredJob, bool, error) {
 	at, ok := strings.CutPrefix(m.Header.Get(jsSchedule), "@at ")
 	due, err := time.Parse(time.RFC3339Nano, at)
 	if !ok || err != nil {
@@ -241,7 +239,7 @@ func (q *client) Restore(ctx context.Context, tube string, j queue.StoredJob) (s
 		return "", fmt.Errorf("jetstream: put in %q: %w", tube, err)
 	}
 	if id == "" {
-		id = strconv.FormatUint(seq, 10)
+		id = seqID(q.birth.Load(), seq)
 	}
 	return id, nil
 }

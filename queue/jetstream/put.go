@@ -65,7 +65,7 @@ func (q *client) stored(ctx context.Context, tube, id string, a *nats.Msg, err e
 	case err != nil:
 		return "", fmt.Errorf("jetstream: put in %q: %w", tube, err)
 	case id == "":
-		id = strconv.FormatUint(seq, 10)
+		id = seqID(q.birth.Load(), seq)
 	}
 	return id, nil
 }

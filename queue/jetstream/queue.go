@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"propeller/queue"
@@ -82,6 +83,8 @@ type client struct {
 	retries  retries
 
 	overviews overviews
+
+	birth atomic.Int64 // of the stream of jobs, as last seen
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc

@@ -61,7 +61,7 @@ func (l *link) rescueTube(ctx context.Context, s jetstream.Stream, c *jetstream.
 		if err != nil || m.Sequence > done {
 			return n, err
 		}
-		if _, err := l.q.store(ctx, l.cn, again(m)); err != nil {
+		if _, err := l.q.store(ctx, l.cn, again(birthOf(s.CachedInfo()), m)); err != nil {
 			return n, err
 		}
 		if err := s.DeleteMsg(ctx, m.Sequence); err != nil {
@@ -72,12 +72,11 @@ func (l *link) rescueTube(ctx context.Context, s jetstream.Stream, c *jetstream.
 }
 
 // again is the message that puts a job once more under the id it had.
-func again(m *jetstream.RawStreamMsg) *nats.Msg {
-	seq := strconv.FormatUint(m.Sequence, 10)
+func again(birth int64, m *jetstream.RawStreamMsg) *nats.Msg {
 	h := nats.Header{
-		headerID:  {seq},
+		headerID:  {seqID(birth, m.Sequence)},
 		headerPut: {strconv.FormatInt(m.Time.UnixNano(), 10)},
-		jsMsgID:   {"rescue-" + seq}, // once, should this be killed before the old one is deleted
+		jsMsgID:   {onceID("rescue", m)}, // once, should this be killed before the old one is deleted
 	}
 	for _, name := range []string{headerID, headerPut, headerKicked} {
 		if v := m.Header.Get(name); v != "" {

@@ -138,8 +138,9 @@ func limit(n int64) string {
 }
 
 // ensureStream makes a stream that is missing. One that is there is compared
-// and never changed: it may be shared with daemons that need it as it is.
-func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
+// and never changed: it may be shared with daemons that need it as it is. It
+// returns what is known of it.
+func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
 	s, err := js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s, err = js.CreateStream(ctx, want)
@@ -151,14 +152,15 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 			s, err = js.Stream(ctx, want.Name)
 		}
 		if err != nil && want.Replicas > 1 && strings.Contains(err.Error(), "replicas > 1") {
-			return fmt.Errorf("jetstream: create stream %s: %w: one server cannot keep %d copies; give ?replicas=1",
+			return nil, fmt.Errorf("jetstream: create stream %s: %w: one server cannot keep %d copies; give ?replicas=1",
 				want.Name, err, want.Replicas)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("jetstream: stream %s: %w", want.Name, err)
+		return nil, fmt.Errorf("jetstream: stream %s: %w", want.Name, err)
 	}
-	return streamDiffers(s.CachedInfo().Config, want)
+	info := s.CachedInfo()
+	return info, streamDiffers(info.Config, want)
 }
 
 // ensureConsumer makes the consumer of a tube unless it is there as needed.

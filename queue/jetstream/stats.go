@@ -103,9 +103,10 @@ func (q *client) barrier(ctx context.Context, cn *conn, name string) error {
 }
 
 type streamInfo struct {
-	Total int       `json:"total"` // of the subjects that match
-	Error *apiError `json:"error"`
-	State struct {
+	Created time.Time `json:"created"`
+	Total   int       `json:"total"` // of the subjects that match
+	Error   *apiError `json:"error"`
+	State   struct {
 		NumSubjects int            `json:"num_subjects"`
 		Subjects    map[string]int `json:"subjects"` // number of messages
 	} `json:"state"`
@@ -124,6 +125,9 @@ func (q *client) streamInfo(ctx context.Context, cn *conn, stream, subject strin
 	}
 	if info.Error != nil {
 		return info, fmt.Errorf("jetstream: stream %s: %w", stream, info.Error)
+	}
+	if stream == jobsStream {
+		q.birth.Store(info.Created.UnixMilli())
 	}
 	return info, nil
 }
