@@ -134,7 +134,11 @@ func errorOf(err error) *ResultError {
 // passing says that nothing has been put, and that the same notification may be
 // taken later.
 func (e *ResultError) passing() bool {
-	return !e.Uncertain && (e.Status == http.StatusServiceUnavailable || e.Status == http.StatusTooManyRequests)
+	switch e.Status {
+	case http.StatusServiceUnavailable, http.StatusInsufficientStorage, http.StatusTooManyRequests:
+		return !e.Uncertain
+	}
+	return false
 }
 
 // problem is the answer to a request that is only for what e is about.

@@ -91,6 +91,10 @@ func TestNotification(t *testing.T) {
 	if w := send(h, "sender-0123", "POST", "/v1/notifications", notification("")); w.Code != 503 || w.Header().Get("Retry-After") == "" {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
+	tree.err = fmt.Errorf("x: %w", queue.ErrFull)
+	if w := send(h, "sender-0123", "POST", "/v1/notifications", notification("")); w.Code != 507 || !strings.Contains(w.Body.String(), "full") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
 }
 
 // A list has one result for each, in its order, whatever became of the others.

@@ -52,6 +52,8 @@ func statusOf(err error) int {
 		return http.StatusForbidden
 	case errors.Is(err, queue.ErrNotFound), errors.Is(err, supervisor.ErrNoApp):
 		return http.StatusNotFound
+	case errors.Is(err, queue.ErrFull):
+		return http.StatusInsufficientStorage
 	case errors.Is(err, queue.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return http.StatusServiceUnavailable
 	case errors.Is(err, supervisor.ErrNoAdmin):

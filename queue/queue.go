@@ -23,9 +23,9 @@ import (
 type Queue interface {
 	// Put stores body in tube and returns the engine's id of the new job.
 	// When it returns nil the engine has accepted the job. Errors: ErrRejected
-	// (this tube or body can never work), ErrUnavailable (try again later),
-	// ctx.Err(). Those beside which there is ErrUncertain leave open whether the
-	// job is stored; after any other it is not.
+	// (this tube or body can never work), ErrUnavailable (try again later), its
+	// kind ErrFull, ctx.Err(). Those beside which there is ErrUncertain leave
+	// open whether the job is stored; after any other it is not.
 	Put(ctx context.Context, tube string, body []byte, o PutOptions) (id string, err error)
 
 	// Consume starts a consumer of one tube. It does not wait for the engine:
@@ -88,6 +88,9 @@ type TubeStats struct {
 type PutOptions struct {
 	Delay    time.Duration // not before this; engines may round up to whole seconds
 	Priority uint32        // 0 is served first; engines without priorities ignore it
+	// Settling: it belongs to a job that is being settled, and is taken when the
+	// engine keeps room for such (see ErrFull).
+	Settling bool
 }
 
 // Consumer receives jobs of one tube. Receive is called by one goroutine at a
@@ -162,6 +165,9 @@ var (
 	ErrLost = errors.New("reservation lost")
 	// ErrUnavailable: the engine cannot be reached or takes nothing at present.
 	ErrUnavailable = errors.New("queue unavailable")
+	// ErrFull: the engine has no room for new jobs. Jobs that it has are served,
+	// and each that is finished makes room.
+	ErrFull = fmt.Errorf("the queue is full: %w", ErrUnavailable)
 	// ErrUncertain: a put has been sent and nobody knows what became of it. The
 	// job may have been stored, or may be yet.
 	ErrUncertain = errors.New("the job may have been stored")

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -82,6 +83,9 @@ func (q *fakeQueue) notify() {
 func (q *fakeQueue) Put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
+	}
+	if !o.Settling {
+		return "", errors.New("a full queue would not take what settling needs")
 	}
 	q.mu.Lock()
 	refuse := q.refuse

@@ -107,7 +107,7 @@ func (t *task) putRest(rest rest) (put int, err error) {
 	err = t.store(func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, putTime)
 		defer cancel()
-		_, err := cfg.Queue.Put(ctx, cfg.Tube, body, queue.PutOptions{Delay: rest.after, Priority: t.stat.Priority})
+		_, err := cfg.Queue.Put(ctx, cfg.Tube, body, queue.PutOptions{Delay: rest.after, Priority: t.stat.Priority, Settling: true})
 		switch {
 		case errors.Is(err, queue.ErrRejected):
 			refused = err

@@ -4,7 +4,8 @@
 //
 //	client              the Queue
 //	├─ embedded         the server, if it is in this process, and the lock on its folder;
-//	│                   mend.go starts it again when its disk was full
+//	│                   mend.go starts it again when its disk was full, and full.go
+//	│                   refuses jobs before it is
 //	├─ link             the one connection: made in the background, checked whenever it is new
 //	├─ calls            requests that wait for an answer, all on one subscription
 //	├─ keeper           reservations kept alive, acknowledgements repeated, calls ended
@@ -44,8 +45,8 @@
 //     Pause counts one more.
 //   - Priorities are ignored; jobs are served in order, those given back first.
 //   - Jobs of a process that died come back after AckWait, not at once.
-//   - When the disk has been really full, a server may accept nothing more until
-//     it is restarted, though there is room again: puts fail with
+//   - When the disk has been really full, a cluster's server may accept nothing
+//     more until it is restarted, though there is room again: puts fail with
 //     ErrUnavailable. Limit the server's storage below the disk's size.
 //
 // docs/queues.md is for users; each trap that a comment here names has a test in

@@ -27,6 +27,8 @@ func TestDocs(t *testing.T) {
 		fmt.Sprintf("less %d KiB", headerRoom>>10),
 		fmt.Sprintf("Server %d.%d or newer", minMajor, minMinor),
 		fmt.Sprintf("%d (default)", DefaultReplicas),
+		"`" + (&fullError{used: 75 << 30, free: 25 << 30}).Error() + "`", fmt.Sprintf("but for %d MiB", 2*trialSize>>20),
+		"`" + fullPrefix + ">`", "`" + settlePrefix + ">`",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("docs/queues.md does not say %q", want)

@@ -40,9 +40,8 @@ type embedded struct {
 	token string
 	lock  *os.File
 	look  chan struct{} // something may be wrong with the server; room for one
-	// Of the first start, for the later ones.
-	port     int   // of the listener
-	maxStore int64 // bytes that the server takes
+	port  int           // of the listener of the first start, for the later ones
+	room  room
 
 	mu      sync.Mutex
 	server  *server.Server // nil while none runs
@@ -74,7 +73,7 @@ func startEmbedded(o Options) (*embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{dir: o.Dir, lock: lock, look: make(chan struct{}, 1)}
+	e := &embedded{dir: o.Dir, lock: lock, look: make(chan struct{}, 1), room: room{free: diskFree, look: make(chan struct{}, 1)}}
 	if err := e.start(o); err != nil {
 		_ = e.close()
 		return nil, fmt.Errorf("jetstream: folder %q: %w", o.Dir, err)
@@ -103,7 +102,6 @@ func (e *embedded) start(o Options) error {
 		}
 		return errors.New("server does not start")
 	}
-	e.maxStore = s.JetStreamConfig().MaxStore
 	e.mu.Lock()
 	e.server, e.started = s, time.Now()
 	e.mu.Unlock()
@@ -122,7 +120,7 @@ func (e *embedded) serverOptions(o Options) (*server.Options, error) {
 		DontListen:             o.Listen == "",
 		JetStream:              true,
 		StoreDir:               o.Dir,
-		JetStreamMaxStore:      e.maxStore, // 0 at first: three quarters of what is free
+		JetStreamMaxStore:      noLimit, // see full.go
 		SyncInterval:           syncInterval,
 		SyncAlways:             o.FsyncAlways,
 		NoSigs:                 true, // signals are the daemon's

@@ -35,7 +35,7 @@ func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutO
 	if err != nil {
 		return "", err
 	}
-	id, m, err := newPut(cn, tube, body, o)
+	id, m, err := q.newPut(cn, tube, body, o)
 	if err != nil {
 		return "", err
 	}
@@ -43,12 +43,18 @@ func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutO
 	return q.stored(ctx, tube, id, a, err)
 }
 
-// newPut is putMsg for a body of a size that the server takes.
-func newPut(cn *conn, tube string, body []byte, o queue.PutOptions) (id string, m *nats.Msg, err error) {
+// newPut is putMsg for a body of a size that the server takes, if there is room.
+func (q *client) newPut(cn *conn, tube string, body []byte, o queue.PutOptions) (id string, m *nats.Msg, err error) {
 	if limit := maxBody(cn.nc.MaxPayload()); len(body) > limit {
 		return "", nil, fmt.Errorf("jetstream: put in %q: %d bytes, at most %d: %w", tube, len(body), limit, queue.ErrRejected)
 	}
 	id, m = putMsg(tube, body, o, time.Now())
+	if q.embedded != nil {
+		if err := q.embedded.room.refuses(len(body), o.Settling); err != nil {
+			return "", nil, fmt.Errorf("jetstream: put in %q: %w", tube, err)
+		}
+		m.Subject = q.embedded.room.way(m.Subject, o.Settling)
+	}
 	return id, m, nil
 }
 
@@ -147,17 +153,32 @@ type apiError struct {
 
 // Error codes (nats-server: errors.json).
 const (
-	errCodeTooLarge  = 10054 // the message exceeds the stream's own limit
-	errCodeInProcess = 10158 // the same Nats-Msg-Id is being stored right now
+	errCodeTooLarge    = 10054 // the message exceeds the stream's own limit
+	errCodeInProcess   = 10158 // the same Nats-Msg-Id is being stored right now
+	errCodeAccountFull = 10002 // the account stores as much as it may
+	errCodeNoRoom      = 10023 // the server does, or an embedded one will soon
+	errCodeNoStorage   = 10047
 )
 
-func (e *apiError) Error() string { return fmt.Sprintf("%s (%d)", e.Description, e.ErrCode) }
+func (e *apiError) Error() string {
+	text := fmt.Sprintf("%s (%d)", e.Description, e.ErrCode)
+	switch e.ErrCode {
+	case errCodeAccountFull:
+		text += ": the storage of the queue's account is full: finish or delete jobs, or raise its max_file"
+	case errCodeNoStorage:
+		text += ": the storage of the queue's servers is full: finish or delete jobs, or raise their max_file"
+	}
+	return text
+}
 
 // Unwrap says whether waiting can help. It nearly always can: full storage
-// (10023) empties when jobs are done, and the rest is for an operator to mend.
+// empties when jobs are done, and the rest is for an operator to mend.
 func (e *apiError) Unwrap() error {
-	if e.ErrCode == errCodeTooLarge {
+	switch e.ErrCode {
+	case errCodeTooLarge:
 		return queue.ErrRejected
+	case errCodeAccountFull, errCodeNoRoom, errCodeNoStorage:
+		return queue.ErrFull
 	}
 	return queue.ErrUnavailable
 }

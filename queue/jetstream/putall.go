@@ -76,7 +76,7 @@ func (p *batched) done(m *nats.Msg, err error) {
 
 // send publishes one job.
 func (q *client) send(cn *conn, p *batched, j *queue.NewJob, until time.Time) {
-	id, m, err := newPut(cn, j.Tube, j.Body, j.PutOptions)
+	id, m, err := q.newPut(cn, j.Tube, j.Body, j.PutOptions)
 	if err != nil {
 		p.done(nil, err)
 		return

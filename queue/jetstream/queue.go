@@ -70,6 +70,7 @@ func start(o Options, emb *embedded) *client {
 	q.wg.Go(q.sendRetries)
 	if emb != nil {
 		q.wg.Go(q.mend)
+		q.wg.Go(q.watchRoom)
 	}
 	return q
 }

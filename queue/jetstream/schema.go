@@ -29,8 +29,9 @@ const maxTubes = 1_000_000
 //
 // It has no limits: a work queue that is full drops waiting jobs in silence
 // under DiscardOld, and DiscardNew, which would refuse them, is not allowed
-// with schedules. The server's own storage limit refuses cleanly. It has no
-// sources: schedules were lost with them (nats-server#8423).
+// with schedules. A cluster's own storage limit refuses cleanly, and so do we
+// for an embedded server (full.go). It has no sources: schedules were lost with
+// them (nats-server#8423).
 func jobsConfig(replicas int) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:              jobsStream,

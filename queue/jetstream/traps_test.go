@@ -297,8 +297,8 @@ func TestStorageFull(t *testing.T) {
 		}
 		accepted++
 	}
-	if !errors.Is(err, queue.ErrUnavailable) || errors.Is(err, queue.ErrRejected) {
-		t.Fatalf("after %d jobs: %v, want ErrUnavailable", accepted, err)
+	if !errors.Is(err, queue.ErrFull) || errors.Is(err, queue.ErrRejected) || !strings.Contains(err.Error(), "raise its max_file") {
+		t.Fatalf("after %d jobs: %v, want ErrFull", accepted, err)
 	}
 	c := consumeTest(t, q, "full")
 	mustDone(t, mustReceive(t, c, accepted)...)

@@ -2,6 +2,7 @@ package feedback
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -57,7 +58,10 @@ func (q *fakeQueue) count() int {
 	return len(q.settled)
 }
 
-func (q *fakeQueue) Put(ctx context.Context, _ string, body []byte, _ queue.PutOptions) (string, error) {
+func (q *fakeQueue) Put(ctx context.Context, _ string, body []byte, o queue.PutOptions) (string, error) {
+	if !o.Settling {
+		return "", errors.New("a full queue would not take what settling needs")
+	}
 	if q.put != nil {
 		return "", q.put(ctx, body)
 	}

@@ -38,7 +38,7 @@ func Writer(q queue.Queue, tube string) func(context.Context, Record) error {
 		}
 		short, cancel := context.WithTimeout(ctx, putTimeout)
 		defer cancel()
-		_, err = q.Put(short, tube, body, queue.PutOptions{})
+		_, err = q.Put(short, tube, body, queue.PutOptions{Settling: true})
 		switch {
 		case err == nil:
 			return nil
