@@ -36,7 +36,7 @@ func newLedger() *ledger {
 
 // accept enters a job that the queue has taken.
 func (l *ledger) accept(t *testing.T, body []byte, id string) {
-	seq, err := strconv.ParseUint(id, 10, 64)
+	seq, err := strconv.ParseUint(id[strings.LastIndexByte(id, '-')+1:], 10, 64)
 	if err != nil {
 		t.Errorf("put: id: %v", err)
 	}
