@@ -186,9 +186,7 @@ func (c *consumer) dueLocked(now time.Time, epoch int) time.Duration {
 
 // ensure makes the tube's consumer in the server, and our subscription.
 func (c *consumer) ensure(ctx context.Context, cn *conn) error {
-	ctx, cancel := context.WithTimeout(ctx, c.t.q.opts.Timeout)
-	defer cancel()
-	info, err := ensureConsumer(ctx, cn.js, c.t.config)
+	info, err := c.t.make(ctx, cn)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -86,5 +88,69 @@ func TestManyTubesCluster(t *testing.T) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// Many tubes that are opened at once, as by a reload, are made one after the
+// other in the server, and the last of them takes longer than a request may. It
+// is not asked for again meanwhile: that would be behind all others, too.
+func TestManyTubesAtOnce(t *testing.T) {
+	t.Parallel()
+	ns, err := startNodes(t.TempDir(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(ns.down)
+	o := ns.options(t)
+	o.Timeout = 100 * time.Millisecond
+	q := openReady(t, o)
+	acc, err := ns.all[0].server.LookupAccount("A0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := acc.JetStreamUsage().API.Total
+	const tubes, workers = 300, 2
+	ctx, cancel := context.WithCancel(ctxOf(t))
+	var all []*consumer
+	var wg sync.WaitGroup
+	for i := range tubes {
+		for range workers {
+			c := consumeTest(t, q, fmt.Sprint("tube", i))
+			all = append(all, c)
+			wg.Go(func() { _, _ = c.Receive(ctx, 1) })
+		}
+	}
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	for _, c := range all {
+		eventually(t, "the tube is open", c.asks)
+	}
+	n := acc.JetStreamUsage().API.Total - before
+	t.Logf("%d requests for %d tubes", n, tubes)
+	if n > 3*tubes {
+		t.Error("too many")
+	}
+}
+
+// What was asked for and not answered is looked for before it is asked for again.
+func TestUnansweredIsLookedFor(t *testing.T) {
+	t.Parallel()
+	q := openEmbedded(t)
+	calls := func() uint64 { return q.embedded.server.GlobalAccount().JetStreamUsage().API.Total }
+	tube := newTube(q, "tube")
+	cn := q.link.cn
+	late, cancel := context.WithTimeout(ctxOf(t), 0)
+	defer cancel()
+	if _, err := tube.makeOrFind(late, cn); err == nil || !tube.making.asked {
+		t.Fatalf("%v, asked %v", err, tube.making.asked)
+	}
+	for i, want := range []uint64{2, 1} { // it is not there, and made; it is there
+		before := calls()
+		tube.making.asked = true
+		if _, err := tube.make(ctxOf(t), cn); err != nil || tube.making.asked {
+			t.Fatal(err)
+		}
+		if n := calls() - before; n != want {
+			t.Errorf("%d: %d requests, want %d", i, n, want)
+		}
 	}
 }

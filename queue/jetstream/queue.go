@@ -62,6 +62,7 @@ func open(o Options) (*client, error) {
 // start makes the queue and its goroutines.
 func start(o Options, emb *embedded) *client {
 	q := &client{opts: o, embedded: emb, calls: newCalls(), retries: retries{wake: make(chan struct{}, 1)}, tubes: make(map[string]*tube)}
+	q.makes, q.asks = make(slots, apiAtOnce), make(slots, apiAtOnce)
 	q.overviews.turn = make(chan struct{}, 1)
 	q.ctx, q.cancel = context.WithCancel(context.Background())
 	q.link = newLink(q)
@@ -82,6 +83,8 @@ type client struct {
 	calls    *calls
 	link     *link
 	retries  retries
+	makes    slots // consumers being made in the server
+	asks     slots // questions to the server
 
 	overviews overviews
 

@@ -59,7 +59,7 @@ func (q *client) tubeStats(ctx context.Context, cn *conn, name string) (st queue
 			return st, err
 		}
 	}
-	c, err := cn.js.Consumer(ctx, jobsStream, durable(name))
+	c, err := q.consumerOf(ctx, cn, name)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) { // nobody has ever asked for its jobs
 		st.Ready, err = q.countOne(ctx, cn, jobSubject(name))
 		return st, err
@@ -82,6 +82,15 @@ func (q *client) tubeStats(ctx context.Context, cn *conn, name string) (st queue
 		st.Reserved = min(st.Reserved, max(0, n-st.Ready))
 	}
 	return st, nil
+}
+
+// consumerOf asks for the consumer of a tube.
+func (q *client) consumerOf(ctx context.Context, cn *conn, name string) (jetstream.Consumer, error) {
+	if err := q.asks.take(ctx); err != nil {
+		return nil, err
+	}
+	defer q.asks.giveBack()
+	return cn.js.Consumer(ctx, jobsStream, durable(name))
 }
 
 // barrier waits until the server has dealt with every acknowledgement that this
@@ -115,6 +124,10 @@ type streamInfo struct {
 // streamInfo asks for a stream, and for its subjects that match a pattern; "":
 // none of them.
 func (q *client) streamInfo(ctx context.Context, cn *conn, stream, subject string, offset int) (info streamInfo, err error) {
+	if err := q.asks.take(ctx); err != nil {
+		return info, err
+	}
+	defer q.asks.giveBack()
 	body := fmt.Appendf(nil, `{"subjects_filter":%q,"offset":%d}`, subject, offset)
 	m, err := q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream, Data: body})
 	if err != nil {

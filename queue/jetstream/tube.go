@@ -12,6 +12,7 @@ type tube struct {
 	q      *client
 	name   string
 	config jetstream.ConsumerConfig
+	making making
 
 	mu sync.Mutex
 	// What a tube had when it was first looked at is of a time before this
@@ -40,7 +41,7 @@ type tube struct {
 
 func newTube(q *client, name string) *tube {
 	return &tube{
-		q: q, name: name, config: consumerConfig(name, q.opts.AckWait),
+		q: q, name: name, config: consumerConfig(name, q.opts.AckWait), making: newMaking(),
 		consumers: make(map[*consumer]struct{}), jobs: make(map[uint64]*job),
 		late: make(map[*job]struct{}), doubtful: make(map[*job]struct{}), later: make(map[int64]int),
 	}

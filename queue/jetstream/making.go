@@ -1,0 +1,90 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The server makes consumers one after the other. If all tubes of a daemon asked
+// at once, the last would have no answer in time, and those that asked again would
+// be behind all the others; with 10,000 requests waiting it throws all of them
+// away (nats-server: jetstream_api.go, JSDefaultRequestQueueLimit).
+
+// apiAtOnce is how many requests to make a consumer this process has under way at
+// once, and how many questions.
+const apiAtOnce = 8
+
+// slots are for what may be under way at once.
+type slots chan struct{}
+
+// take waits for a slot. Whoever has one gives it back.
+func (s slots) take(ctx context.Context) error {
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s slots) giveBack() { <-s }
+
+// making is what a tube's consumers here share of making the one in the server.
+type making struct {
+	turn slots // one of them sees to it
+	// Of who has the turn.
+	info  *jetstream.ConsumerInfo // as it was at
+	at    time.Time
+	asked bool // for, and not answered: it may have been made, or may be yet
+}
+
+func newMaking() making { return making{turn: make(slots, 1)} }
+
+// make makes the tube's consumer in the server unless it is there, and returns
+// what is known of it. What others find while one waits for its turn is good
+// enough.
+func (t *tube) make(ctx context.Context, cn *conn) (*jetstream.ConsumerInfo, error) {
+	since := time.Now()
+	m := &t.making
+	if err := m.turn.take(ctx); err != nil {
+		return nil, err
+	}
+	defer m.turn.giveBack()
+	if m.at.After(since) {
+		return m.info, nil
+	}
+	if err := t.q.makes.take(ctx); err != nil {
+		return nil, err
+	}
+	defer t.q.makes.giveBack()
+	ctx, cancel := context.WithTimeout(ctx, t.q.opts.Timeout)
+	defer cancel()
+	info, err := t.makeOrFind(ctx, cn)
+	if err == nil {
+		m.info, m.at = info, time.Now()
+	}
+	return info, err
+}
+
+// makeOrFind asks for the consumer once. As long as that may wait in the server
+// it only looks whether it has been made: such questions are answered after all
+// else.
+func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInfo, error) {
+	m := &t.making
+	if m.asked {
+		c, err := cn.js.Consumer(ctx, jobsStream, t.config.Durable)
+		switch {
+		case err == nil:
+			m.asked = false
+			return c.CachedInfo(), consumerDiffers(c.CachedInfo().Config, t.config)
+		case !errors.Is(err, jetstream.ErrConsumerNotFound):
+			return nil, err
+		}
+	}
+	info, err := ensureConsumer(ctx, cn.js, t.config)
+	m.asked = errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	return info, err
+}
