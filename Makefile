@@ -42,7 +42,10 @@ bench-http:
 	go run ./cmd/propeller bench --http --queue embedded
 
 # chaos kills, freezes and disturbs everything around and in the daemon, and
-# counts what was lost. CHAOS_TIME (60s) and CHAOS_SEED are its settings.
+# counts what was lost and what stands still. CHAOS_TIME (60s), CHAOS_SEED (1) and
+# CHAOS_ENGINE (beanstalkd, embedded, nats or all) are its settings. Before a release,
+#	make chaos CHAOS_SEEDS=8 CHAOS_ENGINE=all
+# runs so many seeds on each engine and prints a table.
 chaos: tools
 	go run ./cmd/propeller/chaos
 

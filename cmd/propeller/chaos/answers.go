@@ -34,6 +34,8 @@ var profiles = map[string][]rate{
 	"broken":   {{"500", 950}},
 	"silent":   {{"silence", 500}, {"slow", 300}},
 	"refusing": {{"refused", 900}},
+	"closed":   {{"refused", 1000}}, // no stream at all is taken
+	"leaving":  {{"leave", 1000}},   // GOAWAY that covers no stream that it can still refuse
 }
 
 // answers decides what each request is told.
@@ -43,6 +45,7 @@ type answers struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
 	rates   []rate
+	only    string // what every request gets, whatever its token; "": that is for the rates
 	refused string // topic whose certificate is refused
 	until   time.Time
 	leaving map[int]uint32   // streams from this one on are ignored, by connection
@@ -72,7 +75,10 @@ func newAnswers(seed uint64, profile string, leave func(int, uint32)) *answers {
 func (a *answers) set(profile string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.rates = profiles[profile]
+	a.rates, a.only = profiles[profile], ""
+	if len(a.rates) == 1 && a.rates[0].perMille == 1000 {
+		a.only = a.rates[0].name
+	}
 	if profile == "calm" {
 		a.refused = ""
 	}
@@ -121,6 +127,8 @@ func (a *answers) choose(r *apnstest.Request) string {
 		return "ignored" // GOAWAY has said so
 	}
 	switch {
+	case a.only != "":
+		return a.only
 	case a.refused != "" && r.Header.Get("apns-topic") == a.refused && r.At.Before(a.until):
 		return "403"
 	case strings.HasSuffix(r.Token, dead.end()), strings.HasSuffix(r.Token, grave.end()):

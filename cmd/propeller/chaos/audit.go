@@ -13,6 +13,8 @@ type account struct {
 	jobs, put, unsure, never   int // accepted jobs, their pushes; pushes put without an answer; of those never seen again
 	delivered, refused, buried int
 	expired                    int
+	removed                    int // with a stream
+	waiting                    int // in the queue still: why is for others to say
 	lost                       []uint32
 	twice, excused             int // delivered more than once; of those whose daemon was killed
 	uncounted                  []uint32
@@ -34,16 +36,24 @@ type court struct {
 	corrupted time.Time                    // when the daemon's journal was mangled
 	buried    map[string]map[string]string // what was buried at the end: bodies by tube and id
 	listed    map[string]map[string]string // what `propeller jobs list` said of it: reasons by tube and id
+	waiting   []string                     // bodies of the jobs that the queue still had
 	junk      int                          // how much on the webhook's tube was no record
+	removed   *removed                     // with streams; nil: nothing
 	said      *testimony
 
 	aside map[uint32]string // ids of buried jobs by push
+	stay  map[uint32]bool   // pushes of jobs that wait
 }
 
 // judge accounts for every push.
 func (c *court) judge() *account {
 	a := &account{said: c.said}
-	c.aside = make(map[uint32]string)
+	c.aside, c.stay = make(map[uint32]string), make(map[uint32]bool)
+	for _, body := range c.waiting {
+		for _, n := range c.ledger.numbersIn(body) {
+			c.stay[n] = true
+		}
+	}
 	for _, app := range apps() {
 		for id, body := range c.buried[app.tube] {
 			c.judgeBuried(a, app, id, body)
@@ -141,6 +151,10 @@ func (v *verdict) end() {
 		if v.records() {
 			v.unrecorded()
 		}
+	case v.c.stay[v.n]:
+		a.waiting++
+	case v.j.stored && v.tookJob():
+		a.removed++
 	case v.j.stored:
 		a.lost = append(a.lost, v.n)
 	default:
@@ -151,7 +165,11 @@ func (v *verdict) end() {
 	}
 }
 
-func (v *verdict) unrecorded() { v.a.unrecorded = append(v.a.unrecorded, v.n) }
+func (v *verdict) unrecorded() {
+	if !v.tookRecord() {
+		v.a.unrecorded = append(v.a.unrecorded, v.n)
+	}
+}
 
 // recordedBuried says whether a buried push has its record: of its own, or of
 // its job when that cannot be decoded.

@@ -65,7 +65,7 @@ func (c *court) judgeFeedbackTube(a *account, of app) {
 			junk++
 		}
 	}
-	if of.webhook && junk < c.junk {
+	if of.webhook && junk < c.junk && !c.removed.any() {
 		find(&a.wrong, "of %d jobs on %s that are no records %d are buried", c.junk, of.feedback, junk)
 	}
 }

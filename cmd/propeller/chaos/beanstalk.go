@@ -94,11 +94,25 @@ func (b *beanstalk) takeBuried(tube string, limit int) (map[string]string, error
 	if err := b.within(askTimeout); err != nil {
 		return nil, err
 	}
+	return b.takeOut(limit, gobeanstalk.NewTube(b.conn, tube).PeekBuried)
+}
+
+func (b *beanstalk) takeRest(tube string, limit int) (map[string]string, error) {
+	if err := b.within(askTimeout); err != nil {
+		return nil, err
+	}
+	t := gobeanstalk.NewTube(b.conn, tube)
+	return b.takeOut(limit, t.PeekReady, t.PeekDelayed)
+}
+
+// takeOut removes up to limit jobs that peeks show.
+func (b *beanstalk) takeOut(limit int, peeks ...func() (uint64, []byte, error)) (map[string]string, error) {
 	out := make(map[string]string)
-	for len(out) < limit {
-		id, body, err := gobeanstalk.NewTube(b.conn, tube).PeekBuried()
+	for len(out) < limit && len(peeks) > 0 {
+		id, body, err := peeks[0]()
 		if errors.Is(err, gobeanstalk.ErrNotFound) {
-			break
+			peeks = peeks[1:]
+			continue
 		}
 		if err == nil {
 			err = b.conn.Delete(id)

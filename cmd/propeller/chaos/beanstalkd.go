@@ -131,6 +131,10 @@ func (b *beanstalkd) endIdle(ctx context.Context, sig syscall.Signal) (idle bool
 
 func (b *beanstalkd) late() bool { return false }
 
+func (b *beanstalkd) upset() []time.Time { return nil }
+
+func (b *beanstalkd) removed() []removal { return nil }
+
 func (b *beanstalkd) orphan() {}
 
 func (b *beanstalkd) dial() (client, error) { return dialBeanstalk(b.addr) }
@@ -159,11 +163,11 @@ func (b *beanstalkd) hand(rng *rand.Rand) *hand {
 		}
 	}
 	h.acts = []act{
-		{"beanstalkd killed", 40, end(syscall.SIGKILL)},
-		{"beanstalkd stopped", 15, end(syscall.SIGTERM)},
-		{"beanstalkd frozen", 35, freeze(0, 4*time.Second)},
+		{name: "beanstalkd killed", weight: 40, do: end(syscall.SIGKILL)},
+		{name: "beanstalkd stopped", weight: 15, do: end(syscall.SIGTERM)},
+		{name: "beanstalkd frozen", weight: 35, do: freeze(0, 4*time.Second)},
 		// Past the 10 s after which the daemon gives its connection up.
-		{"beanstalkd frozen for long", 10, freeze(9*time.Second, 14*time.Second)},
+		{name: "beanstalkd frozen for long", weight: 10, do: freeze(9*time.Second, 14*time.Second)},
 	}
 	return h
 }

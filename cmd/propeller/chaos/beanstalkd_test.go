@@ -60,8 +60,15 @@ func TestBeanstalkdEndsIdle(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n, text, err := left(b, []string{"t"})
+	all, err := left(b, []string{"t"})
+	n := 0
+	for _, t := range all {
+		n += t.ready + t.delayed + t.reserved
+	}
+	if rest, err := takeRest(b, "t"); err != nil || len(rest) != n {
+		t.Errorf("%d of %d jobs taken out: %v", len(rest), n, err)
+	}
 	if err != nil || n < accepted || n > accepted+16 {
-		t.Errorf("%d jobs accepted, %d found: %s %v", accepted, n, text, err)
+		t.Errorf("%d jobs accepted, %d found: %v %v", accepted, n, all, err)
 	}
 }

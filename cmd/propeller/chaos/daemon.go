@@ -52,6 +52,9 @@ func (d *daemon) start(ctx context.Context) error {
 	if info, err := os.Stat(log); err == nil {
 		from = info.Size()
 	}
+	if d.at.disk != nil {
+		defer d.at.disk.waitForRoom()()
+	}
 	cmd := exec.Command(d.at.propeller, "run", "-c", d.at.path(configName))
 	began := time.Now()
 	var err error
@@ -99,7 +102,12 @@ func (d *daemon) alive(ctx context.Context) error {
 	return d.start(ctx)
 }
 
+// over notes the process's end. On a full disk it is as if killed: nothing that it
+// had settled last could be written down.
 func (d *daemon) over(killed bool) {
+	if d.at.disk != nil && d.at.disk.full.Load() {
+		killed = true
+	}
 	l := &d.lives[len(d.lives)-1]
 	l.ended, l.killed = time.Now(), killed
 }
@@ -180,6 +188,19 @@ func (d *daemon) isMisled() (since time.Time, yes bool) {
 func (d *daemon) right() error {
 	d.misled[len(d.misled)-1].to = time.Now()
 	return d.reload(d.now.righted(), "all in their environments")
+}
+
+// complete has it serve every app in its environment, if it does not already.
+func (d *daemon) complete() error {
+	if _, yes := d.isMisled(); yes {
+		if err := d.right(); err != nil {
+			return err
+		}
+	}
+	if d.now.serving() == len(apps()) {
+		return nil
+	}
+	return d.reload(d.now.complete(), "all apps")
 }
 
 // reloadBroken has it read a file that it must refuse.

@@ -16,16 +16,25 @@ import (
 )
 
 // embedded is an engine: the NATS server inside the daemon. It lives and dies
-// with the daemon, so it has no hand of its own. Clients come in by its
+// with the daemon; what a hand can harm is its disk. Clients come in by its
 // listener; once the daemon has gone for good, by a server on the same folder.
 type embedded struct {
+	disk      *disk
 	dir, addr string
 	orphaned  bool
 }
 
 func newEmbedded(at *site) (*embedded, error) {
 	addr, err := freeAddr()
-	return &embedded{dir: at.path("queue"), addr: addr}, err
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDisk(at)
+	if err != nil {
+		return nil, err
+	}
+	at.disk = d
+	return &embedded{disk: d, dir: filepath.Join(d.dir, "queue"), addr: addr}, nil
 }
 
 func (e *embedded) url() string {
@@ -33,9 +42,11 @@ func (e *embedded) url() string {
 }
 
 func (e *embedded) start(context.Context) error { return nil }
-func (e *embedded) kill()                       {}
-func (e *embedded) hand(*rand.Rand) *hand       { return nil }
+func (e *embedded) kill()                       { e.disk.close() }
+func (e *embedded) hand(rng *rand.Rand) *hand   { return e.disk.hand(rng) }
 func (e *embedded) late() bool                  { return true } // docs/queues.md: after 30 s
+func (e *embedded) upset() []time.Time          { return nil }
+func (e *embedded) removed() []removal          { return nil }
 func (e *embedded) orphan()                     { e.orphaned = true }
 
 func (e *embedded) dial() (client, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"time"
 )
@@ -20,8 +21,12 @@ type engine interface {
 	// hand is what harms it; nil when only the daemon's own hand can.
 	hand(rng *rand.Rand) *hand
 	// late says whether the jobs that a daemon held when it died come back later
-	// than at once, and so may be overtaken.
+	// than at once, and so may be overtaken; upset when they do for what befell
+	// the engine.
 	late() bool
+	upset() []time.Time
+	// removed is what its hand has taken away with the jobs in it.
+	removed() []removal
 	// orphan says that the daemon has gone for good.
 	orphan()
 	// dial opens a client.
@@ -44,6 +49,8 @@ type client interface {
 	// takeBuried removes up to limit buried jobs of a tube and returns their
 	// bodies by id.
 	takeBuried(tube string, limit int) (map[string]string, error)
+	// takeRest does the same with those that are ready or delayed.
+	takeRest(tube string, limit int) (map[string]string, error)
 	close()
 }
 
@@ -54,42 +61,64 @@ var errEmpty = errors.New("no job")
 const askTimeout = 5 * time.Second
 
 // engineNames are the values of -queue.
-const engineNames = "beanstalk or embedded"
+func engineNames() []string { return []string{"beanstalkd", "embedded", "nats"} }
 
 func newEngine(name string, at *site) (engine, error) {
 	switch name {
-	case "beanstalk":
+	case "beanstalkd":
 		return newBeanstalkd(at)
 	case "embedded":
 		return newEmbedded(at)
+	case "nats":
+		return newCluster(at)
 	}
-	return nil, fmt.Errorf("-queue %q: want %s", name, engineNames)
+	return nil, fmt.Errorf("engine %q is none", name)
 }
 
-// left counts the jobs of tubes that are neither done nor buried.
-func left(e engine, tubes []string) (n int, text string, err error) {
+// remainder is what is left of a tube: jobs that are neither done nor buried.
+type remainder struct {
+	tube                     string
+	ready, delayed, reserved int
+}
+
+func (t remainder) counts() string {
+	return fmt.Sprintf("%d ready, %d delayed, %d reserved", t.ready, t.delayed, t.reserved)
+}
+
+func (t remainder) String() string { return t.tube + " " + t.counts() }
+
+// left finds the tubes that are not empty.
+func left(e engine, tubes []string) (all []remainder, err error) {
 	c, err := e.dial()
 	if err != nil {
-		return 0, "", err
+		return nil, err
 	}
 	defer c.close()
 	for _, tube := range tubes {
 		states, err := c.waiting(tube)
 		if err != nil {
-			return 0, "", fmt.Errorf("tube %s: %w", tube, err)
+			return nil, fmt.Errorf("tube %s: %w", tube, err)
 		}
-		for _, state := range []string{"ready", "delayed", "reserved"} {
-			if k := states[state]; k > 0 {
-				n += k
-				text += fmt.Sprintf(" %s: %d %s", tube, k, state)
-			}
+		t := remainder{tube, states["ready"], states["delayed"], states["reserved"]}
+		if t.ready+t.delayed+t.reserved > 0 {
+			all = append(all, t)
 		}
 	}
-	return n, text, nil
+	return all, nil
+}
+
+// takeRest takes every other job of a tube out of the queue, with the daemon
+// down: bodies by id.
+func takeRest(e engine, tube string) (map[string]string, error) {
+	return takeAll(e, "jobs", tube, client.takeRest)
 }
 
 // takeBuried takes every buried job of a tube out of the queue: bodies by id.
 func takeBuried(e engine, tube string) (map[string]string, error) {
+	return takeAll(e, "buried jobs", tube, client.takeBuried)
+}
+
+func takeAll(e engine, what, tube string, take func(c client, tube string, limit int) (map[string]string, error)) (map[string]string, error) {
 	const batch = 1000 // well within askTimeout
 	c, err := e.dial()
 	if err != nil {
@@ -98,15 +127,13 @@ func takeBuried(e engine, tube string) (map[string]string, error) {
 	defer c.close()
 	all := make(map[string]string)
 	for {
-		some, err := c.takeBuried(tube, batch)
+		some, err := take(c, tube, batch)
 		if err != nil {
-			return nil, fmt.Errorf("buried jobs of %s: %w", tube, err)
+			return nil, fmt.Errorf("%s of %s: %w", what, tube, err)
 		}
 		if len(some) == 0 {
 			return all, nil
 		}
-		for id, body := range some {
-			all[id] = body
-		}
+		maps.Copy(all, some)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -21,31 +22,47 @@ type act struct {
 	name   string
 	weight int
 	do     func(life, faults context.Context) error
+	last   bool // may be the last of all, with nothing after it that would mend what it leaves
 }
+
+// lastTime bounds the last act.
+const lastTime = 25 * time.Second
 
 // run acts until faults ends. An error is this program's own failure.
 func (h *hand) run(life, faults context.Context) error {
-	total := 0
-	for _, a := range h.acts {
-		total += a.weight
-	}
 	h.done = make(map[string]int)
 	for {
 		sleep(faults, time.Duration(h.rng.Int64N(int64(2*h.mean))))
 		if faults.Err() != nil {
-			return life.Err()
+			break
 		}
-		n := h.rng.IntN(total)
-		for _, a := range h.acts {
-			if n -= a.weight; n < 0 {
-				h.done[a.name]++
-				if err := a.do(life, faults); err != nil {
-					return err
-				}
-				break
-			}
+		if err := h.act(life, faults, h.acts); err != nil {
+			return err
 		}
 	}
+	ends := slices.DeleteFunc(slices.Clone(h.acts), func(a act) bool { return !a.last })
+	if len(ends) == 0 || life.Err() != nil {
+		return life.Err()
+	}
+	last, cancel := context.WithTimeout(life, lastTime)
+	defer cancel()
+	return h.act(life, last, ends)
+}
+
+// act throws the dice for one of acts.
+func (h *hand) act(life, faults context.Context, acts []act) error {
+	total := 0
+	for _, a := range acts {
+		total += a.weight
+	}
+	n := h.rng.IntN(total)
+	for _, a := range acts {
+		if n -= a.weight; n < 0 {
+			h.done[a.name]++
+			return a.do(life, faults)
+		}
+	}
+	return nil
 }
 
 // upTo is a random time below d.

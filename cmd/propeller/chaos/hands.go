@@ -38,42 +38,42 @@ func handOnDaemon(d *daemon, rng *rand.Rand) *hand {
 		}
 	}
 	h.acts = []act{
-		{"propeller killed", 20, checked(func(life, faults context.Context) error {
+		{name: "propeller killed", weight: 20, do: checked(func(life, faults context.Context) error {
 			d.kill()
 			return again(life, faults, time.Second)
 		})},
-		{"propeller stopped", 20, checked(func(life, faults context.Context) error {
+		{name: "propeller stopped", weight: 20, do: checked(func(life, faults context.Context) error {
 			d.stop()
 			return again(life, faults, time.Second)
 		})},
-		{"propeller told twice to stop", 3, checked(func(life, faults context.Context) error {
+		{name: "propeller told twice to stop", weight: 3, do: checked(func(life, faults context.Context) error {
 			d.quit(faults, h.upTo(200*time.Millisecond))
 			return again(life, faults, time.Second)
 		})},
-		{"propeller frozen", 8, checked(func(_, faults context.Context) error {
+		{name: "propeller frozen", weight: 8, do: checked(func(_, faults context.Context) error {
 			t := h.upTo(4 * time.Second)
 			defer d.at.trouble("propeller frozen for " + t.String())()
 			d.p.freeze(faults, t)
 			return nil
 		})},
-		{"reload: app changed, added or removed", 35, checked(func(context.Context, context.Context) error {
+		{name: "reload: app changed, added or removed", weight: 35, do: checked(func(context.Context, context.Context) error {
 			return d.reload(d.now.changed(rng))
 		})},
-		{"reload: certificate renewed", 10, checked(func(context.Context, context.Context) error {
+		{name: "reload: certificate renewed", weight: 10, do: checked(func(context.Context, context.Context) error {
 			topic := pick(rng, apps()...).topic
 			if err := d.at.renew(topic); err != nil {
 				return err
 			}
 			return d.reload(d.now, "certificate of "+topic)
 		})},
-		{"reload: wrong environment, or the right one again", 15, checked(func(context.Context, context.Context) error {
+		{name: "reload: wrong environment, or the right one again", weight: 15, do: checked(func(context.Context, context.Context) error {
 			if _, yes := d.isMisled(); yes {
 				return d.right()
 			}
 			return d.mislead(rng)
 		})},
-		{"reload: broken file", 10, checked(func(_, faults context.Context) error { return d.reloadBroken(faults) })},
-		{"reload: three at once", 5, checked(func(context.Context, context.Context) error {
+		{name: "reload: broken file", weight: 10, do: checked(func(_, faults context.Context) error { return d.reloadBroken(faults) })},
+		{name: "reload: three at once", weight: 5, do: checked(func(context.Context, context.Context) error {
 			for range 3 {
 				if err := d.reload(d.now.changed(rng)); err != nil {
 					return err
@@ -93,45 +93,72 @@ func handOnAPNs(a *apns, rng *rand.Rand) *hand {
 		return func(life, _ context.Context) error { return a.tell(life, order{Do: do, For: h.upTo(4 * time.Second)}) }
 	}
 	h.acts = []act{
-		{"apns killed", 15, func(life, faults context.Context) error {
+		{name: "apns killed", weight: 15, last: true, do: func(life, faults context.Context) error {
 			a.kill()
 			sleep(faults, h.upTo(3*time.Second))
 			return a.start(life, "usual")
 		}},
-		{"apns frozen", 12, func(_, faults context.Context) error {
+		{name: "apns frozen", weight: 12, do: func(_, faults context.Context) error {
 			t := h.upTo(5 * time.Second)
 			a.at.note("apns frozen for %v", t)
 			a.p.freeze(faults, t)
 			return nil
 		}},
-		{"apns in a mood", 20, func(life, faults context.Context) error {
+		{name: "apns in a mood", weight: 20, do: func(life, faults context.Context) error {
 			if err := a.tell(life, order{Do: "profile", Profile: moods[rng.IntN(len(moods))]}); err != nil {
 				return err
 			}
 			sleep(faults, h.upTo(6*time.Second))
 			return a.tell(life, order{Do: "profile", Profile: "usual"})
 		}},
-		{"apns does not listen", 6, func(life, faults context.Context) error {
+		{name: "apns does not listen", weight: 6, do: func(life, faults context.Context) error {
 			if err := a.tell(life, order{Do: "deaf"}); err != nil {
 				return err
 			}
 			sleep(faults, h.upTo(3*time.Second))
 			return a.tell(life, order{Do: "listen"})
 		}},
-		{"apns: goaway", 12, give("goaway")},
-		{"apns: goaway and close", 8, give("goaway and close")},
-		{"apns: reset", 10, give("reset")},
-		{"apns: close", 8, give("close")},
-		{"apns: garbage", 5, give("garbage")},
-		{"apns: one stream", 4, give("one stream")},
-		{"apns: no windows", 4, give("no windows")},
-		{"apns: stall", 8, give("stall")},
-		{"apns: mute", 8, give("mute")},
+		{name: "apns: all streams refused", weight: 5, last: true, do: func(life, faults context.Context) error {
+			if err := a.tell(life, order{Do: "profile", Profile: "closed"}); err != nil {
+				return err
+			}
+			sleep(faults, h.upTo(20*time.Second))
+			return a.tell(life, order{Do: "profile", Profile: "usual"})
+		}},
+		{name: "apns: goaway that covers nothing, then away", weight: 10, last: true, do: func(life, faults context.Context) error { return a.vanish(life, faults, h) }},
+		{name: "apns: goaway", weight: 12, do: give("goaway")},
+		{name: "apns: goaway and close", weight: 8, do: give("goaway and close")},
+		{name: "apns: reset", weight: 10, do: give("reset")},
+		{name: "apns: close", weight: 8, do: give("close")},
+		{name: "apns: garbage", weight: 5, do: give("garbage")},
+		{name: "apns: one stream", weight: 4, do: give("one stream")},
+		{name: "apns: no windows", weight: 4, do: give("no windows")},
+		{name: "apns: stall", weight: 8, do: give("stall")},
+		{name: "apns: mute", weight: 8, do: give("mute")},
 		// Seldom: the app stays broken for a minute, as it should, unless a
 		// reload replaces it.
-		{"apns: credential refused", 1, func(life, _ context.Context) error {
+		{name: "apns: credential refused", weight: 1, do: func(life, _ context.Context) error {
 			return a.tell(life, order{Do: "refuse", Topic: pick(rng, apps()...).topic, For: h.upTo(3 * time.Second)})
 		}},
 	}
 	return h
+}
+
+// vanish has the APNs side send GOAWAY that covers none of the streams that it
+// gets, and stay away for a while then: mostly for two seconds and some, at times
+// for up to twenty.
+func (a *apns) vanish(life, faults context.Context, h *hand) error {
+	for _, o := range []order{{Do: "profile", Profile: "leaving"}, {Do: "deaf"}, {Do: pick(h.rng, "close", "reset", "nothing")}} {
+		if err := a.tell(life, o); err != nil {
+			return err
+		}
+		sleep(faults, h.upTo(time.Second))
+	}
+	away := 2*time.Second + h.upTo(pick(h.rng, time.Second, time.Second, 18*time.Second))
+	a.at.note("apns away for %v", away)
+	sleep(faults, away)
+	if err := a.tell(life, order{Do: "listen"}); err != nil {
+		return err
+	}
+	return a.tell(life, order{Do: "profile", Profile: "usual"})
 }

@@ -19,14 +19,15 @@ const (
 	dated          // has an expiration: may expire
 	misspelt       // an unknown key: is buried
 	malformed      // not JSON: is buried
+	oversize       // a payload above APNs' 4 KiB: is buried
 )
 
 func (k kind) String() string {
-	return [...]string{"plain", "delayed", "ttl", "expiration", "unknown key", "not JSON"}[k]
+	return [...]string{"plain", "delayed", "ttl", "expiration", "unknown key", "not JSON", "too large"}[k]
 }
 
-// sound says that jobs of this kind can be decoded.
-func (k kind) sound() bool { return k != misspelt && k != malformed }
+// sound says that jobs of this kind can be pushed.
+func (k kind) sound() bool { return k != misspelt && k != malformed && k != oversize }
 
 // mayExpire says that the daemon may drop jobs of this kind unsent.
 func (k kind) mayExpire() bool { return k == timed || k == dated }
@@ -86,7 +87,8 @@ const (
 type ledger struct {
 	mu     sync.Mutex
 	jobs   []job
-	pushes []push // by number
+	pushes []push    // by number
+	due    time.Time // when the last of them may be served
 }
 
 // add enters a new job with a push for each fate. It reports false when the
@@ -105,11 +107,21 @@ func (l *ledger) add(app int, k kind, many bool, fates []fate) (i int, first uin
 	return i, first, true
 }
 
-// accepted notes that the queue has taken job i.
-func (l *ledger) accepted(i int, id string) {
+// accepted notes that the queue has taken job i, to be served after a delay.
+func (l *ledger) accepted(i int, id string, delay time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.jobs[i].id, l.jobs[i].stored = id, true
+	if due := time.Now().Add(delay); due.After(l.due) {
+		l.due = due
+	}
+}
+
+// lastDue is when the last job that was accepted may be served.
+func (l *ledger) lastDue() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.due
 }
 
 // jobOf is the job of push n.

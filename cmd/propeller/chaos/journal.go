@@ -43,7 +43,7 @@ func (d *daemon) maul(rng *rand.Rand) error {
 }
 
 // mauled makes sure that the journal was mangled: if no pause came in time,
-// the daemon gets one.
+// the daemon gets one. That is after the calm, which it must not help along.
 func (d *daemon) mauled(ctx context.Context, rng *rand.Rand) error {
 	if !d.corrupted.IsZero() {
 		return nil

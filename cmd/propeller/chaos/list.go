@@ -7,29 +7,36 @@ import (
 	"fmt"
 	"maps"
 	"os/exec"
+	"slices"
 )
 
-// exhume takes all that is buried out of the queue, with the daemon down:
-// bodies by tube and id, and what `propeller jobs list` said of each.
-func (r *run) exhume(ctx context.Context) (buried, listed map[string]map[string]string, err error) {
+// exhume takes all out of the queue, with the daemon down: what is buried, bodies
+// by tube and id, and what `propeller jobs list` said of each; and the bodies of
+// what waits.
+func (r *run) exhume(ctx context.Context) (buried, listed map[string]map[string]string, waiting []string, err error) {
 	buried, listed = make(map[string]map[string]string), make(map[string]map[string]string)
 	for _, a := range apps() {
 		buried[a.tube], listed[a.tube] = make(map[string]string), make(map[string]string)
 		if err := r.exhumeListed(ctx, a, buried[a.tube], listed[a.tube]); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	for _, tube := range tubes() {
 		rest, err := takeBuried(r.engine, tube)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		if buried[tube] == nil {
 			buried[tube] = rest
 		}
 		maps.Copy(buried[tube], rest)
+		jobs, err := takeRest(r.engine, tube)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		waiting = slices.AppendSeq(waiting, maps.Values(jobs))
 	}
-	return buried, listed, nil
+	return buried, listed, waiting, nil
 }
 
 // exhumeListed takes the jobs of an app that are listed, page by page.

@@ -106,6 +106,9 @@ func (r *logReader) sameJob(all []uint32, n uint32) []uint32 {
 
 func (r *logReader) pushLine(l *logLine, n uint32) {
 	d := &r.deeds[n]
+	if l.Time.After(d.last) {
+		d.last = l.Time
+	}
 	switch l.Msg {
 	case linePush:
 		d.again = d.again || d.doneIn != 0 && d.doneIn == r.lives && d.doneJob == l.Job

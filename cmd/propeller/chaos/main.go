@@ -6,22 +6,24 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
-
-	"propeller/worker"
 )
 
 func main() {
 	var err error
-	if len(os.Args) > 1 && os.Args[1] == simCommand {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == simCommand:
 		err = simMain(os.Args[2:], os.Stdin, os.Stdout)
-	} else {
+	case len(os.Args) > 1 && os.Args[1] == natsCommand:
+		err = natsMain(os.Args[2:])
+	default:
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		err = command(ctx, os.Args[1:], os.Stdout)
 		stop()
@@ -37,36 +39,43 @@ type options struct {
 	time  time.Duration // of faults
 	drain time.Duration // for the queue to run empty afterwards
 	seed  uint64
-	rate  int // jobs a second, of all apps together
+	seeds uint64 // how many, from seed on
+	rate  int    // jobs a second, of all apps together
 	queue string
+	bin   string // the daemon to run; "": this tree's is built
 	keep  bool
 	race  bool
 }
 
-// drainTime is how long the queue may take to run empty. What takes longest is a
-// push that the environment guard doubts in the last second of the faults: it
-// comes again after worker.DoubtMin and 20 %. Twice that and more, for a busy machine.
-const drainTime = 2*worker.DoubtMin + 2*time.Minute
+// drainTime is how long the queue may take to run empty, from the last fault or
+// from when its last job is due. What takes longest is what a killed daemon
+// held in a NATS cluster, which comes again after 120 s, and a push that the
+// environment guard doubts in the last second of the faults, after 72 s.
+const drainTime = 150 * time.Second
 
 func parseOptions(args []string, env func(string) string) (options, error) {
-	o := options{time: time.Minute, seed: 1, queue: cmp.Or(env("CHAOS_QUEUE"), "beanstalk")}
+	o := options{time: time.Minute, seed: 1, seeds: 1, queue: cmp.Or(env("CHAOS_ENGINE"), "beanstalkd")}
 	var err error
 	if s := env("CHAOS_TIME"); s != "" {
 		if o.time, err = time.ParseDuration(s); err != nil {
 			return o, fmt.Errorf("CHAOS_TIME %q: want a duration, such as 30m", s)
 		}
 	}
-	if s := env("CHAOS_SEED"); s != "" {
-		if o.seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			return o, fmt.Errorf("CHAOS_SEED %q: want a whole number", s)
+	for name, n := range map[string]*uint64{"CHAOS_SEED": &o.seed, "CHAOS_SEEDS": &o.seeds} {
+		if s := env(name); s != "" {
+			if *n, err = strconv.ParseUint(s, 10, 64); err != nil {
+				return o, fmt.Errorf("%s %q: want a whole number", name, s)
+			}
 		}
 	}
 	fs := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	fs.DurationVar(&o.time, "time", o.time, "of faults; CHAOS_TIME")
 	fs.Uint64Var(&o.seed, "seed", o.seed, "of the dice; CHAOS_SEED")
+	fs.Uint64Var(&o.seeds, "seeds", o.seeds, "how many seeds, from that one on; CHAOS_SEEDS")
 	fs.DurationVar(&o.drain, "drain", drainTime, "for the queue to run empty after the faults")
-	fs.IntVar(&o.rate, "rate", 300, "jobs a second")
-	fs.StringVar(&o.queue, "queue", o.queue, "kind of queue: "+engineNames+"; CHAOS_QUEUE")
+	fs.IntVar(&o.rate, "rate", 100, "jobs a second")
+	fs.StringVar(&o.queue, "queue", o.queue, "kind of queue: "+strings.Join(engineNames(), ", ")+" or "+allEngines+"; CHAOS_ENGINE")
+	fs.StringVar(&o.bin, "daemon", "", "binary of propeller to run, instead of building this tree's")
 	fs.BoolVar(&o.keep, "keep", false, "keep the folder, whatever comes out")
 	fs.BoolVar(&o.race, "race", false, "build the daemon with the race detector")
 	if err := fs.Parse(args); err != nil {
@@ -77,6 +86,10 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 		return o, fmt.Errorf("argument %q: want flags only", fs.Arg(0))
 	case o.time < time.Second || o.time > 24*time.Hour:
 		return o, fmt.Errorf("time %v: want 1s to 24h", o.time)
+	case o.seeds < 1 || o.seeds > 1000:
+		return o, fmt.Errorf("-seeds %d: want 1 to 1000", o.seeds)
+	case o.queue != allEngines && !slices.Contains(engineNames(), o.queue):
+		return o, fmt.Errorf("-queue %q: want %s or %s", o.queue, strings.Join(engineNames(), ", "), allEngines)
 	case o.drain < time.Second || o.drain > time.Hour:
 		return o, fmt.Errorf("-drain %v: want 1s to 1h", o.drain)
 	case o.rate < 1 || o.rate > 10_000:
@@ -85,47 +98,20 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 	return o, nil
 }
 
+// allEngines names them all, one after the other.
+const allEngines = "all"
+
+func (o options) engines() []string {
+	if o.queue == allEngines {
+		return engineNames()
+	}
+	return []string{o.queue}
+}
+
 var (
 	errFailed      = errors.New("failed")
 	errInterrupted = errors.New("interrupted")
 )
-
-// command is the program.
-func command(ctx context.Context, args []string, out io.Writer) error {
-	o, err := parseOptions(args, os.Getenv)
-	if err != nil {
-		return err
-	}
-	at, err := newSite(ctx, o.race)
-	if at != nil {
-		defer at.close()
-	}
-	if err != nil {
-		return keepOrRemove(at, false, err)
-	}
-	fmt.Fprintf(out, "chaos: %v with seed %d, in %s\n", o.time, o.seed, at.dir)
-	r, err := newRun(at, o)
-	if err == nil {
-		err = r.do(ctx, out)
-	}
-	if ctx.Err() != nil {
-		err = errInterrupted
-	}
-	return keepOrRemove(at, o.keep || err != nil && ctx.Err() == nil, err)
-}
-
-// keepOrRemove ends with the folder: a failure keeps it.
-func keepOrRemove(at *site, keep bool, err error) error {
-	switch {
-	case at == nil:
-		return err
-	case keep && err != nil:
-		return fmt.Errorf("%w; all files are in %s", err, at.dir)
-	case keep:
-		return nil
-	}
-	return errors.Join(err, os.RemoveAll(at.dir))
-}
 
 // newRNG makes the dice of one part: what one draws leaves the others alone.
 func newRNG(seed, part uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, part)) }

@@ -99,7 +99,7 @@ func (c *natsClient) takeOne(tube string) (string, []byte, error) {
 	ctx, cancel := within(askTimeout)
 	defer cancel()
 	consumer, err := c.js.CreateOrUpdateConsumer(ctx, jobsStream, jetstream.ConsumerConfig{
-		Durable: strings.ReplaceAll(tube, ".", "="), FilterSubject: jobSubject + tube, AckPolicy: jetstream.AckExplicitPolicy,
+		Durable: consumerName(tube), FilterSubject: jobSubject + tube, AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: 30 * time.Second, MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 2048,
 	})
 	if err != nil {
@@ -164,6 +164,8 @@ func (c *natsClient) count(pattern string) (n int, err error) {
 	return n, nil
 }
 
+func isNoMessage(err error) bool { return errors.Is(err, jetstream.ErrMsgNotFound) }
+
 // fetch looks for the id in every tube: it says nothing of the tube.
 func (c *natsClient) fetch(id string) ([]byte, error) {
 	for _, tube := range tubes() {
@@ -182,18 +184,40 @@ func (c *natsClient) takeBuried(tube string, limit int) (map[string]string, erro
 	return c.buried(tube, buriedSubject+tube+".*", limit)
 }
 
+func (c *natsClient) takeRest(tube string, limit int) (map[string]string, error) {
+	out, err := c.takeOut(jobsStream, jobSubject+tube, limit)
+	if err == nil && len(out) == 0 {
+		out, err = c.takeOut(jobsStream, schedSubject+tube+".*", limit)
+	}
+	return out, err
+}
+
 // buried takes jobs out of the stream of buried ones.
 func (c *natsClient) buried(tube, pattern string, limit int) (map[string]string, error) {
+	some, err := c.takeOut(buriedStream, pattern, limit)
+	out := make(map[string]string, len(some))
+	for subject, body := range some {
+		out[strings.TrimPrefix(subject, buriedSubject+tube+".")] = body
+	}
+	return out, err
+}
+
+// takeOut takes messages out of a stream. Those of buried jobs are named by
+// their subject, others by their number.
+func (c *natsClient) takeOut(stream, pattern string, limit int) (map[string]string, error) {
 	ctx, cancel := within(askTimeout)
 	defer cancel()
-	s, err := c.js.Stream(ctx, buriedStream)
+	s, err := c.js.Stream(ctx, stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil // removed, and not made again
+	}
 	if err != nil {
 		return nil, err
 	}
 	out := make(map[string]string)
 	for seq := uint64(1); len(out) < limit; seq++ {
 		m, err := s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(pattern))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
+		if isNoMessage(err) {
 			break
 		}
 		if err == nil {
@@ -203,7 +227,11 @@ func (c *natsClient) buried(tube, pattern string, limit int) (map[string]string,
 			return nil, err
 		}
 		seq = m.Sequence
-		out[strings.TrimPrefix(m.Subject, buriedSubject+tube+".")] = string(m.Data)
+		name := m.Subject
+		if stream == jobsStream {
+			name = strconv.FormatUint(seq, 10)
+		}
+		out[name] = string(m.Data)
 	}
 	return out, nil
 }

@@ -18,6 +18,14 @@ func dieWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 }
 
+// mountSmall mounts an empty file system in memory.
+func mountSmall(dir string, size int) error {
+	return syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=700", size))
+}
+
+// unmount takes it away, at once or when nobody uses it any more.
+func unmount(dir string) error { return syscall.Unmount(dir, syscall.MNT_DETACH) }
+
 // epollWaitAMD64 is the system call that architectures younger than amd64 lack.
 const epollWaitAMD64 = 232
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -25,6 +27,13 @@ type producer struct {
 func (p *producer) run(ctx context.Context) {
 	defer p.drop()
 	for ctx.Err() == nil {
+		// Lulls: the tube runs empty, and what comes then is a list.
+		if p.rng.IntN(150) == 0 {
+			sleep(ctx, time.Duration(p.rng.Int64N(int64(4*time.Second))))
+			if p.conn != nil {
+				p.put(plain, true, []fate{good, good, good})
+			}
+		}
 		// Bursts: sometimes nothing, sometimes a hundred at once.
 		burst := 1
 		if p.rng.IntN(200) == 0 {
@@ -48,11 +57,14 @@ func (p *producer) putOne(ctx context.Context) bool {
 	return p.put(k, many, fates)
 }
 
-// beacon puts a job of which nothing but its delivery can come.
-func (p *producer) beacon(ctx context.Context) {
-	if p.conn != nil || p.dial(ctx) {
-		p.put(plain, false, []fate{good})
+// beacon puts a job of which nothing but its delivery can come, and says whether
+// the queue has it.
+func (p *producer) beacon(ctx context.Context) bool {
+	if p.conn == nil && !p.dial(ctx) {
+		return false
 	}
+	p.put(plain, false, []fate{good})
+	return p.conn != nil
 }
 
 // put puts a job. It reports false when no more can be put.
@@ -67,7 +79,7 @@ func (p *producer) put(k kind, many bool, fates []fate) bool {
 		p.drop() // it may have been stored
 		return true
 	}
-	p.ledger.accepted(i, id)
+	p.ledger.accepted(i, id, delay)
 	return true
 }
 
@@ -106,7 +118,7 @@ func draw[T any](rng *rand.Rand, shares []share[T]) T {
 }
 
 func kinds() []share[kind] {
-	return []share[kind]{{plain, 720}, {delayed, 150}, {timed, 45}, {dated, 45}, {misspelt, 20}, {malformed, 20}}
+	return []share[kind]{{plain, 700}, {delayed, 150}, {timed, 45}, {dated, 45}, {misspelt, 20}, {malformed, 20}, {oversize, 20}}
 }
 
 // singleFates are those of a job's only token.
@@ -123,7 +135,7 @@ func listFates() []share[fate] {
 // listShare is how many of 1000 jobs have a list of tokens, maxList how long
 // such a list may be.
 const (
-	listShare = 30
+	listShare = 120
 	maxList   = 200
 )
 
@@ -139,8 +151,8 @@ func (p *producer) shape() (k kind, many bool, fates []fate) {
 	if apps()[p.app].feedback == "" && k.mayExpire() {
 		k = plain // the log names one token of a job that has expired
 	}
-	short := p.rng.Float64() // more short lists than long ones
-	fates = make([]fate, 2+int(short*short*short*(maxList-1)))
+	short := p.rng.Float64() // many short lists, few long ones
+	fates = make([]fate, 2+int(math.Pow(short, 6)*(maxList-1)))
 	switch p.rng.IntN(20) {
 	case 0:
 		for i := range fates {
@@ -154,6 +166,9 @@ func (p *producer) shape() (k kind, many bool, fates []fate) {
 	}
 	return k, true, fates
 }
+
+// maxPayload is APNs' bound of a payload.
+const maxPayload = 4096
 
 // job writes the job whose pushes are numbered from first on.
 func (p *producer) job(first uint32, k kind, many bool, fates []fate) (body []byte, delay time.Duration) {
@@ -187,6 +202,8 @@ func (p *producer) job(first uint32, k kind, many bool, fates []fate) (body []by
 		j["expiration"] = time.Now().Unix() + 1 + int64(p.rng.IntN(30))
 	case misspelt:
 		j["tilte"] = "x"
+	case oversize:
+		j["body"] = strings.Repeat("x", maxPayload)
 	}
 	body, err := json.Marshal(j)
 	if err != nil { // strings and numbers

@@ -28,6 +28,7 @@ func (r *reader) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		sleep(ctx, 50*time.Millisecond)
 	}
 	return nil
 }

@@ -195,7 +195,7 @@ func (r *receiver) answer(ctx context.Context, w http.ResponseWriter, records []
 // hand has the receiver go away.
 func (r *receiver) hand(rng *rand.Rand) *hand {
 	h := &hand{rng: rng, mean: 6 * time.Second}
-	h.acts = []act{{"webhook away", 1, func(_, faults context.Context) error {
+	h.acts = []act{{name: "webhook away", weight: 1, do: func(_, faults context.Context) error {
 		r.at.note("webhook away")
 		r.leave()
 		sleep(faults, h.upTo(4*time.Second))

@@ -17,6 +17,8 @@ func (a *account) print(w io.Writer) {
 	row(a.refused, "refused with a record")
 	row(a.buried, "buried with a reason")
 	row(a.expired, "expired with a record")
+	row(a.removed, "removed with a stream")
+	row(a.waiting, "in the queue still")
 	row(len(a.lost), "lost")
 	row(a.twice, fmt.Sprintf("delivered more than once, %d of them for a killed daemon", a.excused))
 	row(len(a.uncounted), "delivered more than once and not counted")

@@ -51,7 +51,7 @@ func newRun(at *site, o options) (*run, error) {
 }
 
 // do runs the chaos, lets the queue run empty, and judges.
-func (r *run) do(ctx context.Context, out io.Writer) error {
+func (r *run) do(ctx context.Context, out io.Writer, res *result) error {
 	defer r.end()
 	if err := errors.Join(r.engine.start(ctx), r.apns.start(ctx, "usual"), r.receiver.listen()); err != nil {
 		return err
@@ -63,7 +63,7 @@ func (r *run) do(ctx context.Context, out io.Writer) error {
 	var readers sync.WaitGroup
 	var readErr error
 	readers.Go(func() { readErr = r.reader.run(reading) })
-	rest, err := r.course(ctx, out)
+	end, err := r.course(ctx, out)
 	stop()
 	readers.Wait()
 	if err := errors.Join(err, readErr); err != nil {
@@ -75,38 +75,50 @@ func (r *run) do(ctx context.Context, out io.Writer) error {
 	if err := r.book.close(); err != nil {
 		return err
 	}
-	return r.audit(ctx, out, rest)
+	return r.audit(ctx, out, end, res)
 }
 
-// course is the chaos and the calm after it. rest is what the queue was left
-// with.
-func (r *run) course(ctx context.Context, out io.Writer) (rest string, err error) {
+// course is the chaos and the calm after it.
+func (r *run) course(ctx context.Context, out io.Writer) (*ending, error) {
 	if err := r.chaos(ctx); err != nil {
-		return "", err
+		return nil, err
 	}
-	took, rest, err := r.calm(ctx)
+	end, err := r.calm(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for _, h := range r.hands {
 		fmt.Fprintf(out, "%s\n", counts(h.done))
 	}
-	if rest == "" {
-		fmt.Fprintf(out, "the queue ran empty %v after the faults\n", took.Round(100*time.Millisecond))
+	if !end.late() {
+		fmt.Fprintf(out, "the queue ran empty %v after the faults\n", end.took.Round(100*time.Millisecond))
 	}
-	return rest, r.daemon.alive(ctx)
+	return end, errors.Join(r.daemon.alive(ctx), r.daemon.mauled(ctx, newRNG(r.o.seed, 8)))
 }
 
-// chaos lets the hands act and the producers put, for the time given.
+// undisturbed is how long the daemon's own hand rests at the end of the faults: a
+// restart or a reload mends whatever the others have made to stand still.
+const undisturbed = 20 * time.Second
+
+// chaos lets the hands act for the time given, and the producers put until the
+// hands have done their last.
 func (r *run) chaos(ctx context.Context) error {
 	faults, cancel := context.WithTimeout(ctx, r.o.time)
 	defer cancel()
 	r.daemon.corruptFrom = time.Now().Add(r.o.time / 2)
-	var wg sync.WaitGroup
+	traffic, stopTraffic := context.WithCancel(ctx)
+	defer stopTraffic()
+	var wg, putting sync.WaitGroup
 	failed := make([]error, len(r.hands))
+	rest, cancelRest := context.WithTimeout(faults, r.o.time-min(undisturbed, r.o.time/3))
+	defer cancelRest()
 	for i, h := range r.hands {
 		wg.Go(func() {
-			if failed[i] = h.run(ctx, faults); failed[i] != nil {
+			until := faults
+			if i == 0 {
+				until = rest
+			}
+			if failed[i] = h.run(ctx, until); failed[i] != nil {
 				cancel() // the others need not go on
 			}
 		})
@@ -114,102 +126,34 @@ func (r *run) chaos(ctx context.Context) error {
 	n := len(apps())
 	for i := range n {
 		p := &producer{engine: r.engine, app: i, rng: newRNG(r.o.seed, 10+uint64(i)), ledger: r.ledger, every: time.Second * time.Duration(n) / time.Duration(r.o.rate)}
-		wg.Go(func() { p.run(faults) })
+		putting.Go(func() { p.run(traffic) })
 	}
-	wg.Go(func() { r.sequence.run(faults) })
+	putting.Go(func() { r.sequence.run(traffic) })
 	wg.Wait()
+	stopTraffic()
+	putting.Wait()
 	return errors.Join(append(failed, ctx.Err())...)
 }
 
-// calm ends the faults and waits until the queue is empty: rest says what is
-// left of it when that takes too long.
-func (r *run) calm(ctx context.Context) (took time.Duration, rest string, err error) {
-	r.at.note("calm")
-	r.receiver.soothe()
-	if err := r.apns.tell(ctx, order{Do: "calm"}); err != nil {
-		return 0, "", err
-	}
-	if err := r.daemon.alive(ctx); err != nil {
-		return 0, "", err
-	}
-	if err := r.daemon.mauled(ctx, newRNG(r.o.seed, 8)); err != nil {
-		return 0, "", err
-	}
-	if _, yes := r.daemon.isMisled(); yes {
-		if err := r.daemon.right(); err != nil {
-			return 0, "", err
-		}
-	}
-	if err := r.daemon.reload(r.daemon.now.complete(), "all apps"); err != nil {
-		return 0, "", err
-	}
-	beacons := r.beacons()
-	defer func() {
-		for _, b := range beacons {
-			b.drop()
-		}
-	}()
-	began := time.Now()
-	var lit time.Time
-	var n int
-	var text string
-	for {
-		if time.Since(lit) > beaconEvery {
-			for _, b := range beacons {
-				b.beacon(ctx)
-			}
-			lit = time.Now()
-			r.at.note("left:%s", text)
-		}
-		n, text, err = left(r.engine, tubes())
-		switch {
-		case ctx.Err() != nil:
-			return 0, "", ctx.Err()
-		case err == nil && n == 0:
-			return time.Since(began), "", nil
-		case time.Since(began) > r.o.drain:
-			if err != nil {
-				return 0, "", err
-			}
-			return time.Since(began), text, nil
-		}
-		sleep(ctx, 100*time.Millisecond)
-	}
-}
-
-// beaconEvery is the pause between two jobs of an app in the calm. They answer
-// what the environment guard waits for: whether the environment is right.
-const beaconEvery = 2 * time.Second
-
-// beacons are producers of good jobs, one an app.
-func (r *run) beacons() []*producer {
-	var out []*producer
-	for i := range apps() {
-		out = append(out, &producer{engine: r.engine, app: i, rng: newRNG(r.o.seed, 20+uint64(i)), ledger: r.ledger})
-	}
-	return out
-}
-
 // audit prints the account and says whether the run has passed.
-func (r *run) audit(ctx context.Context, out io.Writer, rest string) error {
-	buried, listed, err := r.exhume(ctx)
+func (r *run) audit(ctx context.Context, out io.Writer, end *ending, res *result) error {
+	buried, listed, waiting, err := r.exhume(ctx)
 	if err != nil {
 		return err
 	}
-	said, err := hear(r.at, r.ledger, r.sequence.stored, r.putOff())
+	gone := newRemoved(r.engine.removed(), r.ledger)
+	said, err := hear(r.at, r.ledger, gone.expected(r.sequence.stored, r.sequence.at), r.putOff())
 	if err != nil {
 		return err
 	}
 	c := &court{
 		ledger: r.ledger, lives: r.daemon.lives, troubles: r.at.troubles, misled: r.daemon.misled, corrupted: r.daemon.corrupted,
-		buried: buried, listed: listed, junk: r.sequence.junk, said: said,
+		buried: buried, listed: listed, waiting: waiting, junk: r.sequence.junk, removed: gone, said: said,
 	}
 	a := c.judge()
 	a.print(out)
-	faults := slices.Concat(a.faults(), r.daemon.faults, r.reader.odd, r.receiver.refused)
-	if rest != "" {
-		faults = append(faults, fmt.Sprintf("the queue did not run empty within %v:%s", r.o.drain, rest))
-	}
+	faults := slices.Concat(end.faults(r.o.drain), a.faults(), r.daemon.faults, r.reader.odd, r.receiver.refused)
+	res.account, res.stalls, res.faults = a, len(end.stalls), faults
 	if len(faults) == 0 {
 		fmt.Fprintln(out, "passed")
 		return nil
@@ -229,7 +173,7 @@ func (r *run) putOff() (late []time.Time) {
 			late = append(late, l.ended)
 		}
 	}
-	return late
+	return append(late, r.engine.upset()...)
 }
 
 // end ends every process that still runs.

@@ -43,7 +43,7 @@ func newScene(t *testing.T) *scene {
 // put puts a job in second 1 and returns the number of its first push.
 func (s *scene) put(app int, k kind, fates ...fate) uint32 {
 	i, first, _ := s.ledger.add(app, k, len(fates) > 1, fates)
-	s.ledger.accepted(i, fmt.Sprint(100+i))
+	s.ledger.accepted(i, fmt.Sprint(100+i), 0)
 	s.ledger.jobs[i].at = second(1)
 	return first
 }

@@ -17,9 +17,10 @@ import (
 type sequencer struct {
 	engine engine
 	rng    *rand.Rand
-	app    int    // the one with the webhook
-	stored []bool // by number: the queue has said so
-	junk   int    // how many were no records
+	app    int         // the one with the webhook
+	stored []bool      // by number: the queue has said so
+	at     []time.Time // when each was put
+	junk   int         // how many were no records
 	conn   client
 }
 
@@ -66,7 +67,7 @@ func (s *sequencer) putOne(ctx context.Context) {
 		if err != nil { // strings and numbers
 			panic(err)
 		}
-		s.stored = append(s.stored, false)
+		s.stored, s.at = append(s.stored, false), append(s.at, time.Now())
 	}
 	_, err := s.conn.put(app.feedback, body, 0)
 	switch {

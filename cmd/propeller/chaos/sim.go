@@ -152,6 +152,7 @@ func (s *sim) do(o order) error {
 			c.Shutdown(http2.ErrCodeNo, nil)
 			c.CloseTLS()
 		})
+	case "nothing":
 	case "reset":
 		s.srv.EachConn((*apnstest.Conn).CloseAbruptly)
 	case "close":

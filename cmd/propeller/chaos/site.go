@@ -66,6 +66,7 @@ type site struct {
 	hookAddr  string // of the webhook's receiver
 	propeller string // the binary
 	queueURL  string // for the configuration
+	disk      *disk  // of the embedded queue; nil: there is none
 	issuer    *apnstest.Server
 	began     time.Time
 
@@ -85,7 +86,7 @@ func (s span) meets(from, to time.Time) bool {
 	return !s.from.After(to) && (s.to.IsZero() || !s.to.Before(from))
 }
 
-func newSite(ctx context.Context, race bool) (*site, error) {
+func newSite(ctx context.Context, o options) (*site, error) {
 	dir, err := os.MkdirTemp("", "propeller-chaos-")
 	if err != nil {
 		return nil, err
@@ -94,7 +95,12 @@ func newSite(ctx context.Context, race bool) (*site, error) {
 	if s.history, err = os.Create(s.path("history.log")); err != nil {
 		return s, err
 	}
-	if err := s.build(ctx, race); err != nil {
+	if o.bin != "" {
+		s.propeller, err = filepath.Abs(o.bin)
+	} else {
+		s.propeller, err = build(ctx, dir, o.race)
+	}
+	if err != nil {
 		return s, err
 	}
 	for _, addr := range []*string{&s.apnsAddr, &s.wrongAddr, &s.hookAddr} {
@@ -172,17 +178,18 @@ func (s *site) renew(topic string) error {
 	return s.write(topic+".pem", s.issuer.ClientCertPEM(topic))
 }
 
-func (s *site) build(ctx context.Context, race bool) error {
-	s.propeller = s.path("propeller")
-	args := []string{"build", "-o", s.propeller}
+// build makes the daemon's binary, in a folder.
+func build(ctx context.Context, dir string, race bool) (bin string, err error) {
+	bin = filepath.Join(dir, "propeller")
+	args := []string{"build", "-o", bin}
 	if race {
 		args = append(args, "-race")
 	}
 	out, err := exec.CommandContext(ctx, "go", append(args, "propeller/cmd/propeller")...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("go build: %w: %s", err, bytes.TrimSpace(out))
+		return "", fmt.Errorf("go build: %w: %s", err, bytes.TrimSpace(out))
 	}
-	return nil
+	return bin, nil
 }
 
 // serverCertificate makes the certificate of the APNs side, which outlives its

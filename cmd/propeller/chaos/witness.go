@@ -23,11 +23,12 @@ type told struct {
 // deeds are what the witnesses say of one push.
 type deeds struct {
 	deliveries []delivery
-	records    []told // as they were first received
-	id         string // apns-id of the first request; all must have it
-	changed    bool   // not all had
-	dead       bool   // the APNs side said that the token is
-	misled     bool   // the wrong environment said so, which means nothing
+	records    []told    // as they were first received
+	last       time.Time // when it was last spoken of
+	id         string    // apns-id of the first request; all must have it
+	changed    bool      // not all had
+	dead       bool      // the APNs side said that the token is
+	misled     bool      // the wrong environment said so, which means nothing
 
 	token, expired, rejected bool  // a line in the daemon's log says so
 	again                    bool  // the process that had called it delivered, and deleted it, has pushed it again
@@ -177,6 +178,7 @@ func (t *testimony) request(e *entry, open time.Time) {
 	if d.id == "" {
 		d.id = e.ID
 	}
+	d.last = e.At
 	d.changed = d.changed || d.id != e.ID
 	d.dead = d.dead || e.Dead
 	if e.Dead && t.ledger.pushes[n].fate == grave {

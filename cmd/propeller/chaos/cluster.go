@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// clusterSize is how many servers the cluster has; each keeps each job.
+const clusterSize = 3
+
+// cluster is an engine: NATS servers, each a process of its own.
+type cluster struct {
+	at    *site
+	nodes [clusterSize]*node
+
+	mu       sync.Mutex
+	removals []removal   // of streams, by the hand
+	troubles []time.Time // when each was over
+}
+
+// node is one server. wires are its ways to the others.
+type node struct {
+	name, config      string
+	addr, clusterAddr string
+	wires             [clusterSize]*wire // to each; nil: to itself
+	p                 *process
+}
+
+func newCluster(at *site) (*cluster, error) {
+	c := &cluster{at: at}
+	for i := range c.nodes {
+		n := &node{name: fmt.Sprint("n", i), config: at.path(fmt.Sprintf("n%d.conf", i))}
+		c.nodes[i] = n
+		var err error
+		if n.addr, err = freeAddr(); err != nil {
+			return nil, err
+		}
+		if n.clusterAddr, err = freeAddr(); err != nil {
+			return nil, err
+		}
+	}
+	for i, n := range c.nodes {
+		if err := c.wireUp(i, n); err != nil {
+			c.kill()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// wireUp makes a server's wires and its configuration.
+func (c *cluster) wireUp(i int, n *node) error {
+	var routes []string
+	for j, to := range c.nodes {
+		if i == j {
+			continue
+		}
+		w, err := newWire(to.clusterAddr)
+		if err != nil {
+			return err
+		}
+		n.wires[j] = w
+		routes = append(routes, w.addr())
+	}
+	text, err := natsConfig(i, n.addr, n.clusterAddr, c.at.path(n.name), routes)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(n.config, []byte(text), 0o600)
+}
+
+func (c *cluster) addrs() (all []string) {
+	for _, n := range c.nodes {
+		all = append(all, n.addr)
+	}
+	return all
+}
+
+func (c *cluster) url() string {
+	return fmt.Sprintf("nats://%s?replicas=%d", strings.Join(c.addrs(), ","), clusterSize)
+}
+
+// late: docs/queues.md, after 120 s.
+func (c *cluster) late() bool { return true }
+
+func (c *cluster) upset() []time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.troubles
+}
+
+func (c *cluster) removed() []removal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.removals
+}
+
+func (c *cluster) orphan() {}
+
+// start runs the servers until they keep a stream together.
+func (c *cluster) start(ctx context.Context) error {
+	for _, n := range c.nodes {
+		if err := c.launch(n); err != nil {
+			return err
+		}
+	}
+	var err error
+	for end := time.Now().Add(startTimeout); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 50*time.Millisecond) {
+		if err = c.ready(); err == nil {
+			return nil
+		}
+	}
+	return errors.Join(fmt.Errorf("the NATS cluster does not start: %w", err), ctx.Err())
+}
+
+// ready asks for a stream on all servers.
+func (c *cluster) ready() error {
+	conn, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer conn.close()
+	ctx, cancel := within(askTimeout)
+	defer cancel()
+	const name = "CHAOS"
+	_, err = conn.js.CreateStream(ctx, jetstream.StreamConfig{Name: name, Replicas: clusterSize})
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return err
+	}
+	return conn.js.DeleteStream(ctx, name)
+}
+
+// launch starts a server's process. It does not wait for the server.
+func (c *cluster) launch(n *node) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if n.p, err = start(n.name, exec.Command(self, natsCommand, n.config), c.at.path(n.name+".log")); err != nil {
+		return err
+	}
+	c.at.note("nats %s started, pid %d", n.name, n.p.pid())
+	return nil
+}
+
+// revive starts a server again, until it takes connections. The port may still be
+// held for a moment by those of the one before.
+func (c *cluster) revive(ctx context.Context, n *node) error {
+	for end := time.Now().Add(startTimeout); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 50*time.Millisecond) {
+		if n.p.ended() {
+			if err := c.launch(n); err != nil {
+				return err
+			}
+		}
+		if nc, err := nats.Connect("nats://"+n.addr, nats.Timeout(time.Second), nats.NoReconnect()); err == nil {
+			nc.Close()
+			return nil
+		}
+	}
+	return errors.Join(fmt.Errorf("nats %s does not start again; see %s.log", n.name, n.name), ctx.Err())
+}
+
+func (c *cluster) kill() {
+	for _, n := range c.nodes {
+		if n.p != nil {
+			n.p.kill()
+		}
+		for _, w := range n.wires {
+			if w != nil {
+				w.close()
+			}
+		}
+	}
+}
+
+func (c *cluster) dial() (client, error) { return c.connect() }
+
+func (c *cluster) connect() (*natsClient, error) {
+	return dialNATS(strings.Join(c.addrs(), ","))
+}
+
+func dialNATS(addrs string) (*natsClient, error) {
+	nc, err := nats.Connect("nats://"+addrs, nats.Timeout(time.Second), nats.NoReconnect(), nats.PingInterval(time.Second))
+	if err != nil {
+		return nil, err
+	}
+	return newNATS(nc, nil)
+}
+
+// setWires has all ways from and to some servers in a state.
+func (c *cluster) setWires(s wireState, cutOff ...int) {
+	for i, n := range c.nodes {
+		for j, w := range n.wires {
+			for _, k := range cutOff {
+				if w != nil && (i == k || j == k) {
+					w.set(s)
+				}
+			}
+		}
+	}
+}
+
+// some is a server: half the time the one that leads the jobs, if that can be
+// told.
+func (c *cluster) some(rng *rand.Rand) int {
+	i, leader := rng.IntN(clusterSize), rng.IntN(2) == 0
+	if !leader {
+		return i
+	}
+	conn, err := c.connect()
+	if err != nil {
+		return i
+	}
+	defer conn.close()
+	ctx, cancel := within(askTimeout)
+	defer cancel()
+	s, err := conn.js.Stream(ctx, jobsStream)
+	if err != nil {
+		return i
+	}
+	for k, n := range c.nodes {
+		if of := s.CachedInfo().Cluster; of != nil && of.Leader == n.name {
+			return k
+		}
+	}
+	return i
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// takeAway has the hand remove a stream between two seconds, with some bodies in it.
+func (s *scene) takeAway(stream string, from, to int, bodies ...string) {
+	s.removed = newRemoved([]removal{{stream: stream, span: span{from: second(from), to: second(to)}, bodies: bodies}}, s.ledger)
+}
+
+func (s *scene) body(n uint32) string { return fmt.Sprintf(`{"token":%q}`, s.token(n)) }
+
+// What was in the stream of jobs when it was removed, or came just then, is
+// removed; all else is lost.
+func TestRemovedJobsAreCountedSo(t *testing.T) {
+	s := newScene(t)
+	in, lost, then := s.put(withTube, plain, good), s.put(withTube, plain, good), s.put(withTube, plain, good)
+	later := s.put(withTube, plain, good)
+	s.ledger.jobOf(then).at = second(31)
+	s.ledger.jobOf(later).at = second(40)
+	s.takeAway(jobsStream, 30, 32, s.body(in))
+	a := s.wantFaults(t, "2 pushes lost")
+	if a.removed != 2 || a.lost[0] != lost || a.lost[1] != later {
+		t.Errorf("removed %d, lost %v, want 2 and %v", a.removed, a.lost, []uint32{lost, later})
+	}
+}
+
+// The stream of buried jobs takes those that were buried, and no others.
+func TestRemovedBuriedJobsAreCountedSo(t *testing.T) {
+	for _, app := range []int{withTube, logOnly} {
+		t.Run(apps()[app].topic, func(t *testing.T) {
+			s := newScene(t)
+			in, then, lost := s.put(app, misspelt, good), s.put(app, misspelt, good), s.put(app, misspelt, good)
+			for i, n := range []uint32{in, then, lost} {
+				s.line(n, 10+20*i, lineBuried, "rejected", "")
+				if app != logOnly {
+					s.feed(n, 10+20*i, "rejected")
+				}
+			}
+			s.takeAway(buriedStream, 29, 31, s.body(in))
+			// A record says that it is buried, and it is not there.
+			want := []string{"1 pushes lost"}
+			if app != logOnly {
+				want = append(want, "was called buried", "was called buried", "was called buried")
+				s.troubles = []span{{"removed", second(0), time.Time{}}}
+				want = want[:1]
+			}
+			a := s.wantFaults(t, want...)
+			if a.removed != 2 || len(a.lost) != 1 || a.lost[0] != lost {
+				t.Errorf("removed %d, lost %v", a.removed, a.lost)
+			}
+		})
+	}
+}
+
+// Records are in the stream of jobs, too. One that was there, or was made just
+// then, may be missing.
+func TestRemovedRecordsMayBeMissing(t *testing.T) {
+	s := newScene(t)
+	in, then, missing := s.put(withTube, plain, dead), s.put(withTube, plain, dead), s.put(withTube, plain, dead)
+	for i, n := range []uint32{in, then, missing} {
+		s.dead(n, 10+20*i)
+		s.line(n, 10+20*i, linePush, "token", "")
+	}
+	s.takeAway(jobsStream, 29, 31, s.body(in))
+	a := s.wantFaults(t, "1 pushes ended without their feedback record")
+	if a.unrecorded[0] != missing {
+		t.Errorf("unrecorded %v", a.unrecorded)
+	}
+}
+
+// So with the records whose order is judged.
+func TestRemovedRecordsOfTheSequence(t *testing.T) {
+	t.Parallel()
+	body := fmt.Sprintf(`{"reason":%q,"ref":"%s1"}`, sequenceReason, sequenceRef)
+	r := newRemoved([]removal{{stream: jobsStream, span: span{from: second(29), to: second(31)}, bodies: []string{body}}}, new(ledger))
+	at := []time.Time{second(1), second(1), second(30), second(40), second(50)}
+	got := r.expected([]bool{true, true, true, true, false}, at)
+	if fmt.Sprint(got) != "[true false false true false]" {
+		t.Errorf("expected %v", got)
+	}
+}
+
+// A removal of the one stream excuses nothing of the other.
+func TestTheOtherStreamIsNotExcused(t *testing.T) {
+	s := newScene(t)
+	n := s.put(withTube, plain, good)
+	s.ledger.jobOf(n).at = second(30)
+	s.takeAway(buriedStream, 29, 31)
+	s.wantFaults(t, "1 pushes lost")
+}
