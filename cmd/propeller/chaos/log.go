@@ -77,6 +77,7 @@ func (r *logReader) jobLine(l *logLine) {
 	id := jobID{l.Topic, l.Job}
 	if l.Msg == lineBuried {
 		r.buriedIDs[id] = append(r.buriedIDs[id], l.Time)
+		r.buriedBare[id.bare()] = append(r.buriedBare[id.bare()], l.Time)
 		r.reasons[cause(l)]++
 	}
 	n, known := r.ledger.number(l.Token, l.Ref, l.APNsID)

@@ -79,8 +79,9 @@ func (v *verdict) tookJob() bool {
 			return true
 		}
 	}
-	for _, id := range append(v.d.jobs, v.j.id) {
-		if r.within(buriedStream, v.c.said.buriedIDs[jobID{apps()[v.j.app].topic, id}]...) {
+	for _, id := range append(slices.Clone(v.d.jobs), v.j.id) {
+		of := jobID{apps()[v.j.app].topic, id}.bare()
+		if r.within(buriedStream, v.c.said.buriedBare[of]...) {
 			return true
 		}
 	}

@@ -6,6 +6,16 @@ import (
 	"time"
 )
 
+// An id in the log may begin with the birth of the stream.
+func TestBareIDs(t *testing.T) {
+	t.Parallel()
+	for full, bare := range map[string]string{"17": "17", "mfk3a9x1-17": "17", "dABC": "dABC"} {
+		if got := (jobID{"t", full}).bare(); got != (jobID{"t", bare}) {
+			t.Errorf("%s: %v", full, got)
+		}
+	}
+}
+
 // takeAway has the hand remove a stream between two seconds, with some bodies in it.
 func (s *scene) takeAway(stream string, from, to int, bodies ...string) {
 	s.removed = newRemoved([]removal{{stream: stream, span: span{from: second(from), to: second(to)}, bodies: bodies}}, s.ledger)
@@ -34,12 +44,14 @@ func TestRemovedBuriedJobsAreCountedSo(t *testing.T) {
 		t.Run(apps()[app].topic, func(t *testing.T) {
 			s := newScene(t)
 			in, then, lost := s.put(app, misspelt, good), s.put(app, misspelt, good), s.put(app, misspelt, good)
+			s.ledger.jobOf(then).id = "birth-55"
 			for i, n := range []uint32{in, then, lost} {
 				s.line(n, 10+20*i, lineBuried, "rejected", "")
 				if app != logOnly {
 					s.feed(n, 10+20*i, "rejected")
 				}
 			}
+			s.ledger.jobOf(then).id = "55" // who put it knows no more
 			s.takeAway(buriedStream, 29, 31, s.body(in))
 			// A record says that it is buried, and it is not there.
 			want := []string{"1 pushes lost"}

@@ -61,11 +61,12 @@ func (a *account) story(w io.Writer, at *site, n uint32) {
 	grep(recordName, token)
 	patterns := []string{token}
 	if j.id != "" {
-		job := fmt.Sprintf(`"job":%q`, j.id)
-		if j.count > 1 { // only what concerns them all
-			job += `,"err"`
+		for _, job := range []string{fmt.Sprintf(`"job":%q`, j.id), fmt.Sprintf(`-%s"`, j.id)} {
+			if j.count > 1 { // only what concerns them all
+				job += `,"err"`
+			}
+			patterns = append(patterns, job)
 		}
-		patterns = append(patterns, job)
 	}
 	grep(bookName, patterns...)
 	grep(daemonLog, patterns...)

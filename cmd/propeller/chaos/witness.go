@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -71,6 +72,12 @@ func (d *deeds) setAside() bool {
 // beanstalkd begins anew where its log ends.
 type jobID struct{ topic, id string }
 
+// bare is the id without the birth of a JetStream stream, which stands before the
+// job's number.
+func (id jobID) bare() jobID {
+	return jobID{id.topic, id.id[strings.LastIndexByte(id.id, '-')+1:]}
+}
+
 // pause is a line that says that the environment guard has stopped an app.
 type pause struct {
 	topic string
@@ -85,6 +92,7 @@ type testimony struct {
 	sequence *sequence
 
 	buriedIDs  map[jobID][]time.Time // "job buried" lines
+	buriedBare map[jobID][]time.Time // the same by the bare id, as who put the job knows it
 	jobRecords map[jobID][]told      // records without a token that can be read
 	refRecords map[uint32]int        // of those, rejected tokens of a list, by the ledger's job
 
@@ -112,7 +120,7 @@ type testimony struct {
 func hear(at *site, l *ledger, stored []bool, late []time.Time) (*testimony, error) {
 	t := &testimony{
 		ledger: l, deeds: make([]deeds, len(l.pushes)), lists: make(map[uint32][]stay), sequence: &sequence{stored: stored, came: make([]bool, len(stored)), late: late}, dug: make(map[string]bool),
-		buriedIDs: make(map[jobID][]time.Time), jobRecords: make(map[jobID][]told), refRecords: make(map[uint32]int),
+		buriedIDs: make(map[jobID][]time.Time), buriedBare: make(map[jobID][]time.Time), jobRecords: make(map[jobID][]told), refRecords: make(map[uint32]int),
 		answers: make(map[string]int), reasons: make(map[string]int), records: make(map[string]int), errors: make(map[string]int),
 		watchdog: make(map[string]int), restarts: make(map[string][]time.Time), classNames: make(map[string]string),
 	}
