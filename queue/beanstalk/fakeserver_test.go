@@ -79,6 +79,33 @@ func TestPutRefusedGoesElsewhere(t *testing.T) {
 	}
 }
 
+// With nowhere else to go it is an error that says what to do, until the server
+// takes jobs again.
+func TestPutRefused(t *testing.T) {
+	t.Parallel()
+	for refusal, want := range map[string]struct {
+		kind error
+		text string
+	}{
+		"OUT_OF_MEMORY": {queue.ErrFull, "is out of memory or disk, finish or delete jobs or give it more"},
+		"DRAINING":      {queue.ErrUnavailable, "is draining, restart it to end that"},
+	} {
+		t.Run(refusal, func(t *testing.T) {
+			t.Parallel()
+			f := &fake{script: sequence("put", refusal, "INSERTED 7")}
+			q := openTest(t, Options{Addrs: []string{f.listen(t)}})
+			_, err := q.Put(ctxOf(t), "tube", []byte("x"), queue.PutOptions{})
+			if !errors.Is(err, want.kind) || !errors.Is(err, queue.ErrUnavailable) || errors.Is(err, queue.ErrUncertain) || !strings.Contains(err.Error(), want.text) {
+				t.Errorf("put: %v", err)
+			}
+			eventually(t, "it takes jobs again", func() bool {
+				_, err := q.Put(ctxOf(t), "tube", []byte("x"), queue.PutOptions{})
+				return err == nil
+			})
+		})
+	}
+}
+
 // Hazard: go-beanstalk takes the refusal of a use for the answer to the put
 // behind it, which then lands in another tube, unseen.
 func TestUseRefused(t *testing.T) {

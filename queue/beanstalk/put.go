@@ -217,7 +217,7 @@ func (s *session) put(tube string, body []byte, o queue.PutOptions) (id uint64, 
 	case errors.Is(err, gobeanstalk.ErrDraining):
 		return 0, fmt.Errorf("server %s is draining, restart it to end that: %w", s.srv.addr, queue.ErrUnavailable)
 	case errors.Is(err, gobeanstalk.ErrOOM):
-		return 0, fmt.Errorf("server %s is out of memory or disk: %w", s.srv.addr, queue.ErrUnavailable)
+		return 0, fmt.Errorf("server %s is out of memory or disk, finish or delete jobs or give it more: %w", s.srv.addr, queue.ErrFull)
 	}
 	if n, ok := buriedByPut(err); ok {
 		return 0, uncertain(fmt.Errorf("server %s stored job %s but buried it at once: it could not write its log, check its disk: %w",

@@ -22,6 +22,7 @@ func (q *client) keep() {
 			if q.calls.fail(now, errNoAnswer) > 0 && q.embedded != nil {
 				q.embedded.suspect()
 			}
+			q.link.explain()
 			if cn, settles := q.link.alive(); cn != nil {
 				for _, t := range q.allTubes() {
 					t.keep(cn, now, settles)

@@ -117,6 +117,7 @@ func (l *link) set(err error) {
 			err = unavailable(why) // the rest follows from that
 		}
 	}
+	err = l.q.advised(err)
 	l.mu.Lock()
 	was, first := l.err, l.trying
 	l.err, l.trying = err, false
@@ -288,7 +289,9 @@ func (q *client) natsOptions() nats.Options {
 	o.DisconnectedErrCB = q.link.lost
 	o.ReconnectedCB = func(*nats.Conn) { q.link.look() }
 	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		q.opts.Log.Warn("queue connection", "queue", q.opts.String(), "err", err)
+		if !turnedAway(err) { // see explain
+			q.opts.Log.Warn("queue connection", "queue", q.opts.String(), "err", err)
+		}
 	}
 	q.access(&o)
 	return o

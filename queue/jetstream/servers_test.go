@@ -107,6 +107,8 @@ func serverConfig(dir string, i, port int, routes []int, clustered bool) string 
 	}
 	fmt.Fprint(&b, "  SMALL { jetstream: {max_file: 3MB}, users: [ {user: small, password: small} ] }\n")
 	fmt.Fprint(&b, "  FEW { jetstream: {max_consumers: 1}, users: [ {user: few, password: few} ] }\n")
+	fmt.Fprint(&b, "  ONE { jetstream: {max_streams: 1}, users: [ {user: one, password: one} ] }\n")
+	fmt.Fprint(&b, "  NONE { users: [ {user: none, password: none} ] }\n")
 	fmt.Fprint(&b, "}\nsystem_account: SYS\n")
 	return b.String()
 }
