@@ -18,17 +18,17 @@ type deed func(life, faults context.Context) error
 func (c *cluster) hand(rng *rand.Rand) *hand {
 	h := &hand{rng: rng, mean: 4 * time.Second}
 	h.acts = []act{
-		{name: "nats server killed", weight: 22, do: c.end(h, syscall.SIGKILL)},
+		{name: "nats server killed", weight: 22, last: true, do: c.end(h, syscall.SIGKILL)},
 		{name: "nats server stopped", weight: 12, do: c.end(h, syscall.SIGTERM)},
 		{name: "nats server frozen", weight: 18, do: c.freeze(h, 1, 0, 5*time.Second)},
 		// Past Raft's election timeout, and all of the daemon's.
 		{name: "nats server frozen for long", weight: 6, do: c.freeze(h, 1, 9*time.Second, 15*time.Second)},
 		{name: "two nats servers frozen", weight: 5, do: c.freeze(h, 2, 0, 9*time.Second)},
-		{name: "nats server cut off from its peers", weight: 12, do: c.part(h, cut)},
+		{name: "nats server cut off from its peers", weight: 12, last: true, do: c.part(h, cut)},
 		{name: "nats server's peers silent", weight: 8, do: c.part(h, held)},
-		{name: "nats consumer removed", weight: 10, do: c.removeConsumer(h)},
-		{name: "nats stream of jobs removed", weight: 4, do: c.removeStream(jobsStream)},
-		{name: "nats stream of buried jobs removed", weight: 3, do: c.removeStream(buriedStream)},
+		{name: "nats consumer removed", weight: 12, last: true, do: c.removeConsumer(h)},
+		{name: "nats stream of jobs removed", weight: 9, last: true, do: c.removeStream(jobsStream)},
+		{name: "nats stream of buried jobs removed", weight: 4, last: true, do: c.removeStream(buriedStream)},
 	}
 	return h
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,6 +27,20 @@ type disk struct {
 
 	room sync.Mutex // held while it is full
 	full atomic.Bool
+
+	mu    sync.Mutex
+	anews []time.Time // by when the daemon had started its server anew, each time
+}
+
+// anewTime is how long after the disk has room again the daemon may start its
+// server anew: docs/queues.md, it tries at most 5 s after the last time. What it
+// held then comes later.
+const anewTime = 10 * time.Second
+
+func (d *disk) upset() []time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.anews)
 }
 
 // newDisk makes the folder, and mounts something small on it if that is allowed.
@@ -54,7 +69,12 @@ func (d *disk) fill(ctx context.Context, t time.Duration) error {
 	defer d.room.Unlock()
 	defer d.at.trouble("the queue's disk is full for " + t.String())()
 	d.full.Store(true)
-	defer d.full.Store(false)
+	defer func() {
+		d.full.Store(false)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.anews = append(d.anews, time.Now().Add(anewTime))
+	}()
 	path := filepath.Join(d.dir, "fill")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -52,6 +52,9 @@ func TestTheDiskIsFullForAWhile(t *testing.T) {
 	if err := os.WriteFile(file, make([]byte, 64<<10), 0o600); err != nil || d.full.Load() {
 		t.Errorf("afterwards: %v", err)
 	}
+	if late := d.upset(); len(late) != 1 || time.Until(late[0]) < anewTime/2 {
+		t.Errorf("what was held comes later until %v", late)
+	}
 	at.disk = d
 	p := &daemon{at: at, lives: []life{{began: second(0)}}}
 	d.full.Store(true)

@@ -45,7 +45,7 @@ func (e *embedded) start(context.Context) error { return nil }
 func (e *embedded) kill()                       { e.disk.close() }
 func (e *embedded) hand(rng *rand.Rand) *hand   { return e.disk.hand(rng) }
 func (e *embedded) late() bool                  { return true } // docs/queues.md: after 30 s
-func (e *embedded) upset() []time.Time          { return nil }
+func (e *embedded) upset() []time.Time          { return e.disk.upset() }
 func (e *embedded) removed() []removal          { return nil }
 func (e *embedded) orphan()                     { e.orphaned = true }
 
