@@ -36,24 +36,18 @@ type court struct {
 	corrupted time.Time                    // when the daemon's journal was mangled
 	buried    map[string]map[string]string // what was buried at the end: bodies by tube and id
 	listed    map[string]map[string]string // what `propeller jobs list` said of it: reasons by tube and id
-	waiting   []string                     // bodies of the jobs that the queue still had
+	waiting   *traces                      // of the jobs and records that the queue still had
 	junk      int                          // how much on the webhook's tube was no record
 	removed   *removed                     // with streams; nil: nothing
 	said      *testimony
 
 	aside map[uint32]string // ids of buried jobs by push
-	stay  map[uint32]bool   // pushes of jobs that wait
 }
 
 // judge accounts for every push.
 func (c *court) judge() *account {
 	a := &account{said: c.said}
-	c.aside, c.stay = make(map[uint32]string), make(map[uint32]bool)
-	for _, body := range c.waiting {
-		for _, n := range c.ledger.numbersIn(body) {
-			c.stay[n] = true
-		}
-	}
+	c.aside = make(map[uint32]string)
 	for _, app := range apps() {
 		for id, body := range c.buried[app.tube] {
 			c.judgeBuried(a, app, id, body)
@@ -151,7 +145,7 @@ func (v *verdict) end() {
 		if v.records() {
 			v.unrecorded()
 		}
-	case v.c.stay[v.n]:
+	case v.c.waiting.pushes[v.n]:
 		a.waiting++
 	case v.j.stored && v.tookJob():
 		a.removed++
@@ -166,7 +160,7 @@ func (v *verdict) end() {
 }
 
 func (v *verdict) unrecorded() {
-	if !v.tookRecord() {
+	if !v.tookRecord() && !v.c.waiting.record(v) {
 		v.a.unrecorded = append(v.a.unrecorded, v.n)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -64,11 +65,46 @@ func TestJobsThatWaitAreNotLost(t *testing.T) {
 	s := newScene(t)
 	n := s.put(withTube, plain, good, good)
 	s.put(withTube, plain, good)
-	s.waiting = []string{`{"tokens":["` + s.token(n) + `","` + s.token(n+1) + `"]}`}
+	s.waiting = s.ledger.traces(`{"tokens":["` + s.token(n) + `","` + s.token(n+1) + `"]}`)
 	s.deliver(n, 1, 2)
 	if a := s.wantFaults(t, "1 pushes lost"); a.waiting != 1 || a.delivered != 1 {
 		t.Errorf("waiting %d, delivered %d, want 1 and 1", a.waiting, a.delivered)
 	}
+}
+
+// A record that waits in its tube is not missing, of whatever it is.
+func TestRecordsThatWaitAreNotMissing(t *testing.T) {
+	s := newScene(t)
+	one := s.put(withTube, plain, dead)
+	list := s.put(withTube, plain, good, deformed)
+	blurred := s.put(withTube, malformed, good)
+	missing := s.put(withTube, malformed, good)
+	s.dead(one, 2)
+	s.line(one, 2, linePush, "token", "")
+	s.deliver(list, 1, 2)
+	s.line(list+1, 2, linePush, "rejected", "")
+	for _, n := range []uint32{blurred, missing} {
+		s.bury(n, 2, fmt.Sprintf("number %d is no JSON", n))
+	}
+	topic := apps()[withTube].topic
+	s.waiting = s.ledger.traces(
+		fmt.Sprintf(`{"topic":%q,"token":%q,"class":"token"}`, topic, s.token(one)),
+		fmt.Sprintf(`{"topic":%q,"ref":%q,"class":"rejected","job":"1"}`, topic, reference(list)),
+		fmt.Sprintf(`{"topic":%q,"class":"rejected","job":"birth-%s"}`, topic, s.ledger.jobOf(blurred).id),
+	)
+	if a := s.wantFaults(t, "1 pushes ended without their feedback record"); a.unrecorded[0] != missing || a.waiting != 0 {
+		t.Errorf("unrecorded %v, waiting %d", a.unrecorded, a.waiting)
+	}
+}
+
+// A record that waits does not stand for its job.
+func TestARecordIsNoJob(t *testing.T) {
+	s := newScene(t)
+	n := s.put(withTube, plain, good)
+	record := fmt.Sprintf(`{"token":%q,"class":"rejected"}`, s.token(n))
+	s.waiting = s.ledger.traces(record)
+	s.takeAway(jobsStream, 29, 31, record)
+	s.wantFaults(t, "1 pushes lost")
 }
 
 // When the last job is due, and not when it was put, its time begins.

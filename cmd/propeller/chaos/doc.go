@@ -27,7 +27,7 @@
 //	beanstalkd.go beanstalk.go         beanstalkd, and a client of it
 //	embedded.go disk.go nats.go        the queue inside the daemon, its disk, and a client of it
 //	cluster.go natsserver.go wire.go   NATS servers, and the ways between them
-//	clusterhand.go removal.go          the faults of those, and what goes with a stream
+//	clusterhand.go removal.go traces.go  the faults of those, and what goes with a stream
 //	apns.go sim.go answers.go record.go   the APNs side, and what runs inside its process
 //	jobs.go producer.go                the pushes and jobs; who puts them
 //	reader.go receiver.go records.go sequence.go  who takes the feedback records, and in what order

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -22,37 +19,20 @@ func (r *removal) took(t time.Time) bool {
 	return !t.IsZero() && r.meets(t, t.Add(askTimeout))
 }
 
-// removed are the pushes and the sequencer's records that removals took.
+// removed is what all removals took, by stream.
 type removed struct {
-	all     []removal
-	pushes  map[string]map[uint32]bool // by stream: of which a job or a record was in it
-	records map[int]bool
+	all []removal
+	had map[string]*traces
 }
 
 func newRemoved(all []removal, l *ledger) *removed {
-	r := &removed{all: all, pushes: map[string]map[uint32]bool{jobsStream: {}, buriedStream: {}}, records: make(map[int]bool)}
+	r := &removed{all: all, had: map[string]*traces{jobsStream: l.traces(), buriedStream: l.traces()}}
 	for _, one := range all {
 		for _, body := range one.bodies {
-			if n, ok := sequenceNumber(body); ok {
-				r.records[n] = true
-				continue
-			}
-			for _, n := range l.numbersIn(body) {
-				r.pushes[one.stream][n] = true
-			}
+			r.had[one.stream].add(l, body)
 		}
 	}
 	return r
-}
-
-// sequenceNumber is the number of a sequencer's record.
-func sequenceNumber(body string) (int, bool) {
-	var r feedbackRecord
-	if json.Unmarshal([]byte(body), &r) != nil || r.Reason != sequenceReason {
-		return 0, false
-	}
-	n, err := strconv.Atoi(strings.TrimPrefix(r.Ref, sequenceRef))
-	return n, err == nil
 }
 
 // within says whether a stream was removed at one of some moments.
@@ -62,8 +42,6 @@ func (r *removed) within(stream string, times ...time.Time) bool {
 	})
 }
 
-func (r *removed) had(stream string, n uint32) bool { return r != nil && r.pushes[stream][n] }
-
 // any says whether something was removed.
 func (r *removed) any() bool { return r != nil && len(r.all) > 0 }
 
@@ -71,7 +49,10 @@ func (r *removed) any() bool { return r != nil && len(r.all) > 0 }
 // or after it was buried with that of the buried.
 func (v *verdict) tookJob() bool {
 	r := v.c.removed
-	if r.had(jobsStream, v.n) || r.within(jobsStream, v.j.at) || r.had(buriedStream, v.n) {
+	if !r.any() {
+		return false
+	}
+	if r.had[jobsStream].pushes[v.n] || r.within(jobsStream, v.j.at) || r.had[buriedStream].pushes[v.n] {
 		return true
 	}
 	for _, rec := range v.d.records {
@@ -91,15 +72,17 @@ func (v *verdict) tookJob() bool {
 // tookRecord says whether a push's record may have gone with the stream of jobs,
 // in which the records are too.
 func (v *verdict) tookRecord() bool {
-	return v.tookJob() || v.c.removed.within(jobsStream, v.d.last)
+	r := v.c.removed
+	return v.tookJob() || r.any() && (r.had[jobsStream].record(v) || r.within(jobsStream, v.d.last))
 }
 
-// expected are the sequencer's records that must arrive: those stored, and not
-// removed.
-func (r *removed) expected(stored []bool, at []time.Time) []bool {
+// expected are the sequencer's records that must have arrived: those stored that
+// were not removed and do not wait in the queue.
+func (r *removed) expected(stored []bool, at []time.Time, waiting *traces) []bool {
 	out := slices.Clone(stored)
 	for n := range out {
-		out[n] = out[n] && !(r.any() && (r.records[n] || r.within(jobsStream, at[n])))
+		gone := r.any() && (r.had[jobsStream].sequence[n] || r.within(jobsStream, at[n]))
+		out[n] = out[n] && !gone && !waiting.sequence[n]
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -77,7 +78,7 @@ func TestRemovedRecordsMayBeMissing(t *testing.T) {
 		s.dead(n, 10+20*i)
 		s.line(n, 10+20*i, linePush, "token", "")
 	}
-	s.takeAway(jobsStream, 29, 31, s.body(in))
+	s.takeAway(jobsStream, 29, 31, fmt.Sprintf(`{"token":%q,"class":"token"}`, s.token(in)))
 	a := s.wantFaults(t, "1 pushes ended without their feedback record")
 	if a.unrecorded[0] != missing {
 		t.Errorf("unrecorded %v", a.unrecorded)
@@ -87,11 +88,11 @@ func TestRemovedRecordsMayBeMissing(t *testing.T) {
 // So with the records whose order is judged.
 func TestRemovedRecordsOfTheSequence(t *testing.T) {
 	t.Parallel()
-	body := fmt.Sprintf(`{"reason":%q,"ref":"%s1"}`, sequenceReason, sequenceRef)
+	body := fmt.Sprintf(`{"class":"token","reason":%q,"ref":"%s1"}`, sequenceReason, sequenceRef)
 	r := newRemoved([]removal{{stream: jobsStream, span: span{from: second(29), to: second(31)}, bodies: []string{body}}}, new(ledger))
-	at := []time.Time{second(1), second(1), second(30), second(40), second(50)}
-	got := r.expected([]bool{true, true, true, true, false}, at)
-	if fmt.Sprint(got) != "[true false false true false]" {
+	at := []time.Time{second(1), second(1), second(30), second(40), second(50), second(60)}
+	got := r.expected([]bool{true, true, true, true, false, true}, at, new(ledger).traces(strings.Replace(body, sequenceRef+"1", sequenceRef+"5", 1)))
+	if fmt.Sprint(got) != "[true false false true false false]" {
 		t.Errorf("expected %v", got)
 	}
 }

@@ -141,14 +141,15 @@ func (r *run) audit(ctx context.Context, out io.Writer, end *ending, res *result
 	if err != nil {
 		return err
 	}
+	left := r.ledger.traces(waiting...)
 	gone := newRemoved(r.engine.removed(), r.ledger)
-	said, err := hear(r.at, r.ledger, gone.expected(r.sequence.stored, r.sequence.at), r.putOff())
+	said, err := hear(r.at, r.ledger, gone.expected(r.sequence.stored, r.sequence.at, left), r.putOff())
 	if err != nil {
 		return err
 	}
 	c := &court{
 		ledger: r.ledger, lives: r.daemon.lives, troubles: r.at.troubles, misled: r.daemon.misled, corrupted: r.daemon.corrupted,
-		buried: buried, listed: listed, waiting: waiting, junk: r.sequence.junk, removed: gone, said: said,
+		buried: buried, listed: listed, waiting: left, junk: r.sequence.junk, removed: gone, said: said,
 	}
 	a := c.judge()
 	a.print(out)

@@ -36,6 +36,7 @@ func newScene(t *testing.T) *scene {
 	s := &scene{at: &site{dir: t.TempDir()}}
 	s.ledger, s.lives = new(ledger), []life{{began: second(0)}}
 	s.buried, s.listed = map[string]map[string]string{}, map[string]map[string]string{}
+	s.waiting = s.ledger.traces()
 	s.open(1, second(0))
 	return s
 }
