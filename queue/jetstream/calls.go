@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -151,6 +152,9 @@ func (q *client) requestWithin(ctx context.Context, cn *conn, m *nats.Msg, limit
 	select {
 	case a := <-ch:
 		answerChans.Put(ch)
+		if a.err == nil && streamMissing(m.Subject, a.m.Data) {
+			q.link.doubt(errStreamGone)
+		}
 		return a.m, a.err
 	case <-ctx.Done():
 		if q.calls.end(id) == nil {
@@ -159,6 +163,14 @@ func (q *client) requestWithin(ctx context.Context, cn *conn, m *nats.Msg, limit
 		answerChans.Put(ch)
 		return nil, ctx.Err()
 	}
+}
+
+var errStreamGone = fmt.Errorf("jetstream: a stream is gone: %w", queue.ErrUnavailable)
+
+// streamMissing says whether a question was answered so (nats-server: errors.json,
+// 10059).
+func streamMissing(subject string, answer []byte) bool {
+	return strings.HasPrefix(subject, "$JS.API.") && len(answer) < 1<<10 && bytes.Contains(answer, []byte(`"err_code":10059`))
 }
 
 // publish sends m, or says that it was not sent.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"propeller/queue"
 )
@@ -190,6 +191,10 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	if err != nil {
 		return err
 	}
+	if c.t.madeAnew(info.Created) {
+		c.t.q.opts.Log.Warn("a tube's consumer was missing and is made anew", "queue", c.t.q.opts.String(), "tube", c.t.name)
+		c.t.q.link.doubt(c.removed()) // perhaps it went with the stream
+	}
 	c.t.mu.Lock()
 	first := c.sub == nil
 	c.t.mu.Unlock()
@@ -218,6 +223,21 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	return sub.SetPendingLimits(-1, -1) // no more comes than was asked for
 }
 
+// madeAnew notes when the tube's consumer was made, and says whether it is another
+// one than before.
+func (t *tube) madeAnew(at time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := t.made
+	t.made = at
+	return !was.IsZero() && !was.Equal(at)
+}
+
+// removed is why the stream has to be seen before anything is said to it.
+func (c *consumer) removed() error {
+	return fmt.Errorf("jetstream: tube %q: its consumer was removed: %w", c.t.name, queue.ErrUnavailable)
+}
+
 // recheck is when a server that has been started looks at jobs that were held or
 // given back before, at the latest (nats-server: consumer.go, applyState: 1.5 s).
 // Whoever asked for jobs earlier would get those that came after them.
@@ -232,6 +252,9 @@ func (c *consumer) tooSoon(now time.Time) time.Duration {
 
 // failed notes why no pull could be made and returns how long to wait.
 func (c *consumer) failed(err error) time.Duration {
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		c.t.q.link.doubt(unavailable(err))
+	}
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
 	if !errors.Is(err, context.Canceled) { // Receive was told to return
@@ -263,8 +286,8 @@ func (c *consumer) incoming(m *nats.Msg) {
 	if m.Reply == "" {
 		// Not by c.inbox: a pull that was withdrawn had another.
 		id, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 36, 64)
-		if err == nil {
-			c.news(id, m)
+		if err == nil && c.news(id, m) {
+			c.t.q.link.doubt(c.removed())
 		}
 		return
 	}
@@ -295,6 +318,8 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (j *job, done
 			return old, true
 		}
 		return nil, false
+	} else if old != nil {
+		t.q.link.look() // the same number with another job: of another stream
 	}
 	j = &job{c: c, d: d, birth: t.q.birth.Load(), ack: m.Reply, body: m.Data, header: m.Header}
 	if c.gone || c.paused && !c.closed { // while it closes, it collects

@@ -60,6 +60,9 @@ func (j *job) giveBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if j.isVoid() {
+		return nil
+	}
 	t.mu.Lock()
 	// Before it is sent: any consumer of ours may be served it at once.
 	if t.jobs[j.d.seq] == j {

@@ -37,6 +37,7 @@ type job struct {
 	touched    time.Time // the last sign of life was sent then
 	touching   bool      // one is under way
 	state      state
+	void       bool // its stream is gone
 	inHeld     bool
 	prev, next *job // in c.held
 }
@@ -189,6 +190,10 @@ func (j *job) Done(ctx context.Context) error {
 // then it may have been served to somebody else.
 func (j *job) finish(ctx context.Context, expired bool) error {
 	repeated, err := j.acknowledge(ctx)
+	if errors.Is(err, queue.ErrLost) {
+		j.end(stateSettled)
+		return err
+	}
 	if err != nil {
 		j.end(stateLate)
 		return err
@@ -213,7 +218,7 @@ const ackTime = 2 * time.Second
 
 // acknowledge tells the server that the job is finished, until it has heard it.
 // That may be repeated: who holds the job now is of no account. The error is
-// ctx.Err() or that the queue is closed.
+// ctx.Err(), that the queue is closed, or queue.ErrLost: the stream is gone.
 //
 // On a cluster the answer is waited for: an acknowledgement that is lost with a
 // connection or a leader would be a push sent twice. Inside the process there
@@ -225,7 +230,10 @@ func (j *job) acknowledge(ctx context.Context) (repeated bool, err error) {
 		if err != nil {
 			return repeated, err
 		}
-		m := &nats.Msg{Subject: j.address(), Data: wordAck}
+		if j.isVoid() {
+			return repeated, j.lost()
+		}
+		m, sent := &nats.Msg{Subject: j.address(), Data: wordAck}, time.Now()
 		if q.embedded != nil {
 			err = cn.publish(m)
 			j.c.t.noteAcked(m.Subject)
@@ -236,10 +244,22 @@ func (j *job) acknowledge(ctx context.Context) (repeated bool, err error) {
 			return repeated, nil
 		}
 		repeated = true
+		if errors.Is(err, errNoResponders) { // the stream may be another, with other jobs
+			if err := q.link.confirm(ctx); err != nil {
+				return repeated, err
+			}
+			j.c.t.gone(sent)
+		}
 		if err := q.sleep(ctx, retry); err != nil {
 			return repeated, err
 		}
 	}
+}
+
+func (j *job) isVoid() bool {
+	j.c.t.mu.Lock()
+	defer j.c.t.mu.Unlock()
+	return j.void
 }
 
 // address is where to settle the job: it changes when the job is served again.
@@ -311,6 +331,10 @@ func (j *job) Retry(ctx context.Context, after time.Duration) error {
 // retryAt has the job served again at a time.
 func (j *job) retryAt(due time.Time) {
 	t := j.c.t
+	if j.isVoid() {
+		j.end(stateSettled)
+		return
+	}
 	t.mu.Lock()
 	t.delayedLocked(due)
 	r := retry{t, j.ack, due, j.until}

@@ -19,8 +19,8 @@ func (q *client) keep() {
 		case <-q.ctx.Done():
 			return
 		case now := <-tick.C:
-			if q.calls.fail(now, errNoAnswer) > 0 && q.embedded != nil {
-				q.embedded.suspect()
+			if q.calls.fail(now, errNoAnswer) > 0 {
+				q.doubt()
 			}
 			q.link.explain()
 			if cn, settles := q.link.alive(); cn != nil {
@@ -29,6 +29,15 @@ func (q *client) keep() {
 				}
 			}
 		}
+	}
+}
+
+// doubt has it examined why there was no answer.
+func (q *client) doubt() {
+	if q.embedded != nil {
+		q.embedded.suspect()
+	} else {
+		q.link.look()
 	}
 }
 

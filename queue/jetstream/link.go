@@ -37,13 +37,20 @@ type link struct {
 	events chan struct{} // something changed: look again; room for one
 	ended  chan struct{} // run has returned
 
-	rescued bool // left jobs have been put again; only for run
+	// Only for run.
+	rescued bool      // left jobs have been put again
+	made    time.Time // when the stream of jobs was made; zero before it was seen
+	quiet   quiet
 
 	mu      sync.Mutex
 	cn      *conn         // nil until the first connection
 	epoch   int           // counts the times that it became ready
 	err     error         // why it is not ready; nil when it is
 	trying  bool          // the first attempt is under way: nothing is known yet
+	logged  bool          // that it is not ready
+	begun   int           // checks that have begun
+	checked int           // and those that have ended
+	seen    chan struct{} // closed and replaced when one has ended
 	changed chan struct{} // closed and replaced when err changes
 }
 
@@ -58,7 +65,7 @@ var errConnecting = errors.New("connecting")
 func newLink(q *client) *link {
 	return &link{
 		q: q, events: make(chan struct{}, 1), ended: make(chan struct{}),
-		err: unavailable(errConnecting), trying: true, changed: make(chan struct{}),
+		err: unavailable(errConnecting), trying: true, changed: make(chan struct{}), seen: make(chan struct{}),
 	}
 }
 
@@ -111,7 +118,10 @@ func (l *link) get(ctx context.Context, patient bool) (*conn, error) {
 }
 
 // set notes the state and logs when it changes.
-func (l *link) set(err error) {
+func (l *link) set(err error) { l.note(err, true) }
+
+// note is set, with a log or, for what may be over in a moment, without.
+func (l *link) note(err error, loud bool) {
 	if e := l.q.embedded; e != nil {
 		if why := e.trouble(); why != nil {
 			err = unavailable(why) // the rest follows from that
@@ -121,17 +131,23 @@ func (l *link) set(err error) {
 	l.mu.Lock()
 	was, first := l.err, l.trying
 	l.err, l.trying = err, false
+	if err == nil && was == nil {
+		l.mu.Unlock()
+		return // it was doubted, and is well
+	}
 	if err == nil {
 		l.epoch++
 	}
 	close(l.changed)
 	l.changed = make(chan struct{})
+	said := l.logged
+	l.logged = err != nil && (loud || said)
 	l.mu.Unlock()
 	log := l.q.opts.Log
 	switch {
-	case err == nil && !first:
+	case err == nil && said && !first:
 		log.Info("queue is back", "queue", l.q.opts.String())
-	case err != nil && (was == nil || first || was.Error() != err.Error()) && l.q.ctx.Err() == nil:
+	case err != nil && loud && (!said || first || was.Error() != err.Error()) && l.q.ctx.Err() == nil:
 		log.Warn("queue unavailable", "queue", l.q.opts.String(), "err", err)
 	}
 }
@@ -146,12 +162,17 @@ func (l *link) look() {
 
 // suspect is called by who found nobody to answer: jobs stop until the streams
 // have been seen.
-func (l *link) suspect(err error) {
+func (l *link) suspect(err error) { l.hold(err, true) }
+
+// doubt is suspect for what is nothing to be said of if the streams are well.
+func (l *link) doubt(err error) { l.hold(err, false) }
+
+func (l *link) hold(err error, loud bool) {
 	l.mu.Lock()
 	well := l.err == nil
 	l.mu.Unlock()
 	if well {
-		l.set(err)
+		l.note(err, loud)
 		l.look()
 	}
 }
@@ -219,48 +240,6 @@ func (l *link) dial() (*conn, error) {
 		return nil, err
 	}
 	return &conn{nc, js}, nil
-}
-
-// prepare makes the link ready, trying until it is, or the connection is lost:
-// then the reconnect calls it again.
-func (l *link) prepare() {
-	for retry := prepareRetry; ; retry = min(retry*2, maxRetry) {
-		if !l.cn.nc.IsConnected() {
-			return
-		}
-		err := l.check()
-		if err == nil {
-			l.set(nil)
-			return
-		}
-		l.set(unavailable(err))
-		if !l.sleep(retry) {
-			return
-		}
-	}
-}
-
-// check is what must be so before jobs flow.
-func (l *link) check() error {
-	if err := checkVersion(l.cn.nc.ConnectedServerVersion()); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(l.q.ctx, l.q.opts.Timeout)
-	defer cancel()
-	jobs, err := ensureStream(ctx, l.cn.js, jobsConfig(l.q.opts.Replicas))
-	if err != nil {
-		return err
-	}
-	l.q.birth.Store(birthOf(jobs))
-	if _, err := ensureStream(ctx, l.cn.js, buriedConfig(l.q.opts.Replicas)); err != nil {
-		return err
-	}
-	if l.q.embedded == nil || l.rescued {
-		return nil
-	}
-	err = l.rescue()
-	l.rescued = err == nil
-	return err
 }
 
 // lost is called by nats.go when the connection has ended. What was under way

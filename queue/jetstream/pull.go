@@ -48,8 +48,11 @@ const (
 	embeddedHeartbeat = time.Minute
 )
 
-// tooLarge is how the server refuses a knock.
-const tooLarge = "Message Size Exceeds MaxBytes"
+// What the server says of a pull (nats-server: consumer.go).
+const (
+	tooLarge        = "Message Size Exceeds MaxBytes" // of a knock: there are jobs
+	consumerDeleted = "Consumer Deleted"
+)
 
 // pull is a request for jobs, or a knock: one at a time. A pull ends when all of
 // its jobs have come, or with a message that says so: after having given what was
@@ -58,9 +61,10 @@ type pull struct {
 	id    uint64
 	open  bool
 	knock bool
-	n     int       // jobs that may still come
-	got   bool      // some came
-	epoch int       // of the link
+	n     int  // jobs that may still come
+	got   bool // some came
+	epoch int  // of the link
+	asked time.Time
 	seen  time.Time // the last sign of life
 	until time.Time // for a pull: it is over by then, unless the server is slow
 }
@@ -85,7 +89,7 @@ func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
 		return nil
 	}
 	knock := c.idle
-	c.pull = pull{id: c.pull.id + 1, open: true, knock: knock, n: n, epoch: epoch, seen: now, until: now.Add(pullExpires + pullGrace)}
+	c.pull = pull{id: c.pull.id + 1, open: true, knock: knock, n: n, epoch: epoch, asked: now, seen: now, until: now.Add(pullExpires + pullGrace)}
 	reply := c.inbox + strconv.FormatUint(c.pull.id, 36)
 	c.t.mu.Unlock()
 	body := c.t.q.pullBody(n, knock)
@@ -156,18 +160,19 @@ func (c *consumer) giveUpLocked() {
 	c.endLocked()
 }
 
-// news is what the server says of a pull.
-func (c *consumer) news(id uint64, m *nats.Msg) {
+// news is what the server says of a pull. It reports whether the tube's consumer
+// was removed.
+func (c *consumer) news(id uint64, m *nats.Msg) (removed bool) {
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
 	if c.pull.id != id || !c.pull.open {
-		return // of one given up
+		return false // of one given up
 	}
 	c.pull.seen = time.Now()
 	switch code, text := status(m), m.Header.Get("Description"); {
 	case code == 100: // it waits
 		c.err = nil
-		return
+		return false
 	case code == 404, code == 408 && text == "Request Timeout", c.pull.knock && text == tooLarge:
 		c.err, c.pause, c.notUntil = nil, 0, time.Time{}
 		c.idle = code == 408 && !c.pull.got
@@ -182,9 +187,11 @@ func (c *consumer) news(id uint64, m *nats.Msg) {
 		c.ensured = false
 		c.err = fmt.Errorf("jetstream: tube %q: %d %s: %w", c.t.name, code, text, queue.ErrUnavailable)
 		c.refusedLocked(maxPause)
+		removed = text == consumerDeleted
 	}
 	c.endLocked()
 	c.wake()
+	return removed
 }
 
 // calm waits until no pull can bring jobs any more, or Receive goes on.
@@ -254,4 +261,18 @@ func (c *consumer) withdraw(ctx context.Context) {
 	defer cancel()
 	// At worst the order of jobs given back changes.
 	_, _ = c.t.q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.CONSUMER.INFO." + jobsStream + "." + c.t.config.Durable})
+}
+
+// gone notes that the tube's consumer was found missing: who asked it for jobs
+// before then asks again.
+func (t *tube) gone(at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.consumers {
+		if c.ensured && c.pull.open && c.pull.asked.Before(at) {
+			c.ensured = false
+			c.giveUpLocked()
+			c.wake()
+		}
+	}
 }

@@ -253,14 +253,14 @@ func TestStreamsDeleted(t *testing.T) {
 			}
 		}
 	}()
-	put := func() {
+	put := func(body string) {
 		eventually(t, "a put is accepted", func() bool {
-			_, err := q.Put(ctxOf(t), "gone", []byte("x"), queue.PutOptions{})
+			_, err := q.Put(ctxOf(t), "gone", []byte(body), queue.PutOptions{})
 			return err == nil
 		})
 	}
 	js := q.link.cn.js
-	for _, harm := range []func() error{
+	for i, harm := range []func() error{
 		func() error { return nil },
 		func() error { return js.DeleteConsumer(ctxOf(t), jobsStream, c.t.config.Durable) },
 		func() error { return js.DeleteStream(ctxOf(t), jobsStream) },
@@ -268,8 +268,11 @@ func TestStreamsDeleted(t *testing.T) {
 		if err := harm(); err != nil {
 			t.Fatal(err)
 		}
-		put()
+		put(fmt.Sprint(i))
 		j := <-got
+		for ; string(j.Body()) != fmt.Sprint(i); j = <-got {
+			_ = j.Done(ctxOf(t)) // the consumer was gone before it heard that this was finished
+		}
 		mustDone(t, j)
 	}
 	cancel()

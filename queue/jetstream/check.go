@@ -1,0 +1,220 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// prepare makes the link ready, trying until it is, or the connection is lost:
+// then the reconnect calls it again.
+func (l *link) prepare() {
+	for retry := prepareRetry; ; retry = min(retry*2, maxRetry) {
+		if !l.cn.nc.IsConnected() {
+			return
+		}
+		began := time.Now()
+		err := l.checkOnce()
+		if err == nil {
+			l.quiet = quiet{}
+			l.set(nil)
+			return
+		}
+		l.set(unavailable(err))
+		l.goElsewhere(began, err)
+		if !l.sleep(retry) {
+			return
+		}
+	}
+}
+
+// check is what must be so before jobs flow.
+func (l *link) check() error {
+	if err := checkVersion(l.cn.nc.ConnectedServerVersion()); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(l.q.ctx, l.q.opts.Timeout)
+	defer cancel()
+	if err := l.checkStreams(ctx); err != nil {
+		return err
+	}
+	if l.q.embedded == nil || l.rescued {
+		return nil
+	}
+	err := l.rescue()
+	l.rescued = err == nil
+	return err
+}
+
+// checkOnce is check, for those who wait for one.
+func (l *link) checkOnce() error {
+	l.mu.Lock()
+	l.begun++
+	l.mu.Unlock()
+	err := l.check()
+	l.mu.Lock()
+	l.checked = l.begun
+	close(l.seen)
+	l.seen = make(chan struct{})
+	l.mu.Unlock()
+	return err
+}
+
+// confirm waits for the end of a check that begins after now.
+func (l *link) confirm(ctx context.Context) error {
+	l.mu.Lock()
+	next := l.begun + 1
+	l.mu.Unlock()
+	l.look()
+	for {
+		l.mu.Lock()
+		done, seen := l.checked >= next, l.seen
+		l.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-seen:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.q.ctx.Done():
+			return errQueueClosed
+		}
+	}
+}
+
+// checkStreams makes the streams that are missing. One of jobs that is another than
+// before has other jobs under the same numbers: what is said of those that were
+// held would concern them.
+func (l *link) checkStreams(ctx context.Context) error {
+	first := l.made.IsZero()
+	missing := func(name string) func() {
+		return func() {
+			if first { // nobody was here before
+				return
+			}
+			if name == jobsStream {
+				l.q.forgetHeld()
+			}
+			l.q.opts.Log.Warn("a stream was missing and is made anew: what was in it is gone", "queue", l.q.opts.String(), "stream", name)
+		}
+	}
+	jobs, err := ensureStream(ctx, l.cn.js, jobsConfig(l.q.opts.Replicas), missing(jobsStream))
+	if jobs != nil {
+		if !l.made.IsZero() && !l.made.Equal(jobs.Created) {
+			l.q.forgetHeld() // somebody else may have made it
+		}
+		l.made = jobs.Created
+	}
+	if err != nil {
+		return err
+	}
+	l.q.birth.Store(birthOf(jobs))
+	_, err = ensureStream(ctx, l.cn.js, buriedConfig(l.q.opts.Replicas), missing(buriedStream))
+	return err
+}
+
+// forgetHeld forgets all jobs: the stream they were in is gone.
+func (q *client) forgetHeld() {
+	q.retries.forget()
+	n := 0
+	for _, t := range q.allTubes() {
+		n += t.forgetHeld()
+	}
+	if n > 0 {
+		q.opts.Log.Warn("the stream of jobs was removed while some were held", "queue", q.opts.String(), "jobs", n)
+	}
+}
+
+// forgetHeld forgets the tube's jobs and counts those that were held.
+func (t *tube) forgetHeld() (held int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.consumers {
+		c.ensured = false
+		c.giveUpLocked()
+		c.wake()
+		c.waiting = nil // they are held too
+		for j := c.held.first; j != nil; j = c.held.first {
+			held++
+			j.void = true
+			state := stateLost
+			if j.state == stateSettling { // whose call will see that
+				state = stateSettling
+			}
+			j.forgetLocked(state)
+		}
+	}
+	for j := range t.late {
+		j.forgetLocked(stateSettled)
+	}
+	for j := range t.doubtful {
+		j.forgetLocked(stateSettled)
+	}
+	clear(t.later)
+	t.acked = ""
+	return held
+}
+
+// forget drops what waits.
+func (r *retries) forget() {
+	r.mu.Lock()
+	r.waiting = nil
+	r.mu.Unlock()
+}
+
+const (
+	// election is how long a cluster may be without a leader. A server that knows
+	// of none for longer is cut off from the others.
+	election = 10 * time.Second
+	// maxStay bounds the pause between two changes of the server when none of
+	// them works: all daemons of a cluster that is away change theirs.
+	maxStay = 2 * time.Minute
+)
+
+// quiet is a time in which nothing that needs a majority of the servers works.
+type quiet struct {
+	since time.Time // or since the server was changed
+	stay  time.Duration
+	said  bool
+}
+
+// goElsewhere changes the server when nothing that needs a leader has worked for
+// longer than it takes to elect one. began is when what failed with err began.
+func (l *link) goElsewhere(began time.Time, err error) {
+	if l.q.embedded != nil || !leaderless(err) || len(l.cn.nc.Servers()) < 2 {
+		return
+	}
+	if l.quiet.since.IsZero() {
+		l.quiet.since, l.quiet.stay = began, election
+	}
+	if time.Since(l.quiet.since) < l.quiet.stay {
+		return
+	}
+	if !l.quiet.said {
+		l.quiet.said = true
+		l.q.opts.Log.Warn("this server of the queue seems to be cut off from the others: going to another",
+			"queue", l.q.opts.String(), "server", l.cn.nc.ConnectedAddr(), "err", err)
+	}
+	l.quiet.since, l.quiet.stay = time.Now(), min(2*l.quiet.stay, maxStay)
+	_ = l.cn.nc.ForceReconnect() // an error: it is closed
+}
+
+// Error codes (nats-server: errors.json).
+const (
+	errCodeNotAvailable = 10008 // JetStream system temporarily unavailable
+	errCodeNoLeader     = 10009 // the server knows of no leader that could answer
+)
+
+var errNoLeader = errors.New("has no leader")
+
+// leaderless says whether err is for want of a leader.
+func leaderless(err error) bool {
+	if e, ok := errors.AsType[*jetstream.APIError](err); ok {
+		return e.ErrorCode == errCodeNotAvailable || e.ErrorCode == errCodeNoLeader
+	}
+	return errors.Is(err, errNoLeader) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders)
+}
