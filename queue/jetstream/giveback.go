@@ -155,8 +155,10 @@ func (q *client) burst(now time.Time, wait bool) {
 	if !wait {
 		return
 	}
+	ctx, cancel := context.WithTimeout(q.ctx, flushTime) // for all tubes together
+	defer cancel()
 	for _, r := range last {
-		q.await(q.ctx, r.ack, r.word(now))
+		q.await(ctx, r.ack, r.word(now))
 	}
 }
 
