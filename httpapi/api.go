@@ -22,6 +22,8 @@ import (
 // Tree is what the API needs of *supervisor.Supervisor.
 type Tree interface {
 	Status() []supervisor.AppStatus
+	// LostJobs is how many jobs the queue has noticed to be lost.
+	LostJobs() int64
 	// Jobs is the view of an app's buried jobs, and the tube that they are in.
 	// Errors: supervisor.ErrNoApp, supervisor.ErrNoAdmin.
 	Jobs(topic string) (v journal.Jobs, tube string, err error)

@@ -49,6 +49,8 @@ type fakeTree struct {
 
 func (f *fakeTree) Status() []supervisor.AppStatus { return f.apps }
 
+func (*fakeTree) LostJobs() int64 { return 17 }
+
 func (f *fakeTree) Jobs(name string) (journal.Jobs, string, error) {
 	if name != topic {
 		return journal.Jobs{}, "", fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)

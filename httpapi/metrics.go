@@ -64,6 +64,7 @@ var (
 	descHookStuck  = desc("webhook_stalled", "1 if the app's webhook takes records, and none are sent to it.")
 	descReloadOK   = global("config_reload_ok", "1 if the last configuration read was taken over.")
 	descReloadAt   = global("config_reload_timestamp_seconds", "When a configuration was last taken over.")
+	descLost       = global("queue_lost_jobs_total", "Jobs that an embedded queue's files do not have any more.")
 	descBuild      = global("build_info", "1; the labels say what runs.", "version", "goversion")
 )
 
@@ -90,6 +91,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	r := c.reloads()
 	out.gauge(descReloadOK, truth(r.Refused == nil))
 	out.gauge(descReloadAt, float64(r.At.Unix()))
+	out.counter(descLost, c.tree.LostJobs())
 	out.gauge(descBuild, 1, c.version, runtime.Version())
 }
 

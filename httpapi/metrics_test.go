@@ -50,7 +50,7 @@ func TestMetrics(t *testing.T) {
 		`propeller_app_state{state="running",topic="bare"} 1`,
 		`propeller_credential_expiry_timestamp_seconds{topic="com.example.app"} 2e+09`,
 		`propeller_feedback_records{topic="com.example.app"} 7`, `propeller_webhook_stalled{topic="com.example.app"} 0`,
-		`propeller_config_reload_ok 1`, `version="v1"`, `go_goroutines`, `process_open_fds`,
+		`propeller_config_reload_ok 1`, `propeller_queue_lost_jobs_total 17`, `version="v1"`, `go_goroutines`, `process_open_fds`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)

@@ -45,6 +45,8 @@ func newCountedTree(topics ...string) *countedTree {
 	return c
 }
 
+func (*countedTree) LostJobs() int64 { return 0 }
+
 func (c *countedTree) Status() []supervisor.AppStatus {
 	c.looks.Add(1)
 	c.mu.Lock()

@@ -45,6 +45,8 @@ type putTree struct {
 
 func (*putTree) Status() []supervisor.AppStatus { return nil }
 
+func (*putTree) LostJobs() int64 { return 0 }
+
 func (*putTree) Jobs(name string) (journal.Jobs, string, error) {
 	if name != topic {
 		return journal.Jobs{}, "", fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)

@@ -108,6 +108,16 @@ func (s *Supervisor) Status() []AppStatus {
 	return out
 }
 
+// LostJobs is how many jobs the queue has noticed to be lost since it was opened.
+func (s *Supervisor) LostJobs() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q, ok := s.queue.(queue.Loser); ok {
+		return q.LostJobs()
+	}
+	return 0
+}
+
 // watched is what the watchdog looks after, and where it asks for the tubes'
 // numbers; nil if the queue cannot be asked.
 func (s *Supervisor) watched() ([]watched, queue.Admin) {

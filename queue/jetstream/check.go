@@ -44,6 +44,9 @@ func (l *link) check() error {
 	if l.q.embedded == nil || l.rescued {
 		return nil
 	}
+	if err := l.q.inspect(ctx, l.cn, true); err != nil {
+		return err
+	}
 	err := l.rescue()
 	l.rescued = err == nil
 	return err

@@ -40,8 +40,10 @@ type embedded struct {
 	token string
 	lock  *os.File
 	look  chan struct{} // something may be wrong with the server; room for one
-	port  int           // of the listener of the first start, for the later ones
-	room  room
+	// unread is why the server cannot read a job; room for one.
+	unread chan string
+	port   int // of the listener of the first start, for the later ones
+	room   room
 
 	mu      sync.Mutex
 	server  *server.Server // nil while none runs
@@ -73,7 +75,7 @@ func startEmbedded(o Options) (*embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{dir: o.Dir, lock: lock, look: make(chan struct{}, 1), room: room{free: diskFree, look: make(chan struct{}, 1)}}
+	e := &embedded{dir: o.Dir, lock: lock, look: make(chan struct{}, 1), unread: make(chan string, 1), room: room{free: diskFree, look: make(chan struct{}, 1)}}
 	if err := e.start(o); err != nil {
 		_ = e.close()
 		return nil, fmt.Errorf("jetstream: folder %q: %w", o.Dir, err)
@@ -91,7 +93,7 @@ func (e *embedded) start(o Options) error {
 	if err != nil {
 		return err
 	}
-	log := &serverLog{log: o.Log, failed: e.fail}
+	log := &serverLog{log: o.Log, failed: e.fail, unread: e.unread}
 	s.SetLoggerV2(log, false, false, false)
 	s.Start()
 	if !s.ReadyForConnections(startTime) || !s.JetStreamEnabled() {
@@ -263,6 +265,7 @@ func attach(o Options, err error) (Options, bool) {
 type serverLog struct {
 	log    *slog.Logger
 	failed func(why string) // the server stores nothing from now on; must not wait
+	unread chan<- string    // gets why it cannot read a job
 
 	mu  sync.Mutex
 	bad string // the last error
@@ -280,6 +283,12 @@ func (l *serverLog) Errorf(format string, v ...any) {
 	l.log.Error("queue server: " + text)
 	if why, ok := writeFault(text); ok {
 		l.failed(why)
+	}
+	if why, ok := readFault(text); ok {
+		select {
+		case l.unread <- why:
+		default:
+		}
 	}
 }
 

@@ -72,6 +72,7 @@ func start(o Options, emb *embedded) *client {
 	if emb != nil {
 		q.wg.Go(q.mend)
 		q.wg.Go(q.watchRoom)
+		q.wg.Go(q.watchDamage)
 	}
 	return q
 }
@@ -87,6 +88,7 @@ type client struct {
 	asks     slots // questions to the server
 
 	overviews overviews
+	damage    damage // of an embedded server's files
 
 	birth atomic.Int64 // of the stream of jobs, as last seen
 
@@ -143,6 +145,9 @@ func (q *client) Close() error {
 	q.mu.Unlock()
 	q.burst(time.Now(), true)
 	q.settleAll()
+	if q.embedded != nil {
+		q.noteAll()
+	}
 	q.cancel()
 	q.wg.Wait()
 	if cn, _, _, _ := q.link.ready(); cn != nil {

@@ -1,0 +1,343 @@
+package jetstream
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"propeller/queue"
+)
+
+// A server whose files were damaged starts with what is left and says little of
+// the rest: in a work queue a number without a job is one that is done. So what an
+// embedded one has stored is noted beside it, in a file. An orderly end notes all,
+// and what is missing after that is gone. After any other end nobody knows what
+// was done in the last seconds: then only what is surely gone is told, numbers
+// that were given and are not known any more.
+
+const (
+	storedFile = "stored"
+	// storedEvery is how often the file is written while something changes.
+	storedEvery = 10 * time.Second
+	listEvery   = 6 // and after how many times what is missing is listed
+	// maxGaps is how many numbers without a job are listed; with more of them it
+	// is not told between which numbers jobs are missing.
+	maxGaps = 50_000
+)
+
+// damage is what an embedded queue knows of jobs that are gone.
+type damage struct {
+	lost atomic.Int64 // jobs since the start
+
+	mu     sync.Mutex
+	noted  notes          // as in the file
+	struck map[string]int // what the server itself has found, by stream
+}
+
+// notes are the file.
+type notes struct {
+	Closed  bool             `json:"closed"` // nothing was changed afterwards
+	Streams map[string]*mark `json:"streams"`
+}
+
+// mark is what a stream had.
+type mark struct {
+	Made   time.Time `json:"made"`
+	First  uint64    `json:"first"`
+	Last   uint64    `json:"last"`
+	Jobs   uint64    `json:"jobs"`
+	Ends   time.Time `json:"ends"` // when the server drops the oldest, zero for never
+	Gaps   []span    `json:"gaps,omitempty"`
+	struck []uint64  // what the server has found to be gone
+}
+
+// span are all numbers from one to another.
+type span struct {
+	From uint64 `json:"from"`
+	To   uint64 `json:"to"`
+}
+
+var _ queue.Loser = (*client)(nil)
+
+// LostJobs implements queue.Loser.
+func (q *client) LostJobs() int64 { return q.damage.lost.Load() }
+
+// gone compares what a stream had with what it has, and returns how many jobs are
+// gone, or as many at most, and between which numbers. closed says that nothing was
+// done in between.
+func gone(was, now *mark, closed bool, at time.Time) (jobs uint64, where span) {
+	switch {
+	case was == nil || was.Jobs == 0:
+	case !was.Made.Equal(now.Made):
+		return was.Jobs, span{was.First, was.Last}
+	case now.Last < was.Last && !closed:
+		return min(was.Jobs, was.Last-now.Last), span{now.Last + 1, was.Last}
+	case closed && now.Jobs < was.Jobs && (was.Ends.IsZero() || at.Before(was.Ends)):
+		return was.Jobs - now.Jobs, missing(was, now)
+	}
+	return 0, span{}
+}
+
+// missing is between which numbers there were jobs that are not there now.
+func missing(was, now *mark) span {
+	var absent []span
+	if now.First > was.First {
+		absent = append(absent, span{was.First, now.First - 1})
+	}
+	absent = append(absent, now.Gaps...)
+	if now.Last < was.Last {
+		absent = append(absent, span{now.Last + 1, was.Last})
+	}
+	var all span
+	for _, a := range absent {
+		a.From, a.To = max(a.From, was.First), min(a.To, was.Last)
+		for _, m := range without(a, was.Gaps) {
+			if all.From == 0 {
+				all.From = m.From
+			}
+			all.To = m.To
+		}
+	}
+	if all.From == 0 {
+		return span{was.First, was.Last} // there were too many gaps to list
+	}
+	return all
+}
+
+// without is a less known, which are in their order.
+func without(a span, known []span) (left []span) {
+	first, _ := slices.BinarySearchFunc(known, a.From, func(g span, n uint64) int { return cmp.Compare(g.To, n) })
+	for _, g := range known[first:] {
+		if g.From > a.To {
+			break
+		}
+		if g.From > a.From {
+			left = append(left, span{a.From, g.From - 1})
+		}
+		a.From = g.To + 1
+	}
+	if a.From <= a.To {
+		left = append(left, a)
+	}
+	return left
+}
+
+// gaps turns numbers in their order into spans.
+func gaps(numbers []uint64) (all []span) {
+	for _, n := range numbers {
+		if k := len(all); k > 0 && all[k-1].To+1 == n {
+			all[k-1].To = n
+			continue
+		}
+		all = append(all, span{n, n})
+	}
+	return all
+}
+
+// markOf asks what a stream has.
+func (q *client) markOf(ctx context.Context, cn *conn, stream string, listed bool) (*mark, error) {
+	var info struct {
+		Created time.Time `json:"created"`
+		Config  struct {
+			MaxAge time.Duration `json:"max_age"`
+		} `json:"config"`
+		State struct {
+			Messages uint64    `json:"messages"`
+			FirstSeq uint64    `json:"first_seq"`
+			FirstTS  time.Time `json:"first_ts"`
+			LastSeq  uint64    `json:"last_seq"`
+			Deleted  []uint64  `json:"deleted"`
+			Lost     struct {
+				Msgs []uint64 `json:"msgs"`
+			} `json:"lost"`
+		} `json:"state"`
+		Error *apiError `json:"error"`
+	}
+	m, err := q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream, Data: fmt.Appendf(nil, `{"deleted_details":%v}`, listed)})
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(m.Data, &info); err != nil {
+		return nil, err
+	}
+	if info.Error != nil {
+		return nil, info.Error
+	}
+	s := &info.State
+	out := &mark{Made: info.Created, First: s.FirstSeq, Last: s.LastSeq, Jobs: s.Messages, Gaps: gaps(s.Deleted), struck: s.Lost.Msgs}
+	if info.Config.MaxAge > 0 {
+		out.Ends = s.FirstTS.Add(info.Config.MaxAge)
+	}
+	return out, nil
+}
+
+// marksOf asks what all streams have, with their gaps unless there are too many.
+func (q *client) marksOf(ctx context.Context, cn *conn, listed bool) (map[string]*mark, error) {
+	all := make(map[string]*mark)
+	for _, stream := range []string{jobsStream, buriedStream} {
+		m, err := q.markOf(ctx, cn, stream, false)
+		if err == nil && listed && m.Jobs > 0 && m.Last-m.First+1-m.Jobs <= maxGaps {
+			m, err = q.markOf(ctx, cn, stream, true)
+		}
+		if err != nil {
+			return nil, err
+		}
+		all[stream] = m
+	}
+	return all, nil
+}
+
+// inspect tells what is gone since the file was written, and writes it anew. The
+// first inspection is before anything is served. listed: what the server itself
+// has found is asked for, too, which costs more.
+func (q *client) inspect(ctx context.Context, cn *conn, listed bool) error {
+	d := &q.damage
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.noted.Streams == nil {
+		d.noted, d.struck = readStored(q.embedded.dir), make(map[string]int)
+	}
+	now, err := q.marksOf(ctx, cn, listed)
+	if err != nil {
+		return err
+	}
+	for name, m := range now {
+		jobs, where := gone(d.noted.Streams[name], m, d.noted.Closed, time.Now())
+		if n := len(m.struck); n > d.struck[name] {
+			// The count is too small when it brings finished jobs back.
+			jobs = max(jobs, uint64(n-d.struck[name]))
+			where = span{slices.Min(m.struck), slices.Max(m.struck)}
+			d.struck[name] = n
+		}
+		q.tell(name, jobs, where)
+		m.Gaps = nil
+	}
+	d.note(q.embedded.dir, notes{Streams: now})
+	return nil
+}
+
+func (q *client) tell(stream string, jobs uint64, where span) {
+	if jobs == 0 {
+		return
+	}
+	q.damage.lost.Add(int64(jobs))
+	q.opts.Log.Error("jobs are gone from the queue's files", "queue", q.opts.String(), "stream", stream,
+		"jobs", jobs, "from", where.From, "to", where.To)
+}
+
+// noteAll notes what is stored when the queue is about to end, if that does not
+// change any more.
+func (q *client) noteAll() {
+	cn, _, _, err := q.link.ready()
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	d := &q.damage
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var was string
+	for range 20 {
+		now, err := q.marksOf(ctx, cn, true)
+		if err != nil {
+			return
+		}
+		text, err := json.Marshal(notes{Closed: true, Streams: now})
+		if err != nil {
+			return
+		}
+		if was == string(text) {
+			d.note(q.embedded.dir, notes{Closed: true, Streams: now})
+			return
+		}
+		was = string(text)
+		if q.sleep(ctx, minPause) != nil {
+			return
+		}
+	}
+}
+
+// note writes the file unless it says that already. One that cannot be written is
+// removed: what it says of an orderly end would not be true any more.
+func (d *damage) note(dir string, n notes) {
+	text, err := json.Marshal(n)
+	if err != nil {
+		return
+	}
+	if was, err := json.Marshal(d.noted); err == nil && string(was) == string(text) {
+		return
+	}
+	d.noted = n
+	path := filepath.Join(dir, storedFile)
+	if writeFile(path, string(text)) != nil {
+		_ = os.Remove(path)
+	}
+}
+
+// readStored reads the file; without one nothing is known to have been there.
+func readStored(dir string) (s notes) {
+	text, err := os.ReadFile(filepath.Join(dir, storedFile))
+	if err == nil {
+		err = json.Unmarshal(text, &s)
+	}
+	if err != nil || s.Streams == nil {
+		return notes{Streams: map[string]*mark{}}
+	}
+	return s
+}
+
+// watchDamage inspects the queue until it is closed, and at once when its server
+// cannot read a job.
+func (q *client) watchDamage() {
+	tick := time.NewTicker(storedEvery)
+	defer tick.Stop()
+	var reread time.Time
+	for n := 1; ; n++ {
+		why := ""
+		select {
+		case <-q.ctx.Done():
+			return
+		case <-tick.C:
+		case why = <-q.embedded.unread:
+			if time.Since(reread) < mendWell {
+				continue
+			}
+			reread = time.Now()
+		}
+		if cn, _, _, err := q.link.ready(); err == nil {
+			_ = q.inspect(q.ctx, cn, why != "" || n%listEvery == 0) // it is tried again; a disk that takes nothing is told elsewhere
+		}
+		if why != "" {
+			q.embedded.unreadable(why)
+		}
+	}
+}
+
+// readFault finds in a line of the server's log why it cannot read a job. It serves
+// none of that tube then, and looks at its files only when it starts (nats-server:
+// consumer.go, loopAndGatherMsgs).
+func readFault(line string) (why string, ok bool) {
+	_, why, ok = strings.Cut(line, "Received an error looking up message ")
+	return why, ok
+}
+
+// unreadable has a new server look at the files.
+func (e *embedded) unreadable(why string) {
+	e.mu.Lock()
+	if e.fault == nil {
+		e.fault = fmt.Errorf("a file of the queue cannot be read: %s", why)
+	}
+	e.mu.Unlock()
+	e.suspect()
+}

@@ -1,0 +1,136 @@
+package jetstream
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"propeller/queue"
+)
+
+// storeMany puts 1500 jobs, which fill three files and a part of the fourth,
+// finishes the first ten of one of two tubes, and buries one.
+func storeMany(t *testing.T, q *client) {
+	t.Helper()
+	jobs := make([]queue.NewJob, 1500)
+	for i := range jobs {
+		jobs[i] = queue.NewJob{Tube: fmt.Sprint("t", i%2), Body: make([]byte, testBody)}
+	}
+	for _, s := range queue.PutAll(ctxOf(t), q, jobs) {
+		if s.Err != nil {
+			t.Fatal(s.Err)
+		}
+	}
+	c, err := q.Consume("t0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := mustReceive(t, c, 11)
+	mustDone(t, held[:10]...)
+	if err := held[10].Bury(ctxOf(t), "because"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(ctxOf(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is missing after a start is told: how much, and between which numbers. Of
+// 1500 jobs numbers 1, 3 … 21 were finished or buried before.
+func TestDamage(t *testing.T) {
+	t.Parallel()
+	block := func(n int) string { return filepath.Join("msgs", fmt.Sprint(n, ".blk")) }
+	for name, tt := range map[string]struct {
+		harm   func(dir string) error
+		killed bool
+		want   string // of the log; "" for nothing
+	}{
+		"nothing":            {func(string) error { return nil }, false, ""},
+		"nothing, killed":    {func(string) error { return nil }, true, ""},
+		"the first file":     {func(d string) error { return os.Remove(filepath.Join(d, block(1))) }, false, "jobs=396 from=2 to=407"},
+		"the second file":    {func(d string) error { return os.Remove(filepath.Join(d, block(2))) }, false, "jobs=407 from=408 to=814"},
+		"the last file":      {func(d string) error { return os.Remove(filepath.Join(d, block(4))) }, false, "jobs=279 from=1222 to=1500"},
+		"the last, killed":   {func(d string) error { return os.Remove(filepath.Join(d, block(4))) }, true, "jobs=279 from=1222 to=1500"},
+		"half a file":        {func(d string) error { return os.Truncate(filepath.Join(d, block(2)), 1<<20) }, false, "jobs=306 from=509 to=814"},
+		"the folder":         {os.RemoveAll, false, "jobs=1489 from=2 to=1500"},
+		"the folder, killed": {os.RemoveAll, true, "jobs=1489 from=2 to=1500"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			q := openTest(t, Options{Dir: dir})
+			storeMany(t, q)
+			stream := filepath.Join(dir, "jetstream", "$G", "streams", jobsStream)
+			if tt.killed { // the file is as it was seconds before, and the server has no index
+				if err := q.inspect(ctxOf(t), q.link.cn, false); err != nil {
+					t.Fatal(err)
+				}
+				before, err := os.ReadFile(filepath.Join(dir, storedFile))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := q.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Remove(filepath.Join(stream, "msgs", "index.db")); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, storedFile), before, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := q.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.harm(stream); err != nil {
+				t.Fatal(err)
+			}
+			log, lines := newLog()
+			q = openTest(t, Options{Dir: dir, Log: log})
+			var told []string
+			for line := range strings.Lines(lines.String()) {
+				if strings.Contains(line, `msg="jobs are gone from the queue's files"`) {
+					told = append(told, line)
+				}
+			}
+			switch {
+			case tt.want == "":
+				if len(told) > 0 || q.LostJobs() != 0 {
+					t.Errorf("told %d, %q", q.LostJobs(), told)
+				}
+			case len(told) != 1 || !strings.Contains(told[0], "level=ERROR") || !strings.Contains(told[0], "stream=PROPELLER_JOBS "+tt.want) ||
+				!strings.Contains(tt.want, fmt.Sprintf("jobs=%d ", q.LostJobs())):
+				t.Errorf("told %d, %q, want %q", q.LostJobs(), told, tt.want)
+			}
+			if err := q.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if q = openTest(t, Options{Dir: dir}); q.LostJobs() != 0 {
+				t.Errorf("told %d again", q.LostJobs())
+			}
+		})
+	}
+}
+
+// A file that goes away while the queue is at work keeps its tubes from no other
+// job, and is told once.
+func TestDamageAtWork(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	log, lines := newLog()
+	q := openTest(t, Options{Dir: dir, Log: log})
+	storeMany(t, q)
+	if err := os.Remove(filepath.Join(dir, "jetstream", "$G", "streams", jobsStream, "msgs", "2.blk")); err != nil {
+		t.Fatal(err)
+	}
+	c := consumeTest(t, q, "t1")
+	mustDone(t, mustReceive(t, c, 750-204)...) // of the even numbers from 2 to 1500 without those from 408 to 814
+	eventually(t, "the loss is told", func() bool { return q.LostJobs() > 0 })
+	if n := q.LostJobs(); n != 407 || !strings.Contains(lines.String(), "jobs=407 from=408 to=814") {
+		t.Errorf("told %d:\n%s", n, lines)
+	}
+	if st, err := q.TubeStats(ctxOf(t), "t1"); err != nil || st != (queue.TubeStats{}) {
+		t.Errorf("left: %+v, %v", st, err)
+	}
+}
