@@ -98,7 +98,7 @@ func buriedJobs(t *testing.T) (journal.Jobs, map[string][]string) {
 			ID: jobs[0].ID(), Tube: tube, Class: "rejected", Reason: why, Token: "00000000", Ref: fmt.Sprint("ref ", i),
 			At: time.Now(), Sum: journal.Sum(jobs[0].Body()),
 		})
-		if err := jobs[0].Bury(ctx, why); err != nil {
+		if err := jobs[0].Bury(ctx, nil); err != nil {
 			t.Fatal(err)
 		}
 		ids[why] = append(ids[why], jobs[0].ID())

@@ -47,5 +47,4 @@ type StoredJob struct {
 	Age      time.Duration // since it was put, to the engine's precision
 	Delay    time.Duration // from now until it may be served; never less than what is left
 	Buried   bool
-	Reason   string // why it was buried; "" when the engine keeps none
 }

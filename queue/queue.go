@@ -8,8 +8,8 @@
 // at-least-once.
 //
 // What an operator asks (how many jobs, which are buried, serve or delete this
-// one) is in Admin; package journal remembers why jobs were buried, for engines
-// that do not.
+// one) is in Admin. Why a job was buried stands in its body, which Bury may
+// replace.
 package queue
 
 import (
@@ -67,10 +67,9 @@ type Admin interface {
 
 // BuriedJob is a job that was set aside.
 type BuriedJob struct {
-	ID     string        // as Job.ID said before it was buried
-	Body   []byte        // as it was put
-	Reason string        // as given to Bury; "" when the engine keeps none
-	Age    time.Duration // since it was put, to the engine's precision
+	ID   string        // see Job.Bury
+	Body []byte        // as given to Bury, else as it was put
+	Age  time.Duration // since it was put, to the engine's precision
 }
 
 // TubeStats are numbers of jobs by state.
@@ -121,13 +120,13 @@ type Consumer interface {
 }
 
 // Job is one reserved job. While it is held, the adapter keeps the reservation
-// alive. Exactly one of Done, Retry and Bury is called, once; they may be
-// called from any goroutine.
+// alive. Exactly one of Done, Retry and Bury is called, once (but see Bury);
+// they may be called from any goroutine.
 //
 // Done and Bury return ErrLost when the reservation had gone: somebody else
-// may have run the job. They do not return ErrUnavailable: while the
-// engine is unreachable they wait for it, up to ctx's end, so that a finished
-// job is not run again after an outage.
+// may have run the job. While the engine is unreachable they wait for it, up to
+// ctx's end, so that a finished job is not run again after an outage: that alone
+// makes them return no ErrUnavailable.
 type Job interface {
 	// ID is the engine's id of the job, stable across its tries.
 	ID() string
@@ -142,9 +141,14 @@ type Job interface {
 	// time; 0 means at once. A job whose reservation was lost is already back:
 	// that is no error.
 	Retry(ctx context.Context, after time.Duration) error
-	// Bury sets the job aside until an operator kicks or deletes it. Engines
-	// that cannot store the reason ignore it: callers log it too.
-	Bury(ctx context.Context, reason string) error
+	// Bury sets the job aside until an operator kicks or deletes it, with body
+	// in place of its own (nil: as it is). With another body it may have another
+	// id afterwards, and its age may begin anew.
+	//
+	// ErrRejected: the engine can never take a body of that size. ErrUnavailable:
+	// it refuses at present. After either nothing has changed: the job is held on,
+	// and is yet to be settled.
+	Bury(ctx context.Context, body []byte) error
 	// Touch starts the reservation's time anew. Adapters do this by themselves.
 	Touch(ctx context.Context) error
 }

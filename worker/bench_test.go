@@ -100,7 +100,7 @@ func (e *endless) ID() string                                 { return "12345" }
 func (e *endless) Body() []byte                               { return e.body }
 func (e *endless) Stat(context.Context) (queue.Stat, error)   { return queue.Stat{}, nil }
 func (e *endless) Retry(context.Context, time.Duration) error { return nil }
-func (e *endless) Bury(context.Context, string) error         { return nil }
+func (e *endless) Bury(context.Context, []byte) error         { return nil }
 func (e *endless) Touch(context.Context) error                { return nil }
 func (e *endless) Done(context.Context) error {
 	if e.done.Add(-1) == 0 {

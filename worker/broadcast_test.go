@@ -44,8 +44,8 @@ func TestBroadcastSettles(t *testing.T) {
 					t.Errorf("app broken: %v", broken)
 				}
 				b.halt(t)
-				if tt.buried > 0 && q.buried[0].reason != tt.reason {
-					t.Errorf("buried: %q, want %q", q.buried[0].reason, tt.reason)
+				if tt.buried > 0 && b.rec.entries[0].Reason != tt.reason {
+					t.Errorf("buried: %q, want %q", b.rec.entries[0].Reason, tt.reason)
 				}
 				if !strings.Contains(log.String(), " token=dHN0LXNy ") || strings.Contains(log.String(), "dHN0LXNyY") {
 					t.Errorf("log:\n%s", log.String())

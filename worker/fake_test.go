@@ -162,7 +162,6 @@ type fakeJob struct {
 	id, body string
 	put      time.Time
 	attempts int
-	reason   string
 	after    time.Duration
 	panics   bool
 	kicked   bool
@@ -209,10 +208,12 @@ func (j *fakeJob) Retry(_ context.Context, after time.Duration) error {
 	})
 	return nil
 }
-func (j *fakeJob) Bury(_ context.Context, reason string) error {
+func (j *fakeJob) Bury(_ context.Context, body []byte) error {
 	j.q.mu.Lock()
 	defer j.q.mu.Unlock()
-	j.reason = reason
+	if body != nil {
+		j.body = string(body)
+	}
 	j.q.note("bury %s", j.id)
 	j.q.buried = append(j.q.buried, j)
 	return nil

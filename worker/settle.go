@@ -417,7 +417,7 @@ func (t *task) setAside(pushes []*push) {
 		f.Status, f.APNsID = pushes[0].outcome.Status, pushes[0].outcome.APNsID
 	}
 	t.observe(f)
-	if err := t.job.Bury(t.r.settling, err.Error()); err != nil {
+	if err := t.job.Bury(t.r.settling, nil); err != nil {
 		t.r.log.Warn("job not buried: it will be tried again", "job", t.job.ID(), "err", err)
 		for _, p := range pushes {
 			t.countDuplicate(p)

@@ -154,7 +154,7 @@ func TestRestJobsGoOnCounting(t *testing.T) {
 		if err != nil || !slices.Equal(j.Tokens, tokens[9:]) {
 			t.Errorf("buried: %v %v", j.Tokens, err)
 		}
-		if r := q.buried[0].reason; !strings.Contains(r, "gave up after 2h") || !strings.Contains(r, "503 ServiceUnavailable") {
+		if r := b.rec.entries[0].Reason; !strings.Contains(r, "gave up after 2h") || !strings.Contains(r, "503 ServiceUnavailable") {
 			t.Errorf("reason %q", r)
 		}
 		if put := j.origin.put; put.Unix() != begun.Unix() {

@@ -290,7 +290,7 @@ func TestRefusedIsNotRepeated(t *testing.T) {
 				t.Errorf("%+v", rec)
 			}
 			e := b.rec.entries
-			if len(e) != 1 || e[0].Class != "unknown" || !strings.HasPrefix(e[0].Reason, "gave up after 48h") || q.buried[0].reason != e[0].Reason {
+			if len(e) != 1 || e[0].Class != "unknown" || !strings.HasPrefix(e[0].Reason, "gave up after 48h") {
 				t.Errorf("%+v", e)
 			}
 			b.halt(t)
@@ -320,11 +320,12 @@ func TestKickedRefusedRest(t *testing.T) {
 				t.Fatalf("done %d, buried %d, sent %d", done, buried, b.sent())
 			}
 			j := q.buried[0]
-			if parsed, err := ParseJob([]byte(j.body), topic, j.id); err != nil || parsed.Refused() != j.reason {
+			want := "400 BadTopic (and 3 more of its tokens likewise)"
+			if parsed, err := ParseJob([]byte(j.body), topic, j.id); err != nil || parsed.Refused() != want {
 				t.Errorf("%v: %q", err, parsed.Refused())
 			}
-			if want := "400 BadTopic (and 3 more of its tokens likewise)"; j.reason != want || b.rec.entries[0].Reason != want || b.rec.entries[0].ID != j.id {
-				t.Errorf("reason %q, %+v", j.reason, b.rec.entries)
+			if b.rec.entries[0].Reason != want || b.rec.entries[0].ID != j.id {
+				t.Errorf("%+v", b.rec.entries)
 			}
 			time.Sleep(5 * time.Minute)
 			synctest.Wait()
@@ -369,7 +370,7 @@ func TestBurialFails(t *testing.T) {
 
 type unburied struct{ *fakeJob }
 
-func (unburied) Bury(context.Context, string) error { return queue.ErrLost }
+func (unburied) Bury(context.Context, []byte) error { return queue.ErrLost }
 
 // What somebody writes into again is bounded, and does not get into the log whole.
 func TestForgedOrigin(t *testing.T) {

@@ -189,8 +189,8 @@ func TestSettlesByClass(t *testing.T) {
 						t.Errorf("pause %v, want %v to %v", after, test.lo, test.hi)
 					}
 				}
-				if test.want == "buried" && q.buried[0].reason != "413 PayloadTooLarge" {
-					t.Errorf("reason %q", q.buried[0].reason)
+				if test.want == "buried" && b.rec.entries[0].Reason != "413 PayloadTooLarge" {
+					t.Errorf("reason %q", b.rec.entries[0].Reason)
 				}
 				if d := b.cfg.Counters.PossibleDuplicates.Load(); d != test.doubles {
 					t.Errorf("%d possible duplicates, want %d", d, test.doubles)
@@ -220,7 +220,7 @@ func TestGivesUpWithAReason(t *testing.T) {
 		b.start()
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
-		if len(q.buried) != 1 || !strings.Contains(q.buried[0].reason, "gave up after") || !strings.Contains(q.buried[0].reason, "503 ServiceUnavailable") {
+		if len(q.buried) != 1 || !strings.Contains(b.rec.entries[0].Reason, "gave up after") || !strings.Contains(b.rec.entries[0].Reason, "503 ServiceUnavailable") {
 			t.Fatalf("buried %v", q.buried)
 		}
 		if n := len(q.retried); n < 4 || n > 8 { // 1, 2, 4, 8, 15, 15, 15 minutes
@@ -537,8 +537,8 @@ func TestPanicBuriesThatJobOnly(t *testing.T) {
 		if done, buried, _, _ := q.counts(); done != 2 || buried != 1 {
 			t.Fatalf("done %d, buried %d; want 2 and 1", done, buried)
 		}
-		if !strings.Contains(q.buried[0].reason, "panic: poison") {
-			t.Errorf("reason %q", q.buried[0].reason)
+		if !strings.Contains(b.rec.entries[0].Reason, "panic: poison") {
+			t.Errorf("reason %q", b.rec.entries[0].Reason)
 		}
 		if b.cfg.Counters.Panics.Load() != 1 {
 			t.Error("panic not counted")

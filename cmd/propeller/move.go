@@ -165,7 +165,7 @@ func carry(ctx context.Context, cmd *cobra.Command, from, to config.Queues, choi
 	}
 	if j != nil {
 		r.reasons = &reasons{journal: j}
-		r.mover.Reason, r.mover.Buried = r.reasons.of, r.reasons.moved
+		r.mover.Buried = r.reasons.moved
 		defer func() { err = errors.Join(err, j.Close()) }()
 	}
 	if err := r.run(ctx, choice); err != nil {

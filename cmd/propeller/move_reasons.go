@@ -1,10 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -43,20 +40,6 @@ func (r *reasons) entryLocked(j queue.StoredJob) (journal.Entry, bool) {
 	return e, ok && (e.Sum == [8]byte{} || e.Sum == journal.Sum(j.Body))
 }
 
-// of says why a job was buried; "" if the journal does not know.
-func (r *reasons) of(_ string, j queue.StoredJob) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e, ok := r.entryLocked(j)
-	switch {
-	case !ok:
-		return ""
-	case e.Status != 0 && !strings.HasPrefix(e.Reason, fmt.Sprint(e.Status)):
-		return fmt.Sprintf("%d %s", e.Status, e.Reason)
-	}
-	return e.Reason
-}
-
 // moved enters a job that has arrived.
 func (r *reasons) moved(tube string, j queue.StoredJob, id string) {
 	r.mu.Lock()
@@ -66,7 +49,7 @@ func (r *reasons) moved(tube string, j queue.StoredJob, id string) {
 	}
 	r.mu.Unlock()
 	if !ok {
-		e = journal.Entry{Tube: tube, Reason: cmp.Or(j.Reason, journal.NoReason), At: time.Now().Add(-j.Age)}
+		e = journal.Entry{Tube: tube, Reason: journal.NoReason, At: time.Now().Add(-j.Age)}
 	}
 	e.ID, e.Sum = id, journal.Sum(j.Body)
 	r.journal.Buried(e)

@@ -231,7 +231,7 @@ func TestMoveReasons(t *testing.T) {
 			t.Fatal(err)
 		}
 		j.Buried(journal.Entry{ID: held[0].ID(), Tube: topic, Topic: topic, Class: "rejected", Status: 400, Reason: fmt.Sprint("reason ", i), Sum: journal.Sum(body)})
-		if err := held[0].Bury(t.Context(), ""); err != nil {
+		if err := held[0].Bury(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -199,7 +199,7 @@ func TestBuryInternalError(t *testing.T) {
 	}
 	q := openTest(t, Options{Addrs: []string{f.listen(t)}})
 	c := consumeTest(t, q, "tube")
-	if err := mustReceive(t, c, 1)[0].Bury(ctxOf(t), "test"); !errors.Is(err, queue.ErrLost) {
+	if err := mustReceive(t, c, 1)[0].Bury(ctxOf(t), nil); !errors.Is(err, queue.ErrLost) {
 		t.Fatalf("%v, want ErrLost", err)
 	}
 }

@@ -126,7 +126,7 @@ func TestRestartWithoutBinlogWhileHeld(t *testing.T) {
 		return err == nil
 	})
 	fresh := mustReceive(t, a, 1)[0]
-	if err := old.Bury(ctxOf(t), "test"); !errors.Is(err, queue.ErrLost) {
+	if err := old.Bury(ctxOf(t), nil); !errors.Is(err, queue.ErrLost) {
 		t.Fatalf("bury of the old job: %v, want ErrLost", err)
 	}
 	mustDone(t, fresh)
@@ -158,7 +158,7 @@ func TestConnectionCutWhileHeld(t *testing.T) {
 			time.Sleep(time.Duration(i) * time.Millisecond) // some before, some after all is back
 			var err error
 			if i%10 == 0 {
-				err = j.Bury(ctxOf(t), "test")
+				err = j.Bury(ctxOf(t), nil)
 			} else {
 				err = j.Done(ctxOf(t))
 			}
@@ -188,7 +188,7 @@ func TestBuryAfterCut(t *testing.T) {
 	j := mustReceive(t, a, 1)[0]
 	a.Pause()
 	a.cut()
-	if err := j.Bury(ctxOf(t), "test"); err != nil {
+	if err := j.Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
 	}
 	stats, err := srv.Dial().StatsJob(1)

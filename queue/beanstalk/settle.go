@@ -40,9 +40,8 @@ func (j *job) Retry(ctx context.Context, after time.Duration) error {
 	return j.finish(ctx, settlement{verdict: verdictRetry, after: wholeSeconds(after)})
 }
 
-// Bury implements queue.Job: the job keeps its priority. beanstalkd stores no
-// reason.
-func (j *job) Bury(ctx context.Context, _ string) error {
+// Bury implements queue.Job: the job keeps its priority.
+func (j *job) Bury(ctx context.Context, _ []byte) error {
 	return j.finish(ctx, settlement{verdict: verdictBury})
 }
 

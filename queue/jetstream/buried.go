@@ -110,7 +110,7 @@ func peek(ctx context.Context, s jetstream.Stream, tube, id string) (queue.Burie
 	}
 	put := putTime(m.Header.Get(headerPut), m.Time.UnixNano())
 	return queue.BuriedJob{
-		ID: id, Body: m.Data, Reason: unquoteReason(m.Header.Get(headerReason)), Age: max(time.Since(put), 0),
+		ID: id, Body: m.Data, Age: max(time.Since(put), 0),
 	}, m, nil
 }
 

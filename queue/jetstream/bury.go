@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -12,14 +11,10 @@ import (
 	"propeller/queue"
 )
 
-// maxReason bounds the reason kept with a buried job, in bytes. Quoted it may be
-// four times as long, and must fit in headerRoom with the other headers.
-const maxReason = 3 << 10
-
 // Bury implements queue.Job: the job is copied to the stream of buried jobs,
 // and when it is safe there, removed. After a crash in between it is served
 // again, and burying it again replaces the copy.
-func (j *job) Bury(ctx context.Context, reason string) error {
+func (j *job) Bury(ctx context.Context, body []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -31,27 +26,29 @@ func (j *job) Bury(ctx context.Context, reason string) error {
 		j.end(stateSettled)
 		return j.lost()
 	}
-	if err := j.copyToBuried(ctx, reason); err != nil {
+	if body == nil {
+		body = j.body
+	}
+	if err := j.copyToBuried(ctx, body); err != nil {
 		j.end(stateSettled) // it comes back when its reservation ends
 		return err
 	}
 	return j.finish(ctx, false)
 }
 
-func (j *job) copyToBuried(ctx context.Context, reason string) error {
+func (j *job) copyToBuried(ctx context.Context, body []byte) error {
 	q := j.c.t.q
 	put := putTime(j.header.Get(headerPut), j.d.stored)
 	header := nats.Header{
-		headerID:     {j.ID()},
-		headerPut:    {strconv.FormatInt(put.UnixNano(), 10)},
-		headerReason: {quoteReason(reason)},
+		headerID:  {j.ID()},
+		headerPut: {strconv.FormatInt(put.UnixNano(), 10)},
 	}
 	for retry := minPause; ; retry = min(retry*2, maxPause) {
 		cn, err := q.link.get(ctx, true)
 		if err != nil {
 			return err
 		}
-		_, err = q.store(ctx, cn, &nats.Msg{Subject: buriedSubject(j.c.t.name, j.ID()), Data: j.body, Header: header})
+		_, err = q.store(ctx, cn, &nats.Msg{Subject: buriedSubject(j.c.t.name, j.ID()), Data: body, Header: header})
 		if err == nil || errors.Is(err, queue.ErrRejected) || ctx.Err() != nil {
 			return err
 		}
@@ -59,24 +56,4 @@ func (j *job) copyToBuried(ctx context.Context, reason string) error {
 			return err
 		}
 	}
-}
-
-// quoteReason is a reason as a header can hold it: most are themselves, those
-// that would be spoilt are quoted as in Go.
-func quoteReason(s string) string {
-	if len(s) > maxReason {
-		s = s[:maxReason-3] + "…"
-	}
-	q := strconv.Quote(s)
-	if q == `"`+s+`"` && s == strings.TrimSpace(s) {
-		return s
-	}
-	return q
-}
-
-func unquoteReason(s string) string {
-	if u, err := strconv.Unquote(s); err == nil {
-		return u
-	}
-	return s
 }

@@ -105,8 +105,7 @@ func TestConformanceServer(t *testing.T) {
 
 // traits are the differences from other engines; docs/queues.md lists them.
 var traits = queuetest.Engine{
-	MaxBody:      1<<20 - headerRoom, // NATS's default max_payload
-	KeepsReasons: true,
+	MaxBody: 1<<20 - headerRoom, // NATS's default max_payload
 }
 
 func newInstance(t *testing.T, ns *nodes) queuetest.Instance {

@@ -163,7 +163,7 @@ func TestRestartEmbedded(t *testing.T) {
 		t.Fatal(err)
 	}
 	jobs := mustReceive(t, c, 3)
-	if err := jobs[1].Bury(ctxOf(t), "no good"); err != nil {
+	if err := jobs[1].Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := jobs[2].Retry(ctxOf(t), time.Hour); err != nil {

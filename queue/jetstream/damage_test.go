@@ -29,7 +29,7 @@ func storeMany(t *testing.T, q *client) {
 	}
 	held := mustReceive(t, c, 11)
 	mustDone(t, held[:10]...)
-	if err := held[10].Bury(ctxOf(t), "because"); err != nil {
+	if err := held[10].Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Close(ctxOf(t)); err != nil {

@@ -19,7 +19,7 @@ func TestDocs(t *testing.T) {
 	for _, want := range []string{
 		"stream `" + jobsStream + "`", "stream `" + buriedStream + "`",
 		"`" + jobSubject("TUBE") + "`", "`" + schedSubject("TUBE", "ID") + "`", "`" + buriedSubject("TUBE", "ID") + "`",
-		"header `" + headerID + "`", "header `" + headerPut + "`", "header `" + headerReason + "`",
+		"header `" + headerID + "`", "header `" + headerPut + "`",
 		jsSchedule, jsScheduleTarget,
 		fmt.Sprintf("after %.0f s | after %.0f s", DefaultEmbeddedAckWait.Seconds(), DefaultAckWait.Seconds()),
 		fmt.Sprintf("%.0f days", buriedAge.Hours()/24),

@@ -81,7 +81,7 @@ func TestFull(t *testing.T) {
 			}
 		}
 		if i == 0 {
-			if err := j.Bury(ctxOf(t), "because"); err != nil {
+			if err := j.Bury(ctxOf(t), nil); err != nil {
 				t.Fatal(err)
 			}
 			continue

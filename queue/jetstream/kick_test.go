@@ -41,7 +41,7 @@ func buryOne(t *testing.T, q *client, tube, body string) (id string) {
 	if string(j.Body()) != body || j.ID() != id {
 		t.Fatalf("received %s %q, want %s %q", j.ID(), j.Body(), id, body)
 	}
-	if err := j.Bury(ctxOf(t), "why"); err != nil {
+	if err := j.Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
 	}
 	return id
@@ -97,7 +97,7 @@ func TestBirthIsSeenByConsumer(t *testing.T) {
 	if len(jobs) != 1 || q.birth.Load() == was {
 		t.Fatalf("%d jobs, birth %d, was %d", len(jobs), q.birth.Load(), was)
 	}
-	if err := jobs[0].Bury(ctxOf(t), "why"); err != nil {
+	if err := jobs[0].Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
 	}
 	mustPeek(t, q, "tube", first, "a")
@@ -192,7 +192,7 @@ func TestBareIDs(t *testing.T) {
 	if j.ID() != old {
 		t.Fatalf("id %s", j.ID())
 	}
-	if err := j.Bury(ctxOf(t), "why"); err != nil {
+	if err := j.Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
 	}
 	mustPeek(t, q, "tube", old, "old")

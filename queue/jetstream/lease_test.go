@@ -68,7 +68,7 @@ func TestDoneOverLongOutage(t *testing.T) {
 	t.Parallel()
 	for name, settle := range map[string]func(queue.Job) error{
 		"done": func(j queue.Job) error { return j.Done(ctxOf(t)) },
-		"bury": func(j queue.Job) error { return j.Bury(ctxOf(t), "no") },
+		"bury": func(j queue.Job) error { return j.Bury(ctxOf(t), nil) },
 	} {
 		q, c, j := leaseTest(t)
 		q.link.set(unavailable(errors.New("silent for the test")))
@@ -92,7 +92,7 @@ func TestLateBury(t *testing.T) {
 	t.Parallel()
 	q, c, j := leaseTest(t)
 	expire(t, q, j)
-	if err := j.Bury(ctxOf(t), "no"); !errors.Is(err, queue.ErrLost) {
+	if err := j.Bury(ctxOf(t), nil); !errors.Is(err, queue.ErrLost) {
 		t.Fatalf("bury: %v", err)
 	}
 	j = mustReceive(t, c, 1)[0]

@@ -172,8 +172,8 @@ func readyJob(_ string, j queue.StoredJob, _ *jetstream.RawStreamMsg) (queue.Sto
 	return j, false, nil
 }
 
-func buriedJob(_ string, j queue.StoredJob, m *jetstream.RawStreamMsg) (queue.StoredJob, bool, error) {
-	j.Buried, j.Reason = true, unquoteReason(m.Header.Get(headerReason))
+func buriedJob(_ string, j queue.StoredJob, _ *jetstream.RawStreamMsg) (queue.StoredJob, bool, error) {
+	j.Buried = true
 	return j, false, nil
 }
 
@@ -258,7 +258,6 @@ func restoreMsg(tube string, j queue.StoredJob, now time.Time) (id string, m *na
 		id = newID()
 		m.Subject = buriedSubject(tube, id)
 		m.Header.Set(headerID, id)
-		m.Header.Set(headerReason, quoteReason(j.Reason))
 	}
 	m.Header.Set(headerPut, strconv.FormatInt(now.Add(-j.Age).UnixNano(), 10))
 	return id, m

@@ -27,7 +27,6 @@ const (
 const (
 	headerID     = "Propeller-Id"     // the job's id when it is not made of its sequence number
 	headerPut    = "Propeller-Put"    // when it was put, Unix nanoseconds
-	headerReason = "Propeller-Reason" // why it was buried
 	headerKicked = "Propeller-Kicked" // "1": it was buried and kicked
 )
 

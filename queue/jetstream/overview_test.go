@@ -45,7 +45,7 @@ func TestOverview(t *testing.T) {
 	if st, want := stats("com.example.later"), (queue.TubeStats{Delayed: 1}); st != want {
 		t.Errorf("%+v, want %+v", st, want)
 	}
-	if err := j.Bury(ctxOf(t), "why"); err != nil {
+	if err := j.Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
 	}
 	if st, want := stats("com.example.some"), (queue.TubeStats{Ready: 1, Buried: 1}); st != want {

@@ -41,7 +41,7 @@ func TestStreamIsRemoved(t *testing.T) {
 			go func() {
 				jobs, err := c.Receive(ctxOf(t), 1)
 				if err == nil {
-					err = jobs[0].Bury(ctxOf(t), "it was removed")
+					err = jobs[0].Bury(ctxOf(t), nil)
 				}
 				got <- err
 			}()

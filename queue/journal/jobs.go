@@ -223,8 +223,8 @@ func (v Jobs) items(tube string, buried []queue.BuriedJob) []Item {
 
 // unknown is the entry of a buried job that the journal does not know.
 func (v Jobs) unknown(tube string, b queue.BuriedJob) Entry {
-	reason := b.Reason
-	if reason == "" && v.Explain != nil {
+	reason := ""
+	if v.Explain != nil {
 		reason = v.Explain(b.Body)
 	}
 	if reason == "" {

@@ -33,7 +33,7 @@ type engine struct {
 	name string
 	url  func(t *testing.T) string
 	// what it keeps
-	priority, age, reason bool
+	priority, age bool
 }
 
 var engines = []engine{
@@ -43,7 +43,7 @@ var engines = []engine{
 	{name: "beanstalkds", priority: true, url: func(t *testing.T) string {
 		return beanstalktest.Start(t).URL() + "," + beanstalktest.Start(t).URL()
 	}},
-	{name: "embedded", age: true, reason: true, url: func(t *testing.T) string { return "embedded://" + t.TempDir() }},
+	{name: "embedded", age: true, url: func(t *testing.T) string { return "embedded://" + t.TempDir() }},
 }
 
 func openURL(url string) (From, error) {
@@ -114,8 +114,8 @@ func putMany(t *testing.T, q queue.Queue, prefix string, n int, o queue.PutOptio
 	wg.Wait()
 }
 
-// bury puts a job and buries it. There must be no other one ready.
-func bury(t *testing.T, q queue.Queue, body, reason string, o queue.PutOptions) {
+// bury puts a job and buries it as it is. There must be no other one ready.
+func bury(t *testing.T, q queue.Queue, body string, o queue.PutOptions) {
 	t.Helper()
 	put(t, q, body, o)
 	c, err := q.Consume(tube)
@@ -125,7 +125,7 @@ func bury(t *testing.T, q queue.Queue, body, reason string, o queue.PutOptions) 
 	defer c.Close(ctxOf(t))
 	jobs, err := c.Receive(ctxOf(t), 1)
 	if err == nil {
-		err = jobs[0].Bury(ctxOf(t), reason)
+		err = jobs[0].Bury(ctxOf(t), nil)
 	}
 	if err != nil {
 		t.Fatal(err)

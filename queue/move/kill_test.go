@@ -104,7 +104,7 @@ func testKilled(t *testing.T, from, to string) {
 		}
 		defer src.Close()
 		for i := range 5 {
-			bury(t, src, fmt.Sprint("buried ", i), "", queue.PutOptions{Priority: 1})
+			bury(t, src, fmt.Sprint("buried ", i), queue.PutOptions{Priority: 1})
 			want[fmt.Sprint("buried ", i)] = 0
 		}
 		putMany(t, src, "later ", each, queue.PutOptions{Delay: time.Hour})

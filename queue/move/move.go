@@ -63,9 +63,6 @@ func (c *Counts) Moved() int64 { return c.Ready.Load() + c.Delayed.Load() + c.Bu
 type Mover struct {
 	From From
 	To   queue.Mover
-	// Reason says why a job was buried of which From does not know it; nil, or
-	// "": nobody does.
-	Reason func(tube string, j queue.StoredJob) string
 	// Buried is called for each buried job that has arrived, with its new id;
 	// nil: nobody hears.
 	Buried func(tube string, j queue.StoredJob, id string)
@@ -146,9 +143,6 @@ type run struct {
 func (r *run) aside(j queue.StoredJob) error {
 	if r.isRefused(j.ID) {
 		return queue.ErrRejected
-	}
-	if j.Buried && j.Reason == "" && r.Reason != nil {
-		j.Reason = r.Reason(r.tube, j)
 	}
 	count := &r.Counts.Delayed
 	if j.Buried {

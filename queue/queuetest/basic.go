@@ -199,7 +199,7 @@ func testBury(t *testing.T, e Engine) {
 	in := start(t, e)
 	c := consume(t, in.Queue, "bury")
 	put(t, in.Queue, "bury", "bad", queue.PutOptions{Priority: 1})
-	if err := receiveOne(t, c).Bury(ctxOf(t), "not JSON"); err != nil {
+	if err := receiveOne(t, c).Bury(ctxOf(t), nil); err != nil {
 		t.Fatalf("bury: %v", err)
 	}
 	put(t, in.Queue, "bury", "good", queue.PutOptions{Priority: 2})
@@ -253,7 +253,7 @@ func testTubeStats(t *testing.T, e Engine) {
 		put(t, in.Queue, "stats", "x", queue.PutOptions{Delay: time.Duration(i/4) * time.Hour})
 	}
 	jobs := receive(t, c, 2)
-	if err := jobs[0].Bury(ctxOf(t), "test"); err != nil {
+	if err := jobs[0].Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
 	}
 	st := stats()

@@ -21,8 +21,8 @@ func startAdmin(t *testing.T, e Engine) (in Instance, admin queue.Admin) {
 	return in, admin
 }
 
-// bury puts jobs with these bodies and buries them, each for the reason "no "
-// and its body. It returns their ids as the worker knew them.
+// bury puts jobs with these bodies and buries them as they are. It returns
+// their ids as the worker knew them.
 func bury(t *testing.T, q queue.Queue, tube string, bodies ...string) []string {
 	t.Helper()
 	c, err := q.Consume(tube)
@@ -39,7 +39,7 @@ func bury(t *testing.T, q queue.Queue, tube string, bodies ...string) []string {
 		put(t, q, tube, body, queue.PutOptions{})
 	}
 	for _, j := range receive(t, c, len(bodies)) {
-		if err := j.Bury(ctxOf(t), "no "+string(j.Body())); err != nil {
+		if err := j.Bury(ctxOf(t), nil); err != nil {
 			t.Fatalf("bury: %v", err)
 		}
 		ids[string(j.Body())] = j.ID()
@@ -52,14 +52,10 @@ func bury(t *testing.T, q queue.Queue, tube string, bodies ...string) []string {
 }
 
 // sameJob checks what Admin says of a job that bury has buried.
-func sameJob(t *testing.T, e Engine, b queue.BuriedJob, id, body string) {
+func sameJob(t *testing.T, b queue.BuriedJob, id, body string) {
 	t.Helper()
-	reason := ""
-	if e.KeepsReasons {
-		reason = "no " + body
-	}
-	if b.ID != id || string(b.Body) != body || b.Reason != reason {
-		t.Fatalf("id %q, body %q, reason %q; want %q, %q, %q", b.ID, b.Body, b.Reason, id, body, reason)
+	if b.ID != id || string(b.Body) != body {
+		t.Fatalf("id %q, body %q; want %q, %q", b.ID, b.Body, id, body)
 	}
 	if b.Age < 0 || b.Age > patience {
 		t.Fatalf("age %v", b.Age)
@@ -108,7 +104,7 @@ func testBuriedList(t *testing.T, e Engine) {
 	}
 	for _, b := range jobs {
 		i := slices.Index(want, string(b.Body))
-		sameJob(t, e, b, ids[i], want[i])
+		sameJob(t, b, ids[i], want[i])
 	}
 	for limit := 1; limit < len(want); limit++ {
 		got := listed(t, admin, "list", limit)
@@ -134,7 +130,7 @@ func testBuriedPeek(t *testing.T, e Engine) {
 		if err != nil {
 			t.Fatalf("peek: %v", err)
 		}
-		sameJob(t, e, b, id, bodies[i])
+		sameJob(t, b, id, bodies[i])
 	}
 }
 
@@ -210,14 +206,14 @@ func testBuriedKick(t *testing.T, e Engine) {
 	}
 	kicked(t, j, true)
 	// Buried again, it can be kicked again, by the id it has now.
-	if err := j.Bury(ctxOf(t), "no comes"); err != nil {
+	if err := j.Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
 	}
 	b, err := admin.Peek(ctxOf(t), "kick", j.ID())
 	if err != nil {
 		t.Fatalf("peek: %v", err)
 	}
-	sameJob(t, e, b, j.ID(), "comes")
+	sameJob(t, b, j.ID(), "comes")
 	if err := admin.Kick(ctxOf(t), "kick", j.ID()); err != nil {
 		t.Fatalf("kick: %v", err)
 	}
@@ -364,7 +360,7 @@ func testBuriedOverOutage(t *testing.T, e Engine) {
 	for {
 		b, err := admin.Peek(ctxOf(t), "outage", id)
 		if err == nil {
-			sameJob(t, e, b, id, "x")
+			sameJob(t, b, id, "x")
 			break
 		}
 		if errors.Is(err, queue.ErrNotFound) || time.Now().After(end) {

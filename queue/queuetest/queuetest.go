@@ -30,7 +30,6 @@ type Engine struct {
 
 	WholeSecondDelays bool // delays are rounded up to whole seconds
 	Priorities        bool // urgent jobs are served first
-	KeepsReasons      bool // Admin tells why a job was buried
 	Overshoot         int  // jobs that may be reserved beyond what Receive asked for: one per server, if several
 }
 

@@ -129,7 +129,7 @@ func (j *fakeJob) Done(ctx context.Context) error {
 	return nil
 }
 
-func (j *fakeJob) Bury(context.Context, string) error         { j.settle("bury"); return nil }
+func (j *fakeJob) Bury(context.Context, []byte) error         { j.settle("bury"); return nil }
 func (j *fakeJob) Retry(context.Context, time.Duration) error { j.settle("retry"); return nil }
 func (j *fakeJob) Touch(context.Context) error                { return nil }
 func (j *fakeJob) Stat(context.Context) (queue.Stat, error)   { return queue.Stat{}, nil }

@@ -75,7 +75,7 @@ func (f *feed) bury(ctx context.Context, j queue.Job, why error) {
 	f.cfg.Counters.Buried.Add(1)
 	f.finished.Add(1)
 	f.cfg.Log.Warn("job on the feedback tube is no record: buried", "tube", f.cfg.Tube, "job", j.ID(), "reason", why)
-	if err := j.Bury(ctx, why.Error()); err != nil && !errors.Is(err, queue.ErrLost) && ctx.Err() == nil {
+	if err := j.Bury(ctx, nil); err != nil && !errors.Is(err, queue.ErrLost) && ctx.Err() == nil {
 		f.cfg.Log.Warn("job could not be buried", "tube", f.cfg.Tube, "job", j.ID(), "err", err)
 	}
 }
