@@ -204,10 +204,14 @@ func (p *putter) useLocked(arrived time.Time, tube string) error {
 
 // put sends the put alone: the connection uses the tube already.
 func (s *session) put(tube string, body []byte, o queue.PutOptions) (id uint64, err error) {
+	buried := "" // the id, where that is what became of it
 	err = s.do(func(bs *gobeanstalk.Conn) (err error) {
 		id, err = gobeanstalk.NewTube(bs, tube).Put(body, o.Priority, wholeSeconds(o.Delay), wholeSeconds(s.srv.q.opts.TTR))
+		if n, ok := buriedByPut(err); ok {
+			buried, err = n, gobeanstalk.ErrBuried
+		}
 		return err
-	}, gobeanstalk.ErrJobTooBig, gobeanstalk.ErrDraining, gobeanstalk.ErrOOM)
+	}, gobeanstalk.ErrJobTooBig, gobeanstalk.ErrDraining, gobeanstalk.ErrOOM, gobeanstalk.ErrBuried)
 	switch {
 	case err == nil:
 		return id, nil
@@ -218,10 +222,9 @@ func (s *session) put(tube string, body []byte, o queue.PutOptions) (id uint64, 
 		return 0, fmt.Errorf("server %s is draining, restart it to end that: %w", s.srv.addr, queue.ErrUnavailable)
 	case errors.Is(err, gobeanstalk.ErrOOM):
 		return 0, fmt.Errorf("server %s is out of memory or disk, finish or delete jobs or give it more: %w", s.srv.addr, queue.ErrFull)
-	}
-	if n, ok := buriedByPut(err); ok {
+	case errors.Is(err, gobeanstalk.ErrBuried):
 		return 0, uncertain(fmt.Errorf("server %s stored job %s but buried it at once: it could not write its log, check its disk: %w",
-			s.srv.addr, n, err))
+			s.srv.addr, buried, queue.ErrUnavailable))
 	}
 	if maybeRun(err) {
 		return 0, uncertain(err)
@@ -233,6 +236,9 @@ func (s *session) put(tube string, body []byte, o queue.PutOptions) (id uint64, 
 // does not know. beanstalkd gives it when it has no memory for the job's place
 // in the queue or cannot write its binlog (protocol.txt, put).
 func buriedByPut(err error) (id string, ok bool) {
+	if err == nil {
+		return "", false
+	}
 	_, id, ok = strings.Cut(err.Error(), "unknown response: BURIED ")
 	return id, ok
 }

@@ -42,7 +42,7 @@ type memos struct {
 func (srv *server) rememberLocked(j *job, err error) {
 	known := srv.jobs[j.id] == j // else it was abandoned, or the id is another job's
 	j.forgetLocked()
-	if !known || j.settle.verdict != verdictDone {
+	if !known || !j.settle.removes() {
 		return
 	}
 	switch {

@@ -37,6 +37,8 @@ type session struct {
 	patience    time.Duration // how much longer than Timeout the server may be silent: a waiting reserve
 	held        jobList       // jobs reserved here, least recently touched first
 	touching    bool          // a toucher is at work
+
+	reservesByID bool // the server is known to know reserve-job
 }
 
 // connect opens a session. The watchdog minds it from its first command on.

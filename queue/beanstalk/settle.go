@@ -15,6 +15,13 @@ import (
 type settlement struct {
 	verdict verdict
 	after   time.Duration // of a retry
+	copy    *replacement  // of a bury with another body; else nil
+}
+
+// removes says that the settlement has removed the job from the server, or was
+// about to.
+func (how settlement) removes() bool {
+	return how.verdict == verdictDone || how.copy != nil && how.copy.safe
 }
 
 type verdict uint8
@@ -38,11 +45,6 @@ func (j *job) Done(ctx context.Context) error {
 // is served again as soon as the server is back.
 func (j *job) Retry(ctx context.Context, after time.Duration) error {
 	return j.finish(ctx, settlement{verdict: verdictRetry, after: wholeSeconds(after)})
-}
-
-// Bury implements queue.Job: the job keeps its priority.
-func (j *job) Bury(ctx context.Context, _ []byte) error {
-	return j.finish(ctx, settlement{verdict: verdictBury})
 }
 
 // finish settles the job and waits for it, up to ctx's end. A command that has
@@ -144,7 +146,7 @@ func (j *job) again(s *session, err error) bool {
 	defer srv.mu.Unlock()
 	switch {
 	case isBroken(err):
-		j.sent = j.sent || maybeRun(err)
+		j.sent = j.sent || maybeRun(err) && j.settle.verdict == verdictDone
 		if j.state != stateGone && srv.jobs[j.id] == nil {
 			srv.jobs[j.id] = j // a bury had unregistered it
 		}
@@ -157,11 +159,18 @@ func (j *job) again(s *session, err error) bool {
 	}
 }
 
-// conclude ends the job with the result err.
+// conclude ends the job with the result err. One that the server has refused to
+// bury is held on.
 func (j *job) conclude(err error) {
 	srv := j.src.srv
 	srv.mu.Lock()
-	srv.rememberLocked(j, err)
+	refused := err != nil && j.settle.verdict == verdictBury && !errors.Is(err, queue.ErrLost)
+	if refused && j.state != stateGone {
+		j.settling = false
+		srv.jobs[j.id] = j
+	} else {
+		srv.rememberLocked(j, err)
+	}
 	srv.mu.Unlock()
 	j.result <- err
 }
@@ -200,35 +209,6 @@ func (s *session) deletedBefore(j *job, lost error) error {
 		return err
 	}
 	return lost
-}
-
-// bury sets the job aside. Only the holder can: a job that nobody holds after
-// an outage is reserved by its id first (reserve-job, since beanstalkd 1.12).
-func (s *session) bury(j *job, bound bool) error {
-	if !bound {
-		if err := s.recognise(j); err != nil {
-			return err
-		}
-		err := s.do(func(bs *gobeanstalk.Conn) error {
-			_, err := bs.ReserveJob(j.id)
-			return err
-		}, gobeanstalk.ErrNotFound)
-		if err != nil {
-			return j.explain(err)
-		}
-	}
-	stats, err := s.statsJob(j.id)
-	if err != nil {
-		return j.explain(err)
-	}
-	pri, err := parsePriority(stats)
-	if err != nil {
-		return err
-	}
-	s.srv.mu.Lock()
-	j.unregisterLocked()
-	s.srv.mu.Unlock()
-	return j.explain(s.do(func(bs *gobeanstalk.Conn) error { return bs.Bury(j.id, pri) }, gobeanstalk.ErrNotFound))
 }
 
 // release gives the job back with its old priority. A reservation that was
