@@ -18,6 +18,7 @@ func TestConformance(t *testing.T) {
 		New:               newInstance,
 		MaxBody:           65535, // beanstalkd's default limit
 		WholeSecondDelays: true,
+		NewIDs:            true,
 		Priorities:        true,
 	})
 }
@@ -71,6 +72,7 @@ func TestConformanceSeveralServers(t *testing.T) {
 		New:               newCluster,
 		MaxBody:           65535,
 		WholeSecondDelays: true,
+		NewIDs:            true,
 		Overshoot:         3,
 		// Each server has its own order.
 	})

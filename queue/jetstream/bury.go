@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -11,9 +12,10 @@ import (
 	"propeller/queue"
 )
 
-// Bury implements queue.Job: the job is copied to the stream of buried jobs,
-// and when it is safe there, removed. After a crash in between it is served
-// again, and burying it again replaces the copy.
+// Bury implements queue.Job: the job is copied to the stream of buried jobs, with
+// the body that is given, and when it is safe there, removed. It keeps its id and
+// its age. After a crash in between it is served again, and burying it again
+// replaces the copy; so it does when an answer is lost.
 func (j *job) Bury(ctx context.Context, body []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -26,34 +28,83 @@ func (j *job) Bury(ctx context.Context, body []byte) error {
 		j.end(stateSettled)
 		return j.lost()
 	}
-	if body == nil {
-		body = j.body
-	}
-	if err := j.copyToBuried(ctx, body); err != nil {
+	err = j.copyToBuried(ctx, body)
+	switch {
+	case err == nil:
+		return j.finish(ctx, false)
+	case ctx.Err() != nil || j.c.t.q.ctx.Err() != nil:
 		j.end(stateSettled) // it comes back when its reservation ends
 		return err
 	}
-	return j.finish(ctx, false)
+	j.end(stateHeld)
+	return fmt.Errorf("jetstream: job %s: not buried: %w", j.ID(), err)
 }
 
+// maxSilent is how often a server that is there may leave a burial unanswered
+// before it counts as refused: one whose disk is full does so until somebody
+// mends it.
+const maxSilent = 2
+
+// copyToBuried waits for a server that is away, not for one that refuses.
 func (j *job) copyToBuried(ctx context.Context, body []byte) error {
 	q := j.c.t.q
-	put := putTime(j.header.Get(headerPut), j.d.stored)
-	header := nats.Header{
-		headerID:  {j.ID()},
-		headerPut: {strconv.FormatInt(put.UnixNano(), 10)},
-	}
+	silent := 0
 	for retry := minPause; ; retry = min(retry*2, maxPause) {
-		cn, err := q.link.get(ctx, true)
+		cn, err := q.burials(ctx)
 		if err != nil {
 			return err
 		}
-		_, err = q.store(ctx, cn, &nats.Msg{Subject: buriedSubject(j.c.t.name, j.ID()), Data: body, Header: header})
-		if err == nil || errors.Is(err, queue.ErrRejected) || ctx.Err() != nil {
+		m, err := j.buriedMsg(cn, body)
+		if err != nil {
+			return err
+		}
+		_, err = q.store(ctx, cn, m)
+		if errors.Is(err, errNoAnswer) {
+			silent++
+		}
+		if err == nil || refused(err) || ctx.Err() != nil || silent == maxSilent {
 			return err
 		}
 		if err := q.sleep(ctx, retry); err != nil {
 			return err
 		}
 	}
+}
+
+// burials is the connection to bury by. It is waited for, but not until an
+// embedded server's disk has room again.
+func (q *client) burials(ctx context.Context) (*conn, error) {
+	for {
+		cn, _, changed, err := q.link.ready()
+		if err == nil {
+			return cn, nil
+		}
+		if q.embedded != nil && q.embedded.takesNothing() {
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-q.ctx.Done():
+			return nil, errQueueClosed
+		}
+	}
+}
+
+// buriedMsg is the message that buries the job. A body that is as large as one
+// that is put leaves room for headers, and can be moved to another queue.
+func (j *job) buriedMsg(cn *conn, body []byte) (*nats.Msg, error) {
+	limit := maxBody(cn.nc.MaxPayload())
+	switch {
+	case body == nil:
+		body = j.body
+	case len(body) > limit:
+		return nil, fmt.Errorf("%d bytes, at most %d: %w", len(body), limit, queue.ErrRejected)
+	}
+	put := putTime(j.header.Get(headerPut), j.d.stored)
+	return &nats.Msg{Subject: buriedSubject(j.c.t.name, j.ID()), Data: body, Header: nats.Header{
+		headerID:  {j.ID()},
+		headerPut: {strconv.FormatInt(put.UnixNano(), 10)},
+	}}, nil
 }

@@ -57,7 +57,7 @@ func disk() int {
 func fullDisk(q *client, ackWait time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	for range 3 {
+	for range 4 {
 		if _, err := q.Put(ctx, "t", []byte("before"), queue.PutOptions{}); err != nil {
 			return err
 		}
@@ -67,8 +67,8 @@ func fullDisk(q *client, ackWait time.Duration) error {
 		return err
 	}
 	var held []queue.Job
-	for len(held) < 3 {
-		jobs, err := c.Receive(ctx, 3-len(held))
+	for len(held) < 4 {
+		jobs, err := c.Receive(ctx, 4-len(held))
 		if err != nil {
 			return err
 		}
@@ -104,13 +104,17 @@ func fullDisk(q *client, ackWait time.Duration) error {
 	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "takes nothing") {
 		return fmt.Errorf("the consumer's error on a full disk: %v", err)
 	}
+	began := time.Now()
+	if err := held[3].Bury(ctx, []byte("buried")); !errors.Is(err, queue.ErrUnavailable) || time.Since(began) > time.Second {
+		return fmt.Errorf("bury on a full disk, after %v: %w", time.Since(began), err)
+	}
 	finished := make(chan error, 1)
 	go func() { finished <- held[1].Done(ctx) }()
 	time.Sleep(ackWait + ackWait/4) // longer than a reservation lasts without a sign of life
 	if err := room(); err != nil {
 		return err
 	}
-	if err := diskAgain(ctx, q, c, held[2], finished); err != nil {
+	if err := diskAgain(ctx, q, c, held[2], held[3], finished); err != nil {
 		return err
 	}
 	// Long before the first heartbeat of its new request for jobs.
@@ -132,7 +136,7 @@ func (c *consumer) asks() bool {
 
 // diskAgain looks at what there is when the disk takes something again: nothing
 // was lost, and nothing that was held is served to anybody else.
-func diskAgain(ctx context.Context, q *client, c queue.Consumer, held queue.Job, finished <-chan error) error {
+func diskAgain(ctx context.Context, q *client, c queue.Consumer, held, refused queue.Job, finished <-chan error) error {
 	for {
 		_, err := q.Put(ctx, "t", []byte("after"), queue.PutOptions{})
 		if err == nil {
@@ -144,6 +148,9 @@ func diskAgain(ctx context.Context, q *client, c queue.Consumer, held queue.Job,
 	}
 	if err := errors.Join(<-finished, held.Done(ctx)); err != nil {
 		return fmt.Errorf("done of what was held: %w", err)
+	}
+	if err := refused.Bury(ctx, []byte("buried")); err != nil {
+		return fmt.Errorf("bury with room again: %w", err)
 	}
 	for last := false; !last; {
 		jobs, err := c.Receive(ctx, 1)
@@ -164,7 +171,7 @@ func diskAgain(ctx context.Context, q *client, c queue.Consumer, held queue.Job,
 		return err
 	}
 	st, err := q.TubeStats(ctx, "t")
-	if err == nil && st != (queue.TubeStats{}) {
+	if err == nil && st != (queue.TubeStats{Buried: 1}) {
 		err = fmt.Errorf("left in the tube: %+v", st)
 	}
 	return err

@@ -164,6 +164,8 @@ func (j *job) end(s state) {
 		t.late[j] = struct{}{}
 	case stateDoubtful:
 		j.doubtLocked(time.Now())
+	case stateHeld:
+		j.state = s
 	default:
 		j.forgetLocked(s)
 	}

@@ -32,8 +32,8 @@ func stream(t *testing.T, q *client, name string) jetstream.Stream {
 	return s
 }
 
-// buryOne puts a job and buries it.
-func buryOne(t *testing.T, q *client, tube, body string) (id string) {
+// buryOne puts a job and buries it with another body.
+func buryOne(t *testing.T, q *client, tube, body, buried string) (id string) {
 	t.Helper()
 	id = mustPut(t, q, tube, body)
 	c := consumeTest(t, q, tube)
@@ -41,7 +41,7 @@ func buryOne(t *testing.T, q *client, tube, body string) (id string) {
 	if string(j.Body()) != body || j.ID() != id {
 		t.Fatalf("received %s %q, want %s %q", j.ID(), j.Body(), id, body)
 	}
-	if err := j.Bury(ctxOf(t), nil); err != nil {
+	if err := j.Bury(ctxOf(t), []byte(buried)); err != nil {
 		t.Fatal(err)
 	}
 	return id
@@ -59,14 +59,14 @@ func mustPeek(t *testing.T, q *client, tube, id, want string) {
 func TestBuriedIsNotOverwritten(t *testing.T) {
 	t.Parallel()
 	q := openEmbedded(t)
-	first := buryOne(t, q, "tube", "a")
+	first := buryOne(t, q, "tube", "a", "a buried")
 	makeAnew(t, q, jobsStream)
-	second := buryOne(t, q, "tube", "b")
+	second := buryOne(t, q, "tube", "b", "b buried")
 	if first == second {
 		t.Fatalf("both are %s", first)
 	}
-	mustPeek(t, q, "tube", first, "a")
-	mustPeek(t, q, "tube", second, "b")
+	mustPeek(t, q, "tube", first, "a buried")
+	mustPeek(t, q, "tube", second, "b buried")
 }
 
 // The same when another daemon has made it anew and this one has noticed
@@ -74,7 +74,7 @@ func TestBuriedIsNotOverwritten(t *testing.T) {
 func TestBirthIsSeenByConsumer(t *testing.T) {
 	t.Parallel()
 	q := openEmbedded(t)
-	first := buryOne(t, q, "tube", "a")
+	first := buryOne(t, q, "tube", "a", "a buried")
 	c := consumeTest(t, q, "tube")
 	got := make(chan []queue.Job, 1)
 	go func() {
@@ -97,11 +97,11 @@ func TestBirthIsSeenByConsumer(t *testing.T) {
 	if len(jobs) != 1 || q.birth.Load() == was {
 		t.Fatalf("%d jobs, birth %d, was %d", len(jobs), q.birth.Load(), was)
 	}
-	if err := jobs[0].Bury(ctxOf(t), nil); err != nil {
+	if err := jobs[0].Bury(ctxOf(t), []byte("b buried")); err != nil {
 		t.Fatal(err)
 	}
-	mustPeek(t, q, "tube", first, "a")
-	mustPeek(t, q, "tube", jobs[0].ID(), "b")
+	mustPeek(t, q, "tube", first, "a buried")
+	mustPeek(t, q, "tube", jobs[0].ID(), "b buried")
 }
 
 // When the stream of buried jobs is made anew, its numbers begin again. A kick
@@ -110,12 +110,12 @@ func TestKickIsNotTakenForAnother(t *testing.T) {
 	t.Parallel()
 	q := openEmbedded(t)
 	for _, body := range []string{"a", "b"} {
-		id := buryOne(t, q, "tube", body)
+		id := buryOne(t, q, "tube", body, body+" buried")
 		if err := q.Kick(ctxOf(t), "tube", id); err != nil {
 			t.Fatal(err)
 		}
 		j := mustReceive(t, consumeTest(t, q, "tube"), 1)[0]
-		if string(j.Body()) != body || j.ID() != id {
+		if string(j.Body()) != body+" buried" || j.ID() != id {
 			t.Fatalf("%s %q", j.ID(), j.Body())
 		}
 		mustDone(t, j)
@@ -127,7 +127,7 @@ func TestKickIsNotTakenForAnother(t *testing.T) {
 func TestKickLooksAtDuplicate(t *testing.T) {
 	t.Parallel()
 	q := openEmbedded(t)
-	id := buryOne(t, q, "tube", "a")
+	id := buryOne(t, q, "tube", "a", "a buried")
 	m, err := stream(t, q, buriedStream).GetLastMsgForSubject(ctxOf(t), buriedSubject("tube", id))
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func TestKickLooksAtDuplicate(t *testing.T) {
 		got = append(got, string(j.Body()))
 	}
 	slices.Sort(got)
-	if !slices.Equal(got, []string{"a", "forged"}) {
+	if !slices.Equal(got, []string{"a buried", "forged"}) {
 		t.Fatalf("%q", got)
 	}
 }
@@ -154,7 +154,7 @@ func TestKickLooksAtDuplicate(t *testing.T) {
 func TestKickRepeated(t *testing.T) {
 	t.Parallel()
 	q := openEmbedded(t)
-	id := buryOne(t, q, "tube", "a")
+	id := buryOne(t, q, "tube", "a", "a buried")
 	s := stream(t, q, buriedStream)
 	m, err := s.GetLastMsgForSubject(ctxOf(t), buriedSubject("tube", id))
 	if err != nil {
@@ -192,21 +192,21 @@ func TestBareIDs(t *testing.T) {
 	if j.ID() != old {
 		t.Fatalf("id %s", j.ID())
 	}
-	if err := j.Bury(ctxOf(t), nil); err != nil {
+	if err := j.Bury(ctxOf(t), []byte("old again")); err != nil {
 		t.Fatal(err)
 	}
-	mustPeek(t, q, "tube", old, "old")
+	mustPeek(t, q, "tube", old, "old again")
 	if err := q.Delete(ctxOf(t), "tube", old); err != nil {
 		t.Fatal(err)
 	}
 	// One whose producer was told a bare number, and that is buried since.
-	id := buryOne(t, q, "tube", "new")
+	id := buryOne(t, q, "tube", "new", "new buried")
 	seq := stream(t, q, jobsStream).CachedInfo().State.LastSeq
 	if want := seqID(q.birth.Load(), seq); id != want {
 		t.Fatalf("id %s, want %s", id, want)
 	}
 	bare := strconv.FormatUint(seq, 10)
-	mustPeek(t, q, "tube", bare, "new")
+	mustPeek(t, q, "tube", bare, "new buried")
 	if err := q.Kick(ctxOf(t), "tube", bare); err != nil {
 		t.Fatal(err)
 	}

@@ -82,6 +82,13 @@ func (e *embedded) trouble() error {
 	return e.fault
 }
 
+// takesNothing says whether the disk is known to take nothing.
+func (e *embedded) takesNothing() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.fault != nil
+}
+
 // examine asks a server that did not answer whether it stores anything: it may
 // have said so in words that writeFault does not know.
 func (e *embedded) examine() {

@@ -30,6 +30,7 @@ type Engine struct {
 
 	WholeSecondDelays bool // delays are rounded up to whole seconds
 	Priorities        bool // urgent jobs are served first
+	NewIDs            bool // a job that is buried with another body has another id
 	Overshoot         int  // jobs that may be reserved beyond what Receive asked for: one per server, if several
 }
 
@@ -72,6 +73,13 @@ func Run(t *testing.T, e Engine) {
 		{"RetryAtOnce", testRetryAtOnce},
 		{"RetryLater", testRetryLater},
 		{"BuryStaysAway", testBury},
+		{"BuryReplaces", testBuryReplaces},
+		{"BuryAsItIs", testBuryAsItIs},
+		{"BuryAgain", testBuryAgain},
+		{"BuryTooBig", testBuryTooBig},
+		{"BuryTooBigIsHeld", testBuryTooBigHeld},
+		{"BuryRace", testBuryRace},
+		{"BuryOverOutage", testBuryOverOutage},
 		{"SettleOnce", testSettleOnce},
 		{"NeverMoreThanN", testNeverMoreThanN},
 		{"ReceiveEndsWithContext", testReceiveContext},
