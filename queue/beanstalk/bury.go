@@ -99,10 +99,12 @@ func (s *session) retake(j *job) error {
 		_, err := bs.ReserveJob(j.id)
 		return err
 	}, gobeanstalk.ErrNotFound, gobeanstalk.ErrUnknown)
-	if errors.Is(err, gobeanstalk.ErrUnknown) { // older than 1.12: it has gone back to the tube
+	switch {
+	case errors.Is(err, gobeanstalk.ErrUnknown): // older than 1.12: it has gone back to the tube
 		return j.lost()
-	}
-	if err != nil {
+	case errors.Is(err, gobeanstalk.ErrNotFound) && j.awaitBound():
+		return errBound
+	case err != nil:
 		return j.explain(err)
 	}
 	s.srv.mu.Lock()
@@ -111,6 +113,28 @@ func (s *session) retake(j *job) error {
 		j.bindLocked(s, time.Now())
 	}
 	return nil
+}
+
+// errBound: a connection of ours holds the job after all.
+var errBound = errors.New("bound again")
+
+// maxBinding is how long the answer to a reserve of ours, which may have brought
+// the job, takes to come to claim.
+const maxBinding = 100 * time.Millisecond
+
+// awaitBound waits for a connection of ours to hold the job, and reports whether
+// one does.
+func (j *job) awaitBound() bool {
+	srv := j.src.srv
+	end := time.Now().Add(maxBinding)
+	for {
+		srv.mu.Lock()
+		bound := j.sess.aliveLocked()
+		srv.mu.Unlock()
+		if bound || time.Now().After(end) || !sleep(srv.ctx, time.Millisecond) {
+			return bound
+		}
+	}
 }
 
 // knowsReserveJob says whether the server knows reserve-job, which came with

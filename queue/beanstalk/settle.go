@@ -151,6 +151,8 @@ func (j *job) again(s *session, err error) bool {
 			srv.jobs[j.id] = j // a bury had unregistered it
 		}
 		return true
+	case errors.Is(err, errBound):
+		return true
 	case errors.Is(err, queue.ErrLost):
 		// Another consumer of this process may have reserved it meanwhile, for us.
 		return j.sess != s && j.sess.aliveLocked()

@@ -1,0 +1,209 @@
+package beanstalk
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"propeller/queue"
+)
+
+// playedJob is a fake server with the job 7, which it answers by answer; "" is
+// the usual answer.
+func playedJob(answer func(cmd []string) string) *fake {
+	reserve := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
+	return &fake{script: func(cmd []string) (string, bool) {
+		if a := answer(cmd); a != "" {
+			return a, true
+		}
+		switch cmd[0] {
+		case "stats-job":
+			return yaml("tube: tube", "pri: 3", "reserves: 1", "buries: 0", "kicks: 0", "age: 1"), true
+		case "touch":
+			return "TOUCHED", true
+		case "put":
+			return "INSERTED 8", true
+		case "delete":
+			return "DELETED", true
+		}
+		return reserve(cmd)
+	}}
+}
+
+// A server older than 1.12 cannot reserve the new job to bury it.
+func TestBuryOnOldServer(t *testing.T) {
+	t.Parallel()
+	f := playedJob(func(cmd []string) string {
+		switch cmd[0] {
+		case "reserve-job":
+			return "UNKNOWN_COMMAND"
+		case "bury":
+			return "BURIED"
+		}
+		return ""
+	})
+	q := openTest(t, Options{Addrs: []string{f.listen(t)}})
+	if err := mustReceive(t, consumeTest(t, q, "tube"), 1)[0].Bury(ctxOf(t), []byte(newBody)); err != nil {
+		t.Fatal(err)
+	}
+	if f.saw("put") || f.saw("delete") || f.count("bury") != 1 {
+		t.Fatal(f.seen)
+	}
+}
+
+// Answers to the put get lost again and again: the job is not put for ever, and is
+// held on.
+func TestBuryAnswersLost(t *testing.T) {
+	t.Parallel()
+	reserve := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
+	f := playedJob(func(cmd []string) string {
+		switch cmd[0] {
+		case "put":
+			return hangUp
+		case "reserve-job":
+			if cmd[1] == "7" {
+				return "RESERVED 7 2\r\nhi"
+			}
+		case "stats":
+			return yaml("id: cafe", "binlog-current-index: 1")
+		case "reserve-with-timeout":
+			a, _ := reserve(cmd)
+			return a
+		}
+		return ""
+	})
+	q := openTest(t, Options{Addrs: []string{f.listen(t)}})
+	j := mustReceive(t, consumeTest(t, q, "tube"), 1)[0]
+	if err := j.Bury(ctxOf(t), []byte(newBody)); !errors.Is(err, queue.ErrUnavailable) {
+		t.Fatalf("%v, want ErrUnavailable", err)
+	}
+	if n := f.count("put"); n != maxLost || f.saw("delete") {
+		t.Fatalf("%d puts; %q", n, f.seen)
+	}
+	mustDone(t, j)
+}
+
+// The server stores the new job, cannot write its log, and says that it has
+// buried it. The connection, and with it all other jobs, is kept.
+func TestBuryAnsweredBuried(t *testing.T) {
+	t.Parallel()
+	f := playedJob(func(cmd []string) string {
+		if cmd[0] == "put" {
+			return "BURIED 8"
+		}
+		return ""
+	})
+	q := openTest(t, Options{Addrs: []string{f.listen(t)}})
+	j := mustReceive(t, consumeTest(t, q, "tube"), 1)[0]
+	if err := j.Bury(ctxOf(t), []byte(newBody)); !errors.Is(err, queue.ErrUnavailable) || !strings.Contains(err.Error(), "check its disk") {
+		t.Fatalf("%v, want ErrUnavailable", err)
+	}
+	if f.saw("delete") {
+		t.Fatal("deleted, and what is there may be gone with the server")
+	}
+	mustDone(t, j)
+	if n := f.count("stats"); n != 1 {
+		t.Fatalf("%d connections, want 1", n)
+	}
+}
+
+// The server has room for the new job in its log, and not for burying it.
+func TestBuryCopyInternalError(t *testing.T) {
+	t.Parallel()
+	f := playedJob(func(cmd []string) string {
+		switch {
+		case cmd[0] == "reserve-job" && cmd[1] == "8":
+			return "RESERVED 8 2\r\nxx"
+		case cmd[0] == "bury":
+			return "INTERNAL_ERROR"
+		}
+		return ""
+	})
+	q := openTest(t, Options{Addrs: []string{f.listen(t)}})
+	j := mustReceive(t, consumeTest(t, q, "tube"), 1)[0]
+	if err := j.Bury(ctxOf(t), []byte(newBody)); !errors.Is(err, queue.ErrUnavailable) {
+		t.Fatalf("%v, want ErrUnavailable", err)
+	}
+	if f.saw("delete") {
+		t.Fatal("deleted, and nothing is buried")
+	}
+	mustDone(t, j)
+	if n := f.count("stats"); n != 1 {
+		t.Fatalf("%d connections, want 1", n)
+	}
+}
+
+// The new job is somebody else's before it can be buried, which is theirs to do
+// then; and no new job is put for one that is somebody else's already.
+func TestBurySomebodyElses(t *testing.T) {
+	t.Parallel()
+	for word, want := range map[string]error{"reserve-job": nil, "bury": nil, "touch": queue.ErrLost} {
+		f := playedJob(func(cmd []string) string {
+			switch {
+			case cmd[0] == word:
+				return "NOT_FOUND"
+			case cmd[0] == "reserve-job" && cmd[1] == "8":
+				return "RESERVED 8 2\r\nxx"
+			case cmd[0] == "bury":
+				return "BURIED"
+			}
+			return ""
+		})
+		q := openTest(t, Options{Addrs: []string{f.listen(t)}})
+		j := mustReceive(t, consumeTest(t, q, "tube"), 1)[0]
+		if err := j.Bury(ctxOf(t), []byte(newBody)); !errors.Is(err, want) {
+			t.Fatalf("%s: %v, want %v", word, err, want)
+		}
+		if f.saw("put") != (want == nil) || f.saw("delete") != (want == nil) {
+			t.Fatalf("%s: %q", word, f.seen)
+		}
+	}
+}
+
+// A job that lost its connection is reserved by another consumer of this
+// process, whose answer comes just after the burial has not found it.
+func TestBuryMeetsReserve(t *testing.T) {
+	t.Parallel()
+	first, second := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi"), sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
+	asked := make(chan struct{})
+	f := playedJob(func(cmd []string) string {
+		switch cmd[0] {
+		case "reserve-with-timeout":
+			if a, ok := first(cmd); ok {
+				return a
+			}
+			select {
+			case <-asked:
+				time.Sleep(maxBinding / 10)
+				if a, ok := second(cmd); ok {
+					return a
+				}
+			default:
+			}
+			return "TIMED_OUT"
+		case "reserve-job":
+			if cmd[1] == "7" {
+				close(asked)
+			}
+		case "bury":
+			return "BURIED"
+		}
+		return ""
+	})
+	q := openTest(t, Options{Addrs: []string{f.listen(t)}})
+	a, b := consumeTest(t, q, "tube"), consumeTest(t, q, "tube")
+	j := mustReceive(t, a, 1)[0]
+	a.Pause()
+	ctx, cancel := context.WithCancel(ctxOf(t))
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = b.Receive(ctx, 1) })
+	a.cut()
+	if err := j.Bury(ctxOf(t), nil); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	wg.Wait()
+}
