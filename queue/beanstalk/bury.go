@@ -46,7 +46,7 @@ type replacement struct {
 // second buried copy is better than none. Whoever is served a copy buries it.
 func (j *job) Bury(ctx context.Context, body []byte) error {
 	how := settlement{verdict: verdictBury}
-	if body != nil {
+	if body != nil && !bytes.Equal(body, j.body) {
 		how.copy = &replacement{body: body}
 	}
 	return j.finish(ctx, how)

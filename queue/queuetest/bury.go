@@ -86,14 +86,16 @@ func testBuryReplaces(t *testing.T, e Engine) {
 	}
 }
 
-// Without another body a job keeps all that it has.
+// Without another body, or with the one it has, a job keeps all that it has.
 func testBuryAsItIs(t *testing.T, e Engine) {
 	in, admin := startAdmin(t, e)
 	if admin == nil {
 		return
 	}
-	id := buryWith(t, in.Queue, "as", "old", nil)
-	sameJob(t, onlyBuried(t, admin, "as"), id, "old")
+	for tube, with := range map[string][]byte{"none": nil, "same": []byte("old")} {
+		id := buryWith(t, in.Queue, tube, "old", with)
+		sameJob(t, onlyBuried(t, admin, tube), id, "old")
+	}
 }
 
 // Each burial has its own body, however often the job was kicked before.
