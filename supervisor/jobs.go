@@ -136,24 +136,24 @@ func (s *Supervisor) journal() *journal.Journal {
 }
 
 // Explain returns what finds the reason why a job of an app was buried that the
-// journal does not know: that it can never work, if so, or why its pushes had
-// failed when it was put as the rest of another.
+// journal does not know.
 func Explain(topic string) func(body []byte) string {
 	return func(body []byte) string {
-		j, err := worker.ParseJob(body, topic, "")
-		if err != nil {
-			return err.Error()
+		if b := worker.BurialOf(body, topic); b.Reason != worker.NotRecorded {
+			return b.Reason
 		}
-		return j.Refused()
+		return ""
 	}
 }
 
 // notes are the workers' way to the journal that there is at the time.
-type notes struct{ journal func() *journal.Journal }
-
-// Buried enters a job that is being buried; it never blocks.
-func (n notes) Buried(e journal.Entry) {
-	if j := n.journal(); j != nil {
-		j.Buried(e)
+func notes(journalNow func() *journal.Journal, topic, tube string) func(string, worker.Burial) {
+	return func(id string, b worker.Burial) {
+		if j := journalNow(); j != nil {
+			j.Buried(journal.Entry{
+				ID: id, Topic: topic, Tube: tube, Class: b.Class, Status: b.Status, Reason: b.Reason,
+				Token: b.Token, Ref: b.Ref, APNsID: b.APNsID, At: b.At,
+			})
+		}
 	}
 }

@@ -270,7 +270,7 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)
 	}
 	if s.o.Journal != nil {
-		wc.Journal = notes{s.o.Journal}
+		wc.Buried = notes(s.o.Journal, c.Topic, c.Tube)
 	}
 	a := newApp(c, wc, l)
 	a.addWebhook(s.turns)

@@ -84,6 +84,15 @@ func TestSplitJob(t *testing.T) {
 	if same, err := SplitJob(body, &j, len(body)); err != nil || len(same) != 1 || &same[0].Body[0] != &body[0] {
 		t.Error("a job that fits is another one")
 	}
+	large := []byte(fanOutText(manyTokens(2000), ""))
+	j, err = ParseJob(large, topic, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if jobs, err := SplitJob(large, &j, 65535); err != nil || len(jobs[0].Body) > 65535-maxAgain || len(jobs[0].Body) < 65535-maxAgain-100 {
+		t.Errorf("%v: there is no room to say why it is buried, or too much", err)
+	}
+	j, _ = ParseJob(body, topic, "")
 	if _, err := SplitJob(body, &j, 60); err == nil {
 		t.Error("split into nothing")
 	}
@@ -111,7 +120,7 @@ func TestSplitJobIntoVeryMany(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if jobs, err := SplitJob(body, &j, 100); (err == nil) != want || want && len(jobs) != n {
+		if jobs, err := SplitJob(body, &j, 110); (err == nil) != want || want && len(jobs) != n {
 			t.Errorf("%d tokens: %d jobs, %v", n, len(jobs), err)
 		}
 	}

@@ -14,7 +14,6 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/queue"
-	"propeller/queue/journal"
 	"propeller/worker/feedback"
 )
 
@@ -322,7 +321,7 @@ type recorded struct {
 	q       *fakeQueue
 	mu      sync.Mutex
 	records []feedback.Record
-	entries []journal.Entry
+	entries []recordedBurial
 	fail    error
 }
 
@@ -339,14 +338,19 @@ func (f *recorded) put(_ context.Context, r feedback.Record) error {
 	return nil
 }
 
-// Buried is a Journal's.
-func (f *recorded) Buried(e journal.Entry) {
+type recordedBurial struct {
+	ID string
+	Burial
+}
+
+// buried is a Config's.
+func (f *recorded) buried(id string, b Burial) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.entries = append(f.entries, e)
+	f.entries = append(f.entries, recordedBurial{id, b})
 	f.q.mu.Lock()
 	defer f.q.mu.Unlock()
-	f.q.note("entry %s", e.ID)
+	f.q.note("told %s", id)
 }
 
 func (f *recorded) setFail(err error) {
@@ -390,7 +394,7 @@ func newBench(t *testing.T, q *fakeQueue) *bench {
 		Topic: "com.example.app", Tube: "com.example.app", InFlight: 100,
 		Retry: Retry{Min: time.Minute, Max: 15 * time.Minute, GiveUpAfter: 24 * time.Hour},
 		Queue: played{q}, Breaker: NewBreaker(), Counters: new(Counters), Live: live,
-		Feedback: b.rec.put, Journal: b.rec, Memory: NewMemory(0), Guard: NewGuard(),
+		Feedback: b.rec.put, Buried: b.rec.buried, Memory: NewMemory(0), Guard: NewGuard(),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Dial: b.dial,
 	}
 	return b

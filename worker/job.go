@@ -25,8 +25,8 @@ type Job struct {
 	TTL           time.Duration // from when the job was put; 0 = none
 	Ref           string        // the producer's own id; never sent
 
-	seed   seed    // of the apns-ids of a job with several tokens
-	origin *origin // of a rest job; else nil
+	seed   seed    // of the apns-ids, unless the job brings its own
+	origin *origin // of a rest job, and one that was buried; else nil
 }
 
 // JobError says which key of a job can never work, and why.
@@ -140,7 +140,7 @@ var jobKeys = [numKeys]struct {
 	keyExpiration:        {"expiration", kindWhole, ""},
 	keyTTL:               {"ttl", kindWhole, ""},
 	keyRef:               {"ref", kindString, ""},
-	keyAgain:             {"again", kindObject, ""}, // written by split
+	keyAgain:             {"again", kindObject, ""}, // written by split and bury
 }
 
 func keyOf(name string) (key, bool) {
@@ -165,14 +165,18 @@ const (
 // ParseJob decodes a job for an app's topic. jobID is the queue's id of it,
 // from which the apns-id is derived when the job brings none: it is the same
 // on every try. The error is a *JobError: the job can never work; the Job then
-// holds of its address and ref what could be read, for the log.
+// holds of its address, ref and origin what could be read.
 func ParseJob(body []byte, topic, jobID string) (Job, error) {
 	var raw rawJob
 	err := checkObject(body)
 	if err == nil {
 		raw, err = rawKeys(body)
 	}
-	return parseJob(&raw, err, body, topic, jobID)
+	j, err := parseJob(&raw, err, body, topic, jobID)
+	if err != nil {
+		j.origin, _ = originOf(body)
+	}
+	return j, err
 }
 
 // parseJob is ParseJob of what rawKeys has returned.

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"encoding/hex"
 	"strconv"
 	"time"
@@ -8,29 +9,34 @@ import (
 	"propeller/apnsconn"
 )
 
-// origin is what a rest job remembers of the job that it is the rest of: see
-// split. It is the value of the job's key of that name.
+// origin is what a job remembers of the one that its producer put: the rest of a
+// list (see split), and every buried job. It is the value of the key again.
 type origin struct {
 	job     string    // the first job's id, which its producer knows
 	seed    seed      // of the apns-ids
 	put     time.Time // when the first job was put, in whole seconds
 	attempt int       // how often its tokens have been tried before
 
-	// bury is why the job is to be buried unsent, unless somebody has kicked it:
-	// its pushes have failed for good. Their last outcome was of that class.
-	bury  string // "" = it is not
-	class apnsconn.Class
+	// bury is why the job is buried, or to be buried, unsent unless somebody has
+	// kicked it. The others say how the last of its pushes ended, and when.
+	bury   string // "" = it is not
+	class  apnsconn.Class
+	status int    // 0 = no answer
+	apnsID string // "" = none
+	at     time.Time
 }
 
 const (
 	// maxOriginJob is enough for "host:port/number", with the longest host name.
 	maxOriginJob = 280
-	// maxBury bounds a reason, in bytes.
-	maxBury = 512
+	// maxBury bounds a reason, in bytes, and shortBury one that has no room.
+	maxBury, shortBury = 512, 64
+	// maxAgain bounds the member, with a reason that needs no escapes.
+	maxAgain = 1 << 10
 )
 
-// parseOrigin reads the value of a job's key again: four members, each once, or
-// six with a reason to bury.
+// parseOrigin reads the value of a job's key again: four members, each once; with
+// a reason to bury a class, too, and perhaps the others.
 func parseOrigin(obj []byte) (*origin, error) {
 	var o origin
 	var given members
@@ -41,12 +47,13 @@ func parseOrigin(obj []byte) (*origin, error) {
 		given = append(given, member{name, value})
 		return nil
 	})
-	want := 4
-	if o.bury != "" {
-		want += 2
+	for _, name := range [...]string{"job", "seed", "put", "attempt", "bury", "class"} {
+		if err == nil && !given.has(name) && (o.bury != "" || name != "bury" && name != "class") {
+			err = badOrigin()
+		}
 	}
-	if err == nil && len(given) != want {
-		err = badOrigin()
+	if o.bury == "" && len(given) != 4 {
+		err = cmp.Or(err, badOrigin())
 	}
 	if err != nil {
 		return nil, err
@@ -54,8 +61,26 @@ func parseOrigin(obj []byte) (*origin, error) {
 	return &o, nil
 }
 
-// Refused is why the job was put to be buried, as the rest of one whose other
-// tokens fared better; "" for any other job.
+// originOf reads what stands in a body that may be no job, and what keeps it from
+// being read; nil, nil if there is nothing.
+func originOf(body []byte) (o *origin, err error) {
+	if checkObject(body) != nil {
+		return nil, nil
+	}
+	err = eachMember(body, func(name string, value []byte) (err error) {
+		switch {
+		case name != "again" || isNull(value):
+		case o != nil || !isObject(value):
+			err = badOrigin()
+		default:
+			o, err = parseOrigin(value)
+		}
+		return err
+	})
+	return o, err
+}
+
+// Refused is why the job was buried, or put to be buried; "" for any other job.
 func (j *Job) Refused() string {
 	if j.origin == nil {
 		return ""
@@ -99,8 +124,32 @@ func (o *origin) set(name string, value []byte) bool {
 			}
 		}
 	}
+	return o.setEnd(name, value)
+}
+
+// setEnd takes a member that says how the pushes ended.
+func (o *origin) setEnd(name string, value []byte) bool {
+	switch name {
+	case "status":
+		n, ok := wholeNumber(value)
+		o.status = int(n)
+		return ok && n <= 999
+	case "apns_id":
+		if !isString(value) {
+			return false
+		}
+		o.apnsID = text(value)
+		return len(o.apnsID) <= maxAPNsID
+	case "at":
+		s, ok := wholeNumber(value)
+		o.at = time.Unix(s, 0)
+		return ok && s <= maxSince
+	}
 	return false
 }
+
+// maxAPNsID is more than a UUID has.
+const maxAPNsID = 64
 
 // maxAttempt is far above what retry.min and retry.give_up_after allow.
 const maxAttempt = 1 << 20
@@ -124,6 +173,18 @@ func (o *origin) append(b []byte) []byte {
 		b = appendName(b, o.bury)
 		b = append(b, `,"class":`...)
 		b = appendName(b, o.class.String())
+		if o.status != 0 {
+			b = append(b, `,"status":`...)
+			b = strconv.AppendInt(b, int64(o.status), 10)
+		}
+		if o.apnsID != "" {
+			b = append(b, `,"apns_id":`...)
+			b = appendName(b, o.apnsID)
+		}
+		if !o.at.IsZero() {
+			b = append(b, `,"at":`...)
+			b = strconv.AppendInt(b, o.at.Unix(), 10)
+		}
 	}
 	return append(b, '}')
 }
@@ -131,8 +192,7 @@ func (o *origin) append(b []byte) []byte {
 // restBody is the job body with other tokens, and o for again. Everything else stays
 // as it was written.
 func restBody(body []byte, tokens []string, o *origin) []byte {
-	b := appendTokens(make([]byte, 0, len(body)+128), tokens)
+	b := otherMembers(appendTokens(make([]byte, 0, len(body)+maxAgain), tokens), body)
 	b = append(b, `,"again":`...)
-	b = o.append(b)
-	return append(otherMembers(b, body), '}')
+	return append(o.append(b), '}')
 }

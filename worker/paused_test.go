@@ -163,7 +163,7 @@ func TestNoGuard(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue(fanOutText(manyTokens(100), ""), jobText(""))
 		b := newBench(t, q)
-		b.cfg.Guard, b.cfg.Memory, b.cfg.Journal, b.cfg.Feedback = nil, nil, nil, nil
+		b.cfg.Guard, b.cfg.Memory, b.cfg.Buried, b.cfg.Feedback = nil, nil, nil, nil
 		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return wrongEnv, 0 }
 		b.start()
 		time.Sleep(time.Second)

@@ -6,24 +6,15 @@ import (
 	"strings"
 )
 
-// seed is what the apns-ids of a job with several tokens are made of, together
-// with the token. It goes with the tokens when the job is split, so that each
-// push keeps its id over all tries.
+// seed is what a job's apns-ids are made of: of several tokens together with the
+// token. It goes with the job when that is split or buried, so that each push
+// keeps its id over all tries.
 type seed [16]byte
 
 // identify gives the push its apns-id, if the job does not.
 func (j *Job) identify(raw *rawJob, jobID string, body []byte) error {
 	n := &j.Notification
-	if j.Tokens == nil {
-		if raw[keyAgain] != nil {
-			return &JobError{"again", "stands only beside tokens, and is written by propeller itself"}
-		}
-		if n.ID == "" {
-			n.ID = deriveID(jobID, body)
-		}
-		return nil
-	}
-	if n.ID != "" {
+	if j.Tokens != nil && n.ID != "" {
 		return &JobError{"id", "cannot stand beside tokens: each push needs an id of its own"}
 	}
 	if raw[keyAgain] != nil {
@@ -32,35 +23,36 @@ func (j *Job) identify(raw *rawJob, jobID string, body []byte) error {
 			return err
 		}
 		j.origin, j.seed = o, o.seed
-	} else {
-		sum := hashOf(jobID, body)
-		copy(j.seed[:], sum[:])
+	} else if n.ID == "" {
+		j.seed = seedOf(jobID, body)
 	}
-	n.ID = string(j.seed.appendID(nil, n.Token))
+	var id [uuidLen]byte
+	switch {
+	case j.Tokens != nil:
+		n.ID = string(j.seed.appendID(id[:0], n.Token))
+	case n.ID == "":
+		n.ID = string(appendUUID(id[:0], j.seed))
+	}
 	return nil
 }
 
-// deriveID makes an apns-id of the job's id and text: the same on each try of a
-// job, another for another job.
-func deriveID(jobID string, body []byte) string {
-	var s [36]byte
-	return string(appendUUID(s[:0], hashOf(jobID, body)))
-}
-
-func hashOf(jobID string, body []byte) (sum [sha256.Size]byte) {
+// seedOf makes a seed of a job's id and text: the same on each try of the job,
+// another for another one.
+func seedOf(jobID string, body []byte) (s seed) {
 	h := sha256.New()
 	h.Write([]byte(jobID))
 	h.Write([]byte{0})
 	h.Write(body)
-	h.Sum(sum[:0])
-	return sum
+	var sum [sha256.Size]byte
+	copy(s[:], h.Sum(sum[:0]))
+	return s
 }
 
 // appendID appends the apns-id of the push to token.
 func (s seed) appendID(b []byte, token string) []byte {
 	var text [len(s) + maxBadToken]byte
 	sum := sha256.Sum256(append(append(text[:0], s[:]...), token...))
-	return appendUUID(b, sum)
+	return appendUUID(b, seed(sum[:]))
 }
 
 // ids makes the apns-ids of the pushes to tokens, as substrings of one string.
@@ -77,8 +69,7 @@ func (s seed) ids(tokens []string) (ids string) {
 const uuidLen = 36
 
 // appendUUID appends a UUID of version 8 (RFC 9562, section 5.8) made of a hash.
-func appendUUID(b []byte, sum [sha256.Size]byte) []byte {
-	u := sum[:16]
+func appendUUID(b []byte, u seed) []byte {
 	u[6] = u[6]&0x0f | 0x80
 	u[8] = u[8]&0x3f | 0x80
 	for i, part := range [...][]byte{u[:4], u[4:6], u[6:8], u[8:10], u[10:]} {

@@ -2,13 +2,11 @@ package worker
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"propeller/apnsconn"
-	"propeller/queue/journal"
 	"propeller/worker/feedback"
 )
 
@@ -119,24 +117,4 @@ func (t *task) reportUnfit() bool {
 		rec.Token = tokens[i]
 		return t.report(rec)
 	}) && t.reportMalformed(false)
-}
-
-// enter tells the journal of a job that is about to be buried for the reason err.
-func (t *task) enter(pushes []*push, class apnsconn.Class, err error) {
-	cfg := &t.r.w.cfg
-	if cfg.Journal == nil {
-		return
-	}
-	e := journal.Entry{
-		ID: t.job.ID(), Topic: cfg.Topic, Tube: cfg.Tube, Class: class.String(), Reason: err.Error(),
-		Token: shortToken(&t.decoded.Notification), Ref: t.decoded.Ref, At: time.Now(),
-	}
-	if len(pushes) > 0 {
-		p := pushes[0]
-		o := &p.outcome
-		e.Status, e.APNsID, e.Token = o.Status, o.APNsID, shortToken(&p.n)
-	}
-	sum := sha256.Sum256(t.body)
-	copy(e.Sum[:], sum[:])
-	cfg.Journal.Buried(e)
 }

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,7 +16,8 @@ import (
 	"propeller/queue"
 )
 
-// The record is safe, and the journal knows, before the job goes.
+// The record is safe before the job goes, and who wants to know of burials is
+// told when it has gone.
 func TestRecordsComeBeforeTheJobGoes(t *testing.T) {
 	other := manyTokens(2)
 	for name, tt := range map[string]struct {
@@ -26,12 +26,12 @@ func TestRecordsComeBeforeTheJobGoes(t *testing.T) {
 		want   string
 	}{
 		"dead":           {jobText(""), gone, "record token, done 1"},
-		"rejected":       {jobText(""), badTopic, "record rejected, entry 1, bury 1"},
-		"garbage":        {"garbage", badTopic, "record rejected, entry 1, bury 1"},
+		"rejected":       {jobText(""), badTopic, "record rejected, bury 1, told 1"},
+		"garbage":        {"garbage", badTopic, "record rejected, bury 1, told 1"},
 		"expired":        {jobText(`,"expiration":1`), gone, "record expired, done 1"},
 		"delivered":      {jobText(""), apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, "done 1"},
 		"several dead":   {fanOutText(other, ""), gone, "record token, record token, done 1"},
-		"several buried": {fanOutText(other, ""), badTopic, "record rejected, record rejected, entry 1, bury 1"},
+		"several buried": {fanOutText(other, ""), badTopic, "record rejected, record rejected, bury 1, told 1"},
 		"channel":        {`{"channel_id":"dHN0LXNyY2gtY2hubA==","payload":{"aps":{}}}`, apnsconn.Outcome{Class: apnsconn.Token, Status: 400, Reason: "BadChannelId"}, "record token, done 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -78,10 +78,17 @@ func TestWhatIsInARecord(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		e := b.rec.entries[0]
-		sum := sha256.Sum256([]byte(body))
-		if e.ID != "2" || e.Topic != topic || e.Tube != b.cfg.Tube || e.Class != "rejected" || e.Reason != "413 PayloadTooLarge" ||
-			e.Token != testToken[:8] || e.Ref != "order 7" || e.APNsID != "ID" || e.Status != 413 || [8]byte(sum[:8]) != e.Sum {
-			t.Errorf("%+v", e)
+		want := Burial{
+			Job: "2", Class: "rejected", Reason: "413 PayloadTooLarge", Token: testToken[:8], Ref: "order 7", APNsID: "ID", Status: 413,
+			Tries: 1, Tokens: 1, At: time.Now(), Put: time.Now(),
+		}
+		if e.ID != "2" || e.Burial != want {
+			t.Errorf("%+v, want %+v", e, want)
+		}
+		got := BurialOf([]byte(q.buried[0].body), topic)
+		want.At, want.Put = got.At, got.Put
+		if got != want || got.At.Unix() != time.Now().Unix() || got.Put.Unix() != time.Now().Unix() {
+			t.Errorf("read again: %+v, want %+v", got, want)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/queue"
 )
 
 // Retry bounds how a job is tried again.
@@ -244,7 +245,9 @@ func (t *task) history() (attempt int, age time.Duration, err error) {
 	}
 	attempt, age = max(1, t.stat.Attempt), t.stat.Age
 	if o := t.decoded.origin; o != nil {
-		attempt += o.attempt
+		if o.bury == "" { // else it was kicked, and begins anew
+			attempt += o.attempt
+		}
 		age = max(age, time.Since(o.put))
 	}
 	return attempt, age, t.statErr
@@ -324,7 +327,7 @@ func (t *task) lifeLeft(age time.Duration) time.Duration {
 }
 
 // checkAge asks the queue about a job that has a ttl, or whose pushes have failed
-// before, and sends it unless it is too old or is to be buried. It reports
+// before, and sends it unless it is too old, unfit or to be buried. It reports
 // whether it is on its way; if not, the stage says what is to become of it.
 func (t *task) checkAge() (goesOn bool) {
 	defer func() {
@@ -341,7 +344,10 @@ func (t *task) checkAge() (goesOn bool) {
 		t.stage = stageBack
 		return false
 	case t.refused() && !t.stat.Kicked:
-		t.stage = stageRefused
+		t.stage, t.err = stageRefused, nil
+		return false
+	case t.err != nil:
+		t.stage = stageUnfit
 		return false
 	case late, t.decoded.Expired(time.Now()):
 		t.stage = stageExpired
@@ -349,6 +355,9 @@ func (t *task) checkAge() (goesOn bool) {
 	}
 	if end := time.Now().Add(ttl - age); t.fan != nil && ttl > 0 && (t.fan.until.IsZero() || end.Before(t.fan.until)) {
 		t.fan.until = end
+	}
+	if t.refused() {
+		t.observe(Fate{Tried: true})
 	}
 	t.stage = stagePushed
 	t.handed.Store(false)
@@ -394,33 +403,35 @@ func (t *task) setAside(pushes []*push) {
 	if t.err != nil {
 		pushes = nil
 	}
-	class, err := apnsconn.Rejected, t.err
+	o := t.origin()
 	switch {
 	case len(pushes) > 0:
-		class, err = pushes[0].outcome.Class, buryReason(pushes)
-		t.linePush(pushes[0], slog.LevelWarn, "job buried", append(pushes[0].attrs(0), "why", err)...)
-	case err == nil: // refused, and reported when it was
-		o := t.decoded.origin
-		class, err = o.class, errors.New(o.bury)
-		t.line(slog.LevelWarn, "job buried", "class", class.String(), "why", err)
+		why := buryReason(pushes)
+		o.buryFor(why, pushes[0])
+		t.linePush(pushes[0], slog.LevelWarn, "job buried", append(pushes[0].attrs(0), "why", why)...)
+	case t.err == nil: // refused, and reported when it was
+		o = *t.decoded.origin
+		t.line(slog.LevelWarn, "job buried", "class", o.class.String(), "why", o.bury)
 	case !t.reportUnfit():
 		t.giveBack(0)
 		return
 	default:
-		t.line(slog.LevelWarn, "job buried", "class", class.String(), "reason", err)
+		o.buryFor(t.err, nil)
+		t.line(slog.LevelWarn, "job buried", "class", o.class.String(), "reason", t.err)
 	}
 	t.r.w.finished.Add(1)
 	t.r.w.cfg.Counters.Buried.Add(1)
-	t.enter(pushes, class, err)
-	f := Fate{Buried: t.addressed(), Reason: err.Error()}
-	if len(pushes) > 0 {
-		f.Status, f.APNsID = pushes[0].outcome.Status, pushes[0].outcome.APNsID
-	}
-	t.observe(f)
-	if err := t.job.Bury(t.r.settling, nil); err != nil {
+	t.observe(Fate{Buried: t.addressed(), Reason: o.bury, Status: o.status, APNsID: o.apnsID})
+	switch err := t.bury(&o); {
+	case err == nil && t.r.w.cfg.Buried != nil:
+		t.r.w.cfg.Buried(t.job.ID(), o.burial(&t.decoded))
+	case err != nil:
 		t.r.log.Warn("job not buried: it will be tried again", "job", t.job.ID(), "err", err)
 		for _, p := range pushes {
 			t.countDuplicate(p)
+		}
+		if errors.Is(err, queue.ErrRejected) { // else it is not ours any more, or about to go back
+			t.giveBack(t.r.w.cfg.Retry.Max)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"propeller/apnsconn"
@@ -141,14 +140,9 @@ func (r rest) of(tokens []string) rest { return rest{tokens, r.after, r.bury} }
 
 // restOrigin is what a rest of this job has to remember.
 func (t *task) restOrigin(r rest) *origin {
-	attempt, age, _ := t.history()
-	o := origin{job: t.job.ID(), seed: t.decoded.seed, put: time.Now().Add(-age), attempt: min(attempt, maxAttempt)}
-	if first := t.decoded.origin; first != nil {
-		o.job, o.put = first.job, first.put
-	}
+	o := t.origin()
 	if len(r.bury) > 0 {
-		why := buryReason(r.bury).Error()
-		o.bury, o.class = strings.ToValidUTF8(why[:min(len(why), maxBury)], ""), r.bury[0].outcome.Class
+		o.buryFor(buryReason(r.bury), r.bury[0])
 	}
 	return &o
 }

@@ -73,7 +73,11 @@ func (r *run) start(ctx context.Context, job queue.Job) {
 		return
 	}
 	t.body = job.Body()
-	if t.decoded, t.err = ParseJob(t.body, r.w.cfg.Topic, job.ID()); t.err != nil {
+	switch t.decoded, t.err = ParseJob(t.body, r.w.cfg.Topic, job.ID()); {
+	case t.err != nil && t.refused():
+		t.settle(stageAge)
+		return
+	case t.err != nil:
 		t.settle(stageUnfit)
 		return
 	}
@@ -83,9 +87,7 @@ func (r *run) start(ctx context.Context, job queue.Job) {
 		t.observe(Fate{Tried: true})
 	}
 	switch {
-	case t.refused():
-		t.startFanOut()
-	case t.decoded.Expired(time.Now()):
+	case !t.refused() && t.decoded.Expired(time.Now()):
 		t.settle(stageExpired)
 	case t.decoded.Tokens != nil:
 		t.startFanOut()
@@ -94,8 +96,8 @@ func (r *run) start(ctx context.Context, job queue.Job) {
 	}
 }
 
-// refused says that the job is the rest of one and holds pushes that have failed
-// for good.
+// refused says that the job's pushes have failed for good: it is to be buried, or
+// has been.
 func (t *task) refused() bool { return t.decoded.Refused() != "" }
 
 // applyDefaults fills in what the app says for jobs that do not.
@@ -114,7 +116,7 @@ func (t *task) applyDefaults() {
 func (t *task) startSingle(ctx context.Context) {
 	p := &t.single
 	p.init(t, t.decoded.Notification)
-	if p.known(time.Now()) {
+	if !t.refused() && p.known(time.Now()) {
 		t.handed.Store(true)
 		t.r.hand(event{t, p})
 		return
@@ -124,7 +126,7 @@ func (t *task) startSingle(ctx context.Context) {
 		p.done(apnsconn.Outcome{Class: apnsconn.NotSent, Err: err})
 		return
 	}
-	if t.decoded.TTL > 0 {
+	if t.decoded.TTL > 0 || t.refused() {
 		t.settle(stageAge)
 		return
 	}

@@ -97,7 +97,7 @@ func TestPushTypesOnTheWire(t *testing.T) {
 				}
 				want := map[string]string{
 					":method": "POST", ":scheme": "https", ":authority": s.Addr, ":path": "/3/device/" + testToken,
-					"apns-topic": tt.topic, "apns-push-type": tt.pushType, "apns-id": deriveID("1", []byte(job)),
+					"apns-topic": tt.topic, "apns-push-type": tt.pushType, "apns-id": idOf(job),
 				}
 				if priority != "" {
 					want["apns-priority"] = priority
@@ -156,7 +156,7 @@ func TestBroadcastOnTheWire(t *testing.T) {
 	} {
 		o, r := pushJob(t, c, s, topic, tt.job)
 		if tt.id == "" {
-			tt.id = deriveID("1", []byte(tt.job))
+			tt.id = idOf(tt.job)
 		}
 		if o.Class != apnsconn.Delivered || o.APNsID != tt.id {
 			t.Errorf("%+v", o)
@@ -194,3 +194,6 @@ func TestBroadcastOnTheWire(t *testing.T) {
 		t.Errorf("topic with a suffix: %v", err)
 	}
 }
+
+// idOf is the apns-id of the job with the queue's id 1.
+func idOf(job string) string { return string(appendUUID(nil, seedOf("1", []byte(job)))) }

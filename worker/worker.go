@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"propeller/queue"
-	"propeller/queue/journal"
 	"propeller/worker/feedback"
 )
 
@@ -49,7 +48,9 @@ type Config struct {
 	// Feedback puts a record where it is safe before the push's job is deleted
 	// or buried. nil: the log lines are the only record.
 	Feedback func(ctx context.Context, r feedback.Record) error
-	Journal  Journal  // remembers why jobs were buried; nil: none
+	// Buried is told of each job that the queue has set aside, by the id that it
+	// had before. It must not wait; nil: nobody is told.
+	Buried   func(id string, b Burial)
 	Memory   *Memory  // shared by the app's workers; nil: no device token is remembered
 	Guard    *Guard   // shared by the app's workers; nil: every token called wrong is dead
 	Hold     *Hold    // shared by the app's workers; nil: nobody holds the app
@@ -58,11 +59,6 @@ type Config struct {
 	// Expiration and TTL are the app's defaults for jobs that give none; 0: none.
 	// Such an apns-expiration counts from when the push is sent.
 	Expiration, TTL time.Duration
-}
-
-// Journal remembers why jobs were buried; *journal.Journal is one.
-type Journal interface {
-	Buried(e journal.Entry) // must not wait
 }
 
 // Live is what a reload may change under running workers.
