@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"propeller/queue"
-	"propeller/queue/journal"
 	"propeller/supervisor"
 	"propeller/worker"
 )
@@ -92,7 +91,7 @@ func newTouchedTree() *touchedTree {
 	app := fullApp()
 	app.Stalled, app.Recent = nil, new(worker.Recent)
 	t := &touchedTree{fakeTree: fakeTree{apps: []supervisor.AppStatus{app}}}
-	t.jobs = journal.Jobs{Queue: t}
+	t.jobs = jobsOf(t)
 	return t
 }
 

@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"propeller/queue"
-	"propeller/queue/journal"
 	"propeller/supervisor"
+	"propeller/worker/buried"
 )
 
 // Tree is what the API needs of *supervisor.Supervisor.
@@ -24,9 +24,12 @@ type Tree interface {
 	Status() []supervisor.AppStatus
 	// LostJobs is how many jobs the queue has noticed to be lost.
 	LostJobs() int64
-	// Jobs is the view of an app's buried jobs, and the tube that they are in.
-	// Errors: supervisor.ErrNoApp, supervisor.ErrNoAdmin.
-	Jobs(topic string) (v journal.Jobs, tube string, err error)
+	// Jobs is the view of an app's buried jobs. Errors: supervisor.ErrNoApp,
+	// supervisor.ErrNoAdmin.
+	Jobs(topic string) (buried.Jobs, error)
+	// FindBuried returns what is known to be buried of a job, by its first id, and
+	// the topic of its app.
+	FindBuried(id string) (topic string, found []buried.Entry)
 	// Put puts a job in an app's tube. Errors: supervisor.ErrNoApp, those of
 	// queue.Queue.
 	Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error)

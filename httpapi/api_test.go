@@ -1,10 +1,12 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,9 +20,9 @@ import (
 	"propeller/queue"
 	"propeller/queue/beanstalk"
 	"propeller/queue/beanstalk/beanstalktest"
-	"propeller/queue/journal"
 	"propeller/supervisor"
 	"propeller/worker"
+	"propeller/worker/buried"
 	"propeller/worker/feedback"
 )
 
@@ -43,7 +45,7 @@ func waitFor(t *testing.T, cond func() bool) {
 // fakeTree has one app, whose jobs are those of a test.
 type fakeTree struct {
 	apps []supervisor.AppStatus
-	jobs journal.Jobs
+	jobs buried.Jobs
 	err  error
 }
 
@@ -51,27 +53,37 @@ func (f *fakeTree) Status() []supervisor.AppStatus { return f.apps }
 
 func (*fakeTree) LostJobs() int64 { return 17 }
 
-func (f *fakeTree) Jobs(name string) (journal.Jobs, string, error) {
+func (f *fakeTree) Jobs(name string) (buried.Jobs, error) {
 	if name != topic {
-		return journal.Jobs{}, "", fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)
+		return buried.Jobs{}, fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)
 	}
-	return f.jobs, tube, f.err
+	return f.jobs, f.err
 }
 
-// buriedJobs is a real queue with buried jobs of three reasons and a journal
-// that knows them; it returns their ids by reason.
-func buriedJobs(t *testing.T) (journal.Jobs, map[string][]string) {
+func (f *fakeTree) FindBuried(id string) (string, []buried.Entry) {
+	if f.jobs.Index == nil {
+		return "", nil
+	}
+	if found := f.jobs.Index.Find(id); len(found) > 0 {
+		return topic, found
+	}
+	return "", nil
+}
+
+// jobsOf is the view of a queue's buried jobs, of which nothing is known yet.
+func jobsOf(q queue.Admin) buried.Jobs {
+	return buried.Jobs{Queue: q, Index: buried.NewIndex(slog.New(slog.DiscardHandler)), Tube: tube, Topic: topic}
+}
+
+// buriedJobs is a real queue with buried jobs of three reasons; it returns their ids
+// by reason. The last is no JSON.
+func buriedJobs(t *testing.T) (buried.Jobs, map[string][]string) {
 	t.Helper()
 	q, err := beanstalk.Open(beanstalk.Options{Addrs: []string{beanstalktest.Start(t).Addr()}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = q.Close() })
-	j, err := journal.Open(t.TempDir(), journal.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = j.Close() })
 	c, err := q.Consume(tube)
 	if err != nil {
 		t.Fatal(err)
@@ -80,11 +92,16 @@ func buriedJobs(t *testing.T) (journal.Jobs, map[string][]string) {
 	defer cancel()
 	defer c.Close(ctx)
 	ids := make(map[string][]string)
-	reasons := []string{"413 PayloadTooLarge", "400 BadTopic", "tokens: empty"}
+	reasons := []string{"413 PayloadTooLarge", "400 BadTopic", "job: not UTF-8"}
+	view := jobsOf(q.(queue.Admin))
 	for i := range 30 {
-		body := fmt.Appendf(nil, `{"token":"%064x","n":%d}`, i, i)
-		if i == 29 {
-			body = []byte("\xff no JSON")
+		body := fmt.Appendf(nil, `{"token":"%064x","ref":"ref %d","n":1}`, i, i)
+		id := ""
+		if i%3 == 2 {
+			body = fmt.Append(nil, "\xff no JSON ", i)
+		} else {
+			id = fmt.Sprint(500 + i) // its first: the queue has another one by now
+			body = fmt.Appendf(body[:len(body)-1], `,"again":{"job":%q,"seed":"%032d","put":1,"attempt":2,"bury":%q,"class":"rejected","status":4%d,"at":%d}}`, id, 0, reasons[i%3], i, i)
 		}
 		if _, err := q.Put(ctx, tube, body, queue.PutOptions{}); err != nil {
 			t.Fatal(err)
@@ -94,16 +111,12 @@ func buriedJobs(t *testing.T) (journal.Jobs, map[string][]string) {
 			t.Fatal(len(jobs), err)
 		}
 		why := reasons[i%3]
-		j.Buried(journal.Entry{
-			ID: jobs[0].ID(), Tube: tube, Class: "rejected", Reason: why, Token: "00000000", Ref: fmt.Sprint("ref ", i),
-			At: time.Now(), Sum: journal.Sum(jobs[0].Body()),
-		})
 		if err := jobs[0].Bury(ctx, nil); err != nil {
 			t.Fatal(err)
 		}
-		ids[why] = append(ids[why], jobs[0].ID())
+		ids[why] = append(ids[why], cmp.Or(id, jobs[0].ID()))
 	}
-	return journal.Jobs{Queue: q.(queue.Admin), Journal: j}, ids
+	return view, ids
 }
 
 // desk is what Local and Client have in common.
@@ -123,7 +136,7 @@ func TestLocalAndClient(t *testing.T) {
 	t.Run("local", func(t *testing.T) {
 		t.Parallel()
 		jobs, ids := buriedJobs(t)
-		session(t, Local{jobs, tube}, ids)
+		session(t, Local{jobs}, ids)
 	})
 	t.Run("client", func(t *testing.T) {
 		t.Parallel()
@@ -145,11 +158,11 @@ func session(t *testing.T, d desk, ids map[string][]string) {
 	list := func(reason string, limit int) (got []string, more bool) {
 		t.Helper()
 		l, err := d.List(ctx, reason, limit)
-		if err != nil || l.Incomplete != "" {
-			t.Fatal(err, l.Incomplete)
+		if err != nil || l.Incomplete != "" || !l.Complete {
+			t.Fatalf("%v, %+v", err, l)
 		}
 		for _, j := range l.Jobs {
-			if j.Body != "" || j.BodyBase64 != nil || j.Class != "rejected" || j.Token != "00000000" || j.Buried.IsZero() {
+			if j.Body != "" || j.BodyBase64 != nil || j.Class != "rejected" || j.Buried.IsZero() {
 				t.Errorf("in the list: %+v", j)
 			}
 			got = append(got, j.ID)
@@ -166,11 +179,11 @@ func session(t *testing.T, d desk, ids map[string][]string) {
 		t.Errorf("%v", got)
 	}
 	first := ids["413 PayloadTooLarge"][0]
-	if j, err := d.Show(ctx, first); err != nil || j.Body != fmt.Sprintf(`{"token":"%064x","n":0}`, 0) || j.Reason != "413 PayloadTooLarge" || j.Ref != "ref 0" {
+	if j, err := d.Show(ctx, first); err != nil || j.Body != fmt.Sprintf(`{"token":"%064x","ref":"ref 0","n":1}`, 0) || j.Reason != "413 PayloadTooLarge" || j.Ref != "ref 0" {
 		t.Errorf("%+v, %v", j, err)
 	}
-	last := ids["tokens: empty"][9]
-	if j, err := d.Show(ctx, last); err != nil || string(j.BodyBase64) != "\xff no JSON" || j.Body != "" {
+	last := ids["job: not UTF-8"][9]
+	if j, err := d.Show(ctx, last); err != nil || string(j.BodyBase64) != "\xff no JSON 29" || j.Body != "" {
 		t.Errorf("%+v, %v", j, err)
 	}
 	wrong := func(err error, want int) {
@@ -307,6 +320,9 @@ type brokenAdmin struct {
 func (b brokenAdmin) Peek(context.Context, string, string) (queue.BuriedJob, error) {
 	return queue.BuriedJob{}, b.err
 }
+func (b brokenAdmin) TubeStats(context.Context, string) (queue.TubeStats, error) {
+	return queue.TubeStats{}, b.err
+}
 
 // Whatever is asked wrongly, or goes wrong, is a problem as JSON with the
 // status that tells which.
@@ -339,7 +355,7 @@ func TestProblems(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := New(&fakeTree{jobs: journal.Jobs{Queue: brokenAdmin{err: test.admin}}, err: test.tree}, Options{}).Socket()
+			h := New(&fakeTree{jobs: jobsOf(brokenAdmin{err: test.admin}), err: test.tree}, Options{}).Socket()
 			var p Problem
 			ask(t, h, test.method, test.path, test.body, test.status, &p)
 			if p.Status != test.status || p.Title != http.StatusText(test.status) || !strings.Contains(p.Detail, test.say) {
@@ -386,13 +402,16 @@ func (s slowAdmin) Peek(context.Context, string, string) (queue.BuriedJob, error
 	<-s.answer
 	return queue.BuriedJob{}, queue.ErrNotFound
 }
+func (slowAdmin) TubeStats(context.Context, string) (queue.TubeStats, error) {
+	return queue.TubeStats{}, queue.ErrUnavailable
+}
 
 // No more than half of maxAtOnce requests of a key ask the queue; one more waits for
 // its turn, as long as its caller does. Another key's need not.
 func TestRequestsAtOnce(t *testing.T) {
 	t.Parallel()
 	admin := slowAdmin{asked: make(chan struct{}), answer: make(chan struct{})}
-	api := New(&fakeTree{jobs: journal.Jobs{Queue: admin}}, Options{})
+	api := New(&fakeTree{jobs: jobsOf(admin)}, Options{})
 	api.Use(Settings{Keys: testKeys})
 	h := api.Socket()
 	const path = "/v1/apps/" + topic + "/buried/7"
@@ -434,4 +453,28 @@ func TestDocumented(t *testing.T) {
 			t.Errorf("docs/http-api.md lacks %s", row)
 		}
 	}
+}
+
+// What has become of a job that nobody remembers is known while it is buried, to who
+// may see its app.
+func TestNotificationIsBuried(t *testing.T) {
+	t.Parallel()
+	jobs, ids := buriedJobs(t)
+	api := New(&fakeTree{jobs: jobs}, Options{Outcomes: new(Outcomes)})
+	api.Use(Settings{Keys: testKeys})
+	id := ids["400 BadTopic"][0]
+	var n Notification
+	ask(t, api.Socket(), "GET", "/v1/notifications/"+id, "", 404, new(Problem))
+	if _, err := (Local{jobs}).List(t.Context(), "", 0); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, api.Socket(), "GET", "/v1/notifications/"+id, "", 200, &n)
+	want := Notification{ID: id, Topic: topic, State: FateBuried, Put: time.Unix(1, 0).UTC(), At: time.Unix(1, 0).UTC(), Tries: 2, Tokens: 1, Buried: 1, Status: 41, Reason: "400 BadTopic"}
+	if n != want {
+		t.Errorf("%+v, want %+v", n, want)
+	}
+	if _, err := (Local{jobs}).Kick(t.Context(), Choice{IDs: []string{id}}); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, api.Socket(), "GET", "/v1/notifications/"+id, "", 404, new(Problem))
 }

@@ -44,11 +44,11 @@ func (a *API) buried(action string, do func(ctx context.Context, l Local, r *htt
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		answer, err := a.inTurn(ctx, c, func() (any, error) {
-			jobs, tube, err := a.tree.Jobs(topic)
+			jobs, err := a.tree.Jobs(topic)
 			if err != nil {
 				return nil, err
 			}
-			return do(ctx, Local{jobs, tube}, r)
+			return do(ctx, Local{jobs}, r)
 		})
 		if err != nil {
 			writeProblem(w, statusOf(err), err.Error())

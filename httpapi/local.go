@@ -3,15 +3,14 @@ package httpapi
 import (
 	"context"
 
-	"propeller/queue/journal"
+	"propeller/worker/buried"
 )
 
 // Local is what the API does with one tube's buried jobs, without the API: for
 // the server, and for whoever has the queue at hand and no daemon. Client does
 // the same over a socket.
 type Local struct {
-	Jobs journal.Jobs
-	Tube string
+	Jobs buried.Jobs
 }
 
 // List lists buried jobs whose reason or class contains reason, at most limit;
@@ -21,22 +20,22 @@ func (l Local) List(ctx context.Context, reason string, limit int) (BuriedList, 
 	if limit < 0 || limit > MaxJobs {
 		return BuriedList{}, errLimit
 	}
-	items, more, err := l.Jobs.List(ctx, l.Tube, journal.Filter{Reason: reason, Limit: orMax(limit)})
-	list := BuriedList{Jobs: []BuriedJob{}, More: more}
-	for _, it := range items {
-		list.Jobs = append(list.Jobs, buriedOf(it, false))
+	known, err := l.Jobs.List(ctx, buried.Filter{Reason: reason, Limit: orMax(limit)})
+	list := BuriedList{Jobs: []BuriedJob{}, More: known.More, Complete: known.Complete}
+	for i := range known.Items {
+		list.Jobs = append(list.Jobs, buriedOf(&known.Items[i]))
 	}
-	list.Incomplete, err = partly(len(items), err)
+	list.Incomplete, err = partly(len(list.Jobs), err)
 	return list, err
 }
 
 // Show returns one buried job with its body.
 func (l Local) Show(ctx context.Context, id string) (BuriedJob, error) {
-	it, err := l.Jobs.Show(ctx, l.Tube, id)
+	it, err := l.Jobs.Show(ctx, id)
 	if err != nil {
 		return BuriedJob{}, err
 	}
-	return buriedOf(it, true), nil
+	return buriedOf(&it), nil
 }
 
 // Kick has the chosen jobs served again.
@@ -49,12 +48,12 @@ func (l Local) Delete(ctx context.Context, c Choice) (Settled, error) {
 	return l.settle(ctx, c, l.Jobs.Delete)
 }
 
-func (l Local) settle(ctx context.Context, c Choice, do func(context.Context, string, journal.Filter) (journal.Result, error)) (Settled, error) {
+func (l Local) settle(ctx context.Context, c Choice, do func(context.Context, buried.Filter) (buried.Result, error)) (Settled, error) {
 	f, err := c.filter()
 	if err != nil {
 		return Settled{}, err
 	}
-	r, err := do(ctx, l.Tube, f)
+	r, err := do(ctx, f)
 	s := Settled{Jobs: r.N, More: r.More}
 	s.Incomplete, err = partly(r.N, err)
 	return s, err

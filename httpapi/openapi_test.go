@@ -17,7 +17,6 @@ import (
 	"github.com/getkin/kin-openapi/routers/gorillamux"
 
 	"propeller/queue"
-	"propeller/queue/journal"
 	"propeller/supervisor"
 )
 
@@ -94,7 +93,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 	t.Parallel()
 	_, router := loadOpenAPI(t)
 	tree := new(openTree)
-	tree.jobs = journal.Jobs{Queue: openAdmin{}}
+	tree.jobs = jobsOf(openAdmin{})
 	tree.apps = []supervisor.AppStatus{fullApp()}
 	tree.apps[0].Counters.Buried.Add(1)
 	outcomes := new(Outcomes)

@@ -215,13 +215,30 @@ func (o *Outcomes) look(id string) (n Notification, ok bool) {
 	return n, true
 }
 
+// buriedAs is what its buried jobs say of a notification that is not remembered.
+func (a *API) buriedAs(id string) (n Notification, ok bool) {
+	topic, found := a.tree.FindBuried(id)
+	for i := range found {
+		e := &found[i]
+		n.Buried += e.Tokens
+		if e.At.After(n.At) {
+			n.Put, n.At, n.Tries, n.Reason, n.Status, n.APNsID = e.Put.UTC(), e.At.UTC(), e.Tries, e.Reason, e.Status, e.APNsID
+		}
+	}
+	n.ID, n.Topic, n.State, n.Tokens = id, topic, FateBuried, n.Buried
+	return n, topic != ""
+}
+
 // notification answers what has become of one.
 func (a *API) notification(w http.ResponseWriter, r *http.Request, c *client) {
 	id := r.PathValue("id")
 	n, ok := a.o.Outcomes.look(id)
+	if !ok {
+		n, ok = a.buriedAs(id)
+	}
 	if !ok || !c.may(n.Topic) {
 		writeProblem(w, http.StatusNotFound, fmt.Sprintf(
-			"notification %.100q: not remembered: it was not put by HTTP, or before the daemon started, or more than %d others have been put since", id, maxOutcomes))
+			"notification %.100q: not remembered, and not known to be buried: it was not put by HTTP, or before the daemon started, or more than %d others have been put since", id, maxOutcomes))
 		return
 	}
 	writeJSON(w, http.StatusOK, n)

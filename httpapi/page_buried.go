@@ -21,6 +21,7 @@ type buriedPage struct {
 	Groups     []*buriedGroup // the largest in front
 	Jobs       string         // how many
 	More       bool           // there are others
+	Reading    bool           // not all have been read yet
 	Incomplete string         // what went wrong with the rest
 	Notice     string         // of what has just been done
 	Fault      string
@@ -37,9 +38,9 @@ type buriedGroup struct {
 // many of its tokens were affected.
 var ownReason = regexp.MustCompile(` after \S+ and \d+ tries|,? after \d+ tries| \(and \d+ more of its tokens likewise\)`)
 
-// reasonOf is a job's reason without what is its own.
-func reasonOf(j *BuriedJob) string {
-	if r := ownReason.ReplaceAllString(j.Reason, ""); r != "" {
+// groupOf is a job's reason without what is its own.
+func groupOf(reason string) string {
+	if r := ownReason.ReplaceAllString(reason, ""); r != "" {
 		return r
 	}
 	return "unknown"
@@ -49,7 +50,7 @@ func grouped(jobs []BuriedJob) []*buriedGroup {
 	var out []*buriedGroup
 	byReason := make(map[string]*buriedGroup)
 	for _, j := range jobs {
-		reason := reasonOf(&j)
+		reason := groupOf(j.Reason)
 		g := byReason[reason]
 		if g == nil {
 			g = &buriedGroup{Reason: reason, Help: explained(reason)}
@@ -67,11 +68,11 @@ func (p *page) desk(ctx context.Context, v *visitor, topic string, do func(ctx c
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
 	return p.api.inTurn(ctx, v.client, func() (any, error) {
-		jobs, tube, err := p.api.tree.Jobs(topic)
+		jobs, err := p.api.tree.Jobs(topic)
 		if err != nil {
 			return nil, err
 		}
-		return do(ctx, Local{jobs, tube})
+		return do(ctx, Local{jobs})
 	})
 }
 
@@ -93,7 +94,7 @@ func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, st
 		return
 	}
 	l := list.(BuriedList)
-	d.Groups, d.Jobs, d.More, d.Incomplete = grouped(l.Jobs), plural(len(l.Jobs), "job"), l.More, l.Incomplete
+	d.Groups, d.Jobs, d.More, d.Reading, d.Incomplete = grouped(l.Jobs), plural(len(l.Jobs), "job"), l.More, !l.Complete, l.Incomplete
 	p.show(w, v, status, "buried", pageData{Title: "Buried jobs of " + d.Topic, Main: d})
 }
 
@@ -103,11 +104,15 @@ func (p *page) settle(done string, do func(Local, context.Context, Choice) (Sett
 	return func(w http.ResponseWriter, r *http.Request, v *visitor) {
 		topic := r.PathValue("topic")
 		answer, err := p.desk(r.Context(), v, topic, func(ctx context.Context, l Local) (any, error) {
-			ids, err := chosen(ctx, l, r.PostForm)
+			c, err := chosen(r.PostForm)
 			if err != nil {
 				return nil, err
 			}
-			return do(l, ctx, Choice{IDs: ids})
+			s, err := do(l, ctx, c)
+			if err == nil && s.Jobs == 0 {
+				err = fmt.Errorf("reason %.100q: %w", c.group, queue.ErrNotFound)
+			}
+			return s, err
 		})
 		if err != nil {
 			p.showBuried(w, r, v, statusOf(err), buriedPage{Topic: topic, Fault: err.Error()})
@@ -123,31 +128,17 @@ func (p *page) settle(done string, do func(Local, context.Context, Choice) (Sett
 	}
 }
 
-// chosen are the ids of the jobs that a form means.
-func chosen(ctx context.Context, l Local, form url.Values) ([]string, error) {
+// chosen are the jobs that a form means.
+func chosen(form url.Values) (Choice, error) {
 	switch {
 	case form.Get("id") != "":
-		return []string{form.Get("id")}, nil
-	case !form.Has("reason"):
-		if ids := form["ids"]; len(ids) > 0 {
-			return ids, nil
-		}
-		return nil, fmt.Errorf("%w: no job is selected", errBody)
+		return Choice{IDs: form["id"][:1]}, nil
+	case form.Get("reason") != "": // an empty one would mean all
+		return Choice{All: true, group: form.Get("reason")}, nil
+	case len(form["ids"]) > 0:
+		return Choice{IDs: form["ids"]}, nil
 	}
-	list, err := l.List(ctx, "", 0)
-	if err != nil {
-		return nil, err
-	}
-	var ids []string
-	for _, j := range list.Jobs {
-		if reasonOf(&j) == form.Get("reason") {
-			ids = append(ids, j.ID)
-		}
-	}
-	if len(ids) == 0 {
-		return nil, fmt.Errorf("reason %.100q: %w", form.Get("reason"), queue.ErrNotFound)
-	}
-	return ids, nil
+	return Choice{}, fmt.Errorf("%w: no job is selected", errBody)
 }
 
 // buriedJobPage is one buried job.

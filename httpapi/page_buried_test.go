@@ -19,7 +19,7 @@ func TestPageBuried(t *testing.T) {
 	const here = "/apps/" + topic + "/buried"
 	left := func() int {
 		t.Helper()
-		l, err := Local{jobs, tube}.List(t.Context(), "", 0)
+		l, err := Local{jobs}.List(t.Context(), "", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,7 +34,7 @@ func TestPageBuried(t *testing.T) {
 	if strings.Contains(text, "000000000") {
 		t.Error("whole device tokens")
 	}
-	large, topicBad, empty := ids["413 PayloadTooLarge"], ids["400 BadTopic"], ids["tokens: empty"]
+	large, topicBad, empty := ids["413 PayloadTooLarge"], ids["400 BadTopic"], ids["job: not UTF-8"]
 	for _, step := range []struct {
 		what, order string
 		form        []string
@@ -44,7 +44,7 @@ func TestPageBuried(t *testing.T) {
 		{"one", "kick", []string{"id", large[0], "ids", large[1]}, "kicked=1", 29},
 		{"a selection", "delete", []string{"ids", large[1], "ids", topicBad[0]}, "deleted=2", 27},
 		{"a reason", "kick", []string{"reason", "400 BadTopic", "ids", empty[0]}, "kicked=9", 18},
-		{"another", "delete", []string{"reason", "tokens: empty"}, "deleted=10", 8},
+		{"another", "delete", []string{"reason", "job: not UTF-8"}, "deleted=10", 8},
 	} {
 		w := g.post(here+"/"+step.order, step.form...)
 		if w.Code != 303 || w.Header().Get("Location") != here+"?"+step.to || left() != step.left {

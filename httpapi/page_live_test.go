@@ -19,9 +19,9 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/queue"
-	"propeller/queue/journal"
 	"propeller/supervisor"
 	"propeller/worker"
+	"propeller/worker/buried"
 )
 
 // countedTree has apps that work, and counts who asks.
@@ -54,8 +54,8 @@ func (c *countedTree) Status() []supervisor.AppStatus {
 	return slices.Clone(c.apps)
 }
 
-func (c *countedTree) Jobs(topic string) (journal.Jobs, string, error) {
-	return journal.Jobs{Queue: countedAdmin{tree: c}}, topic, nil
+func (c *countedTree) Jobs(topic string) (buried.Jobs, error) {
+	return buried.Jobs{Queue: countedAdmin{tree: c}, Tube: topic}, nil
 }
 
 type countedAdmin struct {

@@ -145,11 +145,11 @@ func (s *sampler) askTubes(ctx context.Context, status []supervisor.AppStatus) m
 		st := &status[s.turn%len(status)]
 		s.turn++
 		out[st.Topic] = nil
-		jobs, tube, err := s.tree.Jobs(st.Topic)
+		jobs, err := s.tree.Jobs(st.Topic)
 		if err != nil || jobs.Queue == nil || st.QueueAway != nil {
 			continue
 		}
-		if numbers, err := jobs.Queue.TubeStats(ctx, tube); err == nil {
+		if numbers, err := jobs.Queue.TubeStats(ctx, jobs.Tube); err == nil {
 			out[st.Topic] = &numbers
 		}
 	}

@@ -15,7 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"propeller/queue/journal"
 	"propeller/supervisor"
 	"propeller/worker"
 )
@@ -85,7 +84,7 @@ func newPageAPI() (api *API, tree *fakeTree, log *logText) {
 	log = new(logText)
 	app := fullApp()
 	app.Stalled, app.Recent = nil, new(worker.Recent)
-	tree = &fakeTree{apps: []supervisor.AppStatus{app}, jobs: journal.Jobs{Queue: openAdmin{}}}
+	tree = &fakeTree{apps: []supervisor.AppStatus{app}, jobs: jobsOf(openAdmin{})}
 	api = New(tree, Options{Log: slog.New(slog.NewTextHandler(log, nil)), Outcomes: new(Outcomes)})
 	api.Use(Settings{Keys: testKeys})
 	return api, tree, log

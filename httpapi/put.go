@@ -56,7 +56,7 @@ func putProblem(err error) answer {
 // putLater is the delay that a request asks for.
 func (a *API) putLater(r *http.Request) (delay time.Duration, err error) {
 	// First: of an app that is not there nothing else is to be said.
-	if _, _, err := a.tree.Jobs(r.PathValue("topic")); errors.Is(err, supervisor.ErrNoApp) {
+	if _, err := a.tree.Jobs(r.PathValue("topic")); errors.Is(err, supervisor.ErrNoApp) {
 		return 0, err
 	}
 	if wait := r.URL.Query().Get("delay"); wait != "" {

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"propeller/queue"
-	"propeller/queue/journal"
 	"propeller/supervisor"
 	"propeller/worker"
+	"propeller/worker/buried"
 )
 
 // Put is of a tree without a queue.
@@ -47,12 +47,14 @@ func (*putTree) Status() []supervisor.AppStatus { return nil }
 
 func (*putTree) LostJobs() int64 { return 0 }
 
-func (*putTree) Jobs(name string) (journal.Jobs, string, error) {
+func (*putTree) Jobs(name string) (buried.Jobs, error) {
 	if name != topic {
-		return journal.Jobs{}, "", fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)
+		return buried.Jobs{}, fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)
 	}
-	return journal.Jobs{}, "", supervisor.ErrNoAdmin
+	return buried.Jobs{}, supervisor.ErrNoAdmin
 }
+
+func (*putTree) FindBuried(string) (string, []buried.Entry) { return "", nil }
 
 func (p *putTree) Put(_ context.Context, name string, body []byte, delay time.Duration) (string, error) {
 	p.mu.Lock()

@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 
 	"propeller/apnsconn"
-	"propeller/queue/journal"
 	"propeller/supervisor"
 	"propeller/worker"
+	"propeller/worker/buried"
 )
 
 // Apps is the answer of GET /v1/apps.
@@ -131,6 +131,8 @@ type Webhook struct {
 type BuriedList struct {
 	Jobs []BuriedJob `json:"jobs"` // those buried first in front
 	More bool        `json:"more"` // the limit was reached, and there are others
+	// Complete is false while not all buried jobs have been read from the queue.
+	Complete bool `json:"complete"`
 	// Incomplete says what went wrong with the rest, say one of several queue
 	// servers being away.
 	Incomplete string `json:"incomplete,omitempty"`
@@ -138,11 +140,11 @@ type BuriedList struct {
 
 // BuriedJob is a job that was set aside.
 type BuriedJob struct {
-	ID     string    `json:"id"`
+	ID     string    `json:"id"`               // that its producer was given: several rests of one list have one
 	Class  string    `json:"class,omitempty"`  // of the last outcome
 	Status int       `json:"status,omitempty"` // APNs' HTTP status
 	Reason string    `json:"reason"`
-	Buried time.Time `json:"buried"`        // when; of a job that the journal does not know, when it was put
+	Buried time.Time `json:"buried"`        // when; of a job that does not say, when it was put
 	Age    int64     `json:"age,omitempty"` // seconds since it was put
 	Token  string    `json:"token,omitempty"`
 	Ref    string    `json:"ref,omitempty"`
@@ -150,7 +152,7 @@ type BuriedJob struct {
 	// Unverified: the queue could not be asked, so that the job may be gone.
 	Unverified bool `json:"unverified,omitempty"`
 
-	// Body is the job as it was put, with whole tokens; not in a list. One that
+	// Body is the job as it was put, with whole tokens, or what is left of it; not in a list. One that
 	// is not UTF-8 is in BodyBase64 instead.
 	Body       string `json:"body,omitempty"`
 	BodyBase64 []byte `json:"body_base64,omitempty"`
@@ -163,6 +165,8 @@ type Choice struct {
 	Reason string   `json:"reason,omitempty"` // part of the reason or class
 	All    bool     `json:"all,omitempty"`
 	Limit  int      `json:"limit,omitempty"` // at most so many, up to MaxJobs, which is the default
+
+	group string // of the page: only those whose reason makes that group
 }
 
 // MaxJobs is the most buried jobs of one answer: with bodies of 64 KiB their
@@ -182,7 +186,7 @@ var (
 )
 
 // filter checks the choice.
-func (c Choice) filter() (journal.Filter, error) {
+func (c Choice) filter() (buried.Filter, error) {
 	given := 0
 	for _, is := range []bool{len(c.IDs) > 0, c.Reason != "", c.All} {
 		if is {
@@ -191,11 +195,15 @@ func (c Choice) filter() (journal.Filter, error) {
 	}
 	switch {
 	case given != 1:
-		return journal.Filter{}, errChoice
+		return buried.Filter{}, errChoice
 	case c.Limit < 0 || c.Limit > MaxJobs || len(c.IDs) > MaxJobs:
-		return journal.Filter{}, errLimit
+		return buried.Filter{}, errLimit
 	}
-	return journal.Filter{IDs: c.IDs, Reason: c.Reason, Limit: orMax(c.Limit)}, nil
+	f := buried.Filter{IDs: c.IDs, Reason: c.Reason, Limit: orMax(c.Limit)}
+	if c.group != "" {
+		f.Only = func(e *buried.Entry) bool { return groupOf(e.Reason) == c.group }
+	}
+	return f, nil
 }
 
 func orMax(limit int) int {
@@ -307,17 +315,15 @@ func pushesOf(c *worker.Counters) Pushes {
 	return p
 }
 
-func buriedOf(it journal.Item, body bool) BuriedJob {
+func buriedOf(it *buried.Item) BuriedJob {
 	j := BuriedJob{
-		ID: it.ID, Class: it.Class, Status: it.Status, Reason: it.Reason, Buried: it.At, Age: int64(it.Age / time.Second),
+		ID: it.Job, Class: it.Class, Status: it.Status, Reason: it.Reason, Buried: it.At, Age: int64(time.Since(it.Put) / time.Second),
 		Token: it.Token, Ref: it.Ref, APNsID: it.APNsID, Unverified: it.Unverified,
 	}
-	switch {
-	case !body:
-	case utf8.Valid(it.Body):
-		j.Body = string(it.Body)
-	default:
-		j.BodyBase64 = it.Body
+	if body := worker.AsPut(it.Body); utf8.Valid(body) {
+		j.Body = string(body)
+	} else {
+		j.BodyBase64 = body
 	}
 	return j
 }

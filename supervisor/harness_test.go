@@ -23,7 +23,6 @@ import (
 	"propeller/queue/beanstalk"
 	"propeller/queue/beanstalk/beanstalktest"
 	"propeller/queue/jetstream/jetstreamtest"
-	"propeller/queue/journal"
 )
 
 func TestMain(m *testing.M) {
@@ -51,9 +50,8 @@ type world struct {
 	done chan error
 
 	// What a test may set before start.
-	period  time.Duration               // of the watchdog, shorter than a configuration may say
-	wrap    func(adminQueue) adminQueue // puts something between the tree and its queue
-	journal *journal.Journal
+	period time.Duration               // of the watchdog, shorter than a configuration may say
+	wrap   func(adminQueue) adminQueue // puts something between the tree and its queue
 }
 
 // adminQueue is all that a queue can do.
@@ -119,7 +117,7 @@ func (w *world) app(topic string, keys ...string) string {
 func (w *world) start(apps string) {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	sup, err := New(w.config(apps), Options{Log: log, Journal: func() *journal.Journal { return w.journal }, OpenQueue: func(urls []string) (queue.Queue, error) {
+	sup, err := New(w.config(apps), Options{Log: log, OpenQueue: func(urls []string) (queue.Queue, error) {
 		addrs := make([]string, len(urls))
 		for i, u := range urls {
 			addr, err := beanstalk.ParseURL(u)

@@ -7,8 +7,7 @@ import (
 	"time"
 
 	"propeller/queue"
-	"propeller/queue/journal"
-	"propeller/worker"
+	"propeller/worker/buried"
 )
 
 var (
@@ -18,20 +17,61 @@ var (
 	ErrNoAdmin = errors.New("this queue cannot be asked about its jobs")
 )
 
-// Jobs is the operator's view of an app's buried jobs, and the tube that they
-// are in. Errors: ErrNoApp, ErrNoAdmin.
-func (s *Supervisor) Jobs(topic string) (v journal.Jobs, tube string, err error) {
+// listWait is how long a list of buried jobs waits for them to be read.
+const listWait = 5 * time.Second
+
+// Jobs is the operator's view of an app's buried jobs. Errors: ErrNoApp, ErrNoAdmin.
+func (s *Supervisor) Jobs(topic string) (v buried.Jobs, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.apps[topic]
 	if a == nil {
-		return v, "", fmt.Errorf("topic %q: %w", topic, ErrNoApp)
+		return v, fmt.Errorf("topic %q: %w", topic, ErrNoApp)
 	}
 	admin, ok := s.queue.(queue.Admin)
 	if !ok {
-		return v, "", ErrNoAdmin
+		return v, ErrNoAdmin
 	}
-	return journal.Jobs{Queue: admin, Journal: s.journal(), Explain: Explain(topic)}, a.cfg.Tube, nil
+	return buried.Jobs{Queue: admin, Index: s.buried, Tube: a.cfg.Tube, Topic: topic, Wait: listWait}, nil
+}
+
+// FindBuried returns what is known to be buried of a job, by the id that its
+// producer was given, and the topic of its app.
+func (s *Supervisor) FindBuried(id string) (topic string, found []buried.Entry) {
+	if found = s.buried.Find(id); len(found) == 0 {
+		return "", nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for topic, a := range s.apps {
+		if a.cfg.Tube == found[0].Tube {
+			return topic, found
+		}
+	}
+	return "", nil
+}
+
+// freshCount is how long a number of buried jobs is good for a comparison.
+const freshCount = time.Minute
+
+// tubes are those of all apps, with the number of buried jobs that the watchdog has
+// seen; nil if the queue cannot be asked.
+func (s *Supervisor) tubes() (map[string]buried.Tube, queue.Admin) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	admin, ok := s.queue.(queue.Admin)
+	if !ok {
+		return nil, nil
+	}
+	out := make(map[string]buried.Tube, len(s.apps))
+	for topic, a := range s.apps {
+		t := buried.Tube{Topic: topic, Buried: -1}
+		if st := a.stats.Load(); st != nil && time.Since(st.At) < freshCount {
+			t.Buried = st.Buried
+		}
+		out[a.cfg.Tube] = t
+	}
+	return out, admin
 }
 
 // Put puts a job in an app's tube, to be served after delay. Errors: ErrNoApp,
@@ -109,51 +149,4 @@ func (s *Supervisor) app(topic string) (*app, error) {
 		return a, nil
 	}
 	return nil, fmt.Errorf("topic %q: %w", topic, ErrNoApp)
-}
-
-// views are the views of all apps, by their tubes; none if the queue cannot be
-// asked.
-func (s *Supervisor) views() map[string]journal.Jobs {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	admin, ok := s.queue.(queue.Admin)
-	if !ok {
-		return nil
-	}
-	out := make(map[string]journal.Jobs, len(s.apps))
-	for topic, a := range s.apps {
-		out[a.cfg.Tube] = journal.Jobs{Queue: admin, Journal: s.journal(), Explain: Explain(topic)}
-	}
-	return out
-}
-
-// journal is the journal at present, or nil.
-func (s *Supervisor) journal() *journal.Journal {
-	if s.o.Journal == nil {
-		return nil
-	}
-	return s.o.Journal()
-}
-
-// Explain returns what finds the reason why a job of an app was buried that the
-// journal does not know.
-func Explain(topic string) func(body []byte) string {
-	return func(body []byte) string {
-		if b := worker.BurialOf(body, topic); b.Reason != worker.NotRecorded {
-			return b.Reason
-		}
-		return ""
-	}
-}
-
-// notes are the workers' way to the journal that there is at the time.
-func notes(journalNow func() *journal.Journal, topic, tube string) func(string, worker.Burial) {
-	return func(id string, b worker.Burial) {
-		if j := journalNow(); j != nil {
-			j.Buried(journal.Entry{
-				ID: id, Topic: topic, Tube: tube, Class: b.Class, Status: b.Status, Reason: b.Reason,
-				Token: b.Token, Ref: b.Ref, APNsID: b.APNsID, At: b.At,
-			})
-		}
-	}
 }

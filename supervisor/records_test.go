@@ -6,8 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -15,7 +13,6 @@ import (
 	"propeller/apnsconn"
 	"propeller/apnsconn/apnstest"
 	"propeller/config"
-	"propeller/queue/journal"
 	"propeller/worker"
 	"propeller/worker/feedback"
 )
@@ -158,61 +155,5 @@ func TestMemoryIsForAnEnvironmentAndCredential(t *testing.T) {
 	}
 	if memory(same(), nil) == nil {
 		t.Error("none without a predecessor")
-	}
-}
-
-// Buried jobs are in the journal with their reasons; when it is damaged it is
-// filled again from the queue.
-func TestJournalIsKeptAndRebuilt(t *testing.T) {
-	const n = 12
-	w := newWorld(t, apnstest.Options{})
-	dir := t.TempDir()
-	open := func() {
-		var err error
-		if w.journal, err = journal.Open(dir, journal.Options{}); err != nil {
-			t.Fatal(err)
-		}
-		j := w.journal
-		t.Cleanup(func() { _ = j.Close() })
-	}
-	open()
-	w.apns.SetScript(apnstest.Always(apnstest.Answer{Status: 413, Reason: "PayloadTooLarge"}))
-	w.start(w.app(topic))
-	w.putMany(topic, n)
-	w.put(topic, `{"token":"x","title":"y"}`)
-	w.until("all are buried", func() bool { return w.tube(topic, "current-jobs-buried") == n+1 })
-	list := func(reason string) int {
-		t.Helper()
-		view, tube, err := w.sup.Jobs(topic)
-		if err != nil {
-			t.Fatal(err)
-		}
-		items, _, err := view.List(t.Context(), tube, journal.Filter{Reason: reason})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(items)
-	}
-	if got, bad := list("PayloadTooLarge"), list("hex"); got != n || bad != 1 {
-		t.Errorf("%d jobs with APNs' reason, %d with ours", got, bad)
-	}
-	if _, _, err := w.sup.Jobs("com.example.none"); err == nil {
-		t.Error("jobs of an app that is not there")
-	}
-	w.halt()
-	if err := w.journal.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(filepath.Join(dir, "buried.db"), 5000); err != nil {
-		t.Fatal(err)
-	}
-	open()
-	w.start(w.app(topic))
-	w.until("the journal is rebuilt", func() bool { return w.log.contains("is rebuilt from the queue") })
-	if got, err := w.journal.Len(topic); got != n+1 || err != nil {
-		t.Errorf("%d entries after the rebuild, %v", got, err)
-	}
-	if got, bad := list(journal.NoReason), list("hex"); got != n || bad != 1 {
-		t.Errorf("%d jobs without a reason, %d with ours", got, bad)
 	}
 }

@@ -9,7 +9,8 @@
 //	│       └── webhook com.example.one
 //	├── app com.example.two
 //	├── watchdog                   demands progress of every worker
-//	└── lookout                    notices when an app has no queue
+//	├── lookout                    notices when an app has no queue
+//	└── reader of buried jobs
 //
 // Trouble that is to be expected (a refused dial, a queue that restarts) is
 // handled inside the workers; suture restarts what nobody foresaw, and the
@@ -32,8 +33,8 @@ import (
 	"propeller/apnsconn/apnstest"
 	"propeller/config"
 	"propeller/queue"
-	"propeller/queue/journal"
 	"propeller/worker"
+	"propeller/worker/buried"
 	"propeller/worker/feedback"
 )
 
@@ -43,9 +44,6 @@ type Options struct {
 	// OpenQueue connects to the queue at the given URLs. It does not wait for
 	// it to be reachable.
 	OpenQueue func(urls []string) (queue.Queue, error)
-	// Journal is what remembers why jobs were buried, at present; nil, or a
-	// result that is nil: only the log does. Its owner closes it after Serve.
-	Journal func() *journal.Journal
 	// Observer is told what becomes of every job; nil: nobody is.
 	Observer worker.Observer
 }
@@ -67,6 +65,7 @@ type Supervisor struct {
 	ledgers  map[string]*ledger // by topic
 	tokens   tokens
 	turns    turns
+	buried   *buried.Index
 
 	draining sync.WaitGroup // what reloads have removed, and their queues; added to under applying
 
@@ -90,6 +89,7 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 	s := &Supervisor{
 		o: o, started: make(chan struct{}), ended: make(chan struct{}),
 		apps: make(map[string]*app), ledgers: make(map[string]*ledger), tokens: make(tokens), turns: make(turns),
+		buried:        buried.NewIndex(o.Log),
 		periodChanged: make(chan struct{}, 1),
 	}
 	s.root = suture.New("propeller", suture.Spec{EventHook: eventHook(o.Log), Timeout: stopLimit + time.Minute})
@@ -98,9 +98,7 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 	}
 	s.root.Add(&watchdog{log: o.Log, apps: s.watched, period: &s.period, changed: s.periodChanged})
 	s.root.Add(&lookout{apps: func() []watched { apps, _ := s.watched(); return apps }})
-	if o.Journal != nil {
-		s.root.Add(&rebuilder{log: o.Log, journal: o.Journal, views: s.views})
-	}
+	s.root.Add(&buried.Walker{Log: o.Log, Index: s.buried, Tubes: s.tubes})
 	return s, nil
 }
 
@@ -173,6 +171,7 @@ func (s *Supervisor) apply(cfg *config.Config) error {
 	former, users := s.queue, s.users
 	if moved {
 		s.users = new(sync.WaitGroup)
+		s.buried.Reset()
 	}
 	for _, w := range s.change(cfg, q, moved) {
 		users.Add(1)
@@ -269,9 +268,7 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 	if c.Feedback.Tube != "" {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)
 	}
-	if s.o.Journal != nil {
-		wc.Buried = notes(s.o.Journal, c.Topic, c.Tube)
-	}
+	wc.Buried = func(id string, b worker.Burial) { s.buried.Told(c.Tube, id, b) }
 	a := newApp(c, wc, l)
 	a.addWebhook(s.turns)
 	a.token = s.root.Add(a.member)

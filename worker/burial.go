@@ -107,6 +107,17 @@ func AsPut(body []byte) []byte {
 	return append(out, '}')
 }
 
+// Kicked is a buried job's body without what would have it buried again, for a queue
+// that does not know that it was kicked.
+func Kicked(body []byte) []byte {
+	o, err := originOf(body)
+	if err != nil || o == nil || o.bury == "" {
+		return body
+	}
+	o.bury, o.attempt = "", 0
+	return buriedBody(body, o)
+}
+
 // origin is what a job that is made of this one has to remember.
 func (t *task) origin() origin {
 	attempt, age, _ := t.history()

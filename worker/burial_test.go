@@ -97,6 +97,7 @@ func TestBuriedAgain(t *testing.T) {
 				first := j.body
 				j.id = "2" // as beanstalkd does
 
+				b.cfg.Memory.Dead(topic, testToken, "Unregistered", 410, time.Now()) // no matter
 				q.mu.Lock()
 				q.ready = append(q.ready, j) // its burial was cut off
 				q.notify()
@@ -130,6 +131,23 @@ func TestBuriedAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The pauses of a kicked job begin anew, however often it was tried before.
+func TestKickedBeginsAnew(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		o := &origin{job: "1", put: time.Now(), attempt: 500, bury: "503 x", class: apnsconn.Unavailable}
+		q := newFakeQueue()
+		q.add(string(buriedBody([]byte(jobText("")), o))).kicked = true
+		b := newBench(t, q)
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return busy, 0 }
+		b.start()
+		synctest.Wait()
+		if len(q.retried) != 1 || q.retried[0].after > 2*b.cfg.Retry.Min {
+			t.Errorf("retried %d times, after %v", len(q.retried), q.retried[0].after)
+		}
+		b.halt(t)
+	})
 }
 
 // An unfit job keeps its first id, and has no second record before it is kicked.

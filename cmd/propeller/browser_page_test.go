@@ -355,13 +355,15 @@ func TestPageSendsToABrokenApp(t *testing.T) {
 // or deleted, and a job's text is shown to who asks for it.
 func TestPageBuried(t *testing.T) {
 	s, b := newPageSite(t, pageKeys)
+	var ids []string
 	for i, status := range []int{413, 413, 413, 413, 404, 404, 404} {
-		s.putByHand(topic, fmt.Sprintf(`{"token":"%s","title":"secret %d"}`, failing(i, status), i+1))
+		ids = append(ids, s.putByHand(topic, fmt.Sprintf(`{"token":"%s","title":"secret %d"}`, failing(i, status), i+1)))
 		until(t, "it is buried", func() bool { return s.buried() == i+1 })
 	}
 	b.signIn("admin-0123")
 	b.says(row(topic, "buried"), "7")
 	b.open("/apps/" + topic + "/buried")
+	job := func(n int) string { return fmt.Sprintf(".job[data-id=%q] ", ids[n-1]) }
 	group := func(reason string) string { return fmt.Sprintf(".group[data-reason*=%q] ", reason) }
 	left := func(large, bad int) {
 		t.Helper()
@@ -373,25 +375,25 @@ func TestPageBuried(t *testing.T) {
 	if text := b.text("main"); strings.Contains(text, "secret") || strings.Contains(text, failing(0, 413)) {
 		t.Errorf("a payload or a whole token is shown: %s", text)
 	}
-	b.click(`.job[data-id="1"] .show`)
+	b.click(job(1) + ".show")
 	b.says("main", "secret 1")
-	b.click(`.job[data-id="1"] .kick`) // and is refused again
+	b.click(job(1) + ".kick") // and is refused again
 	b.waitFor(".notice")
 	until(t, "it is sent again", func() bool { return s.apns.Count() == 8 })
 	until(t, "it is buried again", func() bool { return s.buried() == 7 })
 	s.apns.SetScript(nil)
 	b.open("/apps/" + topic + "/buried")
-	b.click(`.job[data-id="1"] .kick`)
+	b.click(job(1) + ".kick")
 	left(3, 3)
-	b.click(`.job[data-id="2"] [name=ids]`)
-	b.click(`.job[data-id="6"] [name=ids]`)
+	b.click(job(2) + "[name=ids]")
+	b.click(job(6) + "[name=ids]")
 	b.click("#kick-selected")
 	left(2, 2)
 	b.click(group("PayloadTooLarge") + ".kick-reason")
 	left(0, 2)
 	until(t, "what was kicked arrives", func() bool { return s.apns.Count() == 13 })
 	sure := func(button string) { b.click(button); b.click(button) } // it asks again
-	sure(`.job[data-id="5"] .delete`)
+	sure(job(5) + ".delete")
 	left(0, 1)
 	sure(group("BadPath") + ".delete-reason")
 	left(0, 0)

@@ -251,9 +251,9 @@ func TestStuckEndIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
 		logger := slog.New(slog.NewTextHandler(&log, nil))
-		d := &daemon{log: logger, web: new(web), state: &state{log: logger, stop: func() {}}}
-		d.state.opening.Add(1)
+		d := &daemon{log: logger, web: new(web), state: &state{log: logger}}
 		var background, reaper sync.WaitGroup
+		reaper.Add(1)
 		background.Add(1)
 		begun := time.Now()
 		d.within("a goroutine", background.Wait)
@@ -265,7 +265,7 @@ func TestStuckEndIsBounded(t *testing.T) {
 			t.Errorf("%d said to be stuck: %s", n, log.String())
 		}
 		background.Done()
-		d.state.opening.Done()
+		reaper.Done()
 		synctest.Wait()
 	})
 }

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,8 +13,8 @@ import (
 
 	"propeller/httpapi"
 	"propeller/queue"
-	"propeller/queue/journal"
 	"propeller/supervisor"
+	"propeller/worker/buried"
 )
 
 // jobsTime bounds a command. The daemon bounds its part by itself, to less.
@@ -27,7 +25,7 @@ aside because they can never work, or were tried for too long. kick gives them
 back to be sent again; delete removes them for good.
 
 It asks the running daemon by the socket in its state_dir. Without one it works
-on the queue itself, with the journal in state_dir for the reasons.`
+on the queue itself.`
 
 // jobFlags are the flags of the commands below jobs.
 type jobFlags struct {
@@ -121,7 +119,7 @@ func (o *jobFlags) check(limited bool) error {
 	return nil
 }
 
-// open finds the daemon, or else the queue and the journal.
+// open finds the daemon, or else the queue.
 func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d desk, end func(), err error) {
 	where, err := target(o.config, cmd.Flags().Changed("config"), o.queue, o.topic, o.tube)
 	if err != nil {
@@ -148,26 +146,8 @@ func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d desk, end fu
 	if !ok {
 		return nil, nil, errors.Join(supervisor.ErrNoAdmin, q.Close())
 	}
-	j, err := openJournal(where.state)
-	if err != nil {
-		say(fmt.Errorf("without the journal, so that most reasons are not known: %w", err))
-	}
-	end = func() {
-		if j != nil {
-			_ = j.Close() // it only forgets what is not buried any more
-		}
-		_ = q.Close()
-	}
-	return httpapi.Local{Jobs: journal.Jobs{Queue: admin, Journal: j, Explain: supervisor.Explain(o.topic)}, Tube: where.tube}, end, nil
-}
-
-// openJournal opens the journal in a state_dir, if there is one: a command
-// makes none, since the daemon may run as another user.
-func openJournal(dir string) (*journal.Journal, error) {
-	if dir == "" || missing(filepath.Join(dir, "buried.db")) { // as package journal calls it
-		return nil, nil
-	}
-	return journal.Open(dir, journal.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	known := buried.NewIndex(slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)))
+	return httpapi.Local{Jobs: buried.Jobs{Queue: admin, Index: known, Tube: where.tube, Topic: o.topic}}, func() { _ = q.Close() }, nil
 }
 
 func (o *jobFlags) list(ctx context.Context, cmd *cobra.Command, d desk) error {

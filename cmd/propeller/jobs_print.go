@@ -23,8 +23,12 @@ const minReason = 20
 
 // printBuried prints a list as a table.
 func printBuried(out io.Writer, l httpapi.BuriedList, now time.Time) error {
+	unread := ""
+	if !l.Complete {
+		unread = "not all buried jobs have been read from the queue yet: there may be more\n"
+	}
 	if len(l.Jobs) == 0 {
-		_, err := fmt.Fprintln(out, "no buried jobs")
+		_, err := io.WriteString(out, "no buried jobs\n"+unread)
 		return err
 	}
 	rows := [][]string{{"ID", "SINCE", "CLASS", "TOKEN", "REASON"}}
@@ -55,6 +59,7 @@ func printBuried(out io.Writer, l httpapi.BuriedList, now time.Time) error {
 	if l.More {
 		fmt.Fprintf(&b, "%d shown, there are more\n", len(l.Jobs))
 	}
+	b.WriteString(unread)
 	_, err := io.WriteString(out, b.String())
 	return err
 }

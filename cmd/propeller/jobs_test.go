@@ -13,7 +13,8 @@ import (
 
 	"propeller/apnsconn/apnstest"
 	"propeller/httpapi"
-	"propeller/queue/journal"
+	"propeller/queue/jetstream/jetstreamtest"
+	"propeller/worker"
 )
 
 // newBuriedSite is a site with a state_dir, whose daemon has buried three jobs:
@@ -22,11 +23,11 @@ func newBuriedSite(t *testing.T) (*site, *daemonProcess) {
 	t.Helper()
 	s := newSite(t, apnstest.Options{Script: apnstest.Always(apnstest.Answer{Status: 400, Reason: "BadMessageId"})})
 	s.stateful()
-	d := startDaemon(t, s.dir)
-	for i, job := range []string{`{"token":"` + token(1) + `","title":"x"}`, `{"token":"` + token(2) + `","title":"x","ref":"order 7"}`, `{"token":"` + token(3) + `"`} {
+	for _, job := range []string{`{"token":"` + token(1) + `","title":"x"}`, `{"token":"` + token(2) + `","title":"x","ref":"order 7"}`, `{"token":"` + token(3) + `"`} {
 		s.putByHand(topic, job)
-		until(t, "it is buried", func() bool { return s.buried() == i+1 })
 	}
+	d := startDaemon(t, s.dir)
+	until(t, "they are buried", func() bool { return s.buried() == 3 && strings.Count(d.log(), "job buried") == 3 })
 	return s, d
 }
 
@@ -73,18 +74,13 @@ func (s *site) listed(args ...string) (l httpapi.BuriedList) {
 	return l
 }
 
-// The commands do the same over the running daemon as they do on the queue and
-// the journal that a stopped one has left.
+// The commands do the same over the running daemon as they do on the queue that a
+// stopped one has left.
 func TestJobs(t *testing.T) {
 	for _, running := range []bool{true, false} {
 		t.Run(map[bool]string{true: "daemon", false: "queue"}[running], func(t *testing.T) {
 			s, d := newBuriedSite(t)
-			if running {
-				// What needs the socket fails without: nobody else may open the journal.
-				if _, err := journal.Open(filepath.Join(s.dir, "state"), journal.Options{}); err == nil {
-					t.Fatal("the daemon does not have the journal")
-				}
-			} else {
+			if !running {
 				d.signal(syscall.SIGTERM)
 				if status := d.exit(); status != 0 {
 					t.Fatalf("status %d", status)
@@ -144,7 +140,7 @@ func (s *site) tryJobs() {
 	}
 }
 
-// What was kicked over the daemon is sent, and its journal forgets it.
+// What was kicked over the daemon is sent.
 func TestKickedJobsAreSent(t *testing.T) {
 	s, _ := newBuriedSite(t)
 	s.apns.SetScript(nil)
@@ -157,27 +153,72 @@ func TestKickedJobsAreSent(t *testing.T) {
 	})
 }
 
-// Where the journal cannot be had the commands do without, and say so; the
-// reasons that can be seen in a job are found all the same.
-func TestJobsWithoutJournal(t *testing.T) {
+// A queue by its URL is enough for the reasons.
+func TestJobsByURL(t *testing.T) {
 	s, d := newBuriedSite(t)
 	d.signal(syscall.SIGTERM)
 	d.exit()
-	j, err := journal.Open(filepath.Join(s.dir, "state"), journal.Options{})
-	if err != nil {
-		t.Fatal(err)
+	for _, args := range [][]string{{"--topic", topic}, {"--topic", "com.example.other", "--tube", topic}} {
+		out := s.jobs(append([]string{"list", "--queue", s.bs.URL(), "--json"}, args...)...)
+		if strings.Count(out, "400 BadMessageId") != 2 || strings.Count(out, `"job: `) != 1 || !strings.Contains(out, `"complete": true`) {
+			t.Errorf("%q: %s", args, out)
+		}
 	}
-	defer j.Close()
-	r := runProgram(t, s.dir, "", "jobs", "list", "--topic", topic, "--json")
-	if r.status != 0 || !strings.Contains(r.err, "without the journal") || strings.Count(r.out, journal.NoReason) != 2 || strings.Count(r.out, `"job: `) != 1 {
-		t.Errorf("with a locked journal: %+v", r)
-	}
-	// A queue by its URL has none.
-	if out := s.jobs("list", "--topic", topic, "--queue", s.bs.URL(), "--json"); strings.Count(out, journal.NoReason) != 2 {
-		t.Errorf("with --queue: %s", out)
-	}
-	if out := s.jobs("list", "--topic", "com.example.other", "--tube", topic, "--queue", s.bs.URL(), "--json"); strings.Count(out, `"id"`) != 3 {
-		t.Errorf("with --queue and --tube: %s", out)
+}
+
+// Why a job was buried is known to the next daemon, which has nothing of the one
+// before but the queue, whatever that is, and to the commands without a daemon.
+func TestReasonsSurviveTheDaemon(t *testing.T) {
+	t.Parallel()
+	for engine, url := range map[string]func(*site) string{
+		"beanstalkd": func(s *site) string { return s.bs.URL() },
+		"embedded":   func(s *site) string { return "embedded://./queue" },
+		"nats":       func(s *site) string { return jetstreamtest.Start(s.t, 1).URL() },
+	} {
+		t.Run(engine, func(t *testing.T) {
+			s := newSite(t, apnstest.Options{Script: apnstest.Always(apnstest.Answer{Status: 400, Reason: "BadMessageId"})})
+			s.write("propeller.yaml", "queue: "+url(s)+"\nstate_dir: state\ndefaults: {server: "+s.apns.URL+", ca_file: ca.pem}\n"+
+				"apps:\n  - {topic: "+topic+", cert: "+topic+".pem}\n")
+			d := startDaemon(t, s.dir)
+			until(t, "it answers", func() bool { return runProgram(t, s.dir, "", "status").status == 0 })
+			var id string
+			for i, more := range [][]string{nil, {"--ref", "r"}} {
+				r := runProgram(t, s.dir, "", append([]string{"send", "--topic", topic, "--token", token(i), "--title", "x"}, more...)...)
+				if r.status != 0 {
+					t.Fatalf("%+v", r)
+				}
+				id = strings.TrimSpace(r.out)
+			}
+			check := func(what string) {
+				t.Helper()
+				l := s.listed()
+				if len(l.Jobs) != 2 || !l.Complete || l.Jobs[0].Reason != "400 BadMessageId" || l.Jobs[1].ID != id || l.Jobs[1].Ref != "r" || l.Jobs[1].Status != 400 || l.Jobs[1].APNsID == "" {
+					t.Errorf("%s: %+v", what, l)
+				}
+				if one := s.jobs("show", "--topic", topic, "--id", id); !strings.Contains(one, "400 BadMessageId") || strings.Contains(one, "again") {
+					t.Errorf("%s: %s", what, one)
+				}
+			}
+			until(t, "both are buried", func() bool { return strings.Count(d.log(), "job buried") == 2 && len(s.listed().Jobs) == 2 })
+			check("the daemon that has buried them")
+			d.signal(syscall.SIGTERM)
+			if status := d.exit(); status != 0 {
+				t.Errorf("status %d", status)
+			}
+			check("no daemon")
+			if err := os.RemoveAll(filepath.Join(s.dir, "state")); err != nil {
+				t.Fatal(err)
+			}
+			d = startDaemon(t, s.dir)
+			until(t, "it answers", func() bool { return runProgram(t, s.dir, "", "status").status == 0 })
+			check("the next daemon")
+			s.apns.SetScript(nil)
+			n := s.apns.Count()
+			if out := s.jobs("kick", "--topic", topic, "--id", id); out != "1 job kicked\n" {
+				t.Errorf("%s", out)
+			}
+			until(t, "the kicked one is sent", func() bool { return s.apns.Count() == n+1 && len(s.listed().Jobs) == 1 })
+		})
 	}
 }
 
@@ -223,8 +264,8 @@ func (s *site) read(name string) string {
 	return string(text)
 }
 
-// A folder that cannot be used takes the journal and the socket, not the
-// pushes; a journal that somebody has is opened when they are done.
+// A folder that cannot be used takes the socket, not the pushes. What an earlier
+// version kept there is put aside.
 func TestDaemonWithoutState(t *testing.T) {
 	s := newSite(t, apnstest.Options{})
 	s.stateful()
@@ -240,16 +281,39 @@ func TestDaemonWithoutState(t *testing.T) {
 	}
 
 	s.write("propeller.yaml", strings.Replace(s.read("propeller.yaml"), "state_dir: file/state", "state_dir: state", 1))
-	j, err := journal.Open(filepath.Join(s.dir, "state"), journal.Options{})
+	if err := os.Mkdir(filepath.Join(s.dir, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.write("state/buried.db", "former")
+	s.write("state/buried.mark", "")
+	d = startDaemon(t, s.dir)
+	d.says("a former journal of buried jobs is not read")
+	if got := s.read("state/buried.db.old"); got != "former" || !missing(filepath.Join(s.dir, "state/buried.db")) || !missing(filepath.Join(s.dir, "state/buried.mark")) {
+		t.Errorf("%q", got)
+	}
+	buriedByHand(t, s, `{"token":"`+token(2)+`","title":"x"}`)
+	until(t, "another's job is noticed", func() bool { return len(s.listed().Jobs) == 1 })
+	if l := s.listed(); !l.Complete || l.Jobs[0].Reason != worker.NotRecorded {
+		t.Errorf("%+v", l)
+	}
+}
+
+// buriedByHand buries a job of the app as earlier versions did.
+func buriedByHand(t *testing.T, s *site, body string) {
+	t.Helper()
+	c := s.bs.Dial()
+	defer c.Close()
+	c.Tube.Name, c.TubeSet.Name = topic, map[string]bool{topic: true}
+	id, err := c.Put([]byte(body), 1, time.Hour, time.Minute)
+	if err == nil {
+		_, err = c.ReserveJob(id)
+	}
+	if err == nil {
+		err = c.Bury(id, 1)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	d = startDaemon(t, s.dir)
-	d.says("the journal of buried jobs cannot be opened")
-	if err := j.Close(); err != nil {
-		t.Fatal(err)
-	}
-	d.says("the journal of buried jobs is open")
 }
 
 func TestFaultsOfJobs(t *testing.T) {
@@ -305,7 +369,7 @@ func TestPrintBuried(t *testing.T) {
 	gone := job("2", 50*time.Hour, "", "", "x")
 	gone.Unverified = true
 	var b strings.Builder
-	err := printBuried(&b, httpapi.BuriedList{More: true, Jobs: []httpapi.BuriedJob{
+	err := printBuried(&b, httpapi.BuriedList{More: true, Complete: true, Jobs: []httpapi.BuriedJob{
 		job("1", 3*time.Second, "rejected", "00fc13ad", strings.Repeat("long ", 30)), gone,
 		job("queue.example.com:11300/123456", 5*time.Hour, "unavailable", "00fc13ad", "503 "+strings.Repeat("y", 40)+"\x1b[31m"),
 	}}, now)
@@ -319,7 +383,11 @@ queue.example.com:11300/123456  5h     unavailable  00fc13ad  503 yyyyyyyyyyyyyy
 		t.Errorf("%v\n%s\nwant\n%s", err, b.String(), want)
 	}
 	b.Reset()
-	if err := printBuried(&b, httpapi.BuriedList{Jobs: []httpapi.BuriedJob{job("12", time.Minute, "rejected", "00fc13ad", strings.Repeat("é", 100))}}, now); err != nil {
+	if err := printBuried(&b, httpapi.BuriedList{}, now); err != nil || b.String() != "no buried jobs\nnot all buried jobs have been read from the queue yet: there may be more\n" {
+		t.Errorf("%v: %q", err, b.String())
+	}
+	b.Reset()
+	if err := printBuried(&b, httpapi.BuriedList{Complete: true, Jobs: []httpapi.BuriedJob{job("12", time.Minute, "rejected", "00fc13ad", strings.Repeat("é", 100))}}, now); err != nil {
 		t.Error(err)
 	}
 	for line := range strings.Lines(b.String()) {
@@ -335,7 +403,7 @@ func TestPrintForgesNoLine(t *testing.T) {
 	const forged = "x\nJOB\r\n9  all is well"
 	job := httpapi.BuriedJob{ID: forged, Class: forged, Token: forged, Reason: forged, Ref: forged, APNsID: forged, Body: forged}
 	var b strings.Builder
-	if err := printBuried(&b, httpapi.BuriedList{Jobs: []httpapi.BuriedJob{job}}, time.Now()); err != nil {
+	if err := printBuried(&b, httpapi.BuriedList{Complete: true, Jobs: []httpapi.BuriedJob{job}}, time.Now()); err != nil {
 		t.Error(err)
 	}
 	if n := strings.Count(b.String(), "\n"); n != 2 {

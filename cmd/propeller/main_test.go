@@ -194,8 +194,8 @@ func (s *site) configure(topics ...string) {
 }
 
 // putByHand speaks beanstalkd's protocol over a plain socket, as a shell with
-// netcat does.
-func (s *site) putByHand(tube, body string) {
+// netcat does. It returns the job's id.
+func (s *site) putByHand(tube, body string) (id string) {
 	s.t.Helper()
 	c, err := net.Dial("tcp", s.bs.Addr())
 	if err != nil {
@@ -209,7 +209,9 @@ func (s *site) putByHand(tube, body string) {
 		if err != nil || !strings.HasPrefix(line, want) {
 			s.t.Fatalf("%q, %v; want %q", line, err, want)
 		}
+		id = strings.TrimSpace(strings.TrimPrefix(line, want))
 	}
+	return id
 }
 
 // The whole life of a daemon: started, a push by send and one by hand, HUPed

@@ -18,12 +18,13 @@ import (
 	"propeller/config"
 	"propeller/queue"
 	"propeller/queue/move"
+	"propeller/worker"
 )
 
 const moveLong = `move takes jobs from one queue to another, of the same or another kind: those of
 the apps in the configuration file, of one app with --topic, of one tube with
 --tube, or of every tube with --all. Delayed jobs keep their time, and buried
-ones stay buried, with the reason if it is known.
+ones stay buried, with their reasons.
 
 Stop the daemons that work on these queues first. No job is lost, whatever
 happens: each is put into the other queue before it is deleted from the first,
@@ -32,8 +33,8 @@ it between two jobs; run it again to go on.`
 
 // moveFlags are the flags of jobs move.
 type moveFlags struct {
-	from, to, config, topic, tube, state string
-	all                                  bool
+	from, to, config, topic, tube string
+	all                           bool
 }
 
 func newMove() *cobra.Command {
@@ -46,7 +47,7 @@ func newMove() *cobra.Command {
 	f.StringVar(&o.topic, "topic", "", "the jobs of this app only (`bundle id`)")
 	f.StringVar(&o.tube, "tube", "", "the jobs of this tube only (`name`)")
 	f.BoolVar(&o.all, "all", false, "the jobs of every tube, other programs' too")
-	f.StringVar(&o.state, "state-dir", "", "the `folder` with the journal of buried jobs, instead of the configuration's state_dir")
+	f.String("state-dir", "", "not needed any more: the reasons of buried jobs are in the jobs (`folder`)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		from, to, err := o.queues()
 		if err != nil {
@@ -95,11 +96,10 @@ func (o *moveFlags) queues() (from, to config.Queues, err error) {
 	return from, to, nil
 }
 
-// moveChoice says which tubes are meant, and where the reasons of buried jobs are.
+// moveChoice says which tubes are meant.
 type moveChoice struct {
 	tubes []string // nil: all
 	apps  bool     // those of the configuration's apps: others are worth a word
-	state string
 }
 
 func (o *moveFlags) choice(named bool) (moveChoice, error) {
@@ -110,10 +110,7 @@ func (o *moveFlags) choice(named bool) (moveChoice, error) {
 			return moveChoice{}, err
 		}
 	}
-	c := moveChoice{state: o.state}
-	if cfg != nil {
-		c.state = cmp.Or(o.state, cfg.StateDir)
-	}
+	var c moveChoice
 	switch {
 	case o.all:
 	case o.tube != "":
@@ -145,7 +142,7 @@ func tubesOf(cfg *config.Config, topic string) []string {
 }
 
 // carry moves the chosen jobs.
-func carry(ctx context.Context, cmd *cobra.Command, from, to config.Queues, choice moveChoice) (err error) {
+func carry(ctx context.Context, cmd *cobra.Command, from, to config.Queues, choice moveChoice) error {
 	src, err := openMover(from)
 	if err != nil {
 		return fmt.Errorf("--from: %w", err)
@@ -158,16 +155,7 @@ func carry(ctx context.Context, cmd *cobra.Command, from, to config.Queues, choi
 	defer dst.Close()
 	out := cmd.ErrOrStderr()
 	r := &carrier{out: out, terminal: terminal(out)}
-	r.mover = move.Mover{From: src, To: dst, Counts: &r.counts, Refused: r.refused}
-	j, err := openJournal(choice.state)
-	if err != nil {
-		r.say("without the journal, so that reasons of buried jobs may be lost: " + err.Error())
-	}
-	if j != nil {
-		r.reasons = &reasons{journal: j}
-		r.mover.Buried = r.reasons.moved
-		defer func() { err = errors.Join(err, j.Close()) }()
-	}
+	r.mover = move.Mover{From: src, To: dst, Counts: &r.counts, Refused: r.refused, Kicked: worker.Kicked}
 	if err := r.run(ctx, choice); err != nil {
 		return advise(err)
 	}
@@ -188,9 +176,8 @@ func openMover(urls config.Queues) (move.From, error) {
 
 // carrier is one run of jobs move.
 type carrier struct {
-	mover   move.Mover
-	counts  move.Counts
-	reasons *reasons // nil: there is no journal
+	mover  move.Mover
+	counts move.Counts
 
 	mu       sync.Mutex
 	out      io.Writer
@@ -221,7 +208,7 @@ func (r *carrier) run(ctx context.Context, choice moveChoice) error {
 		case queue.CheckTube(tube) != nil:
 			errs = append(errs, fmt.Errorf("tube %q stays: such a name is not allowed everywhere", tube))
 		default:
-			errs = append(errs, r.tube(ctx, tube))
+			errs = append(errs, r.mover.Tube(ctx, tube))
 		}
 	}
 	stop()
@@ -234,16 +221,6 @@ func (r *carrier) run(ctx context.Context, choice moveChoice) error {
 		errs = append(errs, fmt.Errorf("%d jobs stay: the other queue does not take them", n))
 	}
 	return errors.Join(errs...)
-}
-
-func (r *carrier) tube(ctx context.Context, tube string) error {
-	if r.reasons == nil {
-		return r.mover.Tube(ctx, tube)
-	}
-	if err := r.reasons.begin(tube); err != nil {
-		return err
-	}
-	return errors.Join(r.mover.Tube(ctx, tube), r.reasons.end())
 }
 
 func (r *carrier) counted() string {

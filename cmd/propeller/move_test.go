@@ -2,20 +2,22 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"propeller/apnsconn/apnstest"
+	"propeller/httpapi"
 	"propeller/queue"
 	"propeller/queue/beanstalk/beanstalktest"
-	"propeller/queue/journal"
 )
 
 func openForTest(t *testing.T, url string) interface {
@@ -206,15 +208,12 @@ func TestMoveUsage(t *testing.T) {
 	}
 }
 
-// From one beanstalkd to another the same ids mean other jobs.
+// From one beanstalkd to another, where the same ids mean other jobs, reasons and
+// first ids go along.
 func TestMoveReasons(t *testing.T) {
 	t.Parallel()
-	from, to, dir := beanstalktest.Start(t).URL(), beanstalktest.Start(t).URL(), t.TempDir()
+	from, to := beanstalktest.Start(t).URL(), beanstalktest.Start(t).URL()
 	putJobs(t, to, topic, 0, 1, queue.PutOptions{}) // takes the id 1
-	j, err := journal.Open(dir, journal.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	const jobs = 20
 	q := openForTest(t, from)
 	c, err := q.Consume(topic)
@@ -222,43 +221,36 @@ func TestMoveReasons(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range jobs {
-		body := fmt.Appendf(nil, `{"token":%q,"title":"job %d"}`, token(i), i)
-		if _, err := q.Put(t.Context(), topic, body, queue.PutOptions{}); err != nil {
+		body := fmt.Sprintf(`{"token":%q,"title":"job %d"}`, token(i), i)
+		id, err := q.Put(t.Context(), topic, []byte(body), queue.PutOptions{})
+		if err != nil {
 			t.Fatal(err)
 		}
 		held, err := c.Receive(t.Context(), 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		j.Buried(journal.Entry{ID: held[0].ID(), Tube: topic, Topic: topic, Class: "rejected", Status: 400, Reason: fmt.Sprint("reason ", i), Sum: journal.Sum(body)})
-		if err := held[0].Bury(t.Context(), nil); err != nil {
+		again := fmt.Sprintf(`,"again":{"job":%q,"seed":"%032d","put":1,"attempt":1,"bury":"reason %d","class":"rejected","status":400,"at":2}}`, "first "+id, 0, i)
+		if err := held[0].Bury(t.Context(), []byte(body[:len(body)-1]+again)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(c.Close(t.Context()), q.Close(), j.Close()); err != nil {
+	if err := errors.Join(c.Close(t.Context()), q.Close()); err != nil {
 		t.Fatal(err)
 	}
-	r := runProgram(t, t.TempDir(), "", "jobs", "move", "--from", from, "--to", to, "--tube", topic, "--state-dir", dir)
+	r := runProgram(t, t.TempDir(), "", "jobs", "move", "--from", from, "--to", to, "--tube", topic, "--state-dir", "none")
 	if r.status != 0 {
 		t.Fatalf("%+v", r)
 	}
-	if j, err = journal.Open(dir, journal.Options{}); err != nil {
-		t.Fatal(err)
+	r = runProgram(t, t.TempDir(), "", "jobs", "list", "--topic", topic, "--queue", to, "--json")
+	var l httpapi.BuriedList
+	if err := json.Unmarshal([]byte(r.out), &l); err != nil || len(l.Jobs) != jobs {
+		t.Fatalf("%v: %+v", err, r)
 	}
-	defer j.Close()
-	q = openForTest(t, to)
-	defer q.Close()
-	items, _, err := journal.Jobs{Queue: q, Journal: j}.List(t.Context(), topic, journal.Filter{})
-	if err != nil || len(items) != jobs {
-		t.Fatalf("%d jobs, %v", len(items), err)
-	}
-	for _, it := range items {
-		n := strings.TrimPrefix(it.Reason, "reason ")
-		if !strings.Contains(string(it.Body), `"job `+n+`"`) || it.Status != 400 || it.Class != "rejected" {
-			t.Errorf("job %s, %s: %+v", it.ID, it.Body, it.Entry)
+	for _, j := range l.Jobs {
+		n, err := strconv.Atoi(strings.TrimPrefix(j.Reason, "reason "))
+		if err != nil || j.Token != token(n)[:8] || j.Status != 400 || j.Class != "rejected" || !strings.HasPrefix(j.ID, "first ") {
+			t.Errorf("%+v", j)
 		}
-	}
-	if n, err := j.Len(topic); n != jobs || err != nil {
-		t.Errorf("%d entries, %v", n, err)
 	}
 }

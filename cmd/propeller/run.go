@@ -117,7 +117,6 @@ func (d *daemon) run(cfg *config.Config) error {
 	sup, err := supervisor.New(cfg, supervisor.Options{
 		Log:       d.log,
 		OpenQueue: func(urls []string) (queue.Queue, error) { return d.open(urls, d.log) },
-		Journal:   d.state.journal,
 		Observer:  outcomes,
 	})
 	if err != nil {

@@ -63,9 +63,9 @@ func (c *Counts) Moved() int64 { return c.Ready.Load() + c.Delayed.Load() + c.Bu
 type Mover struct {
 	From From
 	To   queue.Mover
-	// Buried is called for each buried job that has arrived, with its new id;
-	// nil: nobody hears.
-	Buried func(tube string, j queue.StoredJob, id string)
+	// Kicked makes of a ready job's body that was kicked what is put: To will not
+	// know that it was. nil: as it is.
+	Kicked func(body []byte) []byte
 	// Refused is called for each job that To does not take; nil: nobody hears.
 	Refused func(tube, id string, why error)
 	Counts  *Counts
@@ -148,14 +148,10 @@ func (r *run) aside(j queue.StoredJob) error {
 	if j.Buried {
 		count = &r.Counts.Buried
 	}
-	id, err := r.put(j)
-	if err != nil {
+	if err := r.put(j); err != nil {
 		return err
 	}
 	count.Add(1)
-	if j.Buried && r.Buried != nil {
-		r.Buried(r.tube, j, id)
-	}
 	return nil
 }
 
@@ -284,7 +280,11 @@ func (r *run) one(j queue.Job) error {
 		}
 		return err
 	}
-	_, err = r.put(queue.StoredJob{ID: j.ID(), Body: j.Body(), Priority: st.Priority, Age: st.Age})
+	body := j.Body()
+	if st.Kicked && r.Kicked != nil {
+		body = r.Kicked(body)
+	}
+	err = r.put(queue.StoredJob{ID: j.ID(), Body: body, Priority: st.Priority, Age: st.Age})
 	switch {
 	case errors.Is(err, queue.ErrRejected):
 		return r.leave(ctx, j)
@@ -315,7 +315,7 @@ func (r *run) leave(ctx context.Context, j queue.Job) error {
 
 // put puts a job in the other queue, waiting for that one if it is away. It
 // has a time of its own: being told to stop does not break it off.
-func (r *run) put(j queue.StoredJob) (id string, err error) {
+func (r *run) put(j queue.StoredJob) error {
 	ctx, cancel := context.WithTimeout(context.Background(), putTime)
 	defer cancel()
 	due := time.Now().Add(j.Delay)
@@ -323,20 +323,20 @@ func (r *run) put(j queue.StoredJob) (id string, err error) {
 		if j.Delay > 0 {
 			j.Delay = max(time.Until(due), 1)
 		}
-		id, err = r.To.Restore(ctx, r.tube, j)
+		_, err := r.To.Restore(ctx, r.tube, j)
 		switch {
 		case err == nil:
-			return id, nil
+			return nil
 		case errors.Is(err, queue.ErrRejected):
 			r.refuse(j.ID, err)
-			return "", err
+			return err
 		case !errors.Is(err, queue.ErrUnavailable):
-			return "", err
+			return err
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return "", err
+			return err
 		}
 	}
 }

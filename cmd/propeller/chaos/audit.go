@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ type account struct {
 	unrecorded                 []uint32 // ended without the record that was promised
 	repeated                   int      // records given more than once
 	misled                     int      // pushes that the wrong environment was asked for
-	listed, nameless           int      // buried jobs that `propeller jobs list` shows; of those without their reason, for a cause
+	listed, explained          int      // buried jobs that `propeller jobs list` shows, all with their reasons; others with a reason
 	wrong                      []string // all else that must not be
 	wrongPushes                []uint32
 	said                       *testimony
@@ -29,19 +30,18 @@ type account struct {
 
 // court is what the auditor judges by.
 type court struct {
-	ledger    *ledger
-	lives     []life
-	troubles  []span
-	misled    []mislead
-	corrupted time.Time                    // when the daemon's journal was mangled
-	buried    map[string]map[string]string // what was buried at the end: bodies by tube and id
-	listed    map[string]map[string]string // what `propeller jobs list` said of it: reasons by tube and id
-	waiting   *traces                      // of the jobs and records that the queue still had
-	junk      int                          // how much on the webhook's tube was no record
-	removed   *removed                     // with streams; nil: nothing
-	said      *testimony
+	ledger   *ledger
+	lives    []life
+	troubles []span
+	misled   []mislead
+	buried   map[string]map[string]string // what was buried at the end: bodies by tube and id
+	listed   map[string]page              // what `propeller jobs list` said of it, by tube
+	waiting  *traces                      // of the jobs and records that the queue still had
+	junk     int                          // how much on the webhook's tube was no record
+	removed  *removed                     // with streams; nil: nothing
+	said     *testimony
 
-	aside map[uint32]string // ids of buried jobs by push
+	aside map[uint32]string // first ids of buried jobs by push
 }
 
 // judge accounts for every push.
@@ -49,8 +49,8 @@ func (c *court) judge() *account {
 	a := &account{said: c.said}
 	c.aside = make(map[uint32]string)
 	for _, app := range apps() {
-		for id, body := range c.buried[app.tube] {
-			c.judgeBuried(a, app, id, body)
+		for _, id := range slices.Sorted(maps.Keys(c.buried[app.tube])) {
+			c.judgeBuried(a, app, id, c.buried[app.tube][id])
 		}
 		if app.feedback != "" {
 			c.judgeFeedbackTube(a, app)
@@ -339,5 +339,5 @@ func (l *ledger) numbersIn(body string) []uint32 {
 
 // knownReason says that a listed reason tells a person something.
 func knownReason(reason string) bool {
-	return reason != "" && !strings.Contains(reason, "not in the journal")
+	return reason != "" && !strings.Contains(reason, "not recorded")
 }

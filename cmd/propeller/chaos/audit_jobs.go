@@ -1,14 +1,11 @@
 package main
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"time"
 )
-
-// flushTime is within what a killed daemon may not have written down yet of the
-// reasons of buried jobs. The journal writes several times a second; the rest
-// is for a busy machine.
-const flushTime = 2 * time.Second
 
 // judgeBuried looks at one job that was buried at the end.
 func (c *court) judgeBuried(a *account, of app, id, body string) {
@@ -17,41 +14,34 @@ func (c *court) judgeBuried(a *account, of app, id, body string) {
 		find(&a.wrong, "a job in the queue that nobody put: %s %s %.100q", of.tube, id, body)
 		return
 	}
+	first, says := saidIn(id, body)
 	for _, n := range numbers {
-		c.aside[n] = id
+		c.aside[n] = first
 	}
-	reason, isListed := c.listed[of.tube][id]
+	reason, isListed := c.listed[of.tube].reasons[first]
 	switch {
-	case !isListed:
-		find(&a.wrong, "buried job %s of %s is not listed", id, of.tube)
-	case knownReason(reason):
+	case !isListed && !c.listed[of.tube].more:
+		find(&a.wrong, "buried job %s of %s is not listed", first, of.tube)
+	case isListed && knownReason(reason):
 		a.listed++
-	case c.mayBeNameless(of, id):
-		a.listed++
-		a.nameless++
+	case !isListed && says:
+		a.explained++
 	default:
-		find(&a.wrong, "buried job %s of %s is listed without its reason: %q", id, of.tube, reason)
+		find(&a.wrong, "buried job %s of %s has no reason: %q", first, of.tube, reason)
 		a.wrongPushes = append(a.wrongPushes, numbers[0])
 	}
 }
 
-// mayBeNameless says that the journal need not know a buried job: it was
-// mangled afterwards, or the daemon killed just then.
-func (c *court) mayBeNameless(of app, id string) bool {
-	lines := c.said.buriedIDs[jobID{of.topic, id}]
-	if len(lines) == 0 {
-		return true // another finding
+// saidIn is what a buried job's body says: the job's first id, and whether it has a
+// reason. One that is no JSON is its own reason.
+func saidIn(id, body string) (first string, says bool) {
+	var j struct {
+		Again struct{ Job, Bury string }
 	}
-	last := lines[len(lines)-1]
-	if last.Before(c.corrupted) {
-		return true
+	if json.Unmarshal([]byte(body), &j) != nil {
+		return id, true
 	}
-	for _, l := range c.lives {
-		if l.killed && !last.After(l.ended) && l.ended.Sub(last) < flushTime {
-			return true
-		}
-	}
-	return false
+	return cmp.Or(j.Again.Job, id), j.Again.Bury != ""
 }
 
 // judgeFeedbackTube looks at what is buried on a feedback tube: what was no

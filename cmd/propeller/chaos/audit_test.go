@@ -51,7 +51,7 @@ func TestListsAreAccountedForByToken(t *testing.T) {
 	s.feed(n+1, 2, "token")
 	s.feed(n+2, 2, "rejected")
 	s.feed(n+3, 2, "rejected")
-	s.bury(n+2, 3, fmt.Sprintf(`{"tokens":[%q],"again":{"job":"1"}}`, s.token(n+2)))
+	s.bury(n+2, 3, fmt.Sprintf(`{"tokens":[%q],"again":{"job":%q}}`, s.token(n+2), s.ledger.jobOf(n).id))
 	a := s.wantFaults(t, "1 pushes lost")
 	if a.lost[0] != n+4 {
 		t.Errorf("lost: %v, want the last", a.lost)
@@ -154,27 +154,35 @@ func TestSilentBurialsAreFound(t *testing.T) {
 		ids[i] = s.ledger.jobOf(n).id
 	}
 	tube := apps()[withTube].tube
-	s.log = s.log[1:]              // the first has no line
-	delete(s.listed[tube], ids[1]) // the second is not listed
-	s.listed[tube][ids[2]] = ""    // the third has no reason
-	s.listed[tube][ids[3]] = "(not in the journal)"
-	s.lives = []life{{second(0), second(36), true}, {began: second(36)}} // but was buried just before a kill
-	if a := s.wantFaults(t, "is not listed", "listed without its reason", "without a line"); a.nameless != 1 {
-		t.Errorf("nameless: %d, want 1", a.nameless)
+	s.log = s.log[1:]                      // the first has no line
+	delete(s.listed[tube].reasons, ids[1]) // the second is not listed
+	s.listed[tube].reasons[ids[2]] = ""    // the others have no reason
+	s.listed[tube].reasons[ids[3]] = "(not recorded)"
+	if a := s.wantFaults(t, "is not listed", "has no reason", "has no reason", "without a line"); a.listed != 1 {
+		t.Errorf("listed: %d, want 1", a.listed)
 	}
 }
 
-// What a mangled journal knew may be gone, later reasons not.
-func TestAMangledJournalMayForget(t *testing.T) {
+// A job has another id in the queue when it is buried: its first is the one that is
+// listed and in the log. Of those that one list has no room for, the body says why.
+func TestBuriedUnderAnotherID(t *testing.T) {
 	s := newScene(t)
-	s.corrupted = second(10)
-	for i := range 2 {
-		n := s.put(withTube, plain, bad)
+	tube := apps()[withTube].tube
+	for i, reason := range []string{"x", "x", ""} {
+		n := s.put(withTube, misspelt, good)
+		id := s.ledger.jobOf(n).id
 		s.bury(n, 5+10*i, "")
 		s.feed(n, 5+10*i, "rejected")
-		s.listed[apps()[withTube].tube][s.ledger.jobOf(n).id] = "(not in the journal)"
+		delete(s.buried[tube], id)
+		s.buried[tube][fmt.Sprint("other", i)] = fmt.Sprintf(`{"token":%q,"again":{"job":%q,"bury":%q}}`, s.token(n), id, reason)
+		if i > 0 {
+			delete(s.listed[tube].reasons, id)
+		}
 	}
-	s.wantFaults(t, "listed without its reason")
+	s.listed[tube] = page{s.listed[tube].reasons, true}
+	if a := s.wantFaults(t, "has no reason"); a.listed != 1 || a.explained != 1 {
+		t.Errorf("listed: %d, explained: %d", a.listed, a.explained)
+	}
 }
 
 func TestRepeatedRecordsNeedACause(t *testing.T) {

@@ -75,21 +75,6 @@ func (b *beanstalk) waiting(tube string) (map[string]int, error) {
 	return states, nil
 }
 
-func (b *beanstalk) fetch(id string) ([]byte, error) {
-	if err := b.within(askTimeout); err != nil {
-		return nil, err
-	}
-	n, err := strconv.ParseUint(id, 10, 64)
-	if err != nil {
-		return nil, err
-	}
-	body, err := b.conn.Peek(n)
-	if err != nil {
-		return nil, err
-	}
-	return body, b.conn.Delete(n)
-}
-
 func (b *beanstalk) takeBuried(tube string, limit int) (map[string]string, error) {
 	if err := b.within(askTimeout); err != nil {
 		return nil, err

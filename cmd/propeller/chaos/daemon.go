@@ -28,9 +28,6 @@ type daemon struct {
 	faults []string // ends that were not asked for, or not as promised
 	now    settings
 	misled []mislead
-
-	corruptFrom time.Time // the first pause after this moment corrupts the journal
-	corrupted   time.Time // when that was
 }
 
 // mislead is a time in which an app pushed to the wrong environment.

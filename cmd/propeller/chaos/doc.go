@@ -22,7 +22,7 @@
 //	main.go series.go run.go           flags; several runs and their table; the course of one
 //	calm.go                            after the faults: what stands still
 //	site.go settings.go                the folder: ports, certificates, the binary; the configuration
-//	process.go daemon.go journal.go    a process; the daemon; what befalls its journal
+//	process.go daemon.go               a process; the daemon
 //	engine.go                          what is asked of a queue
 //	beanstalkd.go beanstalk.go         beanstalkd, and a client of it
 //	embedded.go disk.go nats.go        the queue inside the daemon, its disk, and a client of it

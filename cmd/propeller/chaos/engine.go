@@ -44,8 +44,6 @@ type client interface {
 	remove(id string) error
 	// waiting counts the jobs of a tube by state: ready, delayed, reserved.
 	waiting(tube string) (map[string]int, error)
-	// fetch removes a job that nobody has reserved and returns its body.
-	fetch(id string) (body []byte, err error)
 	// takeBuried removes up to limit buried jobs of a tube and returns their
 	// bodies by id.
 	takeBuried(tube string, limit int) (map[string]string, error)

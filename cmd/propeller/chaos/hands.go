@@ -19,9 +19,6 @@ func handOnDaemon(d *daemon, rng *rand.Rand) *hand {
 	h := &hand{rng: rng, mean: 2 * time.Second}
 	again := func(life, faults context.Context, pause time.Duration) error {
 		sleep(faults, h.upTo(pause))
-		if err := d.maul(rng); err != nil {
-			return err
-		}
 		return d.start(life)
 	}
 	checked := func(f func(life, faults context.Context) error) func(context.Context, context.Context) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 type logLine struct {
 	Time                    time.Time
 	Level, Msg, Topic, Job  string
+	FirstJob                string `json:"first_job"`
 	Token, Ref, APNsID      string
 	Class, Reason, Why, Err string
 	Worker                  json.RawMessage
@@ -76,8 +78,9 @@ func (r *logReader) line(l *logLine) {
 func (r *logReader) jobLine(l *logLine) {
 	id := jobID{l.Topic, l.Job}
 	if l.Msg == lineBuried {
-		r.buriedIDs[id] = append(r.buriedIDs[id], l.Time)
-		r.buriedBare[id.bare()] = append(r.buriedBare[id.bare()], l.Time)
+		first := jobID{l.Topic, cmp.Or(l.FirstJob, l.Job)}
+		r.buriedIDs[first] = append(r.buriedIDs[first], l.Time)
+		r.buriedBare[first.bare()] = append(r.buriedBare[first.bare()], l.Time)
 		r.reasons[cause(l)]++
 	}
 	n, known := r.ledger.number(l.Token, l.Ref, l.APNsID)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -165,20 +164,6 @@ func (c *natsClient) count(pattern string) (n int, err error) {
 }
 
 func isNoMessage(err error) bool { return errors.Is(err, jetstream.ErrMsgNotFound) }
-
-// fetch looks for the id in every tube: it says nothing of the tube.
-func (c *natsClient) fetch(id string) ([]byte, error) {
-	for _, tube := range tubes() {
-		some, err := c.buried(tube, buriedSubject+tube+"."+id, 1)
-		if err != nil {
-			return nil, err
-		}
-		for _, body := range some {
-			return []byte(body), nil
-		}
-	}
-	return nil, fmt.Errorf("job %s is not there", id)
-}
 
 func (c *natsClient) takeBuried(tube string, limit int) (map[string]string, error) {
 	return c.buried(tube, buriedSubject+tube+".*", limit)

@@ -26,7 +26,7 @@ func (a *account) print(w io.Writer) {
 		a.unsure, a.never, s.doubts, a.misled)
 	fmt.Fprintf(w, "requests at the APNs side: %d, %d of them for tokens long dead: %s\n", s.requests, s.graves, counts(s.answers))
 	fmt.Fprintf(w, "feedback records: %s; %d given twice, %d received twice\n", counts(s.records), a.repeated, s.repeats)
-	fmt.Fprintf(w, "buried jobs listed: %d, the reasons of %d of them taken by a crash\n", a.listed, a.nameless)
+	fmt.Fprintf(w, "buried jobs with their reasons: %d listed, %d besides\n", a.listed, a.explained)
 	for _, more := range []struct {
 		what string
 		of   map[string]int

@@ -93,7 +93,7 @@ func (r *run) course(ctx context.Context, out io.Writer) (*ending, error) {
 	if !end.late() {
 		fmt.Fprintf(out, "the queue ran empty %v after the faults\n", end.took.Round(100*time.Millisecond))
 	}
-	return end, errors.Join(r.daemon.alive(ctx), r.daemon.mauled(ctx, newRNG(r.o.seed, 8)))
+	return end, r.daemon.alive(ctx)
 }
 
 // undisturbed is how long the daemon's own hand rests at the end of the faults: a
@@ -105,7 +105,6 @@ const undisturbed = 20 * time.Second
 func (r *run) chaos(ctx context.Context) error {
 	faults, cancel := context.WithTimeout(ctx, r.o.time)
 	defer cancel()
-	r.daemon.corruptFrom = time.Now().Add(r.o.time / 2)
 	traffic, stopTraffic := context.WithCancel(ctx)
 	defer stopTraffic()
 	var wg, putting sync.WaitGroup
@@ -148,7 +147,7 @@ func (r *run) audit(ctx context.Context, out io.Writer, end *ending, res *result
 		return err
 	}
 	c := &court{
-		ledger: r.ledger, lives: r.daemon.lives, troubles: r.at.troubles, misled: r.daemon.misled, corrupted: r.daemon.corrupted,
+		ledger: r.ledger, lives: r.daemon.lives, troubles: r.at.troubles, misled: r.daemon.misled,
 		buried: buried, listed: listed, waiting: left, junk: r.sequence.junk, removed: gone, said: said,
 	}
 	a := c.judge()

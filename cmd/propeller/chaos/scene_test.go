@@ -35,7 +35,7 @@ func newScene(t *testing.T) *scene {
 	t.Parallel()
 	s := &scene{at: &site{dir: t.TempDir()}}
 	s.ledger, s.lives = new(ledger), []life{{began: second(0)}}
-	s.buried, s.listed = map[string]map[string]string{}, map[string]map[string]string{}
+	s.buried, s.listed = map[string]map[string]string{}, map[string]page{}
 	s.waiting = s.ledger.traces()
 	s.open(1, second(0))
 	return s
@@ -98,15 +98,13 @@ func (s *scene) feedRecord(r feedbackRecord) {
 func (s *scene) bury(n uint32, at int, body string) {
 	app, id := s.app(n), s.ledger.jobOf(n).id
 	s.line(n, at, lineBuried, "rejected", `,"reason":"for this"`)
-	for _, m := range []map[string]map[string]string{s.buried, s.listed} {
-		if m[app.tube] == nil {
-			m[app.tube] = map[string]string{}
-		}
+	if s.buried[app.tube] == nil {
+		s.buried[app.tube], s.listed[app.tube] = map[string]string{}, page{reasons: map[string]string{}}
 	}
 	if body == "" {
 		body = fmt.Sprintf(`{"token":%q}`, s.token(n))
 	}
-	s.buried[app.tube][id], s.listed[app.tube][id] = body, "for this"
+	s.buried[app.tube][id], s.listed[app.tube].reasons[id] = body, "for this"
 }
 
 func (s *scene) judge(t *testing.T) *account {

@@ -91,7 +91,7 @@ type testimony struct {
 	lists    map[uint32][]stay // by the ledger's job, in the log's order
 	sequence *sequence
 
-	buriedIDs  map[jobID][]time.Time // "job buried" lines
+	buriedIDs  map[jobID][]time.Time // "job buried" lines, by the first id
 	buriedBare map[jobID][]time.Time // the same by the bare id, as who put the job knows it
 	jobRecords map[jobID][]told      // records without a token that can be read
 	refRecords map[uint32]int        // of those, rejected tokens of a list, by the ledger's job

@@ -1,0 +1,192 @@
+package buried
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"propeller/queue"
+	"propeller/worker"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	tube  = "the-tube"
+	topic = "com.example.app"
+)
+
+// fakeQueue is an engine with buried jobs only, all of one tube.
+type fakeQueue struct {
+	mu     sync.Mutex
+	jobs   []queue.BuriedJob // in the order they were buried
+	down   bool              // nothing is answered
+	half   bool              // of two servers one is away
+	before func()            // called before each kick or delete
+	during func()            // called when a list has been made
+	busy   string            // the id of a job that somebody holds; "all"
+	cut    int               // at most so many are listed
+	turns  bool              // the next list begins where the last ended
+	asked  map[string]int
+}
+
+// body is a buried job's, the n-th, whose producer knows it by the id first-n.
+func body(n int, reason string) []byte {
+	return fmt.Appendf(nil, `{"token":"%064x","title":"t","ref":"ref %d","again":{"job":"first-%d","seed":"%032d","put":%d,"attempt":3,"bury":%q,"class":"rejected","status":400,"apns_id":"ID-%d","at":%d}}`,
+		n, n, n, 0, 1000+n, reason, n, 2000+n)
+}
+
+// reason is one of three.
+func reason(n int) string { return fmt.Sprint("400 Reason ", n%3) }
+
+func newFakeQueue(n int) *fakeQueue {
+	q := &fakeQueue{asked: make(map[string]int)}
+	for i := range n {
+		q.jobs = append(q.jobs, queue.BuriedJob{ID: fmt.Sprint(i), Body: body(i, reason(i)), Age: time.Hour})
+	}
+	return q
+}
+
+func (q *fakeQueue) ask(ctx context.Context, what string) error {
+	q.asked[what]++
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if q.down {
+		return fmt.Errorf("%s: %w", what, queue.ErrUnavailable)
+	}
+	return nil
+}
+
+func (q *fakeQueue) away() error {
+	if q.half {
+		return fmt.Errorf("one server: %w", queue.ErrUnavailable)
+	}
+	return nil
+}
+
+func (q *fakeQueue) TubeStats(ctx context.Context, name string) (st queue.TubeStats, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.ask(ctx, "stats"); err != nil || name != tube {
+		return st, err
+	}
+	return queue.TubeStats{Buried: len(q.jobs), Ready: 1}, q.away()
+}
+
+func (q *fakeQueue) Buried(ctx context.Context, name string, limit int) ([]queue.BuriedJob, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.ask(ctx, "walk "+name); err != nil || name != tube {
+		return nil, err
+	}
+	some, err := slices.Clone(q.jobs[:min(limit, len(q.jobs))]), q.away()
+	if q.cut > 0 && q.cut < len(q.jobs) {
+		some, err = slices.Clone(q.jobs[:min(limit, q.cut)]), queue.ErrCut
+		if q.turns {
+			q.jobs = append(slices.Clone(q.jobs[len(some):]), some...)
+		}
+	}
+	if q.during != nil {
+		q.during()
+	}
+	return some, err
+}
+
+func (q *fakeQueue) find(name, id string) (int, error) {
+	id = strings.TrimPrefix(id, "also ") // the engine has two names for each job
+	i := slices.IndexFunc(q.jobs, func(b queue.BuriedJob) bool { return b.ID == id })
+	switch {
+	case q.busy == "all" || id == q.busy && i >= 0:
+		return 0, fmt.Errorf("job %q: %w", id, queue.ErrBusy)
+	case strings.HasPrefix(id, "other"):
+		return 0, fmt.Errorf("id %q: %w", id, queue.ErrRejected)
+	case i < 0 || name != tube:
+		return 0, fmt.Errorf("job %q: %w", id, queue.ErrNotFound)
+	}
+	return i, nil
+}
+
+func (q *fakeQueue) Peek(ctx context.Context, name, id string) (queue.BuriedJob, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.ask(ctx, "peek"); err != nil {
+		return queue.BuriedJob{}, err
+	}
+	i, err := q.find(name, id)
+	if err != nil {
+		return queue.BuriedJob{}, err
+	}
+	return q.jobs[i], nil
+}
+
+func (q *fakeQueue) Kick(ctx context.Context, name, id string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.before != nil {
+		q.before()
+	}
+	if err := q.ask(ctx, "kick"); err != nil {
+		return err
+	}
+	i, err := q.find(name, id)
+	if err == nil {
+		q.jobs = slices.Delete(q.jobs, i, i+1)
+	}
+	return err
+}
+
+func (q *fakeQueue) Delete(ctx context.Context, name, id string) error { return q.Kick(ctx, name, id) }
+
+// viewOf is of a queue of which nothing is known yet.
+func viewOf(q queue.Admin) Jobs {
+	return Jobs{Queue: q, Index: NewIndex(slog.New(slog.DiscardHandler)), Tube: tube, Topic: topic}
+}
+
+// told has a worker bury a job, which the engine gives another id.
+func (q *fakeQueue) told(v Jobs, n int, id string) {
+	b := worker.BurialOf(body(n, reason(n)), topic)
+	v.Index.Told(tube, fmt.Sprint("old-", n), b)
+	q.jobs = append(q.jobs, queue.BuriedJob{ID: id, Body: body(n, reason(n))})
+}
+
+func names(items []Item) []string {
+	out := []string{}
+	for _, it := range items {
+		out = append(out, it.Job)
+	}
+	return out
+}
+
+func firsts(ids ...int) []string {
+	out := []string{}
+	for _, id := range ids {
+		out = append(out, fmt.Sprint("first-", id))
+	}
+	return out
+}
+
+// mustList lists without trouble.
+func mustList(t *testing.T, v Jobs, f Filter) Listing {
+	t.Helper()
+	l, err := v.List(context.Background(), f)
+	if err != nil {
+		t.Fatalf("list: %v", err)
+	}
+	return l
+}
+
+// rested makes the last walk one of long ago.
+func (x *Index) rested() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s := x.shelfLocked(tube)
+	s.began, s.ended = s.began.Add(-time.Hour), s.ended.Add(-time.Hour)
+}

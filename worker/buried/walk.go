@@ -1,0 +1,212 @@
+package buried
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"propeller/queue"
+)
+
+// walk reads the buried jobs of a tube into the index. Who comes while one is under
+// way waits for it; it serves them both if it began later than they asked. The
+// error is the queue's; what could be read is in the index all the same.
+func (x *Index) walk(ctx context.Context, q queue.Admin, tube, topic string) error {
+	asked := time.Now()
+	x.mu.Lock()
+	s := x.shelfLocked(tube)
+	x.mu.Unlock()
+	select {
+	case s.walking <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.walking }()
+	x.mu.Lock()
+	if s.whole && s.began.After(asked) {
+		x.mu.Unlock()
+		return nil
+	}
+	s.began, s.gone = time.Now(), make(map[string]bool)
+	x.mu.Unlock()
+	found, err := read(ctx, q, tube, topic, x.limit)
+	x.take(tube, s, found, err == nil)
+	return err
+}
+
+// read asks for the jobs until there are no more. The queue bounds the bytes of
+// each answer; beanstalkd's next one begins with the others.
+func read(ctx context.Context, q queue.Admin, tube, topic string, limit int) (found map[string]*Entry, err error) {
+	found = make(map[string]*Entry)
+	for {
+		before := len(found)
+		jobs, err := q.Buried(ctx, tube, limit)
+		for _, b := range jobs {
+			found[b.ID] = entryOf(tube, topic, b)
+		}
+		if !errors.Is(err, queue.ErrCut) || len(found) == before || len(found) >= limit {
+			if err == nil && len(found) >= limit {
+				err = queue.ErrCut
+			}
+			return found, err
+		}
+	}
+}
+
+// take enters what a walk has found. If that was all, what it has not found is
+// buried no more, but for what the index was told meanwhile.
+func (x *Index) take(tube string, s *shelf, found map[string]*Entry, whole bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.shelves[tube] != s { // the app or its queue has gone
+		return
+	}
+	marks := make(map[mark][]*Entry, len(found))
+	for id, e := range found {
+		old := s.entries[id]
+		if e.silent && old != nil && old.Job == e.Job { // who buried it has told more
+			e.Burial, e.silent = old.Burial, old.silent
+		}
+		if s.gone[id] || old != nil && old.told.After(s.began) { // buried again since
+			delete(found, id)
+		} else {
+			marks[e.mark()] = append(marks[e.mark()], e)
+		}
+	}
+	for _, old := range s.entries {
+		_, same := found[old.ID]
+		as := marks[old.mark()]
+		renamed := !old.told.IsZero() && !same && len(as) > 0
+		if renamed {
+			old.now, marks[old.mark()] = as[0], as[1:]
+		}
+		if renamed || whole && !same && !old.told.After(s.began) {
+			x.removeLocked(s, old)
+		}
+	}
+	s.whole, s.gone, s.ended = whole, nil, time.Now()
+	for _, e := range found {
+		x.putLocked(s, e)
+	}
+}
+
+// Tube is a tube with an app that works on it.
+type Tube struct {
+	Topic  string
+	Buried int // jobs, when somebody last counted; -1 when that is not known
+}
+
+const (
+	// lookEvery is between two looks at the numbers of jobs.
+	lookEvery = time.Minute
+	// patience is how long the numbers must differ: workers bury meanwhile, and
+	// they are counted at another moment.
+	patience = 2 * lookEvery
+	// maxPause is the longest time until a tube is walked over again that could not
+	// be read, or whose numbers go on differing.
+	maxPause = time.Hour
+	// maxWalk bounds one walk. On beanstalkd a job takes four commands.
+	maxWalk = 10 * time.Minute
+	// minRest is between two walks, and at least as long as the first has taken.
+	minRest = time.Millisecond
+)
+
+// Walker is a service that reads what lies buried into an index.
+type Walker struct {
+	Log   *slog.Logger
+	Index *Index
+	Tubes func() (map[string]Tube, queue.Admin) // at present; nil: the queue cannot be asked
+
+	warned bool // that some tube cannot be read
+}
+
+// String names the service in suture's events.
+func (*Walker) String() string { return "reader of buried jobs" }
+
+// Serve looks now and then.
+func (w *Walker) Serve(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		w.look(ctx, time.Now())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// look walks over the tubes that are due. What fails is tried again, after longer
+// and longer pauses; of several queue servers those that answer are read.
+func (w *Walker) look(ctx context.Context, now time.Time) {
+	tubes, admin := w.Tubes()
+	if admin == nil {
+		return
+	}
+	w.Index.keep(tubes)
+	unread := false
+	for _, tube := range slices.Sorted(maps.Keys(tubes)) {
+		if w.Index.due(tube, tubes[tube].Buried, now) {
+			w.read(ctx, admin, tube, tubes[tube].Topic)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		_, whole := w.Index.count(tube)
+		unread = unread || !whole
+	}
+	if w.warned && !unread {
+		w.warned = false
+		w.Log.Info("all buried jobs are read")
+	}
+}
+
+// read walks over a tube, and rests.
+func (w *Walker) read(ctx context.Context, admin queue.Admin, tube, topic string) {
+	began := time.Now()
+	within, cancel := context.WithTimeout(ctx, maxWalk)
+	defer cancel()
+	err := w.Index.walk(within, admin, tube, topic)
+	if err != nil && !w.warned && !errors.Is(err, queue.ErrCut) && ctx.Err() == nil {
+		w.warned = true
+		w.Log.Warn("buried jobs cannot be read yet, their list is not complete", "tube", tube, "err", err)
+	}
+	sleep(ctx, max(time.Since(began), minRest))
+}
+
+// due says whether the Walker is to read a tube now, and puts off the next time.
+func (x *Index) due(tube string, counted int, now time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s := x.shelfLocked(tube)
+	switch {
+	case counted < 0 || counted == len(s.entries):
+		s.differs = time.Time{}
+	case s.differs.IsZero():
+		s.differs = now
+	}
+	differ := !s.differs.IsZero() && now.Sub(s.differs) >= patience
+	switch {
+	case s.whole && !differ:
+		s.pause = 0
+		return false
+	case now.Before(s.next), x.fullLocked():
+		return false
+	}
+	s.pause = min(max(2*s.pause, lookEvery), maxPause)
+	s.next = now.Add(s.pause)
+	return true
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

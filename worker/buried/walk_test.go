@@ -1,0 +1,241 @@
+package buried
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"propeller/queue"
+	"propeller/worker"
+)
+
+// What happens while a walk is under way counts.
+func TestDuringAWalk(t *testing.T) {
+	t.Parallel()
+	q := newFakeQueue(6)
+	v := viewOf(q)
+	q.told(v, 6, "106")
+	mustList(t, v, Filter{})
+	known := v.Index.all(tube)
+	q.during = func() { // all under way below
+		q.jobs = q.jobs[1:]
+		v.Index.forget(known[0])                                                               // kicked
+		v.Index.Told(tube, "old-7", worker.BurialOf(body(7, "told of, listed before"), topic)) // below
+		v.Index.Told(tube, "old-8", worker.BurialOf(body(8, "told of, not listed"), topic))    // buried since
+		again := worker.BurialOf(body(2, "kicked and buried again under the same id"), topic)
+		again.At = again.At.Add(time.Minute)
+		v.Index.Told(tube, "2", again)
+	}
+	q.jobs = append(q.jobs, queue.BuriedJob{ID: "107", Body: body(7, "told of, listed before")})
+	if err := v.walk(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	q.during = nil
+	var got []string
+	for _, e := range v.Index.all(tube) {
+		got = append(got, e.Job+" "+e.ID)
+	}
+	slices.Sort(got)
+	if want := []string{"first-1 1", "first-2 2", "first-3 3", "first-4 4", "first-5 5", "first-6 106", "first-7 107", "first-8 old-8"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if n, whole := v.Index.count(tube); n != 8 || v.Index.n != 8 || !whole {
+		t.Errorf("%d, %d, %t", n, v.Index.n, whole)
+	}
+	for _, e := range v.Index.all(tube) {
+		if e.Job == "first-2" && !strings.HasPrefix(e.Reason, "kicked") {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
+// An index takes so many and says that there are more; with room it reads them.
+func TestFullIndex(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	q := newFakeQueue(30)
+	v := viewOf(q)
+	v.Index.log, v.Index.limit = slog.New(slog.NewTextHandler(&log, nil)), 10
+	for range 3 {
+		if l := mustList(t, v, Filter{}); len(l.Items) != 10 || l.Complete || q.asked["walk "+tube] != 1 {
+			t.Fatalf("%d items, complete %t, asked %v", len(l.Items), l.Complete, q.asked)
+		}
+	}
+	v.Index.Told(tube, "40", worker.Burial{})
+	v.Index.Told("another", "40", worker.Burial{})
+	if n := strings.Count(log.String(), "more jobs are buried than are listed"); n != 1 || v.Index.n != 10 {
+		t.Errorf("said %d times, %d entries", n, v.Index.n)
+	}
+	total := 0
+	for range 4 { // kicked in turns, all come
+		r, err := v.Kick(context.Background(), Filter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += r.N
+		v.Index.rested()
+	}
+	if l := mustList(t, v, Filter{}); total != 30 || len(q.jobs) != 0 || !l.Complete || v.Index.n != 0 {
+		t.Fatalf("%d kicked, %d left, %d entries", total, len(q.jobs), v.Index.n)
+	}
+}
+
+// A list that the queue cuts is not complete, and no error. An engine that goes on
+// where the last list ended is asked until the end.
+func TestCutList(t *testing.T) {
+	t.Parallel()
+	for _, turns := range []bool{false, true} {
+		q := newFakeQueue(9)
+		q.cut, q.turns = 4, turns
+		want := 4
+		if turns {
+			want = 9
+		}
+		if l := mustList(t, viewOf(q), Filter{}); len(l.Items) != want || l.Complete {
+			t.Errorf("turns %t: %d items, complete %t", turns, len(l.Items), l.Complete)
+		}
+	}
+}
+
+// A reader waits for a walk that is under way, no longer than it may.
+func TestWaitForAWalk(t *testing.T) {
+	t.Parallel()
+	q := newFakeQueue(3)
+	v := viewOf(q)
+	began, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	q.during = func() {
+		close(began)
+		<-goOn
+	}
+	go func() {
+		defer close(ended)
+		_ = v.walk(context.Background())
+	}()
+	<-began
+	other := viewOf(newFakeQueue(3)) // whose numbers can be had meanwhile
+	other.Index, other.Wait = v.Index, 10*time.Millisecond
+	if l := mustList(t, other, Filter{}); len(l.Items) != 0 || l.Complete {
+		t.Errorf("%+v", l)
+	}
+	close(goOn)
+	<-ended
+	if l := mustList(t, v, Filter{}); len(l.Items) != 3 || !l.Complete {
+		t.Errorf("%+v", l)
+	}
+}
+
+func newWalker(q *fakeQueue, tubes map[string]Tube) (*Walker, *bytes.Buffer) {
+	log := new(bytes.Buffer)
+	v := viewOf(q)
+	return &Walker{Log: slog.New(slog.NewTextHandler(log, nil)), Index: v.Index, Tubes: func() (map[string]Tube, queue.Admin) { return tubes, q }}, log
+}
+
+// After a start all tubes are read once. One that cannot be is tried again after
+// growing pauses, and what could be read of it counts; it keeps no other from its turn.
+func TestWalkerServerAway(t *testing.T) {
+	t.Parallel()
+	q := newFakeQueue(5)
+	q.half = true
+	w, log := newWalker(q, map[string]Tube{tube: {topic, -1}, "b": {topic, -1}, "z": {topic, 0}})
+	now := time.Now()
+	const minutes = 240
+	for range minutes {
+		w.look(t.Context(), now)
+		now = now.Add(lookEvery)
+	}
+	if n, whole := w.Index.count(tube); n != 5 || whole || q.asked["walk "+tube] > 12 || q.asked["walk "+tube] < 6 || q.asked["walk b"] != 1 || q.asked["walk z"] != 1 {
+		t.Fatalf("%d entries, asked %v in %d minutes", n, q.asked, minutes)
+	}
+	if n := strings.Count(log.String(), "cannot be read yet"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	q.half = false
+	w.look(t.Context(), now.Add(maxPause))
+	if n, whole := w.Index.count(tube); n != 5 || !whole || strings.Count(log.String(), "all buried jobs are read") != 1 {
+		t.Fatalf("%d entries, %t: %s", n, whole, log)
+	}
+	walks := q.asked["walk "+tube]
+	w.look(t.Context(), now.Add(3*maxPause))
+	if q.asked["walk "+tube] != walks {
+		t.Error("it walks on")
+	}
+}
+
+// A tube is walked over again when the numbers have differed for long, and seldom when
+// that does not help.
+func TestWalkerNumbersDiffer(t *testing.T) {
+	t.Parallel()
+	q := newFakeQueue(5)
+	tubes := map[string]Tube{tube: {topic, 5}}
+	w, _ := newWalker(q, tubes)
+	now := time.Now()
+	look := func(buried int) int {
+		tubes[tube] = Tube{topic, buried}
+		now = now.Add(lookEvery)
+		w.look(t.Context(), now)
+		return q.asked["walk "+tube]
+	}
+	if n := look(5); n != 1 {
+		t.Fatalf("%d walks at the beginning", n)
+	}
+	q.jobs = append(q.jobs, queue.BuriedJob{ID: "60", Body: body(60, "another daemon's")})
+	if look(6) != 1 || look(5) != 1 || look(6) != 1 || look(6) != 1 {
+		t.Fatal("walked over for a moment's difference")
+	}
+	if n := look(6); n != 2 {
+		t.Fatalf("%d walks", n)
+	}
+	if n, _ := w.Index.count(tube); n != 6 {
+		t.Fatalf("%d entries", n)
+	}
+	for range 240 {
+		look(7) // one is held by whoever lists, say
+	}
+	if n := q.asked["walk "+tube]; n < 6 || n > 12 {
+		t.Errorf("%d walks in four hours", n)
+	}
+	delete(tubes, tube)
+	w.look(t.Context(), now)
+	if w.Index.n != 0 || len(w.Index.shelves) != 0 {
+		t.Errorf("%d entries of an app that has gone", w.Index.n)
+	}
+}
+
+// Another queue, or none: what a walk was about to enter is of the former.
+func TestReset(t *testing.T) {
+	t.Parallel()
+	q := newFakeQueue(5)
+	v := viewOf(q)
+	q.during = v.Index.Reset
+	if err := v.walk(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if v.Index.n != 0 || len(v.Index.all(tube)) != 0 {
+		t.Errorf("%d entries", v.Index.n)
+	}
+	w := &Walker{Log: v.Index.log, Index: v.Index, Tubes: func() (map[string]Tube, queue.Admin) { return nil, nil }}
+	w.look(context.Background(), time.Now())
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := w.Serve(ctx); err == nil {
+		t.Error("served on")
+	}
+}
+
+// Entries hold no more than they need.
+func TestEntriesAreBounded(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("é", maxText)
+	x := viewOf(nil).Index
+	x.Told(tube, "1", worker.Burial{Job: long, Reason: long, Ref: long, APNsID: long})
+	for _, e := range x.all(tube) {
+		if len(e.Job) > maxText || len(e.Reason) > maxText || len(e.Ref) > maxText || len(e.APNsID) > maxText || e.Tube != tube {
+			t.Error(fmt.Sprint(e))
+		}
+	}
+}
