@@ -3,10 +3,12 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"propeller/apnsconn"
 	"propeller/worker"
 )
 
@@ -47,7 +49,7 @@ type Notification struct {
 }
 
 // Outcomes remembers what has become of notifications that were put by HTTP. It
-// is a worker.Observer. The zero value is ready for use; nil remembers nothing.
+// is a worker.Sink. The zero value is ready for use; nil remembers nothing.
 type Outcomes struct {
 	used atomic.Bool // something was put by HTTP: until then workers need not be heard
 
@@ -132,48 +134,63 @@ func (o *Outcomes) addLocked(id string) *outcome {
 	return x
 }
 
-// Observe is that of worker.Observer. While nothing was put by HTTP it costs one
-// look at a variable.
-func (o *Outcomes) Observe(id string, f worker.Fate) {
-	if !o.used.Load() {
+// Pushed is that of worker.Sink. While nothing was put by HTTP it costs one look
+// at a variable.
+func (o *Outcomes) Pushed(e *worker.Event) {
+	if !o.used.Load() || e.Action == worker.Resent {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	x := o.byID[id]
+	x := o.byID[e.Job]
 	switch {
 	case x == nil && o.pending == 0:
 		return // put elsewhere
 	case x == nil:
-		x = o.addLocked(id)
+		x = o.addLocked(strings.Clone(e.Job))
 	}
-	x.observe(f, time.Now())
+	x.pushed(e)
 }
 
-func (x *outcome) observe(f worker.Fate, now time.Time) {
+// pushed takes in the end of some of the job's pushes.
+func (x *outcome) pushed(e *worker.Event) {
 	n := &x.n
-	if f.Tried {
+	switch e.Action {
+	case worker.Tried:
 		n.Tries++
 		n.NextTry, x.trying = time.Time{}, true
 		n.Buried = 0 // it was kicked
 		return
+	case worker.Retried:
+		n.NextTry = later(n.NextTry, time.Now().Add(e.Pause).UTC())
+	case worker.Buried:
+		n.Buried += e.N
+	case worker.Expired:
+		n.Expired += e.N
+	case worker.Deleted:
+		switch {
+		case e.Class == apnsconn.Delivered:
+			n.Delivered += e.N
+		case e.Class == apnsconn.Token:
+			n.Refused += e.N
+		}
 	}
 	x.trying = false
-	n.Delivered += f.Delivered
-	n.Refused += f.Dead
-	n.Buried += f.Buried
-	n.Expired += f.Expired
-	n.At = now.UTC()
-	if f.Back > 0 {
-		n.NextTry = now.Add(f.Pause).UTC()
+	n.At, n.Status = e.At.UTC(), e.Status
+	if why := e.Explanation(); why != "" {
+		n.Reason = strings.Clone(why)
 	}
-	if f.Reason != "" {
-		n.Reason = f.Reason
+	if e.APNsID != "" {
+		n.APNsID = strings.Clone(e.APNsID)
 	}
-	n.Status = f.Status
-	if f.APNsID != "" {
-		n.APNsID = f.APNsID
+}
+
+// later is the later of two times.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
+	return b
 }
 
 // state is the one word for all of it.

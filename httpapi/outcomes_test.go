@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"propeller/apnsconn"
 	"propeller/worker"
 )
 
@@ -29,17 +30,17 @@ func TestOutcomes(t *testing.T) {
 			}
 			return n
 		}
-		o.Observe("elsewhere", worker.Fate{Tried: true})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "elsewhere", N: 1, Action: worker.Tried})
 		put("one", 1, 0)
 		state("one", FateQueued)
-		o.Observe("one", worker.Fate{Tried: true})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "one", N: 1, Action: worker.Tried})
 		state("one", FateTrying)
-		o.Observe("one", worker.Fate{Back: 1, Pause: time.Minute, Status: 503, Reason: "Shutdown"})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "one", N: 1, Action: worker.Retried, Class: apnsconn.Unavailable, Status: 503, Reason: "Shutdown", Pause: time.Minute})
 		if n := state("one", FateQueued); n.Tries != 1 || n.Reason != "Shutdown" || n.NextTry.Sub(n.At) != time.Minute {
 			t.Errorf("%+v", n)
 		}
-		o.Observe("one", worker.Fate{Tried: true})
-		o.Observe("one", worker.Fate{Delivered: 1, Status: 200, APNsID: "x"})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "one", N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "one", N: 1, Action: worker.Deleted, Class: apnsconn.Delivered, Status: 200, APNsID: "x"})
 		if n := state("one", FateDelivered); n.Tries != 2 || n.APNsID != "x" || n.Status != 200 || n.At.IsZero() || !n.NextTry.IsZero() {
 			t.Errorf("%+v", n)
 		}
@@ -49,20 +50,22 @@ func TestOutcomes(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		state("later", FateQueued)
-		o.Observe("later", worker.Fate{Tried: true})
-		o.Observe("later", worker.Fate{Buried: 1, Reason: "why"})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "later", N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "later", N: 1, Action: worker.Buried, Class: apnsconn.Rejected, Reason: "why"})
 		if n := state("later", FateBuried); n.Reason != "why" {
 			t.Errorf("%+v", n)
 		}
-		o.Observe("later", worker.Fate{Tried: true}) // kicked
+		o.Pushed(&worker.Event{At: time.Now(), Job: "later", N: 1, Action: worker.Tried}) // kicked
 		state("later", FateTrying)
-		o.Observe("later", worker.Fate{Dead: 1})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "later", N: 1, Action: worker.Deleted, Class: apnsconn.Token})
 		state("later", FateRefused)
 		put("three", 3, 0)
-		o.Observe("three", worker.Fate{Tried: true})
-		o.Observe("three", worker.Fate{Delivered: 1, Dead: 1, Back: 1})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "three", N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "three", N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "three", N: 1, Action: worker.Deleted, Class: apnsconn.Token})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "three", N: 1, Action: worker.Retried, Class: apnsconn.Unavailable})
 		state("three", FateQueued)
-		o.Observe("three", worker.Fate{Expired: 1})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "three", N: 1, Action: worker.Expired, Class: apnsconn.Rejected})
 		state("three", FateFinished)
 		put("three", 1, 0) // the queue has begun to count anew
 		state("three", FateQueued)
@@ -78,9 +81,9 @@ func TestOutcomeBeforePut(t *testing.T) {
 	var o Outcomes
 	o.begin()
 	o.begin()
-	o.Observe("7", worker.Fate{Tried: true})
-	o.Observe("7", worker.Fate{Delivered: 1})
-	o.Observe("8", worker.Fate{Tried: true})
+	o.Pushed(&worker.Event{At: time.Now(), Job: "7", N: 1, Action: worker.Tried})
+	o.Pushed(&worker.Event{At: time.Now(), Job: "7", N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+	o.Pushed(&worker.Event{At: time.Now(), Job: "8", N: 1, Action: worker.Tried})
 	if _, ok := o.look("7"); ok {
 		t.Error("known before it was put")
 	}
@@ -92,7 +95,7 @@ func TestOutcomeBeforePut(t *testing.T) {
 	if _, ok := o.look("8"); ok {
 		t.Error("somebody else's job is known")
 	}
-	o.Observe("9", worker.Fate{Tried: true})
+	o.Pushed(&worker.Event{At: time.Now(), Job: "9", N: 1, Action: worker.Tried})
 	if len(o.byID) != 2 {
 		t.Errorf("%d remembered", len(o.byID))
 	}

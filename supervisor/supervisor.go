@@ -44,8 +44,8 @@ type Options struct {
 	// OpenQueue connects to the queue at the given URLs. It does not wait for
 	// it to be reachable.
 	OpenQueue func(urls []string) (queue.Queue, error)
-	// Observer is told what becomes of every job; nil: nobody is.
-	Observer worker.Observer
+	// Sinks are told how every push ends.
+	Sinks []worker.Sink
 }
 
 // Supervisor runs all apps of a configuration.
@@ -263,7 +263,7 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 	wc := worker.Config{
 		Topic: c.Topic, Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry), Expiration: c.Expiration, TTL: c.TTL,
 		Queue: s.queue, Dial: s.dialer(c), Breaker: worker.NewBreaker(), Counters: &l.pushes, Log: s.o.Log, Live: &s.live,
-		Guard: worker.NewGuard(), Memory: memory(c, old), Hold: &l.hold, Observer: s.o.Observer, Recent: &l.recent,
+		Guard: worker.NewGuard(), Memory: memory(c, old), Hold: &l.hold, Sinks: append([]worker.Sink{&l.recent}, s.o.Sinks...),
 	}
 	if c.Feedback.Tube != "" {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)

@@ -10,16 +10,13 @@ func TestBackoffBounds(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	for range 200 {
-		var b backoff
+		var l link
 		for try := range 20 {
-			b.dialed(now)
+			l.failed(now)
 			want := min(dialMax, dialMin<<min(try, 10))
-			if d := b.wait(now); d < want*8/10 || d > want*12/10 || d > ProbeEvery {
+			if d := l.dialAt.Sub(now); d < want*8/10 || d > want*12/10 || d > ProbeEvery {
 				t.Fatalf("%v after dial %d, want about %v", d, try+1, want)
 			}
-		}
-		if b.good(); b.wait(now) > dialMin*12/10 {
-			t.Fatalf("%v after a good answer", b.wait(now))
 		}
 	}
 }

@@ -2,45 +2,47 @@ package worker
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// ProbeEvery is how long a broken or paused app waits between two probes, each of one
-// job: often enough to recover within a minute, seldom enough that Apple does
-// not take it for an attack.
-const ProbeEvery = time.Minute
+const (
+	// ProbeEvery is how long a broken or paused app waits between two probes, each
+	// of one push: often enough to recover within a minute, seldom enough that
+	// Apple does not take it for an attack.
+	ProbeEvery = time.Minute
+	// probeStep is by how much later each further worker of the app may probe, so
+	// that one of them receives a job for it and not all. The last ones wait no
+	// longer than probeSteps of it.
+	probeStep  = 2 * time.Second
+	probeSteps = 10
+)
 
 // Breaker is what the workers of one app share about whether it works at all.
 // When APNs refuses its credential the app is broken; when APNs refuses its
 // device tokens as those of another environment or topic it is paused (see
 // Guard). In both cases its jobs stay in the queue, and once in ProbeEvery one
-// worker sends one job to see.
+// worker sends one push to see.
+//
+// look says what would be allowed and changes nothing; take uses the permission
+// up, and is called where the push is sent.
 type Breaker struct {
+	closed atomic.Bool // no free sending; written under mu
+	bells  bells
+
 	mu     sync.Mutex
-	broken bool // or paused
 	paused bool // not by the credential, but by the environment guard
 	reason string
 	since  time.Time
-	next   time.Time         // no probe before
-	prober *run              // who has the probe; nil = nobody
-	sent   bool              // the prober has taken its one job
-	asked  time.Time         // when the prober got the probe
-	taken  time.Time         // when the last probe was sent
-	turn   int               // counts the probes
-	runs   map[*run]struct{} // the app's workers at work
-	guard  *Guard            // the app's
+	next   time.Time // no probe before
+	taken  time.Time // when the last probe was sent
+	turn   int       // the last probe's number; another once that is none any more
+	closes int       // how often it has closed, or stayed closed after a probe
+	guard  *Guard    // the app's
 }
 
 // NewBreaker returns the breaker of an app whose credential is not known to be bad.
-func NewBreaker() *Breaker { return &Breaker{runs: make(map[*run]struct{})} }
-
-// join makes r hear of changes.
-func (b *Breaker) join(r *run) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.runs[r] = struct{}{}
-	b.guard = r.w.cfg.Guard
-}
+func NewBreaker() *Breaker { return new(Breaker) }
 
 // BreakerState is a breaker at one moment. Broken and Paused exclude each other.
 type BreakerState struct {
@@ -56,9 +58,12 @@ type BreakerState struct {
 
 // State says whether the app is broken or paused, why, and since when.
 func (b *Breaker) State() BreakerState {
+	if !b.closed.Load() {
+		return BreakerState{}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.broken {
+	if !b.closed.Load() {
 		return BreakerState{}
 	}
 	s := BreakerState{Broken: !b.paused, Paused: b.paused, Reason: b.reason, Since: b.since, Probe: b.next}
@@ -71,28 +76,32 @@ func (b *Breaker) State() BreakerState {
 // trip marks the app broken and reports whether it was not before. A failed
 // probe puts off the next one.
 func (b *Breaker) trip(reason string, now time.Time) (first bool) {
-	return b.stop(reason, false, now)
+	return b.close(reason, false, now)
 }
 
 // pause marks the app paused and reports whether it was not before. A broken
 // app stays broken: that is the greater trouble.
 func (b *Breaker) pause(reason string, now time.Time) (first bool) {
-	return b.stop(reason, true, now)
+	return b.close(reason, true, now)
 }
 
-func (b *Breaker) stop(reason string, paused bool, now time.Time) (first bool) {
+func (b *Breaker) close(reason string, paused bool, now time.Time) (first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.prober, b.next = nil, now.Add(ProbeEvery)
-	if b.broken && paused && !b.paused {
+	closed := b.closed.Load()
+	b.next = now.Add(ProbeEvery)
+	b.turn++ // a probe under way is none any more
+	b.closes++
+	if closed && paused && !b.paused {
 		return false
 	}
 	b.reason = reason
-	if b.broken && b.paused == paused {
+	if closed && b.paused == paused {
 		return false
 	}
-	b.broken, b.paused, b.since = true, paused, now
-	b.announce()
+	b.paused, b.since = paused, now
+	b.closed.Store(true)
+	b.bells.ring()
 	return true
 }
 
@@ -100,102 +109,86 @@ func (b *Breaker) stop(reason string, paused bool, now time.Time) (first bool) {
 func (b *Breaker) heal() (first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.broken {
+	if !b.closed.Load() {
 		return false
 	}
-	b.broken, b.paused, b.reason, b.prober = false, false, "", nil
+	b.closed.Store(false)
+	b.paused, b.reason = false, ""
 	b.guard.Reset()
-	b.announce()
+	b.bells.ring()
 	return true
+}
+
+// know tells b of the app's guard, which begins anew when b heals.
+func (b *Breaker) know(g *Guard) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.guard = g
 }
 
 // Resume lets a broken or paused app work again, by order of a person who says
 // that its trouble is over. If it is not, APNs' next answers stop it anew.
 func (b *Breaker) Resume() { b.heal() }
 
-// announce makes every worker look at the breaker anew.
-func (b *Breaker) announce() {
-	for r := range b.runs {
-		r.interrupt()
+// look says whether sending is closed, and from when on worker number index may
+// probe. closes tells connections that were opened before the breaker closed from
+// later ones: a probe shall have a new one.
+func (b *Breaker) look(index int) (closed bool, probe time.Time, closes int) {
+	if !b.closed.Load() {
+		return false, time.Time{}, 0
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closed.Load(), b.probeAt(index), b.closes
 }
 
-// admit says how many jobs r may ask for, given how many it has room for. While
-// the app is whole that is all. While it is broken it is none, or one for the
-// worker whose turn it is to probe; wait is when to ask again if it is none.
-//
-// A worker that has not begun its probe within ProbeEvery loses it to the next
-// that asks: perhaps its consumer receives nothing.
-func (b *Breaker) admit(r *run, room int, now time.Time) (n int, wait time.Duration) {
+// epoch is what look calls closes.
+func (b *Breaker) epoch() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closes
+}
+
+// probeAt is when a worker may probe. b.mu is held.
+func (b *Breaker) probeAt(index int) time.Time {
+	return b.next.Add(time.Duration(min(index, probeSteps)) * probeStep)
+}
+
+// take asks to send n pushes now, and says how many may be: all while the app is
+// whole, else one or none. probe is not 0 if that one shall show whether the app
+// works again.
+func (b *Breaker) take(index, n int, now time.Time) (allowed, probe int) {
+	if !b.closed.Load() {
+		return n, 0
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case !b.broken:
-		return room, 0
-	case b.prober == r && !b.sent:
-		return min(room, 1), ProbeEvery
-	case b.prober != nil && b.sent, room == 0:
-		return 0, ProbeEvery
-	case b.prober != nil && now.Sub(b.asked) < ProbeEvery:
-		return 0, ProbeEvery - now.Sub(b.asked)
-	case now.Before(b.next):
-		return 0, b.next.Sub(now)
+	case !b.closed.Load():
+		return n, 0
+	case n == 0 || now.Before(b.probeAt(index)):
+		return 0, 0
 	}
-	if b.prober != nil {
-		b.prober.interrupt() // it shall receive no job any more
-	}
-	b.prober, b.sent, b.asked = r, false, now
+	b.next, b.taken = now.Add(ProbeEvery), now
 	b.turn++
-	return 1, 0
+	return 1, b.turn
 }
 
-// probing says that r has the probe, from when it is allowed one to its end.
-func (b *Breaker) probing(r *run) bool {
+// probing says whether a probe may still show something.
+func (b *Breaker) probing(probe int) bool {
+	if probe == 0 || !b.closed.Load() {
+		return false
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.prober == r
-}
-
-// take asks, for a job just received, whether it may be sent; probe is not 0 if
-// it is the one that will show whether the app works again.
-func (b *Breaker) take(r *run) (ok bool, probe int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.broken {
-		return true, 0
-	}
-	if b.prober != r || b.sent {
-		return false, 0
-	}
-	b.sent, b.taken = true, time.Now()
-	return true, b.turn
+	return b.turn == probe
 }
 
 // told ends a probe, which showed nothing: the next one comes in its time.
 func (b *Breaker) told(probe int, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.prober != nil && b.turn == probe {
-		b.prober, b.next = nil, now.Add(ProbeEvery)
-	}
-}
-
-// pass gives up a probe, whose job never came to be sent: the next job may be
-// the probe at once. It has no effect after told, trip, pause or heal.
-func (b *Breaker) pass(probe int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.prober != nil && b.turn == probe {
-		b.prober = nil
-	}
-}
-
-// leave is called when r stops. A probe it has not begun is left to others.
-func (b *Breaker) leave(r *run) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.runs, r)
-	if b.prober == r {
-		b.prober = nil
+	if b.closed.Load() && b.turn == probe {
+		b.next = now.Add(ProbeEvery)
 	}
 }

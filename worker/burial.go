@@ -166,7 +166,7 @@ func (t *task) bury(o *origin) (err error) {
 // buryAs waits while the queue refuses: what has been reported is not to be
 // reported again.
 func (t *task) buryAs(body []byte) (err error) {
-	stored := t.store(func(ctx context.Context) error {
+	stored := t.store(burials(), func(ctx context.Context) error {
 		if err = t.job.Bury(ctx, body); errors.Is(err, queue.ErrUnavailable) {
 			return err
 		}

@@ -51,9 +51,13 @@ func (c *Counters) Refusals() map[Refusal]int64 {
 	return maps.Clone(c.refusals)
 }
 
-func (c *Counters) count(class apnsconn.Class, reason string) {
-	c.byClass[class].Add(1)
-	if class == apnsconn.Delivered {
+// Pushed counts a push that has ended.
+func (c *Counters) Pushed(e *Event) {
+	if !e.Sent {
+		return
+	}
+	c.byClass[e.Class].Add(int64(e.N))
+	if e.Class == apnsconn.Delivered {
 		return
 	}
 	c.mu.Lock()
@@ -61,9 +65,9 @@ func (c *Counters) count(class apnsconn.Class, reason string) {
 	if c.refusals == nil {
 		c.refusals = make(map[Refusal]int64)
 	}
-	r := Refusal{class, reason}
+	r := Refusal{e.Class, e.Reason}
 	if _, known := c.refusals[r]; !known && len(c.refusals) >= maxRefusals {
 		r.Reason = OtherReason
 	}
-	c.refusals[r]++
+	c.refusals[r] += int64(e.N)
 }

@@ -14,11 +14,14 @@ import (
 func TestCountersAreBounded(t *testing.T) {
 	t.Parallel()
 	var c Counters
-	c.count(apnsconn.Delivered, "")
-	for i := range 10 * maxRefusals {
-		c.count(apnsconn.Rejected, fmt.Sprint("made up ", i))
+	count := func(class apnsconn.Class, reason string) {
+		c.Pushed(&Event{Class: class, Reason: reason, N: 1, Sent: true})
 	}
-	c.count(apnsconn.Rejected, "made up 0")
+	count(apnsconn.Delivered, "")
+	for i := range 10 * maxRefusals {
+		count(apnsconn.Rejected, fmt.Sprint("made up ", i))
+	}
+	count(apnsconn.Rejected, "made up 0")
 	got := c.Refusals()
 	if len(got) != maxRefusals+1 || got[Refusal{apnsconn.Rejected, "made up 0"}] != 2 || got[Refusal{apnsconn.Rejected, OtherReason}] != 9*maxRefusals {
 		t.Errorf("%d reasons, %v", len(got), got)

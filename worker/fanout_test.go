@@ -292,7 +292,7 @@ func TestApnsAbsentForFanOut(t *testing.T) {
 		if s := b.Status(); !strings.HasPrefix(s.Waiting, "apns not reachable: ") || s.Held != 0 || s.Finished != 0 {
 			t.Errorf("%+v", s)
 		}
-		if n := len(b.dialTimes()); n > 30 {
+		if n := len(b.dialTimes()); n > 60 {
 			t.Errorf("%d dials in 10 minutes", n)
 		}
 		b.setRefuse(nil)

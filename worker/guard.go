@@ -24,16 +24,18 @@ const (
 	// guardHold is how long an answer that calls a token wrong waits for one
 	// that shows the environment right; its job stays reserved meanwhile.
 	guardHold = time.Minute
-	// guardHeld is how many answers wait so at most. Those about different
-	// tokens are no more than half a window, since one more trips the guard.
+	// guardHeld is how many answers of an app wait so at most. Those about
+	// different tokens are no more than half a window, since one more trips the
+	// guard.
 	guardHeld = guardWindow
 )
 
-// ruling is what the guard says of an answer that calls a device token wrong.
+// ruling is what is to be made of an answer that calls a device token wrong.
 type ruling int
 
 const (
-	isDead    ruling = iota // the token is dead
+	isOpen    ruling = iota // nothing yet
+	isDead                  // the token is dead
 	isDoubted               // nothing may be concluded: the push is tried again later
 	isLeft                  // the worker stops: the push is tried again at once
 )
@@ -50,47 +52,34 @@ const (
 // app has had a right answer, else it goes back too: in an app with little to
 // send, most answers come alone.
 //
-// A Guard is shared by an app's workers, which take part by Join. A nil Guard
-// holds nothing: every token called wrong is dead at once.
+// The guard holds no answers itself: a worker keeps them, and asks for the
+// verdict when something has changed or their time is over. A Guard is shared by
+// an app's workers. A nil Guard doubts nothing: every token called wrong is dead
+// at once.
 type Guard struct {
 	// calm says that one more right answer changes nothing, so that in an app
 	// that works it costs one load.
-	calm atomic.Bool
+	calm  atomic.Bool
+	bells bells
 
 	mu      sync.Mutex
 	tripped bool
 	doubted time.Time           // when the first wrong answer came since the last right one, or since Reset; zero = none has
-	right   bool                // there has been a right answer
 	answers [guardWindow]uint64 // ring of the latest: the hash of a token called wrong, or 0. Those not yet given count as right
 	next    int                 // in answers: the oldest
 	wrong   int                 // of answers
 	seed    maphash.Seed
-	held    []held      // oldest first
-	overdue *time.Timer // settles the oldest; nil = nothing is held
-}
+	held    int // answers that wait for a verdict
 
-// held is an answer that calls a token wrong and waits for a right one.
-type held struct {
-	seat   *Seat
-	settle func(ruling)
-	since  time.Time
+	// What verdicts are made of: answers are numbered.
+	count     int // answers so far
+	right     int // the number of the last right one; 0 = there was none
+	trip      int // the number of the last one that has tripped the guard; 0 = none
+	tripRight int // right, when that was
 }
 
 // NewGuard returns the guard of an app that has had no answers.
 func NewGuard() *Guard { return &Guard{seed: maphash.MakeSeed()} }
-
-// Seat is one worker's place at the app's guard, from the start of its Serve
-// until it stops.
-type Seat struct {
-	g       *Guard
-	tripped func(reason string)
-	left    bool // under g.mu
-}
-
-// Join takes part in g. When an answer of this seat trips the guard, tripped is
-// called once with the reason, before anything held is given back. It must not
-// wait, and may call any method of the guard.
-func (g *Guard) Join(tripped func(reason string)) *Seat { return &Seat{g: g, tripped: tripped} }
 
 // evidence is what an answer says about an app's environment and topic.
 type evidence uint8
@@ -118,44 +107,105 @@ func evidenceOf(n *apnsconn.Notification, o *apnsconn.Outcome) evidence {
 	return noEvidence
 }
 
-// Right tells of an answer that shows that environment and topic are right:
-// what is held is settled as dead before Right returns.
-func (s *Seat) Right() {
-	if s.g == nil || s.g.calm.Load() {
+// suspicion is an answer that calls a device token wrong, while it waits.
+type suspicion struct {
+	number int // of the answer
+	since  time.Time
+}
+
+// Right tells of an answer that shows that environment and topic are right.
+func (g *Guard) Right() {
+	if g == nil || g.calm.Load() {
 		return
 	}
-	settleHeld(s.g.addRight(), isDead)
+	if g.addRight() {
+		g.bells.ring()
+	}
+}
+
+func (g *Guard) addRight() (changes bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.count++
+	g.right = g.count
+	if g.tripped {
+		return false // only Reset ends that: half of the answers may be right
+	}
+	g.doubted = time.Time{}
+	g.note(0)
+	g.calm.Store(g.wrong == 0 && g.held == 0)
+	return g.held > 0
 }
 
 // Wrong tells that APNs has called a device token wrong, by BadDeviceToken or
-// DeviceTokenNotForTopic. settle is called once with what is to be made of that;
-// it may be called before Wrong returns, or later from another goroutine, and
-// must not wait.
-func (s *Seat) Wrong(token, reason string, settle func(ruling)) {
-	if s.g == nil {
-		settle(isDead)
-		return
+// DeviceTokenNotForTopic. If the ruling is isOpen the answer is held: its owner
+// asks Verdict of s, and calls Over when it has one or needs none any more. why
+// is not "" if this answer has tripped the guard.
+func (g *Guard) Wrong(token, reason string, now time.Time) (s suspicion, r ruling, why string) {
+	if g == nil {
+		return s, isDead, ""
 	}
-	back, r, why := s.g.addWrong(token, reason, held{s, settle, time.Now()})
+	s, r, why = g.addWrong(token, reason, now)
 	if why != "" {
-		s.tripped(why)
+		g.bells.ring()
 	}
-	settleHeld(back, r)
+	return s, r, why
 }
 
-func settleHeld(answers []held, r ruling) {
-	for _, h := range answers {
-		h.settle(r)
+func (g *Guard) addWrong(token, reason string, now time.Time) (s suspicion, r ruling, why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.doubted.IsZero() {
+		g.doubted = now
 	}
+	if g.tripped {
+		return s, isDoubted, ""
+	}
+	g.calm.Store(false)
+	g.count++
+	// That two tokens share a hash only makes the guard trip one token later.
+	if hash := maphash.String(g.seed, token) | 1; !slices.Contains(g.answers[:], hash) {
+		g.note(hash)
+	}
+	if why = g.suspects(reason); why != "" {
+		g.tripped, g.trip, g.tripRight = true, g.count, g.right
+		return s, isDoubted, why
+	}
+	if g.held == guardHeld {
+		return s, isDoubted, ""
+	}
+	g.held++
+	return suspicion{g.count, now}, isOpen, ""
 }
 
-// Leave gives up the seat: its held answers go back, as will those still to
-// come. Leave may be called more than once.
-func (s *Seat) Leave() {
-	if s.g == nil {
-		return
+// Verdict is what is to be made of an answer that is held; it changes nothing.
+// The answers stay in the window, so that an app with little to send trips the
+// guard too, though later.
+func (g *Guard) Verdict(s suspicion, now time.Time) ruling {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	right := g.right
+	if s.number <= g.trip {
+		right = g.tripRight
 	}
-	settleHeld(s.g.leave(s), isLeft)
+	switch {
+	case right > s.number:
+		return isDead
+	case s.number <= g.trip:
+		return isDoubted
+	case now.Sub(s.since) < guardHold:
+		return isOpen
+	case right > 0:
+		return isDead
+	}
+	return isDoubted
+}
+
+// Over ends the holding of an answer.
+func (g *Guard) Over() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held--
 }
 
 // Tripped says whether the guard has tripped and was not reset.
@@ -195,58 +245,13 @@ func (g *Guard) Reset() {
 	}
 	g.tripped, g.doubted = false, time.Time{}
 	g.answers, g.next, g.wrong = [guardWindow]uint64{}, 0, 0
-	g.calm.Store(g.right)
+	g.calm.Store(g.right > 0 && g.held == 0)
 }
 
-// addRight notes a right answer and returns what it shows to be dead.
-func (g *Guard) addRight() []held {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.right = true
-	if g.tripped {
-		return nil // only Reset ends that: half of the answers may be right
-	}
-	g.doubted = time.Time{}
-	g.note(0)
-	g.calm.Store(g.wrong == 0)
-	return g.takeHeld()
-}
-
-// addWrong notes a wrong answer and holds h. It returns what is to go back
-// instead, by which ruling, and, if this answer has tripped the guard, why.
-func (g *Guard) addWrong(token, reason string, h held) (back []held, r ruling, why string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.doubted.IsZero() {
-		g.doubted = h.since
-	}
+// suspects is why the guard must trip now, or "".
+func (g *Guard) suspects(reason string) string {
 	switch {
-	case h.seat.left:
-		return []held{h}, isLeft, ""
-	case g.tripped:
-		return []held{h}, isDoubted, ""
-	}
-	g.calm.Store(false)
-	// That two tokens share a hash only makes the guard trip one token later.
-	if hash := maphash.String(g.seed, token) | 1; !slices.Contains(g.answers[:], hash) {
-		g.note(hash)
-	}
-	if why = g.suspicion(reason); why != "" {
-		g.tripped = true
-		return append(g.takeHeld(), h), isDoubted, why
-	}
-	if len(g.held) == guardHeld {
-		return []held{h}, isDoubted, ""
-	}
-	g.held = append(g.held, h)
-	g.watchOldest()
-	return nil, isDoubted, ""
-}
-
-// suspicion is why the guard must trip now, or "".
-func (g *Guard) suspicion(reason string) string {
-	switch {
-	case !g.right && g.wrong >= guardFirst:
+	case g.right == 0 && g.wrong >= guardFirst:
 		return fmt.Sprintf("wrong environment or topic?: the first %d device tokens are all refused, the last with %s", guardFirst, reason)
 	case g.wrong > guardWindow/2:
 		return fmt.Sprintf("wrong environment or topic?: of the last %d answers more than half refuse the device token, the last with %s", guardWindow, reason)
@@ -264,63 +269,4 @@ func (g *Guard) note(hash uint64) {
 	}
 	g.answers[g.next] = hash
 	g.next = (g.next + 1) % guardWindow
-}
-
-// watchOldest sees to it that the oldest held answer is settled in time.
-func (g *Guard) watchOldest() {
-	if g.overdue != nil || len(g.held) == 0 {
-		return
-	}
-	g.overdue = time.AfterFunc(time.Until(g.held[0].since.Add(guardHold)), func() {
-		settleHeld(g.takeOverdue(time.Now()))
-	})
-}
-
-// takeOverdue returns what has been held for long enough, and what is to be made
-// of it. The answers stay in the window, so that an app with little to send
-// trips the guard too, though later.
-func (g *Guard) takeOverdue(now time.Time) (over []held, r ruling) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	n := 0
-	for n < len(g.held) && now.Sub(g.held[n].since) >= guardHold {
-		n++
-	}
-	over, stay := g.held[:n:n], g.held[n:]
-	g.takeHeld()
-	g.held = stay
-	g.watchOldest()
-	if g.right {
-		return over, isDead
-	}
-	return over, isDoubted
-}
-
-// takeHeld ends the holding of all that is held, and returns it.
-func (g *Guard) takeHeld() []held {
-	out := g.held
-	g.held = nil
-	if g.overdue != nil {
-		g.overdue.Stop()
-		g.overdue = nil
-	}
-	return out
-}
-
-// leave closes a seat and returns what it holds.
-func (g *Guard) leave(s *Seat) (back []held) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s.left = true
-	var stay []held
-	for _, h := range g.takeHeld() {
-		if h.seat == s {
-			back = append(back, h)
-		} else {
-			stay = append(stay, h)
-		}
-	}
-	g.held = stay
-	g.watchOldest()
-	return back
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,56 +11,60 @@ import (
 	"propeller/apnsconn"
 )
 
-// guardBench is a guard with a seat, and what became of the answers it held.
+// guardBench is a guard, and what became of the answers it holds.
 type guardBench struct {
 	t       *testing.T
 	g       *Guard
-	seat    *Seat
 	tripped []string
 
-	mu   sync.Mutex
+	held map[int]suspicion
 	dead map[int]ruling // by answer; absent: still held
 	n    int
 }
 
 func newGuardBench(t *testing.T) *guardBench {
-	b := &guardBench{t: t, g: NewGuard(), dead: make(map[int]ruling)}
-	b.seat = b.g.Join(func(reason string) {
-		if len(b.dead) > 0 && !b.g.Tripped() {
-			t.Error("told of the trip before the guard has tripped")
-		}
-		b.tripped = append(b.tripped, reason)
-	})
-	return b
+	return &guardBench{t: t, g: NewGuard(), held: make(map[int]suspicion), dead: make(map[int]ruling)}
 }
 
-// wrong answers for the token i of seat s, and returns the answer's number.
-func (b *guardBench) wrong(s *Seat, i int) int {
+func (b *guardBench) right() { b.g.Right() }
+
+// wrong answers for the token i, and returns the answer's number.
+func (b *guardBench) wrong(i int) int {
 	b.n++
-	n := b.n
-	s.Wrong(token(i), "BadDeviceToken", func(r ruling) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if _, twice := b.dead[n]; twice {
-			b.t.Errorf("answer %d settled twice", n)
+	s, r, why := b.g.Wrong(token(i), "BadDeviceToken", time.Now())
+	if why != "" {
+		b.tripped = append(b.tripped, why)
+	}
+	if r == isOpen {
+		b.held[b.n] = s
+	} else {
+		b.dead[b.n] = r
+	}
+	return b.n
+}
+
+// ask asks for verdicts, as a worker does when the guard rings.
+func (b *guardBench) ask() {
+	for n, s := range b.held {
+		if r := b.g.Verdict(s, time.Now()); r != isOpen {
+			b.g.Over()
+			delete(b.held, n)
+			b.dead[n] = r
 		}
-		b.dead[n] = r
-	})
-	return n
+	}
 }
 
 // burst answers for n tokens of which each is new.
 func (b *guardBench) burst(n int) (answers []int) {
 	for range n {
-		answers = append(answers, b.wrong(b.seat, b.n))
+		answers = append(answers, b.wrong(b.n))
 	}
 	return answers
 }
 
 // fates counts what became of answers.
 func (b *guardBench) fates(answers []int) (dead, back, held int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.ask()
 	for _, n := range answers {
 		switch r, settled := b.dead[n]; {
 		case !settled:
@@ -129,11 +131,11 @@ func TestGuardHoldsUntilRight(t *testing.T) {
 	b := newGuardBench(t)
 	before := b.burst(guardFirst - 1)
 	b.want(before, 0, 0, guardFirst-1)
-	b.seat.Right()
+	b.right()
 	b.want(before, guardFirst-1, 0, 0)
 	after := b.burst(1)
 	b.want(after, 0, 0, 1)
-	b.seat.Right()
+	b.right()
 	b.want(after, 1, 0, 0)
 	if b.g.Tripped() || b.tripped != nil {
 		t.Errorf("tripped: %q", b.tripped)
@@ -166,22 +168,22 @@ func TestGuardCountsTokensOnce(t *testing.T) {
 		b := newGuardBench(t)
 		limit := guardFirst
 		if right {
-			b.seat.Right()
+			b.right()
 			limit = guardWindow/2 + 1
 		}
 		var run []int
 		for range 3 * guardWindow {
-			run = append(run, b.wrong(b.seat, 7))
+			run = append(run, b.wrong(7))
 		}
 		b.want(run, 0, 3*guardWindow-guardHeld, guardHeld)
 		for i := range limit - 2 {
-			b.wrong(b.seat, 100+i)
-			b.wrong(b.seat, 100+i/2)
+			b.wrong(100 + i)
+			b.wrong(100 + i/2)
 		}
 		if b.g.Tripped() {
 			t.Errorf("right %v: tripped by %d tokens: %q", right, limit-1, b.tripped)
 		}
-		b.wrong(b.seat, 8)
+		b.wrong(8)
 		if !b.g.Tripped() {
 			t.Errorf("right %v: not tripped by %d tokens", right, limit)
 		}
@@ -209,20 +211,20 @@ func TestGuardMostOfWindow(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			b := newGuardBench(t)
-			b.seat.Right()
+			b.right()
 			var wrong []int
 			for i := 0; i < 2000 && !b.g.Tripped(); i++ {
 				if i%(tt.wrong+tt.right) < tt.wrong {
 					wrong = append(wrong, b.burst(1)...)
 				} else {
-					b.seat.Right()
+					b.right()
 				}
 			}
 			if b.g.Tripped() != tt.wantTrip {
 				t.Fatalf("tripped %v after %d wrong", b.g.Tripped(), len(wrong))
 			}
 			if !tt.wantTrip {
-				b.seat.Right()
+				b.right()
 			}
 			if dead, back, held := b.fates(wrong); held != 0 || tt.wantTrip && (back == 0 || back > tt.wantInLast) || dead+back != len(wrong) {
 				t.Errorf("%d dead, %d back, %d held of %d", dead, back, held, len(wrong))
@@ -235,21 +237,21 @@ func TestGuardMostOfWindow(t *testing.T) {
 func TestGuardBound(t *testing.T) {
 	t.Parallel()
 	b := newGuardBench(t)
-	b.seat.Right()
+	b.right()
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 20_000 {
 		switch rng.IntN(40) {
 		case 0:
-			b.seat.Right()
+			b.right()
 		case 1:
 			b.g.Reset()
 		case 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20:
-			b.wrong(b.seat, 7)
+			b.wrong(7)
 		default:
 			b.burst(1)
 		}
-		if n := len(b.g.held); n > guardHeld {
-			t.Fatalf("%d held", n)
+		if b.ask(); b.g.held > guardHeld || b.g.held != len(b.held) {
+			t.Fatalf("%d held, and %d", b.g.held, len(b.held))
 		}
 		wrong := 0
 		for _, hash := range b.g.answers {
@@ -272,7 +274,7 @@ func TestGuardQuietApp(t *testing.T) {
 			b := newGuardBench(t)
 			dead, back := 0, 1
 			if right {
-				b.seat.Right()
+				b.right()
 				dead, back = 1, 0
 			}
 			first := b.burst(1)
@@ -322,76 +324,22 @@ func TestGuardQuietAppTrips(t *testing.T) {
 	})
 }
 
-// The timer of what has been settled does not end what is held now.
-func TestGuardTimerOfItsOwn(t *testing.T) {
-	t.Parallel()
-	bubble(t, func(t *testing.T) {
-		b := newGuardBench(t)
-		b.burst(1)
-		time.Sleep(guardHold - time.Second)
-		b.seat.Right()
-		next := b.burst(1)
-		time.Sleep(time.Second)
-		if over, _ := b.g.takeOverdue(time.Now()); len(over) > 0 { // fired as it was stopped
-			t.Errorf("the former timer takes %d", len(over))
-		}
-		time.Sleep(guardHold - 2*time.Second)
-		b.want(next, 0, 0, 1)
-		time.Sleep(time.Second)
-		synctest.Wait()
-		b.want(next, 1, 0, 0)
-	})
-}
-
-// A worker that stops takes back its own answers only.
-func TestGuardLeave(t *testing.T) {
+// An answer that trips the guard decides for those held before, whatever comes
+// later; what was right before it stays so.
+func TestGuardTripDecides(t *testing.T) {
 	t.Parallel()
 	b := newGuardBench(t)
-	other := b.g.Join(func(string) { t.Error("tripped by the other seat") })
-	var own, others []int
-	for i := range 6 {
-		own = append(own, b.wrong(b.seat, i))
-		others = append(others, b.wrong(other, 100+i))
-	}
-	b.seat.Leave()
-	b.seat.Leave()
-	b.want(own, 0, 6, 0)
-	b.want(others, 0, 0, 6)
-	late := b.burst(1)
-	b.want(late, 0, 1, 0)
-	for _, n := range append(own, late...) {
-		if b.dead[n] != isLeft {
-			t.Errorf("answer %d of a worker that stops: ruling %d", n, b.dead[n])
-		}
-	}
-	other.Right()
-	b.want(others, 6, 0, 0)
-	last := b.wrong(other, 200)
-	other.Leave()
-	b.want([]int{last}, 0, 1, 0)
-	if b.g.overdue != nil {
-		t.Error("a timer runs though nothing is held")
-	}
-}
-
-// What a leaving worker gives back comes again, and is not counted twice.
-func TestGuardComesAgain(t *testing.T) {
-	t.Parallel()
-	b := newGuardBench(t)
-	for range 5 {
-		for i := range guardFirst - 1 {
-			b.wrong(b.seat, i)
-		}
-		b.seat.Leave()
-		b.seat = b.g.Join(b.seat.tripped)
-	}
-	if b.g.Tripped() {
-		t.Fatal("tripped by fewer tokens than it takes")
-	}
-	b.wrong(b.seat, guardFirst)
+	before := b.burst(3)
+	b.right()
+	b.burst(guardWindow/2 + 1)
 	if !b.g.Tripped() {
-		t.Error("not tripped")
+		t.Fatal("not tripped")
 	}
+	doubted := b.n - 5
+	b.g.Reset()
+	b.right()
+	b.want(before, 3, 0, 0)
+	b.want([]int{doubted}, 0, 1, 0)
 }
 
 func TestGuardReset(t *testing.T) {
@@ -406,7 +354,7 @@ func TestGuardReset(t *testing.T) {
 	}
 
 	// A right answer does not end it: of a majority the others were right.
-	b.seat.Right()
+	b.right()
 	if !b.g.Tripped() {
 		t.Fatal("not tripped any more")
 	}
@@ -416,7 +364,7 @@ func TestGuardReset(t *testing.T) {
 	b.want(healed, 0, 0, guardFirst+5)
 	b.g.Reset() // nothing to reset: what is held stays so
 	b.want(healed, 0, 0, guardFirst+5)
-	b.seat.Right()
+	b.right()
 	b.want(healed, guardFirst+5, 0, 0)
 }
 
@@ -424,69 +372,32 @@ func TestGuardNil(t *testing.T) {
 	t.Parallel()
 	b := newGuardBench(t)
 	b.g = nil
-	b.seat = b.g.Join(nil)
-	b.seat.Right()
+	b.right()
 	b.want(b.burst(300), 300, 0, 0)
-	b.seat.Leave()
 	b.g.Reset()
 	if b.g.Tripped() {
 		t.Error("a nil guard has tripped")
 	}
 }
 
-// Whatever workers do at the same time, each answer is settled once.
-func TestGuardExactlyOnce(t *testing.T) {
-	t.Parallel()
-	const workers, rounds, each = 4, 10, 500
-	g := NewGuard()
-	settled := make([]atomic.Int32, workers*rounds*each)
-	var trips atomic.Int64
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			rng := rand.New(rand.NewPCG(uint64(w), 7))
-			for round := range rounds {
-				seat := g.Join(func(string) { trips.Add(1); g.Reset() })
-				for i := range each {
-					n := (w*rounds+round)*each + i
-					seat.Wrong(token(n), "BadDeviceToken", func(ruling) { settled[n].Add(1) })
-					if rng.IntN(30*(1+round%3)) == 0 {
-						seat.Right()
-					}
-				}
-				seat.Leave()
-			}
-		})
-	}
-	wg.Wait()
-	for n := range settled {
-		if got := settled[n].Load(); got != 1 {
-			t.Fatalf("answer %d settled %d times", n, got)
-		}
-	}
-	if trips.Load() == 0 {
-		t.Error("never tripped: the test shows less than it should")
-	}
-}
-
 // A push that goes well costs no memory.
 func TestGuardRightAllocates(t *testing.T) {
 	g := NewGuard()
-	seat := g.Join(nil)
-	seat.Right()
-	if n := testing.AllocsPerRun(1000, seat.Right); n != 0 {
+	g.Right()
+	if n := testing.AllocsPerRun(1000, g.Right); n != 0 {
 		t.Errorf("%v allocations when calm", n)
 	}
-	seat.Wrong(token(1), "BadDeviceToken", func(ruling) {})
-	seat.Right()
+	g.Wrong(token(1), "BadDeviceToken", time.Now())
+	g.Over()
+	g.Right()
 	if g.calm.Load() {
 		t.Fatal("calm with a wrong answer in the window")
 	}
-	if n := testing.AllocsPerRun(100, seat.Right); n != 0 {
+	if n := testing.AllocsPerRun(100, g.Right); n != 0 {
 		t.Errorf("%v allocations after a wrong answer", n)
 	}
 	for range guardWindow {
-		seat.Right()
+		g.Right()
 	}
 	if !g.calm.Load() || g.answers != [guardWindow]uint64{} {
 		t.Error("not calm after a window of right answers")
@@ -495,25 +406,27 @@ func TestGuardRightAllocates(t *testing.T) {
 
 func BenchmarkGuardRight(b *testing.B) {
 	b.Run("calm", func(b *testing.B) {
-		seat := NewGuard().Join(nil)
-		seat.Right()
+		g := NewGuard()
+		g.Right()
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				seat.Right()
+				g.Right()
 			}
 		})
 	})
 	b.Run("one in 100 wrong", func(b *testing.B) {
-		seat := NewGuard().Join(nil)
-		seat.Right()
+		g := NewGuard()
+		g.Right()
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
 			for i := 0; pb.Next(); i++ {
 				if i%100 == 0 {
-					seat.Wrong(testToken, "BadDeviceToken", func(ruling) {})
+					if _, r, _ := g.Wrong(testToken, "BadDeviceToken", time.Now()); r == isOpen {
+						g.Over()
+					}
 				} else {
-					seat.Right()
+					g.Right()
 				}
 			}
 		})

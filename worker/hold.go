@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -11,9 +10,8 @@ import (
 // Pushes under way end as they do. It may outlive the app when that changes. The
 // zero value holds nothing.
 type Hold struct {
-	state atomic.Pointer[HoldState] // written under mu; nil: not held
-	mu    sync.Mutex
-	runs  map[*run]struct{} // the app's workers at work
+	state atomic.Pointer[HoldState] // nil: not held
+	bells bells
 }
 
 // HoldState is a hold at one moment.
@@ -25,27 +23,21 @@ type HoldState struct {
 
 // Pause holds the app. If it is held already, nothing changes.
 func (h *Hold) Pause(reason string) {
-	h.set(&HoldState{true, reason, time.Now()})
+	if h.state.CompareAndSwap(nil, &HoldState{true, reason, time.Now()}) {
+		h.bells.ring()
+	}
 }
 
 // Resume lets the app go on.
-func (h *Hold) Resume() { h.set(nil) }
-
-func (h *Hold) set(to *HoldState) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if (h.state.Load() == nil) == (to == nil) {
-		return
-	}
-	h.state.Store(to)
-	for r := range h.runs {
-		r.interrupt()
+func (h *Hold) Resume() {
+	if h.state.Swap(nil) != nil {
+		h.bells.ring()
 	}
 }
 
 // State says whether the app is held, why, and since when.
 func (h *Hold) State() HoldState {
-	if !h.held() {
+	if h == nil {
 		return HoldState{}
 	}
 	if s := h.state.Load(); s != nil {
@@ -54,26 +46,5 @@ func (h *Hold) State() HoldState {
 	return HoldState{}
 }
 
+// held is State().Held. It costs one load.
 func (h *Hold) held() bool { return h != nil && h.state.Load() != nil }
-
-// join makes r hear of changes, until leave.
-func (h *Hold) join(r *run) {
-	if h == nil {
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.runs == nil {
-		h.runs = make(map[*run]struct{})
-	}
-	h.runs[r] = struct{}{}
-}
-
-func (h *Hold) leave(r *run) {
-	if h == nil {
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.runs, r)
-}

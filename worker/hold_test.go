@@ -34,7 +34,7 @@ func TestHold(t *testing.T) {
 			t.Errorf("resumed: %d done", done)
 		}
 		b.halt(t)
-		if len(b.cfg.Hold.runs) != 0 {
+		if len(b.cfg.Hold.bells.all) != 0 {
 			t.Error("a worker that has ended is still told")
 		}
 	})

@@ -23,61 +23,78 @@ var pushLevel = [...]slog.Level{
 	apnsconn.Unknown:     slog.LevelWarn,
 }
 
-// log writes the line of a push that has ended. attempt is 0 when the queue
-// was not asked for it.
-func (p *push) log(attempt int) {
-	o := &p.outcome
-	level := pushLevel[o.Class]
-	mode := Pushes(p.t.r.w.cfg.Live.Pushes.Load())
-	if mode == LogNone || mode == LogFailures && o.Class == apnsconn.Delivered || !p.t.r.log.Enabled(context.Background(), level) {
-		return
+// logSink writes a line for a push that has ended.
+type logSink struct{ w *Worker }
+
+// Pushed writes the line.
+func (l logSink) Pushed(e *Event) {
+	switch {
+	case e.Action == Tried, e.N == 0:
+	case e.t != nil:
+		if l.writes(apnsconn.Delivered) {
+			l.each(e)
+		}
+	case e.Why != "":
+		l.write(e, slog.LevelWarn, "job buried", append(outcomeAttrs(e), "why", e.Why))
+	case (e.p != nil || e.Action == Deleted) && l.writes(e.Class):
+		l.write(e, pushLevel[e.Class], "push", outcomeAttrs(e))
 	}
-	p.t.linePush(p, level, "push", p.attrs(attempt)...)
 }
 
-// logsAll says that delivered pushes get a line, too.
-func (r *run) logsAll() bool { return Pushes(r.w.cfg.Live.Pushes.Load()) == LogAll }
+// writes says whether pushes of a class get a line.
+func (l logSink) writes(c apnsconn.Class) bool {
+	mode := Pushes(l.w.cfg.Live.Pushes.Load())
+	return mode != LogNone && (mode == LogAll || c != apnsconn.Delivered) && l.w.log.Enabled(context.Background(), pushLevel[c])
+}
 
-// attrs are the fields of a push that has ended.
-func (p *push) attrs(attempt int) []any {
-	o := &p.outcome
-	attrs := []any{"class", o.Class.String(), "status", o.Status, "reason", o.Reason, "apns_id", o.APNsID, "ms", p.took.Milliseconds()}
-	if attempt > 0 {
-		attrs = append(attrs, "attempt", attempt)
+// each writes the lines of the delivered pushes of a list.
+func (l logSink) each(e *Event) {
+	one := *e
+	for d := range e.Each() {
+		one.Token, one.APNsID, one.Took = short(d.Token), d.APNsID, d.Took
+		l.write(&one, pushLevel[e.Class], "push", outcomeAttrs(&one))
 	}
-	if o.Err != nil {
-		attrs = append(attrs, "err", o.Err)
+}
+
+func (l logSink) write(e *Event, level slog.Level, msg string, attrs []any) {
+	l.w.log.Log(context.Background(), level, msg, append(jobAttrs(e.ID, e.Token, e.Job, e.Ref), attrs...)...)
+}
+
+// outcomeAttrs are the fields of a push that has ended.
+func outcomeAttrs(e *Event) []any {
+	attrs := []any{"class", e.Class.String(), "status", e.Status, "reason", e.Reason, "apns_id", e.APNsID, "ms", e.Took.Milliseconds()}
+	if e.Attempt > 0 {
+		attrs = append(attrs, "attempt", e.Attempt)
+	}
+	if e.Err != nil {
+		attrs = append(attrs, "err", e.Err)
 	}
 	switch {
-	case p.remembered:
+	case e.p != nil && e.p.remembered:
 		attrs = append(attrs, "remembered", true)
-	case o.Class == apnsconn.Token && p.verdict != dead:
+	case e.Class == apnsconn.Token && e.p != nil && e.p.verdict != dead:
 		attrs = append(attrs, "believed", false)
+	}
+	return attrs
+}
+
+// jobAttrs are the fields of every line about a job. Of the token, or the
+// channel's id, there are the first 8 characters.
+func jobAttrs(id, token, first, ref string) []any {
+	attrs := []any{"job", id, "token", token}
+	if first != id {
+		attrs = append(attrs, "first_job", shortJob(first))
+	}
+	if ref != "" {
+		attrs = append(attrs, "ref", ref)
 	}
 	return attrs
 }
 
 // line logs what became of a job.
 func (t *task) line(level slog.Level, msg string, attrs ...any) {
-	t.write(&t.decoded.Notification, level, msg, attrs...)
-}
-
-// linePush logs what became of a push.
-func (t *task) linePush(p *push, level slog.Level, msg string, attrs ...any) {
-	t.write(&p.n, level, msg, attrs...)
-}
-
-// write logs a line. Of the token, or the channel's id, it shows the first 8
-// characters.
-func (t *task) write(n *apnsconn.Notification, level slog.Level, msg string, attrs ...any) {
-	attrs = append([]any{"job", t.job.ID(), "token", shortToken(n)}, attrs...)
-	if o := t.decoded.origin; o != nil {
-		attrs = append(attrs, "first_job", shortJob(o.job))
-	}
-	if t.decoded.Ref != "" {
-		attrs = append(attrs, "ref", t.decoded.Ref)
-	}
-	t.r.log.Log(context.Background(), level, msg, attrs...)
+	n := &t.decoded.Notification
+	t.r.log.Log(context.Background(), level, msg, append(jobAttrs(t.job.ID(), shortToken(n), t.firstID(), t.decoded.Ref), attrs...)...)
 }
 
 // shortJob is the end of a job's id, with its number. Ids of rest jobs come with
@@ -90,7 +107,6 @@ func shortJob(id string) string {
 	return "…" + strings.ToValidUTF8(id[len(id)-most:], "")
 }
 
-func shortToken(n *apnsconn.Notification) string {
-	t := cmp.Or(n.Token, n.ChannelID)
-	return t[:min(8, len(t))]
-}
+func shortToken(n *apnsconn.Notification) string { return short(cmp.Or(n.Token, n.ChannelID)) }
+
+func short(token string) string { return token[:min(8, len(token))] }

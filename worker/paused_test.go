@@ -313,9 +313,9 @@ func TestDoubtPause(t *testing.T) {
 		if guardHold+doubtTime > DoubtMin*8/10 || (guardWindow/2+1)*ProbeEvery > doubtMax {
 			t.Error("the bounds are not what they are meant to be")
 		}
-		seat := b.cfg.Guard.Join(func(string) {})
+		g := b.cfg.Guard
 		want("nothing known", 0, DoubtMin*8/10, DoubtMin*12/10)
-		seat.Wrong(token(1), "BadDeviceToken", func(ruling) {})
+		g.Wrong(token(1), "BadDeviceToken", time.Now())
 		want("at once", 0, DoubtMin*8/10, DoubtMin*12/10)
 		time.Sleep(time.Hour)
 		want("after an hour", 0, 48*time.Minute, 72*time.Minute)
@@ -343,10 +343,9 @@ func TestDoubtPause(t *testing.T) {
 		want("past its end", day+time.Minute, time.Second, time.Second)
 		time.Sleep(day)
 		want("after a day", 0, doubtMax*8/10, doubtMax)
-		seat.Right()
-		seat.Wrong(token(2), "BadDeviceToken", func(ruling) {})
+		g.Right()
+		g.Wrong(token(2), "BadDeviceToken", time.Now())
 		want("after a right answer", 0, DoubtMin*8/10, DoubtMin*12/10)
-		seat.Leave()
 		b.halt(t)
 	})
 }

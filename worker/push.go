@@ -2,44 +2,17 @@ package worker
 
 import (
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"propeller/apnsconn"
 )
 
-// push is one notification on its way to one device or channel.
-type push struct {
-	t       *task
-	n       apnsconn.Notification
-	conn    Conn
-	began   time.Time // when it was given to conn; zero = it was not
-	took    time.Duration
-	ended   atomic.Bool // its outcome is known
-	outcome apnsconn.Outcome
-
-	probe      int           // as of its task, unless another push of that is the probe
-	slot       bool          // it holds one, as a push of a fan-out
-	remembered bool          // not sent: the outcome is an earlier one
-	doubted    bool          // of class Token, but the guard does not believe it
-	judged     bool          // verdict is set
-	verdict    verdict       // what is to become of it
-	first      time.Duration // of verdict later: the first pause
-	err        error         // why it is not tried later, though its class is
-	pause      time.Duration // how long it stays away, of verdict later; 0 until settled
-}
-
-func (p *push) init(t *task, n apnsconn.Notification) { p.t, p.n, p.probe = t, n, t.probe }
-
-// send gives the push to its connection.
-func (p *push) send(now time.Time) {
-	p.began = now
-	p.conn.Send(&p.n, p.done)
-}
-
 // known says that the push need not be sent: what became of it is remembered.
 func (p *push) known(now time.Time) bool {
-	v := p.t.r.w.cfg.Memory.Look(p.n.Topic, p.n.Token, now)
+	if p.remembered {
+		return true
+	}
+	v := p.t.r.cfg.Memory.Look(p.n.Topic, p.n.Token, now)
 	switch {
 	case v.Dead && !p.t.decoded.TokenSince.After(v.At):
 		p.outcome = apnsconn.Outcome{Class: apnsconn.Token, Status: v.Status, Reason: v.Reason, Since: v.Since}
@@ -50,147 +23,199 @@ func (p *push) known(now time.Time) bool {
 	default:
 		return false
 	}
-	p.remembered, p.judged = true, true
-	p.ended.Store(true)
+	p.remembered = true
 	return true
 }
 
-// done takes the push's outcome. It is called from the connection's goroutine.
-func (p *push) done(o apnsconn.Outcome) {
+// ended takes in a push whose outcome is known, and decides what becomes of it
+// unless the guard holds its answer.
+func (r *run) ended(p *push, now time.Time) {
 	t := p.t
-	if p.ended.Swap(true) || t.fan == nil && t.handed.Swap(true) {
-		return // given up meanwhile
-	}
-	if !p.began.IsZero() {
-		p.took = time.Since(p.began)
-		if o.Status != 0 {
-			t.r.w.cfg.Counters.Seconds.observe(p.took)
-		}
-	}
-	if o.Class == apnsconn.Delivered && t.fan != nil && p.probe == 0 && !t.r.logsAll() {
-		t.r.delivered(p, &o)
-		p.freeSlot()
-		t.fan.pushEnded()
+	p.freeSlot()
+	t.open--
+	defer t.guard()
+	if p.remembered {
+		r.over(p)
 		return
 	}
-	p.outcome = o
-	t.r.hand(event{t, p})
-}
-
-// delivered notes a push that APNs has taken. It is called for each, and so
-// from the connection's goroutine: it costs some atomic operations.
-func (r *run) delivered(p *push, o *apnsconn.Outcome) {
-	n := &p.n
-	r.w.cfg.Counters.count(apnsconn.Delivered, "")
-	r.w.cfg.Recent.delivered(p, o)
-	r.w.finished.Add(1)
-	r.w.cfg.Memory.Delivered(n.Topic, n.Token)
-	if n.Token != "" {
-		r.seat.Right()
+	r.lastEnd = now
+	if p.outcome.Status != 0 {
+		r.cfg.Counters.Seconds.observe(p.took)
 	}
-	if r.bounced.Load() != 0 {
-		r.bounced.Store(0)
-	}
-	r.link.good()
-}
-
-// freeSlot gives back the slot of a fan-out's push. Nobody is woken: the
-// connection's onChange follows.
-func (p *push) freeSlot() {
-	if p.slot {
-		p.slot = false
-		p.t.r.slots.Add(-1)
-	}
-}
-
-// judge decides on a push that has ended. It reports false if the guard holds
-// the answer: then ruled comes, now or later.
-func (p *push) judge() (decided bool) {
-	o, r := &p.outcome, p.t.r
-	switch {
-	case o.Class == apnsconn.Credential && p.reachesFurther():
-		// That job's fault, for which the app's other pushes shall not stop.
-		o.Class = apnsconn.Rejected
-		p.tellBreaker(noEvidence, true)
-	case o.Class == apnsconn.Credential:
-		r.refused(why(*o))
-	default:
-		if p.wrongType() {
-			o.Class = apnsconn.Rejected
-		}
-		p.tellBreaker(evidenceOf(&p.n, o), false)
-	}
-	p.tellLink()
-	switch evidenceOf(&p.n, o) {
+	r.tellConn(p, now)
+	r.tellBreaker(p, now)
+	switch evidenceOf(&p.n, &p.outcome) {
 	case rightEvidence:
-		r.seat.Right()
+		r.cfg.Guard.Right()
 	case wrongEvidence:
-		p.suspect()
-		return false
+		r.suspect(p, now)
+		return
 	}
-	p.decide()
-	return true
+	r.decide(p)
 }
 
 // suspect asks the guard about an answer that calls the token wrong. The push
-// holds no slot meanwhile, its job stays reserved.
-func (p *push) suspect() {
-	p.freeSlot()
-	if p.t.fan == nil {
-		p.t.freeSlot()
-	}
-	p.t.r.wake() // the connection's onChange came before the slot was free
-	if p.t.r.w.cfg.Breaker.State().Paused {
-		p.ruled(isDoubted)
+// holds no slot while the guard holds it, its job stays reserved.
+func (r *run) suspect(p *push, now time.Time) {
+	switch {
+	case r.ending:
+		r.rule(p, isLeft)
+		return
+	case r.cfg.Breaker.State().Paused:
+		r.rule(p, isDoubted)
 		return
 	}
-	p.t.r.guarded.Add(1)
-	f, o := p.t.fan, p.outcome
-	if f != nil {
-		f.doubt(p)
+	s, ruling, why := r.cfg.Guard.Wrong(p.n.Token, p.outcome.Reason, now)
+	if why != "" {
+		r.suspected(why)
 	}
-	p.t.r.seat.Wrong(p.n.Token, o.Reason, func(r ruling) {
-		if f != nil && !f.doubtOver(p) { // it has gone back
-			if r == isDead {
-				p.learn(&o)
-			}
-			return
-		}
-		p.t.r.guarded.Add(-1)
-		p.ruled(r)
-	})
+	if ruling != isOpen {
+		r.rule(p, ruling)
+		return
+	}
+	p.suspicion = s
+	r.guarded = append(r.guarded, p)
+	r.waiting++
+	p.t.open++
+	p.t.guarded++
+	r.noteDoubts(p.t, now)
 }
 
-// ruled takes the guard's word.
-func (p *push) ruled(r ruling) {
-	switch r {
+// rule takes the guard's word.
+func (r *run) rule(p *push, word ruling) {
+	switch word {
 	case isDead:
-		p.decide()
+		r.decide(p)
+		return
 	case isDoubted:
-		p.verdict, p.doubted, p.judged = later, true, true
+		p.verdict, p.doubted = later, true
 	case isLeft:
-		p.verdict, p.judged = again, true
+		p.verdict, p.doubted = again, true
 	}
-	p.t.r.hand(event{p.t, p})
+	r.over(p)
+}
+
+// doubtTime is how long a job with several tokens, of which all others have
+// ended, waits for the guard's word on the last. In an app at work an answer
+// that ends the doubt comes at once. Without one the job would stay reserved
+// with hundreds of pushes delivered, which would all be repeated if the
+// reservation were lost. Then they go on in a job of their own, which comes when
+// the guard has decided.
+const doubtTime = 5 * time.Second
+
+// noteDoubts notes since when no more than doubts keep a job from being settled.
+func (r *run) noteDoubts(t *task, now time.Time) {
+	all := t.guarded > 0 && t.open == t.guarded && len(t.unsent) == 0 && t.delivered+len(t.failed) > 0
+	switch {
+	case !all:
+		t.allDoubts = time.Time{}
+	case t.allDoubts.IsZero():
+		t.allDoubts = now
+	}
+}
+
+// askGuard settles what the guard holds and can be decided now. A push that has
+// gone back in doubt stays here until the guard has decided: if its token is dead
+// that is remembered, and the next try reports it without another push.
+func (r *run) askGuard(now time.Time) {
+	held := r.guarded
+	r.guarded = r.guarded[:0]
+	for _, p := range held {
+		word := r.cfg.Guard.Verdict(p.suspicion, now)
+		switch {
+		case word != isOpen:
+		case r.ending:
+			word = isLeft
+		case p.doubtOver(now):
+			r.unguard(p, isDoubted)
+			fallthrough
+		default:
+			r.guarded = append(r.guarded, p)
+			continue
+		}
+		r.cfg.Guard.Over()
+		switch {
+		case !p.doubted:
+			r.unguard(p, word)
+		case word == isDead:
+			p.learnDead()
+		}
+	}
+	clear(held[len(r.guarded):])
+}
+
+// unguard gives a push back to its task, with the guard's word on it.
+func (r *run) unguard(p *push, word ruling) {
+	t := p.t
+	t.open--
+	t.guarded--
+	r.waiting--
+	defer t.guard()
+	r.rule(p, word)
+}
+
+func (p *push) doubtOver(now time.Time) bool {
+	since := p.t.allDoubts
+	return !p.doubted && !since.IsZero() && now.Sub(since) >= doubtTime
+}
+
+// guardDue is when an answer that the guard holds has waited for long enough.
+func (r *run) guardDue() (at time.Time) {
+	for _, p := range r.guarded {
+		at = sooner(at, p.suspicion.since.Add(guardHold))
+		if since := p.t.allDoubts; !since.IsZero() && !p.doubted {
+			at = sooner(at, since.Add(doubtTime))
+		}
+	}
+	return at
 }
 
 // decide sets the verdict, by the policy table.
-func (p *push) decide() {
+func (r *run) decide(p *push) {
 	o := &p.outcome
 	if p.outdated() {
 		o.Class = apnsconn.Unavailable
 	}
-	p.t.r.w.cfg.Counters.count(o.Class, o.Reason)
-	p.t.r.w.cfg.Recent.note(p, o)
 	rule := policy[o.Class]
-	p.verdict, p.first, p.judged = rule.verdict, rule.first, true
+	p.verdict, p.first = rule.verdict, rule.first
 	switch {
-	case p.refusedAlone():
+	case p.refusedAlone:
 		p.verdict, p.first = later, refusedPause
 	case o.Reconnect():
 		p.first = reconnectPause
 	}
-	p.learn(o)
+	p.learn()
+	r.over(p)
+}
+
+// over takes in what becomes of a push.
+func (r *run) over(p *push) {
+	t, o := p.t, &p.outcome
+	if o.Status != 0 && !p.remembered && t.list() {
+		r.w.finished.Add(1)
+	}
+	switch {
+	case p.verdict == finished:
+		t.delivered++
+	case o.Class == apnsconn.NotSent && p.verdict == again && t.err == nil && !r.ending && !t.finishing:
+		r.unsent(p)
+	default:
+		t.failed = append(t.failed, p)
+	}
+	r.noteDoubts(t, time.Now())
+	r.maySettle(t)
+}
+
+// unsent takes back a token whose push was provably not sent: it is the next to
+// be sent, without a trip to the queue.
+func (r *run) unsent(p *push) {
+	t := p.t
+	e := p.event(Resent)
+	r.emit(t, &e)
+	if !t.queued {
+		r.wait(t)
+	}
+	t.unsent = append(t.unsent[:len(t.unsent):len(t.unsent)], p.n.Token)
 }
 
 // outdated says that APNs calls the token dead since before the app registered
@@ -203,22 +228,28 @@ func (p *push) outdated() bool {
 
 // learn remembers what the outcome says of the token. DeviceTokenNotForTopic
 // says as much of the topic, so it is not remembered.
-func (p *push) learn(o *apnsconn.Outcome) {
-	m, n := p.t.r.w.cfg.Memory, &p.n
+func (p *push) learn() {
+	m, n, o := p.t.r.cfg.Memory, &p.n, &p.outcome
 	switch {
 	case o.Class == apnsconn.Delivered:
 		m.Delivered(n.Topic, n.Token)
-	case o.Class == apnsconn.Token && (o.Status == http.StatusGone || o.Reason == "BadDeviceToken"):
-		m.Dead(n.Topic, n.Token, o.Reason, o.Status, o.Since)
+	case o.Class == apnsconn.Token:
+		p.learnDead()
 	case o.Class == apnsconn.Throttled:
 		m.Throttle(n.Topic, n.Token, time.Now().Add(max(p.first, o.RetryAfter)))
+	}
+}
+
+func (p *push) learnDead() {
+	if o := &p.outcome; o.Status == http.StatusGone || o.Reason == "BadDeviceToken" {
+		p.t.r.cfg.Memory.Dead(p.n.Topic, p.n.Token, o.Reason, o.Status, o.Since)
 	}
 }
 
 // wrongType says that the token is not one for the topic of the push's type (say
 // .voip), which is the job's fault: it may be good for the app's own topic.
 func (p *push) wrongType() bool {
-	return p.outcome.Reason == "DeviceTokenNotForTopic" && p.n.Topic != p.t.r.w.cfg.Topic
+	return p.outcome.Reason == "DeviceTokenNotForTopic" && p.n.Topic != p.t.r.cfg.Topic
 }
 
 // reachesFurther says that the push asked more of the credential than the app's
@@ -227,27 +258,43 @@ func (p *push) wrongType() bool {
 // is wrong with a credential concerns all pushes.
 func (p *push) reachesFurther() bool {
 	o := &p.outcome
-	further := p.n.Topic != p.t.r.w.cfg.Topic
+	further := p.n.Topic != p.t.r.cfg.Topic
 	return (further || p.n.ChannelID != "") && o.Status == http.StatusBadRequest ||
 		further && o.Reason == "TopicMismatch"
 }
 
-// refusedAlone says that a push came back unsent from a connection that goes on.
-func (p *push) refusedAlone() bool {
-	return p.outcome.Class == apnsconn.NotSent && p.conn != nil && p.conn.Usable()
-}
-
-// tellLink passes on what the outcome says of the connection.
-func (p *push) tellLink() {
-	o, r := &p.outcome, p.t.r
+// tellBreaker passes on what the outcome says of the credential, and of the app
+// if the push is a probe. What is one job's fault becomes Rejected, so that the
+// app's other pushes do not stop for it.
+func (r *run) tellBreaker(p *push, now time.Time) {
+	o := &p.outcome
+	further := false
 	switch {
-	case o.Status != 0:
-		r.bounced.Store(0)
-	case o.Class == apnsconn.NotSent && p.conn != nil:
-		r.bounced.Add(1)
+	case o.Class == apnsconn.Credential && p.reachesFurther():
+		o.Class, further = apnsconn.Rejected, true
+	case o.Class == apnsconn.Credential:
+		r.refused(why(*o))
+		return
+	case p.wrongType():
+		o.Class = apnsconn.Rejected
 	}
-	if o.Status != 0 && o.Status < 500 && o.Class != apnsconn.Credential && !o.Reconnect() {
-		r.link.good()
+	if p.probe == 0 {
+		return
+	}
+	b := r.cfg.Breaker
+	state := b.State()
+	healed := accepted(o) && !further
+	if state.Paused {
+		healed = evidenceOf(&p.n, o) == rightEvidence && !further
+	}
+	switch {
+	case !healed:
+		b.told(p.probe, now)
+	case !b.heal():
+	case state.Paused:
+		r.log.Info("apns takes the app's device tokens again: app works")
+	default:
+		r.log.Info("apns accepts the credential again: app works")
 	}
 }
 
@@ -262,29 +309,4 @@ func accepted(o *apnsconn.Outcome) bool {
 		return o.Status == http.StatusBadRequest || o.Status == http.StatusRequestEntityTooLarge
 	}
 	return false
-}
-
-// tellBreaker passes on what a probe shows. further: the answer concerns more
-// than the app's ordinary pushes need.
-func (p *push) tellBreaker(e evidence, further bool) {
-	if p.probe == 0 {
-		return
-	}
-	b, r := p.t.r.w.cfg.Breaker, p.t.r
-	state := b.State()
-	healed := accepted(&p.outcome) && !further
-	if state.Paused {
-		healed = e == rightEvidence
-	}
-	if !healed {
-		b.told(p.probe, time.Now())
-		return
-	}
-	if b.heal() {
-		if state.Paused {
-			r.log.Info("apns takes the app's device tokens again: app works")
-		} else {
-			r.log.Info("apns accepts the credential again: app works")
-		}
-	}
 }

@@ -79,37 +79,39 @@ func latestFirst(ring []Ended, n int) []Ended {
 	return out
 }
 
-// delivered notes a push that APNs has taken, if none was noted just before.
-func (r *Recent) delivered(p *push, o *apnsconn.Outcome) {
-	if r == nil {
-		return
+// Pushed notes a push that has ended. What a connection gave back unsent is not
+// noted: a lost one would wash all else away.
+func (r *Recent) Pushed(e *Event) {
+	switch {
+	case !e.Sent, e.Class == apnsconn.NotSent:
+	case e.Class != apnsconn.Delivered:
+		r.note(ending(e, e.Token, e.APNsID, e.At, e.Took), true)
+	case e.N == 1 && e.Token != "":
+		r.delivered(e, e.Token, e.APNsID, e.At, e.Took)
+	default:
+		for d := range e.Each() {
+			r.delivered(e, short(d.Token), d.APNsID, d.At, d.Took)
+		}
 	}
-	now := p.began.Add(p.took)
+}
+
+// delivered notes a push that APNs has taken, if none was noted just before.
+func (r *Recent) delivered(e *Event, token, apnsID string, end time.Time, took time.Duration) {
 	next := r.next.Load()
-	at := now.UnixNano()
+	at := end.UnixNano()
 	if at < next || !r.next.CompareAndSwap(next, max(next, at-int64((recentBurst-1)*recentEvery))+int64(recentEvery)) {
 		return
 	}
-	e := p.ending(o, now)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	note(&r.all, &r.nAll, e)
+	r.note(ending(e, token, apnsID, end, took), false)
 }
 
-// note notes how a push has ended.
-func (r *Recent) note(p *push, o *apnsconn.Outcome) {
-	switch {
-	case r == nil, o.Class == apnsconn.NotSent: // a lost connection would wash all else away
-		return
-	case o.Class == apnsconn.Delivered:
-		r.delivered(p, o)
-		return
-	}
-	e := p.ending(o, time.Now())
+func (r *Recent) note(e Ended, failed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	note(&r.all, &r.nAll, e)
-	note(&r.failures, &r.nFailed, e)
+	if failed {
+		note(&r.failures, &r.nFailed, e)
+	}
 }
 
 func note(ring *[]Ended, n *int, e Ended) {
@@ -122,14 +124,14 @@ func note(ring *[]Ended, n *int, e Ended) {
 }
 
 // ending describes the push without keeping its job in memory.
-func (p *push) ending(o *apnsconn.Outcome, at time.Time) Ended {
-	e := Ended{
-		At: at, Worker: p.t.r.w.cfg.Index, Token: strings.Clone(shortToken(&p.n)), Class: o.Class, Status: o.Status,
-		APNsID: strings.Clone(o.APNsID), Took: p.took,
+func ending(e *Event, token, apnsID string, at time.Time, took time.Duration) Ended {
+	out := Ended{
+		At: at, Worker: e.Worker, Token: strings.Clone(token), Class: e.Class, Status: e.Status,
+		APNsID: strings.Clone(apnsID), Took: took,
 	}
-	if o.Class != apnsconn.Delivered {
-		reason := why(*o)
-		e.Reason = strings.ToValidUTF8(strings.Clone(reason[:min(len(reason), maxShown)]), "")
+	if e.Class != apnsconn.Delivered {
+		reason := why(apnsconn.Outcome{Class: e.Class, Status: e.Status, Reason: e.Reason, Err: e.Err})
+		out.Reason = strings.ToValidUTF8(strings.Clone(reason[:min(len(reason), maxShown)]), "")
 	}
-	return e
+	return out
 }

@@ -15,7 +15,8 @@ func TestRecent(t *testing.T) {
 		const refused = 60
 		q := newFakeQueue()
 		b := newBench(t, q)
-		b.cfg.Recent = new(Recent)
+		recent := new(Recent)
+		b.cfg.Sinks = []Sink{recent}
 		n := 0
 		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
 			if n++; n <= refused {
@@ -30,8 +31,8 @@ func TestRecent(t *testing.T) {
 		b.start()
 		time.Sleep(time.Minute)
 		b.halt(t)
-		all, failures := b.cfg.Recent.Last()
-		if at := b.cfg.Recent.Active(); at.IsZero() || at != all[0].At {
+		all, failures := recent.Last()
+		if at := recent.Active(); at.IsZero() || at != all[0].At {
 			t.Errorf("active at %v", at)
 		}
 		if len(all) != maxRecent || len(failures) != maxRecent {
@@ -75,14 +76,15 @@ func TestRecentOfMany(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue()
 		b := newBench(t, q)
-		b.cfg.Recent = new(Recent)
+		recent := new(Recent)
+		b.cfg.Sinks = []Sink{recent}
 		for range 10_000 {
 			q.add(jobText(""))
 		}
 		b.start()
 		time.Sleep(time.Minute)
 		b.halt(t)
-		all, _ := b.cfg.Recent.Last()
+		all, _ := recent.Last()
 		took := all[0].At.Sub(all[len(all)-1].At)
 		if most := recentBurst + int(took/recentEvery) + 1; len(all) > most || len(all) < recentBurst {
 			t.Errorf("%d noted within %v", len(all), took)

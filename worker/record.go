@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"propeller/apnsconn"
@@ -14,7 +13,7 @@ import (
 func (t *task) record(class, reason string) feedback.Record {
 	j := &t.decoded
 	r := feedback.Record{
-		Topic: t.r.w.cfg.Topic, Class: class, Reason: reason,
+		Topic: t.r.cfg.Topic, Class: class, Reason: reason,
 		Token: j.Notification.Token, ChannelID: j.Notification.ChannelID,
 		Ref: j.Ref, Job: t.job.ID(), At: time.Now(),
 	}
@@ -38,8 +37,8 @@ func (p *push) record(reason string) feedback.Record {
 // report puts a record where it is safe, however long that takes. It reports
 // false if it never will be, see store.
 func (t *task) report(rec feedback.Record) bool {
-	put := t.r.w.cfg.Feedback
-	return put == nil || t.store(func(ctx context.Context) error { return put(ctx, rec) }) == nil
+	put := t.r.cfg.Feedback
+	return put == nil || t.store(records(), func(ctx context.Context) error { return put(ctx, rec) }) == nil
 }
 
 // reportEnded reports what of a job will not be tried again: dead tokens, those
@@ -54,8 +53,7 @@ func (t *task) reportEnded(s *tally) bool {
 // that APNs is known to have called dead is reported as that.
 func (t *task) reportLate(tokens []string) bool {
 	return inParallel(len(tokens), func(i int) bool {
-		var p push
-		p.init(t, t.decoded.Notification)
+		p := push{t: t, n: t.decoded.Notification}
 		p.n.Token = tokens[i]
 		if p.known(time.Now()) && p.verdict == dead {
 			return t.report(p.record(p.outcome.Reason))
@@ -66,25 +64,27 @@ func (t *task) reportLate(tokens []string) bool {
 	})
 }
 
-// reportMalformed reports the tokens of a list that are none. lines says that
-// nothing else in the log will tell of them.
-func (t *task) reportMalformed(lines bool) bool {
+// reportMalformed reports the tokens of a list that are none. tells says that
+// nothing else will tell of them.
+func (t *task) reportMalformed(tells bool) bool {
 	bad := t.decoded.Malformed
 	if more := t.decoded.MoreMalformed; more > 0 {
 		bad = append(bad[:len(bad):len(bad)], BadToken{Err: &JobError{"tokens", fmt.Sprintf("%d more of them are malformed", more)}})
 	}
-	lines = lines && Pushes(t.r.w.cfg.Live.Pushes.Load()) != LogNone
-	return inParallel(len(bad), func(i int) bool {
+	ok := inParallel(len(bad), func(i int) bool {
 		rec := t.record(apnsconn.Rejected.String(), bad[i].Err.Error())
 		rec.Token = bad[i].Text
-		if !t.report(rec) {
-			return false
-		}
-		if lines {
-			t.write(&apnsconn.Notification{Token: rec.Token}, slog.LevelWarn, "push", "class", rec.Class, "reason", rec.Reason)
-		}
-		return true
+		return t.report(rec)
 	})
+	if !ok || !tells {
+		return ok
+	}
+	for _, b := range bad {
+		e := t.neverSent(Deleted, 1, b.Err.Error())
+		e.Token = short(b.Text)
+		t.note(e)
+	}
+	return true
 }
 
 // addresses are the tokens of a job that is not sent, without the malformed ones

@@ -2,89 +2,220 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"propeller/queue"
 )
 
-// run is one Serve of a worker.
+// run is one Serve of a worker. One goroutine, that of Serve, owns all of its
+// state: what happens elsewhere comes by the mailbox. Each turn it reads its
+// mail, lets plan say what may be done and for how long there is nothing to do,
+// and does it.
 type run struct {
 	w        *Worker
+	cfg      *Config
 	log      *slog.Logger
 	consumer queue.Consumer
-	closing  sync.Once // of consumer
-	link     link
-	seat     *Seat                   // at the app's guard
-	restart  context.CancelCauseFunc // ends Serve with an error, as Worker.Restart
+	box      mailbox
+	mail     mail           // the memory of what was read last
+	goes     sync.WaitGroup // every goroutine of the run
 
-	held  atomic.Int64 // jobs received and not yet settled
-	slots atomic.Int64 // of InFlight: see task
-	// guarded counts pushes whose answers the guard holds; they have no slot.
-	guarded atomic.Int64
-	woken   chan struct{} // cap 1: room may have changed
+	dials     context.Context // of dials; ends when the run shall stop
+	stopDials context.CancelFunc
+	link      link
 
-	interrupts    atomic.Int64
-	cancelReceive atomic.Pointer[context.CancelFunc]
+	sendq    []*task            // with tokens to be sent, oldest first
+	lists    map[*task]struct{} // jobs with several tokens, until they are settled
+	guarded  []*push            // whose answers the guard holds
+	waiting  int                // of guarded: those that have not gone back in doubt
+	held     int                // jobs received and not yet settled
+	slots    int                // of InFlight: pushes sent, jobs being settled
+	perJob   float64            // pushes a job has on average; 0 = not known yet
+	lastEnd  time.Time          // when a push ended last
+	settlers settlers
+	shown    shown
+	scratch  Event // of tellDelivered
 
-	bounced  atomic.Int64 // pushes in a row that a connection gave back unsent
-	standing atomic.Bool  // nothing is sent because of that, which has been logged
+	receiving     bool
+	receiver      chan struct{} // closed when the last Receive has ended
+	cancelReceive context.CancelFunc
+	rested        bool  // the consumer knows that no job is wanted
+	failure       error // why the run ends, if not by its context
 
-	// Of the pump alone.
-	calmUntil time.Time // no push before, because of bounced
-	calmTries int       // pushes let through since
-	perJob    float64   // pushes a job has on average; 0 = not known yet
-	waiting   []*task   // with tokens still to be sent, oldest first
-
-	mu      sync.Mutex
-	fans    map[*task]struct{} // every fan-out that is not settled
-	resumed []*task            // fan-outs that shall wait, too
-	stopped bool               // no more of them
-
-	backlog        backlog
-	settling       context.Context
-	cancelSettling context.CancelFunc
-	active         atomic.Int64 // settlers at work
-	lingering      atomic.Int64 // of held: those that take long to be settled and hold no slot
-	settlers       sync.WaitGroup
-	ending         chan struct{} // closed when stop begins
-	unstored       unstored
+	ending    bool
+	ends      chan struct{} // closed when ending begins
+	drainEnd  time.Time     // when the time to finish pushes is over
+	abandoned bool          // what was open then has been given up
+	closed    bool          // what comes now is too late
+	closing   sync.Once     // of consumer
 }
 
 func newRun(w *Worker, consumer queue.Consumer) *run {
 	r := &run{
-		w: w, log: w.log, consumer: consumer,
-		woken: make(chan struct{}, 1), ending: make(chan struct{}),
-		fans: make(map[*task]struct{}),
+		w: w, cfg: &w.cfg, log: w.log, consumer: consumer, box: newMailbox(),
+		lists: make(map[*task]struct{}), ends: make(chan struct{}),
 	}
-	r.settling, r.cancelSettling = context.WithCancel(context.Background())
-	r.seat = w.cfg.Guard.Join(r.suspected)
-	r.link = link{
-		dial: w.cfg.Dial, log: w.log, counters: w.cfg.Counters,
-		onChange: r.wake, refused: r.refused, open: make(map[Conn]struct{}),
-	}
+	r.link.open = make(map[*conn]struct{})
+	r.dials, r.stopDials = context.WithCancel(context.Background())
+	r.settlers.init(r)
 	return r
 }
 
-func (r *run) wake() {
-	select {
-	case r.woken <- struct{}{}:
-	default:
+// bells are those that r hears while it serves.
+func (r *run) bells() []*bells {
+	all := []*bells{&r.cfg.Breaker.bells}
+	if r.cfg.Hold != nil {
+		all = append(all, &r.cfg.Hold.bells)
+	}
+	if r.cfg.Guard != nil {
+		all = append(all, &r.cfg.Guard.bells)
+	}
+	return all
+}
+
+// serve works until ctx ends or the queue fails, and all it holds is settled or
+// given back.
+func (r *run) serve(ctx context.Context) error {
+	r.cfg.Breaker.know(r.cfg.Guard)
+	for _, b := range r.bells() {
+		b.join(&r.box)
+		defer b.leave(&r.box)
+	}
+	defer r.close()
+	defer context.AfterFunc(ctx, func() { r.box.post(func() { r.end(nil) }) })()
+	timer := time.NewTimer(idle)
+	defer timer.Stop()
+	for {
+		r.read()
+		now := time.Now()
+		r.tick(now)
+		p := r.plan(now)
+		r.show(p, now)
+		if r.do(p, now) {
+			continue
+		}
+		if r.finished(now) {
+			return r.failure
+		}
+		timer.Reset(max(p.until.Sub(now), time.Millisecond))
+		select {
+		case <-r.box.rung:
+		case <-timer.C:
+		}
+	}
+}
+
+// read takes in what has happened.
+func (r *run) read() {
+	r.box.swap(&r.mail)
+	now := time.Now()
+	for _, p := range r.mail.ended {
+		r.ended(p, now)
+	}
+	for _, t := range r.mail.settled {
+		r.settled(t)
+	}
+	for _, f := range r.mail.other {
+		f()
+	}
+}
+
+// tick does what time alone decides.
+func (r *run) tick(now time.Time) {
+	if len(r.guarded) > 0 {
+		r.askGuard(now)
+	}
+	r.linger(now)
+	if r.ending && !r.abandoned && !now.Before(r.drainEnd) {
+		r.abandon()
+	}
+}
+
+// receive asks the queue for n jobs.
+func (r *run) receive(n int) {
+	r.receiving, r.rested = true, false
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	r.cancelReceive, r.receiver = cancel, ended
+	r.goes.Go(func() {
+		defer close(ended)
+		jobs, err := r.consumer.Receive(ctx, n)
+		if ctx.Err() != nil {
+			err = nil
+		}
+		r.box.post(func() { r.received(jobs, err) })
+	})
+}
+
+func (r *run) received(jobs []queue.Job, err error) {
+	r.cancelReceive()
+	r.receiving = false
+	if r.closed {
+		return // the consumer's Close has given them back
+	}
+	r.w.received.Add(int64(len(jobs)))
+	for _, job := range jobs {
+		r.start(job)
+	}
+	if err != nil && !r.ending {
+		r.end(fmt.Errorf("worker: tube %q: receive: %w", r.cfg.Tube, err))
+	}
+}
+
+// rest tells the queue that no job is wanted for a while.
+func (r *run) rest() {
+	if r.receiving {
+		r.cancelReceive()
+	}
+	if !r.rested {
+		r.rested = true
+		r.consumer.Pause()
 	}
 }
 
 // refused marks the app broken.
 func (r *run) refused(reason string) {
-	if r.w.cfg.Breaker.trip(reason, time.Now()) {
+	if r.cfg.Breaker.trip(reason, time.Now()) {
 		r.log.Error("apns refuses the credential: app is broken; its jobs stay in the queue, one is tried each minute", "reason", reason)
 	}
 }
 
 // suspected marks the app paused.
 func (r *run) suspected(reason string) {
-	if r.w.cfg.Breaker.pause(reason, time.Now()) {
+	if r.cfg.Breaker.pause(reason, time.Now()) {
 		r.log.Error("apns refuses the app's device tokens: app is paused; its jobs stay in the queue, one is tried each minute; no token is reported", "reason", reason)
+	}
+}
+
+// firstJobs is how many jobs a worker asks for while it does not know how many
+// pushes its jobs are: with the largest jobs that beanstalkd takes, that is
+// 1 MiB and 15,000 pushes.
+const firstJobs = 16
+
+// jobsFor is how many jobs to ask for to make about n pushes.
+func (r *run) jobsFor(n int) int {
+	if r.perJob == 0 {
+		return min(n, firstJobs)
+	}
+	return max(1, min(n, int(float64(n)/r.perJob)))
+}
+
+// counted notes how many pushes a job was, for jobsFor: a moving average that
+// rises fast and falls slowly, since too many large jobs are the greater harm.
+func (r *run) counted(pushes int) {
+	n := float64(pushes)
+	switch {
+	case r.perJob == 0:
+		r.perJob = n
+	case n > r.perJob:
+		r.perJob += (n - r.perJob) / 2
+	case n < r.perJob:
+		r.perJob = max(1, r.perJob+(n-r.perJob)/16)
+		if r.perJob < 1.01 {
+			r.perJob = 1
+		}
 	}
 }

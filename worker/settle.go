@@ -103,7 +103,7 @@ func doubled(d, longest time.Duration, attempt int) time.Duration {
 // comes for the last time when it is to be given up, or so long before it
 // expires that a paused app, which tries one job each ProbeEvery, can try it.
 func (p *push) nextPause(attempt int, age time.Duration) time.Duration {
-	cfg := &p.t.r.w.cfg
+	cfg := p.t.r.cfg
 	switch {
 	case p.pause > 0:
 		return p.pause
@@ -135,104 +135,133 @@ func why(o apnsconn.Outcome) string {
 	return fmt.Sprintf("%s: %s", o.Class, reason)
 }
 
-// tally is how the pushes of one job have ended; those that are in no list were
-// delivered.
+// tally is how the pushes of one job have ended that were not delivered.
 type tally struct {
-	tokens    int // of the job, or 1
-	delivered int
-
 	dead, bury, again, later []*push
 
 	unsent []string // tokens whose pushes were never made: like again
 	late   []string // those for which it is too late
-
-	pause time.Duration // the longest of later
 }
 
 // back is how many tokens are to be pushed in a later try.
 func (s *tally) back() int { return len(s.again) + len(s.later) + len(s.unsent) }
 
 func (t *task) tally() *tally {
-	if t.fan == nil {
-		s := &tally{tokens: 1}
-		s.add(&t.single)
-		return s
-	}
-	f := t.fan
-	s := &tally{
-		tokens:    len(t.decoded.Tokens),
-		delivered: f.next - len(f.failed),
-	}
-	if rest := t.decoded.Tokens[f.next:]; f.late {
-		s.late = rest
+	s := new(tally)
+	if t.late {
+		s.late = t.unsent
 	} else {
-		s.unsent = rest
+		s.unsent = t.unsent
 	}
-	for _, p := range f.failed {
-		s.add(p)
+	for _, p := range t.failed {
+		switch p.verdict {
+		case dead:
+			s.dead = append(s.dead, p)
+		case bury:
+			s.bury = append(s.bury, p)
+		case again:
+			s.again = append(s.again, p)
+		case later:
+			s.later = append(s.later, p)
+		}
 	}
 	return s
 }
 
-func (s *tally) add(p *push) {
-	switch p.verdict {
-	case finished:
-		s.delivered++
-	case dead:
-		s.dead = append(s.dead, p)
-	case bury:
-		s.bury = append(s.bury, p)
-	case again:
-		s.again = append(s.again, p)
-	case later:
-		s.later = append(s.later, p)
+// note keeps an event to be told once the task is settled.
+func (t *task) note(e Event) { t.told = append(t.told, e) }
+
+// work is a settler's work on a task. A panic there buries its job.
+func (t *task) work() {
+	defer func() {
+		if v := recover(); v != nil {
+			t.panicked(v)
+			t.told = nil
+			if t.stage == stageAge {
+				return // goOn sees to it
+			}
+			t.setAside(nil)
+		}
+	}()
+	switch t.stage {
+	case stageAge:
+		t.next = t.checkAge()
+	case stagePushed:
+		t.settlePushed()
+	case stageUnfit, stageRefused:
+		t.setAside(nil)
+	case stageExpired:
+		t.expired()
+	case stageBack:
+		pause := time.Duration(0)
+		if t.statErr != nil {
+			pause = storeMin // not again at full speed, while the queue does not answer
+		}
+		t.giveBack(pause)
 	}
 }
 
 // settlePushed settles a job whose pushes have ended.
 func (t *task) settlePushed() {
-	if t.fan == nil && t.single.verdict == finished {
-		t.single.log(0)
-		t.observe(Fate{Delivered: 1, Status: t.single.outcome.Status, APNsID: t.single.outcome.APNsID})
-		t.remove(1)
+	if len(t.failed) == 0 && len(t.unsent) == 0 && len(t.decoded.Malformed) == 0 {
+		t.remove(t.delivered)
 		return
 	}
 	s := t.tally()
 	t.postpone(s)
-	for _, ended := range [...][]*push{s.dead, s.again, s.later} {
-		for _, p := range ended {
-			p.log(t.attempt(p))
-		}
-	}
 	if !t.reportEnded(s) {
-		t.backWhole(s.delivered, errUnreported)
+		s.again = append(append(s.again, s.dead...), s.bury...)
+		t.told = nil
+		t.tellBack(s)
+		t.backWhole(s, t.delivered, errUnreported)
 		return
 	}
-	t.observePushed(s)
+	for _, p := range s.dead {
+		t.note(p.event(Deleted))
+	}
 	if len(s.late) > 0 {
-		t.r.w.cfg.Counters.Expired.Add(1)
-		t.line(slog.LevelWarn, "expired before all of it was sent", "class", classExpired, "unsent", len(s.late), "tokens", s.tokens)
+		t.r.cfg.Counters.Expired.Add(1)
+		t.line(slog.LevelWarn, "expired before all of it was sent", "class", classExpired, "unsent", len(s.late), "tokens", t.addressed())
+		t.note(t.neverSent(Expired, len(s.late), expiredReason))
 	}
 	rests := t.rests(s)
 	switch {
-	case len(s.bury) == s.tokens:
+	case len(s.bury) == t.addressed():
 		t.setAside(s.bury)
 	case len(rests) == 0:
-		t.remove(s.delivered)
-	case len(rests) == 1 && s.back() == s.tokens && len(t.decoded.Malformed) == 0:
+		t.remove(t.delivered)
+	case len(rests) == 1 && s.back() == t.addressed() && len(t.decoded.Malformed) == 0:
+		t.tellBack(s)
 		t.giveBack(rests[0].after)
 	default:
+		t.tellBack(s)
+		for _, p := range s.bury {
+			t.note(p.event(Buried)) // with the rest that is put for that
+		}
 		t.split(s, rests)
 	}
 }
 
-// attempt is which try of the push this was, if the queue has been asked.
-func (t *task) attempt(p *push) int {
-	if p.verdict != later {
-		return 0
+// tellBack notes the pushes that come again.
+func (t *task) tellBack(s *tally) {
+	for _, ended := range [...][]*push{s.again, s.later} {
+		for _, p := range ended {
+			e := p.event(Retried)
+			if p.verdict == later {
+				e.Attempt, _, _ = t.history()
+				e.Put = time.Now().Add(-t.age())
+			}
+			t.note(e)
+		}
 	}
-	attempt, _, _ := t.history()
-	return attempt
+}
+
+// neverSent is the event of tokens that had no push.
+func (t *task) neverSent(a Action, n int, reason string) Event {
+	return Event{
+		At: time.Now(), Token: shortToken(&t.decoded.Notification), Action: a,
+		Class: apnsconn.Rejected, Reason: reason, N: n,
+	}
 }
 
 // history says which try of its tokens this is, 1 for the first, and how long
@@ -240,7 +269,7 @@ func (t *task) attempt(p *push) int {
 // queue's, and the numbers beside it are the least that they may be.
 func (t *task) history() (attempt int, age time.Duration, err error) {
 	if !t.asked {
-		t.stat, t.statErr = t.job.Stat(t.r.settling)
+		t.stat, t.statErr = t.job.Stat(t.r.settlers.ctx)
 		t.asked = true
 	}
 	attempt, age = max(1, t.stat.Attempt), t.stat.Age
@@ -251,6 +280,11 @@ func (t *task) history() (attempt int, age time.Duration, err error) {
 		age = max(age, time.Since(o.put))
 	}
 	return attempt, age, t.statErr
+}
+
+func (t *task) age() time.Duration {
+	_, age, _ := t.history()
+	return age
 }
 
 // postpone sets the pause of each push that is to be tried later. Those that
@@ -266,18 +300,16 @@ func (t *task) postpone(s *tally) {
 		p.pause = p.nextPause(attempt, age)
 		if p.err = t.noLater(p, attempt, age); p.err != nil {
 			p.verdict = bury
-			if p.doubted {
-				p.outcome.Class = apnsconn.Rejected // a record of class token would call the token dead
-				t.r.w.cfg.Counters.count(apnsconn.Rejected, p.outcome.Reason)
+			if p.doubted { // a record of class token would call the token dead
+				p.outcome.Class, p.doubted = apnsconn.Rejected, false
 			}
 			s.bury = append(s.bury, p)
 			continue
 		}
 		s.later = append(s.later, p)
-		s.pause = max(s.pause, p.pause)
 		t.countDuplicate(p)
 		if p.outcome.Class == apnsconn.Throttled && !p.remembered {
-			t.r.w.cfg.Memory.Throttle(p.n.Topic, p.n.Token, time.Now().Add(p.pause))
+			t.r.cfg.Memory.Throttle(p.n.Topic, p.n.Token, time.Now().Add(p.pause))
 		}
 	}
 }
@@ -285,13 +317,13 @@ func (t *task) postpone(s *tally) {
 // countDuplicate counts a push that may reach its device once more.
 func (t *task) countDuplicate(p *push) {
 	if policy[p.outcome.Class].duplicate {
-		t.r.w.cfg.Counters.PossibleDuplicates.Add(1)
+		t.r.cfg.Counters.PossibleDuplicates.Add(1)
 	}
 }
 
 // noLater says why the push is not tried again; nil if it is.
 func (t *task) noLater(p *push, attempt int, age time.Duration) error {
-	cfg := &t.r.w.cfg
+	cfg := t.r.cfg
 	reason := why(p.outcome)
 	if p.doubted {
 		reason += ", and no answer showed that environment and topic are right"
@@ -313,7 +345,7 @@ func (t *task) lifeLeft(age time.Duration) time.Duration {
 		left = ttl - age
 	}
 	if t.defaultExpiration { // the push's counts from each try; the job's life does not
-		left = min(left, t.r.w.cfg.Expiration-age)
+		left = min(left, t.r.cfg.Expiration-age)
 	}
 	at := t.decoded.Notification.Expiration
 	if at == nil || *at == 0 {
@@ -327,58 +359,38 @@ func (t *task) lifeLeft(age time.Duration) time.Duration {
 }
 
 // checkAge asks the queue about a job that has a ttl, or whose pushes have failed
-// before, and sends it unless it is too old, unfit or to be buried. It reports
-// whether it is on its way; if not, the stage says what is to become of it.
-func (t *task) checkAge() (goesOn bool) {
-	defer func() {
-		if v := recover(); v != nil {
-			t.panicked(v)
-			t.stage, goesOn = stageUnfit, false
-		}
-	}()
+// before, and says what is next: stagePushed to send it, unless it is too old,
+// unfit or to be buried.
+func (t *task) checkAge() stage {
 	_, age, err := t.history()
 	ttl := t.decoded.TTL
 	late := ttl > 0 && age >= ttl
 	switch {
 	case err != nil && (!late || t.refused()): // the reservation or the queue has gone: the job comes again
-		t.stage = stageBack
-		return false
+		return stageBack
 	case t.refused() && !t.stat.Kicked:
-		t.stage, t.err = stageRefused, nil
-		return false
+		t.err = nil
+		return stageRefused
 	case t.err != nil:
-		t.stage = stageUnfit
-		return false
+		return stageUnfit
 	case late, t.decoded.Expired(time.Now()):
-		t.stage = stageExpired
-		return false
+		return stageExpired
 	}
-	if end := time.Now().Add(ttl - age); t.fan != nil && ttl > 0 && (t.fan.until.IsZero() || end.Before(t.fan.until)) {
-		t.fan.until = end
+	if end := time.Now().Add(ttl - age); ttl > 0 && (t.until.IsZero() || end.Before(t.until)) {
+		t.until = end
 	}
-	if t.refused() {
-		t.observe(Fate{Tried: true})
-	}
-	t.stage = stagePushed
-	t.handed.Store(false)
-	t.asked = false // minutes may pass before its end
-	if t.fan != nil {
-		t.r.resume(t)
-	} else {
-		t.single.send(time.Now())
-	}
-	return true
+	return stagePushed
 }
 
 // remove deletes the job, whose pushes to so many tokens were delivered. If that
 // fails, those may get them once more.
 func (t *task) remove(delivered int) {
 	t.r.w.finished.Add(1)
-	err := t.job.Done(t.r.settling)
+	err := t.job.Done(t.r.settlers.ctx)
 	if err == nil {
 		return
 	}
-	t.r.w.cfg.Counters.PossibleDuplicates.Add(int64(delivered))
+	t.r.cfg.Counters.PossibleDuplicates.Add(int64(delivered))
 	t.r.log.Warn("job finished but not deleted: it may be pushed again", "job", t.job.ID(), "err", err)
 }
 
@@ -388,8 +400,8 @@ func (t *task) expired() {
 		t.giveBack(0)
 		return
 	}
-	t.r.w.cfg.Counters.Expired.Add(1)
-	t.observe(Fate{Expired: t.addressed(), Reason: "expired before it was sent"})
+	t.r.cfg.Counters.Expired.Add(1)
+	t.note(t.neverSent(Expired, t.addressed(), expiredReason))
 	t.line(slog.LevelWarn, "expired, not sent", "class", classExpired)
 	t.remove(0)
 }
@@ -397,8 +409,11 @@ func (t *task) expired() {
 // classExpired is the class of a job that was never sent because it was too late.
 const classExpired = "expired"
 
+const expiredReason = "expired before it was sent"
+
 // setAside buries the job. pushes are those that ended so, and have been
-// reported; none when nothing of it was sent.
+// reported; none when nothing of it was sent. What is said and counted of it is
+// once the queue has answered.
 func (t *task) setAside(pushes []*push) {
 	if t.err != nil {
 		pushes = nil
@@ -406,33 +421,50 @@ func (t *task) setAside(pushes []*push) {
 	o := t.origin()
 	switch {
 	case len(pushes) > 0:
-		why := buryReason(pushes)
-		o.buryFor(why, pushes[0])
-		t.linePush(pushes[0], slog.LevelWarn, "job buried", append(pushes[0].attrs(0), "why", why)...)
+		o.buryFor(buryReason(pushes), pushes[0])
 	case t.err == nil: // refused, and reported when it was
 		o = *t.decoded.origin
-		t.line(slog.LevelWarn, "job buried", "class", o.class.String(), "why", o.bury)
 	case !t.reportUnfit():
 		t.giveBack(0)
 		return
 	default:
 		o.buryFor(t.err, nil)
-		t.line(slog.LevelWarn, "job buried", "class", o.class.String(), "reason", t.err)
+	}
+	if err := t.bury(&o); err != nil {
+		t.notBuried(pushes, err)
+		return
 	}
 	t.r.w.finished.Add(1)
-	t.r.w.cfg.Counters.Buried.Add(1)
-	t.observe(Fate{Buried: t.addressed(), Reason: o.bury, Status: o.status, APNsID: o.apnsID})
-	switch err := t.bury(&o); {
-	case err == nil && t.r.w.cfg.Buried != nil:
-		t.r.w.cfg.Buried(t.job.ID(), o.burial(&t.decoded))
-	case err != nil:
-		t.r.log.Warn("job not buried: it will be tried again", "job", t.job.ID(), "err", err)
-		for _, p := range pushes {
-			t.countDuplicate(p)
+	t.r.cfg.Counters.Buried.Add(1)
+	if t.r.cfg.Buried != nil {
+		t.r.cfg.Buried(t.job.ID(), o.burial(&t.decoded))
+	}
+	for i, p := range pushes {
+		e := p.event(Buried)
+		if i == 0 {
+			e.Why = o.bury
 		}
-		if errors.Is(err, queue.ErrRejected) { // else it is not ours any more, or about to go back
-			t.giveBack(t.r.w.cfg.Retry.Max)
-		}
+		t.note(e)
+	}
+	switch {
+	case len(pushes) > 0:
+	case t.err == nil:
+		t.line(slog.LevelWarn, "job buried", "class", o.class.String(), "why", o.bury)
+	default:
+		t.line(slog.LevelWarn, "job buried", "class", o.class.String(), "reason", o.bury)
+		t.note(t.neverSent(Buried, t.addressed(), o.bury))
+	}
+}
+
+// notBuried sees to a job that the queue has not set aside.
+func (t *task) notBuried(pushes []*push, err error) {
+	t.r.log.Warn("job not buried: it will be tried again", "job", t.job.ID(), "err", err)
+	for _, p := range pushes {
+		t.countDuplicate(p)
+		t.note(p.event(Retried))
+	}
+	if errors.Is(err, queue.ErrRejected) { // else it is not ours any more, or about to go back
+		t.giveBack(t.r.cfg.Retry.Max)
 	}
 }
 
@@ -456,10 +488,13 @@ func (p *push) buryReason() error {
 var errUnreported = errors.New("not all records could be put")
 
 // backWhole gives back a job of whose tokens so many are done: those may get
-// their push once more.
-func (t *task) backWhole(done int, why error) {
+// their push once more, and so may those that were to be buried.
+func (t *task) backWhole(s *tally, done int, why error) {
+	for _, p := range s.bury {
+		t.countDuplicate(p)
+	}
 	if done > 0 {
-		t.r.w.cfg.Counters.PossibleDuplicates.Add(int64(done))
+		t.r.cfg.Counters.PossibleDuplicates.Add(int64(done))
 		t.r.log.Warn("what is left of a job could not be put into the queue: it is pushed again whole", "job", t.job.ID(), "err", why)
 	}
 	t.giveBack(0)
@@ -468,10 +503,10 @@ func (t *task) backWhole(done int, why error) {
 // giveBack returns the job to the queue. If that fails the queue takes it back
 // by itself when the connection ends or the reservation runs out.
 func (t *task) giveBack(after time.Duration) {
-	if p := &t.single; p.outcome.Status != 0 && !p.remembered {
+	if !t.list() && len(t.failed) > 0 && t.failed[0].outcome.Status != 0 && !t.failed[0].remembered {
 		t.r.w.finished.Add(1)
 	}
-	if err := t.job.Retry(t.r.settling, after); err != nil {
+	if err := t.job.Retry(t.r.settlers.ctx, after); err != nil {
 		t.r.log.Debug("job not released; the queue returns it later", "job", t.job.ID(), "err", err)
 	}
 }

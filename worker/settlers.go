@@ -1,233 +1,186 @@
 package worker
 
 import (
+	"context"
 	"sync"
 	"time"
 )
 
-// event is something for a settler to do: settle t, or, with p, see what
-// becomes of that push of t, which has ended.
-type event struct {
-	t *task
-	p *push
-}
-
-// backlog is what waits for a settler. Adding never waits. It holds no more
-// than one event per job held and per push in flight.
-type backlog struct {
-	mu     sync.Mutex
-	events []event
-	first  int // of events: the oldest
-}
-
-func (b *backlog) add(e event) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(b.events) == cap(b.events) && b.first > len(b.events)/2 {
-		n := copy(b.events, b.events[b.first:])
-		clear(b.events[n:])
-		b.events, b.first = b.events[:n], 0
-	}
-	b.events = append(b.events, e)
-}
-
-func (b *backlog) next() (e event, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.first == len(b.events) {
-		return e, false
-	}
-	e = b.events[b.first]
-	b.events[b.first] = event{}
-	if b.first++; b.first == len(b.events) {
-		b.events, b.first = b.events[:0], 0
-	}
-	return e, true
-}
-
-func (b *backlog) empty() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.first == len(b.events)
-}
-
-// hand gives an event to the settlers; it never waits.
-func (r *run) hand(e event) {
-	r.backlog.add(e)
-	r.startSettler()
-}
-
-// maxSettlers is how many settle calls wait for the queue at once. A call
-// waits about 0.1 ms, so these keep the queue's connection full.
+// maxSettlers is how many tasks are settled at once, without those that take
+// long. A call to the queue waits about 0.1 ms, so these keep its connection full.
 const maxSettlers = 64
-
-// startSettler adds a settler if there may be too few. They end when nothing
-// is left to settle, so an idle worker has none.
-func (r *run) startSettler() {
-	for {
-		n := r.active.Load()
-		if n >= maxSettlers {
-			return
-		}
-		if r.active.CompareAndSwap(n, n+1) {
-			r.settlers.Go(r.settleAll)
-			return
-		}
-	}
-}
-
-func (r *run) settleAll() {
-	for {
-		if e, ok := r.backlog.next(); ok {
-			if !e.handle() {
-				return
-			}
-			continue
-		}
-		// An event may have come after the look above while its sender saw
-		// all settlers active: look again once this one no longer counts.
-		r.active.Add(-1)
-		if r.backlog.empty() {
-			return
-		}
-		r.active.Add(1)
-	}
-}
-
-// handle is a settler's work on one event. It returns false if the settler is
-// no longer one (see linger).
-func (e event) handle() (stays bool) {
-	if e.p != nil {
-		if !e.p.judged && !e.p.judgeGuarded() {
-			return true // the guard holds it
-		}
-		if e.t.fan != nil {
-			e.t.fan.over(e.p)
-			return true
-		}
-		e.t.takeSlot()
-	}
-	return e.t.finish()
-}
-
-// judgeGuarded is judge; a panic there buries the job.
-func (p *push) judgeGuarded() (decided bool) {
-	defer func() {
-		if v := recover(); v != nil {
-			p.t.panicked(v)
-			p.t.stage, p.verdict, p.judged, decided = stageUnfit, bury, true, true
-		}
-	}()
-	return p.judge()
-}
-
-// finish settles a task, or sends it after all. It returns false if the settler
-// is no longer one (see linger).
-func (t *task) finish() (stays bool) {
-	if t.stage == stageAge && t.checkAge() {
-		return true
-	}
-	if t.probe != 0 { // not waiting for its records, which may take long
-		t.r.w.cfg.Breaker.pass(t.probe)
-		t.r.wake()
-	}
-	t.linger()
-	defer func() {
-		if v := recover(); v != nil {
-			t.panicked(v)
-			t.setAside(nil)
-		}
-		stays = t.letGo()
-	}()
-	switch t.stage {
-	case stagePushed:
-		t.settlePushed()
-	case stageUnfit, stageRefused:
-		t.setAside(nil)
-	case stageExpired:
-		t.expired()
-	case stageBack:
-		t.giveBack(0)
-	}
-	return false // the deferred function decides
-}
 
 // lingerAfter is how long it may take to settle a task before it no longer holds
 // others up. Ordinarily it takes less than a millisecond; it waits for a queue
 // server that is away, or that takes no records.
 const lingerAfter = time.Second
 
-// linger lets go of the settler's place and of the task's slot when settling
-// it takes long: of several queue servers one may be away, and its jobs, which
-// wait for it, must not stand in the way of the others'.
-//
-// As many tasks may linger as pushes may be in flight. The others keep their
-// slots until there is room, so that the worker does not go on to receive jobs
-// that it cannot get rid of.
-func (t *task) linger() {
-	t.release.Lock()
-	defer t.release.Unlock()
-	t.lingers = time.AfterFunc(lingerAfter, func() {
-		t.release.Lock()
-		defer t.release.Unlock()
-		if t.released {
-			return
-		}
-		r := t.r
-		if !t.alone {
-			t.alone = true
-			r.active.Add(-1)
-			if !r.backlog.empty() {
-				r.startSettler()
-			}
-		}
-		if !r.mayLinger() {
-			t.lingers.Reset(lingerAfter)
-			return
-		}
-		t.released = true
-		if t.slot {
-			t.slot = false
-			r.slots.Add(-1)
-		}
-		r.wake()
-	})
+// settlers are goroutines that settle tasks, and wait for the queue doing so.
+// They end when nothing is left to settle, so an idle worker has none. The
+// backlog holds no more than the tasks that the run holds.
+type settlers struct {
+	ctx    context.Context // of calls to the queue
+	cancel context.CancelFunc
+
+	// Of the run's goroutine. As many tasks may linger as pushes may be in
+	// flight: they hold no slot, since of several queue servers one may be away,
+	// and its jobs, which wait for it, must not stand in the way of the others'.
+	// The others keep their slots until there is room, so that the worker does not
+	// go on to receive jobs that it cannot get rid of.
+	fresh     []settling // for less than lingerAfter; oldest first
+	crowd     []*task    // that take long, and wait for room to linger
+	lingering int
+
+	mu      sync.Mutex
+	backlog []*task
+	active  int
+	slow    int // of active: those that take long
+	all     sync.WaitGroup
+	trouble trouble
 }
 
-// mayLinger takes one of the places for tasks that linger, if there is one.
-func (r *run) mayLinger() bool {
+// settling is a task that a settler was given at that time.
+type settling struct {
+	t     *task
+	since time.Time
+}
+
+// over says that the settler is done with it.
+func (s settling) over() bool { return s.t.over || !s.t.settling.Equal(s.since) }
+
+func (s *settlers) init(r *run) {
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.trouble.log = r.log
+}
+
+// settle gives a task to the settlers; it never waits.
+func (r *run) settle(t *task, s stage) {
+	if t.finishing {
+		return
+	}
+	if t.delivered > 0 {
+		r.tellDelivered(t)
+	}
+	t.finishing, t.stage, t.settling = true, s, time.Now()
+	t.over, t.slow, t.lingers = false, false, false
+	r.slots++
+	r.settlers.fresh = append(r.settlers.fresh, settling{t, t.settling})
+	r.settlers.add(t)
+}
+
+func (s *settlers) add(t *task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.backlog = append(s.backlog, t)
+	s.startLocked()
+}
+
+func (s *settlers) startLocked() {
+	if s.active-s.slow < maxSettlers && len(s.backlog) > 0 {
+		s.active++
+		s.all.Go(s.work)
+	}
+}
+
+func (s *settlers) work() {
 	for {
-		n := r.lingering.Load()
-		if n >= int64(r.w.cfg.InFlight) {
-			return false
+		s.mu.Lock()
+		if len(s.backlog) == 0 || s.active-s.slow > maxSettlers {
+			s.active--
+			s.mu.Unlock()
+			return
 		}
-		if r.lingering.CompareAndSwap(n, n+1) {
-			return true
-		}
+		t := s.backlog[0]
+		s.backlog[0] = nil
+		s.backlog = s.backlog[1:]
+		s.mu.Unlock()
+		t.work()
+		t.r.box.taskSettled(t)
 	}
 }
 
-// letGo ends a task, and reports whether its settler still is one.
-func (t *task) letGo() (stays bool) {
-	r := t.r
-	if t.fan != nil {
-		t.fan.stopDoubts()
-		r.mu.Lock()
-		delete(r.fans, t)
-		r.mu.Unlock()
+// slower changes how many of the active are known to take long.
+func (s *settlers) slower(by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow += by
+	s.startLocked()
+}
+
+func (s *settlers) wait() { s.all.Wait() }
+
+// linger notes which tasks take long, and takes the slots of as many as may linger.
+func (r *run) linger(now time.Time) {
+	s := &r.settlers
+	for len(s.fresh) > 0 {
+		f := s.fresh[0]
+		if !f.over() {
+			if now.Sub(f.since) < lingerAfter {
+				break
+			}
+			f.t.slow = true
+			s.slower(1)
+			s.crowd = append(s.crowd, f.t)
+		}
+		s.fresh[0] = settling{}
+		s.fresh = s.fresh[1:]
 	}
-	t.release.Lock()
-	defer t.release.Unlock()
-	defer r.wake()
-	t.lingers.Stop()
-	r.held.Add(-1)
-	if t.released {
-		r.lingering.Add(-1)
+	for len(s.crowd) > 0 && s.lingering < r.cfg.InFlight {
+		if t := s.crowd[0]; !t.over {
+			t.lingers = true
+			s.lingering++
+			r.slots--
+		}
+		s.crowd = s.crowd[1:]
 	}
-	t.released = true
-	if t.slot {
-		t.slot = false
-		r.slots.Add(-1)
+}
+
+// due is when the next task takes long.
+func (s *settlers) due() time.Time {
+	if len(s.fresh) == 0 {
+		return time.Time{}
 	}
-	return !t.alone
+	return s.fresh[0].since.Add(lingerAfter)
+}
+
+// settled takes back a task with which a settler is done: it has left the
+// worker, or goes on after the queue was asked about it.
+func (r *run) settled(t *task) {
+	t.over, t.finishing = true, false
+	if t.slow {
+		r.settlers.slower(-1)
+	}
+	if t.lingers {
+		r.settlers.lingering--
+	} else {
+		r.slots--
+	}
+	if t.stage == stageAge {
+		r.goOn(t)
+		return
+	}
+	t.finishing = true
+	r.held--
+	delete(r.lists, t)
+	r.tell(t)
+}
+
+// goOn sends a task that the queue was asked about, or settles it as the answer
+// says.
+func (r *run) goOn(t *task) {
+	defer t.guard()
+	switch {
+	case t.err != nil:
+		r.settle(t, stageUnfit)
+	case t.next != stagePushed:
+		r.settle(t, t.next)
+	case r.ending:
+		r.settle(t, stageBack)
+	default:
+		if t.refused() { // it was kicked
+			r.emitTried(t)
+		}
+		t.asked = false // minutes may pass before its end
+		r.wait(t)
+	}
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 // Before a job is settled, records and rest jobs have to be safe in the queue.
 // While it takes none the job stays reserved, and only the put is repeated:
 // given back, the job would be pushed again to devices that have it already.
+// The same holds for a burial that it refuses.
 
 // storeMin and storeMax bound the pause between two tries to put something.
 const (
@@ -20,27 +22,27 @@ const (
 )
 
 // store calls put until it succeeds. It fails when the run ends first, or when
-// the reservation of the job has gone: then the error wraps queue.ErrLost. The
-// task holds no slot while it waits, see linger.
-func (t *task) store(put func(ctx context.Context) error) error {
-	r := t.r
-	err := put(r.settling)
+// the reservation of the job has gone: then the error wraps queue.ErrLost. what
+// says what it is that the queue does not take.
+func (t *task) store(what kept, put func(ctx context.Context) error) error {
+	s := &t.r.settlers
+	err := put(s.ctx)
 	if err == nil {
 		return nil
 	}
-	r.unstored.begin(r, err)
-	for pause := storeMin; r.settling.Err() == nil && !errors.Is(err, queue.ErrLost); pause = min(2*pause, storeMax) {
-		r.nap(pause)
+	s.trouble.begin(what, err, s.ctx.Err() == nil)
+	for pause := storeMin; s.ctx.Err() == nil && !errors.Is(err, queue.ErrLost); pause = min(2*pause, storeMax) {
+		t.r.nap(pause)
 		if !t.reserved() {
 			err = queue.ErrLost
 			break
 		}
-		if err = put(r.settling); err == nil {
+		if err = put(s.ctx); err == nil {
 			break
 		}
-		r.unstored.because(err)
+		s.trouble.because(what, err)
 	}
-	r.unstored.end(r, err == nil)
+	s.trouble.end(err == nil)
 	return err
 }
 
@@ -48,71 +50,92 @@ func (t *task) store(put func(ctx context.Context) error) error {
 // a job is nobody's for a moment, until the consumer has it again: so it is
 // asked twice.
 func (t *task) reserved() bool {
-	if !errors.Is(t.job.Touch(t.r.settling), queue.ErrLost) {
+	ctx := t.r.settlers.ctx
+	if !errors.Is(t.job.Touch(ctx), queue.ErrLost) {
 		return true
 	}
 	t.r.nap(storeMin)
-	return !errors.Is(t.job.Touch(t.r.settling), queue.ErrLost)
+	return !errors.Is(t.job.Touch(ctx), queue.ErrLost)
 }
 
 // nap waits for about d: less when the run is about to end, so that what waits
 // is tried once more, and then at least every storeMin.
 func (r *run) nap(d time.Duration) {
-	ending := r.ending
+	ends := r.ends
 	select {
-	case <-ending:
-		ending, d = nil, min(d, storeMin)
+	case <-ends:
+		ends, d = nil, min(d, storeMin)
 	default:
 	}
 	timer := time.NewTimer(jitter(d))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-ending:
-	case <-r.settling.Done():
+	case <-ends:
+	case <-r.settlers.ctx.Done():
 	}
 }
 
-// unstored is what a run cannot put at present.
-type unstored struct {
-	mu  sync.Mutex
-	n   int   // tasks that wait for it
-	err error // of the latest put; nil when n is 0
+// kept is what the queue has to take before a job can be settled.
+type kept struct{ name, refused, taken string }
+
+// records are those and rests of jobs, which people need not tell apart.
+func records() kept {
+	return kept{
+		"records", "records or rests of jobs cannot be put into the queue; their jobs are held until they can",
+		"records and rests of jobs are taken again",
+	}
+}
+
+func burials() kept {
+	return kept{"burials", "jobs cannot be buried in the queue; they are held until they can", "burials are taken again"}
+}
+
+// trouble is what a run cannot put at present. Settlers tell of it, and anybody
+// may ask.
+type trouble struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	n      int   // tasks that wait for it
+	what   kept  // of the latest put
+	err    error // of that; nil when n is 0
+	tested time.Time
 }
 
 // begin and end enclose a task's waiting. Of the first and the last of them the
 // log tells.
-func (u *unstored) begin(r *run, err error) {
+func (u *trouble) begin(what kept, err error, tell bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.n++; u.n == 1 && r.settling.Err() == nil {
-		r.log.Warn("records or rests of jobs cannot be put into the queue; their jobs are held until they can", "err", err)
+	if u.n++; u.n == 1 && tell {
+		u.log.Warn(what.refused, "err", err)
 	}
-	u.err = err
+	u.what, u.err, u.tested = what, err, time.Now()
 }
 
-func (u *unstored) end(r *run, well bool) {
+func (u *trouble) end(well bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.n--; u.n > 0 {
 		return
 	}
 	if u.err = nil; well {
-		r.log.Info("records and rests of jobs are taken again")
+		u.log.Info(u.what.taken)
 	}
 }
 
-func (u *unstored) because(err error) {
+func (u *trouble) because(what kept, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.err = err
+	u.what, u.err, u.tested = what, err, time.Now()
 }
 
 // why is nil when nothing waits.
-func (u *unstored) why() error {
+func (u *trouble) why() (what string, err error, tested time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.err
+	return u.what.name, u.err, u.tested
 }
 
 // recordsAtOnce is how many records of one job are put at the same time: over a

@@ -88,7 +88,7 @@ func TestNeverMoreThanInFlight(t *testing.T) {
 	})
 }
 
-// While APNs cannot be reached, dials are spaced 1 s to 60 s apart, the job
+// While APNs cannot be reached, dials are spaced 1 s to 15 s apart, the job
 // goes back each time, and it is delivered when APNs is back.
 func TestApnsAbsent(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -98,11 +98,11 @@ func TestApnsAbsent(t *testing.T) {
 		b.start()
 		time.Sleep(time.Hour)
 		dials := b.dialTimes()
-		if n := len(dials); n < 50 || n > 90 {
+		if n := len(dials); n < 200 || n > 320 {
 			t.Errorf("%d dials in an hour", n)
 		}
 		for i := 1; i < len(dials); i++ {
-			if gap := dials[i].Sub(dials[i-1]); gap < 800*time.Millisecond || gap > 73*time.Second {
+			if gap := dials[i].Sub(dials[i-1]); gap < 800*time.Millisecond || gap > 18*time.Second {
 				t.Errorf("dial %d after %v", i, gap)
 			}
 		}
@@ -414,9 +414,6 @@ func TestDeafProber(t *testing.T) {
 		b.cfg.Breaker.trip("test", time.Now())
 		b.start()
 		time.Sleep(90 * time.Second)
-		if !b.cfg.Breaker.probing(b.cur.Load()) {
-			t.Fatal("the deaf worker does not have the probe")
-		}
 		ctx, stop := context.WithCancel(t.Context())
 		served := make(chan error, 1)
 		go func() { served <- New(b.cfg).Serve(ctx) }()

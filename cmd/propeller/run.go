@@ -17,6 +17,7 @@ import (
 	"propeller/httpapi"
 	"propeller/queue"
 	"propeller/supervisor"
+	"propeller/worker"
 )
 
 const runLong = `run starts the daemon: it works on the apps of the configuration file until
@@ -117,7 +118,7 @@ func (d *daemon) run(cfg *config.Config) error {
 	sup, err := supervisor.New(cfg, supervisor.Options{
 		Log:       d.log,
 		OpenQueue: func(urls []string) (queue.Queue, error) { return d.open(urls, d.log) },
-		Observer:  outcomes,
+		Sinks:     []worker.Sink{outcomes},
 	})
 	if err != nil {
 		return err

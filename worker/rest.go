@@ -25,19 +25,16 @@ type rest struct {
 // together: only a job that is held can be. They are not sent to again, since
 // Apple forbids to repeat what it has refused.
 func (t *task) split(s *tally, rests []rest) {
-	for _, p := range s.bury {
-		p.log(0)
-	}
-	done := s.delivered
+	done := t.delivered
 	if err := t.prepareSplit(); err != nil {
-		t.backWhole(done, err)
+		t.backWhole(s, done, err)
 		return
 	}
 	for _, rest := range rests {
 		n, err := t.putRest(rest)
 		done += n
 		if err != nil {
-			t.backWhole(done, err)
+			t.backWhole(s, done, err)
 			return
 		}
 	}
@@ -63,7 +60,7 @@ func (t *task) rests(s *tally) []rest {
 		}
 		r.tokens, r.after = append(r.tokens, p.n.Token), max(r.after, p.pause)
 	}
-	if len(doubted.tokens) > 0 && t.r.w.cfg.Breaker.State().Paused {
+	if len(doubted.tokens) > 0 && t.r.cfg.Breaker.State().Paused {
 		doubted.tokens = append(doubted.tokens, atOnce.tokens...)
 		atOnce.tokens = nil
 	}
@@ -77,7 +74,7 @@ func (t *task) prepareSplit() error {
 	if !t.reserved() {
 		return queue.ErrLost
 	}
-	return t.store(func(context.Context) error {
+	return t.store(records(), func(context.Context) error {
 		t.asked = t.asked && t.statErr == nil
 		_, _, err := t.history()
 		return err
@@ -99,11 +96,10 @@ const putTime = 15 * time.Second
 // putRest puts a rest job, or two when one would be larger than the queue takes:
 // beside fewer tokens it has a key more. It returns how many tokens are safe.
 func (t *task) putRest(rest rest) (put int, err error) {
-	cfg := &t.r.w.cfg
+	cfg := t.r.cfg
 	body := restBody(t.body, rest.tokens, t.restOrigin(rest))
 	var refused error
-	doubtful := false
-	err = t.store(func(ctx context.Context) error {
+	err = t.store(records(), func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, putTime)
 		defer cancel()
 		_, err := cfg.Queue.Put(ctx, cfg.Tube, body, queue.PutOptions{Delay: rest.after, Priority: t.stat.Priority, Settling: true})
@@ -111,8 +107,7 @@ func (t *task) putRest(rest rest) (put int, err error) {
 		case errors.Is(err, queue.ErrRejected):
 			refused = err
 			return nil
-		case err != nil && !doubtful: // it may be stored all the same (queue.Queue)
-			doubtful = true
+		case errors.Is(err, queue.ErrUncertain): // it may be stored all the same, each time
 			cfg.Counters.PossibleDuplicates.Add(int64(len(rest.tokens)))
 		}
 		return err

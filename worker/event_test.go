@@ -10,36 +10,51 @@ import (
 	"propeller/apnsconn"
 )
 
-// fates sums up what it is told, by job.
-type fates struct {
-	mu  sync.Mutex
-	sum map[string]*Fate
+// fate is what has become of a job's tokens.
+type fate struct {
+	tried                                  bool
+	delivered, dead, buried, expired, back int
+	reason                                 string
 }
 
-func (f *fates) Observe(job string, one Fate) {
+// fates sums up events, by job.
+type fates struct {
+	mu  sync.Mutex
+	sum map[string]*fate
+}
+
+func (f *fates) Pushed(e *Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := f.sum[job]
+	s := f.sum[e.Job]
 	if s == nil {
-		s = new(Fate)
-		f.sum[job] = s
+		s = new(fate)
+		f.sum[e.Job] = s
 	}
-	s.Tried = s.Tried || one.Tried
-	s.Delivered += one.Delivered
-	s.Dead += one.Dead
-	s.Buried += one.Buried
-	s.Expired += one.Expired
-	s.Back += one.Back
-	if one.Reason != "" {
-		s.Reason = one.Reason
+	switch e.Action {
+	case Tried:
+		s.tried = true
+		return
+	case Retried:
+		s.back += e.N
+	case Buried:
+		s.buried += e.N
+	case Expired:
+		s.expired += e.N
+	case Deleted:
+		if e.Class == apnsconn.Delivered {
+			s.delivered += e.N
+		} else {
+			s.dead += e.N
+		}
 	}
-	if one.Status != 0 {
-		s.Status = one.Status
+	if e.Reason != "" {
+		s.reason = e.Reason
 	}
 }
 
 // What becomes of each token is told once, under the id of the job it was put in.
-func TestObserver(t *testing.T) {
+func TestEvents(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		tokens := manyTokens(6)
 		q := newFakeQueue()
@@ -48,8 +63,8 @@ func TestObserver(t *testing.T) {
 		unfit := q.add(`{"token":"` + testToken + `","badge":"x"}`)
 		single := q.add(jobText(""))
 		b := newBench(t, q)
-		seen := &fates{sum: make(map[string]*Fate)}
-		b.cfg.Observer = seen
+		seen := &fates{sum: make(map[string]*fate)}
+		b.cfg.Sinks = []Sink{seen}
 		busy := 2
 		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
 			switch n.Token {
@@ -79,11 +94,11 @@ func TestObserver(t *testing.T) {
 				t.Errorf("%s: nothing", id)
 				continue
 			}
-			if got := fmt.Sprintf("tried %v, %d delivered, %d dead, %d buried, %d expired, %d back", f.Tried, f.Delivered, f.Dead, f.Buried, f.Expired, f.Back); got != want {
+			if got := fmt.Sprintf("tried %v, %d delivered, %d dead, %d buried, %d expired, %d back", f.tried, f.delivered, f.dead, f.buried, f.expired, f.back); got != want {
 				t.Errorf("%s: %s, want %s", id, got, want)
 			}
 		}
-		if len(seen.sum) != 4 || !strings.Contains(seen.sum[unfit.ID()].Reason, "badge") {
+		if len(seen.sum) != 4 || !strings.Contains(seen.sum[unfit.ID()].reason, "badge") {
 			t.Errorf("%d jobs, %+v", len(seen.sum), seen.sum[unfit.ID()])
 		}
 	})

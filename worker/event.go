@@ -1,0 +1,146 @@
+package worker
+
+import (
+	"iter"
+	"time"
+
+	"propeller/apnsconn"
+)
+
+// Action is what happens to a push that has ended, and to its job for that.
+type Action string
+
+// The actions.
+const (
+	Tried   Action = "tried"   // it has not ended: its job was received, and is about to be sent
+	Deleted Action = "deleted" // nothing more: it was delivered, or a record says why not
+	Retried Action = "retried" // it goes back to the queue, for Event.Pause at least
+	Resent  Action = "resent"  // it was provably not sent, and stays with the worker to be sent next
+	Buried  Action = "buried"  // its job is set aside with the reason
+	Expired Action = "expired" // it is too late; nothing was sent
+)
+
+// Event is the end of a push. Its worker tells it once: when the job has been
+// settled, or before if the push was delivered. It is valid until Pushed returns.
+type Event struct {
+	At     time.Time
+	App    string // the app's topic
+	Worker int    // its number in the app
+	Job    string // the id that the job's producer was given
+	ID     string // the queue's id of the job: another one for what is left of a list
+	Ref    string // the producer's own id
+	Token  string // the first 8 characters of the token, or of the channel's id
+	APNsID string
+	Action Action
+	// Class, Status, Reason and Err are the push's outcome. What never was a push
+	// (an expired job, one that can never work, a malformed token) has Class
+	// Rejected, Status 0, and why as Reason.
+	Class  apnsconn.Class
+	Status int
+	Reason string
+	Err    error
+	Why    string        // the reason that the job is buried with; of several pushes the first has it
+	Pause  time.Duration // of Retried
+	// Attempt is which try this was, 1 for the first; 0 where the queue was not
+	// asked, as for what was delivered.
+	Attempt int
+	Took    time.Duration // from sending to the answer
+	Put     time.Time     // when the job was put, to the engine's precision; zero where the queue was not asked
+	// N is how many pushes the event stands for: more than 1 for the delivered ones
+	// of a list, which Each has, and for what never was a push.
+	N    int
+	Sent bool // it is the outcome of this push, and not what was known of the token before, nor doubted by the environment guard
+
+	t *task // of a list's delivered pushes
+	p *push // of any other push
+}
+
+// Explanation says in words why the push was not delivered; "" if it was.
+func (e *Event) Explanation() string {
+	switch {
+	case e.Class == apnsconn.Delivered, e.Action == Tried:
+		return ""
+	case e.Why != "":
+		return e.Why
+	case e.Reason != "":
+		return e.Reason
+	}
+	return why(apnsconn.Outcome{Class: e.Class, Status: e.Status, Err: e.Err})
+}
+
+// Sink takes events. It must not wait, and is called by many goroutines.
+type Sink interface{ Pushed(e *Event) }
+
+// Delivery is one of the delivered pushes of a list.
+type Delivery struct {
+	Token  string // the whole: do not keep, log or show it
+	APNsID string
+	At     time.Time
+	Took   time.Duration
+}
+
+// Each goes through the delivered pushes of a list.
+func (e *Event) Each() iter.Seq[Delivery] {
+	return func(yield func(Delivery) bool) {
+		if e.t == nil {
+			return
+		}
+		for _, chunk := range e.t.chunks {
+			for i := range chunk {
+				if p := &chunk[i]; p.outcome.Class == apnsconn.Delivered && p.over.Load() {
+					if !yield(Delivery{p.n.Token, p.outcome.APNsID, p.began.Add(p.took), p.took}) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// emit hands an event of a task to the sinks.
+func (r *run) emit(t *task, e *Event) {
+	e.App, e.Worker, e.Job, e.ID, e.Ref = r.cfg.Topic, r.cfg.Index, t.firstID(), t.job.ID(), t.decoded.Ref
+	for _, s := range r.w.sinks {
+		s.Pushed(e)
+	}
+}
+
+// firstID is the id that the job's producer was given.
+func (t *task) firstID() string {
+	if t.decoded.origin != nil {
+		return t.decoded.origin.job
+	}
+	return t.job.ID()
+}
+
+func (r *run) emitTried(t *task) {
+	r.emit(t, &Event{At: time.Now(), Action: Tried, N: t.addressed()})
+}
+
+// event describes a push that has ended.
+func (p *push) event(a Action) Event {
+	o := &p.outcome
+	return Event{
+		At: p.began.Add(p.took), Token: shortToken(&p.n), APNsID: o.APNsID, Action: a,
+		Class: o.Class, Status: o.Status, Reason: o.Reason, Err: o.Err,
+		Took: p.took, Pause: p.pause, N: 1, Sent: !p.remembered && !p.doubted, p: p,
+	}
+}
+
+// tellDelivered tells of the delivered pushes of a task, in one event.
+func (r *run) tellDelivered(t *task) {
+	e := &r.scratch
+	if t.list() {
+		*e = Event{At: time.Now(), Action: Deleted, Class: apnsconn.Delivered, Status: 200, N: t.delivered, Sent: true, t: t}
+	} else {
+		*e = t.chunks[len(t.chunks)-1][0].event(Deleted)
+	}
+	r.emit(t, e)
+}
+
+// tell tells of all else, when the task has been settled.
+func (r *run) tell(t *task) {
+	for i := range t.told {
+		r.emit(t, &t.told[i])
+	}
+}

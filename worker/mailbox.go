@@ -1,0 +1,92 @@
+package worker
+
+import "sync"
+
+// mailbox is the only way into a run's state: connections, dials, receivers,
+// settlers and the app put there what has happened, and the run's one goroutine
+// reads it. It holds no more than one entry per push in flight, per job held,
+// and a handful of others.
+type mailbox struct {
+	mu   sync.Mutex
+	mail mail
+	rung chan struct{} // cap 1: there is something, or somebody wants to be looked at
+}
+
+// mail is what has come since the mailbox was last read.
+type mail struct {
+	ended   []*push  // pushes whose outcome is known
+	settled []*task  // what the settlers are done with
+	other   []func() // what is rare; called by the run's goroutine
+}
+
+func newMailbox() mailbox { return mailbox{rung: make(chan struct{}, 1)} }
+
+// ring makes the run plan anew. It never waits.
+func (b *mailbox) ring() {
+	select {
+	case b.rung <- struct{}{}:
+	default:
+	}
+}
+
+func (b *mailbox) pushEnded(p *push) {
+	b.mu.Lock()
+	b.mail.ended = append(b.mail.ended, p)
+	b.mu.Unlock()
+	b.ring()
+}
+
+func (b *mailbox) taskSettled(t *task) {
+	b.mu.Lock()
+	b.mail.settled = append(b.mail.settled, t)
+	b.mu.Unlock()
+	b.ring()
+}
+
+func (b *mailbox) post(f func()) {
+	b.mu.Lock()
+	b.mail.other = append(b.mail.other, f)
+	b.mu.Unlock()
+	b.ring()
+}
+
+// swap returns all mail in m, whose memory the mailbox uses from then on.
+func (b *mailbox) swap(m *mail) {
+	clear(m.ended)
+	clear(m.settled)
+	clear(m.other)
+	m.ended, m.settled, m.other = m.ended[:0], m.settled[:0], m.other[:0]
+	b.mu.Lock()
+	b.mail, *m = *m, b.mail
+	b.mu.Unlock()
+}
+
+// bells are the mailboxes of an app's workers: who changes what they share rings
+// them. The zero value is ready for use.
+type bells struct {
+	mu  sync.Mutex
+	all map[*mailbox]struct{}
+}
+
+func (b *bells) join(m *mailbox) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all == nil {
+		b.all = make(map[*mailbox]struct{})
+	}
+	b.all[m] = struct{}{}
+}
+
+func (b *bells) leave(m *mailbox) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.all, m)
+}
+
+func (b *bells) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for m := range b.all {
+		m.ring()
+	}
+}

@@ -1,0 +1,186 @@
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"propeller/queue"
+)
+
+// The ledger holds what has become of each push: one token of one job as its
+// producer put it. The rests of a job are told by its ref, which they keep.
+
+type pushKey struct{ ref, token string }
+
+type push struct {
+	pushKey
+	nature nature // of its token
+	live   int    // jobs in the queue that hold it; buried ones too
+
+	tries     int       // pushes that were begun
+	taken     int       // by APNs, since the job was last kicked
+	delivered bool      // APNs has said so
+	calledBad bool      // APNs has called the token dead, in this job or another
+	recorded  bool      // a record says how it ended
+	lastBad   time.Time // when APNs last called its token wrong
+}
+
+// nature is how APNs that is well answers a push to a token.
+type nature int
+
+const (
+	good nature = iota
+	unregistered
+	badToken
+	unacceptable
+)
+
+// readBody reads what the ledger needs of a job.
+func readBody(body []byte) (ref string, tokens []string, err error) {
+	var b struct {
+		Token  string
+		Tokens []string
+		Ref    string
+	}
+	err = json.Unmarshal(body, &b)
+	if b.Token != "" {
+		b.Tokens = append(b.Tokens, b.Token)
+	}
+	return b.Ref, b.Tokens, err
+}
+
+// open notes a job that is put. m.mu is held.
+func (m *model) open(j *job) {
+	ref, tokens, err := readBody(j.body)
+	j.ref, j.sound = ref, err == nil && !m.unsound[ref]
+	if err != nil {
+		return
+	}
+	for _, token := range tokens {
+		p := m.pushes[pushKey{ref, token}]
+		if p == nil {
+			p = &push{pushKey: pushKey{ref, token}, nature: m.natures[token]}
+			m.pushes[p.pushKey] = p
+		}
+		p.live++
+		j.held = append(j.held, p)
+	}
+}
+
+// close notes that a job has left the queue: what became of its pushes must be
+// known, or they must be in another job. m.mu is held.
+func (m *model) close(j *job) {
+	if !j.sound {
+		m.fail("lost", "job %d, which can never work, was deleted and not buried", j.id)
+	}
+	for _, p := range j.held {
+		if p.live--; p.live == 0 && !p.delivered && !p.recorded {
+			m.fail("lost", "job %d (ref %s) was deleted, and token …%s was neither delivered nor reported", j.id, j.ref, tail(p.token))
+		}
+	}
+}
+
+// setAside notes that a job was buried, before which there has to be a record
+// of each of its tokens. m.mu is held.
+func (m *model) setAside(j *job) {
+	for _, p := range j.held {
+		if j.sound && !p.recorded {
+			m.fail("unreported", "job %d (ref %s) was buried without a record of token …%s", j.id, j.ref, tail(p.token))
+		}
+	}
+}
+
+// rewrite notes that a buried job has another body, which must have all that
+// the old one has. m.mu is held.
+func (m *model) rewrite(j *job, body []byte) {
+	ref, tokens, err := readBody(body)
+	if j.sound && (err != nil || ref != j.ref) {
+		m.fail("lost", "job %d (ref %s) was buried as something else: %s", j.id, j.ref, body)
+	}
+	for _, p := range j.held {
+		if j.sound && !slices.Contains(tokens, p.token) {
+			m.fail("lost", "job %d (ref %s) was buried without token …%s", j.id, j.ref, tail(p.token))
+		}
+	}
+	j.body = body
+}
+
+// reopen notes that an operator wants a job's pushes once more: what APNs takes
+// from then on is no duplicate of what it took before. m.mu is held.
+func (m *model) reopen(j *job) {
+	for _, p := range j.held {
+		m.duplicates += max(0, p.taken-1)
+		p.taken = 0
+	}
+}
+
+// note is a record as the ledger needs it.
+type note struct{ ref, token, class string }
+
+// record takes a worker's record.
+func (m *model) record(ctx context.Context, n note) error {
+	m.count(ratePut)
+	if err := m.takeTime(ctx); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.puts[n.ref+n.token]++
+	refused := m.queueKind == queueRefusesRecords || m.away()
+	if refused {
+		m.fault()
+	}
+	if !refused || m.chance("record "+n.ref+n.token, m.puts[n.ref+n.token], 8) {
+		m.noteRecord(n)
+	}
+	if refused {
+		return fmt.Errorf("model: record: %w", queue.ErrUnavailable)
+	}
+	return nil
+}
+
+func (m *model) noteRecord(n note) {
+	p := m.pushes[pushKey{n.ref, n.token}]
+	if p == nil {
+		return // of a job that cannot be read
+	}
+	p.recorded = true
+	switch {
+	case n.class == "token" && !m.calledBad[n.token]:
+		m.fail("wrong", "token …%s of ref %s is reported dead, and APNs never said so", tail(p.token), p.ref)
+	case n.class == "expired" && !m.expires[n.ref] && m.plan.ttl == 0 && m.plan.expiration == 0:
+		m.fail("wrong", "ref %s is reported expired, and has neither ttl nor expiration", p.ref)
+	}
+}
+
+// uncounted is how many more pushes APNs has taken than one per token and job.
+// Each of them must have been counted as a possible duplicate: whoever lets a
+// push be made again that APNs may have taken knows that it does, by an outcome
+// of class unknown, by a settle call that failed (ErrLost among these: the queue
+// has served the job to somebody else, and whoever has pushed meanwhile learns
+// it when it settles), by a put that failed, or at its own stop. The only pushes
+// that nobody has to count are those that an operator asks for: after a kick a
+// push starts anew.
+func (m *model) uncounted() int {
+	n := m.duplicates
+	for _, p := range m.pushes {
+		n += max(0, p.taken-1)
+	}
+	for _, s := range m.apps {
+		n -= s.possibleDuplicates()
+	}
+	return n
+}
+
+// refOf is the job that a push's payload belongs to: its title.
+func refOf(payload []byte) string {
+	_, after, _ := bytes.Cut(payload, []byte(`"title":"`))
+	ref, _, _ := bytes.Cut(after, []byte(`"`))
+	return string(ref)
+}
+
+func tail(token string) string { return token[max(0, len(token)-8):] }

@@ -1,0 +1,291 @@
+package worker_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"propeller/worker"
+)
+
+// slot is the place of one worker of one app: what suture is in the daemon.
+type slot struct {
+	m     *model
+	app   *shared
+	index int
+
+	mu      sync.Mutex
+	w       *worker.Worker // nil while none serves
+	cancel  context.CancelFunc
+	stopped time.Time     // when cancel was called
+	down    time.Duration // how long it stays down then
+	closed  bool          // it is not started again
+	up      chan struct{} // closed: it is started at once
+}
+
+// start starts the workers of the latest app.
+func (m *model) start() {
+	app := m.apps[len(m.apps)-1]
+	for i := range m.plan.workers {
+		s := &slot{m: m, app: app, index: i, up: make(chan struct{})}
+		m.slots = append(m.slots, s)
+		m.wg.Go(s.run)
+	}
+}
+
+func (s *slot) run() {
+	for {
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			return
+		}
+		w := s.m.newWorker(s.app, s.index)
+		ctx, cancel := context.WithCancel(context.Background())
+		s.w, s.cancel, s.stopped = w, cancel, time.Time{}
+		s.mu.Unlock()
+		for again := true; again; {
+			again = s.serve(ctx, w)
+		}
+		cancel()
+		s.mu.Lock()
+		s.w = nil
+		down, up := s.down, s.up
+		s.mu.Unlock()
+		timer := time.NewTimer(down)
+		select {
+		case <-timer.C:
+		case <-up:
+		}
+		timer.Stop()
+	}
+}
+
+// stopBound is how long a stop may take: the drain, what is left of lists, the
+// parting words with the queue, and as much again.
+const stopBound = 2 * (drainTime + 3*time.Second)
+
+// serve is one Serve. It reports whether the worker is to be served again.
+func (s *slot) serve(ctx context.Context, w *worker.Worker) (again bool) {
+	m := s.m
+	err := w.Serve(ctx)
+	s.mu.Lock()
+	stopped := s.stopped
+	s.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.log("worker %d: Serve returned %v", s.index, err)
+	switch {
+	case ctx.Err() != nil && !stopped.IsZero() && time.Since(stopped) > stopBound:
+		m.fail("stop", "Serve took %v to return", time.Since(stopped))
+	case ctx.Err() == nil && restarted(err):
+		return true
+	case ctx.Err() == nil:
+		m.fail("stop", "Serve returned without an order: %v", err)
+	case err != nil && !restarted(err):
+		m.fail("stop", "Serve returned an error: %v", err)
+	}
+	return false
+}
+
+// at is the worker that serves; nil: none.
+func (s *slot) at() *worker.Worker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w
+}
+
+// stop stops the worker, which is started again after down, or never.
+func (s *slot) stop(down time.Duration, forGood bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = down
+	if forGood && !s.closed {
+		s.closed = true
+		s.wakeUp()
+	}
+	if s.w != nil && s.stopped.IsZero() {
+		s.stopped = time.Now()
+		s.cancel()
+	}
+}
+
+// wakeUp ends a pause of s. s.mu is held.
+func (s *slot) wakeUp() {
+	select {
+	case <-s.up:
+	default:
+		close(s.up)
+	}
+}
+
+// startAll starts all workers that are down.
+func (m *model) startAll() {
+	for _, s := range m.slots {
+		s.mu.Lock()
+		s.down = 0
+		s.wakeUp()
+		s.mu.Unlock()
+	}
+}
+
+// stopAll stops all workers: they must end, and leave nothing reserved.
+func (m *model) stopAll() {
+	for _, s := range m.slots {
+		s.stop(0, true)
+	}
+	m.wg.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.consumers {
+		if !c.closed {
+			m.fail("stop", "a consumer is not closed")
+		}
+	}
+	for _, j := range m.jobs {
+		if j.state == reserved && !j.lease.settled {
+			m.fail("stop", "job %d is still reserved", j.id)
+		}
+	}
+}
+
+// reload puts other workers in the place of those at work.
+func (m *model) reload(keepMemory bool) {
+	app := m.newShared(nil)
+	if keepMemory {
+		app = m.newShared(m.apps[len(m.apps)-1])
+	}
+	old := m.slots
+	m.mu.Lock()
+	m.apps = append(m.apps, app)
+	m.slots = nil
+	m.mu.Unlock()
+	for _, s := range old {
+		s.stop(0, true)
+	}
+	m.start()
+}
+
+// do does one step.
+func (m *model) do(s step) {
+	at := func() *slot { return m.slots[s.n%len(m.slots)] }
+	switch s.op {
+	case opReplace:
+		if w := at().at(); w != nil {
+			w.Replace("model")
+		}
+		return
+	case opRestart:
+		if w := at().at(); w != nil {
+			w.Restart("model")
+		}
+		return
+	case opStop:
+		at().stop(s.d, false)
+		return
+	case opReload:
+		m.reload(s.kind == 1)
+		return
+	case opHold:
+		m.hold.Pause("model")
+		return
+	case opUnhold:
+		m.hold.Resume()
+		return
+	case opResume:
+		m.apps[len(m.apps)-1].breaker.Resume()
+		return
+	case opClock:
+		if m.setClock != nil {
+			m.setClock(s.d)
+		}
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch s.op {
+	case opPut:
+		m.putJob(s)
+	case opAPNs:
+		m.apnsKind = s.kind
+	case opDial:
+		m.dialKind = s.kind
+	case opConn:
+		m.disturb(s.kind, s.d)
+	case opQueue:
+		m.setQueue(s.kind)
+	case opSession:
+		m.loseSessions()
+	case opKick:
+		m.kick()
+	}
+}
+
+// staleTokens are in several jobs.
+const staleTokens = 8
+
+func tokenName(n int) string { return fmt.Sprintf("%064x", n) }
+
+// putJob puts a producer's job. m.mu is held.
+func (m *model) putJob(s step) {
+	r := m.rand("job", s.id)
+	ref := fmt.Sprint("j", s.id)
+	var tokens []string
+	for i := range s.n {
+		n := 1000*s.id + i
+		token := tokenName(n)
+		m.natures[token] = m.drawNature(s.kind, n)
+		if s.kind != jobBad && s.kind != jobSingle && r.IntN(10) == 0 && i < staleTokens {
+			token = tokenName(i)
+		}
+		tokens = append(tokens, token)
+	}
+	if s.kind == jobStale && s.n > 2 && r.IntN(3) == 0 {
+		tokens[1] = "no token"
+	}
+	more, delay := "", time.Duration(0)
+	if s.kind == jobStale && r.IntN(4) == 0 {
+		more = fmt.Sprintf(`,"token_since":%d`, time.Now().Add(-time.Minute).Unix())
+	}
+	switch s.kind {
+	case jobDelayed:
+		delay = s.d
+	case jobTTL:
+		more += fmt.Sprintf(`,"ttl":%d`, 1+s.d/time.Second)
+	case jobExpiration:
+		more = fmt.Sprintf(`,"expiration":%d`, time.Now().Add(s.d).Unix())
+	case jobGarbage:
+		more = `,"title":`
+	case jobUnknownKey:
+		more = `,"colour":"red"`
+	}
+	m.expires[ref] = s.kind == jobTTL || s.kind == jobExpiration
+	m.unsound[ref] = s.kind == jobGarbage || s.kind == jobUnknownKey
+	to := fmt.Sprintf(`"tokens":["%s"]`, strings.Join(tokens, `","`))
+	if s.n == 1 {
+		to = fmt.Sprintf(`"token":"%s"`, tokens[0])
+	}
+	body := fmt.Sprintf(`{%s,"title":"%s","ref":"%s"%s}`, to, ref, ref, more)
+	if s.kind == jobLarge {
+		m.limits[ref] = max(1000, len(body)/3)
+	}
+	m.add([]byte(body), delay)
+}
+
+// drawNature is how APNs sees a token of a job of that kind.
+func (m *model) drawNature(kind, n int) nature {
+	x := m.rand("nature", n).IntN(20)
+	switch {
+	case kind == jobBad:
+		return badToken
+	case kind == jobStale && x < 4, x == 0:
+		return unregistered
+	case kind == jobStale && x < 6:
+		return badToken
+	case kind == jobStale && x < 8:
+		return unacceptable
+	}
+	return good
+}

@@ -1,0 +1,148 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"propeller/apnsconn"
+	"propeller/queue"
+	"propeller/worker"
+	"propeller/worker/feedback"
+)
+
+// All of the model that depends on the exact shape of the worker's Config and of
+// the interfaces that it is given is in this file.
+
+// shared is what the workers of one app share. A reload makes another one.
+type shared struct {
+	breaker  *worker.Breaker
+	guard    *worker.Guard
+	memory   *worker.Memory
+	counters *worker.Counters
+}
+
+// newShared is the parts of a new app, which has the memory of the old one if
+// that is given.
+func (m *model) newShared(old *shared) *shared {
+	s := &shared{breaker: worker.NewBreaker(), counters: new(worker.Counters)}
+	if !m.plan.unguarded {
+		s.guard = worker.NewGuard()
+	}
+	switch {
+	case m.plan.forgetful:
+	case old != nil:
+		s.memory = old.memory
+	default:
+		s.memory = worker.NewMemory(0)
+	}
+	return s
+}
+
+// hasClock says that a Config has a hook for the wall clock: see model.setClock.
+const hasClock = false
+
+// portClock is what sets that clock. There is none as yet.
+func (m *model) portClock() func(by time.Duration) { return nil }
+
+// possibleDuplicates is what an app's workers have counted.
+func (s *shared) possibleDuplicates() int { return int(s.counters.PossibleDuplicates.Load()) }
+
+// stopped says that the app is broken or paused, which only certain answers end.
+func (s *shared) stopped() (broken, paused bool) {
+	b := s.breaker.State()
+	return b.Broken, b.Paused
+}
+
+const modelTopic = "com.example.model"
+
+// drainTime is what a worker has to finish when it is stopped.
+const drainTime = 10 * time.Second
+
+func (m *model) newWorker(s *shared, index int) *worker.Worker {
+	live := new(worker.Live)
+	live.Drain.Store(int64(drainTime))
+	live.Pushes.Store(int32(worker.LogNone))
+	var out io.Writer = io.Discard
+	level := slog.LevelError + 10
+	if *modelLog {
+		out, level = os.Stderr, slog.LevelDebug
+	}
+	return worker.New(worker.Config{
+		Topic: modelTopic, Tube: modelTopic, Index: index, InFlight: m.plan.inFlight,
+		Retry: worker.Retry{Min: m.plan.retryMin, Max: 15 * time.Minute, GiveUpAfter: m.plan.giveUp},
+		Queue: portQueue{m}, Dial: m.portDial(s), Breaker: s.breaker, Guard: s.guard, Memory: s.memory,
+		Counters: s.counters, Hold: m.hold, Live: live, Feedback: m.portFeedback,
+		TTL: m.plan.ttl, Expiration: m.plan.expiration,
+		Log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})),
+	})
+}
+
+// restarted says that Serve has ended by order of Restart.
+func restarted(err error) bool { return errors.Is(err, worker.ErrRestarted) }
+
+// portQueue is the model's queue as a queue.Queue.
+type portQueue struct{ *model }
+
+func (q portQueue) Put(ctx context.Context, _ string, body []byte, o queue.PutOptions) (string, error) {
+	return q.putRest(ctx, body, o.Delay, o.Priority)
+}
+func (q portQueue) Consume(string) (queue.Consumer, error) { return portConsumer{q.consume()}, nil }
+func (q portQueue) Close() error                           { return nil }
+
+// portConsumer is a consumer as a queue.Consumer.
+type portConsumer struct{ *consumer }
+
+func (c portConsumer) Receive(ctx context.Context, n int) ([]queue.Job, error) {
+	leases, err := c.receive(ctx, n)
+	jobs := make([]queue.Job, len(leases))
+	for i, l := range leases {
+		jobs[i] = portJob{l}
+	}
+	return jobs, err
+}
+func (c portConsumer) Pause()                          { c.pause() }
+func (c portConsumer) Err() error                      { return c.err() }
+func (c portConsumer) Close(ctx context.Context) error { return c.close(ctx) }
+
+// portJob is a reservation as a queue.Job.
+type portJob struct{ *lease }
+
+func (j portJob) ID() string   { return j.lease.job.name() }
+func (j portJob) Body() []byte { return j.lease.job.body }
+func (j portJob) Stat(ctx context.Context) (queue.Stat, error) {
+	s, err := j.stat(ctx)
+	return queue.Stat{Attempt: s.attempt, Age: s.age, Kicked: s.kicked, Priority: s.priority}, err
+}
+func (j portJob) Done(ctx context.Context) error { return j.settle(ctx, settleDone, 0, nil) }
+func (j portJob) Retry(ctx context.Context, after time.Duration) error {
+	return j.settle(ctx, settleRetry, after, nil)
+}
+func (j portJob) Bury(ctx context.Context, body []byte) error {
+	return j.settle(ctx, settleBury, 0, body) // nil: the body stays
+}
+func (j portJob) Touch(ctx context.Context) error { return j.touch(ctx) }
+
+func (m *model) portFeedback(ctx context.Context, r feedback.Record) error {
+	return m.record(ctx, note{ref: r.Ref, token: r.Token, class: r.Class})
+}
+
+func (m *model) portDial(s *shared) worker.Dial {
+	return func(ctx context.Context, onChange func()) (worker.Conn, error) {
+		c, err := m.dial(ctx, s, onChange)
+		if err != nil {
+			return nil, err
+		}
+		return portConn{c}, nil
+	}
+}
+
+// portConn is the model's connection as a worker.Conn.
+type portConn struct{ *conn }
+
+func (c portConn) Send(n *apnsconn.Notification, done func(apnsconn.Outcome)) {
+	c.send(n.Token, n.Payload, done)
+}

@@ -1,0 +1,63 @@
+package worker_test
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// What the worker does within one second of virtual time is bounded, generously:
+// a loop without a pause passes any bound.
+
+type rate int
+
+const (
+	rateReceive rate = iota
+	ratePut          // records too
+	rateDial
+	rateSend
+	rateAsk // Stat and Touch
+	rateSettle
+	numberOfRates
+)
+
+var rateNames = [numberOfRates]string{"receives", "puts", "dials", "pushes", "questions to the queue", "settles"}
+
+// Of one app.
+var rateBounds = [numberOfRates]int{3000, 4000, 20, 5000, 4000, 3000}
+
+// lookBound is how often a worker may look at its connections within a second
+// before it is taken to do nothing else.
+const lookBound = 5_000_000
+
+type rates struct {
+	second int64
+	n      [numberOfRates]int
+	looks  atomic.Int64
+}
+
+// count notes that the worker has done something. When it does too much, the
+// run has failed, and each act takes a while, so that the run can end.
+func (m *model) count(what rate) {
+	m.mu.Lock()
+	r := &m.rates
+	if s := int64(time.Since(m.began) / time.Second); s != r.second {
+		r.second, r.n = s, [numberOfRates]int{}
+		r.looks.Store(0)
+	}
+	r.n[what]++
+	tooMany := r.n[what] > rateBounds[what]
+	if tooMany {
+		m.fail("busy", "%d %s within a second", r.n[what], rateNames[what])
+	}
+	m.mu.Unlock()
+	if tooMany {
+		time.Sleep(time.Second)
+	}
+}
+
+// look counts looks at a connection. Who does nothing else cannot be stopped.
+func (m *model) look() {
+	if m.rates.looks.Add(1) > lookBound {
+		panic("model: a worker looks at its connection without end: " + m.plan.String())
+	}
+}

@@ -1,0 +1,220 @@
+package worker_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"propeller/worker"
+)
+
+// failure is what a run has shown: which property does not hold, and how.
+type failure struct{ property, text string }
+
+// model is one run: a queue, an APNs, the workers between them, and the ledger.
+type model struct {
+	plan  plan
+	hold  *worker.Hold
+	apps  []*shared // the last one is at work
+	slots []*slot
+	wg    sync.WaitGroup // of the slots
+
+	// setClock sets the wall clock forth or back, where a worker's Config has a
+	// hook for it. nil: there is none, and no such step is drawn.
+	setClock func(by time.Duration)
+
+	mu     sync.Mutex
+	began  time.Time
+	failed *failure
+	quiet  time.Time // the last moment at which something was not well
+	rates  rates
+
+	jobs         map[int]*job
+	lastID, turn int
+	consumers    []*consumer
+	queueKind    int
+	queueChanged chan struct{}
+	limits       map[string]int // of what a rest of a job may have, by its ref
+	puts         map[string]int // puts that may have failed, by ref; of records, by ref and token
+
+	apnsKind, dialKind int
+	awayUntil          time.Time
+	bounceNext         time.Duration
+	conns              map[*conn]struct{}
+	dials              int
+
+	pushes     map[pushKey]*push
+	natures    map[string]nature // of tokens
+	calledBad  map[string]bool   // tokens
+	expires    map[string]bool   // refs of jobs with a ttl or an expiration
+	unsound    map[string]bool   // refs of jobs that can never work
+	duplicates int
+}
+
+func newModel(p plan) *model {
+	m := &model{
+		plan: p, hold: new(worker.Hold), began: time.Now(), quiet: time.Now(),
+		jobs: make(map[int]*job), puts: make(map[string]int), queueChanged: make(chan struct{}), limits: make(map[string]int),
+		conns: make(map[*conn]struct{}), pushes: make(map[pushKey]*push), natures: make(map[string]nature),
+		calledBad: make(map[string]bool), expires: make(map[string]bool), unsound: make(map[string]bool),
+	}
+	m.setClock = m.portClock()
+	m.apps = []*shared{m.newShared(nil)}
+	for n := range staleTokens {
+		m.natures[tokenName(n)] = pick(m.rand("stale", n), good, unregistered, unregistered)
+	}
+	return m
+}
+
+// rand is an actor's random source: whatever the others do meanwhile, it draws
+// the same.
+func (m *model) rand(actor string, n int) *rand.Rand {
+	h := uint64(14695981039346656037)
+	for i := range len(actor) {
+		h = (h ^ uint64(actor[i])) * 1099511628211
+	}
+	return rand.New(rand.NewPCG(m.plan.seed^h, uint64(n)))
+}
+
+// chance is true once in so many.
+func (m *model) chance(actor string, n, in int) bool { return m.rand(actor, n).IntN(in) == 0 }
+
+// fault notes that something is not well at this moment. m.mu is held.
+func (m *model) fault() { m.quiet = time.Now() }
+
+// fail notes the first failure. m.mu is held.
+func (m *model) fail(property, format string, args ...any) {
+	if m.failed == nil {
+		m.failed = &failure{property, fmt.Sprintf("after %v: ", time.Since(m.began).Round(time.Millisecond)) + fmt.Sprintf(format, args...)}
+		m.log("FAILED %s: %s", property, m.failed.text)
+	}
+}
+
+func (m *model) hasFailed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.failed != nil
+}
+
+func (m *model) log(format string, args ...any) {
+	if *modelLog {
+		fmt.Fprintf(os.Stderr, "%12v model: %s\n", time.Since(m.began).Round(time.Millisecond), fmt.Sprintf(format, args...))
+	}
+}
+
+// runModel is one run; nil: all properties hold.
+func runModel(t *testing.T, p plan) (f *failure) {
+	synctest.Test(t, func(*testing.T) {
+		m := newModel(p)
+		m.start()
+		for _, s := range p.steps {
+			if m.hasFailed() {
+				break
+			}
+			m.log("step: %s", s)
+			m.do(s)
+			time.Sleep(s.wait)
+		}
+		m.heal()
+		m.awaitEnds()
+		m.stopAll()
+		synctest.Wait()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if n := m.uncounted(); n > 0 {
+			m.fail("duplicate", "APNs has taken %d pushes more than once that nobody has counted", n)
+		}
+		f = m.failed
+	})
+	return f
+}
+
+// bound is how long a job may take once all is well: a probe of a stopped app
+// may be 60 s away, and after that a dial 72 s.
+const bound = 150 * time.Second
+
+// heal ends all faults, and puts jobs that show that all is well.
+func (m *model) heal() {
+	m.hold.Resume()
+	m.mu.Lock()
+	m.apnsKind, m.dialKind, m.awayUntil, m.bounceNext = apnsWell, dialWell, time.Time{}, 0
+	for c := range m.conns {
+		c.bounces = 0
+	}
+	m.setQueue(queueWell)
+	m.fault()
+	m.mu.Unlock()
+	m.log("all is well")
+	m.startAll()
+	m.do(step{op: opPut, kind: jobSingle, n: 1, id: 9001})
+	m.do(step{op: opPut, kind: jobList, n: 3, id: 9002})
+}
+
+// awaitEnds waits until every job has ended, and fails when one takes too long.
+func (m *model) awaitEnds() {
+	end := time.Now().Add(m.plan.giveUp + 12*time.Hour)
+	for !m.hasFailed() {
+		next, left := m.overdue()
+		if left == 0 {
+			return
+		}
+		time.Sleep(next)
+		if time.Now().After(end) {
+			m.mu.Lock()
+			m.fail("stall", "%d jobs never end: %s", left, m.waiting())
+			m.mu.Unlock()
+		}
+	}
+}
+
+// overdue fails when a job is late. It returns when to look again, and how many
+// jobs are left.
+func (m *model) overdue() (next time.Duration, left int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next = time.Minute
+	for _, j := range m.jobs {
+		if j.state == buried {
+			continue
+		}
+		left++
+		if j.state == delayed {
+			continue
+		}
+		next = time.Second
+		// A push whose token was called wrong waits for the guard's word.
+		since := later(m.quiet, j.due)
+		for _, p := range j.held {
+			since = later(since, p.lastBad.Add(time.Minute))
+		}
+		if time.Since(since) > bound {
+			m.fail("stall", "job %d (ref %s, %d tokens) has not ended %v after it was due and all was well: %s", j.id, j.ref, len(j.held), time.Since(since), m.waiting())
+		}
+	}
+	return next, left
+}
+
+// waiting says what the workers say of themselves. m.mu is held.
+func (m *model) waiting() string {
+	states := map[jobState]int{}
+	for _, j := range m.jobs {
+		states[j.state]++
+	}
+	text := fmt.Sprintf("%d ready, %d reserved, %d delayed, %d buried", states[ready], states[reserved], states[delayed], states[buried])
+	broken, paused := m.apps[len(m.apps)-1].stopped()
+	text += fmt.Sprintf("; broken %v, paused %v", broken, paused)
+	slots := m.slots
+	m.mu.Unlock()
+	defer m.mu.Lock()
+	for _, s := range slots {
+		if w := s.at(); w != nil {
+			st := w.Status()
+			text += fmt.Sprintf("; worker %d: held %d, in flight %d, lingering %d, guarded %d, connected %v, waiting %q", s.index, st.Held, st.InFlight, st.Lingering, st.Guarded, st.Connected, st.Waiting)
+		}
+	}
+	return text
+}

@@ -1,0 +1,123 @@
+package worker
+
+import (
+	"errors"
+	"sync"
+	"time"
+)
+
+// Cause is why a worker does not do more at present: the first of plan's reasons
+// that applies.
+type Cause int
+
+// The causes.
+const (
+	NoCause     Cause = iota // nothing stands in the way; it works, or waits for a job
+	Full                     // as much is in flight as may be
+	Dialing                  // it connects to APNs
+	Unreachable              // it waits for its next dial to APNs
+	Closed                   // the app is broken or paused, and it is not time to probe
+	Held                     // an operator holds the app
+	Stopping                 // it has been told to stop
+)
+
+// Status is a worker at one moment: what its last plan was made of.
+type Status struct {
+	Serving   bool
+	Cause     Cause
+	Planned   time.Time // when the plan was made; zero while it does not serve
+	Until     time.Time // when it plans anew at the latest; well past that, its goroutine is stuck
+	LastEnd   time.Time // when a push ended last; zero: none has since Serve
+	Held      int       // jobs received and not yet settled
+	Lingering int       // of Held: those that wait for the queue and hold no slot, at most Config.InFlight
+	InFlight  int       // slots in use, of Config.InFlight
+	Guarded   int       // pushes that have been answered, and wait for the environment guard's word
+	Connected bool      // to APNs
+	Link      Link
+
+	QueueErr error // why no job can be received; nil when one can
+	// Unstored is why records, rests or burials of jobs cannot be put into the
+	// queue, for which their jobs are held; nil when none waits.
+	Unstored error
+	// Unreachable is why APNs cannot be reached, or takes nothing; nil when it
+	// answers, or when nothing has put that to the test lately.
+	Unreachable error
+
+	// Received counts jobs received, Finished jobs settled for good or given
+	// back after an answer of APNs, and answered pushes of jobs with several
+	// tokens; both since New, over all restarts of Serve.
+	Received, Finished int64
+	// Waiting says why the worker takes no jobs by its own decision; "" when it
+	// does: "apns not reachable: …", "apns takes no pushes", "queue unavailable:
+	// …", or "the queue takes no records: …" when that is why jobs are held.
+	Waiting string
+}
+
+// shown is what a run has made known with its last plan.
+type shown struct {
+	mu        sync.Mutex
+	s         Status
+	conn      *conn     // for its streams, at the time of the question
+	downUntil time.Time // for how long s.Unreachable counts
+}
+
+func (s *shown) load() (Status, *conn, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.s, s.conn, s.downUntil
+}
+
+// fresh is for how long after the next dial was due what the last one has shown
+// still counts: a worker with jobs would have dialled again by then.
+const fresh = 5 * time.Second
+
+// show makes the plan known.
+func (r *run) show(p plan, now time.Time) {
+	l := &r.link
+	s := Status{
+		Serving: true, Cause: p.cause, Planned: now, Until: p.until, LastEnd: r.lastEnd,
+		Held: r.held, Lingering: r.settlers.lingering, InFlight: r.slots, Guarded: r.waiting,
+		Link: Link{GoAway: l.goAway}, Unreachable: l.down,
+	}
+	end := l.dialAt.Add(fresh)
+	if l.dialing {
+		end = l.dialed.Add(dialTime + fresh)
+	}
+	r.shown.mu.Lock()
+	defer r.shown.mu.Unlock()
+	r.shown.s, r.shown.conn, r.shown.downUntil = s, l.conn, end
+}
+
+// Status may be called at any time.
+func (w *Worker) Status() Status {
+	r := w.cur.Load()
+	if r == nil {
+		return Status{Received: w.received.Load(), Finished: w.finished.Load()}
+	}
+	now := time.Now()
+	s, c, downUntil := r.shown.load()
+	s.Serving, s.QueueErr = true, r.consumer.Err()
+	s.Received, s.Finished = w.received.Load(), w.finished.Load()
+	if c != nil && c.Usable() {
+		s.Connected, s.Link.Since = true, c.since
+		if open, ok := c.Conn.(interface{ Streams() (open, limit int) }); ok {
+			s.Link.Open, s.Link.Limit = open.Streams()
+		}
+	}
+	if now.After(downUntil) {
+		s.Unreachable = nil
+	}
+	what, err, _ := r.settlers.trouble.why()
+	s.Unstored = err
+	switch {
+	case s.QueueErr != nil:
+		s.Waiting = "queue unavailable: " + s.QueueErr.Error()
+	case errors.Is(s.Unreachable, errTakesNothing):
+		s.Waiting = errTakesNothing.Error()
+	case s.Unreachable != nil:
+		s.Waiting = "apns not reachable: " + s.Unreachable.Error()
+	case err != nil:
+		s.Waiting = "the queue takes no " + what + ": " + err.Error()
+	}
+	return s
+}
