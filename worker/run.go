@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"propeller/queue"
@@ -50,13 +51,14 @@ type run struct {
 	drainEnd  time.Time     // when the time to finish pushes is over
 	abandoned bool          // what was open then has been given up
 	closed    bool          // what comes now is too late
-	closing   sync.Once     // of consumer
+	closing   atomic.Bool   // somebody closes the consumer
+	parted    chan struct{} // closed when that is done
 }
 
 func newRun(w *Worker, consumer queue.Consumer) *run {
 	r := &run{
 		w: w, cfg: &w.cfg, log: w.log, consumer: consumer, box: newMailbox(),
-		lists: make(map[*task]struct{}), ends: make(chan struct{}),
+		lists: make(map[*task]struct{}), ends: make(chan struct{}), parted: make(chan struct{}),
 	}
 	r.link.open = make(map[*conn]struct{})
 	r.dials, r.stopDials = context.WithCancel(context.Background())

@@ -112,13 +112,16 @@ func (r *run) close() {
 // closed: a push ends, its job is settled, and what that was is told.
 const partings = 4
 
-// closeConsumer closes it, once.
+// closeConsumer closes it, once, and returns when it is closed.
 func (r *run) closeConsumer() {
-	r.closing.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
-		defer cancel()
-		if err := r.consumer.Close(ctx); err != nil {
-			r.log.Warn("closing the queue connection", "err", err)
-		}
-	})
+	if r.closing.Swap(true) {
+		<-r.parted
+		return
+	}
+	defer close(r.parted)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	if err := r.consumer.Close(ctx); err != nil {
+		r.log.Warn("closing the queue connection", "err", err)
+	}
 }
