@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/worker"
 )
 
 // conn is a connection to the model's APNs. All of it is under model.mu.
@@ -88,7 +89,9 @@ func (m *model) dial(ctx context.Context, app *shared, onChange func()) (*conn, 
 func (c *conn) send(token string, payload []byte, done func(apnsconn.Outcome)) {
 	m := c.m
 	m.count(rateSend)
+	broken, paused, since := c.app.stopped()
 	m.mu.Lock()
+	m.mayPush(c.app, broken || paused, since)
 	p := m.pushes[pushKey{refOf(payload), token}]
 	if p == nil {
 		m.fail("wrong", "a push that nobody asked for: token …%s, payload %s", tail(token), payload)
@@ -114,6 +117,25 @@ func (c *conn) send(token string, payload []byte, done func(apnsconn.Outcome)) {
 	m.mu.Unlock()
 }
 
+// brakeTime is how long pushes that are on their way already may still begin
+// when an app is held or stopped: the queue may be slow in answering about them.
+const brakeTime = 10 * time.Second
+
+// mayPush fails when a held app pushes, or one that is broken or paused more
+// than once a minute. m.mu is held.
+func (m *model) mayPush(app *shared, stopped bool, since time.Time) {
+	if !m.held.IsZero() && time.Since(m.held) > brakeTime {
+		m.fail("brake", "a push of an app that has been held for %v", time.Since(m.held))
+	}
+	if !stopped || time.Since(since) < brakeTime {
+		return
+	}
+	if last := time.Since(app.probed); app.probed.After(since) && last < worker.ProbeEvery-brakeTime {
+		m.fail("brake", "a push of a stopped app %v after the last one", last)
+	}
+	app.probed = time.Now()
+}
+
 // refusal is why a push is not taken. m.mu is held.
 func (c *conn) refusal() error {
 	switch {
@@ -134,7 +156,7 @@ func (c *conn) fly(f *flight, a answer, done func(apnsconn.Outcome)) {
 	case <-timer.C:
 	case a = <-f.cut:
 	}
-	broken, paused := c.app.stopped()
+	broken, paused, _ := c.app.stopped()
 	m.mu.Lock()
 	delete(c.flights, f)
 	p := f.push
@@ -144,6 +166,7 @@ func (c *conn) fly(f *flight, a answer, done func(apnsconn.Outcome)) {
 	if a.taken {
 		p.taken++
 	}
+	m.right = m.right || a.Status == 200 || a.Status == 410
 	switch {
 	case a.Class == apnsconn.Delivered:
 		p.delivered = true

@@ -123,7 +123,7 @@ type note struct{ ref, token, class string }
 
 // record takes a worker's record.
 func (m *model) record(ctx context.Context, n note) error {
-	m.count(ratePut)
+	m.count(rateRecord)
 	if err := m.takeTime(ctx); err != nil {
 		return err
 	}
@@ -152,6 +152,8 @@ func (m *model) noteRecord(n note) {
 	switch {
 	case n.class == "token" && !m.calledBad[n.token]:
 		m.fail("wrong", "token …%s of ref %s is reported dead, and APNs never said so", tail(p.token), p.ref)
+	case n.class == "token" && !m.right && !m.plan.unguarded:
+		m.fail("wrong", "token …%s of ref %s is reported dead, though no answer has shown that the environment is right", tail(p.token), p.ref)
 	case n.class == "expired" && !m.expires[n.ref] && m.plan.ttl == 0 && m.plan.expiration == 0:
 		m.fail("wrong", "ref %s is reported expired, and has neither ttl nor expiration", p.ref)
 	}

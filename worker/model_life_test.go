@@ -168,9 +168,39 @@ func (m *model) reload(keepMemory bool) {
 	m.start()
 }
 
+// setHold holds the app, or ends that.
+func (m *model) setHold(on bool) {
+	m.mu.Lock()
+	switch {
+	case !on:
+		m.held = time.Time{}
+	case m.held.IsZero():
+		m.held = time.Now()
+	}
+	m.mu.Unlock()
+	if on {
+		m.hold.Pause("model")
+	} else {
+		m.hold.Resume()
+	}
+}
+
+// forgetProbes lets a worker probe anew: one that an operator stops leaves its
+// probe to the next.
+func (m *model) forgetProbes() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, app := range m.apps {
+		app.probed = time.Time{}
+	}
+}
+
 // do does one step.
 func (m *model) do(s step) {
-	at := func() *slot { return m.slots[s.n%len(m.slots)] }
+	at := func() *slot {
+		m.forgetProbes()
+		return m.slots[s.n%len(m.slots)]
+	}
 	switch s.op {
 	case opReplace:
 		if w := at().at(); w != nil {
@@ -189,10 +219,10 @@ func (m *model) do(s step) {
 		m.reload(s.kind == 1)
 		return
 	case opHold:
-		m.hold.Pause("model")
+		m.setHold(true)
 		return
 	case opUnhold:
-		m.hold.Resume()
+		m.setHold(false)
 		return
 	case opResume:
 		m.apps[len(m.apps)-1].breaker.Resume()

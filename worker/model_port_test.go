@@ -23,6 +23,8 @@ type shared struct {
 	guard    *worker.Guard
 	memory   *worker.Memory
 	counters *worker.Counters
+
+	probed time.Time // the last push while it was broken or paused, under model.mu
 }
 
 // newShared is the parts of a new app, which has the memory of the old one if
@@ -51,10 +53,11 @@ func (m *model) portClock() func(by time.Duration) { return nil }
 // possibleDuplicates is what an app's workers have counted.
 func (s *shared) possibleDuplicates() int { return int(s.counters.PossibleDuplicates.Load()) }
 
-// stopped says that the app is broken or paused, which only certain answers end.
-func (s *shared) stopped() (broken, paused bool) {
+// stopped says that the app is broken or paused, which only certain answers
+// end, and since when.
+func (s *shared) stopped() (broken, paused bool, since time.Time) {
 	b := s.breaker.State()
-	return b.Broken, b.Paused
+	return b.Broken, b.Paused, b.Since
 }
 
 const modelTopic = "com.example.model"
@@ -68,7 +71,7 @@ func (m *model) newWorker(s *shared, index int) *worker.Worker {
 	live.Pushes.Store(int32(worker.LogNone))
 	var out io.Writer = io.Discard
 	level := slog.LevelError + 10
-	if *modelLog {
+	if m.plan.log {
 		out, level = os.Stderr, slog.LevelDebug
 	}
 	return worker.New(worker.Config{

@@ -323,7 +323,7 @@ func (m *model) putRest(ctx context.Context, body []byte, delay time.Duration, _
 	case m.queueKind == queueUncertainPuts:
 		m.fault()
 		m.puts[ref]++
-		if m.chance("put "+ref, m.puts[ref], 2) {
+		if m.chance("put "+ref, m.puts[ref], 3) {
 			m.add(body, delay)
 		}
 		return "", fmt.Errorf("model: put: %w: %w", queue.ErrUnavailable, queue.ErrUncertain)

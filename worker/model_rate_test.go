@@ -12,7 +12,8 @@ type rate int
 
 const (
 	rateReceive rate = iota
-	ratePut          // records too
+	ratePut          // of rests
+	rateRecord
 	rateDial
 	rateSend
 	rateAsk // Stat and Touch
@@ -20,10 +21,13 @@ const (
 	numberOfRates
 )
 
-var rateNames = [numberOfRates]string{"receives", "puts", "dials", "pushes", "questions to the queue", "settles"}
+var rateNames = [numberOfRates]string{"receives", "puts", "records", "dials", "pushes", "questions to the queue", "settles"}
 
-// Of one app.
-var rateBounds = [numberOfRates]int{3000, 4000, 20, 5000, 4000, 3000}
+// Some four times what has been seen in ten thousand seeds; a loop has 500 for
+// each job that is in it. Records come in bursts: one for each token.
+var rateBounds = [numberOfRates]int{
+	rateReceive: 300, ratePut: 300, rateRecord: 6000, rateDial: 20, rateSend: 3500, rateAsk: 400, rateSettle: 350,
+}
 
 // lookBound is how often a worker may look at its connections within a second
 // before it is taken to do nothing else.

@@ -20,6 +20,7 @@ type plan struct {
 	ttl, expiration      time.Duration // the app's defaults; 0: none
 	unguarded, forgetful bool          // the app has no guard, no memory
 	steps                []step
+	log                  bool // what happens is printed
 }
 
 // step is one thing that happens, and how long until the next.

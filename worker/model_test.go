@@ -13,7 +13,7 @@ var (
 	modelFrom  = flag.Uint64("model.from", 0, "the model's first seed")
 	modelSeeds = flag.Uint64("model.seeds", 2000, "how many seeds the model tries")
 	modelFails = flag.Int64("model.fails", 1, "how many failing seeds end the model")
-	modelLog   = flag.Bool("model.log", false, "print what happens in the model's runs")
+	modelLog   = flag.Bool("model.log", false, "print what happens in the shortest run that fails")
 )
 
 // TestModel plays a worker's life many times over, each drawn from a seed: jobs
@@ -40,11 +40,20 @@ func modelSeed(t *testing.T, seed uint64, failed *atomic.Int64) {
 		return
 	}
 	short, g, runs := shorten(t, p, f)
+	if *modelLog {
+		short.log = true
+		watched(t, short)
+	}
 	t.Errorf("%s: %s\nthe shortest of %d runs that fails so, %s\n%v", f.property, f.text, runs, g.text, short)
 }
 
 // watched is runModel with an eye on it: what cannot end by itself is shown.
-func watched(t *testing.T, p plan) *failure {
+func watched(t *testing.T, p plan) (f *failure) {
+	defer func() {
+		if v := recover(); v != nil { // synctest: goroutines are left
+			f = &failure{"stop", fmt.Sprint(v)}
+		}
+	}()
 	watch := time.AfterFunc(2*time.Minute, func() {
 		fmt.Fprintf(os.Stderr, "model: a run does not end: %v", p)
 		panic("model: a run does not end")

@@ -30,6 +30,7 @@ type model struct {
 	mu     sync.Mutex
 	began  time.Time
 	failed *failure
+	held   time.Time // since when an operator holds the app; zero: nobody does
 	quiet  time.Time // the last moment at which something was not well
 	rates  rates
 
@@ -50,6 +51,7 @@ type model struct {
 	pushes     map[pushKey]*push
 	natures    map[string]nature // of tokens
 	calledBad  map[string]bool   // tokens
+	right      bool              // there was an answer that shows the environment right
 	expires    map[string]bool   // refs of jobs with a ttl or an expiration
 	unsound    map[string]bool   // refs of jobs that can never work
 	duplicates int
@@ -101,7 +103,7 @@ func (m *model) hasFailed() bool {
 }
 
 func (m *model) log(format string, args ...any) {
-	if *modelLog {
+	if m.plan.log {
 		fmt.Fprintf(os.Stderr, "%12v model: %s\n", time.Since(m.began).Round(time.Millisecond), fmt.Sprintf(format, args...))
 	}
 }
@@ -118,6 +120,7 @@ func runModel(t *testing.T, p plan) (f *failure) {
 			m.log("step: %s", s)
 			m.do(s)
 			time.Sleep(s.wait)
+			m.askStatus()
 		}
 		m.heal()
 		m.awaitEnds()
@@ -133,13 +136,22 @@ func runModel(t *testing.T, p plan) (f *failure) {
 	return f
 }
 
+// askStatus asks the workers for their state, as page and metrics do at any time.
+func (m *model) askStatus() {
+	for _, s := range m.slots {
+		if w := s.at(); w != nil {
+			w.Status()
+		}
+	}
+}
+
 // bound is how long a job may take once all is well: a probe of a stopped app
 // may be 60 s away, and after that a dial 72 s.
 const bound = 150 * time.Second
 
 // heal ends all faults, and puts jobs that show that all is well.
 func (m *model) heal() {
-	m.hold.Resume()
+	m.setHold(false)
 	m.mu.Lock()
 	m.apnsKind, m.dialKind, m.awayUntil, m.bounceNext = apnsWell, dialWell, time.Time{}, 0
 	for c := range m.conns {
@@ -205,7 +217,7 @@ func (m *model) waiting() string {
 		states[j.state]++
 	}
 	text := fmt.Sprintf("%d ready, %d reserved, %d delayed, %d buried", states[ready], states[reserved], states[delayed], states[buried])
-	broken, paused := m.apps[len(m.apps)-1].stopped()
+	broken, paused, _ := m.apps[len(m.apps)-1].stopped()
 	text += fmt.Sprintf("; broken %v, paused %v", broken, paused)
 	slots := m.slots
 	m.mu.Unlock()
