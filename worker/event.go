@@ -114,7 +114,8 @@ func (t *task) firstID() string {
 }
 
 func (r *run) emitTried(t *task) {
-	r.emit(t, &Event{At: time.Now(), Action: Tried, N: t.addressed()})
+	r.scratch = Event{At: time.Now(), Action: Tried, N: t.addressed()}
+	r.emit(t, &r.scratch)
 }
 
 // event describes a push that has ended.
