@@ -9,7 +9,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Debian has servers such as nghttpd there, and ordinary users not on their PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: run test build bench bench-go bench-http chaos soak fuzz screenshots tools test-tools
+.PHONY: run test build bench bench-go bench-http chaos model soak fuzz screenshots tools test-tools
 
 build:
 	go build -o propeller ./cmd/propeller
@@ -48,6 +48,13 @@ bench-http:
 # runs so many seeds on each engine and prints a table.
 chaos: tools
 	go run ./cmd/propeller/chaos
+
+# model plays a worker's life a million times over, each drawn from a seed, and
+# prints the shortest that goes wrong. MODEL_FROM is the first seed.
+MODEL_SEEDS = 1000000
+MODEL_FROM = 0
+model:
+	go test -count 1 -timeout 0 -run '^TestModel$$' ./worker -model.from $(MODEL_FROM) -model.seeds $(MODEL_SEEDS)
 
 # soak works off a million jobs and fails if memory, goroutines or files grow.
 soak: tools

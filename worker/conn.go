@@ -89,7 +89,7 @@ func (r *run) dial(now time.Time) {
 	l.failed(now)
 	closes := r.cfg.Breaker.epoch()
 	r.cfg.Counters.Dials.Add(1)
-	r.goes.Go(func() {
+	r.spawn(func() {
 		ctx, cancel := context.WithTimeout(r.dials, dialTime)
 		defer cancel()
 		c, err := r.cfg.Dial(ctx, r.box.ring)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"os"
 	"time"
 
 	"propeller/apnsconn"
@@ -45,10 +44,15 @@ func (m *model) newShared(old *shared) *shared {
 }
 
 // hasClock says that a Config has a hook for the wall clock: see model.setClock.
-const hasClock = false
+const hasClock = true
 
-// portClock is what sets that clock. There is none as yet.
-func (m *model) portClock() func(by time.Duration) { return nil }
+// portClock is what sets that clock.
+func (m *model) portClock() func(by time.Duration) {
+	return func(by time.Duration) { m.wallBy.Add(int64(by)) }
+}
+
+// wall is the wall clock.
+func (m *model) wall() time.Time { return time.Now().Add(time.Duration(m.wallBy.Load())) }
 
 // possibleDuplicates is what an app's workers have counted.
 func (s *shared) possibleDuplicates() int { return int(s.counters.PossibleDuplicates.Load()) }
@@ -71,15 +75,15 @@ func (m *model) newWorker(s *shared, index int) *worker.Worker {
 	live.Pushes.Store(int32(worker.LogNone))
 	var out io.Writer = io.Discard
 	level := slog.LevelError + 10
-	if m.plan.log {
-		out, level = os.Stderr, slog.LevelDebug
+	if m.plan.log != nil {
+		out, level = m.plan.log, slog.LevelDebug
 	}
 	return worker.New(worker.Config{
 		Topic: modelTopic, Tube: modelTopic, Index: index, InFlight: m.plan.inFlight,
 		Retry: worker.Retry{Min: m.plan.retryMin, Max: 15 * time.Minute, GiveUpAfter: m.plan.giveUp},
 		Queue: portQueue{m}, Dial: m.portDial(s), Breaker: s.breaker, Guard: s.guard, Memory: s.memory,
 		Counters: s.counters, Hold: m.hold, Live: live, Feedback: m.portFeedback,
-		TTL: m.plan.ttl, Expiration: m.plan.expiration,
+		TTL: m.plan.ttl, Expiration: m.plan.expiration, Wall: m.wall,
 		Log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})),
 	})
 }

@@ -20,7 +20,7 @@ type plan struct {
 	ttl, expiration      time.Duration // the app's defaults; 0: none
 	unguarded, forgetful bool          // the app has no guard, no memory
 	steps                []step
-	log                  bool // what happens is printed
+	log                  *diary // of what happens; nil: none is kept
 }
 
 // step is one thing that happens, and how long until the next.
@@ -277,53 +277,4 @@ func drawWait(r *rand.Rand) time.Duration {
 		return time.Duration(r.IntN(5000)) * time.Millisecond
 	}
 	return time.Duration(r.IntN(40000)) * time.Millisecond
-}
-
-// without is p without some of its steps.
-func (p plan) without(at, n int) plan {
-	p.steps = append(p.steps[:at:at], p.steps[at+n:]...)
-	return p
-}
-
-// smaller are ways to make p smaller without leaving out steps.
-func (p plan) smaller() []func(plan) plan {
-	ways := []func(plan) plan{
-		func(p plan) plan { p.workers = 1; return p },
-		func(p plan) plan { p.inFlight = max(1, p.inFlight/2); return p },
-		func(p plan) plan { p.prefetch = false; return p },
-		func(p plan) plan { p.ttl = 0; return p },
-		func(p plan) plan { p.expiration = 0; return p },
-		func(p plan) plan { p.unguarded, p.forgetful = false, false; return p },
-	}
-	for i := range p.steps {
-		if i > 0 {
-			ways = append(ways, func(p plan) plan { return p.merged(i) })
-		}
-		ways = append(ways,
-			p.change(i, func(s *step) { s.wait = 0 }),
-			p.change(i, func(s *step) { s.wait /= 2 }),
-			p.change(i, func(s *step) { s.n = max(s.n/2, min(s.n, 1)) }),
-			p.change(i, func(s *step) { s.d = (s.d / 2).Round(time.Millisecond) }),
-		)
-	}
-	return ways
-}
-
-// merged is p without a step, whose wait is added to the one before.
-func (p plan) merged(i int) plan {
-	if i >= len(p.steps) {
-		return p
-	}
-	p = p.change(i-1, func(s *step) { s.wait += p.steps[i].wait })(p)
-	return p.without(i, 1)
-}
-
-func (plan) change(i int, by func(*step)) func(plan) plan {
-	return func(p plan) plan {
-		if i < len(p.steps) {
-			p.steps = append([]step(nil), p.steps...)
-			by(&p.steps[i])
-		}
-		return p
-	}
 }

@@ -39,12 +39,27 @@ func modelSeed(t *testing.T, seed uint64, failed *atomic.Int64) {
 	if f == nil || failed.Add(1) > *modelFails {
 		return
 	}
-	short, g, runs := shorten(t, p, f)
-	if *modelLog {
-		short.log = true
-		watched(t, short)
+	short, g := shorten(t, p, f)
+	again, diary := repeat(t, short, g)
+	if *modelLog && diary != nil {
+		fmt.Fprint(os.Stderr, diary)
 	}
-	t.Errorf("%s: %s\nthe shortest of %d runs that fails so, %s\n%v", f.property, f.text, runs, g.text, short)
+	t.Errorf("%s: %s\nthe shortest that fails so (%d times in %d: a worker has a random source of its own), %s\n%v",
+		f.property, f.text, again, repeats, g.text, short)
+}
+
+// repeats is how often the shortest run is made to see how surely it fails.
+const repeats = 10
+
+// repeat says how often p fails as f, and what happened in one such run.
+func repeat(t *testing.T, p plan, f *failure) (n int, of *diary) {
+	for range repeats {
+		p.log = new(diary)
+		if g := watched(t, p); g != nil && g.property == f.property {
+			n, of = n+1, p.log
+		}
+	}
+	return n, of
 }
 
 // watched is runModel with an eye on it: what cannot end by itself is shown.
@@ -60,40 +75,4 @@ func watched(t *testing.T, p plan) (f *failure) {
 	})
 	defer watch.Stop()
 	return runModel(t, p)
-}
-
-// shortenRuns bounds the search for the shortest run that fails.
-const shortenRuns = 600
-
-// shorten leaves out of p what it can while the same property fails.
-func shorten(t *testing.T, p plan, f *failure) (plan, *failure, int) {
-	runs := 0
-	better := func(try plan) bool {
-		if try.String() == p.String() || runs == shortenRuns {
-			return false
-		}
-		runs++
-		g := watched(t, try)
-		if g == nil || g.property != f.property {
-			return false
-		}
-		p, f = try, g
-		return true
-	}
-	for improved := true; improved && runs < shortenRuns; {
-		improved = false
-		for size := max(1, len(p.steps)/2); size > 0; size /= 2 {
-			for at := 0; at+size <= len(p.steps); {
-				if better(p.without(at, size)) {
-					improved = true
-				} else {
-					at += size
-				}
-			}
-		}
-		for _, try := range p.smaller() {
-			improved = better(try(p)) || improved
-		}
-	}
-	return p, f, runs
 }

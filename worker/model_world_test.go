@@ -3,8 +3,8 @@ package worker_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +26,7 @@ type model struct {
 	// setClock sets the wall clock forth or back, where a worker's Config has a
 	// hook for it. nil: there is none, and no such step is drawn.
 	setClock func(by time.Duration)
+	wallBy   atomic.Int64 // by how much the wall clock has been set, time.Duration
 
 	mu     sync.Mutex
 	began  time.Time
@@ -103,8 +104,8 @@ func (m *model) hasFailed() bool {
 }
 
 func (m *model) log(format string, args ...any) {
-	if m.plan.log {
-		fmt.Fprintf(os.Stderr, "%12v model: %s\n", time.Since(m.began).Round(time.Millisecond), fmt.Sprintf(format, args...))
+	if m.plan.log != nil {
+		fmt.Fprintf(m.plan.log, "%12v model: %s\n", time.Since(m.began).Round(time.Millisecond), fmt.Sprintf(format, args...))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,6 +52,7 @@ type run struct {
 	drainEnd  time.Time     // when the time to finish pushes is over
 	abandoned bool          // what was open then has been given up
 	closed    bool          // what comes now is too late
+	stuck     chan string   // cap 1: Abandon's order, and why
 	closing   atomic.Bool   // somebody closes the consumer
 	parted    chan struct{} // closed when that is done
 }
@@ -59,6 +61,7 @@ func newRun(w *Worker, consumer queue.Consumer) *run {
 	r := &run{
 		w: w, cfg: &w.cfg, log: w.log, consumer: consumer, box: newMailbox(),
 		lists: make(map[*task]struct{}), ends: make(chan struct{}), parted: make(chan struct{}),
+		stuck: make(chan string, 1),
 	}
 	r.link.open = make(map[*conn]struct{})
 	r.dials, r.stopDials = context.WithCancel(context.Background())
@@ -110,6 +113,20 @@ func (r *run) serve(ctx context.Context) error {
 	}
 }
 
+// spawn runs f beside the run, which waits for it in the end. A panic there ends
+// the run as one of its own goroutine would.
+func (r *run) spawn(f func()) {
+	r.goes.Go(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				err := fmt.Errorf("worker: panic: %v\n%s", v, debug.Stack())
+				r.box.post(func() { r.end(err) })
+			}
+		}()
+		f()
+	})
+}
+
 // read takes in what has happened.
 func (r *run) read() {
 	r.box.swap(&r.mail)
@@ -142,7 +159,7 @@ func (r *run) receive(n int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	r.cancelReceive, r.receiver = cancel, ended
-	r.goes.Go(func() {
+	r.spawn(func() {
 		defer close(ended)
 		jobs, err := r.consumer.Receive(ctx, n)
 		if ctx.Err() != nil {

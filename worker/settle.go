@@ -277,7 +277,7 @@ func (t *task) history() (attempt int, age time.Duration, err error) {
 		if o.bury == "" { // else it was kicked, and begins anew
 			attempt += o.attempt
 		}
-		age = max(age, time.Since(o.put))
+		age = max(age, t.r.cfg.Wall().Sub(o.put))
 	}
 	return attempt, age, t.statErr
 }
@@ -351,7 +351,7 @@ func (t *task) lifeLeft(age time.Duration) time.Duration {
 	if at == nil || *at == 0 {
 		return left
 	}
-	now := time.Now()
+	now := t.r.cfg.Wall()
 	if soon := now.Add(left).Unix(); *at > soon { // of a time that no Duration reaches
 		return left
 	}
@@ -373,7 +373,7 @@ func (t *task) checkAge() stage {
 		return stageRefused
 	case t.err != nil:
 		return stageUnfit
-	case late, t.decoded.Expired(time.Now()):
+	case late, t.decoded.Expired(t.r.cfg.Wall()):
 		return stageExpired
 	}
 	if end := time.Now().Add(ttl - age); ttl > 0 && (t.until.IsZero() || end.Before(t.until)) {

@@ -92,11 +92,10 @@ func (r *run) start(job queue.Job) {
 		t.unsent = t.oneToken[:]
 	}
 	r.counted(len(t.unsent))
-	now := time.Now()
 	switch {
 	case t.refused():
 		r.settle(t, stageAge)
-	case t.decoded.Expired(now):
+	case t.decoded.Expired(r.cfg.Wall()):
 		r.emitTried(t)
 		r.settle(t, stageExpired)
 	case t.decoded.TTL > 0:
@@ -122,12 +121,12 @@ func (t *task) applyDefaults() {
 	}
 	n := &j.Notification
 	if n.Expiration == nil && cfg.Expiration > 0 {
-		at := time.Now().Add(cfg.Expiration).Unix()
+		at := cfg.Wall().Add(cfg.Expiration).Unix()
 		n.Expiration = &at
 		t.defaultExpiration = true
 	}
 	if t.list() && n.Expiration != nil && *n.Expiration != 0 {
-		t.until = time.Unix(*n.Expiration, 0)
+		t.until = time.Now().Add(time.Unix(*n.Expiration, 0).Sub(cfg.Wall()))
 	}
 }
 

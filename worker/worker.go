@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -62,6 +63,9 @@ type Config struct {
 	// Expiration and TTL are the app's defaults for jobs that give none; 0: none.
 	// Such an apns-expiration counts from when the push is sent.
 	Expiration, TTL time.Duration
+	// Wall is the wall clock, which somebody may set, and which an apns-expiration
+	// is compared with; nil: time.Now. All else goes by a clock that is never set.
+	Wall func() time.Time
 }
 
 // Live is what a reload may change under running workers.
@@ -83,6 +87,9 @@ type Worker struct {
 // New returns a worker that does nothing until Serve.
 func New(cfg Config) *Worker {
 	w := &Worker{cfg: cfg, log: cfg.Log.With("topic", cfg.Topic, "worker", cfg.Index)}
+	if w.cfg.Wall == nil {
+		w.cfg.Wall = time.Now
+	}
 	w.sinks = append([]Sink{cfg.Counters, logSink{w}}, cfg.Sinks...)
 	return w
 }
@@ -123,5 +130,45 @@ func (w *Worker) Serve(ctx context.Context) error {
 	r := newRun(w, consumer)
 	w.cur.Store(r)
 	defer w.cur.Store(nil)
-	return r.serve(ctx)
+	ended := make(chan end, 1)
+	go func() { ended <- r.serveOrPanic(ctx) }()
+	select {
+	case e := <-ended:
+		if e.panicked != "" {
+			panic(e.panicked) // suture restarts the worker
+		}
+		return e.err
+	case why := <-r.stuck:
+		// Its goroutine is lost, and may come back to find all that it had closed.
+		r.settlers.cancel()
+		r.closeConsumer()
+		return fmt.Errorf("worker: %w: its goroutine is stuck: %s", ErrRestarted, why)
+	}
+}
+
+// end is how a run's goroutine has ended.
+type end struct {
+	err      error
+	panicked string // the panic, with its stack; "" = none
+}
+
+func (r *run) serveOrPanic(ctx context.Context) (e end) {
+	defer func() {
+		if v := recover(); v != nil {
+			e.panicked = fmt.Sprintf("%v\n%s", v, debug.Stack())
+		}
+	}()
+	return end{err: r.serve(ctx)}
+}
+
+// Abandon makes Serve return, as Restart does, of a worker whose goroutine does
+// not turn any more: Status.Until is long over. Its jobs go back to the queue.
+// The goroutine is lost until whatever it waits for lets it go.
+func (w *Worker) Abandon(reason string) {
+	if r := w.cur.Load(); r != nil {
+		select {
+		case r.stuck <- reason:
+		default:
+		}
+	}
 }
