@@ -5,31 +5,26 @@ import (
 	"fmt"
 	"time"
 
-	"propeller/apnsconn"
 	"propeller/worker/feedback"
 )
 
-// record is a record of the job, without what only a push has.
-func (t *task) record(class, reason string) feedback.Record {
-	j := &t.decoded
-	r := feedback.Record{
-		Topic: t.r.cfg.Topic, Class: class, Reason: reason,
-		Token: j.Notification.Token, ChannelID: j.Notification.ChannelID,
-		Ref: j.Ref, Job: t.job.ID(), At: time.Now(),
+// recordOf is the record of an event of the job: what people are told of a push's
+// end and what is reported of it are the same. token is the whole one.
+func (t *task) recordOf(e *Event, token string) feedback.Record {
+	return feedback.Record{
+		Topic: t.r.cfg.Topic, Token: token, ChannelID: t.decoded.Notification.ChannelID,
+		Class: e.Class.String(), Status: e.Status, Reason: e.Reason, APNsID: e.APNsID,
+		Ref: t.decoded.Ref, Job: t.firstID(), At: time.Now(),
 	}
-	if j.origin != nil {
-		r.Job = j.origin.job
-	}
-	return r
 }
 
 // record is the record of a push that has ended for good.
-func (p *push) record(reason string) feedback.Record {
-	o := &p.outcome
-	r := p.t.record(o.Class.String(), reason)
-	r.Token, r.Status, r.APNsID = p.n.Token, o.Status, o.APNsID
-	if !o.Since.IsZero() {
-		r.Since = o.Since.Unix()
+func (p *push) record(a Action, reason string) feedback.Record {
+	e := p.event(a)
+	r := p.t.recordOf(&e, p.n.Token)
+	r.Reason = reason
+	if since := p.outcome.Since; !since.IsZero() {
+		r.Since = since.Unix()
 	}
 	return r
 }
@@ -45,7 +40,7 @@ func (t *task) report(rec feedback.Record) bool {
 // that are to be buried, those that were too late and malformed ones. It
 // reports false if not all records are safe.
 func (t *task) reportEnded(s *tally) bool {
-	return inParallel(len(s.dead), func(i int) bool { return t.report(s.dead[i].record(s.dead[i].outcome.Reason)) }) &&
+	return inParallel(len(s.dead), func(i int) bool { return t.report(s.dead[i].record(Deleted, s.dead[i].outcome.Reason)) }) &&
 		t.reportBuried(s.bury) && t.reportLate(s.late) && t.reportMalformed(true)
 }
 
@@ -56,10 +51,11 @@ func (t *task) reportLate(tokens []string) bool {
 		p := push{t: t, n: t.decoded.Notification}
 		p.n.Token = tokens[i]
 		if p.known(time.Now()) && p.verdict == dead {
-			return t.report(p.record(p.outcome.Reason))
+			return t.report(p.record(Deleted, p.outcome.Reason))
 		}
-		rec := t.record(classExpired, "expired before it was sent")
-		rec.Token = tokens[i]
+		e := t.neverSent(Expired, 1, expiredReason)
+		rec := t.recordOf(&e, tokens[i])
+		rec.Class = classExpired
 		return t.report(rec)
 	})
 }
@@ -72,9 +68,8 @@ func (t *task) reportMalformed(tells bool) bool {
 		bad = append(bad[:len(bad):len(bad)], BadToken{Err: &JobError{"tokens", fmt.Sprintf("%d more of them are malformed", more)}})
 	}
 	ok := inParallel(len(bad), func(i int) bool {
-		rec := t.record(apnsconn.Rejected.String(), bad[i].Err.Error())
-		rec.Token = bad[i].Text
-		return t.report(rec)
+		e := t.neverSent(Deleted, 1, bad[i].Err.Error())
+		return t.report(t.recordOf(&e, bad[i].Text))
 	})
 	if !ok || !tells {
 		return ok
@@ -105,7 +100,7 @@ func (t *task) reportBuried(pushes []*push) bool {
 		if p.err != nil || reason == "" {
 			reason = p.buryReason().Error()
 		}
-		return t.report(p.record(reason))
+		return t.report(p.record(Buried, reason))
 	})
 }
 
@@ -113,8 +108,7 @@ func (t *task) reportBuried(pushes []*push) bool {
 func (t *task) reportUnfit() bool {
 	tokens := t.addresses()
 	return inParallel(len(tokens), func(i int) bool {
-		rec := t.record(apnsconn.Rejected.String(), t.err.Error())
-		rec.Token = tokens[i]
-		return t.report(rec)
+		e := t.neverSent(Buried, 1, t.err.Error())
+		return t.report(t.recordOf(&e, tokens[i]))
 	}) && t.reportMalformed(false)
 }
