@@ -73,8 +73,7 @@ func (r *run) suspect(p *push, now time.Time) {
 		r.rule(p, ruling)
 		return
 	}
-	p.suspicion = s
-	r.guarded = append(r.guarded, p)
+	r.guarded = append(r.guarded, suspect{s, p, p.n.Topic, p.n.Token, p.outcome})
 	r.waiting++
 	p.t.open++
 	p.t.guarded++
@@ -114,31 +113,40 @@ func (r *run) noteDoubts(t *task, now time.Time) {
 	}
 }
 
-// askGuard settles what the guard holds and can be decided now. A push that has
-// gone back in doubt stays here until the guard has decided: if its token is dead
-// that is remembered, and the next try reports it without another push.
+// suspect is a push whose answer the guard holds. When it has gone back in doubt
+// it stays here without p: if its token is dead after all that is remembered, and
+// the next try reports it without another push.
+type suspect struct {
+	suspicion
+	p            *push // nil: it has gone back
+	topic, token string
+	outcome      apnsconn.Outcome
+}
+
+// askGuard settles what the guard holds and can be decided now.
 func (r *run) askGuard(now time.Time) {
 	held := r.guarded
 	r.guarded = r.guarded[:0]
-	for _, p := range held {
-		word := r.cfg.Guard.Verdict(p.suspicion, now)
+	for _, s := range held {
+		word := r.cfg.Guard.Verdict(s.suspicion, now)
 		switch {
 		case word != isOpen:
 		case r.ending:
 			word = isLeft
-		case p.doubtOver(now):
-			r.unguard(p, isDoubted)
-			fallthrough
 		default:
-			r.guarded = append(r.guarded, p)
+			if s.p != nil && s.p.doubtOver(now) {
+				r.unguard(s.p, isDoubted)
+				s.p = nil
+			}
+			r.guarded = append(r.guarded, s)
 			continue
 		}
 		r.cfg.Guard.Over()
 		switch {
-		case !p.doubted:
-			r.unguard(p, word)
+		case s.p != nil:
+			r.unguard(s.p, word)
 		case word == isDead:
-			p.learnDead()
+			learnDead(r.cfg.Memory, s.topic, s.token, &s.outcome)
 		}
 	}
 	clear(held[len(r.guarded):])
@@ -156,14 +164,17 @@ func (r *run) unguard(p *push, word ruling) {
 
 func (p *push) doubtOver(now time.Time) bool {
 	since := p.t.allDoubts
-	return !p.doubted && !since.IsZero() && now.Sub(since) >= doubtTime
+	return !since.IsZero() && now.Sub(since) >= doubtTime
 }
 
 // guardDue is when an answer that the guard holds has waited for long enough.
 func (r *run) guardDue() (at time.Time) {
-	for _, p := range r.guarded {
-		at = sooner(at, p.suspicion.since.Add(guardHold))
-		if since := p.t.allDoubts; !since.IsZero() && !p.doubted {
+	for _, s := range r.guarded {
+		at = sooner(at, s.since.Add(guardHold))
+		if s.p == nil {
+			continue
+		}
+		if since := s.p.t.allDoubts; !since.IsZero() {
 			at = sooner(at, since.Add(doubtTime))
 		}
 	}
@@ -234,15 +245,15 @@ func (p *push) learn() {
 	case o.Class == apnsconn.Delivered:
 		m.Delivered(n.Topic, n.Token)
 	case o.Class == apnsconn.Token:
-		p.learnDead()
+		learnDead(m, n.Topic, n.Token, o)
 	case o.Class == apnsconn.Throttled:
 		m.Throttle(n.Topic, n.Token, time.Now().Add(max(p.first, o.RetryAfter)))
 	}
 }
 
-func (p *push) learnDead() {
-	if o := &p.outcome; o.Status == http.StatusGone || o.Reason == "BadDeviceToken" {
-		p.t.r.cfg.Memory.Dead(p.n.Topic, p.n.Token, o.Reason, o.Status, o.Since)
+func learnDead(m *Memory, topic, token string, o *apnsconn.Outcome) {
+	if o.Status == http.StatusGone || o.Reason == "BadDeviceToken" {
+		m.Dead(topic, token, o.Reason, o.Status, o.Since)
 	}
 }
 

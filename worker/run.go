@@ -31,7 +31,7 @@ type run struct {
 
 	sendq    []*task            // with tokens to be sent, oldest first
 	lists    map[*task]struct{} // jobs with several tokens, until they are settled
-	guarded  []*push            // whose answers the guard holds
+	guarded  []suspect          // whose answers the guard holds
 	waiting  int                // of guarded: those that have not gone back in doubt
 	held     int                // jobs received and not yet settled
 	slots    int                // of InFlight: pushes sent, jobs being settled

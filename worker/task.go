@@ -271,7 +271,6 @@ type push struct {
 	refusedAlone bool          // it came back unsent from a connection that goes on
 	remembered   bool          // not sent: the outcome is an earlier one
 	doubted      bool          // of class Token, but the guard does not believe it
-	suspicion    suspicion     // while the guard holds it
 	verdict      verdict       // what is to become of it
 	first        time.Duration // of verdict later: the first pause
 	err          error         // why it is not tried later, though its class is
