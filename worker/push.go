@@ -24,6 +24,7 @@ func (p *push) known(now time.Time) bool {
 		return false
 	}
 	p.remembered = true
+	p.over.Store(true)
 	return true
 }
 
