@@ -30,15 +30,17 @@ type Breaker struct {
 	closed atomic.Bool // no free sending; written under mu
 	bells  bells
 
-	mu     sync.Mutex
-	paused bool // not by the credential, but by the environment guard
-	reason string
-	since  time.Time
-	next   time.Time // no probe before
-	taken  time.Time // when the last probe was sent
-	turn   int       // the last probe's number; another once that is none any more
-	closes int       // how often it has closed, or stayed closed after a probe
-	guard  *Guard    // the app's
+	mu        sync.Mutex
+	paused    bool // not by the credential, but by the environment guard
+	reason    string
+	since     time.Time
+	next      time.Time // no probe before
+	taken     time.Time // when the last probe was sent
+	turn      int       // the last probe's number; another once that is none any more
+	dialer    int       // who connects to probe
+	dialUntil time.Time // for how long the others leave it to that
+	closes    int       // how often it has closed, or stayed closed after a probe
+	guard     *Guard    // the app's
 }
 
 // NewBreaker returns the breaker of an app whose credential is not known to be bad.
@@ -90,7 +92,8 @@ func (b *Breaker) close(reason string, paused bool, now time.Time) (first bool) 
 	defer b.mu.Unlock()
 	closed := b.closed.Load()
 	b.next = now.Add(ProbeEvery)
-	b.turn++ // a probe under way is none any more
+	b.turn++
+	b.dialUntil = time.Time{}
 	b.closes++
 	if closed && paused && !b.paused {
 		return false
@@ -151,37 +154,35 @@ func (b *Breaker) epoch() int {
 
 // probeAt is when a worker may probe. b.mu is held.
 func (b *Breaker) probeAt(index int) time.Time {
-	return b.next.Add(time.Duration(min(index, probeSteps)) * probeStep)
+	at := b.next.Add(time.Duration(min(index, probeSteps)) * probeStep)
+	if index != b.dialer && b.dialUntil.After(at) {
+		return b.dialUntil
+	}
+	return at
 }
 
-// take asks to send n pushes now, and says how many may be: all while the app is
-// whole, else one or none. probe is not 0 if that one shall show whether the app
-// works again.
-func (b *Breaker) take(index, n int, now time.Time) (allowed, probe int) {
-	if !b.closed.Load() {
-		return n, 0
-	}
+// take uses the permission to send one push up, and reports whether there was
+// one. probe is not 0 if the push shall show whether the app works again.
+func (b *Breaker) take(index int, now time.Time) (ok bool, probe int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case !b.closed.Load():
-		return n, 0
-	case n == 0 || now.Before(b.probeAt(index)):
-		return 0, 0
+		return true, 0
+	case now.Before(b.probeAt(index)):
+		return false, 0
 	}
-	b.next, b.taken = now.Add(ProbeEvery), now
+	b.next, b.taken, b.dialUntil = now.Add(ProbeEvery), now, time.Time{}
 	b.turn++
-	return 1, b.turn
+	return true, b.turn
 }
 
-// probing says whether a probe may still show something.
-func (b *Breaker) probing(probe int) bool {
-	if probe == 0 || !b.closed.Load() {
-		return false
-	}
+// dial tells that a worker connects to probe: until it is done, and for dialTime
+// at most, no other does.
+func (b *Breaker) dial(index int, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.turn == probe
+	b.dialer, b.dialUntil = index, now.Add(dialTime)
 }
 
 // told ends a probe, which showed nothing: the next one comes in its time.

@@ -87,7 +87,12 @@ func (r *run) dial(now time.Time) {
 	l := &r.link
 	l.dialing, l.dialed = true, now
 	l.failed(now)
-	closes := r.cfg.Breaker.epoch()
+	closed, _, closes := r.cfg.Breaker.look(r.cfg.Index)
+	if closed {
+		r.cfg.Breaker.dial(r.cfg.Index, now)
+	} else {
+		closes = r.cfg.Breaker.epoch()
+	}
 	r.cfg.Counters.Dials.Add(1)
 	r.spawn(func() {
 		ctx, cancel := context.WithTimeout(r.dials, dialTime)
@@ -235,8 +240,8 @@ func (r *run) tellConn(p *push, now time.Time) {
 const minRefused = 10
 
 // takesNothing lets go of a connection that is there and takes no push: it has
-// failed as a dial does. Of the first that does so nothing is said: one that is
-// lost ends so, too.
+// failed as a dial does. The first is not logged: a connection that was simply
+// lost looks the same.
 func (r *run) takesNothing(why error, now time.Time) {
 	r.letGo()
 	if now.After(r.link.dialAt) {

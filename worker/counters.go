@@ -51,13 +51,10 @@ func (c *Counters) Refusals() map[Refusal]int64 {
 	return maps.Clone(c.refusals)
 }
 
-// Pushed counts a push that has ended.
-func (c *Counters) Pushed(e *Event) {
-	if !e.Sent {
-		return
-	}
-	c.byClass[e.Class].Add(int64(e.N))
-	if e.Class == apnsconn.Delivered {
+// count counts a push that has ended, at its end: its job may take longer.
+func (c *Counters) count(class apnsconn.Class, reason string) {
+	c.byClass[class].Add(1)
+	if class == apnsconn.Delivered {
 		return
 	}
 	c.mu.Lock()
@@ -65,9 +62,9 @@ func (c *Counters) Pushed(e *Event) {
 	if c.refusals == nil {
 		c.refusals = make(map[Refusal]int64)
 	}
-	r := Refusal{e.Class, e.Reason}
+	r := Refusal{class, reason}
 	if _, known := c.refusals[r]; !known && len(c.refusals) >= maxRefusals {
 		r.Reason = OtherReason
 	}
-	c.refusals[r] += int64(e.N)
+	c.refusals[r]++
 }

@@ -15,7 +15,7 @@ func TestCountersAreBounded(t *testing.T) {
 	t.Parallel()
 	var c Counters
 	count := func(class apnsconn.Class, reason string) {
-		c.Pushed(&Event{Class: class, Reason: reason, N: 1, Sent: true})
+		c.count(class, reason)
 	}
 	count(apnsconn.Delivered, "")
 	for i := range 10 * maxRefusals {

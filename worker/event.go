@@ -15,7 +15,7 @@ const (
 	Tried   Action = "tried"   // it has not ended: its job was received, and is about to be sent
 	Deleted Action = "deleted" // nothing more: it was delivered, or a record says why not
 	Retried Action = "retried" // it goes back to the queue, for Event.Pause at least
-	Resent  Action = "resent"  // it was provably not sent, and stays with the worker to be sent next
+	Resent  Action = "resent"  // it was provably not sent, and is sent again without a trip to the queue
 	Buried  Action = "buried"  // its job is set aside with the reason
 	Expired Action = "expired" // it is too late; nothing was sent
 )
@@ -34,7 +34,7 @@ type Event struct {
 	Action Action
 	// Class, Status, Reason and Err are the push's outcome. What never was a push
 	// (an expired job, one that can never work, a malformed token) has Class
-	// Rejected, Status 0, and why as Reason.
+	// Rejected, Status 0, and why as Reason; what goes back as it came NotSent.
 	Class  apnsconn.Class
 	Status int
 	Reason string
@@ -58,7 +58,7 @@ type Event struct {
 // Explanation says in words why the push was not delivered; "" if it was.
 func (e *Event) Explanation() string {
 	switch {
-	case e.Class == apnsconn.Delivered, e.Action == Tried:
+	case e.Class == apnsconn.Delivered, e.Action == Tried, e.Class == apnsconn.NotSent && e.Err == nil:
 		return ""
 	case e.Why != "":
 		return e.Why
@@ -101,7 +101,7 @@ func (e *Event) Each() iter.Seq[Delivery] {
 func (r *run) emit(t *task, e *Event) {
 	e.App, e.Worker, e.Job, e.ID, e.Ref = r.cfg.Topic, r.cfg.Index, t.firstID(), t.job.ID(), t.decoded.Ref
 	for _, s := range r.w.sinks {
-		s.Pushed(e)
+		r.hand(s, e)
 	}
 }
 
@@ -116,6 +116,7 @@ func (t *task) firstID() string {
 func (r *run) emitTried(t *task) {
 	r.scratch = Event{At: time.Now(), Action: Tried, N: t.addressed()}
 	r.emit(t, &r.scratch)
+	r.scratch = Event{}
 }
 
 // event describes a push that has ended.
@@ -137,6 +138,7 @@ func (r *run) tellDelivered(t *task) {
 		*e = t.chunks[len(t.chunks)-1][0].event(Deleted)
 	}
 	r.emit(t, e)
+	*e = Event{}
 }
 
 // tell tells of all else, when the task has been settled.
@@ -144,4 +146,15 @@ func (r *run) tell(t *task) {
 	for i := range t.told {
 		r.emit(t, &t.told[i])
 	}
+}
+
+// hand gives an event to a sink, whose panic concerns nobody else.
+func (r *run) hand(s Sink, e *Event) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.cfg.Counters.Panics.Add(1)
+			r.log.Error("panic in a sink of events", "panic", v)
+		}
+	}()
+	s.Pushed(e)
 }

@@ -103,14 +103,15 @@ func (r *run) do(p plan, now time.Time) (changed bool) {
 		changed = true
 	}
 	if p.rest {
-		r.rest()
+		r.pauseQueue()
 	}
 	if p.back && r.giveBack() {
 		changed = true
 	}
 	switch {
 	case p.send > 0:
-		return r.send(p.send, now) || changed
+		r.send(p.send, now)
+		return true
 	case p.dial:
 		r.dial(now)
 		return true
@@ -121,30 +122,24 @@ func (r *run) do(p plan, now time.Time) (changed bool) {
 }
 
 // send sends up to n pushes of the jobs at hand.
-func (r *run) send(n int, now time.Time) (any bool) {
-	for n > 0 && len(r.sendq) > 0 {
+func (r *run) send(n int, now time.Time) {
+	for n > 0 && len(r.sendq) > 0 && !r.closing.Load() {
 		t := r.sendq[0]
 		dealt := r.sendSome(t, n, now)
+		n -= dealt
 		if len(t.unsent) == 0 || t.late {
 			r.sendq[0] = nil
 			r.sendq = r.sendq[1:]
 			t.queued = false
 			r.maySettle(t)
-			any = true
-			n -= dealt
-			continue
+		} else if dealt == 0 {
+			return // another worker has used the breaker's permission up
 		}
-		if dealt == 0 {
-			return true // another worker has used the breaker's permission up
-		}
-		any = true
-		n -= dealt
 	}
-	return any
 }
 
 func (r *run) sendSome(t *task, n int, now time.Time) (dealt int) {
-	defer t.guard()
+	defer t.rescue()
 	if t.late = t.tooLate(now); t.late || len(t.unsent) == 0 {
 		return 0
 	}

@@ -34,7 +34,7 @@ func (r *run) ended(p *push, now time.Time) {
 	t := p.t
 	p.freeSlot()
 	t.open--
-	defer t.guard()
+	defer t.rescue()
 	if p.remembered {
 		r.over(p)
 		return
@@ -49,15 +49,15 @@ func (r *run) ended(p *push, now time.Time) {
 	case rightEvidence:
 		r.cfg.Guard.Right()
 	case wrongEvidence:
-		r.suspect(p, now)
+		r.askAbout(p, now)
 		return
 	}
 	r.decide(p)
 }
 
-// suspect asks the guard about an answer that calls the token wrong. The push
+// askAbout asks the guard about an answer that calls the token wrong. The push
 // holds no slot while the guard holds it, its job stays reserved.
-func (r *run) suspect(p *push, now time.Time) {
+func (r *run) askAbout(p *push, now time.Time) {
 	switch {
 	case r.ending:
 		r.rule(p, isLeft)
@@ -75,7 +75,7 @@ func (r *run) suspect(p *push, now time.Time) {
 		return
 	}
 	r.guarded = append(r.guarded, suspect{s, p, p.n.Topic, p.n.Token, p.outcome})
-	r.waiting++
+	r.undecided++
 	p.t.open++
 	p.t.guarded++
 	r.noteDoubts(p.t, now)
@@ -105,7 +105,7 @@ const doubtTime = 5 * time.Second
 
 // noteDoubts notes since when no more than doubts keep a job from being settled.
 func (r *run) noteDoubts(t *task, now time.Time) {
-	all := t.guarded > 0 && t.open == t.guarded && len(t.unsent) == 0 && t.delivered+len(t.failed) > 0
+	all := t.guarded > 0 && t.open == t.guarded && (len(t.unsent) == 0 || t.late) && t.delivered+len(t.failed) > 0
 	switch {
 	case !all:
 		t.allDoubts = time.Time{}
@@ -158,8 +158,8 @@ func (r *run) unguard(p *push, word ruling) {
 	t := p.t
 	t.open--
 	t.guarded--
-	r.waiting--
-	defer t.guard()
+	r.undecided--
+	defer t.rescue()
 	r.rule(p, word)
 }
 
@@ -206,6 +206,9 @@ func (r *run) over(p *push) {
 	if o.Status != 0 && !p.remembered && t.list() {
 		r.w.finished.Add(1)
 	}
+	if !p.remembered && !p.doubted {
+		r.cfg.Counters.count(o.Class, o.Reason)
+	}
 	switch {
 	case p.verdict == finished:
 		t.delivered++
@@ -218,8 +221,8 @@ func (r *run) over(p *push) {
 	r.maySettle(t)
 }
 
-// unsent takes back a token whose push was provably not sent: it is the next to
-// be sent, without a trip to the queue.
+// unsent takes back a token whose push was provably not sent: it is sent again
+// from here, without a trip to the queue.
 func (r *run) unsent(p *push) {
 	t := p.t
 	e := p.event(Resent)
@@ -227,7 +230,7 @@ func (r *run) unsent(p *push) {
 	if !t.queued {
 		r.wait(t)
 	}
-	t.unsent = append(t.unsent[:len(t.unsent):len(t.unsent)], p.n.Token)
+	t.unsent = append(t.unsent, p.n.Token)
 }
 
 // outdated says that APNs calls the token dead since before the app registered

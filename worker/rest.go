@@ -24,21 +24,24 @@ type rest struct {
 // Tokens that are to be buried come back alone and at once, to be buried
 // together: only a job that is held can be. They are not sent to again, since
 // Apple forbids to repeat what it has refused.
-func (t *task) split(s *tally, rests []rest) {
+//
+// It reports false if the job has gone back whole.
+func (t *task) split(s *tally, rests []rest) bool {
 	done := t.delivered
 	if err := t.prepareSplit(); err != nil {
 		t.backWhole(s, done, err)
-		return
+		return false
 	}
 	for _, rest := range rests {
 		n, err := t.putRest(rest)
 		done += n
 		if err != nil {
 			t.backWhole(s, done, err)
-			return
+			return false
 		}
 	}
 	t.remove(done)
+	return true
 }
 
 // rests are the tokens that are not done, as the jobs in which they go on. None

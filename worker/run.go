@@ -29,17 +29,17 @@ type run struct {
 	stopDials context.CancelFunc
 	link      link
 
-	sendq    []*task            // with tokens to be sent, oldest first
-	lists    map[*task]struct{} // jobs with several tokens, until they are settled
-	guarded  []suspect          // whose answers the guard holds
-	waiting  int                // of guarded: those that have not gone back in doubt
-	held     int                // jobs received and not yet settled
-	slots    int                // of InFlight: pushes sent, jobs being settled
-	perJob   float64            // pushes a job has on average; 0 = not known yet
-	lastEnd  time.Time          // when a push ended last
-	settlers settlers
-	shown    shown
-	scratch  Event // of tellDelivered
+	sendq     []*task            // with tokens to be sent, oldest first
+	lists     map[*task]struct{} // jobs with several tokens, until they are settled
+	guarded   []suspect          // whose answers the guard holds
+	undecided int                // of guarded: those that have not gone back in doubt
+	held      int                // jobs received and not yet settled
+	slots     int                // of InFlight: pushes sent, jobs being settled
+	perJob    float64            // pushes a job has on average; 0 = not known yet
+	lastEnd   time.Time          // when a push ended last
+	settlers  settlers
+	shown     shown
+	scratch   Event // of tellDelivered
 
 	receiving     bool
 	receiver      chan struct{} // closed when the last Receive has ended
@@ -47,20 +47,20 @@ type run struct {
 	rested        bool  // the consumer knows that no job is wanted
 	failure       error // why the run ends, if not by its context
 
-	ending    bool
-	ends      chan struct{} // closed when ending begins
-	drainEnd  time.Time     // when the time to finish pushes is over
-	abandoned bool          // what was open then has been given up
-	closed    bool          // what comes now is too late
-	stuck     chan string   // cap 1: Abandon's order, and why
-	closing   atomic.Bool   // somebody closes the consumer
-	parted    chan struct{} // closed when that is done
+	ending         bool
+	ends           chan struct{} // closed when ending begins
+	drainEnd       time.Time     // when the time to finish pushes is over
+	abandoned      bool          // what was open then has been given up
+	closed         bool          // what comes now is too late
+	stuck          chan string   // cap 1: Abandon's order, and why
+	closing        atomic.Bool   // somebody closes the consumer
+	consumerClosed chan struct{} // closed when that is done
 }
 
 func newRun(w *Worker, consumer queue.Consumer) *run {
 	r := &run{
 		w: w, cfg: &w.cfg, log: w.log, consumer: consumer, box: newMailbox(),
-		lists: make(map[*task]struct{}), ends: make(chan struct{}), parted: make(chan struct{}),
+		lists: make(map[*task]struct{}), ends: make(chan struct{}), consumerClosed: make(chan struct{}),
 		stuck: make(chan string, 1),
 	}
 	r.link.open = make(map[*conn]struct{})
@@ -160,18 +160,21 @@ func (r *run) receive(n int) {
 	ended := make(chan struct{})
 	r.cancelReceive, r.receiver = cancel, ended
 	r.spawn(func() {
-		defer close(ended)
-		jobs, err := r.consumer.Receive(ctx, n)
-		if ctx.Err() != nil {
+		var jobs []queue.Job
+		var err error
+		defer func() { // also when it panics
+			close(ended)
+			r.box.post(func() { r.received(jobs, err) })
+		}()
+		if jobs, err = r.consumer.Receive(ctx, n); ctx.Err() != nil {
 			err = nil
 		}
-		r.box.post(func() { r.received(jobs, err) })
 	})
 }
 
 func (r *run) received(jobs []queue.Job, err error) {
 	r.cancelReceive()
-	r.receiving = false
+	r.receiving, r.rested = false, false
 	if r.closed {
 		return // the consumer's Close has given them back
 	}
@@ -184,8 +187,8 @@ func (r *run) received(jobs []queue.Job, err error) {
 	}
 }
 
-// rest tells the queue that no job is wanted for a while.
-func (r *run) rest() {
+// pauseQueue tells the queue that no job is wanted for a while.
+func (r *run) pauseQueue() {
 	if r.receiving {
 		r.cancelReceive()
 	}

@@ -180,7 +180,7 @@ func (t *task) work() {
 			if t.stage == stageAge {
 				return // goOn sees to it
 			}
-			t.setAside(nil)
+			t.setAsideAtLast()
 		}
 	}()
 	switch t.stage {
@@ -197,8 +197,20 @@ func (t *task) work() {
 		if t.statErr != nil {
 			pause = storeMin // not again at full speed, while the queue does not answer
 		}
+		t.note(t.goesBack(t.addressed()))
 		t.giveBack(pause)
 	}
+}
+
+// setAsideAtLast is setAside after a panic. One that panics, too, leaves the job
+// reserved: the queue takes it back when the consumer ends.
+func (t *task) setAsideAtLast() {
+	defer func() {
+		if v := recover(); v != nil {
+			t.panicked(v)
+		}
+	}()
+	t.setAside(nil)
 }
 
 // settlePushed settles a job whose pushes have ended.
@@ -234,16 +246,22 @@ func (t *task) settlePushed() {
 		t.tellBack(s)
 		t.giveBack(rests[0].after)
 	default:
+		a := Retried
+		if t.split(s, rests) {
+			a = Buried // with the rest that was put for that
+		}
 		t.tellBack(s)
 		for _, p := range s.bury {
-			t.note(p.event(Buried)) // with the rest that is put for that
+			t.note(p.event(a))
 		}
-		t.split(s, rests)
 	}
 }
 
 // tellBack notes the pushes that come again.
 func (t *task) tellBack(s *tally) {
+	if len(s.unsent) > 0 {
+		t.note(t.goesBack(len(s.unsent)))
+	}
 	for _, ended := range [...][]*push{s.again, s.later} {
 		for _, p := range ended {
 			e := p.event(Retried)
@@ -262,6 +280,13 @@ func (t *task) neverSent(a Action, n int, reason string) Event {
 		At: time.Now(), Token: shortToken(&t.decoded.Notification), Action: a,
 		Class: apnsconn.Rejected, Reason: reason, N: n,
 	}
+}
+
+// goesBack is the event of tokens that go back to the queue as they came.
+func (t *task) goesBack(n int) Event {
+	e := t.neverSent(Retried, n, "")
+	e.Class = apnsconn.NotSent
+	return e
 }
 
 // history says which try of its tokens this is, 1 for the first, and how long
@@ -302,6 +327,7 @@ func (t *task) postpone(s *tally) {
 			p.verdict = bury
 			if p.doubted { // a record of class token would call the token dead
 				p.outcome.Class, p.doubted = apnsconn.Rejected, false
+				t.r.cfg.Counters.count(apnsconn.Rejected, p.outcome.Reason)
 			}
 			s.bury = append(s.bury, p)
 			continue
@@ -452,7 +478,7 @@ func (t *task) setAside(pushes []*push) {
 		t.line(slog.LevelWarn, "job buried", "class", o.class.String(), "why", o.bury)
 	default:
 		t.line(slog.LevelWarn, "job buried", "class", o.class.String(), "reason", o.bury)
-		t.note(t.neverSent(Buried, t.addressed(), o.bury))
+		t.note(t.neverSent(Buried, max(1, t.addressed()-t.delivered), o.bury))
 	}
 }
 

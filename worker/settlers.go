@@ -28,7 +28,7 @@ type settlers struct {
 	// The others keep their slots until there is room, so that the worker does not
 	// go on to receive jobs that it cannot get rid of.
 	fresh     []settling // for less than lingerAfter; oldest first
-	crowd     []*task    // that take long, and wait for room to linger
+	crowd     []settling // that take long, and wait for room to linger
 	lingering int
 
 	mu      sync.Mutex
@@ -120,17 +120,18 @@ func (r *run) linger(now time.Time) {
 			}
 			f.t.slow = true
 			s.slower(1)
-			s.crowd = append(s.crowd, f.t)
+			s.crowd = append(s.crowd, f)
 		}
 		s.fresh[0] = settling{}
 		s.fresh = s.fresh[1:]
 	}
 	for len(s.crowd) > 0 && s.lingering < r.cfg.InFlight {
-		if t := s.crowd[0]; !t.over {
-			t.lingers = true
+		if c := s.crowd[0]; !c.over() {
+			c.t.lingers = true
 			s.lingering++
 			r.slots--
 		}
+		s.crowd[0] = settling{}
 		s.crowd = s.crowd[1:]
 	}
 }
@@ -168,7 +169,7 @@ func (r *run) settled(t *task) {
 // goOn sends a task that the queue was asked about, or settles it as the answer
 // says.
 func (r *run) goOn(t *task) {
-	defer t.guard()
+	defer t.rescue()
 	switch {
 	case t.err != nil:
 		r.settle(t, stageUnfit)

@@ -76,7 +76,7 @@ func (r *run) show(p plan, now time.Time) {
 	l := &r.link
 	s := Status{
 		Serving: true, Cause: p.cause, Planned: now, Until: p.until, LastEnd: r.lastEnd,
-		Held: r.held, Lingering: r.settlers.lingering, InFlight: r.slots, Guarded: r.waiting,
+		Held: r.held, Lingering: r.settlers.lingering, InFlight: r.slots, Guarded: r.undecided,
 		Link: Link{GoAway: l.goAway}, Unreachable: l.down,
 	}
 	end := l.dialAt.Add(fresh)
@@ -107,7 +107,7 @@ func (w *Worker) Status() Status {
 	if now.After(downUntil) {
 		s.Unreachable = nil
 	}
-	what, err, _ := r.settlers.trouble.why()
+	what, err := r.settlers.trouble.why()
 	s.Unstored = err
 	switch {
 	case s.QueueErr != nil:

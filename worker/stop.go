@@ -57,9 +57,9 @@ func (r *run) unstick() {
 // finished says that the run holds nothing any more, or may wait no longer.
 func (r *run) finished(now time.Time) bool {
 	switch {
-	case !r.ending, r.receiving:
+	case !r.ending:
 		return false
-	case r.held == 0:
+	case r.held == 0 && !r.receiving:
 		return true
 	}
 	return r.abandoned && !now.Before(r.drainEnd.Add(splitTime))
@@ -96,29 +96,38 @@ func (r *run) close() {
 	r.closed = true
 	r.stopDials()
 	r.settlers.cancel()
+	if !r.ending { // a panic
+		r.ending = true
+		close(r.ends)
+	}
+	if r.receiving {
+		r.cancelReceive()
+	}
 	r.closeConsumer()
 	for c := range r.link.open {
 		_ = c.Close() // it says nothing that its end does not
 	}
 	r.goes.Wait()
-	for range partings { // the last answers, their jobs, and what was asked of the queue
+	r.link.conn = nil
+	for range lastTurns { // the last answers, their jobs, and what was asked of the queue
 		r.read()
+		r.askGuard(time.Now())
 		r.giveBack()
 		r.settlers.wait()
 	}
 }
 
-// partings is how often mail can lead to more of it once all connections are
+// lastTurns is how often mail can lead to more of it once all connections are
 // closed: a push ends, its job is settled, and what that was is told.
-const partings = 4
+const lastTurns = 4
 
 // closeConsumer closes it, once, and returns when it is closed.
 func (r *run) closeConsumer() {
 	if r.closing.Swap(true) {
-		<-r.parted
+		<-r.consumerClosed
 		return
 	}
-	defer close(r.parted)
+	defer close(r.consumerClosed)
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	if err := r.consumer.Close(ctx); err != nil {

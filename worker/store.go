@@ -96,11 +96,10 @@ func burials() kept {
 type trouble struct {
 	log *slog.Logger
 
-	mu     sync.Mutex
-	n      int   // tasks that wait for it
-	what   kept  // of the latest put
-	err    error // of that; nil when n is 0
-	tested time.Time
+	mu   sync.Mutex
+	n    int   // tasks that wait for it
+	what kept  // of the latest put
+	err  error // of that; nil when n is 0
 }
 
 // begin and end enclose a task's waiting. Of the first and the last of them the
@@ -111,7 +110,7 @@ func (u *trouble) begin(what kept, err error, tell bool) {
 	if u.n++; u.n == 1 && tell {
 		u.log.Warn(what.refused, "err", err)
 	}
-	u.what, u.err, u.tested = what, err, time.Now()
+	u.what, u.err = what, err
 }
 
 func (u *trouble) end(well bool) {
@@ -128,14 +127,14 @@ func (u *trouble) end(well bool) {
 func (u *trouble) because(what kept, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.what, u.err, u.tested = what, err, time.Now()
+	u.what, u.err = what, err
 }
 
 // why is nil when nothing waits.
-func (u *trouble) why() (what string, err error, tested time.Time) {
+func (u *trouble) why() (what string, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.what.name, u.err, u.tested
+	return u.what.name, u.err
 }
 
 // recordsAtOnce is how many records of one job are put at the same time: over a

@@ -73,7 +73,7 @@ func (t *task) refused() bool { return t.decoded.Refused() != "" }
 func (r *run) start(job queue.Job) {
 	r.held++
 	t := &task{r: r, job: job}
-	defer t.guard()
+	defer t.rescue()
 	t.body = job.Body()
 	switch t.decoded, t.err = ParseJob(t.body, r.cfg.Topic, job.ID()); {
 	case t.err != nil && t.refused():
@@ -130,9 +130,9 @@ func (t *task) applyDefaults() {
 	}
 }
 
-// guard is deferred around work on one task: a panic there buries its job, once
+// rescue is deferred around work on one task: a panic there buries its job, once
 // its open pushes have ended, and hurts no other.
-func (t *task) guard() {
+func (t *task) rescue() {
 	if v := recover(); v != nil {
 		t.panicked(v)
 		t.unsent = nil
@@ -199,8 +199,8 @@ func (t *task) send(n int, now time.Time) int {
 	}
 	chunk := t.newChunk(min(n, len(t.unsent)), r.link.conn, now)
 	if closed && !chunk[0].known(now) { // what is known needs no permission
-		var allowed int
-		if allowed, probe = r.cfg.Breaker.take(r.cfg.Index, 1, now); allowed == 0 {
+		var ok bool
+		if ok, probe = r.cfg.Breaker.take(r.cfg.Index, now); !ok {
 			t.unsent, t.chunks = before, t.chunks[:len(t.chunks)-1]
 			return 0
 		}
@@ -212,6 +212,7 @@ func (t *task) send(n int, now time.Time) int {
 			t.open -= len(chunk) - begun
 			chunk[begun].freeSlot()
 			chunk[begun].over.Store(true)
+			t.chunks[len(t.chunks)-1] = chunk[:begun]
 		}
 	}()
 	for i := range chunk {

@@ -90,7 +90,7 @@ func New(cfg Config) *Worker {
 	if w.cfg.Wall == nil {
 		w.cfg.Wall = time.Now
 	}
-	w.sinks = append([]Sink{cfg.Counters, logSink{w}}, cfg.Sinks...)
+	w.sinks = append([]Sink{logSink{w}}, cfg.Sinks...)
 	return w
 }
 
@@ -141,8 +141,14 @@ func (w *Worker) Serve(ctx context.Context) error {
 	case why := <-r.stuck:
 		// Its goroutine is lost, and may come back to find all that it had closed.
 		r.settlers.cancel()
-		r.closeConsumer()
-		return fmt.Errorf("worker: %w: its goroutine is stuck: %s", ErrRestarted, why)
+		err := fmt.Errorf("worker: %w: its goroutine is stuck: %s", ErrRestarted, why)
+		r.box.post(func() { r.end(err) })
+		go r.closeConsumer()
+		select {
+		case <-r.consumerClosed:
+		case <-time.After(closeTime):
+		}
+		return err
 	}
 }
 
