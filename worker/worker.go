@@ -4,7 +4,7 @@
 //
 // A push by file names: plan.go says what may be done → run.go receives → job.go
 // and payload.go decode → task.go sends (conn.go holds the connection) → push.go
-// takes in the answer → settle.go decides what becomes of the job. A job with
+// takes in the answer → settle.go, by the table in policy.go, settles the job. A job with
 // several tokens is one task with many pushes; rest.go puts what is left of it
 // back into the queue. event.go tells of every push's end.
 //
