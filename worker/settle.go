@@ -112,6 +112,10 @@ func (t *task) settlePushed() {
 		return
 	}
 	s := t.tally()
+	if len(s.late) == t.addressed() {
+		t.expired()
+		return
+	}
 	t.postpone(s)
 	if !t.reportEnded(s) {
 		s.again = append(append(s.again, s.dead...), s.bury...)

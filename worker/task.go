@@ -125,7 +125,7 @@ func (t *task) applyDefaults() {
 		n.Expiration = &at
 		t.defaultExpiration = true
 	}
-	if t.list() && n.Expiration != nil && *n.Expiration != 0 {
+	if n.Expiration != nil && *n.Expiration != 0 {
 		t.until = time.Now().Add(time.Unix(*n.Expiration, 0).Sub(cfg.Wall()))
 	}
 }

@@ -768,3 +768,36 @@ func TestLostConnectionIsNoStandstill(t *testing.T) {
 		b.halt(t)
 	})
 }
+
+// A job that waits here for a connection, until it is too late, ends as one that
+// was too late when it came.
+func TestExpiresWhileItWaitsHere(t *testing.T) {
+	for _, extra := range []string{`,"ttl":2`, `,"expiration":%d`} {
+		bubble(t, func(t *testing.T) {
+			if strings.Contains(extra, "%d") {
+				extra = fmt.Sprintf(extra, time.Now().Unix()+2)
+			}
+			q := newFakeQueue(jobText(extra))
+			b := newBench(t, q)
+			var log strings.Builder
+			b.cfg.Log = newTextLog(&log)
+			b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+				b.mu.Lock()
+				c := b.conns[len(b.conns)-1]
+				b.mu.Unlock()
+				c.gone = true // Send holds its lock
+				return apnsconn.Outcome{Class: apnsconn.NotSent, Err: errors.New("goaway")}, 0
+			}
+			b.start()
+			time.Sleep(time.Minute)
+			b.halt(t)
+			rec := b.rec.all()
+			if len(rec) != 1 || rec[0].Class != classExpired || !strings.Contains(log.String(), `msg="expired, not sent"`) {
+				t.Errorf("%s: records %+v\n%s", extra, rec, log.String())
+			}
+			if done, _, _, _ := q.counts(); done != 1 || b.cfg.Counters.Expired.Load() != 1 {
+				t.Errorf("%s: done %d, expired %d", extra, done, b.cfg.Counters.Expired.Load())
+			}
+		})
+	}
+}
