@@ -73,15 +73,17 @@ var _ queue.Loser = (*client)(nil)
 func (q *client) LostJobs() int64 { return q.damage.lost.Load() }
 
 // gone compares what a stream had with what it has, and returns how many jobs are
-// gone, or as many at most, and between which numbers. closed says that nothing was
-// done in between.
+// gone and between which numbers. closed says that nothing was done in between; else
+// the number is about right. Jobs that were done and are back, because that they
+// were done is gone too, are taken off it.
 func gone(was, now *mark, closed bool, at time.Time) (jobs uint64, where span) {
 	switch {
 	case was == nil || was.Jobs == 0:
 	case !was.Made.Equal(now.Made):
 		return was.Jobs, span{was.First, was.Last}
-	case now.Last < was.Last && !closed:
-		return min(was.Jobs, was.Last-now.Last), span{now.Last + 1, was.Last}
+	case now.Last < was.Last && now.Jobs < was.Jobs && !closed:
+		// What there is now was there then: the rest was done since, or is gone.
+		return min(was.Jobs-now.Jobs, was.Last-now.Last), span{now.Last + 1, was.Last}
 	case closed && now.Jobs < was.Jobs && (was.Ends.IsZero() || at.Before(was.Ends)):
 		return was.Jobs - now.Jobs, missing(was, now)
 	}

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"propeller/queue"
 )
@@ -52,7 +54,7 @@ func TestDamage(t *testing.T) {
 		"the first file":     {func(d string) error { return os.Remove(filepath.Join(d, block(1))) }, false, "jobs=396 from=2 to=407"},
 		"the second file":    {func(d string) error { return os.Remove(filepath.Join(d, block(2))) }, false, "jobs=407 from=408 to=814"},
 		"the last file":      {func(d string) error { return os.Remove(filepath.Join(d, block(4))) }, false, "jobs=279 from=1222 to=1500"},
-		"the last, killed":   {func(d string) error { return os.Remove(filepath.Join(d, block(4))) }, true, "jobs=279 from=1222 to=1500"},
+		"the last, killed":   {func(d string) error { return os.Remove(filepath.Join(d, block(4))) }, true, "jobs=268 from=1222 to=1500"},
 		"half a file":        {func(d string) error { return os.Truncate(filepath.Join(d, block(2)), 1<<20) }, false, "jobs=306 from=509 to=814"},
 		"the folder":         {os.RemoveAll, false, "jobs=1489 from=2 to=1500"},
 		"the folder, killed": {os.RemoveAll, true, "jobs=1489 from=2 to=1500"},
@@ -132,5 +134,39 @@ func TestDamageAtWork(t *testing.T) {
 	}
 	if st, err := q.TubeStats(ctxOf(t), "t1"); err != nil || st != (queue.TubeStats{}) {
 		t.Errorf("left: %+v, %v", st, err)
+	}
+}
+
+// Of a queue that was not ended in order only what is surely gone is told.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	made, at := time.Unix(1e9, 0), time.Unix(2e9, 0)
+	was := mark{Made: made, First: 1, Last: 100, Jobs: 50}
+	for name, tt := range map[string]struct {
+		now    mark
+		ends   time.Time
+		closed bool
+		jobs   uint64
+		where  span
+	}{
+		"the same":                  {was, time.Time{}, true, 0, span{}},
+		"some were done, then kill": {mark{Made: made, First: 40, Last: 120, Jobs: 20}, time.Time{}, false, 0, span{}},
+		"the last number is gone, its job was done before": {mark{Made: made, First: 1, Last: 90, Jobs: 50}, time.Time{}, false, 0, span{}},
+		"the end is gone":     {mark{Made: made, First: 1, Last: 90, Jobs: 45}, time.Time{}, false, 5, span{91, 100}},
+		"another stream":      {mark{Made: at, First: 1, Last: 7, Jobs: 7}, time.Time{}, false, 50, span{1, 100}},
+		"too old to be kept":  {mark{Made: made, First: 60, Last: 100, Jobs: 40}, at, true, 0, span{}},
+		"not that old":        {mark{Made: made, First: 60, Last: 100, Jobs: 40}, at.Add(1), true, 10, span{1, 59}},
+		"in the middle":       {mark{Made: made, First: 1, Last: 100, Jobs: 40, Gaps: []span{{30, 39}}}, time.Time{}, true, 10, span{30, 39}},
+		"nobody knows where":  {mark{Made: made, First: 1, Last: 100, Jobs: 40}, time.Time{}, true, 10, span{1, 100}},
+		"more than there was": {mark{Made: made, First: 1, Last: 101, Jobs: 51}, time.Time{}, true, 0, span{}},
+	} {
+		had := was
+		had.Ends = tt.ends
+		if jobs, where := gone(&had, &tt.now, tt.closed, at); jobs != tt.jobs || where != tt.where {
+			t.Errorf("%s: %d, %v", name, jobs, where)
+		}
+	}
+	if got := without(span{1, 10}, []span{{0, 1}, {3, 4}, {9, 20}}); !slices.Equal(got, []span{{2, 2}, {5, 8}}) {
+		t.Error(got)
 	}
 }
