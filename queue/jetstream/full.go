@@ -126,6 +126,14 @@ func (r *room) way(subject string, settling bool) string {
 	return settlePrefix + strings.TrimPrefix(subject, ourPrefix)
 }
 
+// backSubject is where a job of a tube is stored that the queue has had before.
+func (q *client) backSubject(tube string) string {
+	if q.embedded == nil {
+		return jobSubject(tube)
+	}
+	return q.embedded.room.way(jobSubject(tube), true)
+}
+
 // watchRoom looks at the disk until the queue is closed.
 func (q *client) watchRoom() {
 	tick := time.NewTicker(roomEvery)

@@ -80,9 +80,14 @@ func TestFull(t *testing.T) {
 				t.Fatalf("record %d: %v", i, err)
 			}
 		}
-		if i == 0 {
+		if i < 2 {
 			if err := j.Bury(ctxOf(t), nil); err != nil {
 				t.Fatal(err)
+			}
+			if i == 1 { // it is no new one
+				if err := q.Kick(ctxOf(t), "full", j.ID()); err != nil {
+					t.Fatal(err)
+				}
 			}
 			continue
 		}
@@ -96,7 +101,7 @@ func TestFull(t *testing.T) {
 		}
 		return err == nil
 	})
-	mustDone(t, mustReceive(t, c, 1)...)
+	mustDone(t, mustReceive(t, c, 2)...) // with the kicked one
 	if st, err := q.TubeStats(ctxOf(t), "full"); err != nil || st != (queue.TubeStats{Buried: 1}) {
 		t.Errorf("left: %+v, %v", st, err)
 	}

@@ -33,7 +33,7 @@ func (q *client) kick(ctx context.Context, tube, id string) error {
 		return err
 	}
 	put := putTime(m.Header.Get(headerPut), m.Time.UnixNano())
-	again := &nats.Msg{Subject: jobSubject(tube), Data: m.Data, Header: nats.Header{
+	again := &nats.Msg{Subject: q.backSubject(tube), Data: m.Data, Header: nats.Header{
 		headerID:     {b.ID},
 		headerPut:    {strconv.FormatInt(put.UnixNano(), 10)},
 		headerKicked: {"1"},
