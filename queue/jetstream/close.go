@@ -87,17 +87,22 @@ func (q *client) flushFor(ctx context.Context) {
 
 // settleAll waits until the server has dealt with every acknowledgement: an
 // embedded one ends with the queue, and would forget those it has only read.
-func (q *client) settleAll() {
+//
+// It says whether that is so.
+func (q *client) settleAll() bool {
 	q.flushFor(q.ctx)
 	cn, _, _, err := q.link.ready()
 	if err != nil || q.embedded == nil {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(q.ctx, flushTime)
 	defer cancel()
+	all := true
 	for _, t := range q.allTubes() {
 		if err := q.barrier(ctx, cn, t.name); err != nil {
 			q.opts.Log.Warn("queue: jobs just finished may be served again", "tube", t.name, "err", err)
+			all = false
 		}
 	}
+	return all
 }

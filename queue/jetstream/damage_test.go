@@ -62,7 +62,7 @@ func TestDamage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			q := openTest(t, Options{Dir: dir})
+			q := openTest(t, Options{Dir: dir, Timeout: patience})
 			storeMany(t, q)
 			stream := filepath.Join(dir, "jetstream", "$G", "streams", jobsStream)
 			if tt.killed { // the file is as it was seconds before, and the server has no index
@@ -121,7 +121,7 @@ func TestDamageAtWork(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	log, lines := newLog()
-	q := openTest(t, Options{Dir: dir, Log: log})
+	q := openTest(t, Options{Dir: dir, Log: log, Timeout: patience})
 	storeMany(t, q)
 	if err := os.Remove(filepath.Join(dir, "jetstream", "$G", "streams", jobsStream, "msgs", "2.blk")); err != nil {
 		t.Fatal(err)

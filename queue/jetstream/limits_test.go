@@ -102,7 +102,8 @@ func TestManyTubesAtOnce(t *testing.T) {
 	}
 	t.Cleanup(ns.down)
 	o := ns.options(t)
-	o.Timeout = 100 * time.Millisecond
+	openReady(t, o) // makes the streams, which may take longer
+	o.Timeout = 250 * time.Millisecond
 	q := openReady(t, o)
 	acc, err := ns.all[0].server.LookupAccount("A0")
 	if err != nil {

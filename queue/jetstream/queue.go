@@ -144,8 +144,7 @@ func (q *client) Close() error {
 	q.closed = true
 	q.mu.Unlock()
 	q.burst(time.Now(), true)
-	q.settleAll()
-	if q.embedded != nil {
+	if q.settleAll() {
 		q.noteAll()
 	}
 	q.cancel()
