@@ -146,6 +146,9 @@ func (r *run) tell(t *task) {
 	for i := range t.told {
 		r.emit(t, &t.told[i])
 	}
+	if t.lastWord != "" {
+		r.log.Warn(t.lastWord, "job", t.job.ID(), "err", t.lastErr)
+	}
 }
 
 // hand gives an event to a sink, whose panic concerns nobody else.

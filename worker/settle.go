@@ -276,7 +276,7 @@ func (t *task) remove(delivered int) {
 		return
 	}
 	t.r.cfg.Counters.PossibleDuplicates.Add(int64(delivered))
-	t.r.log.Warn("job finished but not deleted: it may be pushed again", "job", t.job.ID(), "err", err)
+	t.lastWord, t.lastErr = "job finished but not deleted: it may be pushed again", err
 }
 
 // expired drops a job that is too late, after a record of it for each token.
@@ -380,7 +380,7 @@ func (t *task) backWhole(s *tally, done int, why error) {
 	}
 	if done > 0 {
 		t.r.cfg.Counters.PossibleDuplicates.Add(int64(done))
-		t.r.log.Warn("what is left of a job could not be put into the queue: it is pushed again whole", "job", t.job.ID(), "err", why)
+		t.lastWord, t.lastErr = "what is left of a job could not be put into the queue: it is pushed again whole", why
 	}
 	t.giveBack(0)
 }

@@ -39,11 +39,13 @@ type task struct {
 	failed    []*push // those that have ended and were not delivered
 
 	// Of the settler.
-	asked   bool // the queue for stat
-	stat    queue.Stat
-	statErr error
-	next    stage   // of stageAge: what comes next; stagePushed to send it
-	told    []Event // what to tell when the task is settled
+	asked    bool // the queue for stat
+	stat     queue.Stat
+	statErr  error
+	next     stage   // of stageAge: what comes next; stagePushed to send it
+	told     []Event // what to tell when the task is settled
+	lastWord string  // the log line about the whole job, after those; "" = none
+	lastErr  error
 
 	settling time.Time // since when a settler has it, or had
 	slow     bool      // that takes long
