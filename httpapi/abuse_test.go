@@ -30,6 +30,8 @@ var everyRoute = []struct { // never written to
 	{"POST /post", form, 401, 401, in, 403, in, "put"},
 	{"GET /healthz", "", in, in, in, in, in, ""},
 	{"GET /readyz", "", in, in, in, in, in, ""},
+	{"GET /readyz/apps", "", in, in, in, in, in, ""},
+	{"GET /readyz/apps/{topic}", "", in, in, in, 403, in, ""},
 	{"GET /openapi.yaml", "", in, in, in, in, in, ""},
 	{"GET /metrics", "", 401, in, in, 403, in, ""},
 	{"POST /v1/notifications", push, 401, 403, in, 403, in, "put"},
@@ -89,7 +91,7 @@ type touchedTree struct {
 
 func newTouchedTree() *touchedTree {
 	app := fullApp()
-	app.Stalled, app.Recent = nil, new(worker.Recent)
+	app.Health, app.Recent = supervisor.Health{State: supervisor.Running}, new(worker.Recent)
 	t := &touchedTree{fakeTree: fakeTree{apps: []supervisor.AppStatus{app}}}
 	t.jobs = jobsOf(t)
 	return t

@@ -110,6 +110,8 @@ func (a *API) routes() []route {
 		{"POST /post", RoleNone, false, a.post}, // looks for the key in the form, too
 		{"GET /healthz", RoleNone, false, healthy},
 		{"GET /readyz", RoleNone, false, a.ready},
+		{"GET /readyz/apps", RoleNone, false, a.appsReady},
+		{"GET /readyz/apps/{topic}", RoleNone, false, a.appReady},
 		{"GET /openapi.yaml", RoleNone, false, describe},
 		{"GET /metrics", RoleRead, true, a.metrics},
 		{"POST /v1/notifications", RoleSend, false, a.notifications},

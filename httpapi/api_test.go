@@ -240,7 +240,7 @@ func session(t *testing.T, d desk, ids map[string][]string) {
 func TestApps(t *testing.T) {
 	t.Parallel()
 	app := func(topic string, change func(s *supervisor.AppStatus)) supervisor.AppStatus {
-		s := supervisor.AppStatus{Topic: topic, Tube: topic, Counters: new(worker.Counters), Steps: new(supervisor.Steps)}
+		s := supervisor.AppStatus{Topic: topic, Tube: topic, Health: supervisor.Health{State: supervisor.Running}, Counters: new(worker.Counters), Steps: new(supervisor.Steps)}
 		if change != nil {
 			change(&s)
 		}
@@ -253,12 +253,11 @@ func TestApps(t *testing.T) {
 			s.Counters.Buried.Add(2)
 			s.Steps.Restarted.Add(1)
 		}),
-		app("b", func(s *supervisor.AppStatus) { s.Broken, s.Reason, s.Since = true, "403 X", since }),
-		app("c", func(s *supervisor.AppStatus) { s.Paused, s.Reason, s.Since = true, "wrong environment?", since }),
-		app("d", func(s *supervisor.AppStatus) { s.Stalled = &supervisor.Stall{Reason: "worker 0: x", Since: since} }),
-		app("f", func(s *supervisor.AppStatus) {
-			s.QueueAway = &supervisor.Stall{Reason: "queue unavailable: x", Since: since}
-			s.Stalled = &supervisor.Stall{Reason: "worker 0: x"}
+		app("b", func(s *supervisor.AppStatus) {
+			s.Health = supervisor.Health{State: supervisor.Broken, Reason: "403 X", Since: since}
+		}),
+		app("c", func(s *supervisor.AppStatus) {
+			s.Health = supervisor.Health{State: supervisor.TubePaused, Reason: "until y", Since: since, Until: since}
 		}),
 		app("e", func(s *supervisor.AppStatus) {
 			s.Webhook = &supervisor.Webhook{Down: true, Reason: "500", Since: since, Counters: new(feedback.WebhookCounters), Stalled: &supervisor.Stall{Reason: "y"}}
@@ -269,26 +268,14 @@ func TestApps(t *testing.T) {
 	ask(t, h, "GET", "/v1/apps", "", 200, &got)
 	none := Pushes{Ended: map[string]int64{}}
 	want := []App{
-		{Topic: "a", Tube: "a", State: StateRunning, Ready: true, Workers: []Worker{{true, true, 3, 2, 9, 6, ""}, {Waiting: "apns not reachable: x"}},
+		{Topic: "a", Tube: "a", State: supervisor.Running, Ready: true, Workers: []Worker{{true, true, 3, 2, 9, 6, ""}, {Waiting: "apns not reachable: x"}},
 			Pushes: Pushes{Ended: map[string]int64{}, Buried: 2}, Watchdog: Watchdog{Restarted: 1}},
-		{Topic: "b", Tube: "b", State: StateBroken, Reason: "403 X", Since: since, Workers: []Worker{}, Pushes: none},
-		{Topic: "c", Tube: "c", State: StatePaused, Reason: "wrong environment?", Since: since, Workers: []Worker{}, Pushes: none},
-		{Topic: "d", Tube: "d", State: StateStalled, Reason: "worker 0: x", Since: since, Workers: []Worker{}, Pushes: none},
-		{Topic: "f", Tube: "f", State: StateNoQueue, Reason: "queue unavailable: x", Since: since, Workers: []Worker{}, Pushes: none},
-		{Topic: "e", Tube: "e", State: StateRunning, Ready: true, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since, Stalled: "y"}},
+		{Topic: "b", Tube: "b", State: supervisor.Broken, Reason: "403 X", Since: since, Workers: []Worker{}, Pushes: none},
+		{Topic: "c", Tube: "c", State: supervisor.TubePaused, Ready: true, Reason: "until y", Since: since, Workers: []Worker{}, Pushes: none},
+		{Topic: "e", Tube: "e", State: supervisor.Running, Ready: true, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since, Stalled: "y"}},
 	}
 	if !reflect.DeepEqual(got.Apps, want) {
 		t.Errorf("%+v\nwant\n%+v", got.Apps, want)
-	}
-	var r Readiness
-	ask(t, h, "GET", "/readyz", "", 503, &r)
-	if want := map[string]string{"b": "broken: 403 X", "c": "paused: wrong environment?", "d": "stalled: worker 0: x", "f": "queue unavailable: x"}; r.Ready || !reflect.DeepEqual(r.Trouble, want) {
-		t.Errorf("%+v", r)
-	}
-	tree.apps = tree.apps[:1]
-	ask(t, h, "GET", "/readyz", "", 200, &r)
-	if !r.Ready {
-		t.Errorf("%+v", r)
 	}
 	ask(t, h, "GET", "/healthz", "", 200, new(struct{}))
 }

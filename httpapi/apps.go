@@ -38,28 +38,3 @@ func noApp(topic string) error { return fmt.Errorf("topic %.60q: %w", topic, sup
 func (a *API) has(topic string) bool {
 	return slices.ContainsFunc(a.tree.Status(), func(s supervisor.AppStatus) bool { return s.Topic == topic })
 }
-
-// Readiness is the answer of GET /readyz.
-type Readiness struct {
-	Ready bool `json:"ready"`
-	// Trouble says what is wrong, by the topics of the apps that are not ready.
-	// Who shows no key is not told.
-	Trouble map[string]string `json:"trouble,omitempty"`
-	// RefusedReload makes nothing unready. Who shows no key is not told.
-	RefusedReload *RefusedReload `json:"refused_reload,omitempty"`
-}
-
-func (a *API) ready(w http.ResponseWriter, _ *http.Request, c *client) {
-	out, status := Readiness{Ready: true, Trouble: make(map[string]string), RefusedReload: a.refusedReload(c)}, http.StatusOK
-	for _, s := range a.tree.Status() {
-		why := s.Trouble()
-		if why == "" {
-			continue
-		}
-		out.Ready, status = false, http.StatusServiceUnavailable
-		if c != nil && c.may(s.Topic) {
-			out.Trouble[s.Topic] = why
-		}
-	}
-	writeJSON(w, status, out)
-}

@@ -172,11 +172,12 @@ func (o sink) pushes(s *supervisor.AppStatus) {
 	o <- prometheus.MustNewConstHistogram(descSeconds, all, sum, atMost, s.Topic)
 }
 
-// states has a line for each state, so that each is a series of its own.
+// states has a line for each state, so that each is a series of its own. An app
+// that is guarded is paused, too: alerts of old know no other word for it.
 func (o sink) states(s *supervisor.AppStatus) {
-	is := stateOf(s)
-	for _, state := range []string{StateRunning, StateBroken, StatePaused, StateNoQueue, StateStalled} {
-		o.gauge(descState, truth(state == is), s.Topic, state)
+	is := s.Health.State
+	for _, state := range supervisor.States() {
+		o.gauge(descState, truth(state == is || state == supervisor.Paused && is == supervisor.Guarded), s.Topic, string(state))
 	}
 }
 

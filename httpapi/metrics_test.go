@@ -22,7 +22,7 @@ func fullApp() supervisor.AppStatus {
 		Queue:   &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 1, Delayed: 2, Reserved: 3, Buried: 4}, At: time.Unix(1e9, 0).UTC()},
 		Records: &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 5, Reserved: 2}},
 		Webhook: &supervisor.Webhook{Down: true, Counters: new(feedback.WebhookCounters)},
-		Stalled: &supervisor.Stall{Reason: "x"},
+		Health:  supervisor.Health{State: supervisor.Stalled, Reason: "x"},
 	}
 	s.Counters.Dials.Add(5)
 	s.Counters.DialsFailed.Add(2)
@@ -31,7 +31,7 @@ func fullApp() supervisor.AppStatus {
 
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Topic: "bare", Counters: new(worker.Counters), Steps: new(supervisor.Steps)}}}
+	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Topic: "bare", Health: supervisor.Health{State: supervisor.Guarded}, Counters: new(worker.Counters), Steps: new(supervisor.Steps)}}}
 	api := New(tree, Options{Metrics: NewMetrics(tree, "v1", func() Reloads { return Reloads{At: time.Unix(1e9, 0)} })})
 	w := httptest.NewRecorder()
 	api.Socket().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
@@ -47,7 +47,9 @@ func TestMetrics(t *testing.T) {
 		`propeller_dials_total{result="ok",topic="com.example.app"} 3`,
 		`propeller_queue_jobs{state="buried",topic="com.example.app"} 4`,
 		`propeller_app_state{state="stalled",topic="com.example.app"} 1`,
-		`propeller_app_state{state="running",topic="bare"} 1`,
+		`propeller_app_state{state="guarded",topic="bare"} 1`, `propeller_app_state{state="paused",topic="bare"} 1`, // for alerts of old
+		`propeller_app_state{state="running",topic="bare"} 0`, `propeller_app_state{state="tube_paused",topic="bare"} 0`, `propeller_app_state{state="idle",topic="bare"} 0`,
+		`propeller_app_state{state="unreachable",topic="bare"} 0`, `propeller_app_state{state="failing",topic="bare"} 0`,
 		`propeller_credential_expiry_timestamp_seconds{topic="com.example.app"} 2e+09`,
 		`propeller_feedback_records{topic="com.example.app"} 7`, `propeller_webhook_stalled{topic="com.example.app"} 0`,
 		`propeller_config_reload_ok 1`, `propeller_queue_lost_jobs_total 17`, `version="v1"`, `go_goroutines`, `process_open_fds`,

@@ -113,7 +113,10 @@ func TestOpenAPIAnswers(t *testing.T) {
 		status                   int
 	}{
 		{"GET", "/healthz", "", "", 200},
-		{"GET", "/readyz", "", "", 503},
+		{"GET", "/readyz", "", "", 200},
+		{"GET", "/readyz/apps", "", "", 503},
+		{"GET", "/readyz/apps/" + topic, "", "", 503},
+		{"GET", "/readyz/apps/none", "", "", 404},
 		{"GET", "/openapi.yaml", "", "", 200},
 		{"GET", "/metrics", "", "", 200},
 		{"POST", "/post", "application/x-www-form-urlencoded", form + "&badge=3", 200},

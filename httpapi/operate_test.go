@@ -20,6 +20,7 @@ func (f *fakeTree) Pause(name, reason string) error {
 		return noApp(name)
 	}
 	f.apps[0].Held = worker.HoldState{Held: true, Reason: reason}
+	f.apps[0].Health = supervisor.Health{State: supervisor.Paused, Reason: reason}
 	return nil
 }
 
@@ -27,7 +28,7 @@ func (f *fakeTree) Resume(name string) error {
 	if name != topic {
 		return noApp(name)
 	}
-	f.apps[0].Held = worker.HoldState{}
+	f.apps[0].Held, f.apps[0].Health = worker.HoldState{}, supervisor.Health{State: supervisor.Running}
 	return nil
 }
 
@@ -38,16 +39,17 @@ func (*putTree) Resume(string) error        { return supervisor.ErrNoApp }
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
 	app := fullApp()
-	app.Stalled = nil
+	app.Health = supervisor.Health{State: supervisor.Running}
 	var log strings.Builder
 	api := New(&fakeTree{apps: []supervisor.AppStatus{app}}, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	api.Use(Settings{Keys: testKeys})
 	h := api.Network()
 	for _, c := range []struct {
-		order, done, state, reason string
-	}{{"pause", "paused", StatePaused, "by order of admin"}, {"resume", "resumed", StateRunning, ""}} {
+		order, done, reason string
+		state               supervisor.State
+	}{{"pause", "paused", "by order of admin", supervisor.Paused}, {"resume", "resumed", "", supervisor.Running}} {
 		w := send(h, "admin-0123", "POST", "/v1/apps/"+topic+"/"+c.order, "")
-		if w.Code != 200 || !strings.Contains(w.Body.String(), `"state":"`+c.state+`"`) || !strings.Contains(w.Body.String(), c.reason) {
+		if w.Code != 200 || !strings.Contains(w.Body.String(), `"state":"`+string(c.state)+`"`) || !strings.Contains(w.Body.String(), c.reason) {
 			t.Errorf("%s: %d %s", c.order, w.Code, w.Body)
 		}
 		if line := "http: app " + c.done + `" key=admin from=192.0.2.1 topic=` + topic; !strings.Contains(log.String(), line) {
@@ -56,7 +58,7 @@ func TestPauseAndResume(t *testing.T) {
 		if w := send(h, "admin-0123", "POST", "/v1/apps/com.example.none/"+c.order, ""); w.Code != 404 {
 			t.Errorf("%s: %d %s", c.order, w.Code, w.Body)
 		}
-		if w := send(h, "admin-0123", "GET", "/readyz", ""); w.Code != 200 {
+		if w := send(h, "admin-0123", "GET", "/readyz/apps", ""); w.Code != 200 {
 			t.Errorf("an app that an operator holds is no trouble: %d %s", w.Code, w.Body)
 		}
 	}

@@ -91,7 +91,7 @@ func restWord(st *supervisor.AppStatus) string {
 	switch {
 	case st.Held.Held:
 		return "is paused"
-	case st.Broken, st.Paused:
+	case st.Health.State == supervisor.Broken, st.Health.State == supervisor.Guarded:
 		return "tries one job a minute"
 	}
 	return "waits for jobs"

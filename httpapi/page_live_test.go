@@ -39,7 +39,7 @@ func newCountedTree(topics ...string) *countedTree {
 	c := new(countedTree)
 	for _, topic := range topics {
 		c.apps = append(c.apps, supervisor.AppStatus{
-			Topic: topic, Counters: new(worker.Counters), Steps: new(supervisor.Steps), Recent: new(worker.Recent), Workers: []worker.Status{{Serving: true}},
+			Topic: topic, Health: supervisor.Health{State: supervisor.Running}, Counters: new(worker.Counters), Steps: new(supervisor.Steps), Recent: new(worker.Recent), Workers: []worker.Status{{Serving: true}},
 		})
 	}
 	return c
@@ -199,18 +199,23 @@ func TestAppRow(t *testing.T) {
 	}
 	st := fullApp()
 	st.Recent = nil
+	var never time.Time
+	is := func(s supervisor.State, reason string, since time.Time) {
+		st.Health = supervisor.Health{State: s, Reason: reason, Since: since}
+	}
 	for _, c := range []struct {
 		change                       func()
 		state, held, also, why, help string
 	}{
-		{func() { st.Stalled = &supervisor.Stall{Reason: "x", Since: now} }, "stalled", "", "", "x, since 01:46:40 UTC", ""},
-		{func() { st.Stalled = nil }, "running", "", "", "", ""},
-		{func() { st.Workers = st.Workers[1:] }, "idle", "", "", "", ""},
+		{func() { is(supervisor.Stalled, "x", now) }, "stalled", "", "", "x, since 01:46:40 UTC", ""},
+		{func() { is(supervisor.Running, "", never) }, "running", "", "", "", ""},
+		{func() { is(supervisor.Idle, "", never) }, "idle", "", "", "", ""},
 		{func() {
-			st.Held = worker.HoldState{Held: true, Reason: "by order of x", Since: now.Add(-24 * time.Hour)}
+			st.Held = worker.HoldState{Held: true}
+			is(supervisor.Paused, "by order of x", now.Add(-24*time.Hour))
 		}, "paused", "held", "", "by order of x, since Sep 8 01:46 UTC", ""},
-		{func() { st.QueueAway = &supervisor.Stall{Reason: "q"} }, "no queue", "held", "paused by hand, too", "q", ""},
-		{func() { st.Broken, st.Reason = true, "403 x" }, "broken", "held", "paused by hand, too", "403 x", "APNs does not accept this certificate or key"},
+		{func() { is(supervisor.NoQueue, "q", never) }, "no queue", "held", "paused by hand, too", "q", ""},
+		{func() { is(supervisor.Broken, "403 x", never) }, "broken", "held", "paused by hand, too", "403 x", "APNs does not accept this certificate or key"},
 	} {
 		c.change()
 		if r := new(sampled).rowOf(&st, now); r.State != c.state || r.Held != c.held || r.Also != c.also || r.Why != c.why || r.Help != c.help || r.Ready != unknown {
@@ -455,18 +460,21 @@ func TestObstacle(t *testing.T) {
 	st := &tree.apps[0]
 	waits := Notification{Topic: topic, State: FateQueued}
 	for _, c := range []struct {
-		change func()
+		health supervisor.Health
 		want   string
 	}{
-		{func() {}, ""},
-		{func() { st.Stalled = &supervisor.Stall{Reason: "s"} }, "the app is stalled: s"},
-		{func() { st.Held = worker.HoldState{Held: true, Reason: "by order of x"} }, "the app is stalled: s"},
-		{func() { st.Stalled = nil }, "the app is paused by order of x, until it is resumed"},
-		{func() { st.QueueAway = &supervisor.Stall{Reason: "q"} }, "the app has no queue: q"},
-		{func() { st.Paused, st.Reason = true, "wrong environment?" }, "the app is paused: wrong environment?; one job a minute is tried"},
-		{func() { st.Paused, st.Broken, st.Reason = false, true, "403 BadCertificate" }, "the app is broken: 403 BadCertificate; one job a minute is tried"},
+		{supervisor.Health{State: supervisor.Running}, ""},
+		{supervisor.Health{State: supervisor.Idle}, ""},
+		{supervisor.Health{State: supervisor.Stalled, Reason: "s"}, "the app is stalled: s"},
+		{supervisor.Health{State: supervisor.Unreachable, Reason: "u"}, "the app is unreachable: u"},
+		{supervisor.Health{State: supervisor.Failing, Reason: "f"}, "the app is failing: f"},
+		{supervisor.Health{State: supervisor.Paused, Reason: "by order of x"}, "the app is paused by order of x, until it is resumed"},
+		{supervisor.Health{State: supervisor.TubePaused, Reason: "its tube is paused until x"}, "the app has to wait: its tube is paused until x"},
+		{supervisor.Health{State: supervisor.NoQueue, Reason: "q"}, "the app has no queue: q"},
+		{supervisor.Health{State: supervisor.Guarded, Reason: "wrong environment?"}, "the app is guarded: wrong environment?; one job a minute is tried"},
+		{supervisor.Health{State: supervisor.Broken, Reason: "403 BadCertificate"}, "the app is broken: 403 BadCertificate; one job a minute is tried"},
 	} {
-		c.change()
+		st.Health = c.health
 		if got := p.obstacle(&waits); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
@@ -513,13 +521,13 @@ func TestAppPage(t *testing.T) {
 func TestWaiting(t *testing.T) {
 	t.Parallel()
 	st := fullApp()
-	st.Stalled = nil
+	st.Health = supervisor.Health{State: supervisor.Running}
 	view := func() int { a := appOf(&st); return a.Waiting() }
 	row := func() string { return new(sampler).rowOf(&st, time.Now()).Ready }
 	if view() != 1 || row() != "1" {
 		t.Errorf("%d, %s of an app that runs", view(), row())
 	}
-	st.Broken, st.Reason = true, "403 BadCertificate"
+	st.Health.State = supervisor.Broken
 	if view() != 1 || row() != "1" {
 		t.Errorf("%d, %s of one whose workers hold all that is reserved", view(), row())
 	}
@@ -527,7 +535,7 @@ func TestWaiting(t *testing.T) {
 	if view() != 3 || row() != "3" {
 		t.Errorf("%d, %s, want 3: one, and two that nobody holds", view(), row())
 	}
-	st.Broken, st.Held.Held = false, true
+	st.Health.State = supervisor.Paused
 	if view() != 3 {
 		t.Errorf("%d of a paused app", view())
 	}

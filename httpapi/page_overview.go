@@ -11,13 +11,6 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/supervisor"
-	"propeller/worker"
-)
-
-// States of the page beside those of the API.
-const (
-	stateIdle    = "idle"     // running, with nothing to do for a minute
-	stateNoQueue = "no queue" // StateNoQueue in words
 )
 
 // appRow is an app as the page shows it, in words. Its fields' names are the
@@ -49,22 +42,16 @@ const unknown = "–"
 func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	view := appOf(st)
 	r := appRow{
-		Topic: st.Topic, State: view.State, Why: view.Reason, Help: explained(view.Reason), Rate: unknown, P50: unknown, P99: unknown,
+		Topic: st.Topic, State: view.State.Word(), Why: view.Reason, Help: explained(view.Reason), Rate: unknown, P50: unknown, P99: unknown,
 		Ready: unknown, Delayed: unknown, Buried: unknown,
 		Delivered: count(st.Counters.Ended(apnsconn.Delivered)), Failed: count(failedOf(st)),
 	}
 	if !view.Since.IsZero() {
 		r.Why += ", since " + moment(view.Since, now)
 	}
-	if view.State == StateNoQueue {
-		r.State = stateNoQueue
-	}
-	if view.State == StateRunning && !isBusy(st, now) {
-		r.State = stateIdle
-	}
 	if st.Held.Held {
 		r.Held = "held"
-		if view.State != StatePaused || st.Paused {
+		if view.State != supervisor.Paused {
 			r.Also = "paused by hand, too"
 		}
 	}
@@ -88,12 +75,6 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	}
 	r.Expiry, r.Urgency = expiry(st.CredentialExpiry, now)
 	return r
-}
-
-// isBusy says that a push has ended lately, or is under way.
-func isBusy(st *supervisor.AppStatus, now time.Time) bool {
-	return now.Sub(st.Recent.Active()) < time.Minute ||
-		slices.ContainsFunc(st.Workers, func(w worker.Status) bool { return w.Held > 0 })
 }
 
 // failedOf counts the pushes that ended, and were not delivered.
@@ -158,10 +139,8 @@ func expiry(at, now time.Time) (text, urgency string) {
 	return at.UTC().Format("2006-01-02"), ""
 }
 
-// calm is 0 for the states in which somebody should look.
-func calm(state string) int {
-	switch state {
-	case StateRunning, stateIdle:
+func calm(st *supervisor.AppStatus) int {
+	if st.Health.State.Works() {
 		return 1
 	}
 	return 0
@@ -196,7 +175,7 @@ type totals struct {
 func totalsOf(rows []supervisor.AppStatus, rate float64) totals {
 	bad := 0
 	for i := range rows {
-		if rows[i].Trouble() != "" {
+		if rows[i].Health.State.Trouble() {
 			bad++
 		}
 	}
@@ -214,10 +193,13 @@ func plural(n int, what string) string {
 	return count(int64(n)) + " " + what + "s"
 }
 
-// rows are the apps that a visitor may see, as of now.
+// rows are the apps that a visitor may see, as of now, those that do not work in front.
 func (p *page) rows(v *visitor) (rows []appRow, seen []supervisor.AppStatus) {
 	now := time.Now()
-	for _, st := range p.api.tree.Status() {
+	all := slices.SortedStableFunc(slices.Values(p.api.tree.Status()), func(a, b supervisor.AppStatus) int {
+		return cmp.Compare(calm(&a), calm(&b))
+	})
+	for _, st := range all {
 		if v.may(st.Topic) {
 			rows = append(rows, p.sampler.rowOf(&st, now))
 			seen = append(seen, st)
@@ -242,6 +224,5 @@ func (s *sampler) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 
 func (p *page) overview(w http.ResponseWriter, _ *http.Request, v *visitor) {
 	rows, seen := p.rows(v)
-	slices.SortStableFunc(rows, func(a, b appRow) int { return cmp.Compare(calm(a.State), calm(b.State)) })
 	p.show(w, v, http.StatusOK, "overview", pageData{Title: "Apps", Events: "/events", Main: overviewPage{rows, totalsOf(seen, 0)}})
 }

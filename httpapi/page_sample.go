@@ -146,7 +146,7 @@ func (s *sampler) askTubes(ctx context.Context, status []supervisor.AppStatus) m
 		s.turn++
 		out[st.Topic] = nil
 		jobs, err := s.tree.Jobs(st.Topic)
-		if err != nil || jobs.Queue == nil || st.QueueAway != nil {
+		if err != nil || jobs.Queue == nil || st.Health.State == supervisor.NoQueue {
 			continue
 		}
 		if numbers, err := jobs.Queue.TubeStats(ctx, jobs.Tube); err == nil {

@@ -102,18 +102,22 @@ func (p *page) obstacle(n *Notification) string {
 
 // obstacleOf says why an app sends nothing at present.
 func obstacleOf(st *supervisor.AppStatus) string {
-	view := appOf(st)
-	switch {
-	case st.Broken, st.Paused:
-		return "the app is " + view.State + ": " + view.Reason + "; one job a minute is tried"
-	case view.State == StatePaused:
-		return "the app is paused " + view.Reason + ", until it is resumed"
-	case view.State == StateNoQueue:
-		return "the app has no queue: " + view.Reason
-	case view.State == StateStalled:
-		return "the app is stalled: " + view.Reason
+	h := st.Health
+	if h.State.Works() {
+		return ""
 	}
-	return ""
+	switch h.State {
+	case supervisor.Broken, supervisor.Guarded:
+		return "the app is " + h.String() + "; one job a minute is tried"
+	case supervisor.Paused:
+		return "the app is paused " + h.Reason + ", until it is resumed"
+	case supervisor.NoQueue:
+		return "the app has " + h.String()
+	case supervisor.TubePaused:
+		return "the app has to wait: " + h.Reason
+	default:
+		return "the app is " + h.String()
+	}
 }
 
 const notRemembered = "this push is not remembered"

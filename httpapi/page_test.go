@@ -83,7 +83,7 @@ func (g *guest) signIn(key string) *guest {
 func newPageAPI() (api *API, tree *fakeTree, log *logText) {
 	log = new(logText)
 	app := fullApp()
-	app.Stalled, app.Recent = nil, new(worker.Recent)
+	app.Health, app.Recent = supervisor.Health{State: supervisor.Running}, new(worker.Recent)
 	tree = &fakeTree{apps: []supervisor.AppStatus{app}, jobs: jobsOf(openAdmin{})}
 	api = New(tree, Options{Log: slog.New(slog.NewTextHandler(log, nil)), Outcomes: new(Outcomes)})
 	api.Use(Settings{Keys: testKeys})
@@ -393,7 +393,7 @@ func TestPageHeaders(t *testing.T) {
 	t.Parallel()
 	api, tree, _ := newPageAPI()
 	const evil = `<b class="evil">`
-	tree.apps[0].Broken, tree.apps[0].Reason = true, evil
+	tree.apps[0].Health = supervisor.Health{State: supervisor.Broken, Reason: evil}
 	tree.apps[0].Workers[0].Serving, tree.apps[0].Workers[0].Waiting = true, evil
 	g := newGuest(t, api.Network())
 	for _, signed := range []bool{false, true} {

@@ -28,29 +28,21 @@ type RefusedReload struct {
 	Fault string `json:"fault,omitempty"`
 }
 
-// The states of an app.
-const (
-	StateRunning = "running"  // or idle
-	StateBroken  = "broken"   // APNs refuses its credential
-	StatePaused  = "paused"   // APNs refuses its device tokens, or an operator wants it so
-	StateStalled = "stalled"  // it has jobs and finishes none
-	StateNoQueue = "no_queue" // its queue cannot be reached, or takes no records or jobs
-)
-
 // App is an app at one moment. The numbers count since the process began.
 type App struct {
-	Topic   string    `json:"topic"`
-	Tube    string    `json:"tube"`
-	State   string    `json:"state"`
-	Ready   bool      `json:"ready"`            // what GET /readyz says of it
-	Reason  string    `json:"reason,omitempty"` // of a state other than running
-	Since   time.Time `json:"since,omitzero"`
-	Held    bool      `json:"held,omitempty"` // by an operator: it takes no jobs
-	Workers []Worker  `json:"workers"`
-	Pushes  Pushes    `json:"pushes"`
-	Active  time.Time `json:"active,omitzero"`   // when a push last ended; absent before the first
-	Latency *Latency  `json:"latency,omitempty"` // absent before the first answer of APNs
-	Queue   *Queue    `json:"queue,omitempty"`   // absent: not asked yet, or it does not answer
+	Topic string `json:"topic"`
+	Tube  string `json:"tube"`
+
+	State   supervisor.State `json:"state"`
+	Ready   bool             `json:"ready"`            // what GET /readyz/apps says of it
+	Reason  string           `json:"reason,omitempty"` // of a state other than running and idle
+	Since   time.Time        `json:"since,omitzero"`
+	Held    bool             `json:"held,omitempty"` // by an operator: it takes no jobs
+	Workers []Worker         `json:"workers"`
+	Pushes  Pushes           `json:"pushes"`
+	Active  time.Time        `json:"active,omitzero"`   // when a push last ended; absent before the first
+	Latency *Latency         `json:"latency,omitempty"` // absent before the first answer of APNs
+	Queue   *Queue           `json:"queue,omitempty"`   // absent: not asked yet, or it does not answer
 	// CredentialExpires is when the certificate does; absent without one.
 	CredentialExpires time.Time `json:"credential_expires,omitzero"`
 	Watchdog          Watchdog  `json:"watchdog"`
@@ -215,13 +207,15 @@ func orMax(limit int) int {
 
 // Waiting is how many of the app's jobs are ready, for whoever takes none at present,
 // too: JetStream has no state for a job that was given back until it is handed out
-// again, so that of an app which is broken or paused those are ready that are reserved
-// and in no worker's hands. 0 while the queue is not known.
+// again, so that of an app which sends none those are ready that are reserved and in
+// no worker's hands. 0 while the queue is not known.
 func (a *App) Waiting() int {
 	if a.Queue == nil {
 		return 0
 	}
-	if a.State != StateBroken && a.State != StatePaused {
+	switch a.State {
+	case supervisor.Broken, supervisor.Guarded, supervisor.Unreachable, supervisor.Paused:
+	default:
 		return a.Queue.Ready // the numbers are not of the very same moment
 	}
 	nobodys := a.Queue.Reserved
@@ -233,22 +227,12 @@ func (a *App) Waiting() int {
 
 func appOf(s *supervisor.AppStatus) App {
 	a := App{
-		Topic: s.Topic, Tube: s.Tube, State: stateOf(s), Ready: s.Trouble() == "", Held: s.Held.Held, Reason: s.Reason, Since: s.Since, Workers: []Worker{},
+		Topic: s.Topic, Tube: s.Tube, State: s.Health.State, Ready: !s.Health.State.Trouble(), Held: s.Held.Held, Reason: s.Health.Reason, Since: s.Health.Since, Workers: []Worker{},
 		Pushes:            pushesOf(s.Counters),
 		Active:            s.Recent.Active(),
 		Latency:           latencyOf(&s.Counters.Seconds),
 		CredentialExpires: s.CredentialExpiry,
 		Watchdog:          watchdogOf(s.Steps),
-	}
-	switch a.State {
-	case StatePaused:
-		if !s.Paused {
-			a.Reason, a.Since = s.Held.Reason, s.Held.Since
-		}
-	case StateNoQueue:
-		a.Reason, a.Since = s.QueueAway.Reason, s.QueueAway.Since
-	case StateStalled:
-		a.Reason, a.Since = s.Stalled.Reason, s.Stalled.Since
 	}
 	if q := s.Queue; q != nil {
 		a.Queue = &Queue{q.Ready, q.Delayed, q.Reserved, q.Buried, q.At}
@@ -284,23 +268,6 @@ func watchdogOf(s *supervisor.Steps) Watchdog {
 		}
 	}
 	return w
-}
-
-// stateOf is the worst that can be said of an app.
-func stateOf(s *supervisor.AppStatus) string {
-	switch {
-	case s.Broken:
-		return StateBroken
-	case s.Paused:
-		return StatePaused
-	case s.QueueAway != nil:
-		return StateNoQueue
-	case s.Stalled != nil:
-		return StateStalled
-	case s.Held.Held:
-		return StatePaused
-	}
-	return StateRunning
 }
 
 func pushesOf(c *worker.Counters) Pushes {

@@ -81,6 +81,9 @@ type TubeStats struct {
 	// Paused is how many of the ready ones no consumer gets at present, because
 	// an operator has paused the tube. 0 where the engine knows no pause.
 	Paused int
+	// PausedUntil is when that pause ends; zero: there is none. Of several servers
+	// it is the latest.
+	PausedUntil time.Time
 }
 
 // PutOptions are the optional properties of a new job.

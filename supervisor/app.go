@@ -26,7 +26,7 @@ type app struct {
 	webhook *webhook // nil: none
 
 	stalled atomic.Pointer[Stall]      // set by the watchdog; nil: it does not stall
-	away    atomic.Pointer[Stall]      // set by the lookout; nil: the queue is of use to the workers
+	past    atomic.Pointer[past]       // set by the lookout; nil: it has not looked yet
 	puts    puts                       // of Put and PutAll
 	stats   atomic.Pointer[QueueStats] // of the watchdog's last look; nil: not known
 	records atomic.Pointer[QueueStats] // the same of the feedback tube
@@ -40,6 +40,7 @@ type ledger struct {
 	webhook feedback.WebhookCounters
 	hold    worker.Hold // the operator's
 	recent  worker.Recent
+	ends    ends
 	// Of the watchdog, about the webhook.
 	webhookSteps Steps
 }
@@ -53,6 +54,7 @@ type appWorker struct {
 	// The watchdog's.
 	progress progress
 	stuckBy  string // why progress calls it stuck
+	late     lateness
 }
 
 func newApp(c config.App, common worker.Config, l *ledger) *app {

@@ -82,12 +82,12 @@ func TestRefusedCertificateStopsItsAppOnly(t *testing.T) {
 	w.putMany(topic, n)
 	w.start(w.app(topic) + w.app(bad, "workers: 2"))
 	w.empty(topic)
-	w.until("the bad app is broken", func() bool { return w.status(bad).Broken })
+	w.until("the bad app is broken", func() bool { return w.status(bad).Health.State == Broken })
 	w.eachOnce(n)
-	if s := w.status(bad); s.Reason != "403 BadCertificate" {
-		t.Errorf("reason %q", s.Reason)
+	if s := w.status(bad); s.Health.Reason != "403 BadCertificate" {
+		t.Errorf("reason %q", s.Health.Reason)
 	}
-	if w.status(topic).Broken {
+	if w.status(topic).Health.State == Broken {
 		t.Error("the good app is broken too")
 	}
 	w.until("its jobs are in the queue again", func() bool { return w.tube(bad, "current-jobs-ready") == 300 })
@@ -103,7 +103,7 @@ func TestCertificateRefusedInHandshake(t *testing.T) {
 	w.write(topic+".pem", w.apns.ClientCertPEM(topic, apnstest.SelfSigned()))
 	w.putMany(topic, 10)
 	w.start(app)
-	w.until("the app is broken", func() bool { return w.status(topic).Broken })
+	w.until("the app is broken", func() bool { return w.status(topic).Health.State == Broken })
 	w.until("its jobs are in the queue", func() bool { return w.tube(topic, "current-jobs-ready") == 10 })
 	if n := w.apns.Dials(); n > 2 {
 		t.Errorf("%d dials with a certificate that is refused", n)

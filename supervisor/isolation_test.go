@@ -42,12 +42,12 @@ func brokenWays(hook string) []brokenWay {
 			begin: func(w *world, apns *apnstest.Server, topic string) {
 				w.write(topic+".pem", apns.ClientCertPEM(topic, apnstest.OtherAuthority()))
 			},
-			shows: func(s AppStatus) bool { return s.Broken },
+			shows: func(s AppStatus) bool { return s.Health.State == Broken },
 		},
 		{
 			name:  "certificate refused by answers",
 			apns:  always(apnstest.Answer{Status: 403, Reason: "BadCertificate"}),
-			shows: func(s AppStatus) bool { return s.Broken },
+			shows: func(s AppStatus) bool { return s.Health.State == Broken },
 		},
 		{
 			name:  "apns not reachable",
@@ -86,7 +86,7 @@ func brokenWays(hook string) []brokenWay {
 		{
 			name:  "wrong environment",
 			apns:  always(apnstest.Answer{Status: 400, Reason: "BadDeviceToken"}),
-			shows: func(s AppStatus) bool { return s.Paused },
+			shows: func(s AppStatus) bool { return s.Health.State == Guarded },
 		},
 		{
 			name:  "jobs that are garbage",
@@ -222,8 +222,8 @@ func TestTenOfFiftyAppsBroken(t *testing.T) {
 	w.eachOnce(sent)
 	for _, topic := range topics {
 		s := w.status(topic)
-		if trouble := s.Trouble(); trouble != "" || s.Counters.PossibleDuplicates.Load() != 0 || s.Counters.Dials.Load() != 1 {
-			t.Errorf("%s: trouble %q, %d possible duplicates, %d dials", topic, trouble, s.Counters.PossibleDuplicates.Load(), s.Counters.Dials.Load())
+		if s.Health.State.Trouble() || s.Counters.PossibleDuplicates.Load() != 0 || s.Counters.Dials.Load() != 1 {
+			t.Errorf("%s: %s, %d possible duplicates, %d dials", topic, s.Health, s.Counters.PossibleDuplicates.Load(), s.Counters.Dials.Load())
 		}
 		if s.Steps.Replaced.Load()+s.Steps.Restarted.Load() != 0 {
 			t.Errorf("%s: the watchdog has acted", topic)

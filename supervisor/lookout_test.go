@@ -23,13 +23,16 @@ func TestNotReadyWithoutQueue(t *testing.T) {
 	w.start(w.app(topic, "workers: 2"))
 	w.put(topic, job(0))
 	w.empty(topic)
-	if s := w.status(topic); s.Trouble() != "" {
-		t.Errorf("not ready: %s", s.Trouble())
+	if s := w.status(topic); s.Health.State.Trouble() {
+		t.Errorf("not ready: %s", s.Health)
 	}
 	w.bs.Kill()
-	w.until("it is not ready", func() bool { s := w.status(topic); return strings.HasPrefix(s.Trouble(), "queue unavailable: ") })
+	w.until("it is not ready", func() bool {
+		s := w.status(topic)
+		return strings.HasPrefix(s.Health.String(), "no queue: queue unavailable: ")
+	})
 	w.bs.Restart()
-	w.until("it is ready again", func() bool { s := w.status(topic); return s.Trouble() == "" })
+	w.until("it is ready again", func() bool { s := w.status(topic); return !s.Health.State.Trouble() })
 }
 
 // A queue that serves jobs and takes none makes the app unready, too: records
@@ -50,24 +53,24 @@ func TestNotReadyWhenNothingIsTaken(t *testing.T) {
 	}
 	w.until("it is not ready for its records", func() bool {
 		s := w.status(topic)
-		return strings.HasPrefix(s.Trouble(), "the queue takes no records: ") && strings.Contains(s.Trouble(), "draining")
+		return strings.HasPrefix(s.Health.String(), "no queue: the queue takes no records: ") && strings.Contains(s.Health.Reason, "draining")
 	})
-	if s := w.status(other); s.Trouble() != "" {
-		t.Errorf("%s: not ready before anything was put: %s", other, s.Trouble())
+	if s := w.status(other); s.Health.State.Trouble() {
+		t.Errorf("%s: not ready before anything was put: %s", other, s.Health)
 	}
 	w.until("the other is not ready for its jobs", func() bool {
 		if _, err := w.sup.Put(t.Context(), other, []byte(job(1)), 0); err == nil {
 			t.Fatal("put while the queue takes nothing")
 		}
 		s := w.status(other)
-		return strings.HasPrefix(s.Trouble(), "the queue takes no jobs: ")
+		return strings.HasPrefix(s.Health.String(), "no queue: the queue takes no jobs: ")
 	})
 	w.bs.Stop()
 	w.bs.Restart()
 	w.until("both are ready again", func() bool {
 		_, err := w.sup.Put(t.Context(), other, []byte(job(2)), 0)
 		one, two := w.status(topic), w.status(other)
-		return err == nil && one.Trouble() == "" && two.Trouble() == ""
+		return err == nil && !one.Health.State.Trouble() && !two.Health.State.Trouble()
 	})
 }
 
@@ -99,47 +102,53 @@ func TestPutsFailing(t *testing.T) {
 			}
 			last := time.Now()
 			time.Sleep(tt.later + time.Millisecond)
-			got := p.failing(time.Now())
-			if (got != nil) != tt.want {
+			got := judge(&sight{now: time.Now(), puts: p.failed.Load()}, past{})
+			if (got.State == NoQueue) != tt.want {
 				t.Errorf("%s: %+v", name, got)
 			}
-			if got != nil && last.Sub(got.Since) != time.Duration(len(tt.ends)-1)*time.Second {
+			if tt.want && last.Sub(got.Since) != time.Duration(len(tt.ends)-1)*time.Second {
 				t.Errorf("%s: since %v before the last", name, last.Sub(got.Since))
 			}
 		})
 	}
 }
 
-// Moments without a queue, as at the start, do not make an app unready.
-func TestQueueAway(t *testing.T) {
+// Moments without a queue or APNs, as at the start, are no trouble.
+func TestAway(t *testing.T) {
 	t.Parallel()
 	full := worker.Status{Serving: true, Unstored: errors.New("full")}
 	up, down, off := worker.Status{Serving: true}, worker.Status{Serving: true, QueueErr: errors.New("refused")}, worker.Status{}
-	synctest.Test(t, func(t *testing.T) {
-		a := new(app)
-		for i, look := range []struct {
-			seen  []worker.Status
-			after time.Duration
-			away  bool
-		}{
-			{[]worker.Status{down, down}, 0, false},
-			{[]worker.Status{down, off}, awayGrace - time.Second, false},
-			{[]worker.Status{down, down}, time.Second, true},
-			{[]worker.Status{up, down}, time.Hour, false}, // one that receives will do
-			{[]worker.Status{down, down}, time.Second, false},
-			{[]worker.Status{off, off}, awayGrace, false}, // the watchdog's matter
-			{[]worker.Status{down, down}, time.Second, false},
-			{[]worker.Status{down, down}, awayGrace, true},
-			{[]worker.Status{up, up}, time.Second, false},
-			{[]worker.Status{up, full}, time.Second, false},
-			{[]worker.Status{up, full}, awayGrace, true}, // its jobs are held
-			{[]worker.Status{up, up}, time.Second, false},
-		} {
-			time.Sleep(look.after)
-			a.noteQueue(look.seen, time.Now())
-			if got := a.queueAway(look.seen, time.Now()); (got != nil) != look.away {
-				t.Errorf("look %d: %+v", i, got)
-			}
+	lost, there := worker.Status{Serving: true, Unreachable: errors.New("refused")}, worker.Status{Serving: true, Connected: true}
+	now, before := time.Unix(1e9, 0), past{}
+	for i, look := range []struct {
+		seen  []worker.Status
+		after time.Duration
+		want  State
+	}{
+		{[]worker.Status{down, down}, 0, Idle},
+		{[]worker.Status{down, off}, awayGrace - time.Second, Idle},
+		{[]worker.Status{down, down}, time.Second, NoQueue},
+		{[]worker.Status{up, down}, time.Hour, Idle}, // one that receives will do
+		{[]worker.Status{down, down}, time.Second, Idle},
+		{[]worker.Status{off, off}, awayGrace, Idle}, // the watchdog's matter
+		{[]worker.Status{down, down}, time.Second, Idle},
+		{[]worker.Status{down, down}, awayGrace, NoQueue},
+		{[]worker.Status{up, up}, time.Second, Idle},
+		{[]worker.Status{up, full}, time.Second, Idle},
+		{[]worker.Status{up, full}, awayGrace, NoQueue}, // its jobs are held
+		{[]worker.Status{up, lost}, time.Second, Idle},
+		{[]worker.Status{lost, up}, downGrace - time.Second, Idle}, // another one has tried
+		{[]worker.Status{up, lost}, time.Second, Unreachable},
+		{[]worker.Status{there, lost}, time.Second, Idle}, // one that reaches it will do
+		{[]worker.Status{lost, lost}, time.Second, Idle},
+		{[]worker.Status{up, up}, downGrace, Idle}, // nobody tries any more
+		{[]worker.Status{lost, down}, time.Second, Idle},
+		{[]worker.Status{lost, down}, downGrace, Unreachable},
+	} {
+		now = now.Add(look.after)
+		before = before.after(&sight{now: now, workers: look.seen})
+		if got := before.health; got.State != look.want {
+			t.Errorf("look %d: %+v, want %s", i, got, look.want)
 		}
-	})
+	}
 }

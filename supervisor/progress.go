@@ -10,10 +10,11 @@ import (
 // when, and knows no clock of its own.
 //
 // Time counts only while there is work at hand, as far as two looks in a row
-// can tell, and in two sums: the whole of it, after which the app counts as
-// stalled, and what of it no known cause explains. A worker that waits for APNs
-// or for the queue is not helped by another connection, so only the second sum
-// leads to the steps that mend.
+// can tell, and nothing explains for the whole app that none is done (it has no
+// queue, say); and in two sums: the whole of it, after which the app counts as
+// stalled, and what of it no cause of the worker's own explains. A worker that
+// waits for APNs or for the queue is not helped by another connection, so only
+// the second sum leads to the steps that mend.
 type progress struct {
 	period time.Duration // see watchdog.period
 
@@ -39,6 +40,8 @@ type view struct {
 	known    bool   // whether ready is known
 	cause    string // why it works on nothing, when that is known
 	waits    bool   // cause may keep jobs from being seen: assume that there are some
+
+	explained bool // the app's state says why nothing is done
 }
 
 // step is what is to be done after a look.
@@ -48,6 +51,7 @@ const (
 	stay    step = iota
 	replace      // its connection to APNs
 	restart      // the worker: it gets a new connection to the queue, too
+	abandon      // the worker, which is stuck, for another one
 	stall        // say that the app stalls
 	mended       // stalls no more
 )
@@ -78,6 +82,9 @@ func (p *progress) look(now time.Time, v view) (step, string) {
 	switch {
 	case moved:
 		return p.forget(v, "it has finished jobs again")
+	case both && v.explained:
+		p.idle = 0
+		return stay, ""
 	case both:
 		p.idle = 0
 		return p.count(dt, v)

@@ -41,6 +41,7 @@ func TestProgress(t *testing.T) {
 	t.Parallel()
 	unreachable := ready(3).but(func(v *view) { v.cause = "apns not reachable: refused" })
 	gone := view{cause: "queue unavailable: refused", waits: true}
+	explained := holding(7).but(func(v *view) { v.explained = true })
 	blind := view{}
 	idle := ready(0)
 	finished := func(n int64, v view) view { v.finished = n; return v }
@@ -95,6 +96,8 @@ func TestProgress(t *testing.T) {
 			repeat(12, unreachable, stall, "apns not reachable: refused"), repeat(100, unreachable, stay, ""))},
 		{"what a known cause leaves behind is mended", join(
 			repeat(12, unreachable, stall, ""), repeat(3, ready(3), restart, ""))},
+		{"what the app's state explains is no stall", join(
+			repeat(100, explained, stay, ""), stuck[1:])}, // it begins anew when that is over
 		{"the queue is gone", repeat(12, gone, stall, "queue unavailable")},
 		{"numbers are not to be had", join(stuck[:4], repeat(100, blind, stay, ""))},
 		{"numbers are not to be had of what is held", repeat(4, holding(7).but(func(v *view) { v.known = false }), replace, "")},

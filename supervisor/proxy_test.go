@@ -98,8 +98,8 @@ func TestProxyRefuses(t *testing.T) {
 	w.start(w.app(topic, "proxy: 'http://me:hunter2@"+addr+"'"))
 	w.put(topic, job(0))
 	w.until("refusal logged", func() bool { return w.log.contains("refused with status 407") })
-	if s := w.status(topic); s.Broken {
-		t.Errorf("app broken: %s", s.Reason)
+	if s := w.status(topic); s.Health.State == Broken {
+		t.Errorf("app broken: %s", s.Health.Reason)
 	}
 	w.halt()
 	if n := w.tube(topic, "current-jobs-ready"); n != 1 {

@@ -41,12 +41,3 @@ func (p *puts) note(err error, now time.Time) {
 		p.failed.Store(&failedPuts{since: was.since, last: now, err: err})
 	}
 }
-
-// failing is since when all puts have failed, if that is for awayGrace; else nil.
-func (p *puts) failing(now time.Time) *Stall {
-	f := p.failed.Load()
-	if f == nil || f.last.Sub(f.since) < awayGrace || now.Sub(f.last) > putsForget {
-		return nil
-	}
-	return &Stall{Reason: "the queue takes no jobs: " + f.err.Error(), Since: f.since}
-}

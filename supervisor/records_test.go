@@ -88,8 +88,8 @@ func TestWebhookIsServed(t *testing.T) {
 	r.failing(true)
 	put(n/3, 2*n/3)
 	w.until("the webhook is down", func() bool { h := w.status(topic).Webhook; return h != nil && h.Down })
-	if s := w.status(topic); s.Trouble() != "" || s.Webhook.Since.IsZero() || s.Webhook.Reason == "" {
-		t.Errorf("%q, webhook %+v", s.Trouble(), s.Webhook)
+	if s := w.status(topic); s.Health.State.Trouble() || s.Webhook.Since.IsZero() || s.Webhook.Reason == "" {
+		t.Errorf("%q, webhook %+v", s.Health, s.Webhook)
 	}
 	w.apply(w.app(topic, hooked(r), "in_flight: 7"))
 	put(2*n/3, n)

@@ -105,14 +105,14 @@ func TestReloadHealsABrokenApp(t *testing.T) {
 	entry := w.app(topic, "ttl: 1h", "workers: 2")
 	w.putMany(topic, n)
 	w.start(entry)
-	w.until("broken", func() bool { return w.status(topic).Broken })
+	w.until("broken", func() bool { return w.status(topic).Health.State == Broken })
 	w.cert(topic) // another
 	w.apply(entry)
 	reloaded := time.Now()
 	w.empty(topic)
 	w.eachOnce(n)
-	if s := w.status(topic); s.Broken || s.Counters.PossibleDuplicates.Load() != 0 {
-		t.Errorf("broken %v, %d possible duplicates", s.Broken, s.Counters.PossibleDuplicates.Load())
+	if s := w.status(topic); s.Health.State == Broken || s.Counters.PossibleDuplicates.Load() != 0 {
+		t.Errorf("%v, %d possible duplicates", s.Health, s.Counters.PossibleDuplicates.Load())
 	}
 	if d := time.Since(reloaded); d >= worker.ProbeEvery {
 		t.Errorf("delivered %v after the reload", d)

@@ -12,20 +12,11 @@ import (
 
 // AppStatus is an app at one moment.
 type AppStatus struct {
-	Topic string
-	Tube  string
-	// Broken: APNs refuses the credential. Paused: APNs refuses the app's device
-	// tokens. At most one is true, and Reason says
-	// why, since Since; without either both are zero.
-	Broken, Paused bool
-	Reason         string
-	Since          time.Time
-	Held           worker.HoldState // by an operator; this is no trouble
-	Stalled        *Stall           // nil: it makes progress, or has nothing to do
-	// QueueAway says that no worker can receive jobs, or the queue takes no records
-	// or jobs; nil: it does, or did a few seconds ago.
-	QueueAway *Stall
-	Webhook   *Webhook // nil: it has none
+	Topic   string
+	Tube    string
+	Health  Health
+	Held    worker.HoldState // by an operator, whatever else is
+	Webhook *Webhook         // nil: it has none
 
 	// CredentialExpiry is when the certificate expires; zero without one.
 	CredentialExpiry time.Time
@@ -59,27 +50,11 @@ type Webhook struct {
 	Steps   *Steps // of the watchdog
 }
 
-// Trouble says why the app is not ready, which makes the daemon not ready; ""
-// when it is. A webhook that is down delays records and no push: it is none.
-func (a *AppStatus) Trouble() string {
-	switch {
-	case a.Broken:
-		return "broken: " + a.Reason
-	case a.Paused:
-		return "paused: " + a.Reason
-	case a.QueueAway != nil:
-		return a.QueueAway.Reason
-	case a.Stalled != nil:
-		return "stalled: " + a.Stalled.Reason
-	}
-	return ""
-}
-
 func (a *app) status() AppStatus {
-	b := a.common.Breaker.State()
+	seen := a.look(time.Now())
 	s := AppStatus{
-		Topic: a.cfg.Topic, Tube: a.cfg.Tube, Broken: b.Broken, Paused: b.Paused, Reason: b.Reason, Since: b.Since,
-		Held: a.ledger.hold.State(), Stalled: a.stalled.Load(), Queue: a.stats.Load(), Records: a.records.Load(), Counters: &a.ledger.pushes, Steps: &a.ledger.steps, Recent: &a.ledger.recent,
+		Topic: a.cfg.Topic, Tube: a.cfg.Tube, Health: judge(&seen, a.before()), Held: seen.hold, Queue: seen.tube, Records: a.records.Load(),
+		Workers: seen.workers, Counters: &a.ledger.pushes, Steps: &a.ledger.steps, Recent: &a.ledger.recent,
 	}
 	if c := a.cfg.Certificate; c != nil {
 		s.CredentialExpiry = c.NotAfter
@@ -89,11 +64,33 @@ func (a *app) status() AppStatus {
 		w.Since, w.Reason, w.Down = w.Counters.Down()
 		s.Webhook = w
 	}
-	for _, w := range a.workers {
-		s.Workers = append(s.Workers, w.Status())
-	}
-	s.QueueAway = a.queueAway(s.Workers, time.Now())
 	return s
+}
+
+// look sees how the app is now.
+func (a *app) look(now time.Time) sight { return watched{a, a.workers}.look(now) }
+
+// look is that of the app, with the workers that w has.
+func (w watched) look(now time.Time) sight {
+	s := sight{
+		now: now, breaker: w.common.Breaker.State(), hold: w.ledger.hold.State(), stalled: w.stalled.Load(), puts: w.puts.failed.Load(),
+		tube: w.stats.Load(), ends: w.ledger.ends.tally(now), active: w.ledger.recent.Active(),
+	}
+	if len(w.workers) > 0 {
+		s.workers = make([]worker.Status, len(w.workers))
+	}
+	for i, one := range w.workers {
+		s.workers[i] = one.Status()
+	}
+	return s
+}
+
+// before is the past of the app's next sight.
+func (a *app) before() past {
+	if p := a.past.Load(); p != nil {
+		return *p
+	}
+	return past{}
 }
 
 // Status lists the apps in the order of their topics.

@@ -9,7 +9,7 @@
 //	│       └── webhook com.example.one
 //	├── app com.example.two
 //	├── watchdog                   demands progress of every worker
-//	├── lookout                    notices when an app has no queue
+//	├── lookout                    notices since when an app has no queue, or no APNs
 //	└── reader of buried jobs
 //
 // Trouble that is to be expected (a refused dial, a queue that restarts) is
@@ -97,7 +97,7 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 		return nil, errors.Join(err, s.free())
 	}
 	s.root.Add(&watchdog{log: o.Log, apps: s.watched, period: &s.period, changed: s.periodChanged})
-	s.root.Add(&lookout{apps: func() []watched { apps, _ := s.watched(); return apps }})
+	s.root.Add(&lookout{log: o.Log, apps: func() []watched { apps, _ := s.watched(); return apps }})
 	s.root.Add(&buried.Walker{Log: o.Log, Index: s.buried, Tubes: s.tubes})
 	return s, nil
 }
@@ -257,13 +257,14 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 		l = new(ledger)
 		s.ledgers[c.Topic] = l
 	}
+	l.ends.forget()
 	for _, w := range c.Warnings {
 		s.o.Log.Warn(w, "topic", c.Topic)
 	}
 	wc := worker.Config{
 		Topic: c.Topic, Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry), Expiration: c.Expiration, TTL: c.TTL,
 		Queue: s.queue, Dial: s.dialer(c), Breaker: worker.NewBreaker(), Counters: &l.pushes, Log: s.o.Log, Live: &s.live,
-		Guard: worker.NewGuard(), Memory: memory(c, old), Hold: &l.hold, Sinks: append([]worker.Sink{&l.recent}, s.o.Sinks...),
+		Guard: worker.NewGuard(), Memory: memory(c, old), Hold: &l.hold, Sinks: append([]worker.Sink{&l.recent, &l.ends}, s.o.Sinks...),
 	}
 	if c.Feedback.Tube != "" {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)

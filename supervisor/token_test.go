@@ -169,19 +169,19 @@ func TestWrongKeyBreaksTheApp(t *testing.T) {
 	a.mu.Unlock()
 	w.start(keyed(topic, unknown) + keyed(topic2, keyA))
 	w.put(topic, job(0))
-	w.until("the app is broken", func() bool { return w.status(topic).Broken })
-	if got := w.status(topic).Reason; got != "403 InvalidProviderToken" {
+	w.until("the app is broken", func() bool { return w.status(topic).Health.State == Broken })
+	if got := w.status(topic).Health.Reason; got != "403 InvalidProviderToken" {
 		t.Errorf("reason %q", got)
 	}
 	w.put(topic2, job(1))
 	w.empty(topic2)
-	if w.status(topic2).Broken {
+	if w.status(topic2).Health.State == Broken {
 		t.Error("the other app is broken too")
 	}
 	w.apply(keyed(topic, keyA) + keyed(topic2, keyA))
 	w.empty(topic)
 	w.eachOnce(2)
-	if w.status(topic).Broken {
+	if w.status(topic).Health.State == Broken {
 		t.Error("still broken with a good key")
 	}
 }
@@ -200,7 +200,7 @@ func TestBrokenAppKeepsTheOrder(t *testing.T) {
 	}
 	w.start(keyed(topic, unknown, "in_flight: 1"))
 	w.put(topic, bodies...)
-	w.until("the app is broken", func() bool { return w.status(topic).Broken })
+	w.until("the app is broken", func() bool { return w.status(topic).Health.State == Broken })
 	w.until("its jobs are in the queue", func() bool { return w.tube(topic, "current-jobs-ready") == n })
 	w.apply(keyed(topic, keyA, "in_flight: 1"))
 	w.empty(topic)
@@ -232,7 +232,7 @@ func TestExpiredTokenIsRetriedSoon(t *testing.T) {
 	if n := w.apns.Dials(); n != 2 {
 		t.Errorf("%d connections", n)
 	}
-	if w.status(topic).Broken || w.status(topic).Counters.Buried.Load() != 0 {
+	if w.status(topic).Health.State == Broken || w.status(topic).Counters.Buried.Load() != 0 {
 		t.Error("broken or buried")
 	}
 	if m := w.mints(); m != 1 {

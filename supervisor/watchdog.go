@@ -66,12 +66,9 @@ func (d *watchdog) lookAtAll(ctx context.Context) {
 	apps, admin := d.apps()
 	q := questions{admin: admin, each: statsTime, end: time.Now().Add(time.Duration(d.period.Load()) / 4)}
 	for _, a := range apps {
-		seen := make([]worker.Status, len(a.workers))
-		for i, w := range a.workers {
-			seen[i] = w.Status()
-		}
+		seen := a.look(time.Now())
 		var jobs, records available
-		if queueGone(seen) == nil {
+		if seen.noQueue() == "" {
 			jobs = q.available(ctx, a.cfg.Tube, &a.stats)
 			if tube := a.cfg.Feedback.Tube; tube != "" {
 				records = q.available(ctx, tube, &a.records)
@@ -102,26 +99,57 @@ func (d *watchdog) tellBlind(err error) {
 }
 
 // look judges an app's workers by what was seen of them.
-func (d *watchdog) look(a watched, seen []worker.Status, jobs available) {
-	now := time.Now()
-	breaker := a.common.Breaker.State()
-	if a.probeLate(breaker, now) {
-		breaker = worker.BreakerState{} // it explains nothing any more
+func (d *watchdog) look(a watched, seen sight, jobs available) {
+	now := seen.now
+	if a.probeLate(seen.breaker, now) {
+		seen.breaker = worker.BreakerState{} // it explains nothing any more
 	}
+	explained := seen.explanation() != ""
 	var stalled *Stall
 	for i, w := range a.workers {
-		seen := viewOf(seen[i], breaker, jobs)
-		if a.ledger.hold.State().Held { // nothing is to be done
-			seen.held, seen.ready, seen.known, seen.waits = 0, 0, true, false
+		v := viewOf(seen.workers[i], jobs)
+		v.explained = explained
+		if seen.hold.Held { // nothing is to be done
+			v.held, v.ready, v.known, v.waits = 0, 0, true, false
 		}
 		w.progress.period = a.patience(time.Duration(d.period.Load()))
-		what, why := w.progress.look(now, seen)
+		what, why := w.progress.look(now, v)
 		d.act(a, w, what, why)
+		d.unstick(a, w, seen.workers[i], now)
 		if w.progress.stuck && stalled == nil {
 			stalled = &Stall{Reason: fmt.Sprintf("worker %d: %s", i, w.stuckBy), Since: now.Add(-w.progress.total)}
 		}
 	}
 	d.tellStalled(a, stalled)
+}
+
+// unstick gives up a worker that does not plan when it said it would: its
+// goroutine is stuck. Two looks must see that, since a process that has been
+// stopped wakes up late itself.
+func (d *watchdog) unstick(a watched, w *appWorker, s worker.Status, now time.Time) {
+	if !s.Serving || s.Until.IsZero() || now.Sub(s.Until) <= stuckSlack {
+		w.late = lateness{}
+		return
+	}
+	if w.late.until != s.Until {
+		w.late = lateness{until: s.Until}
+		return
+	}
+	if w.late.given {
+		return
+	}
+	w.late.given = true
+	why := fmt.Sprintf("it has not planned for %v", now.Sub(s.Planned).Round(time.Second))
+	d.act(a, w, abandon, why)
+}
+
+// stuckSlack is how much later than it said a worker may plan anew.
+const stuckSlack = 10 * time.Second
+
+// lateness is what was last seen of a worker that is late.
+type lateness struct {
+	until time.Time // when it should have planned
+	given bool      // it has been given up
 }
 
 // patience is the period for an app: the watchdog's, but a push may take its
@@ -135,19 +163,14 @@ func (a *app) probeLate(b worker.BreakerState, now time.Time) bool {
 }
 
 // viewOf puts together what progress is judged by.
-func viewOf(s worker.Status, b worker.BreakerState, jobs available) view {
-	v := view{held: s.Held - s.Lingering, finished: s.Finished, received: s.Received, ready: jobs.ready, known: jobs.known, cause: s.Waiting}
+func viewOf(s worker.Status, jobs available) view {
 	// Jobs that linger are finished but for the queue's word.
+	v := view{held: s.Held - s.Lingering, finished: s.Finished, received: s.Received, ready: jobs.ready, known: jobs.known, cause: s.Waiting}
 	if s.Guarded > 0 && s.InFlight == 0 {
 		v.held = 0 // they wait for the guard, which bounds that itself
 	}
-	switch {
-	case !s.Serving:
+	if !s.Serving {
 		v.cause = "the worker does not run" // it is being restarted already
-	case b.Broken:
-		v.cause = "app is broken: " + b.Reason
-	case b.Paused:
-		v.cause = "app is paused: " + b.Reason
 	}
 	// Without its queue a worker cannot know whether there are jobs; one that
 	// cannot put what belongs to its jobs has some.
@@ -167,6 +190,10 @@ func (d *watchdog) act(a watched, w *appWorker, what step, why string) {
 		log.Warn("watchdog: no progress: the worker is restarted")
 		a.ledger.steps.Restarted.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
 		w.Restart(why)
+	case abandon:
+		log.Error("watchdog: the worker is stuck: it is given up for a new one")
+		a.ledger.steps.Restarted.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
+		w.Abandon(why)
 	case stall:
 		log.Error("watchdog: no progress: the worker stalls")
 		w.stuckBy = why

@@ -126,7 +126,7 @@ func TestWatchdogReplacesASilentConnection(t *testing.T) {
 			t.Fatalf("push %d not delivered", i)
 		}
 	}
-	w.until("it stalls no more", func() bool { s := w.status(topic); return s.Trouble() == "" })
+	w.until("it stalls no more", func() bool { s := w.status(topic); return !s.Health.State.Trouble() })
 }
 
 // While nothing helps the app is not ready, and says why; as soon as there is
@@ -137,10 +137,10 @@ func TestWatchdogStallAndRecovery(t *testing.T) {
 	w.apns.SetScript(apnstest.Always(apnstest.Answer{Silence: true}))
 	w.putMany(topic, 30)
 	w.start(w.app(topic, "in_flight: 5", "push_timeout: 1s"))
-	w.until("the app stalls", func() bool { return w.status(topic).Stalled != nil })
+	w.until("the app stalls", func() bool { return w.status(topic).Health.State == Stalled })
 	s := w.status(topic)
-	if !strings.HasPrefix(s.Trouble(), "stalled: worker 0: ") || s.Stalled.Since.IsZero() || s.Broken || s.Paused {
-		t.Errorf("%+v", s.Stalled)
+	if !strings.HasPrefix(s.Health.String(), "stalled: worker 0: ") || s.Health.Since.IsZero() {
+		t.Errorf("%+v", s.Health)
 	}
 	if s.Steps.Replaced.Load() == 0 || s.Steps.Restarted.Load() == 0 || s.Steps.Stalled.Load() != 1 {
 		t.Errorf("%d replaced, %d restarted, %d stalled", s.Steps.Replaced.Load(), s.Steps.Restarted.Load(), s.Steps.Stalled.Load())
@@ -152,7 +152,7 @@ func TestWatchdogStallAndRecovery(t *testing.T) {
 	}
 	w.apns.SetScript(nil)
 	w.empty(topic)
-	w.until("it is ready again", func() bool { s := w.status(topic); return s.Trouble() == "" })
+	w.until("it stalls no more", func() bool { return w.status(topic).Health.State != Stalled })
 	if !w.log.contains("app stalls no more") {
 		t.Error("the log does not say so")
 	}
@@ -161,18 +161,19 @@ func TestWatchdogStallAndRecovery(t *testing.T) {
 // What the watchdog cannot mend it leaves alone, and names.
 func TestWatchdogKnowsCauses(t *testing.T) {
 	tests := []struct {
-		name, reason string
-		hurt         func(w *world)
-		heal         func(w *world)
+		name  string
+		state State
+		hurt  func(w *world)
+		heal  func(w *world)
 	}{
-		{"apns away", "worker 0: apns not reachable: ",
+		{"apns away", Unreachable,
 			func(w *world) { w.apns.StopListening() },
 			func(w *world) {
 				if err := w.apns.Resume(); err != nil {
 					w.t.Fatal(err)
 				}
 			}},
-		{"queue away", "worker 0: queue unavailable: ",
+		{"queue away", NoQueue,
 			func(w *world) { w.bs.Kill() }, func(w *world) { w.bs.Restart() }},
 	}
 	for _, test := range tests {
@@ -182,16 +183,17 @@ func TestWatchdogKnowsCauses(t *testing.T) {
 			w.putMany(topic, 10)
 			test.hurt(w)
 			w.start(w.app(topic, "push_timeout: 1s"))
-			w.until("the app stalls", func() bool {
-				s := w.status(topic)
-				return s.Stalled != nil && strings.HasPrefix(s.Stalled.Reason, test.reason)
-			})
+			w.until("the state says why", func() bool { return w.status(topic).Health.State == test.state })
+			time.Sleep(5 * period) // time enough for it to call that a stall
+			if h := w.status(topic).Health; h.State != test.state || h.Reason == "" || h.Since.IsZero() {
+				t.Errorf("%+v", h)
+			}
 			if steps := w.status(topic).Steps; steps.Replaced.Load()+steps.Restarted.Load() != 0 {
 				t.Errorf("%d replaced, %d restarted", steps.Replaced.Load(), steps.Restarted.Load())
 			}
 			test.heal(w)
 			w.empty(topic)
-			w.until("it is ready again", func() bool { s := w.status(topic); return s.Trouble() == "" })
+			w.until("it is ready again", func() bool { s := w.status(topic); return !s.Health.State.Trouble() })
 			w.eachOnce(10)
 		})
 	}
@@ -320,32 +322,27 @@ func TestWatchdogAndPausedTubes(t *testing.T) {
 func TestView(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
-		name    string
-		status  worker.Status
-		breaker worker.BreakerState
-		want    view
+		name   string
+		status worker.Status
+		want   view
 	}{
-		{"at work", worker.Status{Serving: true, Held: 3, InFlight: 3, Received: 9, Finished: 6}, worker.BreakerState{},
+		{"at work", worker.Status{Serving: true, Held: 3, InFlight: 3, Received: 9, Finished: 6},
 			view{held: 3, received: 9, finished: 6}},
-		{"between two runs", worker.Status{Received: 9}, worker.BreakerState{},
+		{"between two runs", worker.Status{Received: 9},
 			view{received: 9, cause: "the worker does not run"}},
-		{"broken", worker.Status{Serving: true}, worker.BreakerState{Broken: true, Reason: "403 X"},
-			view{cause: "app is broken: 403 X"}},
-		{"paused", worker.Status{Serving: true}, worker.BreakerState{Paused: true, Reason: "wrong environment?"},
-			view{cause: "app is paused: wrong environment?"}},
-		{"without its queue", worker.Status{Serving: true, QueueErr: queue.ErrUnavailable, Waiting: "queue unavailable: x"}, worker.BreakerState{},
+		{"without its queue", worker.Status{Serving: true, QueueErr: queue.ErrUnavailable, Waiting: "queue unavailable: x"},
 			view{cause: "queue unavailable: x", waits: true}},
-		{"its records cannot be put", worker.Status{Serving: true, Held: 2, Lingering: 2, Unstored: queue.ErrUnavailable, Waiting: "the queue takes no records: x"}, worker.BreakerState{},
+		{"its records cannot be put", worker.Status{Serving: true, Held: 2, Lingering: 2, Unstored: queue.ErrUnavailable, Waiting: "the queue takes no records: x"},
 			view{cause: "the queue takes no records: x", waits: true}},
-		{"its jobs wait for the guard", worker.Status{Serving: true, Held: 2, Guarded: 2}, worker.BreakerState{},
+		{"its jobs wait for the guard", worker.Status{Serving: true, Held: 2, Guarded: 2},
 			view{}},
-		{"one of its jobs waits for the guard", worker.Status{Serving: true, Held: 2, Guarded: 1, InFlight: 1}, worker.BreakerState{},
+		{"one of its jobs waits for the guard", worker.Status{Serving: true, Held: 2, Guarded: 1, InFlight: 1},
 			view{held: 2}},
-		{"all but one of its jobs wait for the queue", worker.Status{Serving: true, Held: 3, Lingering: 2, InFlight: 1}, worker.BreakerState{},
+		{"all but one of its jobs wait for the queue", worker.Status{Serving: true, Held: 3, Lingering: 2, InFlight: 1},
 			view{held: 1}},
 	}
 	for _, test := range tests {
-		if got := viewOf(test.status, test.breaker, available{}); got != test.want {
+		if got := viewOf(test.status, available{}); got != test.want {
 			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
 		}
 	}

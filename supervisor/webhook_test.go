@@ -99,8 +99,8 @@ func TestWatchdogRestartsADeafWebhook(t *testing.T) {
 				}
 			}
 			s := w.status(topic)
-			if s.Trouble() != "" || s.Steps.Restarted.Load() != 0 {
-				t.Errorf("not ready: %q, %d workers restarted", s.Trouble(), s.Steps.Restarted.Load())
+			if s.Health.State.Trouble() || s.Steps.Restarted.Load() != 0 {
+				t.Errorf("not ready: %s, %d workers restarted", s.Health, s.Steps.Restarted.Load())
 			}
 			if w.log.contains("ended unexpectedly") {
 				t.Error("suture has taken the restart for a failure")

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"iter"
+	"strings"
 	"time"
 
 	"propeller/apnsconn"
@@ -66,6 +67,16 @@ func (e *Event) Explanation() string {
 		return e.Reason
 	}
 	return why(apnsconn.Outcome{Class: e.Class, Status: e.Status, Err: e.Err})
+}
+
+// Detail is APNs' answer, or why there is none, as the log has it; "" if the push
+// was delivered.
+func (e *Event) Detail() string {
+	if e.Class == apnsconn.Delivered || e.Action == Tried {
+		return ""
+	}
+	text := why(apnsconn.Outcome{Class: e.Class, Status: e.Status, Reason: e.Reason, Err: e.Err})
+	return strings.ToValidUTF8(strings.Clone(text[:min(len(text), maxShown)]), "")
 }
 
 // Sink takes events. It must not wait, and is called by many goroutines.

@@ -129,9 +129,6 @@ func ending(e *Event, token, apnsID string, at time.Time, took time.Duration) En
 		At: at, Worker: e.Worker, Token: strings.Clone(token), Class: e.Class, Status: e.Status,
 		APNsID: strings.Clone(apnsID), Took: took,
 	}
-	if e.Class != apnsconn.Delivered {
-		reason := why(apnsconn.Outcome{Class: e.Class, Status: e.Status, Reason: e.Reason, Err: e.Err})
-		out.Reason = strings.ToValidUTF8(strings.Clone(reason[:min(len(reason), maxShown)]), "")
-	}
+	out.Reason = e.Detail()
 	return out
 }

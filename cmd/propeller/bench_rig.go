@@ -211,7 +211,10 @@ func (r *benchRig) settled(ctx context.Context) error {
 
 func (r *benchRig) stalled(p progress, pushes int64) error {
 	st := r.sup.Status()[0]
-	why := st.Trouble()
+	why := ""
+	if !st.Health.State.Works() {
+		why = st.Health.String()
+	}
 	for _, w := range st.Workers {
 		if why == "" {
 			why = w.Waiting

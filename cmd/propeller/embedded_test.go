@@ -10,6 +10,7 @@ import (
 
 	"propeller/apnsconn/apnstest"
 	"propeller/httpapi"
+	"propeller/supervisor"
 )
 
 // The commands work on an embedded queue while the daemon has it, and when no
@@ -97,7 +98,7 @@ func TestBrokenAppOnAnEmbeddedQueue(t *testing.T) {
 			t.Fatalf("%v: %+v", err, r)
 		}
 		a := &apps.Apps[0]
-		return a.State == httpapi.StateBroken && a.Queue != nil && a.Queue.At.After(a.Since) && a.Waiting() == 1
+		return a.State == supervisor.Broken && a.Queue != nil && a.Queue.At.After(a.Since) && a.Waiting() == 1
 	})
 }
 

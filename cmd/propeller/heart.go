@@ -26,7 +26,7 @@ func (d *daemon) beat(ctx context.Context, t tree) {
 			return
 		case <-ticker.C:
 		}
-		status := d.status(t, true)
+		status := d.status(t)
 		select {
 		case <-ctx.Done():
 			return
@@ -62,10 +62,9 @@ func (d *daemon) tell(ctx context.Context) {
 	}
 }
 
-// status is the daemon in one line. settled is false right after the apps have
-// changed.
-func (d *daemon) status(t tree, settled bool) string {
-	line := statusLine(t.Status(), settled)
+// status is the daemon in one line.
+func (d *daemon) status(t tree) string {
+	line := statusLine(t.Status())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.refused != nil {
@@ -77,38 +76,24 @@ func (d *daemon) status(t tree, settled bool) string {
 // namedApps bounds how many apps a status names for each kind of trouble.
 const namedApps = 5
 
-// statusLine says how many apps there are and names those in trouble, each
-// under the first kind that it is in. Those without a queue only count if
-// settled: each worker begins that way.
-func statusLine(apps []supervisor.AppStatus, settled bool) string {
-	var broken, paused, stalled, waiting []string
-	for _, a := range apps {
-		switch {
-		case a.Broken:
-			broken = append(broken, fmt.Sprintf("%s (%s)", a.Topic, a.Reason))
-		case a.Paused:
-			paused = append(paused, fmt.Sprintf("%s (%s)", a.Topic, a.Reason))
-		case settled && queueGone(a):
-			waiting = append(waiting, a.Topic)
-		case a.Stalled != nil:
-			stalled = append(stalled, fmt.Sprintf("%s (%s)", a.Topic, a.Stalled.Reason))
-		}
+// statusLine says how many apps there are and names those in trouble, by their
+// states.
+func statusLine(apps []supervisor.AppStatus) string {
+	in := make(map[supervisor.State][]string)
+	for i := range apps {
+		h := apps[i].Health
+		in[h.State] = append(in[h.State], fmt.Sprintf("%s (%s)", apps[i].Topic, h.Reason))
 	}
 	line := fmt.Sprintf("%d apps", len(apps))
 	if len(apps) == 1 {
 		line = "1 app"
 	}
-	return line + named("broken", broken) + named("paused", paused) + named("stalled", stalled) + named("without queue", waiting)
-}
-
-// queueGone is true if a worker of a cannot receive jobs.
-func queueGone(a supervisor.AppStatus) bool {
-	for _, w := range a.Workers {
-		if w.QueueErr != nil {
-			return true
+	for _, state := range supervisor.States() {
+		if state.Trouble() {
+			line += named(state.Word(), in[state])
 		}
 	}
-	return false
+	return line
 }
 
 func named(trouble string, apps []string) string {

@@ -16,7 +16,6 @@ import (
 	"propeller/config"
 	"propeller/httpapi"
 	"propeller/supervisor"
-	"propeller/worker"
 )
 
 // fakeTree is a tree whose end and locks the test has in its hands.
@@ -218,30 +217,29 @@ func TestStatusWithoutWatchdog(t *testing.T) {
 
 func TestStatusLine(t *testing.T) {
 	t.Parallel()
-	gone := []worker.Status{{}, {QueueErr: errors.New("x")}}
+	app := func(topic string, state supervisor.State, reason string) supervisor.AppStatus {
+		return supervisor.AppStatus{Topic: topic, Health: supervisor.Health{State: state, Reason: reason}}
+	}
 	var many []supervisor.AppStatus
 	for i := range 8 {
-		many = append(many, supervisor.AppStatus{Topic: fmt.Sprint("t", i), Broken: true, Reason: "r"})
+		many = append(many, app(fmt.Sprint("t", i), supervisor.Broken, "r"))
 	}
 	tests := []struct {
 		apps []supervisor.AppStatus
 		want string
 	}{
 		{nil, "0 apps"},
-		{[]supervisor.AppStatus{{Topic: "a"}}, "1 app"},
-		{[]supervisor.AppStatus{{Topic: "a", Workers: gone}, {Topic: "b"}, {Topic: "c", Broken: true, Reason: "403 X", Workers: gone}},
-			"3 apps; 1 broken: c (403 X); 1 without queue: a"},
-		{[]supervisor.AppStatus{{Topic: "a", Paused: true, Reason: "wrong environment?"}, {Topic: "b", Stalled: &supervisor.Stall{Reason: "worker 0: x"}}},
-			"2 apps; 1 paused: a (wrong environment?); 1 stalled: b (worker 0: x)"},
+		{[]supervisor.AppStatus{app("a", supervisor.Running, "")}, "1 app"},
+		{[]supervisor.AppStatus{app("a", supervisor.NoQueue, "q"), app("b", supervisor.Paused, "by order"), app("c", supervisor.Broken, "403 X")},
+			"3 apps; 1 broken: c (403 X); 1 no queue: a (q)"},
+		{[]supervisor.AppStatus{app("a", supervisor.Failing, "f"), app("b", supervisor.Unreachable, "u"), app("c", supervisor.Stalled, "worker 0: x"), app("d", supervisor.Guarded, "wrong environment?")},
+			"4 apps; 1 guarded: d (wrong environment?); 1 stalled: c (worker 0: x); 1 unreachable: b (u); 1 failing: a (f)"},
 		{many, "8 apps; 8 broken: t0 (r), t1 (r), t2 (r), t3 (r), t4 (r) and 3 more"},
 	}
 	for _, test := range tests {
-		if got := statusLine(test.apps, true); got != test.want {
+		if got := statusLine(test.apps); got != test.want {
 			t.Errorf("%q, want %q", got, test.want)
 		}
-	}
-	if got, want := statusLine([]supervisor.AppStatus{{Topic: "a", Workers: gone}}, false), "1 app"; got != want {
-		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -246,7 +246,7 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 	case <-ctx.Done():
 		return
 	}
-	d.notify.ready(d.status(t, false))
+	d.notify.ready(d.status(t))
 	for {
 		answer := make(chan error, 1) // a signal has nobody who reads it
 		select {
@@ -265,7 +265,7 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 		}
 		d.reloaded(cfg, err)
 		answer <- err
-		d.notify.ready(d.status(t, false))
+		d.notify.ready(d.status(t))
 	}
 }
 

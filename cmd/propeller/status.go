@@ -24,8 +24,8 @@ ready come first.
 
 It asks the daemon by the socket in its state_dir, or with --url over HTTP.
 
-Exit status: 0 all apps are ready, 1 some are not (broken, paused by APNs,
-stalled, without their queue), 2 the daemon could not be asked, which the error
+Exit status: 0 all apps are ready, 1 some are not (broken, guarded, without
+their queue, stalled, unreachable, failing), 2 the daemon could not be asked, which the error
 explains. With --watch 0 when a signal ends it.`
 
 // exitUnknown is the exit status of status when the daemon cannot be asked. It

@@ -8,27 +8,27 @@ import (
 	"unicode/utf8"
 
 	"propeller/httpapi"
+	"propeller/supervisor"
 )
 
 // statusRow is what status shows of an app.
 type statusRow struct {
 	*httpapi.App
-	state   string
 	latency *httpapi.Latency // nil: no push was answered
 	pushes  string           // a rate, or how many were delivered
 }
 
-// stateIdle is what status, as the page, calls an app that runs and has had
-// nothing to do for idleAfter.
-const (
-	stateIdle = "idle"
-	idleAfter = time.Minute
-)
-
-// stateColours tell states apart at a glance; their names tell it without.
-var stateColours = map[string]string{ // never written to
-	httpapi.StateRunning: green, stateIdle: grey, httpapi.StatePaused: yellow,
-	httpapi.StateBroken: red, httpapi.StateStalled: red, httpapi.StateNoQueue: red,
+// stateColour tells states apart at a glance; their names tell it without.
+func stateColour(s supervisor.State) string {
+	switch {
+	case s.Trouble():
+		return red
+	case s == supervisor.Running:
+		return green
+	case s.Works():
+		return grey
+	}
+	return yellow
 }
 
 // Bounds of the table.
@@ -60,8 +60,8 @@ func statusColumns(pushes string) []statusColumn {
 	}
 }
 
-func (r *statusRow) stateCell(time.Time) string   { return spaced(r.state) }
-func (r *statusRow) stateColour(time.Time) string { return stateColours[r.state] }
+func (r *statusRow) stateCell(time.Time) string   { return r.State.Word() }
+func (r *statusRow) stateColour(time.Time) string { return stateColour(r.State) }
 
 func queueCell(pick func(*httpapi.App) int) func(*statusRow, time.Time) string {
 	return func(r *statusRow, _ time.Time) string {
@@ -168,7 +168,7 @@ func (r *statusRow) notes(now time.Time) (all []statusNote) {
 	waits := slices.IndexFunc(r.Workers, func(w httpapi.Worker) bool { return w.Waiting != "" })
 	switch {
 	case r.Reason != "":
-		all = append(all, statusNote{stateColours[r.state], spaced(r.state) + ": " + r.Reason + since(r.Since)})
+		all = append(all, statusNote{stateColour(r.State), r.State.Word() + ": " + r.Reason + since(r.Since)})
 	case waits >= 0:
 		all = append(all, statusNote{yellow, fmt.Sprintf("worker %d waits: %s", waits, r.Workers[waits].Waiting)})
 	}
@@ -200,11 +200,6 @@ func statusFailures(a *httpapi.App, width int, now time.Time) []string {
 		lines = append(lines, cutText(fmt.Sprintf("%4s ago  %-11s %s  token %s", ago(now.Sub(f.At)), f.Class, cell(why), cell(f.Token)), width))
 	}
 	return lines
-}
-
-// idle says that an app has had nothing to do lately.
-func idle(a *httpapi.App, now time.Time) bool {
-	return now.Sub(a.Active) >= idleAfter && !slices.ContainsFunc(a.Workers, func(w httpapi.Worker) bool { return w.Held > 0 })
 }
 
 func inFlight(a *httpapi.App) (n int) {

@@ -15,21 +15,22 @@ import (
 
 	"propeller/apnsconn/apnstest"
 	"propeller/httpapi"
+	"propeller/supervisor"
 )
 
 // statusApps are apps in every state.
 func statusApps(now time.Time) []httpapi.App {
 	worker := []httpapi.Worker{{Serving: true, Connected: true, InFlight: 480, Held: 500}, {Serving: true, Connected: true, InFlight: 20}}
 	return []httpapi.App{
-		{Topic: "com.example.app", State: httpapi.StateRunning, Ready: true, Workers: worker, Pushes: httpapi.Pushes{Ended: map[string]int64{"delivered": 123456}},
+		{Topic: "com.example.app", State: supervisor.Running, Ready: true, Workers: worker, Pushes: httpapi.Pushes{Ended: map[string]int64{"delivered": 123456}},
 			Latency: &httpapi.Latency{P50: 31.2, P99: 1250}, Queue: &httpapi.Queue{Ready: 12, Delayed: 1234567, Buried: 3}, CredentialExpires: now.Add(100 * 24 * time.Hour)},
-		{Topic: "com.example.held", State: httpapi.StatePaused, Ready: true, Held: true, Reason: "by order of ops", Since: now.Add(-2 * time.Hour),
+		{Topic: "com.example.held", State: supervisor.Paused, Ready: true, Held: true, Reason: "by order of ops", Since: now.Add(-2 * time.Hour),
 			Workers: worker[:1], CredentialExpires: now.Add(20 * 24 * time.Hour)},
-		{Topic: "com.example.idle", State: httpapi.StateRunning, Ready: true, Active: now.Add(-2 * time.Minute), Workers: []httpapi.Worker{{Serving: true}}, CredentialExpires: now.Add(-time.Hour)},
-		{Topic: "com.example.broken", State: httpapi.StateBroken, Reason: "403 BadCertificate", Since: now.Add(-3 * time.Minute), Workers: []httpapi.Worker{{}},
+		{Topic: "com.example.idle", State: supervisor.Idle, Ready: true, Active: now.Add(-2 * time.Minute), Workers: []httpapi.Worker{{Serving: true}}, CredentialExpires: now.Add(-time.Hour)},
+		{Topic: "com.example.broken", State: supervisor.Broken, Reason: "403 BadCertificate", Since: now.Add(-3 * time.Minute), Workers: []httpapi.Worker{{}},
 			Queue: &httpapi.Queue{Ready: 9999}, Pushes: httpapi.Pushes{PossibleDuplicates: 2}, Webhook: &httpapi.Webhook{Down: true, Reason: "500 \x1b[2J"}},
-		{Topic: "com.example.a-long-bundle-id.voip", State: httpapi.StateNoQueue, Reason: "queue unavailable: dial tcp 127.0.0.1:11300: " + strings.Repeat("refused ", 12), Workers: worker},
-		{Topic: "com.example.slow", State: httpapi.StateRunning, Ready: true, Active: now.Add(-50 * time.Second), Workers: []httpapi.Worker{{Connected: true}, {Waiting: "apns not reachable"}}},
+		{Topic: "com.example.a-long-bundle-id.voip", State: supervisor.NoQueue, Reason: "queue unavailable: dial tcp 127.0.0.1:11300: " + strings.Repeat("refused ", 12), Workers: worker},
+		{Topic: "com.example.slow", State: supervisor.Running, Ready: true, Active: now.Add(-50 * time.Second), Workers: []httpapi.Worker{{Connected: true}, {Waiting: "apns not reachable"}}},
 	}
 }
 
@@ -126,7 +127,7 @@ func watched(t *testing.T, json bool, answers ...statusAnswer) (text string, err
 
 // pushed is an app that has delivered n pushes, all at the same pace.
 func pushed(n int64) statusAnswer {
-	return statusAnswer{apps: []httpapi.App{{Topic: topic, State: httpapi.StateRunning, Ready: true, Workers: []httpapi.Worker{{Connected: true, Held: 1}},
+	return statusAnswer{apps: []httpapi.App{{Topic: topic, State: supervisor.Running, Ready: true, Workers: []httpapi.Worker{{Connected: true, Held: 1}},
 		Pushes:  httpapi.Pushes{Ended: map[string]int64{"delivered": n}},
 		Latency: &httpapi.Latency{Pushes: uint64(n), P50: 77, P99: 88, Buckets: []httpapi.Bucket{{AtMost: 5}, {AtMost: 10, Pushes: uint64(n)}, {}}}}}}
 }

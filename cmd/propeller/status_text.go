@@ -97,6 +97,3 @@ func wrap(text string, width int) []string {
 	}
 	return lines
 }
-
-// spaced is a state's name as it is shown.
-func spaced(state string) string { return strings.ReplaceAll(state, "_", " ") }

@@ -123,10 +123,7 @@ func (v *statusView) table(apps []httpapi.App, now time.Time, limit int) []strin
 func (v *statusView) sorted(apps []httpapi.App, now time.Time) []statusRow {
 	rows := make([]statusRow, len(apps))
 	for i := range apps {
-		r := statusRow{App: &apps[i], state: apps[i].State, latency: apps[i].Latency}
-		if r.state == httpapi.StateRunning && idle(r.App, now) {
-			r.state = stateIdle
-		}
+		r := statusRow{App: &apps[i], latency: apps[i].Latency}
 		r.pushes = short(float64(r.Pushes.Ended["delivered"]))
 		if v.before != nil {
 			r.pushes, r.latency = v.since(r.App, now)

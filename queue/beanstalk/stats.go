@@ -95,6 +95,9 @@ func (q *client) TubeStats(ctx context.Context, tube string) (queue.TubeStats, e
 		sum.Reserved += one.Reserved
 		sum.Buried += one.Buried
 		sum.Paused += one.Paused
+		if one.PausedUntil.After(sum.PausedUntil) {
+			sum.PausedUntil = one.PausedUntil
+		}
 	}
 	return sum, errors.Join(errs...)
 }
@@ -132,6 +135,7 @@ func (srv *server) tubeStats(tube string) (st queue.TubeStats, err error) {
 	}
 	if left > 0 {
 		st.Paused = st.Ready
+		st.PausedUntil = time.Now().Add(time.Duration(left) * time.Second)
 	}
 	return st, nil
 }

@@ -71,6 +71,7 @@ func (q *client) tubeStats(ctx context.Context, cn *conn, name string) (st queue
 	st.Ready, st.Reserved = int(info.NumPending), info.NumAckPending
 	if info.Paused {
 		st.Paused = st.Ready
+		st.PausedUntil = time.Now().Add(info.PauseRemaining)
 	}
 	if st.Reserved > 0 {
 		// After a crash the consumer takes jobs for held that the stream has no

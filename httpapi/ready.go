@@ -1,0 +1,102 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+
+	"propeller/supervisor"
+)
+
+// Readiness is the answer of GET /readyz and what is below it.
+type Readiness struct {
+	Ready bool `json:"ready"`
+	// Trouble says what is wrong, by the topics of the apps that are not ready.
+	// Who shows no key is not told.
+	Trouble map[string]string `json:"trouble,omitempty"`
+	// Stopping: the daemon has been told to.
+	Stopping bool `json:"stopping,omitempty"`
+	// RefusedReload makes nothing unready. Who shows no key is not told.
+	RefusedReload *RefusedReload `json:"refused_reload,omitempty"`
+}
+
+// ready says whether this daemon can work. An app's trouble is none of the
+// daemon's, unless no app has a queue.
+func (a *API) ready(w http.ResponseWriter, r *http.Request, c *client) {
+	all := a.tree.Status()
+	out := Readiness{Ready: len(all) == 0, Stopping: isEnding(r), RefusedReload: a.refusedReload(c)}
+	trouble := make(map[string]string)
+	for i := range all {
+		if h := all[i].Health; h.State != supervisor.NoQueue {
+			out.Ready = true
+		} else if told(c, all[i].Topic) {
+			trouble[all[i].Topic] = h.String()
+		}
+	}
+	if !out.Ready {
+		out.Trouble = trouble
+	}
+	out.Ready = out.Ready && !out.Stopping
+	out.write(w)
+}
+
+// appsReady says whether every app is well.
+func (a *API) appsReady(w http.ResponseWriter, _ *http.Request, c *client) {
+	out := readinessOf(a.tree.Status(), c)
+	out.RefusedReload = a.refusedReload(c)
+	out.write(w)
+}
+
+// appReady says whether one app is well. Who asks knows its topic; a stranger is
+// not told why it is not.
+func (a *API) appReady(w http.ResponseWriter, r *http.Request, c *client) {
+	topic := r.PathValue("topic")
+	if c != nil && !c.may(topic) {
+		writeProblem(w, http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
+		return
+	}
+	for _, s := range a.tree.Status() {
+		if s.Topic == topic {
+			out := readinessOf([]supervisor.AppStatus{s}, c)
+			out.write(w)
+			return
+		}
+	}
+	err := noApp(topic)
+	writeProblem(w, statusOf(err), err.Error())
+}
+
+func readinessOf(apps []supervisor.AppStatus, c *client) Readiness {
+	out := Readiness{Ready: true, Trouble: make(map[string]string)}
+	for i := range apps {
+		h := apps[i].Health
+		if !h.State.Trouble() {
+			continue
+		}
+		out.Ready = false
+		if told(c, apps[i].Topic) {
+			out.Trouble[apps[i].Topic] = h.String()
+		}
+	}
+	return out
+}
+
+// told says whether c is told what is wrong with an app.
+func told(c *client, topic string) bool { return c != nil && c.may(topic) }
+
+func (r *Readiness) write(w http.ResponseWriter) {
+	status := http.StatusOK
+	if !r.Ready {
+		status = http.StatusServiceUnavailable
+	}
+	writeJSON(w, status, r)
+}
+
+// isEnding says that the server of a request is to end.
+func isEnding(r *http.Request) bool {
+	select {
+	case <-ending(r):
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,105 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"testing"
+
+	"propeller/supervisor"
+)
+
+// healthyTree has an app in each of some states, whose topic is the state.
+func healthyTree(states ...supervisor.State) *countedTree {
+	tree := newCountedTree()
+	for _, s := range states {
+		tree.apps = append(tree.apps, newCountedTree(string(s)).apps...)
+		tree.apps[len(tree.apps)-1].Health = supervisor.Health{State: s, Reason: "x"}
+	}
+	return tree
+}
+
+// The daemon is ready as long as it can work for one app; an app is by its state.
+func TestReadiness(t *testing.T) {
+	t.Parallel()
+	all := map[string]string{"broken": "broken: x", "guarded": "guarded: x", "no_queue": "no queue: x", "stalled": "stalled: x", "unreachable": "unreachable: x", "failing": "failing: x"}
+	noQueue := map[string]string{"no_queue": "no queue: x"}
+	for _, c := range []struct {
+		name   string
+		states []supervisor.State
+		daemon Readiness
+		apps   Readiness
+	}{
+		{"no apps", nil, Readiness{Ready: true}, Readiness{Ready: true}},
+		{"every state", supervisor.States(), Readiness{Ready: true}, Readiness{Trouble: all}},
+		{"no queue for one", []supervisor.State{supervisor.NoQueue, supervisor.Broken}, Readiness{Ready: true}, Readiness{Trouble: map[string]string{"broken": all["broken"], "no_queue": all["no_queue"]}}},
+		{"no queue for any", []supervisor.State{supervisor.NoQueue}, Readiness{Trouble: noQueue}, Readiness{Trouble: noQueue}},
+		{"all well", []supervisor.State{supervisor.Running, supervisor.Idle, supervisor.Paused, supervisor.TubePaused}, Readiness{Ready: true}, Readiness{Ready: true}},
+	} {
+		h := New(healthyTree(c.states...), Options{}).Socket()
+		check := func(path string, want Readiness) {
+			t.Helper()
+			status := http.StatusOK
+			if !want.Ready {
+				status = http.StatusServiceUnavailable
+			}
+			var got Readiness
+			if ask(t, h, "GET", path, "", status, &got); !reflect.DeepEqual(got, want) {
+				t.Errorf("%s: %s: %+v, want %+v", c.name, path, got, want)
+			}
+		}
+		check("/readyz", c.daemon)
+		check("/readyz/apps", c.apps)
+		for _, s := range c.states {
+			want := Readiness{Ready: all[string(s)] == ""}
+			if !want.Ready {
+				want.Trouble = map[string]string{string(s): all[string(s)]}
+			}
+			check("/readyz/apps/"+string(s), want)
+		}
+		ask(t, h, "GET", "/readyz/apps/none", "", http.StatusNotFound, new(Problem))
+	}
+}
+
+// Who has no key is told that something is wrong, but not what or with which app;
+// who has one for another app is not told of this one.
+func TestReadinessOfStrangers(t *testing.T) {
+	t.Parallel()
+	tree := healthyTree(supervisor.NoQueue)
+	tree.apps[0].Topic = topic
+	api := New(tree, Options{})
+	api.Use(Settings{Keys: testKeys})
+	h := api.Network()
+	for key, told := range map[string]bool{"": false, "other-0123": false, "reader-0123": true} {
+		for path, status := range map[string]int{"/readyz": 503, "/readyz/apps": 503, "/readyz/apps/" + topic: 503} {
+			if key == "other-0123" && path == "/readyz/apps/"+topic {
+				status = 403
+			}
+			w := send(h, key, "GET", path, "")
+			var got Readiness
+			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != status || got.Ready || (got.Trouble != nil) != told {
+				t.Errorf("%s with %q: %d %s", path, key, w.Code, w.Body)
+			}
+		}
+	}
+}
+
+// A daemon that stops takes no more work, though all its apps are well.
+func TestReadinessAtTheEnd(t *testing.T) {
+	t.Parallel()
+	h := New(healthyTree(supervisor.Running), Options{}).Socket()
+	r := httptest.NewRequest("GET", "/readyz", nil)
+	stop := make(chan struct{})
+	for _, status := range []int{200, 503} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), endingKey{}, stop)))
+		if w.Code != status {
+			t.Errorf("%d %s, want %d", w.Code, w.Body, status)
+		}
+		if status == 200 {
+			close(stop)
+		}
+	}
+}
