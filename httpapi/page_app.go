@@ -45,14 +45,9 @@ type workerRow struct {
 
 // endedRow is a push that has ended, in words.
 type endedRow struct {
-	At     time.Time
-	Worker int
-	Token  string
-	Class  string
-	Detail string // why it was not delivered
-	Help   string // what that means, if APNs said so
-	Took   string
-	APNsID string
+	Failure
+	Help string // what the reason means, if APNs said so
+	Took string
 }
 
 // refusalRow says how many pushes ended in one way.
@@ -117,11 +112,10 @@ func workerRowOf(i int, s *worker.Status, rest string, now time.Time) workerRow 
 	return w
 }
 
-func endedRows(ended []worker.Ended) (out []endedRow) {
-	for _, e := range ended {
-		out = append(out, endedRow{
-			At: e.At, Worker: e.Worker, Token: e.Token, Class: e.Class.String(), Detail: e.Reason, Help: explained(e.Reason), Took: millis(float64(e.Took) / float64(time.Millisecond)), APNsID: e.APNsID,
-		})
+func endedRows(ended []worker.Event) (out []endedRow) {
+	for i := range ended {
+		f := failureOf(&ended[i])
+		out = append(out, endedRow{f, explained(f.Reason), millis(float64(ended[i].Took) / float64(time.Millisecond))})
 	}
 	return out
 }

@@ -502,8 +502,8 @@ func TestAppPage(t *testing.T) {
 	if r := rows[1]; r.Does != "does not run" || !r.Trouble || r.Streams != unknown {
 		t.Errorf("%+v", r)
 	}
-	ended := endedRows([]worker.Ended{{At: now, Worker: 2, Token: "12345678", Class: apnsconn.Token, Reason: "410 Unregistered", Took: 40 * time.Millisecond, APNsID: "A"}})
-	if want := (endedRow{now, 2, "12345678", "token", "410 Unregistered", "The device token is not active for this topic any more", "40 ms", "A"}); ended[0] != want {
+	ended := endedRows([]worker.Event{{At: now, Worker: 2, Token: "12345678", Class: apnsconn.Token, Status: 410, Reason: "Unregistered", Took: 40 * time.Millisecond, APNsID: "A"}})
+	if want := (endedRow{Failure{now, 2, "12345678", "token", 410, "410 Unregistered", "A", 40}, "The device token is not active for this topic any more", "40 ms"}); ended[0] != want {
 		t.Errorf("%+v", ended)
 	}
 	for reason, want := range map[string]string{

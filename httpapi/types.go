@@ -251,10 +251,16 @@ func appOf(s *supervisor.AppStatus) App {
 
 func failuresOf(r *worker.Recent) (out []Failure) {
 	_, failures := r.Last()
-	for _, e := range failures {
-		out = append(out, Failure{e.At, e.Worker, e.Token, e.Class.String(), e.Status, e.Reason, e.APNsID, e.Took.Milliseconds()})
+	for i := range failures {
+		out = append(out, failureOf(&failures[i]))
 	}
 	return out
+}
+
+// failureOf describes the end of a push, also of one that was delivered, which
+// has no reason.
+func failureOf(e *worker.Event) Failure {
+	return Failure{e.At, e.Worker, e.Token, e.Class.String(), e.Status, e.Detail(), e.APNsID, e.Took.Milliseconds()}
 }
 
 func watchdogOf(s *supervisor.Steps) Watchdog {

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"iter"
-	"strings"
 	"time"
 
 	"propeller/apnsconn"
@@ -75,8 +74,7 @@ func (e *Event) Detail() string {
 	if e.Class == apnsconn.Delivered || e.Action == Tried {
 		return ""
 	}
-	text := why(apnsconn.Outcome{Class: e.Class, Status: e.Status, Reason: e.Reason, Err: e.Err})
-	return strings.ToValidUTF8(strings.Clone(text[:min(len(text), maxShown)]), "")
+	return cut(why(apnsconn.Outcome{Class: e.Class, Status: e.Status, Reason: e.Reason, Err: e.Err}))
 }
 
 // Sink takes events. It must not wait, and is called by many goroutines.

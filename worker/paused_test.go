@@ -41,8 +41,13 @@ func TestWrongEnvironment(t *testing.T) {
 					}
 					return wrongEnv, 10 * time.Millisecond
 				}
+				recent := new(Recent)
+				b.cfg.Sinks = []Sink{recent}
 				b.start()
 				time.Sleep(10 * time.Second)
+				if _, failures := recent.Last(); len(failures) < guardFirst || failures[0].Reason != wrongEnv.Reason || failures[0].Token == "" {
+					t.Errorf("%d failures are to be seen: %+v", len(failures), failures)
+				}
 				s := b.cfg.Breaker.State()
 				if !s.Paused || s.Broken || !strings.HasPrefix(s.Reason, "wrong environment or topic?: ") {
 					t.Errorf("%+v", s)

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,7 +12,7 @@ import (
 
 const (
 	// maxRecent is how many pushes each list of a Recent holds: more than a
-	// person reads, and 20 KiB.
+	// person reads, and 50 KiB.
 	maxRecent = 50
 	// recentEvery is how often a delivered push is noted, but for a burst of
 	// recentBurst after some rest: who sees 20 in a second has seen them all, and
@@ -30,26 +31,14 @@ type Recent struct {
 	next atomic.Int64 // Unix time in ns: no delivered push is noted before it
 
 	mu            sync.Mutex
-	all, failures []Ended // each a ring of maxRecent
+	all, failures []Event // each a ring of maxRecent, of copies that hold nothing of their jobs
 	nAll, nFailed int     // ever noted
-}
-
-// Ended is a push that has ended, without what is secret of it.
-type Ended struct {
-	At     time.Time
-	Worker int
-	Token  string // the first 8 characters, or of the channel's id
-	Class  apnsconn.Class
-	Status int    // APNs' answer; 0 when there was none
-	Reason string // as the log has it; "" when delivered
-	APNsID string
-	Took   time.Duration
 }
 
 // Last returns the pushes that ended last and, apart from them, those that were
 // not delivered, each latest first and at most 50. Of very many delivered ones
 // it knows some, and of those that were never sent, none.
-func (r *Recent) Last() (all, failures []Ended) {
+func (r *Recent) Last() (all, failures []Event) {
 	if r == nil {
 		return nil, nil
 	}
@@ -71,41 +60,46 @@ func (r *Recent) Active() time.Time {
 	return r.all[(r.nAll-1)%len(r.all)].At
 }
 
-func latestFirst(ring []Ended, n int) []Ended {
-	out := make([]Ended, 0, len(ring))
+func latestFirst(ring []Event, n int) []Event {
+	out := make([]Event, 0, len(ring))
 	for i := range ring {
 		out = append(out, ring[(n-1-i)%len(ring)])
 	}
 	return out
 }
 
-// Pushed notes a push that has ended. What a connection gave back unsent is not
+// Pushed notes a push that APNs was asked for and that has ended, also one whose
+// answer the environment guard doubts. What a connection gave back unsent is not
 // noted: a lost one would wash all else away.
 func (r *Recent) Pushed(e *Event) {
+	doubted := e.p != nil && e.p.doubted
 	switch {
-	case !e.Sent, e.Class == apnsconn.NotSent:
+	case !e.Sent && !doubted, e.Class == apnsconn.NotSent:
 	case e.Class != apnsconn.Delivered:
-		r.note(ending(e, e.Token, e.APNsID, e.At, e.Took), true)
+		r.note(e.kept(), true)
 	case e.N == 1 && e.Token != "":
-		r.delivered(e, e.Token, e.APNsID, e.At, e.Took)
+		r.delivered(e)
 	default:
+		one := *e
+		one.N = 1
 		for d := range e.Each() {
-			r.delivered(e, short(d.Token), d.APNsID, d.At, d.Took)
+			one.Token, one.APNsID, one.At, one.Took = short(d.Token), d.APNsID, d.At, d.Took
+			r.delivered(&one)
 		}
 	}
 }
 
 // delivered notes a push that APNs has taken, if none was noted just before.
-func (r *Recent) delivered(e *Event, token, apnsID string, end time.Time, took time.Duration) {
+func (r *Recent) delivered(e *Event) {
 	next := r.next.Load()
-	at := end.UnixNano()
+	at := e.At.UnixNano()
 	if at < next || !r.next.CompareAndSwap(next, max(next, at-int64((recentBurst-1)*recentEvery))+int64(recentEvery)) {
 		return
 	}
-	r.note(ending(e, token, apnsID, end, took), false)
+	r.note(e.kept(), false)
 }
 
-func (r *Recent) note(e Ended, failed bool) {
+func (r *Recent) note(e Event, failed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	note(&r.all, &r.nAll, e)
@@ -114,7 +108,7 @@ func (r *Recent) note(e Ended, failed bool) {
 	}
 }
 
-func note(ring *[]Ended, n *int, e Ended) {
+func note(ring *[]Event, n *int, e Event) {
 	if len(*ring) < maxRecent {
 		*ring = append(*ring, e)
 	} else {
@@ -123,12 +117,20 @@ func note(ring *[]Ended, n *int, e Ended) {
 	*n++
 }
 
-// ending describes the push without keeping its job in memory.
-func ending(e *Event, token, apnsID string, at time.Time, took time.Duration) Ended {
-	out := Ended{
-		At: at, Worker: e.Worker, Token: strings.Clone(token), Class: e.Class, Status: e.Status,
-		APNsID: strings.Clone(apnsID), Took: took,
+// kept is a copy of an event that outlives it, and holds no more than it must.
+func (e *Event) kept() Event {
+	out := *e
+	for _, text := range [...]*string{&out.App, &out.Job, &out.ID, &out.Ref, &out.Token, &out.APNsID, &out.Reason, &out.Why} {
+		*text = cut(*text)
 	}
-	out.Reason = e.Detail()
+	if e.Err != nil {
+		out.Err = errors.New(cut(e.Err.Error()))
+	}
+	out.t, out.p = nil, nil
 	return out
+}
+
+// cut copies what is shown of a text.
+func cut(s string) string {
+	return strings.ToValidUTF8(strings.Clone(s[:min(len(s), maxShown)]), "")
 }

@@ -39,10 +39,10 @@ func TestRecent(t *testing.T) {
 			t.Fatalf("%d and %d failures", len(all), len(failures))
 		}
 		for i := range maxRecent {
-			if e := all[i]; e.Class != apnsconn.Delivered || e.Status != 200 || e.APNsID != "A" || e.Took != 30*time.Millisecond || e.Reason != "" || e.Token != testToken[:8] {
+			if e := all[i]; e.Class != apnsconn.Delivered || e.Status != 200 || e.APNsID != "A" || e.Took != 30*time.Millisecond || e.Detail() != "" || e.Token != testToken[:8] {
 				t.Errorf("%+v", e)
 			}
-			if e := failures[i]; e.Class != apnsconn.Rejected || e.Status != 400 || !strings.HasPrefix(e.Reason, "400 BadTopicx") || len(e.Reason) > maxShown {
+			if e := failures[i]; e.Class != apnsconn.Rejected || e.Status != 400 || !strings.HasPrefix(e.Detail(), "400 BadTopicx") || len(e.Detail()) > maxShown || e.p != nil || e.t != nil {
 				t.Errorf("%+v", e)
 			}
 			if i > 0 && (all[i].At.After(all[i-1].At) || failures[i].At.After(failures[i-1].At)) {
