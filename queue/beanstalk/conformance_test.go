@@ -6,6 +6,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	gobeanstalk "github.com/beanstalkd/go-beanstalk"
+
 	"propeller/queue/beanstalk/beanstalktest"
 	"propeller/queue/queuetest"
 )
@@ -39,6 +41,18 @@ func newInstance(t *testing.T) queuetest.Instance {
 			// A TTR of 1 s is over before the keeper touches for the first time.
 			return putFleeting(t, srv, tube, body)
 		},
+		PauseTube: pauseTube(srv),
+	}
+}
+
+func pauseTube(servers ...*beanstalktest.Server) func(*testing.T, string, time.Duration) {
+	return func(t *testing.T, tube string, d time.Duration) {
+		t.Helper()
+		for _, srv := range servers {
+			if err := gobeanstalk.NewTube(srv.Dial(), tube).Pause(d); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 
@@ -107,5 +121,6 @@ func newCluster(t *testing.T) queuetest.Instance {
 		PutFleeting: func(t *testing.T, tube string, body []byte) func() {
 			return putFleeting(t, servers[1], tube, body)
 		},
+		PauseTube: pauseTube(servers...),
 	}
 }

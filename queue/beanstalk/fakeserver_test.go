@@ -242,6 +242,10 @@ func TestTubeStatsPartly(t *testing.T) {
 	bad := &fake{script: answers(map[string]string{"stats-tube": "INTERNAL_ERROR"})}
 	q := openTest(t, Options{Addrs: []string{ok.listen(t), bad.listen(t)}})
 	st, err := q.TubeStats(ctxOf(t), "tube")
+	if left := time.Until(st.PausedUntil); left > 5*time.Second || left < -time.Minute {
+		t.Errorf("paused for another %v", left)
+	}
+	st.PausedUntil = time.Time{}
 	if want := (queue.TubeStats{Ready: 1, Reserved: 2, Delayed: 3, Buried: 4, Paused: 1}); st != want {
 		t.Fatalf("%+v, want %+v", st, want)
 	}

@@ -116,5 +116,18 @@ func newInstance(t *testing.T, ns *nodes) queuetest.Instance {
 		t.Fatal(err)
 	}
 	awaitReady(t, q)
-	return queuetest.Instance{Queue: q, Lease: o.AckWait}
+	return queuetest.Instance{Queue: q, Lease: o.AckWait, PauseTube: pauseTube(q)}
+}
+
+func pauseTube(q *client) func(*testing.T, string, time.Duration) {
+	return func(t *testing.T, tube string, d time.Duration) {
+		t.Helper()
+		cn, err := q.link.get(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cn.js.PauseConsumer(t.Context(), jobsStream, durable(tube), time.Now().Add(d)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

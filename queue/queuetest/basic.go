@@ -264,3 +264,31 @@ func testTubeStats(t *testing.T, e Engine) {
 		t.Fatalf("%+v, want %+v", st, want)
 	}
 }
+
+func testTubePaused(t *testing.T, e Engine) {
+	in := start(t, e)
+	admin, ok := in.Queue.(queue.Admin)
+	if !ok || in.PauseTube == nil {
+		return // optional
+	}
+	const tube, long = "paused", time.Hour
+	c := consume(t, in.Queue, tube)
+	put(t, in.Queue, tube, "before", queue.PutOptions{})
+	done(t, receiveOne(t, c))
+	in.PauseTube(t, tube, long)
+	paused := time.Now()
+	put(t, in.Queue, tube, "x", queue.PutOptions{})
+	none(t, c)
+	st, err := admin.TubeStats(ctxOf(t), tube)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := st.PausedUntil.Sub(paused); st.Ready != 1 || st.Paused != 1 || left < long-time.Minute || left > long+time.Minute {
+		t.Errorf("%+v, paused at %v for %v", st, paused, long)
+	}
+	in.PauseTube(t, tube, 0)
+	done(t, receiveOne(t, c))
+	if st, err = admin.TubeStats(ctxOf(t), tube); err != nil || st.Paused != 0 || !st.PausedUntil.IsZero() {
+		t.Errorf("%+v, %v, and nobody pauses it any more", st, err)
+	}
+}

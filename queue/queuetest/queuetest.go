@@ -51,6 +51,10 @@ type Instance struct {
 	// spite of the adapter. The function returned waits for that and lets a
 	// stranger hold the job.
 	PutFleeting func(t *testing.T, tube string, body []byte) (steal func())
+
+	// PauseTube keeps the jobs of a tube that somebody has consumed from everybody
+	// for so long, as an operator does; 0 ends that.
+	PauseTube func(t *testing.T, tube string, d time.Duration)
 }
 
 // patience bounds every wait for something that should happen. It is only
@@ -94,6 +98,7 @@ func Run(t *testing.T, e Engine) {
 		{"RetryDuringOutage", testRetryDuringOutage},
 		{"PutWhileDown", testPutWhileDown},
 		{"TubeStats", testTubeStats},
+		{"TubePaused", testTubePaused},
 		{"BuriedList", testBuriedList},
 		{"BuriedPeek", testBuriedPeek},
 		{"BuriedNotFound", testBuriedNotFound},
