@@ -469,7 +469,7 @@ func TestObstacle(t *testing.T) {
 		{supervisor.Health{State: supervisor.Unreachable, Reason: "u"}, "the app is unreachable: u"},
 		{supervisor.Health{State: supervisor.Failing, Reason: "f"}, "the app is failing: f"},
 		{supervisor.Health{State: supervisor.Paused, Reason: "by order of x"}, "the app is paused by order of x, until it is resumed"},
-		{supervisor.Health{State: supervisor.TubePaused, Reason: "its tube is paused until x"}, "the app has to wait: its tube is paused until x"},
+		{supervisor.Health{State: supervisor.TubePaused, Reason: "in the queue until x"}, "the app's tube is paused in the queue until x"},
 		{supervisor.Health{State: supervisor.NoQueue, Reason: "q"}, "the app has no queue: q"},
 		{supervisor.Health{State: supervisor.Guarded, Reason: "wrong environment?"}, "the app is guarded: wrong environment?; one job a minute is tried"},
 		{supervisor.Health{State: supervisor.Broken, Reason: "403 BadCertificate"}, "the app is broken: 403 BadCertificate; one job a minute is tried"},

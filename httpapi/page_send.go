@@ -114,7 +114,7 @@ func obstacleOf(st *supervisor.AppStatus) string {
 	case supervisor.NoQueue:
 		return "the app has " + h.String()
 	case supervisor.TubePaused:
-		return "the app has to wait: " + h.Reason
+		return "the app's tube is paused " + h.Reason
 	default:
 		return "the app is " + h.String()
 	}

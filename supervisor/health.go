@@ -171,7 +171,7 @@ func judge(s *sight, p past) Health {
 		h = Health{State: Paused, Reason: s.hold.Reason, Since: s.hold.Since}
 	case s.tubePaused():
 		h = Health{State: TubePaused, Until: s.tube.PausedUntil}
-		h.Reason = "its tube is paused in the queue until " + h.Until.UTC().Format("2006-01-02 15:04:05 UTC")
+		h.Reason = "in the queue until " + h.Until.UTC().Format("2006-01-02 15:04:05 UTC")
 	case s.idle():
 		h.State = Idle
 	}
