@@ -188,6 +188,9 @@ func (c *consumer) dueLocked(now time.Time, epoch int) time.Duration {
 // ensure makes the tube's consumer in the server, and our subscription.
 func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	info, err := c.t.make(ctx, cn)
+	if err == nil {
+		info, err = c.t.trueInfo(ctx, cn, info)
+	}
 	if err != nil {
 		return err
 	}

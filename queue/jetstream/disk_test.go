@@ -45,6 +45,9 @@ func disk() int {
 	if err == nil {
 		err = errors.Join(fullDisk(q, ackWait), q.Close())
 	}
+	if err == nil && strings.Contains(lines.String(), "is made anew") {
+		err = errors.New("a consumer that was there all the time is said to have been missing")
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%v\n%s", err, lines.String())
 		return 1
@@ -57,7 +60,7 @@ func disk() int {
 func fullDisk(q *client, ackWait time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	for range 4 {
+	for range 5 {
 		if _, err := q.Put(ctx, "t", []byte("before"), queue.PutOptions{}); err != nil {
 			return err
 		}
@@ -67,8 +70,8 @@ func fullDisk(q *client, ackWait time.Duration) error {
 		return err
 	}
 	var held []queue.Job
-	for len(held) < 4 {
-		jobs, err := c.Receive(ctx, 4-len(held))
+	for len(held) < 5 {
+		jobs, err := c.Receive(ctx, 5-len(held))
 		if err != nil {
 			return err
 		}
@@ -108,6 +111,9 @@ func fullDisk(q *client, ackWait time.Duration) error {
 	if err := held[3].Bury(ctx, []byte("buried")); !errors.Is(err, queue.ErrUnavailable) || time.Since(began) > time.Second {
 		return fmt.Errorf("bury on a full disk, after %v: %w", time.Since(began), err)
 	}
+	if err := finishOutside(ctx, q, held[4].(*job)); err != nil {
+		return fmt.Errorf("done by another program: %w", err)
+	}
 	finished := make(chan error, 1)
 	go func() { finished <- held[1].Done(ctx) }()
 	time.Sleep(ackWait + ackWait/4) // longer than a reservation lasts without a sign of life
@@ -117,6 +123,9 @@ func fullDisk(q *client, ackWait time.Duration) error {
 	if err := diskAgain(ctx, q, c, held[2], held[3], finished); err != nil {
 		return err
 	}
+	if err := leftOnDisk(ctx, q, held[4].ID()); err != nil {
+		return fmt.Errorf("a job left by its consumer: %w", err)
+	}
 	// Long before the first heartbeat of its new request for jobs.
 	for end := time.Now().Add(embeddedHeartbeat / 2); idle.Err() != nil; {
 		if time.Now().After(end) || q.sleep(ctx, minPause) != nil {
@@ -125,6 +134,54 @@ func fullDisk(q *client, ackWait time.Duration) error {
 	}
 	stop()
 	return idle.Close(ctx)
+}
+
+// finishOutside has a job finished by another program, to whose word the server
+// answers as ever.
+func finishOutside(ctx context.Context, q *client, j *job) error {
+	q.link.mu.Lock()
+	nc := q.link.cn.nc
+	q.link.mu.Unlock()
+	_, err := nc.RequestWithContext(ctx, j.address(), wordAck)
+	j.c.t.mu.Lock()
+	j.forgetLocked(stateLost)
+	j.c.t.mu.Unlock()
+	return err
+}
+
+// leftOnDisk waits for the job that another program finished while the server
+// removed nothing. Those that were finished here do not come again, and none of
+// them stays.
+func leftOnDisk(ctx context.Context, q *client, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience/2)
+	defer cancel()
+	c, err := q.Consume("t")
+	if err != nil {
+		return err
+	}
+	jobs, err := c.Receive(ctx, 1)
+	if err != nil {
+		return err
+	}
+	if got := jobs[0].ID(); got != id {
+		return fmt.Errorf("served %q, want %q", got, id)
+	}
+	if err := errors.Join(jobs[0].Done(ctx), c.Close(ctx)); err != nil {
+		return err
+	}
+	for {
+		cn, _, _, err := q.link.ready()
+		if err != nil {
+			return err
+		}
+		n, err := q.countOne(ctx, cn, jobSubject("t"))
+		if n == 0 || err != nil {
+			return err
+		}
+		if q.sleep(ctx, minPause) != nil {
+			return fmt.Errorf("%d stay", n)
+		}
+	}
 }
 
 // asks says whether the consumer's request for jobs waits in the server.

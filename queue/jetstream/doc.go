@@ -45,6 +45,8 @@
 //     Pause counts one more.
 //   - Priorities are ignored; jobs are served in order, those given back first.
 //   - Jobs of a process that died come back after AckWait, not at once.
+//   - A job that another program finishes while an embedded queue's disk is full
+//     comes again; see left.go.
 //   - When the disk has been really full, a cluster's server may accept nothing
 //     more until it is restarted, though there is room again: puts fail with
 //     ErrUnavailable. Limit the server's storage below the disk's size.

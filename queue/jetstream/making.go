@@ -69,6 +69,24 @@ func (t *tube) make(ctx context.Context, cn *conn) (*jetstream.ConsumerInfo, err
 	return info, err
 }
 
+// trueInfo asks an embedded server again where a consumer seems to be another one
+// than before: the first answer of a server that was started gives the time of its
+// start for when the consumer was made (nats-server: jetstream.go, setCreatedTime
+// after consumer.go, initialInfo).
+func (t *tube) trueInfo(ctx context.Context, cn *conn, info *jetstream.ConsumerInfo) (*jetstream.ConsumerInfo, error) {
+	t.mu.Lock()
+	same := t.made.Equal(info.Created)
+	t.mu.Unlock()
+	if same || t.q.embedded == nil {
+		return info, nil
+	}
+	c, err := t.q.consumerOf(ctx, cn, t.name)
+	if err != nil {
+		return nil, err
+	}
+	return c.CachedInfo(), nil
+}
+
 // makeOrFind asks for the consumer once. As long as that may wait in the server
 // it only looks whether it has been made: such questions are answered after all
 // else.

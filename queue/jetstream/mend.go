@@ -162,6 +162,10 @@ func (q *client) mend() {
 			}
 			pause = min(2*pause, mendMax)
 			if q.embedded.restart(q.opts) == nil {
+				select {
+				case q.embedded.anew <- struct{}{}:
+				default:
+				}
 				q.opts.Log.Info("the queue's disk takes jobs again: its server was started anew", "queue", q.opts.String())
 			}
 		}

@@ -73,6 +73,7 @@ func start(o Options, emb *embedded) *client {
 		q.wg.Go(q.mend)
 		q.wg.Go(q.watchRoom)
 		q.wg.Go(q.watchDamage)
+		q.wg.Go(q.watchLeft)
 	}
 	return q
 }
@@ -88,7 +89,8 @@ type client struct {
 	asks     slots // questions to the server
 
 	overviews overviews
-	damage    damage // of an embedded server's files
+	damage    damage   // of an embedded server's files
+	finished  finished // of an embedded server's jobs
 
 	birth atomic.Int64 // of the stream of jobs, as last seen
 

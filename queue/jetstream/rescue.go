@@ -22,7 +22,8 @@ const rescueTime = time.Minute
 // as ready for ever. Most were finished and some, after the machine has lost
 // power, may not have been served at all; so they run again, as a job does whose
 // daemon died before it was deleted. A cluster's servers look for them themselves
-// (nats-server: stream.go, checkInterestState).
+// (nats-server: stream.go, checkInterestState); of those of a server that was not
+// killed see left.go.
 func (l *link) rescue() error {
 	ctx, cancel := context.WithTimeout(l.q.ctx, rescueTime)
 	defer cancel()
@@ -36,7 +37,7 @@ func (l *link) rescue() error {
 	consumers := s.ListConsumers(ctx)
 	left := 0
 	for c := range consumers.Info() {
-		n, err := l.rescueTube(ctx, s, c)
+		n, _, err := l.q.rescueTube(ctx, l.cn, s, c.Config.FilterSubject, c.AckFloor.Stream)
 		if left += n; err != nil {
 			return fmt.Errorf("rescue of consumer %s: %w", c.Name, err)
 		}
@@ -47,32 +48,44 @@ func (l *link) rescue() error {
 	return consumers.Err()
 }
 
-// rescueTube puts those jobs of a tube again that its consumer is done with.
-func (l *link) rescueTube(ctx context.Context, s jetstream.Stream, c *jetstream.ConsumerInfo) (n int, err error) {
-	subject, done := c.Config.FilterSubject, c.AckFloor.Stream
-	if done == 0 || !strings.HasPrefix(subject, jobPrefix) {
-		return 0, nil
+// rescueTube puts those jobs of a tube again that its consumer is done with, up
+// to a number. Those that this process has finished are removed instead.
+func (q *client) rescueTube(ctx context.Context, cn *conn, s jetstream.Stream, subject string, done uint64) (again, removed int, err error) {
+	tube, ours := strings.CutPrefix(subject, jobPrefix)
+	if done == 0 || !ours {
+		return 0, 0, nil
 	}
-	for {
-		m, err := s.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(subject))
+	for seq := uint64(1); ; seq++ {
+		m, err := s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return n, nil
+			return again, removed, nil
 		}
 		if err != nil || m.Sequence > done {
-			return n, err
+			return again, removed, err
 		}
-		if _, err := l.q.store(ctx, l.cn, again(birthOf(s.CachedInfo()), m)); err != nil {
-			return n, err
+		seq = m.Sequence
+		held, finished := q.holds(tube, m)
+		if held {
+			continue
 		}
-		if err := s.DeleteMsg(ctx, m.Sequence); err != nil {
-			return n, err
+		if !finished {
+			if _, err := q.store(ctx, cn, q.again(birthOf(s.CachedInfo()), tube, m)); err != nil {
+				return again, removed, err
+			}
 		}
-		n++
+		if err := deleteMsg(s, seq, q.opts.Timeout); err != nil {
+			return again, removed, err
+		}
+		if finished {
+			removed++
+		} else {
+			again++
+		}
 	}
 }
 
 // again is the message that puts a job once more under the id it had.
-func again(birth int64, m *jetstream.RawStreamMsg) *nats.Msg {
+func (q *client) again(birth int64, tube string, m *jetstream.RawStreamMsg) *nats.Msg {
 	h := nats.Header{
 		headerID:  {seqID(birth, m.Sequence)},
 		headerPut: {strconv.FormatInt(m.Time.UnixNano(), 10)},
@@ -83,5 +96,5 @@ func again(birth int64, m *jetstream.RawStreamMsg) *nats.Msg {
 			h[name] = []string{v}
 		}
 	}
-	return &nats.Msg{Subject: m.Subject, Data: m.Data, Header: h}
+	return &nats.Msg{Subject: q.backSubject(tube), Data: m.Data, Header: h}
 }

@@ -1,0 +1,169 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"propeller/queue"
+)
+
+// A server that could not write once removes nothing until it is started again
+// (nats-server: filestore.go, removeMsg), but takes every word that a job is
+// finished: its consumers are done with jobs that the stream still has. The new
+// server serves them to nobody, and a daemon that runs on does not start. So an
+// embedded queue looks for such jobs as long as it runs: a job that its tube's
+// consumer was done with some time ago, and that is still there, stays for ever.
+//
+// Who finished it was told that it is gone, be it a program beside the daemon. Those
+// that this process finished are known for a while and are removed; the rest runs
+// again, because what the consumer knows may be wrong.
+
+const (
+	// leftEvery is how often left jobs are looked for. That takes a question, or,
+	// while there are jobs, one for each tube that has some and for each 256 of all
+	// tubes.
+	leftEvery = time.Minute
+	// leftSettle is the same after a new server was started, and far more than
+	// passes between a consumer's being done with a job and the job's removal.
+	leftSettle = 5 * time.Second
+
+	// finishedMax is how many jobs are known to be finished: what may be on its
+	// way to the server until it is noticed that it removes nothing.
+	finishedMax = 4096
+)
+
+// floors are the numbers up to which the consumers of those tubes that have jobs
+// are done, by subject.
+type floors struct {
+	made      time.Time // the stream
+	bySubject map[string]uint64
+}
+
+// watchLeft puts jobs again that their consumers have left behind, until the queue
+// is closed.
+func (q *client) watchLeft() {
+	var last floors
+	timer := time.NewTimer(leftEvery)
+	defer timer.Stop()
+	for soon := 0; ; {
+		select {
+		case <-q.ctx.Done():
+			return
+		case <-q.embedded.anew:
+			soon = 2 // one to see how far the consumers are
+		case <-timer.C:
+			now, err := q.lookForLeft(last)
+			if err == nil {
+				last, soon = now, max(soon-1, 0)
+			} else if q.ctx.Err() == nil && !errors.Is(err, queue.ErrUnavailable) { // that is told elsewhere
+				q.opts.Log.Warn("queue: jobs that were left cannot be looked for", "err", err)
+			}
+		}
+		if soon > 0 {
+			timer.Reset(leftSettle)
+		} else {
+			timer.Reset(leftEvery)
+		}
+	}
+}
+
+// lookForLeft puts those jobs again that are there though their consumers were done
+// with them the last time that it looked, and are still. It returns how far they are
+// now.
+func (q *client) lookForLeft(last floors) (now floors, err error) {
+	ctx, cancel := context.WithTimeout(q.ctx, rescueTime)
+	defer cancel()
+	cn, _, _, err := q.link.ready()
+	if err != nil {
+		return last, err
+	}
+	jobs, err := q.streamInfo(ctx, cn, jobsStream, jobPrefix+">", 0) // of 100,000 tubes, see Tubes
+	if err != nil {
+		return last, err
+	}
+	now = floors{made: jobs.Created, bySubject: make(map[string]uint64)}
+	if len(jobs.State.Subjects) == 0 {
+		return now, nil
+	}
+	if !last.made.Equal(now.made) {
+		last.bySubject = nil
+	}
+	s, err := cn.js.Stream(ctx, jobsStream)
+	if err != nil {
+		return last, err
+	}
+	again, removed := 0, 0
+	consumers := s.ListConsumers(ctx)
+	for c := range consumers.Info() {
+		subject := c.Config.FilterSubject
+		if jobs.State.Subjects[subject] == 0 {
+			continue
+		}
+		now.bySubject[subject] = c.AckFloor.Stream
+		a, r, failed := q.rescueTube(ctx, cn, s, subject, min(last.bySubject[subject], c.AckFloor.Stream))
+		again, removed = again+a, removed+r
+		if failed != nil {
+			err = fmt.Errorf("consumer %s: %w", c.Name, failed)
+		}
+	}
+	if again+removed > 0 {
+		q.opts.Log.Warn("jobs were left in the queue that nobody was served: they run again, but for those known to be finished, which are removed",
+			"queue", q.opts.String(), "jobs", again, "removed", removed)
+	}
+	return now, errors.Join(err, consumers.Err())
+}
+
+// holds says whether a stored job is in the hands of this process, or was
+// finished by it.
+func (q *client) holds(tube string, m *jetstream.RawStreamMsg) (held, finished bool) {
+	stored := m.Time.UnixNano()
+	if t := q.tube(tube); t != nil {
+		t.mu.Lock()
+		j := t.jobs[m.Sequence]
+		known := j != nil && j.d.stored == stored
+		held = known && j.state != stateSettled
+		finished = known && !held
+		t.mu.Unlock()
+	}
+	return held, finished || q.finished.has(m.Sequence, stored)
+}
+
+// finished are the jobs that this process has finished last.
+type finished struct {
+	mu   sync.Mutex
+	jobs []numbered // the newest overwrites the oldest
+	next int
+}
+
+// numbered names a job: another stream has others under the same number.
+type numbered struct {
+	seq    uint64
+	stored int64
+}
+
+func (f *finished) add(seq uint64, stored int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.jobs) < finishedMax {
+		f.jobs = append(f.jobs, numbered{seq, stored})
+		return
+	}
+	f.jobs[f.next] = numbered{seq, stored}
+	f.next = (f.next + 1) % finishedMax
+}
+
+func (f *finished) has(seq uint64, stored int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, j := range f.jobs {
+		if j == (numbered{seq, stored}) {
+			return true
+		}
+	}
+	return false
+}
