@@ -24,7 +24,6 @@ type push struct {
 	tries     int       // pushes that were begun
 	taken     int       // by APNs, since the job was last kicked
 	delivered bool      // APNs has said so
-	calledBad bool      // APNs has called the token dead, in this job or another
 	recorded  bool      // a record says how it ended
 	lastBad   time.Time // when APNs last called its token wrong
 }

@@ -23,7 +23,7 @@ type shortener struct {
 // shorten leaves out of p what it can while the same property fails.
 func shorten(t *testing.T, p plan, f *failure) (plan, *failure) {
 	s := &shortener{t: t, property: f.property, need: 1, best: p, failure: f}
-	if s.fails(p) && s.fails(p) {
+	if first := s.fails(p); first && s.fails(p) {
 		s.need = 2
 	}
 	for improved := true; improved && s.runs < shortenRuns; {
