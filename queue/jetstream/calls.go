@@ -153,7 +153,7 @@ func (q *client) requestWithin(ctx context.Context, cn *conn, m *nats.Msg, limit
 	case a := <-ch:
 		answerChans.Put(ch)
 		if a.err == nil && streamMissing(m.Subject, a.m.Data) {
-			q.link.doubt(errStreamGone)
+			q.streamGone(m.Subject)
 		}
 		return a.m, a.err
 	case <-ctx.Done():
@@ -166,6 +166,16 @@ func (q *client) requestWithin(ctx context.Context, cn *conn, m *nats.Msg, limit
 }
 
 var errStreamGone = fmt.Errorf("jetstream: a stream is gone: %w", queue.ErrUnavailable)
+
+// streamGone has the stream made anew that the subject asked for. Only burials
+// wait for the one of buried jobs.
+func (q *client) streamGone(subject string) {
+	if strings.HasSuffix(subject, "."+buriedStream) {
+		q.link.look()
+	} else {
+		q.link.doubt(errStreamGone)
+	}
+}
 
 // streamMissing says whether a question was answered so (nats-server: errors.json,
 // 10059).

@@ -9,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// prepare makes the link ready, trying until it is, or the connection is lost:
-// then the reconnect calls it again.
+// prepare makes the link ready, trying until it is and jobs can be buried, too, or
+// the connection is lost: then the reconnect calls it again.
 func (l *link) prepare() {
 	for retry := prepareRetry; ; retry = min(retry*2, maxRetry) {
 		if !l.cn.nc.IsConnected() {
@@ -21,7 +21,10 @@ func (l *link) prepare() {
 		if err == nil {
 			l.quiet = quiet{}
 			l.set(nil)
-			return
+			if l.buried.err == nil || !l.rest(retry) {
+				return
+			}
+			continue
 		}
 		l.set(unavailable(err))
 		l.goElsewhere(began, err)
@@ -93,19 +96,12 @@ func (l *link) confirm(ctx context.Context) error {
 // before has other jobs under the same numbers: what is said of those that were
 // held would concern them.
 func (l *link) checkStreams(ctx context.Context) error {
-	first := l.made.IsZero()
-	missing := func(name string) func() {
-		return func() {
-			if first { // nobody was here before
-				return
-			}
-			if name == jobsStream {
-				l.q.forgetHeld()
-			}
-			l.q.opts.Log.Warn("a stream was missing and is made anew: what was in it is gone", "queue", l.q.opts.String(), "stream", name)
+	jobs, err := ensureStream(ctx, l.cn.js, jobsConfig(l.q.opts.Replicas), func() {
+		if !l.made.IsZero() { // somebody was here before
+			l.q.forgetHeld()
+			l.madeAnew(jobsStream)
 		}
-	}
-	jobs, err := ensureStream(ctx, l.cn.js, jobsConfig(l.q.opts.Replicas), missing(jobsStream))
+	})
 	if jobs != nil {
 		if !l.made.IsZero() && !l.made.Equal(jobs.Created) {
 			l.q.forgetHeld() // somebody else may have made it
@@ -116,8 +112,11 @@ func (l *link) checkStreams(ctx context.Context) error {
 		return err
 	}
 	l.q.birth.Store(birthOf(jobs))
-	_, err = ensureStream(ctx, l.cn.js, buriedConfig(l.q.opts.Replicas), missing(buriedStream))
-	return err
+	return l.checkBuried(ctx)
+}
+
+func (l *link) madeAnew(stream string) {
+	l.q.opts.Log.Warn("a stream was missing and is made anew: what was in it is gone", "queue", l.q.opts.String(), "stream", stream)
 }
 
 // forgetHeld forgets all jobs: the stream they were in is gone.
@@ -210,6 +209,7 @@ func (l *link) goElsewhere(began time.Time, err error) {
 const (
 	errCodeNotAvailable = 10008 // JetStream system temporarily unavailable
 	errCodeNoLeader     = 10009 // the server knows of no leader that could answer
+	errCodeOffline      = 10118 // no server that has a copy of the stream is there
 )
 
 var errNoLeader = errors.New("has no leader")

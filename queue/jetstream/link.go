@@ -41,6 +41,7 @@ type link struct {
 	rescued bool      // left jobs have been put again
 	made    time.Time // when the stream of jobs was made; zero before it was seen
 	quiet   quiet
+	buried  buriedState
 
 	mu      sync.Mutex
 	cn      *conn         // nil until the first connection
@@ -217,6 +218,20 @@ func (l *link) sleep(d time.Duration) bool {
 	defer t.Stop()
 	select {
 	case <-t.C:
+		return true
+	case <-l.q.ctx.Done():
+		return false
+	}
+}
+
+// rest is sleep that ends early when there is something to look at.
+func (l *link) rest(d time.Duration) bool {
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-l.events:
 		return true
 	case <-l.q.ctx.Done():
 		return false

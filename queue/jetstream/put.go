@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -103,6 +104,10 @@ const (
 // store publishes m and waits for the stream's word that it has it.
 func (q *client) store(ctx context.Context, cn *conn, m *nats.Msg) (seq uint64, err error) {
 	a, err := q.request(ctx, cn, m)
+	if err == errNoResponders && strings.HasPrefix(m.Subject, buriedPrefix) {
+		q.link.look() // only burials wait for that stream
+		return 0, err
+	}
 	return q.sequence(a, err)
 }
 

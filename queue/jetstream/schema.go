@@ -138,36 +138,6 @@ func limit(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// ensureStream makes a stream that is missing, after having said so. One that is
-// there is compared and never changed: it may be shared with daemons that need it
-// as it is. It returns what is known of it.
-func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig, missing func()) (*jetstream.StreamInfo, error) {
-	s, err := js.Stream(ctx, want.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		missing()
-		s, err = js.CreateStream(ctx, want)
-		if isTooManyConsumers(err) { // more than the account may have: its limit holds, then
-			want.MaxConsumers = 0
-			s, err = js.CreateStream(ctx, want)
-		}
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was quicker
-			s, err = js.Stream(ctx, want.Name)
-		}
-		if err != nil && want.Replicas > 1 && strings.Contains(err.Error(), "replicas > 1") {
-			return nil, fmt.Errorf("jetstream: create stream %s: %w: one server cannot keep %d copies; give ?replicas=1",
-				want.Name, err, want.Replicas)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("jetstream: stream %s: %w", want.Name, err)
-	}
-	info := s.CachedInfo()
-	if info.Cluster != nil && info.Cluster.Leader == "" { // a server that is cut off still answers
-		return nil, fmt.Errorf("jetstream: stream %s: %w", want.Name, errNoLeader)
-	}
-	return info, streamDiffers(info.Config, want)
-}
-
 // ensureConsumer makes the consumer of a tube unless it is there as needed.
 // It returns what is known of it.
 func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.ConsumerConfig) (*jetstream.ConsumerInfo, error) {

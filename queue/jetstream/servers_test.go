@@ -94,6 +94,7 @@ func serverConfig(dir string, i, port int, routes []int, clustered bool) string 
 	var b strings.Builder
 	fmt.Fprintf(&b, "server_name: n%d\nlisten: 127.0.0.1:%d\n", i, port)
 	fmt.Fprintf(&b, "jetstream { store_dir: %q, max_file: 4GB, max_mem: 64MB, limits: { default_max_consumers: 10 } }\n", filepath.Join(dir, fmt.Sprint("n", i)))
+	fmt.Fprintf(&b, "server_tags: [from%d, from%d, from%d]\n", i, i-1, i-2) // three servers have a tag
 	if clustered {
 		fmt.Fprintf(&b, "cluster { name: c, listen: 127.0.0.1:%d, pool_size: -1, routes: [", routes[i])
 		for _, r := range routes {

@@ -57,10 +57,11 @@ type node struct {
 func Start(t testing.TB, n int) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
+	dir := t.TempDir() // before close, so that it is removed after it
 	t.Cleanup(c.close)
 	var err error
 	for try := range startAttempts {
-		if err = c.start(filepath.Join(t.TempDir(), fmt.Sprint(try)), n); err == nil {
+		if err = c.start(filepath.Join(dir, fmt.Sprint(try)), n); err == nil {
 			return c
 		}
 		c.close()
