@@ -26,6 +26,7 @@ func (l Local) List(ctx context.Context, reason string, limit int) (BuriedList, 
 		list.Jobs = append(list.Jobs, buriedOf(&known.Items[i]))
 	}
 	list.Incomplete, err = partly(len(list.Jobs), err)
+	list.Complete = list.Complete && list.Incomplete == ""
 	return list, err
 }
 

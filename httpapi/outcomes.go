@@ -159,7 +159,8 @@ func (x *outcome) pushed(e *worker.Event) {
 	case worker.Tried:
 		n.Tries++
 		n.NextTry, x.trying = time.Time{}, true
-		n.Buried = 0 // it was kicked
+		// Of what is tried again some may have been buried, and kicked.
+		n.Buried = max(0, min(n.Buried, n.Tokens-n.Delivered-n.Refused-n.Expired-e.N))
 		return
 	case worker.Retried:
 		n.NextTry = later(n.NextTry, time.Now().Add(e.Pause).UTC())
@@ -227,7 +228,9 @@ func (o *Outcomes) look(id string) (n Notification, ok bool) {
 		return n, false
 	}
 	n = x.n
-	n.State = x.state(time.Now())
+	if n.State = x.state(time.Now()); n.State == FateDelivered {
+		n.Reason = "" // of a try before
+	}
 	n.Put, n.DelayedUntil = n.Put.UTC(), n.DelayedUntil.UTC()
 	return n, true
 }

@@ -67,6 +67,14 @@ func TestOutcomes(t *testing.T) {
 		state("three", FateQueued)
 		o.Pushed(&worker.Event{At: time.Now(), Job: "three", N: 1, Action: worker.Expired, Class: apnsconn.Rejected})
 		state("three", FateFinished)
+		put("mixed", 3, 0)
+		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 3, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 1, Action: worker.Retried, Class: apnsconn.Unavailable})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 1, Action: worker.Buried, Class: apnsconn.Rejected})
+		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 1, Action: worker.Tried}) // the retried one
+		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+		state("mixed", FateFinished)
 		put("three", 1, 0) // the queue has begun to count anew
 		state("three", FateQueued)
 		if _, ok := o.look("elsewhere"); ok {

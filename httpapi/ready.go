@@ -26,7 +26,7 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request, c *client) {
 	out := Readiness{Ready: len(all) == 0, Stopping: isEnding(r), RefusedReload: a.refusedReload(c)}
 	trouble := make(map[string]string)
 	for i := range all {
-		if h := all[i].Health; h.State != supervisor.NoQueue {
+		if h := all[i].Health; !h.NoQueue {
 			out.Ready = true
 		} else if told(c, all[i].Topic) {
 			trouble[all[i].Topic] = h.String()

@@ -16,7 +16,7 @@ func healthyTree(states ...supervisor.State) *countedTree {
 	tree := newCountedTree()
 	for _, s := range states {
 		tree.apps = append(tree.apps, newCountedTree(string(s)).apps...)
-		tree.apps[len(tree.apps)-1].Health = supervisor.Health{State: s, Reason: "x"}
+		tree.apps[len(tree.apps)-1].Health = supervisor.Health{State: s, Reason: "x", NoQueue: s == supervisor.NoQueue}
 	}
 	return tree
 }

@@ -87,6 +87,9 @@ type Health struct {
 	Reason string    // "" of one that runs, or is idle
 	Since  time.Time // zero of one that runs, or is idle
 	Until  time.Time // when the state ends by itself; zero: not known
+	// NoQueue says that the queue is of no use to the app, whatever its state: a
+	// broken app may have none either.
+	NoQueue bool
 }
 
 // String is state and reason, for people.
@@ -147,11 +150,12 @@ func since(is bool, was, now time.Time) time.Time {
 }
 
 // judge says how an app is.
-func judge(s *sight, p past) Health {
-	h := Health{State: Running}
+func judge(s *sight, p past) (h Health) {
+	h.State = Running
 	old := func(since time.Time, grace time.Duration) bool { return !since.IsZero() && s.now.Sub(since) >= grace }
 	noQueue, noAPNs := s.noQueue(), s.noAPNs()
 	puts := s.noPuts()
+	defer func() { h.NoQueue = noQueue != "" && old(p.away, awayGrace) || puts != nil }()
 	switch {
 	case s.breaker.Broken:
 		h = Health{State: Broken, Reason: s.breaker.Reason, Since: s.breaker.Since}
@@ -196,18 +200,26 @@ func (s *sight) explanation() string {
 	case noAPNs != nil:
 		return "apns: " + noAPNs.Error()
 	}
-	return s.noQueue()
+	return s.queueGone() // what one worker cannot put explains that one only
 }
 
 // noQueue is why none of the workers can receive jobs, or one cannot put what has
 // to be put before its jobs are settled; "" if there is no such reason.
 func (s *sight) noQueue() string {
+	for i := range s.workers {
+		if err := s.workers[i].Unstored; err != nil {
+			return err.Error()
+		}
+	}
+	return s.queueGone()
+}
+
+// queueGone is why none of the workers can receive jobs; "" if one can.
+func (s *sight) queueGone() string {
 	var away error
 	served := false
 	for i := range s.workers {
 		switch w := &s.workers[i]; {
-		case w.Unstored != nil:
-			return "the queue takes no records: " + w.Unstored.Error()
 		case !w.Serving:
 		case w.QueueErr == nil:
 			served = true

@@ -26,7 +26,7 @@ func TestJudge(t *testing.T) {
 		now: now, breaker: worker.BreakerState{Broken: true, Reason: "403 X", Since: ago(7)},
 		hold: worker.HoldState{Held: true, Reason: "by order of x", Since: ago(6)},
 		workers: []worker.Status{{
-			Serving: true, Held: 1, QueueErr: errors.New("q"), Unstored: errors.New("full"), Unreachable: errors.New("refused"),
+			Serving: true, Held: 1, QueueErr: errors.New("q"), Unstored: errors.New("the queue takes no burials: full"), Unreachable: errors.New("refused"),
 		}},
 		stalled: &Stall{Reason: "worker 0: x", Since: ago(5)},
 		puts:    &failedPuts{since: ago(time.Minute), last: now, err: errors.New("p")},
@@ -38,11 +38,11 @@ func TestJudge(t *testing.T) {
 		change func()
 		want   Health
 	}{
-		{func() {}, Health{State: Broken, Reason: "403 X", Since: ago(7)}},
-		{func() { s.breaker.Broken, s.breaker.Paused = false, true }, Health{State: Guarded, Reason: "403 X", Since: ago(7)}},
-		{func() { s.breaker = worker.BreakerState{} }, Health{State: NoQueue, Reason: "the queue takes no records: full", Since: p.away}},
-		{func() { s.workers[0].Unstored = nil }, Health{State: NoQueue, Reason: "queue unavailable: q", Since: p.away}},
-		{func() { s.workers[0].QueueErr = nil }, Health{State: NoQueue, Reason: "the queue takes no jobs: p", Since: ago(time.Minute)}},
+		{func() {}, Health{State: Broken, Reason: "403 X", Since: ago(7), NoQueue: true}},
+		{func() { s.breaker.Broken, s.breaker.Paused = false, true }, Health{State: Guarded, Reason: "403 X", Since: ago(7), NoQueue: true}},
+		{func() { s.breaker = worker.BreakerState{} }, Health{State: NoQueue, Reason: "the queue takes no burials: full", Since: p.away, NoQueue: true}},
+		{func() { s.workers[0].Unstored = nil }, Health{State: NoQueue, Reason: "queue unavailable: q", Since: p.away, NoQueue: true}},
+		{func() { s.workers[0].QueueErr = nil }, Health{State: NoQueue, Reason: "the queue takes no jobs: p", Since: ago(time.Minute), NoQueue: true}},
 		{func() { s.puts = nil }, Health{State: Stalled, Reason: "worker 0: x", Since: ago(5)}},
 		{func() { s.stalled = nil }, Health{State: Unreachable, Reason: "refused", Since: p.down}},
 		{func() { s.workers[0].Unreachable = nil }, Health{State: Failing, Reason: "11 of 21 pushes within 5 minutes were not delivered; the last: 503 ServiceUnavailable", Since: ago(3)}},
@@ -222,4 +222,23 @@ func TestTubePaused(t *testing.T) {
 	}
 	w.empty(topic)
 	w.until("it is well", func() bool { return w.status(topic).Health.State == Running })
+}
+
+// What one worker cannot put explains no other's standstill, and a queue that
+// serves goes on being asked.
+func TestUnstoredExplainsItsWorkerOnly(t *testing.T) {
+	t.Parallel()
+	s := sight{workers: []worker.Status{
+		{Serving: true, Unstored: errors.New("the queue takes no burials: full")}, {Serving: true, Held: 50},
+	}}
+	if why := s.explanation(); why != "" {
+		t.Errorf("explained by %q", why)
+	}
+	if why := s.queueGone(); why != "" {
+		t.Errorf("gone: %q", why)
+	}
+	s.workers[0].QueueErr, s.workers[1].QueueErr = errors.New("a"), errors.New("b")
+	if s.explanation() == "" || s.queueGone() == "" {
+		t.Error("a queue that is away explains nothing")
+	}
 }

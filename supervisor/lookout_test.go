@@ -116,7 +116,7 @@ func TestPutsFailing(t *testing.T) {
 // Moments without a queue or APNs, as at the start, are no trouble.
 func TestAway(t *testing.T) {
 	t.Parallel()
-	full := worker.Status{Serving: true, Unstored: errors.New("full")}
+	full := worker.Status{Serving: true, Unstored: errors.New("the queue takes no records: full")}
 	up, down, off := worker.Status{Serving: true}, worker.Status{Serving: true, QueueErr: errors.New("refused")}, worker.Status{}
 	lost, there := worker.Status{Serving: true, Unreachable: errors.New("refused")}, worker.Status{Serving: true, Connected: true}
 	now, before := time.Unix(1e9, 0), past{}

@@ -68,7 +68,7 @@ func (d *watchdog) lookAtAll(ctx context.Context) {
 	for _, a := range apps {
 		seen := a.look(time.Now())
 		var jobs, records available
-		if seen.noQueue() == "" {
+		if seen.queueGone() == "" {
 			jobs = q.available(ctx, a.cfg.Tube, &a.stats)
 			if tube := a.cfg.Feedback.Tube; tube != "" {
 				records = q.available(ctx, tube, &a.records)

@@ -215,6 +215,7 @@ func (r *run) tellConn(p *push, now time.Time) {
 	case c == nil:
 	case o.Status != 0:
 		c.answered, c.unsent = true, 0
+		r.reachable()
 	case o.Class == apnsconn.NotSent:
 		c.unsent++
 		goesOn, most := c.Usable(), minRefused

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -37,7 +38,8 @@ type Status struct {
 
 	QueueErr error // why no job can be received; nil when one can
 	// Unstored is why records, rests or burials of jobs cannot be put into the
-	// queue, for which their jobs are held; nil when none waits.
+	// queue, for which their jobs are held: "the queue takes no burials: …"; nil
+	// when none waits.
 	Unstored error
 	// Unreachable is why APNs cannot be reached, or takes nothing; nil when it
 	// answers, or when nothing has put that to the test lately.
@@ -107,8 +109,9 @@ func (w *Worker) Status() Status {
 	if now.After(downUntil) {
 		s.Unreachable = nil
 	}
-	what, err := r.settlers.trouble.why()
-	s.Unstored = err
+	if what, err := r.settlers.trouble.why(); err != nil {
+		s.Unstored = fmt.Errorf("the queue takes no %s: %w", what, err)
+	}
 	switch {
 	case s.QueueErr != nil:
 		s.Waiting = "queue unavailable: " + s.QueueErr.Error()
@@ -116,8 +119,8 @@ func (w *Worker) Status() Status {
 		s.Waiting = errTakesNothing.Error()
 	case s.Unreachable != nil:
 		s.Waiting = "apns not reachable: " + s.Unreachable.Error()
-	case err != nil:
-		s.Waiting = "the queue takes no " + what + ": " + err.Error()
+	case s.Unstored != nil:
+		s.Waiting = s.Unstored.Error()
 	}
 	return s
 }

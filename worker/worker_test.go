@@ -801,3 +801,30 @@ func TestExpiresWhileItWaitsHere(t *testing.T) {
 		})
 	}
 }
+
+// APNs that can be reached again and answers, be it with an error, is reachable.
+func TestAnswersEndUnreachable(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue()
+		for range 20 {
+			q.add(jobText(""))
+		}
+		b := newBench(t, q)
+		b.setRefuse(errors.New("refused"))
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			return apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, Reason: "ServiceUnavailable"}, time.Millisecond
+		}
+		b.start()
+		time.Sleep(3 * time.Minute)
+		if b.Status().Unreachable == nil {
+			t.Error("reachable while dials are refused")
+		}
+		b.setRefuse(nil)
+		time.Sleep(20 * time.Second) // the longest pause between dials is 15 s
+		synctest.Wait()
+		if err := b.Status().Unreachable; err != nil || b.cfg.Counters.Ended(apnsconn.Unavailable) == 0 {
+			t.Errorf("still %v", err)
+		}
+		b.halt(t)
+	})
+}

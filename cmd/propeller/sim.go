@@ -32,7 +32,7 @@ own server: mock.
 A fault says what happens (status=503, reason=BadDeviceToken, silence, reset,
 goaway, close, abort, delay=200ms, body=TEXT, nobody, streams=1) and to which
 requests (rate=0.01, every=100, nth=5, token=PREFIX), separated by commas. A
-device token that ends in fa17 and a status, as fa170410, is answered with that
+device token that ends in fa17 and four digits, as fa170410, is answered with that
 status, and fa170000 never:
 
   propeller apns-sim --rtt 50ms --fault status=503,rate=0.01 --fault goaway,every=5000`,

@@ -76,6 +76,7 @@ func (q *client) TubeStats(ctx context.Context, tube string) (queue.TubeStats, e
 	}
 	var sum queue.TubeStats
 	var errs []error
+	open := false // a server whose tube is not paused
 	for _, srv := range q.servers {
 		var one queue.TubeStats
 		err := srv.call(ctx, func() error {
@@ -95,9 +96,13 @@ func (q *client) TubeStats(ctx context.Context, tube string) (queue.TubeStats, e
 		sum.Reserved += one.Reserved
 		sum.Buried += one.Buried
 		sum.Paused += one.Paused
+		open = open || one.PausedUntil.IsZero()
 		if one.PausedUntil.After(sum.PausedUntil) {
 			sum.PausedUntil = one.PausedUntil
 		}
+	}
+	if open {
+		sum.PausedUntil = time.Time{} // the others serve
 	}
 	return sum, errors.Join(errs...)
 }
