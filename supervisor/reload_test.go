@@ -86,7 +86,7 @@ func TestReloadSeesARenewedCertificate(t *testing.T) {
 	w.until("the renewed certificate is used", func() bool { // the worker before may take one more job while it ends
 		w.put(topic, job(n))
 		n++
-		w.until("it is pushed", func() bool { return w.apns.Count() == n })
+		w.until("it is pushed", func() bool { return int(w.apns.Count()) == n })
 		return !w.apns.Requests()[n-1].ClientCert.Equal(reqs[0].ClientCert)
 	})
 }
