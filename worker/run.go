@@ -42,7 +42,8 @@ type run struct {
 	scratch   Event // of tellDelivered
 
 	receiving     bool
-	receiver      chan struct{} // closed when the last Receive has ended
+	receiver      chan struct{}   // closed when the last Receive has ended
+	receives      context.Context // of Receive, until one is to be cut short; nil = cancelled
 	cancelReceive context.CancelFunc
 	rested        bool  // the consumer knows that no job is wanted
 	failure       error // why the run ends, if not by its context
@@ -91,7 +92,7 @@ func (r *run) serve(ctx context.Context) error {
 	}
 	defer r.close()
 	defer context.AfterFunc(ctx, func() { r.box.post(func() { r.end(nil) }) })()
-	timer := time.NewTimer(idle)
+	timer, armed := time.NewTimer(idle), time.Now().Add(idle)
 	defer timer.Stop()
 	for {
 		r.read()
@@ -105,7 +106,12 @@ func (r *run) serve(ctx context.Context) error {
 		if r.finished(now) {
 			return r.failure
 		}
-		timer.Reset(max(p.until.Sub(now), time.Millisecond))
+		// One that is due earlier than need be does no harm, and to set it costs.
+		if p.until.Before(armed) || !armed.After(now) {
+			wait := max(p.until.Sub(now), time.Millisecond)
+			armed = now.Add(wait)
+			timer.Reset(wait)
+		}
 		select {
 		case <-r.box.rung:
 		case <-timer.C:
@@ -156,9 +162,11 @@ func (r *run) tick(now time.Time) {
 // receive asks the queue for n jobs.
 func (r *run) receive(n int) {
 	r.receiving, r.rested = true, false
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	r.cancelReceive, r.receiver = cancel, ended
+	if r.receives == nil {
+		r.receives, r.cancelReceive = context.WithCancel(context.Background())
+	}
+	ctx, ended := r.receives, make(chan struct{})
+	r.receiver = ended
 	r.spawn(func() {
 		var jobs []queue.Job
 		var err error
@@ -173,7 +181,6 @@ func (r *run) receive(n int) {
 }
 
 func (r *run) received(jobs []queue.Job, err error) {
-	r.cancelReceive()
 	r.receiving, r.rested = false, false
 	if r.closed {
 		return // the consumer's Close has given them back
@@ -189,8 +196,9 @@ func (r *run) received(jobs []queue.Job, err error) {
 
 // pauseQueue tells the queue that no job is wanted for a while.
 func (r *run) pauseQueue() {
-	if r.receiving {
+	if r.receives != nil {
 		r.cancelReceive()
+		r.receives = nil
 	}
 	if !r.rested {
 		r.rested = true

@@ -100,7 +100,7 @@ func (r *run) close() {
 		r.ending = true
 		close(r.ends)
 	}
-	if r.receiving {
+	if r.receives != nil {
 		r.cancelReceive()
 	}
 	r.closeConsumer()
