@@ -194,6 +194,10 @@ func (r *room) close(q *client, cn *conn, s *server.Server) error {
 			return err
 		}
 		r.sub = sub
+		// Before the server knows of it a put would find nobody to answer.
+		if err := cn.nc.FlushTimeout(q.opts.Timeout); err != nil {
+			return err
+		}
 	}
 	if r.mapped == s && r.shut {
 		return nil
