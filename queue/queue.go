@@ -131,7 +131,8 @@ type Consumer interface {
 // ctx's end, so that a finished job is not run again after an outage: that alone
 // makes them return no ErrUnavailable.
 type Job interface {
-	// ID is the engine's id of the job, stable across its tries.
+	// ID is the engine's id of the job, stable across its tries. After Bury has
+	// returned nil it is that of the buried job, which may be another one.
 	ID() string
 	// Body is the job as it was put. It must not be changed.
 	Body() []byte

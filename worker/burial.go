@@ -121,7 +121,7 @@ func Kicked(body []byte) []byte {
 // origin is what a job that is made of this one has to remember.
 func (t *task) origin() origin {
 	attempt, age, _ := t.history()
-	o := origin{job: t.job.ID(), seed: t.decoded.seed, put: t.r.cfg.Wall().Add(-age), attempt: min(attempt, maxAttempt)}
+	o := origin{job: t.id, seed: t.decoded.seed, put: t.r.cfg.Wall().Add(-age), attempt: min(attempt, maxAttempt)}
 	if first := t.decoded.origin; first != nil {
 		o.job, o.seed, o.put = first.job, first.seed, first.put
 	} else if o.seed == (seed{}) {

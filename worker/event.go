@@ -108,7 +108,7 @@ func (e *Event) Each() iter.Seq[Delivery] {
 
 // emit hands an event of a task to the sinks.
 func (r *run) emit(t *task, e *Event) {
-	e.App, e.Worker, e.Job, e.ID, e.Ref = r.cfg.Topic, r.cfg.Index, t.firstID(), t.job.ID(), t.decoded.Ref
+	e.App, e.Worker, e.Job, e.ID, e.Ref = r.cfg.Topic, r.cfg.Index, t.firstID(), t.id, t.decoded.Ref
 	for _, s := range r.w.sinks {
 		r.hand(s, e)
 	}
@@ -119,7 +119,7 @@ func (t *task) firstID() string {
 	if t.decoded.origin != nil {
 		return t.decoded.origin.job
 	}
-	return t.job.ID()
+	return t.id
 }
 
 func (r *run) emitTried(t *task) {
@@ -156,7 +156,7 @@ func (r *run) tell(t *task) {
 		r.emit(t, &t.told[i])
 	}
 	if t.lastWord != "" {
-		r.log.Warn(t.lastWord, "job", t.job.ID(), "err", t.lastErr)
+		r.log.Warn(t.lastWord, "job", t.id, "err", t.lastErr)
 	}
 }
 

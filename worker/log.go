@@ -94,7 +94,7 @@ func jobAttrs(id, token, first, ref string) []any {
 // line logs what became of a job.
 func (t *task) line(level slog.Level, msg string, attrs ...any) {
 	n := &t.decoded.Notification
-	t.r.log.Log(context.Background(), level, msg, append(jobAttrs(t.job.ID(), shortToken(n), t.firstID(), t.decoded.Ref), attrs...)...)
+	t.r.log.Log(context.Background(), level, msg, append(jobAttrs(t.id, shortToken(n), t.firstID(), t.decoded.Ref), attrs...)...)
 }
 
 // shortJob is the end of a job's id, with its number. Ids of rest jobs come with

@@ -343,7 +343,7 @@ func (t *task) setAside(pushes []*push) {
 
 // notBuried sees to a job that the queue has not set aside.
 func (t *task) notBuried(pushes []*push, err error) {
-	t.r.log.Warn("job not buried: it will be tried again", "job", t.job.ID(), "err", err)
+	t.r.log.Warn("job not buried: it will be tried again", "job", t.id, "err", err)
 	for _, p := range pushes {
 		t.countDuplicate(p)
 		t.note(p.event(Retried))
@@ -392,6 +392,6 @@ func (t *task) giveBack(after time.Duration) {
 		t.r.w.finished.Add(1)
 	}
 	if err := t.job.Retry(t.r.settlers.ctx, after); err != nil {
-		t.r.log.Debug("job not released; the queue returns it later", "job", t.job.ID(), "err", err)
+		t.r.log.Debug("job not released; the queue returns it later", "job", t.id, "err", err)
 	}
 }

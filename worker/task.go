@@ -16,6 +16,7 @@ import (
 type task struct {
 	r       *run
 	job     queue.Job
+	id      string // job's, as it was received
 	body    []byte
 	decoded Job
 	stage   stage
@@ -76,8 +77,8 @@ func (r *run) start(job queue.Job) {
 	r.held++
 	t := &task{r: r, job: job}
 	defer t.rescue()
-	t.body = job.Body()
-	switch t.decoded, t.err = ParseJob(t.body, r.cfg.Topic, job.ID()); {
+	t.id, t.body = job.ID(), job.Body()
+	switch t.decoded, t.err = ParseJob(t.body, r.cfg.Topic, t.id); {
 	case t.err != nil && t.refused():
 		r.settle(t, stageAge)
 		return
@@ -144,7 +145,7 @@ func (t *task) rescue() {
 
 func (t *task) panicked(v any) {
 	t.r.cfg.Counters.Panics.Add(1)
-	t.r.log.Error("panic while handling a job: the job is buried", "job", t.job.ID(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	t.r.log.Error("panic while handling a job: the job is buried", "job", t.id, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	t.err = fmt.Errorf("worker: panic: %v", v)
 }
 

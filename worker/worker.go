@@ -53,8 +53,8 @@ type Config struct {
 	// Feedback puts a record where it is safe before the push's job is deleted
 	// or buried. nil: the log lines are the only record.
 	Feedback func(ctx context.Context, r feedback.Record) error
-	// Buried is told of each job that the queue has set aside, by the id that it
-	// had before. It must not wait; nil: nobody is told.
+	// Buried is called for each job that the queue has buried, with the buried
+	// job's id. It must not wait. nil: not called.
 	Buried func(id string, b Burial)
 	Memory *Memory // shared by the app's workers; nil: no device token is remembered
 	Guard  *Guard  // shared by the app's workers; nil: every token called wrong is dead

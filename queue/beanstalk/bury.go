@@ -49,7 +49,11 @@ func (j *job) Bury(ctx context.Context, body []byte) error {
 	if body != nil && !bytes.Equal(body, j.body) {
 		how.copy = &replacement{body: body}
 	}
-	return j.finish(ctx, how)
+	err := j.finish(ctx, how)
+	if err == nil && how.copy != nil {
+		j.buriedAs.Store(how.copy.id)
+	}
+	return err
 }
 
 // bury sets the job aside. Only the holder can: a job that nobody holds after

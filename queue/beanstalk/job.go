@@ -1,9 +1,11 @@
 package beanstalk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
@@ -32,6 +34,9 @@ type job struct {
 	result   chan error // of the settle; room for one
 
 	settle settlement // written once, when settling begins
+	// buriedAs is the id of the job that has taken this one's place in the tube,
+	// buried; 0: none has.
+	buriedAs atomic.Uint64
 
 	touched    time.Time // reserved or touched last
 	prev, next *job      // neighbours in sess.held
@@ -48,7 +53,7 @@ const (
 )
 
 // ID implements queue.Job: "123", or "host:port/123" with several servers.
-func (j *job) ID() string { return j.src.srv.jobID(j.id) }
+func (j *job) ID() string { return j.src.srv.jobID(cmp.Or(j.buriedAs.Load(), j.id)) }
 
 // Body implements queue.Job.
 func (j *job) Body() []byte { return j.body }

@@ -13,7 +13,7 @@ import (
 
 // buryWith puts a job with one body and buries it with another. It returns the
 // id that it had.
-func buryWith(t *testing.T, q queue.Queue, tube, body string, with []byte) (id string) {
+func buryWith(t *testing.T, q queue.Queue, tube, body string, with []byte) (before, after string) {
 	t.Helper()
 	c, err := q.Consume(tube)
 	if err != nil {
@@ -26,10 +26,11 @@ func buryWith(t *testing.T, q queue.Queue, tube, body string, with []byte) (id s
 	}()
 	put(t, q, tube, body, queue.PutOptions{})
 	j := receiveOne(t, c)
+	before = j.ID()
 	if err := j.Bury(ctxOf(t), with); err != nil {
 		t.Fatalf("bury: %v", err)
 	}
-	return j.ID()
+	return before, j.ID()
 }
 
 // onlyBuried is the one buried job of a tube that has no other job.
@@ -58,10 +59,10 @@ func testBuryReplaces(t *testing.T, e Engine) {
 	}
 	for i, with := range []string{"new", "", string(all), "line\r\nend"} {
 		tube := fmt.Sprint("replaced", i)
-		id := buryWith(t, in.Queue, tube, "old", []byte(with))
+		id, as := buryWith(t, in.Queue, tube, "old", []byte(with))
 		b := onlyBuried(t, admin, tube)
-		if e.NewIDs == (b.ID == id) {
-			t.Fatalf("id %q, was %q", b.ID, id)
+		if e.NewIDs == (b.ID == id) || b.ID != as {
+			t.Fatalf("id %q, was %q, and is called %q", b.ID, id, as)
 		}
 		sameJob(t, b, b.ID, with)
 		b, err := admin.Peek(ctxOf(t), tube, b.ID)
@@ -93,7 +94,7 @@ func testBuryAsItIs(t *testing.T, e Engine) {
 		return
 	}
 	for tube, with := range map[string][]byte{"none": nil, "same": []byte("old")} {
-		id := buryWith(t, in.Queue, tube, "old", with)
+		id, _ := buryWith(t, in.Queue, tube, "old", with)
 		sameJob(t, onlyBuried(t, admin, tube), id, "old")
 	}
 }

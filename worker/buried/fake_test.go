@@ -150,10 +150,10 @@ func viewOf(q queue.Admin) Jobs {
 	return Jobs{Queue: q, Index: NewIndex(slog.New(slog.DiscardHandler)), Tube: tube, Topic: topic}
 }
 
-// told has a worker bury a job, which the engine gives another id.
+// told has a worker bury a job, under that id.
 func (q *fakeQueue) told(v Jobs, n int, id string) {
 	b := worker.BurialOf(body(n, reason(n)), topic)
-	v.Index.Told(tube, fmt.Sprint("old-", n), b)
+	v.Index.Told(tube, id, b)
 	q.jobs = append(q.jobs, queue.BuriedJob{ID: id, Body: body(n, reason(n))})
 }
 

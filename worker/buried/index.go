@@ -28,25 +28,14 @@ const maxEntries = 100_000
 type Entry struct {
 	worker.Burial
 	Tube string
-	ID   string // the queue's
-	// told is when a worker told of it. Its queue may have given it another id
-	// since. Zero: the queue itself has said the id.
-	told time.Time
+	ID   string    // the queue's
+	told time.Time // when a worker of this daemon buried it; zero: the entry was read from the queue
 	// silent: the job itself says nothing of when it was buried.
 	silent bool
-	now    *Entry // what a walk has found in place of one that was told; guarded by the index
 }
 
 // public is what others may see of e: what does not change.
 func (e *Entry) public() Entry { return Entry{Burial: e.Burial, Tube: e.Tube, ID: e.ID} }
-
-// mark tells an entry from others whatever its id is.
-type mark struct {
-	job string
-	at  int64
-}
-
-func (e *Entry) mark() mark { return mark{e.Job, e.At.Unix()} }
 
 // maxText bounds the reason, and whatever else a job says.
 const maxText = 512
@@ -95,6 +84,7 @@ type shelf struct {
 	ended   time.Time
 	told    time.Time // last
 
+	looked  time.Time // the Walker's last walk
 	differs time.Time // since when the queue has another number of jobs; zero: it has not
 	pause   time.Duration
 	next    time.Time // not walked over before, by the Walker
@@ -117,7 +107,7 @@ func (x *Index) shelfLocked(tube string) *shelf {
 	return s
 }
 
-// Told enters a job that a worker has buried, by the id that it had before.
+// Told enters a job that a worker has buried, by the buried job's id.
 func (x *Index) Told(tube, id string, b worker.Burial) {
 	e := newEntry(tube, id, b)
 	e.told = time.Now()
@@ -159,27 +149,12 @@ func (x *Index) removeLocked(s *shelf, e *Entry) {
 	x.n--
 }
 
-// learn enters a job that somebody has named as the queue has it, in place of what a
-// worker has told of it, and even if there is no room.
+// learn enters a job that somebody has named, even if there is no room.
 func (x *Index) learn(e *Entry) *Entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	s := x.shelfLocked(e.Tube)
-	for _, old := range s.entries {
-		if !old.told.IsZero() && old.mark() == e.mark() {
-			x.removeLocked(s, old)
-			break
-		}
-	}
-	x.addLocked(s, e)
+	x.addLocked(x.shelfLocked(e.Tube), e)
 	return e
-}
-
-// successor is what a walk has found in place of one that was told; nil: nothing.
-func (x *Index) successor(e *Entry) *Entry {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return e.now
 }
 
 func (x *Index) fullLocked() bool { return x.n >= x.limit }
@@ -245,7 +220,7 @@ func (x *Index) count(tube string) (n int, whole bool) {
 func (x *Index) byName(tube string) map[string][]*Entry {
 	out := make(map[string][]*Entry)
 	for _, e := range x.all(tube) {
-		if out[e.Job] = append(out[e.Job], e); e.ID != e.Job && e.told.IsZero() {
+		if out[e.Job] = append(out[e.Job], e); e.ID != e.Job {
 			out[e.ID] = append(out[e.ID], e)
 		}
 	}

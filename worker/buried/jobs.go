@@ -152,11 +152,11 @@ func (v Jobs) Show(ctx context.Context, id string) (Item, error) {
 	if len(entries) == 0 {
 		return Item{}, errors.Join(errs...)
 	}
-	e, body, err := s.current(entries[0])
+	body, err := s.body(entries[0])
 	if err != nil {
 		return Item{}, err
 	}
-	return Item{Entry: e.public(), Body: body}, nil
+	return Item{Entry: entries[0].public(), Body: body}, nil
 }
 
 // Kick gives the jobs that f chooses back to be served at once. The set is
@@ -217,9 +217,7 @@ func gone(err error) bool { return errors.Is(err, queue.ErrNotFound) && !errors.
 type seeker struct {
 	v        Jobs
 	ctx      context.Context
-	walked   bool  // for a job whose id had changed
-	why      error // that was not all
-	looked   bool  // for one that is not known
+	looked   bool // for a job that is not known
 	ended    []*Entry
 	failures int           // questions without an answer, in a row
 	waited   time.Duration // for jobs that somebody held
@@ -227,11 +225,10 @@ type seeker struct {
 
 // act does something with the job of an entry.
 func (s *seeker) act(e *Entry, do func(ctx context.Context, tube, id string) error) error {
-	e, _, err := s.current(e)
-	if err != nil {
+	if _, err := s.body(e); err != nil {
 		return err
 	}
-	err = s.ask(func() error { return do(s.ctx, e.Tube, e.ID) })
+	err := s.ask(func() error { return do(s.ctx, e.Tube, e.ID) })
 	if err == nil || gone(err) {
 		s.ended = append(s.ended, e)
 	}
@@ -287,31 +284,17 @@ func (s *seeker) learn(id string) (*Entry, error) {
 	return nil, err
 }
 
-// current is the job of an entry as the queue has it. A worker that has told of it
-// may not know the id that it got: a walk does.
-func (s *seeker) current(e *Entry) (*Entry, []byte, error) {
+// body is that of an entry's job, as the queue has it. An entry whose job has gone
+// is forgotten.
+func (s *seeker) body(e *Entry) ([]byte, error) {
 	b, err := s.peek(e.ID)
-	if err == nil {
-		if entryOf(e.Tube, s.v.Topic, b).Job == e.Job {
-			return e, b.Body, nil
-		}
+	if err == nil && entryOf(e.Tube, s.v.Topic, b).Job != e.Job {
 		err = fmt.Errorf("job %.80q: %w", e.ID, queue.ErrNotFound) // the id is another job's by now
 	}
-	switch {
-	case !gone(err):
-		return e, nil, err
-	case e.told.IsZero():
+	if gone(err) {
 		s.v.Index.forget(e)
-		return e, nil, err
-	case !s.walked:
-		s.why, s.walked = s.v.Index.walk(s.ctx, s.v.Queue, s.v.Tube, s.v.Topic), true
 	}
-	now := s.v.Index.successor(e)
-	if now == nil {
-		return e, nil, cmp.Or(s.why, err)
-	}
-	b, err = s.peek(now.ID)
-	return now, b.Body, err
+	return b.Body, err
 }
 
 const (

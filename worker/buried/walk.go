@@ -64,7 +64,6 @@ func (x *Index) take(tube string, s *shelf, found map[string]*Entry, whole bool)
 	if x.shelves[tube] != s { // the app or its queue has gone
 		return
 	}
-	marks := make(map[mark][]*Entry, len(found))
 	for id, e := range found {
 		old := s.entries[id]
 		if e.silent && old != nil && old.Job == e.Job { // who buried it has told more
@@ -72,18 +71,10 @@ func (x *Index) take(tube string, s *shelf, found map[string]*Entry, whole bool)
 		}
 		if s.gone[id] || old != nil && old.told.After(s.began) { // buried again since
 			delete(found, id)
-		} else {
-			marks[e.mark()] = append(marks[e.mark()], e)
 		}
 	}
 	for _, old := range s.entries {
-		_, same := found[old.ID]
-		as := marks[old.mark()]
-		renamed := !old.told.IsZero() && !same && len(as) > 0
-		if renamed {
-			old.now, marks[old.mark()] = as[0], as[1:]
-		}
-		if renamed || whole && !same && !old.told.After(s.began) {
+		if whole && found[old.ID] == nil && !old.told.After(s.began) {
 			x.removeLocked(s, old)
 		}
 	}
@@ -105,6 +96,9 @@ const (
 	// patience is how long the numbers must differ: workers bury meanwhile, and
 	// they are counted at another moment.
 	patience = 2 * lookEvery
+	// readAgain is after how long a tube with buried jobs is read again though the
+	// numbers agree: others may have kicked as many as were buried.
+	readAgain = time.Hour
 	// maxPause is the longest time until a tube is walked over again that could not
 	// be read, or whose numbers go on differing.
 	maxPause = time.Hour
@@ -190,15 +184,16 @@ func (x *Index) due(tube string, counted int, now time.Time) bool {
 		s.differs = now
 	}
 	differ := !s.differs.IsZero() && now.Sub(s.differs) >= patience
+	old := len(s.entries) > 0 && now.Sub(s.looked) >= readAgain
 	switch {
-	case s.whole && !differ:
+	case s.whole && !differ && !old:
 		s.pause = 0
 		return false
 	case now.Before(s.next), x.fullLocked():
 		return false
 	}
 	s.pause = min(max(2*s.pause, lookEvery), maxPause)
-	s.next = now.Add(s.pause)
+	s.looked, s.next = now, now.Add(s.pause)
 	return true
 }
 
