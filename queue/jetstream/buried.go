@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -23,19 +23,12 @@ const maxListed = 64 << 20
 
 // Buried implements queue.Admin, the oldest ids first. It disturbs nothing.
 func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.BuriedJob, error) {
-	if err := queue.CheckTube(tube); err != nil {
-		return nil, err
-	}
 	if limit < 1 {
 		return nil, fmt.Errorf("jetstream: list of %d buried jobs: must be 1 or more", limit)
 	}
-	cn, err := q.link.get(ctx, false)
+	_, s, err := q.buriedOf(ctx, tube)
 	if err != nil {
 		return nil, err
-	}
-	s, err := cn.js.Stream(ctx, buriedStream)
-	if err != nil {
-		return nil, adminError(ctx, err)
 	}
 	info, err := s.Info(ctx, jetstream.WithSubjectFilter(buriedSubject(tube, "*")))
 	if err != nil {
@@ -46,7 +39,17 @@ func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.Bu
 		ids = append(ids, strings.TrimPrefix(subject, buriedSubject(tube, "")))
 	}
 	slices.SortFunc(ids, compareIDs)
-	return q.readBuried(ctx, s, tube, ids[:min(limit, len(ids))])
+	return readBuried(ctx, s, tube, ids[:min(limit, len(ids))])
+}
+
+// buriedOf is the stream of buried jobs, for a request about a tube.
+func (q *client) buriedOf(ctx context.Context, tube string) (*conn, jetstream.Stream, error) {
+	cn, err := q.reach(ctx, tube)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := cn.js.Stream(ctx, buriedStream)
+	return cn, s, adminError(ctx, err)
 }
 
 // compareIDs orders the sequence numbers of one stream by size, and behind them
@@ -59,44 +62,22 @@ func compareIDs(a, b string) int {
 }
 
 // readBuried reads some jobs, several at a time, in the given order.
-func (q *client) readBuried(ctx context.Context, s jetstream.Stream, tube string, ids []string) ([]queue.BuriedJob, error) {
+func readBuried(ctx context.Context, s jetstream.Stream, tube string, ids []string) ([]queue.BuriedJob, error) {
 	found := make([]queue.BuriedJob, len(ids))
-	var mu sync.Mutex
-	var next, size int
-	var failed, cut error
-	var wg sync.WaitGroup
-	for range min(readers, len(ids)) {
-		wg.Go(func() {
-			for {
-				mu.Lock()
-				i := next
-				next++
-				stop := i >= len(ids) || failed != nil
-				if !stop && size > maxListed {
-					stop, cut = true, fmt.Errorf("jetstream: tube %q: buried jobs: %d MiB are listed: %w", tube, size>>20, queue.ErrCut)
-				}
-				mu.Unlock()
-				if stop {
-					return
-				}
-				b, _, err := peek(ctx, s, tube, ids[i])
-				mu.Lock()
-				switch {
-				case err == nil:
-					found[i] = b
-					size += len(b.Body)
-				case !errors.Is(err, queue.ErrNotFound): // gone meanwhile
-					failed = err
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
-	if failed == nil {
-		failed = cut
-	}
-	return slices.DeleteFunc(found, func(b queue.BuriedJob) bool { return b.ID == "" }), failed
+	var size atomic.Int64
+	err := each(ctx, readers, slices.All(ids), func(i int, id string) error {
+		if n := size.Load(); n > maxListed {
+			return fmt.Errorf("jetstream: tube %q: buried jobs: %d MiB are listed: %w", tube, n>>20, queue.ErrCut)
+		}
+		b, _, err := peek(ctx, s, tube, id)
+		if errors.Is(err, queue.ErrNotFound) { // gone meanwhile
+			return nil
+		}
+		found[i] = b
+		size.Add(int64(len(b.Body)))
+		return err
+	})
+	return slices.DeleteFunc(found, func(b queue.BuriedJob) bool { return b.ID == "" }), err
 }
 
 // peek reads one buried job; the message is what the stream has.
@@ -108,35 +89,24 @@ func peek(ctx context.Context, s jetstream.Stream, tube, id string) (queue.Burie
 	if err != nil {
 		return queue.BuriedJob{}, nil, adminError(ctx, err)
 	}
-	put := putTime(m.Header.Get(headerPut), m.Time.UnixNano())
-	return queue.BuriedJob{
-		ID: id, Body: m.Data, Age: max(time.Since(put), 0),
-	}, m, nil
+	put := putTime(m.Header, m.Time.UnixNano())
+	return queue.BuriedJob{ID: id, Body: m.Data, Age: max(time.Since(put), 0)}, m, nil
 }
 
 // find is peek for an operator's tube and id. A bare number may also be of a job
 // that was put when ids were that, and buried since.
-func (q *client) find(ctx context.Context, tube, id string) (*conn, jetstream.Stream, queue.BuriedJob, *jetstream.RawStreamMsg, error) {
-	var none queue.BuriedJob
-	if err := queue.CheckTube(tube); err != nil {
-		return nil, nil, none, nil, err
+func (q *client) find(ctx context.Context, tube, id string) (cn *conn, s jetstream.Stream, b queue.BuriedJob, m *jetstream.RawStreamMsg, err error) {
+	if err = checkID(id); err != nil {
+		return
 	}
-	if err := checkID(id); err != nil {
-		return nil, nil, none, nil, err
+	if cn, s, err = q.buriedOf(ctx, tube); err != nil {
+		return
 	}
-	cn, err := q.link.get(ctx, false)
-	if err != nil {
-		return nil, nil, none, nil, err
-	}
-	s, err := cn.js.Stream(ctx, buriedStream)
-	if err != nil {
-		return nil, nil, none, nil, adminError(ctx, err)
-	}
-	b, m, err := peek(ctx, s, tube, id)
+	b, m, err = peek(ctx, s, tube, id)
 	if seq, perr := strconv.ParseUint(id, 10, 64); perr == nil && errors.Is(err, queue.ErrNotFound) {
 		b, m, err = peek(ctx, s, tube, seqID(q.birth.Load(), seq))
 	}
-	return cn, s, b, m, err
+	return
 }
 
 // Peek implements queue.Admin.
@@ -168,10 +138,7 @@ func (q *client) remove(ctx context.Context, s jetstream.Stream, tube, id string
 			return fmt.Errorf("jetstream: tube %q: job %s: buried anew: %w", tube, id, queue.ErrBusy)
 		}
 	}
-	if err != nil {
-		return adminError(ctx, err)
-	}
-	return nil
+	return adminError(ctx, err)
 }
 
 // adminError is an error of an operator's request.

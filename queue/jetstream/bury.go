@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
-
-	"propeller/queue"
 )
 
 // Bury implements queue.Job: the job is copied to the stream of buried jobs, with
@@ -95,16 +92,11 @@ func (q *client) burials(ctx context.Context) (*conn, error) {
 // buriedMsg is the message that buries the job. A body that is as large as one
 // that is put leaves room for headers, and can be moved to another queue.
 func (j *job) buriedMsg(cn *conn, body []byte) (*nats.Msg, error) {
-	limit := maxBody(cn.nc.MaxPayload())
-	switch {
-	case body == nil:
+	if body == nil {
 		body = j.body
-	case len(body) > limit:
-		return nil, fmt.Errorf("%d bytes, at most %d: %w", len(body), limit, queue.ErrRejected)
+	} else if err := cn.fits(body); err != nil {
+		return nil, err
 	}
-	put := putTime(j.header.Get(headerPut), j.d.stored)
-	return &nats.Msg{Subject: buriedSubject(j.c.t.name, j.ID()), Data: body, Header: nats.Header{
-		headerID:  {j.ID()},
-		headerPut: {strconv.FormatInt(put.UnixNano(), 10)},
-	}}, nil
+	id := j.ID()
+	return &nats.Msg{Subject: buriedSubject(j.c.t.name, id), Data: body, Header: past(id, putTime(j.header, j.d.stored))}, nil
 }

@@ -50,7 +50,7 @@ func (l *link) check() error {
 	if err := l.q.inspect(ctx, l.cn, true); err != nil {
 		return err
 	}
-	err := l.rescue()
+	_, err := l.q.putLeft(l.q.ctx, l.cn, nil)
 	l.rescued = err == nil
 	return err
 }
@@ -111,7 +111,7 @@ func (l *link) checkStreams(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.q.birth.Store(birthOf(jobs))
+	l.q.birth.Store(jobs.Created.UnixMilli())
 	return l.checkBuried(ctx)
 }
 

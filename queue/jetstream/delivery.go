@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // delivery is what the address for acknowledging a job tells of it.
@@ -50,13 +49,4 @@ func parseDelivery(reply string) (delivery, error) {
 		return delivery{}, fmt.Errorf("%q: time: %w", reply, err)
 	}
 	return delivery{seq: seq, tries: tries, stored: stored}, nil
-}
-
-// putTime is when a job was put: as its header says if it was delayed or
-// kicked, else when the stream got it.
-func putTime(header string, stored int64) time.Time {
-	if n, err := strconv.ParseInt(header, 10, 64); err == nil {
-		return time.Unix(0, n)
-	}
-	return time.Unix(0, stored)
 }

@@ -45,13 +45,7 @@ type job struct {
 var _ queue.Job = (*job)(nil)
 
 // ID implements queue.Job.
-func (j *job) ID() string {
-	// Other programs may put headers of their own.
-	if id := j.header.Get(headerID); jobID.MatchString(id) {
-		return id
-	}
-	return seqID(j.birth, j.d.seq)
-}
+func (j *job) ID() string { return idOf(j.header, j.birth, j.d.seq) }
 
 // Body implements queue.Job.
 func (j *job) Body() []byte { return j.body }
@@ -61,7 +55,7 @@ func (j *job) Stat(context.Context) (queue.Stat, error) {
 	j.c.t.mu.Lock()
 	tries := j.d.tries
 	j.c.t.mu.Unlock()
-	age := time.Since(putTime(j.header.Get(headerPut), j.d.stored))
+	age := time.Since(putTime(j.header, j.d.stored))
 	return queue.Stat{Attempt: tries, Age: max(age, 0), Kicked: j.header.Get(headerKicked) != ""}, nil // clocks differ
 }
 

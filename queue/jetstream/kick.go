@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"strconv"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,13 +31,8 @@ func (q *client) kick(ctx context.Context, tube, id string) error {
 	if err != nil {
 		return err
 	}
-	put := putTime(m.Header.Get(headerPut), m.Time.UnixNano())
-	again := &nats.Msg{Subject: q.backSubject(tube), Data: m.Data, Header: nats.Header{
-		headerID:     {b.ID},
-		headerPut:    {strconv.FormatInt(put.UnixNano(), 10)},
-		headerKicked: {"1"},
-		jsMsgID:      {onceID("kick", m)},
-	}}
+	again := q.again("kick", tube, b.ID, m)
+	again.Header.Set(headerKicked, "1")
 	if err := q.storeOnce(ctx, cn, again); err != nil {
 		return adminError(ctx, err)
 	}
@@ -47,6 +41,17 @@ func (q *client) kick(ctx context.Context, tube, id string) error {
 		return nil // it has been served and buried since
 	}
 	return err
+}
+
+// again is the message that puts a stored job once more, under its id and with its
+// age. why tells apart what may be done with it, each of which is done once.
+func (q *client) again(why, tube, id string, m *jetstream.RawStreamMsg) *nats.Msg {
+	h := past(id, putTime(m.Header, m.Time.UnixNano()))
+	h.Set(jsMsgID, onceID(why, m))
+	if v := m.Header.Get(headerKicked); v != "" {
+		h.Set(headerKicked, v)
+	}
+	return &nats.Msg{Subject: q.backSubject(tube), Data: m.Data, Header: h}
 }
 
 // storeOnce stores a job that has a Nats-Msg-Id. What the stream calls a

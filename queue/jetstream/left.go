@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,11 @@ import (
 // embedded queue looks for such jobs as long as it runs: a job that its tube's
 // consumer was done with some time ago, and that is still there, stays for ever.
 //
+// A server that is killed may have written that a consumer is done with a job, and
+// not yet that the job is gone. So they are looked for at the start, too, before any
+// job is served. A cluster's servers do so by themselves (nats-server: stream.go,
+// checkInterestState).
+//
 // Who finished it was told that it is gone, be it a program beside the daemon. Those
 // that this process finished are known for a while and are removed; the rest runs
 // again, because what the consumer knows may be wrong.
@@ -32,6 +38,10 @@ const (
 	// passes between a consumer's being done with a job and the job's removal.
 	leftSettle = 5 * time.Second
 
+	// leftTime bounds the search for left jobs: it takes a question for each tube,
+	// some 50 µs, and two more for each job.
+	leftTime = time.Minute
+
 	// finishedMax is how many jobs are known to be finished: what may be on its
 	// way to the server until it is noticed that it removes nothing.
 	finishedMax = 4096
@@ -44,10 +54,18 @@ type floors struct {
 	bySubject map[string]uint64
 }
 
+// upTo is how far a tube's consumer was done at both times.
+func (f *floors) upTo(subject string, now *floors) uint64 {
+	if !f.made.Equal(now.made) {
+		return 0
+	}
+	return min(f.bySubject[subject], now.bySubject[subject])
+}
+
 // watchLeft puts jobs again that their consumers have left behind, until the queue
 // is closed.
 func (q *client) watchLeft() {
-	var last floors
+	last := &floors{}
 	timer := time.NewTimer(leftEvery)
 	defer timer.Stop()
 	for soon := 0; ; {
@@ -72,40 +90,44 @@ func (q *client) watchLeft() {
 	}
 }
 
-// lookForLeft puts those jobs again that are there though their consumers were done
-// with them the last time that it looked, and are still. It returns how far they are
-// now.
-func (q *client) lookForLeft(last floors) (now floors, err error) {
-	ctx, cancel := context.WithTimeout(q.ctx, rescueTime)
-	defer cancel()
+// lookForLeft is putLeft while the queue is at work.
+func (q *client) lookForLeft(last *floors) (now *floors, err error) {
 	cn, _, _, err := q.link.ready()
 	if err != nil {
-		return last, err
+		return nil, err
 	}
+	return q.putLeft(q.ctx, cn, last)
+}
+
+// putLeft puts those jobs again that are there though their consumers are done with
+// them, and were the last time; nil: there was none. It returns how far they are now.
+func (q *client) putLeft(ctx context.Context, cn *conn, last *floors) (now *floors, err error) {
+	ctx, cancel := context.WithTimeout(ctx, leftTime)
+	defer cancel()
 	jobs, err := q.streamInfo(ctx, cn, jobsStream, jobPrefix+">", 0) // of 100,000 tubes, see Tubes
 	if err != nil {
-		return last, err
+		return nil, err
 	}
-	now = floors{made: jobs.Created, bySubject: make(map[string]uint64)}
+	now = &floors{made: jobs.Created, bySubject: make(map[string]uint64)}
 	if len(jobs.State.Subjects) == 0 {
 		return now, nil
 	}
-	if !last.made.Equal(now.made) {
-		last.bySubject = nil
-	}
 	s, err := cn.js.Stream(ctx, jobsStream)
 	if err != nil {
-		return last, err
+		return nil, err
 	}
-	again, removed := 0, 0
+	var again, removed int
 	consumers := s.ListConsumers(ctx)
 	for c := range consumers.Info() {
-		subject := c.Config.FilterSubject
+		subject, done := c.Config.FilterSubject, c.AckFloor.Stream
 		if jobs.State.Subjects[subject] == 0 {
 			continue
 		}
-		now.bySubject[subject] = c.AckFloor.Stream
-		a, r, failed := q.rescueTube(ctx, cn, s, subject, min(last.bySubject[subject], c.AckFloor.Stream))
+		now.bySubject[subject] = done
+		if last != nil {
+			done = last.upTo(subject, now)
+		}
+		a, r, failed := q.putTubeLeft(ctx, cn, s, subject, done)
 		again, removed = again+a, removed+r
 		if failed != nil {
 			err = fmt.Errorf("consumer %s: %w", c.Name, failed)
@@ -116,6 +138,39 @@ func (q *client) lookForLeft(last floors) (now floors, err error) {
 			"queue", q.opts.String(), "jobs", again, "removed", removed)
 	}
 	return now, errors.Join(err, consumers.Err())
+}
+
+// putTubeLeft puts those jobs of a tube again that its consumer is done with, up
+// to a number. Those that this process has finished are removed instead.
+func (q *client) putTubeLeft(ctx context.Context, cn *conn, s jetstream.Stream, subject string, done uint64) (again, removed int, err error) {
+	tube, ours := strings.CutPrefix(subject, jobPrefix)
+	if done == 0 || !ours {
+		return 0, 0, nil
+	}
+	for m, err := range messages(ctx, s, subject) {
+		if err != nil || m.Sequence > done {
+			return again, removed, err
+		}
+		held, finished := q.holds(tube, m)
+		if held {
+			continue
+		}
+		if !finished {
+			id := idOf(m.Header, s.CachedInfo().Created.UnixMilli(), m.Sequence)
+			if err := q.storeOnce(ctx, cn, q.again("rescue", tube, id, m)); err != nil {
+				return again, removed, err
+			}
+		}
+		if err := deleteMsg(s, m.Sequence, q.opts.Timeout); err != nil {
+			return again, removed, err
+		}
+		if finished {
+			removed++
+		} else {
+			again++
+		}
+	}
+	return again, removed, nil
 }
 
 // holds says whether a stored job is in the hands of this process, or was

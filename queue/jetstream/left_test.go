@@ -2,7 +2,10 @@ package jetstream
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"propeller/queue"
 )
@@ -17,7 +20,7 @@ func TestLookForLeftDisturbsNothing(t *testing.T) {
 	looks := make(chan error, 1)
 	go func() {
 		var err error
-		for last := (floors{}); err == nil && ctx.Err() == nil; {
+		for last := new(floors); err == nil && ctx.Err() == nil; {
 			last, err = q.lookForLeft(last)
 		}
 		looks <- err
@@ -61,4 +64,89 @@ func TestFinished(t *testing.T) {
 	if f.has(more, 2) {
 		t.Error("a job of another time under the same number")
 	}
+}
+
+// A folder in which the consumer is done with jobs that the stream still has, as
+// a kill between the two leaves it: the jobs are served again, under their ids.
+func TestLeftJobsAreServed(t *testing.T) {
+	t.Parallel()
+	o := Options{Dir: t.TempDir()}
+	const tube, jobs = "left", 3
+	q := openTest(t, o)
+	ids := map[string]bool{}
+	for range jobs {
+		id, err := q.Put(ctxOf(t), tube, []byte("job"), queue.PutOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[id] = true
+	}
+	closeNow(t, q)
+	messages := filepath.Join("jetstream", "$G", "streams", jobsStream, "msgs")
+	kept := t.TempDir()
+	if err := os.CopyFS(kept, os.DirFS(filepath.Join(o.Dir, messages))); err != nil {
+		t.Fatal(err)
+	}
+
+	q = openTest(t, o)
+	finish(t, q, tube, jobs)
+	closeNow(t, q)
+	if err := os.RemoveAll(filepath.Join(o.Dir, messages)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(o.Dir, messages), os.DirFS(kept)); err != nil {
+		t.Fatal(err)
+	}
+
+	q = openTest(t, o)
+	if _, err := q.Put(ctxOf(t), tube, []byte("new"), queue.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range finish(t, q, tube, jobs+1) {
+		if string(j.Body()) == "job" {
+			if !ids[j.ID()] {
+				t.Errorf("id %q, put as one of %v", j.ID(), ids)
+			}
+			delete(ids, j.ID())
+		}
+	}
+	if len(ids) > 0 {
+		t.Errorf("not served: %v", ids)
+	}
+	eventually(t, "nothing is left", func() bool {
+		s, err := q.TubeStats(ctxOf(t), tube)
+		return err == nil && s.Ready == 0 && s.Reserved == 0
+	})
+}
+
+func closeNow(t *testing.T, q *client) {
+	t.Helper()
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// finish receives n jobs of a tube and finishes them.
+func finish(t *testing.T, q *client, tube string, n int) (all []queue.Job) {
+	t.Helper()
+	c, err := q.Consume(tube)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); len(all) < n && time.Now().Before(deadline); {
+		jobs, err := c.Receive(ctxOf(t), n-len(all))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, j := range jobs {
+			if err := j.Done(ctxOf(t)); err != nil {
+				t.Error(err)
+			}
+		}
+		all = append(all, jobs...)
+	}
+	if err := c.Close(ctxOf(t)); err != nil {
+		t.Error(err)
+	}
+	return all
 }

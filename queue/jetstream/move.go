@@ -8,12 +8,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 
 	"propeller/queue"
 )
@@ -59,89 +57,49 @@ func (q *client) Tubes(ctx context.Context) ([]string, error) {
 // when their time is over, and tells nobody when that is. They count as ready
 // here, once nobody asks for the tube's jobs any more.
 func (q *client) Aside(ctx context.Context, tube string, f func(queue.StoredJob) error) error {
-	if err := queue.CheckTube(tube); err != nil {
-		return err
-	}
-	cn, err := q.link.get(ctx, false)
+	cn, err := q.reach(ctx, tube)
 	if err != nil {
 		return err
 	}
-	walks := []struct {
-		stream, pattern string
-		job             func(string, queue.StoredJob, *jetstream.RawStreamMsg) (_ queue.StoredJob, skip bool, err error)
-	}{
-		{jobsStream, schedSubject(tube, "*"), scheduledJob},
-		{buriedStream, buriedSubject(tube, "*"), buriedJob},
-		{jobsStream, jobSubject(tube), readyJob},
+	if err := q.walk(ctx, cn, jobsStream, schedSubject(tube, "*"), f); err != nil {
+		return err
 	}
-	for _, w := range walks {
-		if w.pattern == jobSubject(tube) {
-			if left, err := q.abandoned(ctx, cn, tube); !left || err != nil {
-				return err
-			}
-		}
-		s, err := cn.js.Stream(ctx, w.stream)
-		if err != nil {
-			return adminError(ctx, err)
-		}
-		one := func(m *jetstream.RawStreamMsg) error {
-			j, skip, err := w.job(tube, stored(birthOf(s.CachedInfo()), m), m)
-			if skip || err != nil {
-				return err
-			}
-			if err := f(j); err != nil {
-				return err
-			}
-			return deleteMsg(s, m.Sequence, q.opts.Timeout)
-		}
-		if err := walk(ctx, s, w.pattern, one); err != nil {
-			return err
-		}
+	if err := q.walk(ctx, cn, buriedStream, buriedSubject(tube, "*"), f); err != nil {
+		return err
 	}
-	return nil
+	if left, err := q.abandoned(ctx, cn, tube); !left || err != nil {
+		return err
+	}
+	return q.walk(ctx, cn, jobsStream, jobSubject(tube), f)
 }
 
 // walkers is how many jobs of a walk are looked after at once.
 const walkers = 32
 
-// walk calls f for the messages of a stream whose subject matches, several at a
-// time. An error that wraps queue.ErrRejected does not end it.
-func walk(ctx context.Context, s jetstream.Stream, pattern string, f func(*jetstream.RawStreamMsg) error) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	places, failed := make(chan struct{}, walkers), make(chan error, 1)
-	for seq := uint64(1); ; seq++ {
-		m, err := s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(pattern))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			wg.Wait()
-			select {
-			case err := <-failed:
-				return err
-			default:
-				return nil
-			}
-		}
+// walk calls f for the jobs of a stream whose subject matches, several at a time,
+// and removes them. An error that wraps queue.ErrRejected does not end it.
+func (q *client) walk(ctx context.Context, cn *conn, stream, pattern string, f func(queue.StoredJob) error) error {
+	s, err := cn.js.Stream(ctx, stream)
+	if err != nil {
+		return adminError(ctx, err)
+	}
+	birth := s.CachedInfo().Created.UnixMilli()
+	return each(ctx, walkers, messages(ctx, s, pattern), func(m *jetstream.RawStreamMsg, err error) error {
 		if err != nil {
 			return adminError(ctx, err)
 		}
-		seq = m.Sequence
-		select {
-		case places <- struct{}{}:
-		case err := <-failed:
+		j, soon, err := stored(birth, m)
+		if soon || err != nil {
 			return err
-		case <-ctx.Done():
-			return ctx.Err()
 		}
-		wg.Go(func() {
-			defer func() { <-places }()
-			if err := f(m); err != nil && !errors.Is(err, queue.ErrRejected) {
-				select {
-				case failed <- err:
-				default:
-				}
-			}
-		})
-	}
+		switch err := f(j); {
+		case errors.Is(err, queue.ErrRejected):
+			return nil
+		case err != nil:
+			return err
+		}
+		return deleteMsg(s, m.Sequence, q.opts.Timeout)
+	})
 }
 
 // deleteMsg removes a message. One that is gone is no error: a schedule that
@@ -158,32 +116,22 @@ func deleteMsg(s jetstream.Stream, seq uint64, timeout time.Duration) error {
 	return adminError(ctx, err)
 }
 
-// stored is a message as a job, its id as Job.ID has it.
-func stored(birth int64, m *jetstream.RawStreamMsg) queue.StoredJob {
-	id := m.Header.Get(headerID)
-	if id == "" {
-		id = seqID(birth, m.Sequence)
+// stored is a message as a job. soon: it becomes ready by itself. Schedules of other
+// kinds than ours (@at) are somebody else's who may publish here: nothing can be
+// done about them.
+func stored(birth int64, m *jetstream.RawStreamMsg) (j queue.StoredJob, soon bool, err error) {
+	j = queue.StoredJob{
+		ID: idOf(m.Header, birth, m.Sequence), Body: m.Data,
+		Age:    max(time.Since(putTime(m.Header, m.Time.UnixNano())), 0),
+		Buried: strings.HasPrefix(m.Subject, buriedPrefix),
 	}
-	put := putTime(m.Header.Get(headerPut), m.Time.UnixNano())
-	return queue.StoredJob{ID: id, Body: m.Data, Age: max(time.Since(put), 0)}
-}
-
-func readyJob(_ string, j queue.StoredJob, _ *jetstream.RawStreamMsg) (queue.StoredJob, bool, error) {
-	return j, false, nil
-}
-
-func buriedJob(_ string, j queue.StoredJob, _ *jetstream.RawStreamMsg) (queue.StoredJob, bool, error) {
-	j.Buried = true
-	return j, false, nil
-}
-
-// scheduledJob skips what is due soon. Schedules of other kinds than ours (@at)
-// are somebody else's who may publish here: nothing can be done about them.
-func scheduledJob(tube string, j queue.StoredJob, m *jetstream.RawStreamMsg) (queue.StoredJob, bool, error) {
+	if !strings.HasPrefix(m.Subject, schedPrefix) {
+		return j, false, nil
+	}
 	at, ok := strings.CutPrefix(m.Header.Get(jsSchedule), "@at ")
 	due, err := time.Parse(time.RFC3339Nano, at)
 	if !ok || err != nil {
-		return j, false, fmt.Errorf("jetstream: tube %q: the message %d has the schedule %.40q, which is no job's", tube, m.Sequence, m.Header.Get(jsSchedule))
+		return j, false, fmt.Errorf("jetstream: %s: the message %d has the schedule %.40q, which is no job's", m.Subject, m.Sequence, m.Header.Get(jsSchedule))
 	}
 	j.Delay = time.Until(due)
 	return j, j.Delay < queue.Soon, nil
@@ -220,37 +168,17 @@ func (q *client) abandoned(ctx context.Context, cn *conn, tube string) (bool, er
 // Restore implements queue.Mover. Priority is left out; the age is kept, but not
 // how often the job was tried.
 func (q *client) Restore(ctx context.Context, tube string, j queue.StoredJob) (string, error) {
-	if err := queue.CheckTube(tube); err != nil {
-		return "", err
-	}
-	cn, err := q.link.get(ctx, false)
+	cn, err := q.reach(ctx, tube)
 	if err != nil {
 		return "", err
 	}
-	if limit := maxBody(cn.nc.MaxPayload()); len(j.Body) > limit {
-		return "", fmt.Errorf("jetstream: job %s of %q: %d bytes, at most %d: %w", j.ID, tube, len(j.Body), limit, queue.ErrRejected)
-	}
-	id, m := restoreMsg(tube, j, time.Now())
-	seq, err := q.store(ctx, cn, m)
-	if err != nil {
-		if ctx.Err() != nil {
-			return "", ctx.Err()
-		}
-		return "", fmt.Errorf("jetstream: put in %q: %w", tube, err)
-	}
-	if id == "" {
-		id = seqID(q.birth.Load(), seq)
-	}
-	return id, nil
-}
-
-// restoreMsg is putMsg for a job that has a past.
-func restoreMsg(tube string, j queue.StoredJob, now time.Time) (id string, m *nats.Msg) {
-	delay := j.Delay
 	if j.Buried {
-		delay = 0
+		j.Delay = 0
 	}
-	id, m = putMsg(tube, j.Body, queue.PutOptions{Delay: delay}, now)
+	id, m, err := q.newPut(cn, tube, j.Body, queue.PutOptions{Delay: j.Delay})
+	if err != nil {
+		return "", err
+	}
 	if m.Header == nil {
 		m.Header = nats.Header{}
 	}
@@ -259,9 +187,7 @@ func restoreMsg(tube string, j queue.StoredJob, now time.Time) (id string, m *na
 		m.Subject = buriedSubject(tube, id)
 		m.Header.Set(headerID, id)
 	}
-	m.Header.Set(headerPut, strconv.FormatInt(now.Add(-j.Age).UnixNano(), 10))
-	return id, m
+	m.Header.Set(headerPut, strconv.FormatInt(time.Now().Add(-j.Age).UnixNano(), 10))
+	a, err := q.request(ctx, cn, m)
+	return q.stored(ctx, tube, id, a, err)
 }
-
-// newID is an id for a job that the stream does not number.
-func newID() string { return "d" + nuid.Next() }

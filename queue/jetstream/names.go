@@ -5,8 +5,11 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"propeller/queue"
 )
@@ -50,8 +53,8 @@ func durable(tube string) string { return strings.ReplaceAll(tube, ".", "=") }
 // sequence numbers.
 var jobID = regexp.MustCompile(`^(([0-9a-z]{1,13}-)?[1-9][0-9]{0,19}|d[0-9A-Za-z]{22})$`)
 
-// seqID is the id of a job by its sequence number. A stream that is made anew
-// begins again with 1, so the number alone would name several jobs.
+// seqID is the id of a job by its sequence number, and when the stream was made, in
+// Unix milliseconds: one that is made anew begins again with 1.
 func seqID(birth int64, seq uint64) string {
 	b := make([]byte, 0, 24)
 	b = strconv.AppendInt(b, birth, 36)
@@ -59,8 +62,31 @@ func seqID(birth int64, seq uint64) string {
 	return string(strconv.AppendUint(b, seq, 10))
 }
 
-// birthOf is when a stream was made, for seqID.
-func birthOf(info *jetstream.StreamInfo) int64 { return info.Created.UnixMilli() }
+// idOf is the id of a job that the stream has under a number. A header that is
+// none of ours is another program's.
+func idOf(h nats.Header, birth int64, seq uint64) string {
+	if id := h.Get(headerID); id != "" && jobID.MatchString(id) {
+		return id
+	}
+	return seqID(birth, seq)
+}
+
+// putTime is when a job was put: as its header says if it was delayed or
+// kicked, else when the stream got it, in Unix nanoseconds.
+func putTime(h nats.Header, stored int64) time.Time {
+	if n, err := strconv.ParseInt(h.Get(headerPut), 10, 64); err == nil {
+		return time.Unix(0, n)
+	}
+	return time.Unix(0, stored)
+}
+
+// past are the headers of a job that keeps its id and its age.
+func past(id string, put time.Time) nats.Header {
+	return nats.Header{headerID: {id}, headerPut: {strconv.FormatInt(put.UnixNano(), 10)}}
+}
+
+// newID is an id for a job that the stream does not number.
+func newID() string { return "d" + nuid.Next() }
 
 // onceID is a Nats-Msg-Id for what may be done once with a message: no other has
 // the same sequence number and the same time, of whatever stream.

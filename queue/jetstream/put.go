@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,13 +27,7 @@ func maxBody(maxPayload int64) int { return int(maxPayload) - headerRoom }
 // Put implements queue.Queue. It waits until the stream has stored the job: on
 // a cluster, on most of its replicas.
 func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (string, error) {
-	if err := queue.CheckTube(tube); err != nil {
-		return "", err
-	}
-	if err := ctx.Err(); err != nil {
-		return "", err
-	}
-	cn, err := q.link.get(ctx, false)
+	cn, err := q.reach(ctx, tube)
 	if err != nil {
 		return "", err
 	}
@@ -44,10 +39,26 @@ func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutO
 	return q.stored(ctx, tube, id, a, err)
 }
 
+// reach is the connection for a request about a tube.
+func (q *client) reach(ctx context.Context, tube string) (*conn, error) {
+	if err := cmp.Or(queue.CheckTube(tube), ctx.Err()); err != nil {
+		return nil, err
+	}
+	return q.link.get(ctx, false)
+}
+
+// fits says why the server takes no job with such a body.
+func (cn *conn) fits(body []byte) error {
+	if limit := maxBody(cn.nc.MaxPayload()); len(body) > limit {
+		return fmt.Errorf("%d bytes, at most %d: %w", len(body), limit, queue.ErrRejected)
+	}
+	return nil
+}
+
 // newPut is putMsg for a body of a size that the server takes, if there is room.
 func (q *client) newPut(cn *conn, tube string, body []byte, o queue.PutOptions) (id string, m *nats.Msg, err error) {
-	if limit := maxBody(cn.nc.MaxPayload()); len(body) > limit {
-		return "", nil, fmt.Errorf("jetstream: put in %q: %d bytes, at most %d: %w", tube, len(body), limit, queue.ErrRejected)
+	if err := cn.fits(body); err != nil {
+		return "", nil, fmt.Errorf("jetstream: put in %q: %w", tube, err)
 	}
 	id, m = putMsg(tube, body, o, time.Now())
 	if q.embedded != nil {
@@ -84,14 +95,11 @@ func putMsg(tube string, body []byte, o queue.PutOptions, now time.Time) (id str
 		return "", &nats.Msg{Subject: jobSubject(tube), Data: body}
 	}
 	id = newID()
-	m = &nats.Msg{Subject: schedSubject(tube, id), Data: body, Header: nats.Header{
-		headerID:  {id},
-		headerPut: {strconv.FormatInt(now.UnixNano(), 10)},
-		// With its fraction: nats.go's own option cuts to whole seconds.
-		jsSchedule:       {"@at " + now.Add(o.Delay).UTC().Format(time.RFC3339Nano)},
-		jsScheduleTarget: {jobSubject(tube)},
-	}}
-	return id, m
+	h := past(id, now)
+	// With its fraction: nats.go's own option cuts to whole seconds.
+	h.Set(jsSchedule, "@at "+now.Add(o.Delay).UTC().Format(time.RFC3339Nano))
+	h.Set(jsScheduleTarget, jobSubject(tube))
+	return id, &nats.Msg{Subject: schedSubject(tube, id), Data: body, Header: h}
 }
 
 // Headers of JetStream (nats-server: stream.go).

@@ -19,10 +19,7 @@ import (
 // other programs put or took may be missing for a second.
 func (q *client) TubeStats(ctx context.Context, name string) (queue.TubeStats, error) {
 	var st queue.TubeStats
-	if err := queue.CheckTube(name); err != nil {
-		return st, err
-	}
-	cn, err := q.link.get(ctx, false)
+	cn, err := q.reach(ctx, name)
 	if err != nil {
 		return st, err
 	}
