@@ -173,7 +173,7 @@ func TestMockServer(t *testing.T) {
 			s[0].Link = worker.Link{}
 		}
 		if len(s) == 1 {
-			s[0].Planned, s[0].Until, s[0].LastEnd = time.Time{}, time.Time{}, time.Time{}
+			s[0].Planned, s[0].Until = time.Time{}, time.Time{}
 		}
 		return len(s) == 1 && s[0] == worker.Status{Serving: true, Connected: true, Received: 1, Finished: 1}
 	})

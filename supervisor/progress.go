@@ -39,6 +39,7 @@ type view struct {
 	ready    int    // jobs of the tube that it could have
 	known    bool   // whether ready is known
 	cause    string // why it works on nothing, when that is known
+	last     string // what its last plan waited for, in brackets; "" = nothing
 	waits    bool   // cause may keep jobs from being seen: assume that there are some
 
 	explained bool // the app's state says why nothing is done
@@ -163,10 +164,10 @@ func (p *progress) reason(v view) string {
 	case v.cause != "":
 		return v.cause
 	case v.held > 0:
-		return fmt.Sprintf("holds %d jobs and has finished none for %v", v.held, since)
+		return fmt.Sprintf("holds %d jobs and has finished none for %v%s", v.held, since, v.last)
 	case p.starved():
 		return fmt.Sprintf("has received none of %d ready jobs for %v", v.ready, since)
 	default:
-		return fmt.Sprintf("has finished none of its jobs for %v, with %d ready", since, v.ready)
+		return fmt.Sprintf("has finished none of its jobs for %v, with %d ready%s", since, v.ready, v.last)
 	}
 }

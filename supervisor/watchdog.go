@@ -139,7 +139,7 @@ func (d *watchdog) unstick(a watched, w *appWorker, s worker.Status, now time.Ti
 		return
 	}
 	w.late.given = true
-	why := fmt.Sprintf("it has not planned for %v", now.Sub(s.Planned).Round(time.Second))
+	why := fmt.Sprintf("its goroutine has not turned for %v%s", now.Sub(s.Planned).Round(time.Second), last(s.Cause))
 	d.act(a, w, abandon, why)
 }
 
@@ -165,7 +165,7 @@ func (a *app) probeLate(b worker.BreakerState, now time.Time) bool {
 // viewOf puts together what progress is judged by.
 func viewOf(s worker.Status, jobs available) view {
 	// Jobs that linger are finished but for the queue's word.
-	v := view{held: s.Held - s.Lingering, finished: s.Finished, received: s.Received, ready: jobs.ready, known: jobs.known, cause: s.Waiting}
+	v := view{held: s.Held - s.Lingering, finished: s.Finished, received: s.Received, ready: jobs.ready, known: jobs.known, cause: s.Waiting, last: last(s.Cause)}
 	if s.Guarded > 0 && s.InFlight == 0 {
 		v.held = 0 // they wait for the guard, which bounds that itself
 	}
@@ -176,6 +176,14 @@ func viewOf(s worker.Status, jobs available) view {
 	// cannot put what belongs to its jobs has some.
 	v.waits = s.QueueErr != nil || s.Unstored != nil
 	return v
+}
+
+// last is what a worker's last plan waited for, to end a reason with.
+func last(c worker.Cause) string {
+	if c == worker.NoCause {
+		return ""
+	}
+	return " (" + string(c) + ")"
 }
 
 // act does what is to be done about one worker.

@@ -363,7 +363,7 @@ func TestWatchdogGivesUpAStuckWorker(t *testing.T) {
 		}
 	}
 	planned := func(ago, until time.Duration) worker.Status {
-		return worker.Status{Serving: true, Planned: now.Add(-ago), Until: now.Add(until)}
+		return worker.Status{Serving: true, Cause: worker.Dialing, Planned: now.Add(-ago), Until: now.Add(until)}
 	}
 	look(worker.Status{Serving: true}, 0) // it has not planned yet
 	for range 3 {
@@ -380,7 +380,7 @@ func TestWatchdogGivesUpAStuckWorker(t *testing.T) {
 	stuck.Serving = true
 	look(stuck, 1)
 	look(stuck, 2)
-	if last := a.ledger.steps.Restarted.Last(); last.Reason != "worker 0: it has not planned for 1m0s" {
+	if last := a.ledger.steps.Restarted.Last(); last.Reason != "worker 0: its goroutine has not turned for 1m0s (connecting to apns)" {
 		t.Errorf("%+v", last)
 	}
 	if n := strings.Count(log.String(), "the worker is stuck"); n != 2 {

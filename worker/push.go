@@ -39,7 +39,6 @@ func (r *run) ended(p *push, now time.Time) {
 		r.over(p)
 		return
 	}
-	r.lastEnd = now
 	if p.outcome.Status != 0 {
 		r.cfg.Counters.Seconds.observe(p.took)
 	}

@@ -36,7 +36,6 @@ type run struct {
 	held      int                // jobs received and not yet settled
 	slots     int                // of InFlight: pushes sent, jobs being settled
 	perJob    float64            // pushes a job has on average; 0 = not known yet
-	lastEnd   time.Time          // when a push ended last
 	settlers  settlers
 	shown     shown
 	scratch   Event // of tellDelivered

@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// Cause is why a worker does not do more at present: the first of plan's reasons
-// that applies.
-type Cause int
+// Cause is why a worker does not do more at present, in words: the first of plan's
+// reasons that applies.
+type Cause string
 
 // The causes.
 const (
-	NoCause     Cause = iota // nothing stands in the way; it works, or waits for a job
-	Full                     // as much is in flight as may be
-	Dialing                  // it connects to APNs
-	Unreachable              // it waits for its next dial to APNs
-	Closed                   // the app is broken or paused, and it is not time to probe
-	Held                     // an operator holds the app
-	Stopping                 // it has been told to stop
+	NoCause     Cause = "" // nothing stands in the way: it works, or waits for a job
+	Full        Cause = "as many pushes are in flight as may be"
+	Dialing     Cause = "connecting to apns"
+	Unreachable Cause = "waiting for the next dial to apns"
+	Closed      Cause = "the app is broken or guarded, and the next probe is not due"
+	Held        Cause = "paused by an operator"
+	Stopping    Cause = "stopping"
 )
 
 // Status is a worker at one moment: what its last plan was made of.
@@ -28,7 +28,6 @@ type Status struct {
 	Cause     Cause
 	Planned   time.Time // when the plan was made; zero while it does not serve
 	Until     time.Time // when it plans anew at the latest; well past that, its goroutine is stuck
-	LastEnd   time.Time // when a push ended last; zero: none has since Serve
 	Held      int       // jobs received and not yet settled
 	Lingering int       // of Held: those that wait for the queue and hold no slot, at most Config.InFlight
 	InFlight  int       // slots in use, of Config.InFlight
@@ -77,7 +76,7 @@ const fresh = 5 * time.Second
 func (r *run) show(p plan, now time.Time) {
 	l := &r.link
 	s := Status{
-		Serving: true, Cause: p.cause, Planned: now, Until: p.until, LastEnd: r.lastEnd,
+		Serving: true, Cause: p.cause, Planned: now, Until: p.until,
 		Held: r.held, Lingering: r.settlers.lingering, InFlight: r.slots, Guarded: r.undecided,
 		Link: Link{GoAway: l.goAway}, Unreachable: l.down,
 	}
