@@ -8,7 +8,7 @@
 // at-least-once.
 //
 // What an operator asks (how many jobs, which are buried, serve or delete this
-// one) is in Admin. Why a job was buried stands in its body, which Bury may
+// one) is in Admin. The reason why a job was buried is in its body, which Bury may
 // replace.
 package queue
 
@@ -68,7 +68,7 @@ type Admin interface {
 // BuriedJob is a job that was set aside.
 type BuriedJob struct {
 	ID   string        // see Job.Bury
-	Body []byte        // as given to Bury, else as it was put
+	Body []byte        // as passed to Bury, or as it was put
 	Age  time.Duration // since it was put, to the engine's precision
 }
 
@@ -81,7 +81,7 @@ type TubeStats struct {
 	// Paused is how many of the ready ones no consumer gets at present, because
 	// an operator has paused the tube. 0 where the engine knows no pause.
 	Paused int
-	// PausedUntil is when that pause ends; zero: there is none. Of several servers
+	// PausedUntil is when that pause ends; zero if there is none. With several servers
 	// it is the latest.
 	PausedUntil time.Time
 }
@@ -90,8 +90,8 @@ type TubeStats struct {
 type PutOptions struct {
 	Delay    time.Duration // not before this; engines may round up to whole seconds
 	Priority uint32        // 0 is served first; engines without priorities ignore it
-	// Settling: it belongs to a job that is being settled, and is taken when the
-	// engine keeps room for such (see ErrFull).
+	// Settling marks a job that belongs to settling another one. The engine takes it even
+	// when it is full, if it reserves room for such jobs (see ErrFull).
 	Settling bool
 }
 
@@ -123,16 +123,16 @@ type Consumer interface {
 }
 
 // Job is one reserved job. While it is held, the adapter keeps the reservation
-// alive. Exactly one of Done, Retry and Bury is called, once (but see Bury);
-// they may be called from any goroutine.
+// alive. Exactly one of Done, Retry and Bury is called, once; after a refused Bury
+// another one may be. They may be called from any goroutine.
 //
 // Done and Bury return ErrLost when the reservation had gone: somebody else
 // may have run the job. While the engine is unreachable they wait for it, up to
-// ctx's end, so that a finished job is not run again after an outage: that alone
-// makes them return no ErrUnavailable.
+// ctx's end, so that a finished job is not run again after an outage; they do
+// not return ErrUnavailable for that.
 type Job interface {
 	// ID is the engine's id of the job, stable across its tries. After Bury has
-	// returned nil it is that of the buried job, which may be another one.
+	// returned nil it is the buried job's id, which may differ.
 	ID() string
 	// Body is the job as it was put. It must not be changed.
 	Body() []byte
@@ -145,13 +145,13 @@ type Job interface {
 	// time; 0 means at once. A job whose reservation was lost is already back:
 	// that is no error.
 	Retry(ctx context.Context, after time.Duration) error
-	// Bury sets the job aside until an operator kicks or deletes it, with body
-	// in place of its own (nil: as it is). With another body it may have another
-	// id afterwards, and its age may begin anew.
+	// Bury sets the job aside until an operator kicks or deletes it, and replaces its
+	// body with the given one; nil keeps the body. With another body the job may get
+	// another id, and its age may start again.
 	//
-	// ErrRejected: the engine can never take a body of that size. ErrUnavailable:
-	// it refuses at present. After either nothing has changed: the job is held on,
-	// and is yet to be settled.
+	// ErrRejected: the engine can never take a body of that size. ErrUnavailable: the
+	// engine refuses for now. After either nothing has changed: the job is still held and
+	// has to be settled.
 	Bury(ctx context.Context, body []byte) error
 	// Touch starts the reservation's time anew. Adapters do this by themselves.
 	Touch(ctx context.Context) error
@@ -173,8 +173,8 @@ var (
 	ErrLost = errors.New("reservation lost")
 	// ErrUnavailable: the engine cannot be reached or takes nothing at present.
 	ErrUnavailable = errors.New("queue unavailable")
-	// ErrFull: the engine has no room for new jobs. Jobs that it has are served,
-	// and each that is finished makes room.
+	// ErrFull: the engine has no room for new jobs. It still serves the jobs it has, and
+	// each that is finished makes room.
 	ErrFull = fmt.Errorf("the queue is full: %w", ErrUnavailable)
 	// ErrUncertain: a put has been sent and nobody knows what became of it. The
 	// job may have been stored, or may be yet.

@@ -12,38 +12,36 @@ import (
 	"propeller/queue"
 )
 
-// copyDelay keeps the job that takes the place of a buried one from everybody
-// until it is buried too. Should this process or its connection end in between,
-// it is served after that, to somebody who reads in its body that it is to be
-// buried.
+// copyDelay hides the copy of a job until it is buried. If this process or its
+// connection dies before that, the server hands the copy out afterwards, and its
+// receiver reads in the body that it is to be buried.
 const copyDelay = 10 * time.Second
 
-// maxLost is how often one burial puts its job though the answer to the last put
-// was lost.
+// maxLost is how often one burial puts its copy when answers get lost.
 const maxLost = 2
 
-// replacement is the job that takes the place of one that is buried with
-// another body. Only who drives the settlement touches it.
+// replacement is the copy, with another body, that replaces a job when it is buried.
+// Only the goroutine that settles the job touches it.
 type replacement struct {
 	body []byte
 
-	id   uint64   // 0: none is known to be stored
-	on   *session // where it was last known to be
+	id   uint64   // 0 if no copy is known to be stored
+	on   *session // the connection that last saw it
 	lost int      // puts whose answer was lost
-	// safe: it is buried, or in the hand of somebody who will bury it.
+	// safe: it is buried, or reserved by a client that will bury it.
 	safe bool
 }
 
-// Bury implements queue.Job: the job keeps its priority. beanstalkd cannot
-// change a body. So another body is put as a job of its own, delayed, reserved
-// by its id, and buried; then the old one is deleted. It has another id, and its
-// age and its number of tries begin anew. A server older than 1.12 knows no
-// reserve-job: there the job is buried as it is.
+// Bury implements queue.Job. The job keeps its priority. beanstalkd cannot change a
+// body, so Bury puts a copy with the new body, delayed, reserves it by id, buries it
+// and then deletes the original. The copy has a new id; its age and number of tries
+// start again. A server before 1.12 has no reserve-job: there the original is buried
+// unchanged.
 //
-// At every moment one of the two is there. When a connection breaks, all goes
-// on over the next one, from where it was; only if that was a put without an
-// answer, nobody can tell whether there is a copy. Then it is put again, once: a
-// second buried copy is better than none. Whoever is served a copy buries it.
+// At any moment at least one of the two exists. If the connection breaks, the burial
+// continues on the next one where it stopped. If a put was not answered, the copy may
+// exist or not; then it is put once more, since a second buried copy is better than
+// none. Whoever receives a copy buries it.
 func (j *job) Bury(ctx context.Context, body []byte) error {
 	how := settlement{verdict: verdictBury}
 	if body != nil && !bytes.Equal(body, j.body) {
@@ -56,8 +54,8 @@ func (j *job) Bury(ctx context.Context, body []byte) error {
 	return err
 }
 
-// bury sets the job aside. Only the holder can: a job that nobody holds after
-// an outage is reserved by its id first.
+// bury buries the job. Only its holder can do that, so after an outage a job that
+// nobody holds is reserved by id first.
 func (s *session) bury(j *job, bound bool) error {
 	err := s.setAside(j, bound)
 	if errors.Is(err, queue.ErrLost) {
@@ -94,7 +92,7 @@ func (s *session) setAside(j *job, bound bool) error {
 	return s.replace(j, pri, j.settle.copy)
 }
 
-// retake reserves a job by its id that no connection of ours holds any more.
+// retake reserves, by its id, a job that none of our connections holds any more.
 func (s *session) retake(j *job) error {
 	if err := s.recognise(j); err != nil {
 		return err
@@ -119,14 +117,14 @@ func (s *session) retake(j *job) error {
 	return nil
 }
 
-// errBound: a connection of ours holds the job after all.
+// errBound: one of our connections holds the job after all.
 var errBound = errors.New("bound again")
 
-// maxBinding is how long the answer to a reserve of ours, which may have brought
-// the job, takes to come to claim.
+// maxBinding bounds the wait until the answer to one of our reserves, which may have
+// brought the job, is bound to its connection.
 const maxBinding = 100 * time.Millisecond
 
-// awaitBound waits for a connection of ours to hold the job, and reports whether
+// awaitBound waits until one of our connections holds the job, and reports whether
 // one does.
 func (j *job) awaitBound() bool {
 	srv := j.src.srv
@@ -141,8 +139,8 @@ func (j *job) awaitBound() bool {
 	}
 }
 
-// knowsReserveJob says whether the server knows reserve-job, which came with
-// 1.12. No job has the id 0.
+// knowsReserveJob reports whether the server has reserve-job, as 1.12 and later do. It
+// asks for job 0, which never exists.
 func (s *session) knowsReserveJob() (bool, error) {
 	s.srv.mu.Lock()
 	knows := s.reservesByID
@@ -164,7 +162,7 @@ func (s *session) knowsReserveJob() (bool, error) {
 	return knows, nil
 }
 
-// buryAsIs buries the job with the body it has.
+// buryAsIs buries the job without changing its body.
 func (s *session) buryAsIs(j *job, pri uint32) error {
 	if s.binlog {
 		if err := s.srv.tryLog(); err != nil {
@@ -176,7 +174,7 @@ func (s *session) buryAsIs(j *job, pri uint32) error {
 	s.srv.mu.Unlock()
 	err := s.do(func(bs *gobeanstalk.Conn) error { return bs.Bury(j.id, pri) },
 		gobeanstalk.ErrNotFound, gobeanstalk.ErrInternal)
-	if errors.Is(err, gobeanstalk.ErrInternal) { // see tryLog; no use or watch stands in front of a bury
+	if errors.Is(err, gobeanstalk.ErrInternal) { // see tryLog; go-beanstalk sends no use or watch before a bury
 		return fmt.Errorf("beanstalk: job %s: server %s could not write its log, and nobody can reach the job until it is restarted: %w",
 			j.ID(), s.srv.addr, queue.ErrLost)
 	}
@@ -184,19 +182,19 @@ func (s *session) buryAsIs(j *job, pri uint32) error {
 }
 
 const (
-	trialTube = "propeller-trial" // where nobody looks for jobs
-	trialSize = 1 << 10           // many times what the log takes for a bury
+	trialTube = "propeller-trial" // a tube that nobody consumes
+	trialSize = 1 << 10           // many times what a bury adds to the log
 )
 
-// tryLog says why the server cannot write its log. A bury that it cannot write
-// is answered by INTERNAL_ERROR and leaves the job reserved by nobody until the
-// server is restarted (beanstalkd: prot.c, bury_job); a put is refused, and
-// leaves nothing. The put takes from the log's file so much more than the bury
-// that hardly ever the one is written and not the other.
+// tryLog returns an error if the server cannot write its log. If it cannot write a bury,
+// it answers INTERNAL_ERROR and the job stays reserved by nobody until the server is
+// restarted (beanstalkd: prot.c, bury_job). A put that it cannot write it refuses
+// cleanly. A trial put takes far more of the log file than a bury, so if the put fits
+// the bury almost certainly does.
 func (srv *server) tryLog() error {
 	err := srv.admin.run(func(s *session) error {
 		t := gobeanstalk.NewTube(s.bs, trialTube)
-		// The use travels with a kick of no jobs, see putter.useLocked.
+		// A kick of no jobs carries the use, see putter.useLocked.
 		err := s.do(func(*gobeanstalk.Conn) error {
 			_, err := t.Kick(0)
 			return err
@@ -217,23 +215,22 @@ func (srv *server) tryLog() error {
 	if errors.Is(err, gobeanstalk.ErrOOM) && !isBroken(err) {
 		return fmt.Errorf("server %s is out of memory or disk, finish or delete jobs or give it more: %w", srv.addr, queue.ErrFull)
 	}
-	return nil // of anything else the bury itself will tell
+	return nil // the bury itself reports any other error
 }
 
-// replace puts c in the job's place. The connection watches the tube, so that
-// the use that go-beanstalk sends in front of the put finds it there and cannot
-// be refused.
+// replace puts c in the job's place. The connection watches the tube, so the tube exists
+// and the server cannot refuse the use that go-beanstalk sends before the put.
 func (s *session) replace(j *job, pri uint32, c *replacement) error {
 	if err := s.findCopy(j, c); err != nil {
 		return err
 	}
 	if c.id == 0 {
-		if err := s.touch(j.id); err != nil { // no copy of a job that is somebody else's by now
+		if err := s.touch(j.id); err != nil { // a job that somebody else holds by now gets no copy
 			return j.explain(err)
 		}
 		id, err := s.put(j.src.c.tube, c.body, queue.PutOptions{Priority: pri, Delay: copyDelay})
 		if errors.Is(err, queue.ErrUncertain) {
-			s.srv.log.Warn("a job was to be buried, and nobody knows whether the server has stored it: there may be two buried copies of it",
+			s.srv.log.Warn("the put of a buried job's copy was not answered: there may be two buried copies",
 				"tube", j.src.c.tube, "job", j.ID(), "err", err)
 			if c.lost++; c.lost == maxLost && isBroken(err) {
 				err = fmt.Errorf("%d answers were lost, the last with: %s: %w", c.lost, err.Error(), queue.ErrUnavailable)
@@ -261,9 +258,8 @@ func (s *session) replace(j *job, pri uint32, c *replacement) error {
 	return err
 }
 
-// findCopy looks for a copy that was stored by way of another connection: it may
-// be ready by now, or in somebody's hand, or the server has been restarted and
-// has forgotten it.
+// findCopy looks for a copy that was put over another connection. By now it may be ready
+// or reserved, or the server has restarted and lost it.
 func (s *session) findCopy(j *job, c *replacement) error {
 	if c.id == 0 || c.on == s {
 		return nil
@@ -298,8 +294,7 @@ func (s *session) findCopy(j *job, c *replacement) error {
 	return nil
 }
 
-// buryCopy buries the copy. When somebody else has it in the hand, it is theirs
-// to bury.
+// buryCopy buries the copy. If another client has reserved it, that client buries it.
 func (s *session) buryCopy(j *job, pri uint32, c *replacement) error {
 	id := c.id
 	err := s.do(func(bs *gobeanstalk.Conn) error {
@@ -311,7 +306,7 @@ func (s *session) buryCopy(j *job, pri uint32, c *replacement) error {
 			gobeanstalk.ErrNotFound, gobeanstalk.ErrInternal)
 	}
 	switch {
-	case errors.Is(err, gobeanstalk.ErrInternal): // see tryLog: the copy is served after the restart
+	case errors.Is(err, gobeanstalk.ErrInternal): // see tryLog: the server hands the copy out after its restart
 		c.id = 0
 		return fmt.Errorf("beanstalk: job %s: not buried: server %s could not write its log: %w", j.ID(), s.srv.addr, queue.ErrUnavailable)
 	case err != nil && !errors.Is(err, gobeanstalk.ErrNotFound):

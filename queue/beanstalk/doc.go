@@ -48,9 +48,10 @@
 //     delete grows with the jobs reserved on one connection.
 //   - Done returns nil whenever the server confirms that the job is gone by our
 //     doing, even if the reservation had lapsed in between.
-//   - A job that is buried with another body is a new job: another id, an age
-//     that begins anew, no tries. If the connection breaks while it is put, there
-//     may be a second buried copy. A server older than 1.12 buries it as it is.
+//   - A job that is buried with another body is a new job: it has a new id, and
+//     its age and tries start again. If the connection breaks while it is put,
+//     there may be a second buried copy. A server before 1.12 buries the job
+//     unchanged.
 //   - Listing buried jobs (Buried) reserves and buries each of them: a crash
 //     in between lets one job be served again. Peek, Kick and Delete of a known
 //     id do not.

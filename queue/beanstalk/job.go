@@ -34,8 +34,7 @@ type job struct {
 	result   chan error // of the settle; room for one
 
 	settle settlement // written once, when settling begins
-	// buriedAs is the id of the job that has taken this one's place in the tube,
-	// buried; 0: none has.
+	// buriedAs is the id of the buried job that replaced this one; 0 if none has.
 	buriedAs atomic.Uint64
 
 	touched    time.Time // reserved or touched last

@@ -243,8 +243,8 @@ func (w *asideWalk) giveBack() error {
 // connection holds is ready when it ends (protocol.txt).
 const buryDelay = time.Hour
 
-// Restore implements queue.Mover. Its age is left out: beanstalkd has no place
-// for it, the job counts as put now.
+// Restore implements queue.Mover. It drops the age, which beanstalkd cannot store: the
+// job's age starts again.
 func (q *client) Restore(ctx context.Context, tube string, j queue.StoredJob) (string, error) {
 	o := queue.PutOptions{Delay: j.Delay, Priority: j.Priority}
 	if j.Buried {

@@ -38,7 +38,7 @@ type session struct {
 	held        jobList       // jobs reserved here, least recently touched first
 	touching    bool          // a toucher is at work
 
-	reservesByID bool // the server is known to know reserve-job
+	reservesByID bool // the server is known to have reserve-job
 }
 
 // connect opens a session. The watchdog minds it from its first command on.

@@ -15,10 +15,10 @@ import (
 type settlement struct {
 	verdict verdict
 	after   time.Duration // of a retry
-	copy    *replacement  // of a bury with another body; else nil
+	copy    *replacement  // nil unless the job is buried with another body
 }
 
-// removes says that the settlement has removed the job from the server, or was
+// removes reports whether the settlement has deleted the job from the server, or was
 // about to.
 func (how settlement) removes() bool {
 	return how.verdict == verdictDone || how.copy != nil && how.copy.safe
@@ -161,8 +161,8 @@ func (j *job) again(s *session, err error) bool {
 	}
 }
 
-// conclude ends the job with the result err. One that the server has refused to
-// bury is held on.
+// conclude ends the settlement with the result err. If the server refused to bury the
+// job, the job stays held.
 func (j *job) conclude(err error) {
 	srv := j.src.srv
 	srv.mu.Lock()

@@ -76,7 +76,7 @@ func (q *client) TubeStats(ctx context.Context, tube string) (queue.TubeStats, e
 	}
 	var sum queue.TubeStats
 	var errs []error
-	open := false // a server whose tube is not paused
+	open := false // on some server the tube is not paused
 	for _, srv := range q.servers {
 		var one queue.TubeStats
 		err := srv.call(ctx, func() error {
@@ -102,7 +102,7 @@ func (q *client) TubeStats(ctx context.Context, tube string) (queue.TubeStats, e
 		}
 	}
 	if open {
-		sum.PausedUntil = time.Time{} // the others serve
+		sum.PausedUntil = time.Time{} // that server still hands jobs out
 	}
 	return sum, errors.Join(errs...)
 }

@@ -63,8 +63,8 @@ func (c *Counts) Moved() int64 { return c.Ready.Load() + c.Delayed.Load() + c.Bu
 type Mover struct {
 	From From
 	To   queue.Mover
-	// Kicked makes of a ready job's body that was kicked what is put: To will not
-	// know that it was. nil: as it is.
+	// Kicked returns the body to put for a ready job that was kicked, since To does not
+	// know that it was. nil: the body stays as it is.
 	Kicked func(body []byte) []byte
 	// Refused is called for each job that To does not take; nil: nobody hears.
 	Refused func(tube, id string, why error)

@@ -289,6 +289,6 @@ func testTubePaused(t *testing.T, e Engine) {
 	in.PauseTube(t, tube, 0)
 	done(t, receiveOne(t, c))
 	if st, err = admin.TubeStats(ctxOf(t), tube); err != nil || st.Paused != 0 || !st.PausedUntil.IsZero() {
-		t.Errorf("%+v, %v, and nobody pauses it any more", st, err)
+		t.Errorf("%+v, %v, and the pause has ended", st, err)
 	}
 }

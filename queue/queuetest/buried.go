@@ -21,8 +21,8 @@ func startAdmin(t *testing.T, e Engine) (in Instance, admin queue.Admin) {
 	return in, admin
 }
 
-// bury puts jobs with these bodies and buries them as they are. It returns
-// their ids as the worker knew them.
+// bury puts jobs with these bodies and buries them unchanged. It returns their ids as the
+// worker knew them.
 func bury(t *testing.T, q queue.Queue, tube string, bodies ...string) []string {
 	t.Helper()
 	c, err := q.Consume(tube)

@@ -11,8 +11,8 @@ import (
 	"propeller/queue"
 )
 
-// buryWith puts a job with one body and buries it with another. It returns the
-// id that it had.
+// buryWith puts a job and buries it with another body. It returns the job's id before
+// and after.
 func buryWith(t *testing.T, q queue.Queue, tube, body string, with []byte) (before, after string) {
 	t.Helper()
 	c, err := q.Consume(tube)
@@ -33,7 +33,7 @@ func buryWith(t *testing.T, q queue.Queue, tube, body string, with []byte) (befo
 	return before, j.ID()
 }
 
-// onlyBuried is the one buried job of a tube that has no other job.
+// onlyBuried returns the one buried job of a tube that has no other jobs.
 func onlyBuried(t *testing.T, admin queue.Admin, tube string) queue.BuriedJob {
 	t.Helper()
 	st, err := admin.TubeStats(ctxOf(t), tube)
@@ -47,7 +47,7 @@ func onlyBuried(t *testing.T, admin queue.Admin, tube string) queue.BuriedJob {
 	return jobs[0]
 }
 
-// A job is buried with the body that is given, and kicked with it.
+// A job is buried with the given body, and that body is what a kick brings back.
 func testBuryReplaces(t *testing.T, e Engine) {
 	in, admin := startAdmin(t, e)
 	if admin == nil {
@@ -87,7 +87,7 @@ func testBuryReplaces(t *testing.T, e Engine) {
 	}
 }
 
-// Without another body, or with the one it has, a job keeps all that it has.
+// If the body does not change, neither does the id.
 func testBuryAsItIs(t *testing.T, e Engine) {
 	in, admin := startAdmin(t, e)
 	if admin == nil {
@@ -115,7 +115,7 @@ func testBuryAgain(t *testing.T, e Engine) {
 		}
 		j := receiveOne(t, c)
 		kicked(t, j, true)
-		if i == 2 { // as it is, the second time
+		if i == 2 { // without a new body
 			if err := j.Bury(ctxOf(t), nil); err != nil {
 				t.Fatalf("bury: %v", err)
 			}
@@ -133,8 +133,8 @@ func testBuryAgain(t *testing.T, e Engine) {
 	none(t, c)
 }
 
-// A body that is too large changes nothing: the job is held on, and settled
-// otherwise.
+// A body that is too large changes nothing: the job stays held and can be settled
+// differently.
 func testBuryTooBig(t *testing.T, e Engine) {
 	in, admin := startAdmin(t, e)
 	if admin == nil {
@@ -167,7 +167,7 @@ func testBuryTooBig(t *testing.T, e Engine) {
 		}
 		for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 			st, err := admin.TubeStats(ctxOf(t), tube)
-			if st.Ready+st.Reserved == 1 && s.want.Ready == 1 { // it may count as held, or be reserved ahead
+			if st.Ready+st.Reserved == 1 && s.want.Ready == 1 { // some engines count it as reserved
 				break
 			}
 			if err == nil && st == s.want {
@@ -180,7 +180,7 @@ func testBuryTooBig(t *testing.T, e Engine) {
 	}
 }
 
-// A job that is refused for its size is held as long as it takes.
+// A job whose burial was refused for its size stays held as long as needed.
 func testBuryTooBigHeld(t *testing.T, e Engine) {
 	in := start(t, e)
 	c := consume(t, in.Queue, "held")
@@ -198,8 +198,8 @@ func testBuryTooBigHeld(t *testing.T, e Engine) {
 	none(t, c)
 }
 
-// Operators kick and delete while jobs are being buried: each job is where it
-// was sent, with its new body, and once.
+// Operators kick and delete while jobs are being buried: each job ends up where they
+// sent it, once and with its new body.
 func testBuryRace(t *testing.T, e Engine) {
 	in, admin := startAdmin(t, e)
 	if admin == nil {
@@ -284,7 +284,7 @@ func testBuryRace(t *testing.T, e Engine) {
 	}
 }
 
-// A burial that began while the engine was away is carried out when it is back.
+// A burial that began while the engine was away is finished once it is back.
 func testBuryOverOutage(t *testing.T, e Engine) {
 	in, admin := startAdmin(t, e)
 	if admin == nil || in.Down == nil {
@@ -297,7 +297,7 @@ func testBuryOverOutage(t *testing.T, e Engine) {
 	in.Down(t)
 	errs := make(chan error, 1)
 	go func() { errs <- j.Bury(ctxOf(t), []byte("new")) }()
-	time.Sleep(100 * time.Millisecond) // it waits; too short a time proves nothing, and breaks nothing
+	time.Sleep(100 * time.Millisecond) // lets Bury reach the outage; if it is too short, the test proves less but still passes
 	in.Up(t)
 	err := <-errs
 	if errors.Is(err, queue.ErrLost) && time.Since(away) > in.Lease/2 {

@@ -30,7 +30,7 @@ type Engine struct {
 
 	WholeSecondDelays bool // delays are rounded up to whole seconds
 	Priorities        bool // urgent jobs are served first
-	NewIDs            bool // a job that is buried with another body has another id
+	NewIDs            bool // a job that is buried with another body gets another id
 	Overshoot         int  // jobs that may be reserved beyond what Receive asked for: one per server, if several
 }
 
@@ -52,8 +52,8 @@ type Instance struct {
 	// stranger hold the job.
 	PutFleeting func(t *testing.T, tube string, body []byte) (steal func())
 
-	// PauseTube keeps the jobs of a tube that somebody has consumed from everybody
-	// for so long, as an operator does; 0 ends that.
+	// PauseTube pauses a tube for d, as an operator does; 0 ends the pause. Somebody must
+	// have consumed the tube before.
 	PauseTube func(t *testing.T, tube string, d time.Duration)
 }
 
