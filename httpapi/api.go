@@ -22,13 +22,12 @@ import (
 // Tree is what the API needs of *supervisor.Supervisor.
 type Tree interface {
 	Status() []supervisor.AppStatus
-	// LostJobs is how many jobs the queue has noticed to be lost.
+	// LostJobs is how many jobs the queue is known to have lost.
 	LostJobs() int64
 	// Jobs is the view of an app's buried jobs. Errors: supervisor.ErrNoApp,
 	// supervisor.ErrNoAdmin.
 	Jobs(topic string) (buried.Jobs, error)
-	// FindBuried returns what is known to be buried of a job, by its first id, and
-	// the topic of its app.
+	// FindBuried returns the buried jobs whose producer got this id, and their app's topic.
 	FindBuried(id string) (topic string, found []buried.Entry)
 	// Put puts a job in an app's tube. Errors: supervisor.ErrNoApp, those of
 	// queue.Queue.

@@ -64,7 +64,7 @@ var (
 	descHookStuck  = desc("webhook_stalled", "1 if the app's webhook takes records, and none are sent to it.")
 	descReloadOK   = global("config_reload_ok", "1 if the last configuration read was taken over.")
 	descReloadAt   = global("config_reload_timestamp_seconds", "When a configuration was last taken over.")
-	descLost       = global("queue_lost_jobs_total", "Jobs that an embedded queue's files do not have any more.")
+	descLost       = global("queue_lost_jobs_total", "Jobs lost from an embedded queue's files, about.")
 	descBuild      = global("build_info", "1; the labels say what runs.", "version", "goversion")
 )
 
@@ -172,8 +172,8 @@ func (o sink) pushes(s *supervisor.AppStatus) {
 	o <- prometheus.MustNewConstHistogram(descSeconds, all, sum, atMost, s.Topic)
 }
 
-// states has a line for each state, so that each is a series of its own. An app
-// that is guarded is paused, too: alerts of old know no other word for it.
+// states has a line for each state, so that each is a series of its own. A guarded app
+// is also paused, because older alert rules only know that word.
 func (o sink) states(s *supervisor.AppStatus) {
 	is := s.Health.State
 	for _, state := range supervisor.States() {

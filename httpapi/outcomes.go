@@ -48,7 +48,7 @@ type Notification struct {
 	At           time.Time `json:"at,omitzero"`       // when that was
 }
 
-// Outcomes remembers what has become of notifications that were put by HTTP. It
+// Outcomes remembers what became of notifications that were put over HTTP. It
 // is a worker.Sink. The zero value is ready for use; nil remembers nothing.
 type Outcomes struct {
 	used atomic.Bool // something was put by HTTP: until then workers need not be heard
@@ -134,8 +134,8 @@ func (o *Outcomes) addLocked(id string) *outcome {
 	return x
 }
 
-// Pushed is that of worker.Sink. While nothing was put by HTTP it costs one look
-// at a variable.
+// Pushed implements worker.Sink. Until something is put over HTTP it only reads one
+// variable.
 func (o *Outcomes) Pushed(e *worker.Event) {
 	if !o.used.Load() || e.Action == worker.Resent {
 		return
@@ -152,14 +152,14 @@ func (o *Outcomes) Pushed(e *worker.Event) {
 	x.pushed(e)
 }
 
-// pushed takes in the end of some of the job's pushes.
+// pushed records the end of some of the job's pushes.
 func (x *outcome) pushed(e *worker.Event) {
 	n := &x.n
 	switch e.Action {
 	case worker.Tried:
 		n.Tries++
 		n.NextTry, x.trying = time.Time{}, true
-		// Of what is tried again some may have been buried, and kicked.
+		// Some of the tokens tried again may have been buried, and kicked.
 		n.Buried = max(0, min(n.Buried, n.Tokens-n.Delivered-n.Refused-n.Expired-e.N))
 		return
 	case worker.Retried:
@@ -186,7 +186,7 @@ func (x *outcome) pushed(e *worker.Event) {
 	}
 }
 
-// later is the later of two times.
+// later returns the later of two times.
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -229,13 +229,13 @@ func (o *Outcomes) look(id string) (n Notification, ok bool) {
 	}
 	n = x.n
 	if n.State = x.state(time.Now()); n.State == FateDelivered {
-		n.Reason = "" // of a try before
+		n.Reason = "" // of an earlier try
 	}
 	n.Put, n.DelayedUntil = n.Put.UTC(), n.DelayedUntil.UTC()
 	return n, true
 }
 
-// buriedAs is what its buried jobs say of a notification that is not remembered.
+// buriedAs builds a notification that is not remembered from its buried jobs.
 func (a *API) buriedAs(id string) (n Notification, ok bool) {
 	topic, found := a.tree.FindBuried(id)
 	for i := range found {
@@ -258,7 +258,7 @@ func (a *API) notification(w http.ResponseWriter, r *http.Request, c *client) {
 	}
 	if !ok || !c.may(n.Topic) {
 		writeProblem(w, http.StatusNotFound, fmt.Sprintf(
-			"notification %.100q: not remembered, and not known to be buried: it was not put by HTTP, or before the daemon started, or more than %d others have been put since", id, maxOutcomes))
+			"notification %.100q: neither remembered nor known to be buried: it was not put over HTTP, or before the daemon started, or more than %d others have been put since", id, maxOutcomes))
 		return
 	}
 	writeJSON(w, http.StatusOK, n)

@@ -21,7 +21,7 @@ type buriedPage struct {
 	Groups     []*buriedGroup // the largest in front
 	Jobs       string         // how many
 	More       bool           // there are others
-	Reading    bool           // not all have been read yet
+	Reading    bool           // not all buried jobs have been read yet
 	Incomplete string         // what went wrong with the rest
 	Notice     string         // of what has just been done
 	Fault      string
@@ -38,7 +38,7 @@ type buriedGroup struct {
 // many of its tokens were affected.
 var ownReason = regexp.MustCompile(` after \S+ and \d+ tries|,? after \d+ tries| \(and \d+ more of its tokens likewise\)`)
 
-// groupOf is a job's reason without what is its own.
+// groupOf is a job's reason without the parts that are specific to this job.
 func groupOf(reason string) string {
 	if r := ownReason.ReplaceAllString(reason, ""); r != "" {
 		return r

@@ -193,7 +193,7 @@ func plural(n int, what string) string {
 	return count(int64(n)) + " " + what + "s"
 }
 
-// rows are the apps that a visitor may see, as of now, those that do not work in front.
+// rows returns the apps that a visitor may see, those that do not work first.
 func (p *page) rows(v *visitor) (rows []appRow, seen []supervisor.AppStatus) {
 	now := time.Now()
 	all := slices.SortedStableFunc(slices.Values(p.api.tree.Status()), func(a, b supervisor.AppStatus) int {

@@ -7,20 +7,20 @@ import (
 	"propeller/supervisor"
 )
 
-// Readiness is the answer of GET /readyz and what is below it.
+// Readiness is the answer of GET /readyz and the paths below it.
 type Readiness struct {
 	Ready bool `json:"ready"`
-	// Trouble says what is wrong, by the topics of the apps that are not ready.
-	// Who shows no key is not told.
+	// Trouble says what is wrong, by the topics of the apps that are not ready. Clients
+	// without a key do not get it.
 	Trouble map[string]string `json:"trouble,omitempty"`
-	// Stopping: the daemon has been told to.
+	// Stopping: the daemon is stopping.
 	Stopping bool `json:"stopping,omitempty"`
-	// RefusedReload makes nothing unready. Who shows no key is not told.
+	// RefusedReload does not affect Ready. Clients without a key do not get it.
 	RefusedReload *RefusedReload `json:"refused_reload,omitempty"`
 }
 
-// ready says whether this daemon can work. An app's trouble is none of the
-// daemon's, unless no app has a queue.
+// ready says whether this daemon can work. An app's trouble does not count, unless no
+// app has a queue.
 func (a *API) ready(w http.ResponseWriter, r *http.Request, c *client) {
 	all := a.tree.Status()
 	out := Readiness{Ready: len(all) == 0, Stopping: isEnding(r), RefusedReload: a.refusedReload(c)}
@@ -39,15 +39,15 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request, c *client) {
 	out.write(w)
 }
 
-// appsReady says whether every app is well.
+// appsReady says whether no app is in trouble.
 func (a *API) appsReady(w http.ResponseWriter, _ *http.Request, c *client) {
 	out := readinessOf(a.tree.Status(), c)
 	out.RefusedReload = a.refusedReload(c)
 	out.write(w)
 }
 
-// appReady says whether one app is well. Who asks knows its topic; a stranger is
-// not told why it is not.
+// appReady says whether one app is in trouble. The caller knows its topic already, but
+// learns the reason only with a key.
 func (a *API) appReady(w http.ResponseWriter, r *http.Request, c *client) {
 	topic := r.PathValue("topic")
 	if c != nil && !c.may(topic) {
@@ -80,7 +80,7 @@ func readinessOf(apps []supervisor.AppStatus, c *client) Readiness {
 	return out
 }
 
-// told says whether c is told what is wrong with an app.
+// told reports whether c may see what is wrong with an app.
 func told(c *client, topic string) bool { return c != nil && c.may(topic) }
 
 func (r *Readiness) write(w http.ResponseWriter) {
@@ -91,7 +91,7 @@ func (r *Readiness) write(w http.ResponseWriter) {
 	writeJSON(w, status, r)
 }
 
-// isEnding says that the server of a request is to end.
+// isEnding reports whether the server of a request is stopping.
 func isEnding(r *http.Request) bool {
 	select {
 	case <-ending(r):

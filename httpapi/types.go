@@ -34,8 +34,8 @@ type App struct {
 	Tube  string `json:"tube"`
 
 	State   supervisor.State `json:"state"`
-	Ready   bool             `json:"ready"`            // what GET /readyz/apps says of it
-	Reason  string           `json:"reason,omitempty"` // of a state other than running and idle
+	Ready   bool             `json:"ready"`            // whether GET /readyz/apps counts it as ready
+	Reason  string           `json:"reason,omitempty"` // absent while running or idle
 	Since   time.Time        `json:"since,omitzero"`
 	Held    bool             `json:"held,omitempty"` // by an operator: it takes no jobs
 	Workers []Worker         `json:"workers"`
@@ -123,7 +123,7 @@ type Webhook struct {
 type BuriedList struct {
 	Jobs []BuriedJob `json:"jobs"` // those buried first in front
 	More bool        `json:"more"` // the limit was reached, and there are others
-	// Complete is false while not all buried jobs have been read from the queue.
+	// Complete is false until all buried jobs have been read from the queue.
 	Complete bool `json:"complete"`
 	// Incomplete says what went wrong with the rest, say one of several queue
 	// servers being away.
@@ -132,11 +132,11 @@ type BuriedList struct {
 
 // BuriedJob is a job that was set aside.
 type BuriedJob struct {
-	ID     string    `json:"id"`               // that its producer was given: several rests of one list have one
+	ID     string    `json:"id"`               // the one its producer got; the rests of one list share it
 	Class  string    `json:"class,omitempty"`  // of the last outcome
 	Status int       `json:"status,omitempty"` // APNs' HTTP status
 	Reason string    `json:"reason"`
-	Buried time.Time `json:"buried"`        // when; of a job that does not say, when it was put
+	Buried time.Time `json:"buried"`        // when it was buried, or put if the job does not say
 	Age    int64     `json:"age,omitempty"` // seconds since it was put
 	Token  string    `json:"token,omitempty"`
 	Ref    string    `json:"ref,omitempty"`
@@ -158,7 +158,7 @@ type Choice struct {
 	All    bool     `json:"all,omitempty"`
 	Limit  int      `json:"limit,omitempty"` // at most so many, up to MaxJobs, which is the default
 
-	group string // of the page: only those whose reason makes that group
+	group string // used by the page: only jobs whose reason belongs to this group
 }
 
 // MaxJobs is the most buried jobs of one answer: with bodies of 64 KiB their
@@ -207,8 +207,8 @@ func orMax(limit int) int {
 
 // Waiting is how many of the app's jobs are ready, for whoever takes none at present,
 // too: JetStream has no state for a job that was given back until it is handed out
-// again, so that of an app which sends none those are ready that are reserved and in
-// no worker's hands. 0 while the queue is not known.
+// again. So in an app that sends nothing, reserved jobs that no worker holds count as
+// ready. 0 while the queue's numbers are unknown.
 func (a *App) Waiting() int {
 	if a.Queue == nil {
 		return 0
@@ -257,8 +257,7 @@ func failuresOf(r *worker.Recent) (out []Failure) {
 	return out
 }
 
-// failureOf describes the end of a push, also of one that was delivered, which
-// has no reason.
+// failureOf describes the end of any push; a delivered one has no reason.
 func failureOf(e *worker.Event) Failure {
 	return Failure{e.At, e.Worker, e.Token, e.Class.String(), e.Status, e.Detail(), e.APNsID, e.Took.Milliseconds()}
 }

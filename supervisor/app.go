@@ -26,7 +26,7 @@ type app struct {
 	webhook *webhook // nil: none
 
 	stalled atomic.Pointer[Stall]      // set by the watchdog; nil: it does not stall
-	past    atomic.Pointer[past]       // set by the lookout; nil: it has not looked yet
+	past    atomic.Pointer[past]       // set by the lookout; nil before its first look
 	puts    puts                       // of Put and PutAll
 	stats   atomic.Pointer[QueueStats] // of the watchdog's last look; nil: not known
 	records atomic.Pointer[QueueStats] // the same of the feedback tube

@@ -8,31 +8,31 @@ import (
 	"propeller/worker"
 )
 
-// ends is a worker.Sink that knows how the pushes of the last five minutes have
-// ended. It is told of each push, by many goroutines, so that it has no lock: at
-// the turn of a bucket a few may go uncounted. The zero value is ready for use.
+// ends is a worker.Sink that counts how the pushes of the last five minutes ended. Many
+// goroutines report to it, so it has no lock: when a bucket is reused, a few pushes may
+// go uncounted. The zero value is ready for use.
 type ends struct {
 	buckets [30]endsBucket
-	last    atomic.Pointer[string] // why the last one failed, to about a second
-	lastAt  atomic.Int64           // Unix seconds of it
+	last    atomic.Pointer[string] // why the last push failed, to about a second
+	lastAt  atomic.Int64           // when it failed, in Unix seconds
 }
 
-// endsBucket is what one stretch of bucketTime has seen.
+// endsBucket counts the pushes of one bucketTime.
 type endsBucket struct {
-	turn       atomic.Int64 // the stretch's number since 1970
+	turn       atomic.Int64 // Unix time / bucketTime
 	ended, bad atomic.Int32
 }
 
 const bucketTime = 10 // seconds
 
-// tally is how many pushes have ended, and how many of them badly.
+// tally is how many pushes ended, and how many of them failed.
 type tally struct {
 	ended, bad int
-	last       string // why the last bad one did
+	last       string // why the last bad one failed
 }
 
-// Pushed counts a push that has ended by an answer, or by none. What a connection
-// gave back unsent has not ended.
+// Pushed counts a push that was answered, or had no answer in time. A push that a
+// connection gave back unsent has not ended.
 func (e *ends) Pushed(ev *worker.Event) {
 	if !ev.Sent || ev.Action == worker.Tried || ev.Class == apnsconn.NotSent {
 		return
@@ -54,7 +54,7 @@ func (e *ends) Pushed(ev *worker.Event) {
 	}
 }
 
-// bucket is the one of a turn; nil if that is over.
+// bucket returns the bucket of a turn; nil if that turn is over.
 func (e *ends) bucket(turn int64) *endsBucket {
 	b := &e.buckets[turn%int64(len(e.buckets))]
 	if was := b.turn.Load(); was != turn {
@@ -69,7 +69,7 @@ func (e *ends) bucket(turn int64) *endsBucket {
 	return b
 }
 
-// tally adds up what is not older than five minutes.
+// tally adds up the last five minutes.
 func (e *ends) tally(now time.Time) (t tally) {
 	turn := now.Unix() / bucketTime
 	for i := range e.buckets {
@@ -85,7 +85,7 @@ func (e *ends) tally(now time.Time) (t tally) {
 	return t
 }
 
-// forget begins anew, for an app that has changed.
+// forget empties e, for an app that has changed.
 func (e *ends) forget() {
 	for i := range e.buckets {
 		e.buckets[i].turn.Store(0)

@@ -9,12 +9,11 @@ import (
 	"propeller/worker"
 )
 
-// State is how an app is, in one word. It is judged here and nowhere else: page,
-// API, metrics, readiness, the service manager and the watchdog tell what judge
-// says.
+// State is an app's state, in one word. Only judge decides it: the page, the API, the
+// metrics, readiness, the service manager and the watchdog all use what judge returns.
 type State string
 
-// The states of an app. Of those that apply it is in the first.
+// The states of an app. It is in the first of those that apply.
 const (
 	Broken      State = "broken"
 	Guarded     State = "guarded"
@@ -28,7 +27,7 @@ const (
 	Idle        State = "idle"
 )
 
-// states is what is to be known of each, in their order. It is never written to.
+// states describes the states, in their order. It is never written to.
 var states = [...]struct {
 	state   State
 	meaning string
@@ -37,16 +36,16 @@ var states = [...]struct {
 	{Broken, "APNs refuses its credential; one job a minute is tried", true},
 	{Guarded, "APNs refuses its device tokens as those of another environment or topic; one job a minute is tried", true},
 	{NoQueue, "its queue cannot be reached, or takes no records or jobs", true},
-	{Stalled, "it has jobs and finishes none, and nothing has helped", true},
-	{Unreachable, "it has jobs, and no connection to APNs can be made that takes pushes", true},
-	{Failing, "most of its pushes are not delivered, and not for their device tokens", true},
+	{Stalled, "it has jobs but finishes none, and the watchdog could not help", true},
+	{Unreachable, "it has jobs but no working connection to APNs", true},
+	{Failing, "most of its pushes fail, dead and throttled tokens apart", true},
 	{Paused, "an operator has paused it", false},
 	{TubePaused, "its tube is paused in the queue", false},
 	{Running, "it works", false},
 	{Idle, "it has had nothing to do for a minute", false},
 }
 
-// States are all states, in their order.
+// States returns all states, in their order.
 func States() []State {
 	out := make([]State, len(states))
 	for i := range states {
@@ -55,7 +54,7 @@ func States() []State {
 	return out
 }
 
-// Trouble says that somebody should look: GET /readyz/apps fails for it.
+// Trouble reports whether somebody should look: then GET /readyz/apps fails.
 func (s State) Trouble() bool {
 	for i := range states {
 		if states[i].state == s {
@@ -65,10 +64,10 @@ func (s State) Trouble() bool {
 	return false
 }
 
-// Works says that nothing keeps the app from sending pushes.
+// Works reports whether nothing keeps the app from sending pushes.
 func (s State) Works() bool { return s == Running || s == Idle }
 
-// Meaning says in words what the state is.
+// Meaning explains the state in words.
 func (s State) Meaning() string {
 	for i := range states {
 		if states[i].state == s {
@@ -78,21 +77,21 @@ func (s State) Meaning() string {
 	return ""
 }
 
-// Word is the state as people read it.
+// Word is the state as it is shown to people.
 func (s State) Word() string { return strings.ReplaceAll(string(s), "_", " ") }
 
-// Health is how an app is, and why.
+// Health is an app's state and the reason for it.
 type Health struct {
 	State  State
-	Reason string    // "" of one that runs, or is idle
-	Since  time.Time // zero of one that runs, or is idle
-	Until  time.Time // when the state ends by itself; zero: not known
-	// NoQueue says that the queue is of no use to the app, whatever its state: a
-	// broken app may have none either.
+	Reason string    // "" for Running and Idle
+	Since  time.Time // zero for Running and Idle
+	Until  time.Time // when the state ends by itself; zero if unknown
+	// NoQueue says that the app cannot use its queue, whatever its state is: a broken app
+	// may be without its queue too.
 	NoQueue bool
 }
 
-// String is state and reason, for people.
+// String returns state and reason, for people.
 func (h Health) String() string {
 	if h.Reason == "" {
 		return h.State.Word()
@@ -101,14 +100,14 @@ func (h Health) String() string {
 }
 
 const (
-	// awayGrace is how long a queue may be away before the app has none: above
-	// what a restart of the queue takes, and a worker's first connection.
+	// awayGrace is how long a queue may be away before the app is in NoQueue: longer than
+	// the queue takes to restart, or a worker to connect for the first time.
 	awayGrace = 5 * time.Second
-	// downGrace is the same for APNs: above what one connection that is lost takes.
+	// downGrace is the same for APNs: longer than it takes to replace one lost connection.
 	downGrace = 10 * time.Second
-	// idleAfter is for how long an app that is idle has had nothing to do.
+	// idleAfter is how long an app must have had nothing to do to be idle.
 	idleAfter = time.Minute
-	// fewEnded pushes say nothing about those to come.
+	// fewEnded is the least number of pushes that can show that an app is failing.
 	fewEnded = 20
 )
 
@@ -125,13 +124,13 @@ type sight struct {
 	active  time.Time // when a push ended last
 }
 
-// past is what earlier sights have left behind.
+// past is what earlier sights recorded.
 type past struct {
 	health     Health
-	away, down time.Time // since when there is no use of the queue, and of APNs; zero: there is
+	away, down time.Time // since when the queue and APNs cannot be used; zero if they can
 }
 
-// after is the past of the next sight.
+// after returns the past for the next sight.
 func (p past) after(s *sight) past {
 	p.away = since(s.noQueue() != "", p.away, s.now)
 	p.down = since(s.noAPNs() != nil, p.down, s.now)
@@ -149,7 +148,7 @@ func since(is bool, was, now time.Time) time.Time {
 	return was
 }
 
-// judge says how an app is.
+// judge decides the app's state.
 func judge(s *sight, p past) (h Health) {
 	h.State = Running
 	old := func(since time.Time, grace time.Duration) bool { return !since.IsZero() && s.now.Sub(since) >= grace }
@@ -188,8 +187,8 @@ func judge(s *sight, p past) (h Health) {
 	return h
 }
 
-// explanation is why the app can make no progress at present, as far as that is
-// known, though it may be too early to call it the app's state; "" if nothing is.
+// explanation says why the app can make no progress now, if that is known, even if it is
+// too early for the state to show it; else "".
 func (s *sight) explanation() string {
 	noAPNs := s.noAPNs()
 	switch {
@@ -200,11 +199,11 @@ func (s *sight) explanation() string {
 	case noAPNs != nil:
 		return "apns: " + noAPNs.Error()
 	}
-	return s.queueGone() // what one worker cannot put explains that one only
+	return s.queueGone() // a put that fails explains one worker only
 }
 
-// noQueue is why none of the workers can receive jobs, or one cannot put what has
-// to be put before its jobs are settled; "" if there is no such reason.
+// noQueue says why no worker can receive jobs, or why a worker cannot put what belongs
+// to its jobs; "" if neither is so.
 func (s *sight) noQueue() string {
 	for i := range s.workers {
 		if err := s.workers[i].Unstored; err != nil {
@@ -214,7 +213,7 @@ func (s *sight) noQueue() string {
 	return s.queueGone()
 }
 
-// queueGone is why none of the workers can receive jobs; "" if one can.
+// queueGone says why no worker can receive jobs; "" if one can.
 func (s *sight) queueGone() string {
 	var away error
 	served := false
@@ -233,8 +232,8 @@ func (s *sight) queueGone() string {
 	return "queue unavailable: " + away.Error()
 }
 
-// noAPNs is why workers that have jobs reach no APNs, or one that takes nothing;
-// nil if another worker does reach it, or nothing has been tried lately.
+// noAPNs says why workers with jobs cannot reach APNs, or why their connection takes no
+// pushes; nil if another worker is connected, or nothing was tried lately.
 func (s *sight) noAPNs() (why error) {
 	for i := range s.workers {
 		switch w := &s.workers[i]; {
@@ -248,7 +247,7 @@ func (s *sight) noAPNs() (why error) {
 	return why
 }
 
-// noPuts are the puts that have failed, if all have for a while.
+// noPuts returns the failed puts, if all puts have failed for a while.
 func (s *sight) noPuts() *failedPuts {
 	if f := s.puts; f != nil && f.last.Sub(f.since) >= awayGrace && s.now.Sub(f.last) <= putsForget {
 		return f
@@ -258,7 +257,7 @@ func (s *sight) noPuts() *failedPuts {
 
 func (s *sight) tubePaused() bool { return s.tube != nil && s.tube.PausedUntil.After(s.now) }
 
-// idle says that no push has ended lately, and no job is at hand.
+// idle reports whether no push has ended lately and no worker holds a job.
 func (s *sight) idle() bool {
 	for i := range s.workers {
 		if s.workers[i].Held > 0 {

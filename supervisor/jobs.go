@@ -17,7 +17,7 @@ var (
 	ErrNoAdmin = errors.New("this queue cannot be asked about its jobs")
 )
 
-// listWait is how long a list of buried jobs waits for them to be read.
+// listWait is how long a list of buried jobs waits until they have been read.
 const listWait = 5 * time.Second
 
 // Jobs is the operator's view of an app's buried jobs. Errors: ErrNoApp, ErrNoAdmin.
@@ -35,8 +35,7 @@ func (s *Supervisor) Jobs(topic string) (v buried.Jobs, err error) {
 	return buried.Jobs{Queue: admin, Index: s.buried, Tube: a.cfg.Tube, Topic: topic, Wait: listWait}, nil
 }
 
-// FindBuried returns what is known to be buried of a job, by the id that its
-// producer was given, and the topic of its app.
+// FindBuried returns the buried jobs whose producer got this id, and their app's topic.
 func (s *Supervisor) FindBuried(id string) (topic string, found []buried.Entry) {
 	if found = s.buried.Find(id); len(found) == 0 {
 		return "", nil
@@ -51,11 +50,11 @@ func (s *Supervisor) FindBuried(id string) (topic string, found []buried.Entry) 
 	return "", nil
 }
 
-// freshCount is how long a number of buried jobs is good for a comparison.
+// freshCount is how old a count of buried jobs may be to be compared with the index.
 const freshCount = time.Minute
 
-// tubes are those of all apps, with the number of buried jobs that the watchdog has
-// seen; nil if the queue cannot be asked.
+// tubes returns the tubes of all apps, with the number of buried jobs that the watchdog
+// last saw; nil if the queue cannot be asked.
 func (s *Supervisor) tubes() (map[string]buried.Tube, queue.Admin) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

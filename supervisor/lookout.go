@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// lookout is a service that notices since when apps are as they are: without
-// their queue, say, or without APNs. It asks the workers, not the queue, so that a
+// lookout is a service that notes when apps' states change, for example since when an
+// app has been without its queue or APNs. It asks the workers, not the queue, so that a
 // look costs microseconds.
 type lookout struct {
 	log  *slog.Logger
@@ -43,7 +43,7 @@ func (l *lookout) look(a watched, now time.Time) {
 		return
 	}
 	a.past.Store(&is)
-	// What else keeps pushes back is told by who finds out first.
+	// All other changes of state are logged where they are noticed.
 	switch {
 	case is.health.State == Failing && was.health.State != Failing:
 		l.log.Warn("app fails: most of its pushes are not delivered", "topic", a.cfg.Topic, "reason", is.health.Reason)

@@ -5,16 +5,14 @@ import (
 	"time"
 )
 
-// progress follows one worker: how long there has been work for it and it has
-// finished none, and what has been done about that. It is told what to see and
-// when, and knows no clock of its own.
+// progress follows one worker: how long it has had work without finishing any, and what
+// has been done about that. It has no clock: look is told the time and what was seen.
 //
-// Time counts only while there is work at hand, as far as two looks in a row
-// can tell, and nothing explains for the whole app that none is done (it has no
-// queue, say); and in two sums: the whole of it, after which the app counts as
-// stalled, and what of it no cause of the worker's own explains. A worker that
-// waits for APNs or for the queue is not helped by another connection, so only
-// the second sum leads to the steps that mend.
+// Time counts only while two looks in a row see work, and while no state of the whole
+// app (no queue, say) explains the standstill. There are two sums. total is all of that
+// time, and decides when the app is stalled. free is the part that no cause of the
+// worker's own explains, and decides when to replace or restart something: a new
+// connection does not help a worker that waits for APNs or the queue.
 type progress struct {
 	period time.Duration // see watchdog.period
 
@@ -42,7 +40,7 @@ type view struct {
 	last     string // what its last plan waited for, in brackets; "" = nothing
 	waits    bool   // cause may keep jobs from being seen: assume that there are some
 
-	explained bool // the app's state says why nothing is done
+	explained bool // the app's state explains the standstill
 }
 
 // step is what is to be done after a look.
@@ -52,7 +50,7 @@ const (
 	stay    step = iota
 	replace      // its connection to APNs
 	restart      // the worker: it gets a new connection to the queue, too
-	abandon      // the worker, which is stuck, for another one
+	abandon      // replace the stuck worker by a new one
 	stall        // say that the app stalls
 	mended       // stalls no more
 )

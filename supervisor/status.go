@@ -15,8 +15,8 @@ type AppStatus struct {
 	Topic   string
 	Tube    string
 	Health  Health
-	Held    worker.HoldState // by an operator, whatever else is
-	Webhook *Webhook         // nil: it has none
+	Held    worker.HoldState // by an operator, whatever the state
+	Webhook *Webhook         // nil if the app has none
 
 	// CredentialExpiry is when the certificate expires; zero without one.
 	CredentialExpiry time.Time
@@ -67,10 +67,10 @@ func (a *app) status() AppStatus {
 	return s
 }
 
-// look sees how the app is now.
+// look returns what can be seen of the app now.
 func (a *app) look(now time.Time) sight { return watched{a, a.workers}.look(now) }
 
-// look is that of the app, with the workers that w has.
+// look does the same with the workers in w.
 func (w watched) look(now time.Time) sight {
 	s := sight{
 		now: now, breaker: w.common.Breaker.State(), hold: w.ledger.hold.State(), stalled: w.stalled.Load(), puts: w.puts.failed.Load(),
@@ -85,7 +85,7 @@ func (w watched) look(now time.Time) sight {
 	return s
 }
 
-// before is the past of the app's next sight.
+// before returns the past for the app's next sight.
 func (a *app) before() past {
 	if p := a.past.Load(); p != nil {
 		return *p
@@ -105,7 +105,7 @@ func (s *Supervisor) Status() []AppStatus {
 	return out
 }
 
-// LostJobs is how many jobs the queue has noticed to be lost since it was opened.
+// LostJobs is how many jobs the queue is known to have lost since it was opened.
 func (s *Supervisor) LostJobs() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

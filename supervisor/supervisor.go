@@ -9,8 +9,8 @@
 //	│       └── webhook com.example.one
 //	├── app com.example.two
 //	├── watchdog                   demands progress of every worker
-//	├── lookout                    notices since when an app has no queue, or no APNs
-//	└── reader of buried jobs
+//	├── lookout                    notes when apps' states change
+//	└── reader of buried jobs      keeps the index of buried jobs up to date
 //
 // Trouble that is to be expected (a refused dial, a queue that restarts) is
 // handled inside the workers; suture restarts what nobody foresaw, and the
@@ -44,7 +44,7 @@ type Options struct {
 	// OpenQueue connects to the queue at the given URLs. It does not wait for
 	// it to be reachable.
 	OpenQueue func(urls []string) (queue.Queue, error)
-	// Sinks are told how every push ends.
+	// Sinks receive the end of every push.
 	Sinks []worker.Sink
 }
 

@@ -102,14 +102,14 @@ func (d *watchdog) tellBlind(err error) {
 func (d *watchdog) look(a watched, seen sight, jobs available) {
 	now := seen.now
 	if a.probeLate(seen.breaker, now) {
-		seen.breaker = worker.BreakerState{} // it explains nothing any more
+		seen.breaker = worker.BreakerState{} // it no longer explains anything
 	}
 	explained := seen.explanation() != ""
 	var stalled *Stall
 	for i, w := range a.workers {
 		v := viewOf(seen.workers[i], jobs)
 		v.explained = explained
-		if seen.hold.Held { // nothing is to be done
+		if seen.hold.Held { // there is no work for it
 			v.held, v.ready, v.known, v.waits = 0, 0, true, false
 		}
 		w.progress.period = a.patience(time.Duration(d.period.Load()))
@@ -123,9 +123,8 @@ func (d *watchdog) look(a watched, seen sight, jobs available) {
 	d.tellStalled(a, stalled)
 }
 
-// unstick gives up a worker that does not plan when it said it would: its
-// goroutine is stuck. Two looks must see that, since a process that has been
-// stopped wakes up late itself.
+// unstick abandons a worker that did not plan when it said it would: its goroutine is
+// stuck. It takes two looks, because a process that was stopped also wakes up late.
 func (d *watchdog) unstick(a watched, w *appWorker, s worker.Status, now time.Time) {
 	if !s.Serving || s.Until.IsZero() || now.Sub(s.Until) <= stuckSlack {
 		w.late = lateness{}
@@ -143,13 +142,13 @@ func (d *watchdog) unstick(a watched, w *appWorker, s worker.Status, now time.Ti
 	d.act(a, w, abandon, why)
 }
 
-// stuckSlack is how much later than it said a worker may plan anew.
+// stuckSlack is how late a worker may plan.
 const stuckSlack = 10 * time.Second
 
-// lateness is what was last seen of a worker that is late.
+// lateness is what the watchdog last saw of a late worker.
 type lateness struct {
 	until time.Time // when it should have planned
-	given bool      // it has been given up
+	given bool      // it has been abandoned
 }
 
 // patience is the period for an app: the watchdog's, but a push may take its
@@ -199,7 +198,7 @@ func (d *watchdog) act(a watched, w *appWorker, what step, why string) {
 		a.ledger.steps.Restarted.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
 		w.Restart(why)
 	case abandon:
-		log.Error("watchdog: the worker is stuck: it is given up for a new one")
+		log.Error("watchdog: the worker is stuck and is replaced by a new one")
 		a.ledger.steps.Restarted.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
 		w.Abandon(why)
 	case stall:

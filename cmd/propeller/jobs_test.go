@@ -287,7 +287,7 @@ func TestDaemonWithoutState(t *testing.T) {
 	s.write("state/buried.db", "former")
 	s.write("state/buried.mark", "")
 	d = startDaemon(t, s.dir)
-	d.says("a former journal of buried jobs is not read")
+	d.says("the buried.db of an earlier version is not read")
 	if got := s.read("state/buried.db.old"); got != "former" || !missing(filepath.Join(s.dir, "state/buried.db")) || !missing(filepath.Join(s.dir, "state/buried.mark")) {
 		t.Errorf("%q", got)
 	}

@@ -47,7 +47,7 @@ func newMove() *cobra.Command {
 	f.StringVar(&o.topic, "topic", "", "the jobs of this app only (`bundle id`)")
 	f.StringVar(&o.tube, "tube", "", "the jobs of this tube only (`name`)")
 	f.BoolVar(&o.all, "all", false, "the jobs of every tube, other programs' too")
-	f.String("state-dir", "", "not needed any more: the reasons of buried jobs are in the jobs (`folder`)")
+	f.String("state-dir", "", "no longer needed, because buried jobs carry their reasons (`folder`)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		from, to, err := o.queues()
 		if err != nil {
@@ -96,7 +96,7 @@ func (o *moveFlags) queues() (from, to config.Queues, err error) {
 	return from, to, nil
 }
 
-// moveChoice says which tubes are meant.
+// moveChoice is which tubes to move.
 type moveChoice struct {
 	tubes []string // nil: all
 	apps  bool     // those of the configuration's apps: others are worth a word

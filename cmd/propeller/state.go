@@ -9,8 +9,8 @@ import (
 	"propeller/httpapi"
 )
 
-// state is what a daemon keeps in its state_dir: the socket by which `propeller
-// jobs` asks it. Pushes do not depend on it.
+// state is what a daemon keeps in its state_dir: the socket that `propeller jobs` uses.
+// Pushes do not depend on it.
 type state struct {
 	dir  string
 	log  *slog.Logger
@@ -38,19 +38,19 @@ func openState(dir string, log *slog.Logger) (*state, error) {
 	return s, nil
 }
 
-// putAside renames what earlier versions kept the reasons of buried jobs in: they are
-// in the jobs themselves.
+// putAside renames the file in which earlier versions kept the reasons of buried jobs.
+// Now the jobs carry their reasons.
 func (s *state) putAside() {
 	old := filepath.Join(s.dir, "buried.db")
 	if missing(old) {
 		return
 	}
 	if err := os.Rename(old, old+".old"); err != nil {
-		s.log.Warn("a former journal of buried jobs cannot be put aside", "err", err)
+		s.log.Warn("the buried.db of an earlier version cannot be renamed", "err", err)
 		return
 	}
-	_ = os.Remove(filepath.Join(s.dir, "buried.mark")) // it said that there was one
-	s.log.Info("a former journal of buried jobs is not read: jobs buried before are listed without their reasons", "file", old+".old")
+	_ = os.Remove(filepath.Join(s.dir, "buried.mark")) // it marked that there was a buried.db
+	s.log.Info("the buried.db of an earlier version is not read: jobs buried by that version are listed without their reasons", "file", old+".old")
 }
 
 // serve makes the service that answers on the socket; nil if there is none.

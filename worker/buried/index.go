@@ -1,10 +1,10 @@
 // Package buried is the operator's view of buried jobs: which there are, and why.
 //
-// The jobs say so themselves (worker.BurialOf), but to read one a queue may have
-// to hand out all: beanstalkd lists none. So a daemon keeps what they say in an
-// index in memory. It is told of the burials of its own workers, and a Walker
-// reads the rest once after a start, and again where the queue has another number
-// of them than the index: other daemons bury, other clients kick and delete.
+// Each job carries its reason (worker.BurialOf), but reading them is expensive:
+// beanstalkd cannot list buried jobs without handing them out. So a daemon keeps an
+// index in memory. Its own workers report what they bury, and a Walker reads the rest
+// after a start. The Walker reads again when the queue's number of buried jobs differs
+// from the index, because other daemons bury jobs and other clients kick and delete them.
 package buried
 
 import (
@@ -20,24 +20,24 @@ import (
 	"propeller/worker"
 )
 
-// maxEntries bounds an index over all tubes: some 50 MB.
+// maxEntries bounds an index over all tubes: about 50 MB.
 const maxEntries = 100_000
 
-// Entry is what is known of one buried job. Job is never empty: it is the queue's
-// id where the job does not say.
+// Entry describes one buried job. Job is never empty: if the job does not say which
+// job its producer put, it is the queue's id.
 type Entry struct {
 	worker.Burial
 	Tube string
-	ID   string    // the queue's
+	ID   string    // of the buried job in the queue
 	told time.Time // when a worker of this daemon buried it; zero: the entry was read from the queue
-	// silent: the job itself says nothing of when it was buried.
+	// silent: the job does not say when it was buried.
 	silent bool
 }
 
-// public is what others may see of e: what does not change.
+// public is the part of e that never changes, for use outside the index.
 func (e *Entry) public() Entry { return Entry{Burial: e.Burial, Tube: e.Tube, ID: e.ID} }
 
-// maxText bounds the reason, and whatever else a job says.
+// maxText bounds each text that a job carries.
 const maxText = 512
 
 func newEntry(tube, id string, b worker.Burial) *Entry {
@@ -50,7 +50,7 @@ func newEntry(tube, id string, b worker.Burial) *Entry {
 	return &Entry{Burial: b, Tube: tube, ID: id}
 }
 
-// entryOf is the entry of a job as the queue has it.
+// entryOf returns the entry of a job read from the queue.
 func entryOf(tube, topic string, b queue.BuriedJob) *Entry {
 	e := newEntry(tube, b.ID, worker.BurialOf(b.Body, topic))
 	if e.Put.IsZero() {
@@ -62,40 +62,40 @@ func entryOf(tube, topic string, b queue.BuriedJob) *Entry {
 	return e
 }
 
-// Index is what is known of buried jobs, in memory. It is safe for concurrent use.
+// Index holds what is known of buried jobs. It is safe for concurrent use.
 type Index struct {
 	log   *slog.Logger
 	limit int // maxEntries, but for tests
 
 	mu      sync.Mutex
 	shelves map[string]*shelf // by tube
-	n       int               // entries of all
-	jobs    map[string]int    // of them, by their first ids
-	said    bool              // in the log, that they are too many
+	n       int               // entries in all shelves
+	jobs    map[string]int    // how many entries, by Job
+	said    bool              // the log has said that the index is full
 }
 
-// shelf is what is known of one tube.
+// shelf is the part of the index for one tube.
 type shelf struct {
 	walking chan struct{}     // cap 1: one walk at a time
 	entries map[string]*Entry // by the queue's id
-	whole   bool              // a walk has read all that there was, and there was room for it
-	gone    map[string]bool   // ids of jobs that ended while a walk is under way; nil: none is
+	whole   bool              // a walk read everything, and the index had room for it
+	gone    map[string]bool   // ids of jobs that were settled during the walk under way; nil without a walk
 	began   time.Time         // the last walk
 	ended   time.Time
-	told    time.Time // last
+	told    time.Time // last burial by a worker of this daemon
 
-	looked  time.Time // the Walker's last walk
-	differs time.Time // since when the queue has another number of jobs; zero: it has not
+	looked  time.Time // when the Walker last read it
+	differs time.Time // since when the queue's number of jobs differs; zero if it agrees
 	pause   time.Duration
-	next    time.Time // not walked over before, by the Walker
+	next    time.Time // the Walker does not read it before
 }
 
-// NewIndex returns one that knows nothing.
+// NewIndex returns an empty index.
 func NewIndex(log *slog.Logger) *Index {
 	return &Index{log: log, limit: maxEntries, shelves: make(map[string]*shelf), jobs: make(map[string]int)}
 }
 
-// Reset forgets everything: the queue is another one.
+// Reset empties the index, because another queue is used now.
 func (x *Index) Reset() { x.keep(nil) }
 
 func (x *Index) shelfLocked(tube string) *shelf {
@@ -118,7 +118,8 @@ func (x *Index) Told(tube, id string, b worker.Burial) {
 	x.putLocked(s, e)
 }
 
-// putLocked enters e, in place of what has its id. When all is full it says so.
+// putLocked adds e, replacing the entry with its id. If the index is full it says so
+// in the log, once.
 func (x *Index) putLocked(s *shelf, e *Entry) {
 	if s.entries[e.ID] == nil && x.fullLocked() {
 		s.whole = false
@@ -149,7 +150,7 @@ func (x *Index) removeLocked(s *shelf, e *Entry) {
 	x.n--
 }
 
-// learn enters a job that somebody has named, even if there is no room.
+// learn adds a job that an operator named, even if there is no room.
 func (x *Index) learn(e *Entry) *Entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -159,8 +160,8 @@ func (x *Index) learn(e *Entry) *Entry {
 
 func (x *Index) fullLocked() bool { return x.n >= x.limit }
 
-// forget removes these very entries: one that has since been replaced, because
-// its job was buried again, stays.
+// forget removes exactly these entries. If a job was buried again meanwhile, its new
+// entry stays.
 func (x *Index) forget(entries ...*Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -176,7 +177,7 @@ func (x *Index) forget(entries ...*Entry) {
 	x.said = x.said && x.fullLocked()
 }
 
-// keep forgets the tubes that are not among these.
+// keep removes the tubes that are not in the given set.
 func (x *Index) keep(tubes map[string]Tube) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -191,7 +192,7 @@ func (x *Index) keep(tubes map[string]Tube) {
 	x.said = x.said && x.fullLocked()
 }
 
-// all are the entries of a tube, those buried first in front.
+// all returns the entries of a tube, the oldest burial first.
 func (x *Index) all(tube string) []*Entry {
 	x.mu.Lock()
 	var out []*Entry
@@ -205,7 +206,7 @@ func (x *Index) all(tube string) []*Entry {
 	return out
 }
 
-// count says how many entries a tube has, and whether these were all.
+// count returns how many entries a tube has, and whether they are complete.
 func (x *Index) count(tube string) (n int, whole bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -216,7 +217,7 @@ func (x *Index) count(tube string) (n int, whole bool) {
 	return len(s.entries), s.whole
 }
 
-// byName finds the entries of a tube by their first ids and by the queue's.
+// byName maps a tube's entries by Job and by the queue's id.
 func (x *Index) byName(tube string) map[string][]*Entry {
 	out := make(map[string][]*Entry)
 	for _, e := range x.all(tube) {
@@ -227,7 +228,7 @@ func (x *Index) byName(tube string) map[string][]*Entry {
 	return out
 }
 
-// Find returns what is buried of the job that has this first id.
+// Find returns the buried jobs whose producer got this id.
 func (x *Index) Find(job string) (out []Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

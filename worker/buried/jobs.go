@@ -12,43 +12,41 @@ import (
 	"propeller/queue"
 )
 
-// Jobs is the view of one tube's buried jobs: the index says which there are, and
-// the queue settles them. Where the two have another number of jobs, the tube is
-// walked over first.
+// Jobs is the view of one tube's buried jobs. The index knows which there are, and the
+// queue kicks and deletes them. If their numbers differ, the tube is read first.
 type Jobs struct {
 	Queue queue.Admin
 	Index *Index
 	Tube  string
-	Topic string // of its app
-	// Wait bounds that walk. 0: it may take as long as the request.
+	Topic string // of the tube's app
+	// Wait bounds that reading; 0 means as long as the request.
 	Wait time.Duration
 }
 
-// Filter chooses buried jobs. The zero value chooses all, up to DefaultMany.
+// Filter selects buried jobs. The zero value selects all, up to DefaultMany.
 type Filter struct {
-	Reason string            // part of the reason or the class, upper and lower case alike
-	Only   func(*Entry) bool // of these; nil: any
-	IDs    []string          // these jobs, by their first ids or the queue's; empty: any
-	Limit  int               // at most so many; 0 means DefaultMany
+	Reason string            // a part of the reason or class, ignoring case
+	Only   func(*Entry) bool // if it returns true; nil selects all
+	IDs    []string          // by the producer's ids or the queue's; empty selects all
+	Limit  int               // 0 means DefaultMany
 }
 
-// DefaultMany is the limit of a Filter that gives none.
+// DefaultMany is the limit of a Filter without one.
 const DefaultMany = 1000
 
-// Listing is what is known of the jobs that a filter chooses, those buried first in
-// front.
+// Listing has the known jobs that match a filter, the oldest burial first.
 type Listing struct {
 	Items    []Item
-	More     bool // the limit was reached, and there are others
-	Complete bool // all buried jobs of the tube have been looked at
+	More     bool // the limit was reached, and more match
+	Complete bool // all buried jobs of the tube were considered
 }
 
 // Item is one buried job.
 type Item struct {
 	Entry
-	Body []byte // as the queue has it; of Show only
+	Body []byte // as in the queue; set only by Show
 
-	// Unverified: the queue could not be asked, so that the job may be gone.
+	// Unverified: the queue did not answer, so the job may be gone.
 	Unverified bool
 }
 
@@ -58,14 +56,14 @@ type Result struct {
 	More bool // the limit was reached, and there are more
 }
 
-// match says whether an entry has the filter's reason. IDs are not looked at.
+// match reports whether an entry matches the filter, not counting IDs.
 func (f Filter) match(e *Entry) bool {
 	want := strings.ToLower(f.Reason)
 	return (f.Only == nil || f.Only(e)) && (strings.Contains(strings.ToLower(e.Reason), want) || strings.Contains(strings.ToLower(e.Class), want))
 }
 
-// List lists the jobs that f chooses. Errors: ErrRejected for a tube name that can
-// never be; what the queue answers; ctx.Err(). What is known is returned beside it.
+// List lists the jobs that f selects. Errors: ErrRejected for an invalid tube name, the
+// queue's errors, ctx.Err(). Even with an error it returns the jobs it knows.
 func (v Jobs) List(ctx context.Context, f Filter) (l Listing, err error) {
 	if err := queue.CheckTube(v.Tube); err != nil {
 		return l, err
@@ -81,7 +79,7 @@ func (v Jobs) List(ctx context.Context, f Filter) (l Listing, err error) {
 	return l, err
 }
 
-// choose picks those of a list.
+// choose returns the entries that match, up to the limit.
 func (f Filter) choose(all []*Entry) (some []*Entry, more bool) {
 	for _, e := range all {
 		if !f.match(e) {
@@ -95,9 +93,9 @@ func (f Filter) choose(all []*Entry) (some []*Entry, more bool) {
 	return some, false
 }
 
-// refresh walks over the tube when the queue has another number of jobs, or not all
-// has been read; rest is as of stale. It returns the queue's number, -1 if it has
-// said nothing at all. The error is the queue's.
+// refresh reads the tube if the queue's number of jobs differs from the index, or if the
+// index is incomplete; rest is as in stale. It returns the queue's number, or -1 if the
+// queue did not answer at all, and the queue's error.
 func (v Jobs) refresh(ctx context.Context, rest time.Duration) (counted int, err error) {
 	st, err := v.Queue.TubeStats(ctx, v.Tube)
 	switch {
@@ -109,7 +107,7 @@ func (v Jobs) refresh(ctx context.Context, rest time.Duration) (counted int, err
 	return st.Buried, err
 }
 
-// walk is the index's. That there was no time for all of it is no error.
+// walk reads the tube into the index. Running out of time is no error.
 func (v Jobs) walk(ctx context.Context) error {
 	within, cancel := ctx, context.CancelFunc(func() {})
 	if v.Wait > 0 {
@@ -123,18 +121,18 @@ func (v Jobs) walk(ctx context.Context) error {
 	return err
 }
 
-// A walk for a list has its rest: after one there is no other for so long, nor for
-// restTimes as long as it took.
+// After a walk for a list there is no other for restAfter, and none for restTimes as
+// long as the walk took.
 const (
 	restAfter = time.Second
 	restTimes = 10
-	// tellTime is how long the numbers may differ because a worker is burying.
+	// tellTime is how long the numbers may differ while a worker buries a job.
 	tellTime = time.Second
 )
 
-// stale says whether a request is to walk over a tube of which the queue has counted
-// so many jobs; partly: some of its servers have. It is not when the last walk ended
-// less than rest ago, 0: however lately.
+// stale reports whether a request should read a tube in which the queue counted so many
+// buried jobs. partly says that only some servers answered. It returns false if the last
+// walk ended less than rest ago; a rest of 0 ignores that.
 func (x *Index) stale(tube string, counted int, partly bool, rest time.Duration) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -159,16 +157,15 @@ func (v Jobs) Show(ctx context.Context, id string) (Item, error) {
 	return Item{Entry: entries[0].public(), Body: body}, nil
 }
 
-// Kick gives the jobs that f chooses back to be served at once. The set is
-// fixed at the beginning: a job that is buried again meanwhile is not kicked
-// again. Errors as List, and ErrNotFound for each of f.IDs that is no buried job;
-// the other jobs are kicked nevertheless, unless the queue is away. When it is
-// interrupted, each job is kicked or as it was.
+// Kick makes the jobs that f selects ready at once. The set is fixed at the start: a job
+// that is buried again meanwhile is not kicked again. Errors as for List, and ErrNotFound
+// for each of f.IDs that is not a buried job; the others are kicked nevertheless, unless
+// the queue is away. If Kick is interrupted, each job is either kicked or unchanged.
 func (v Jobs) Kick(ctx context.Context, f Filter) (Result, error) {
 	return v.act(ctx, f, v.Queue.Kick)
 }
 
-// Delete removes the jobs that f chooses for good. Otherwise it is as Kick.
+// Delete deletes the jobs that f selects. Otherwise it works like Kick.
 func (v Jobs) Delete(ctx context.Context, f Filter) (Result, error) {
 	return v.act(ctx, f, v.Queue.Delete)
 }
@@ -192,12 +189,12 @@ func (v Jobs) act(ctx context.Context, f Filter, do func(ctx context.Context, tu
 	entries, r.More = f.choose(entries)
 	for _, e := range entries {
 		if ctx.Err() != nil || s.failures == maxFailures {
-			break // said in errs already
+			break // errs already says why
 		}
 		switch err := s.act(e, do); {
 		case err == nil:
 			r.N++
-		case gone(err) && len(f.IDs) == 0: // somebody else was quicker
+		case gone(err) && len(f.IDs) == 0: // another client was faster
 		default:
 			errs = append(errs, err)
 		}
@@ -210,20 +207,20 @@ func (v Jobs) act(ctx context.Context, f Filter, do func(ctx context.Context, tu
 	return r, errors.Join(errs[:min(len(errs), maxErrors)]...)
 }
 
-// gone says that a job is certainly not buried.
+// gone reports whether a job is certainly not buried.
 func gone(err error) bool { return errors.Is(err, queue.ErrNotFound) && !errors.Is(err, queue.ErrBusy) }
 
 // seeker finds jobs in the queue for one request.
 type seeker struct {
 	v        Jobs
 	ctx      context.Context
-	looked   bool // for a job that is not known
+	looked   bool // refreshed for a job not in the index
 	ended    []*Entry
-	failures int           // questions without an answer, in a row
-	waited   time.Duration // for jobs that somebody held
+	failures int           // unanswered questions in a row
+	waited   time.Duration // for jobs held by another client
 }
 
-// act does something with the job of an entry.
+// act applies do to the job of an entry.
 func (s *seeker) act(e *Entry, do func(ctx context.Context, tube, id string) error) error {
 	if _, err := s.body(e); err != nil {
 		return err
@@ -235,8 +232,8 @@ func (s *seeker) act(e *Entry, do func(ctx context.Context, tube, id string) err
 	return err
 }
 
-// named are the entries of jobs by their first ids, or the queue's, in the order of
-// ids, and an error for each of which there is none.
+// named returns the entries of jobs by the producer's ids or the queue's, in the order of
+// ids, and an error for each id without an entry.
 func (s *seeker) named(ids []string) (out []*Entry, errs []error) {
 	known := s.v.Index.byName(s.v.Tube)
 	learned := make(map[string]*Entry)
@@ -250,7 +247,7 @@ func (s *seeker) named(ids []string) (out []*Entry, errs []error) {
 		known = s.v.Index.byName(s.v.Tube)
 	}
 	for id, e := range learned {
-		if e != nil && known[id] == nil { // by another name of it
+		if e != nil && known[id] == nil { // it has another Job
 			known[id] = []*Entry{e}
 		}
 	}
@@ -266,7 +263,7 @@ func (s *seeker) named(ids []string) (out []*Entry, errs []error) {
 	return out, errs
 }
 
-// learn looks for a job that the index does not know by this name.
+// learn looks in the queue for a job that the index does not have by this id.
 func (s *seeker) learn(id string) (*Entry, error) {
 	b, err := s.peek(id)
 	if err == nil {
@@ -284,12 +281,12 @@ func (s *seeker) learn(id string) (*Entry, error) {
 	return nil, err
 }
 
-// body is that of an entry's job, as the queue has it. An entry whose job has gone
-// is forgotten.
+// body returns the body of an entry's job from the queue. If the job is gone, it forgets
+// the entry.
 func (s *seeker) body(e *Entry) ([]byte, error) {
 	b, err := s.peek(e.ID)
 	if err == nil && entryOf(e.Tube, s.v.Topic, b).Job != e.Job {
-		err = fmt.Errorf("job %.80q: %w", e.ID, queue.ErrNotFound) // the id is another job's by now
+		err = fmt.Errorf("job %.80q: %w", e.ID, queue.ErrNotFound) // by now the id belongs to another job
 	}
 	if gone(err) {
 		s.v.Index.forget(e)
@@ -298,12 +295,12 @@ func (s *seeker) body(e *Entry) ([]byte, error) {
 }
 
 const (
-	// maxFailures is how many questions in a row the queue may leave without an
-	// answer before it is asked no more: each may cost a timeout of its own.
+	// maxFailures is how many questions in a row may go unanswered before the request
+	// gives up: each may cost a timeout.
 	maxFailures = 3
-	// A job that is held is asked for again: another process may have it in its hand
-	// for a moment, to list the next. The waiting is bounded for all jobs together:
-	// many may be held by workers, and for long.
+	// A held job is asked for again, because another process may hold it only for a moment,
+	// while it lists buried jobs. All jobs of a request share one bound: workers may hold
+	// many of them for long.
 	firstPause  = 5 * time.Millisecond
 	lastPause   = 80 * time.Millisecond // 155 ms in all for one job
 	maxInsisted = 2 * time.Second
@@ -318,8 +315,7 @@ func (s *seeker) peek(id string) (b queue.BuriedJob, err error) {
 	return b, err
 }
 
-// ask asks the queue, again while a job is said to be held, and counts when it does
-// not answer.
+// ask asks the queue, repeats while the job is held, and counts unanswered questions.
 func (s *seeker) ask(f func() error) (err error) {
 	for pause := firstPause; ; pause *= 2 {
 		err = f()

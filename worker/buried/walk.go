@@ -11,9 +11,9 @@ import (
 	"propeller/queue"
 )
 
-// walk reads the buried jobs of a tube into the index. Who comes while one is under
-// way waits for it; it serves them both if it began later than they asked. The
-// error is the queue's; what could be read is in the index all the same.
+// walk reads the buried jobs of a tube into the index. A caller waits for a walk under
+// way, and uses its result if it began after the caller asked. The error is the queue's;
+// the index has what could be read all the same.
 func (x *Index) walk(ctx context.Context, q queue.Admin, tube, topic string) error {
 	asked := time.Now()
 	x.mu.Lock()
@@ -37,8 +37,8 @@ func (x *Index) walk(ctx context.Context, q queue.Admin, tube, topic string) err
 	return err
 }
 
-// read asks for the jobs until there are no more. The queue bounds the bytes of
-// each answer; beanstalkd's next one begins with the others.
+// read lists the jobs until there are no more. The queue bounds the bytes of each
+// answer; on beanstalkd the next answer begins with jobs not yet seen.
 func read(ctx context.Context, q queue.Admin, tube, topic string, limit int) (found map[string]*Entry, err error) {
 	found = make(map[string]*Entry)
 	for {
@@ -56,17 +56,17 @@ func read(ctx context.Context, q queue.Admin, tube, topic string, limit int) (fo
 	}
 }
 
-// take enters what a walk has found. If that was all, what it has not found is
-// buried no more, but for what the index was told meanwhile.
+// take adds what a walk found. If the walk was complete, it removes entries that the walk
+// did not find, unless they were added meanwhile.
 func (x *Index) take(tube string, s *shelf, found map[string]*Entry, whole bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.shelves[tube] != s { // the app or its queue has gone
+	if x.shelves[tube] != s { // the app or its queue is gone
 		return
 	}
 	for id, e := range found {
 		old := s.entries[id]
-		if e.silent && old != nil && old.Job == e.Job { // who buried it has told more
+		if e.silent && old != nil && old.Job == e.Job { // its worker reported more than the job says
 			e.Burial, e.silent = old.Burial, old.silent
 		}
 		if s.gone[id] || old != nil && old.told.After(s.began) { // buried again since
@@ -84,43 +84,43 @@ func (x *Index) take(tube string, s *shelf, found map[string]*Entry, whole bool)
 	}
 }
 
-// Tube is a tube with an app that works on it.
+// Tube is a tube that an app works on.
 type Tube struct {
 	Topic  string
-	Buried int // jobs, when somebody last counted; -1 when that is not known
+	Buried int // buried jobs at the last count; -1 if unknown
 }
 
 const (
-	// lookEvery is between two looks at the numbers of jobs.
+	// lookEvery is the time between two comparisons of the numbers.
 	lookEvery = time.Minute
-	// patience is how long the numbers must differ: workers bury meanwhile, and
-	// they are counted at another moment.
+	// patience is how long the numbers must differ: workers bury jobs meanwhile, and
+	// the queue is counted at another moment.
 	patience = 2 * lookEvery
-	// readAgain is after how long a tube with buried jobs is read again though the
-	// numbers agree: others may have kicked as many as were buried.
+	// readAgain is when a tube with buried jobs is read again even if the numbers agree:
+	// other clients may have kicked as many as were buried.
 	readAgain = time.Hour
-	// maxPause is the longest time until a tube is walked over again that could not
-	// be read, or whose numbers go on differing.
+	// maxPause is the longest pause before a tube is read again that could not be read,
+	// or whose numbers still differ.
 	maxPause = time.Hour
-	// maxWalk bounds one walk. On beanstalkd a job takes four commands.
+	// maxWalk bounds one walk: on beanstalkd each job takes four commands.
 	maxWalk = 10 * time.Minute
-	// minRest is between two walks, and at least as long as the first has taken.
+	// minRest is the shortest pause between two walks, which is at least as long as the first took.
 	minRest = time.Millisecond
 )
 
-// Walker is a service that reads what lies buried into an index.
+// Walker is a service that reads buried jobs into an index.
 type Walker struct {
 	Log   *slog.Logger
 	Index *Index
-	Tubes func() (map[string]Tube, queue.Admin) // at present; nil: the queue cannot be asked
+	Tubes func() (map[string]Tube, queue.Admin) // nil if the queue cannot be asked
 
-	warned bool // that some tube cannot be read
+	warned bool // the log has said that a tube cannot be read
 }
 
 // String names the service in suture's events.
 func (*Walker) String() string { return "reader of buried jobs" }
 
-// Serve looks now and then.
+// Serve compares the numbers once a minute, and reads the tubes that are due.
 func (w *Walker) Serve(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -134,8 +134,8 @@ func (w *Walker) Serve(ctx context.Context) error {
 	}
 }
 
-// look walks over the tubes that are due. What fails is tried again, after longer
-// and longer pauses; of several queue servers those that answer are read.
+// look reads the tubes that are due. What fails is tried again after longer and longer
+// pauses. With several queue servers, those that answer are read.
 func (w *Walker) look(ctx context.Context, now time.Time) {
 	tubes, admin := w.Tubes()
 	if admin == nil {
@@ -159,7 +159,7 @@ func (w *Walker) look(ctx context.Context, now time.Time) {
 	}
 }
 
-// read walks over a tube, and rests.
+// read reads a tube, and then rests.
 func (w *Walker) read(ctx context.Context, admin queue.Admin, tube, topic string) {
 	began := time.Now()
 	within, cancel := context.WithTimeout(ctx, maxWalk)
@@ -172,7 +172,7 @@ func (w *Walker) read(ctx context.Context, admin queue.Admin, tube, topic string
 	sleep(ctx, max(time.Since(began), minRest))
 }
 
-// due says whether the Walker is to read a tube now, and puts off the next time.
+// due reports whether the Walker should read a tube now, and if so sets the next time.
 func (x *Index) due(tube string, counted int, now time.Time) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
