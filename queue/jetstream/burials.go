@@ -2,10 +2,7 @@ package jetstream
 
 import (
 	"context"
-	"errors"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // buriedWait is how long all else waits for the stream of buried jobs, which it
@@ -29,13 +26,13 @@ func (l *link) checkBuried(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, buriedWait)
 		defer cancel()
 	}
-	_, err := ensureStream(ctx, l.cn.js, buriedConfig(l.q.opts.Replicas), func() {
+	_, err := l.q.ensureStream(ctx, l.cn, buriedConfig(l.q.opts.Replicas), func() {
 		if l.buried.seen {
 			l.madeAnew(buriedStream)
 		}
 	})
 	l.buried.seen = l.buried.seen || err == nil
-	if l.q.embedded == nil && (leaderless(err) || offline(err)) {
+	if l.q.embedded == nil && (leaderless(err) || codeOf(err) == errCodeOffline) {
 		l.noBurials(err)
 		return nil
 	}
@@ -61,10 +58,4 @@ func (l *link) burialsAgain() {
 		l.q.opts.Log.Info("jobs can be buried again", "queue", l.q.opts.String())
 	}
 	l.buried.err, l.buried.said = nil, false
-}
-
-// offline says whether err is that no server with a copy of the stream is there.
-func offline(err error) bool {
-	e, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && e.ErrorCode == errCodeOffline
 }

@@ -47,7 +47,7 @@ func (j *job) copyToBuried(ctx context.Context, body []byte) error {
 	q := j.c.t.q
 	silent := 0
 	for retry := minPause; ; retry = min(retry*2, maxPause) {
-		cn, err := q.burials(ctx)
+		cn, err := q.link.get(ctx, untilFull)
 		if err != nil {
 			return err
 		}
@@ -64,27 +64,6 @@ func (j *job) copyToBuried(ctx context.Context, body []byte) error {
 		}
 		if err := q.sleep(ctx, retry); err != nil {
 			return err
-		}
-	}
-}
-
-// burials is the connection to bury by. It is waited for, but not until an
-// embedded server's disk has room again.
-func (q *client) burials(ctx context.Context) (*conn, error) {
-	for {
-		cn, _, changed, err := q.link.ready()
-		if err == nil {
-			return cn, nil
-		}
-		if q.embedded != nil && q.embedded.takesNothing() {
-			return nil, err
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-q.ctx.Done():
-			return nil, errQueueClosed
 		}
 	}
 }

@@ -6,32 +6,33 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
-// prepare makes the link ready, trying until it is and jobs can be buried, too, or
-// the connection is lost: then the reconnect calls it again.
-func (l *link) prepare() {
-	for retry := prepareRetry; ; retry = min(retry*2, maxRetry) {
-		if !l.cn.nc.IsConnected() {
-			return
-		}
+// prepare makes the link ready, trying until it is, or the connection is lost: then
+// the reconnect calls it again. While jobs cannot be buried it is to be called again
+// anyway.
+func (l *link) prepare() (again <-chan time.Time) {
+	for retry := prepareRetry; l.cn.nc.IsConnected(); retry = min(retry*2, maxRetry) {
 		began := time.Now()
 		err := l.checkOnce()
 		if err == nil {
 			l.quiet = quiet{}
 			l.set(nil)
-			if l.buried.err == nil || !l.rest(retry) {
-				return
+			if l.buried.err != nil {
+				return time.After(about(maxRetry))
 			}
-			continue
+			return nil
+		}
+		if !l.cn.nc.IsConnected() {
+			return nil // see lost
 		}
 		l.set(unavailable(err))
 		l.goElsewhere(began, err)
-		if !l.sleep(retry) {
-			return
+		if l.q.sleep(l.q.ctx, about(retry)) != nil {
+			return nil
 		}
 	}
+	return nil
 }
 
 // check is what must be so before jobs flow.
@@ -58,45 +59,27 @@ func (l *link) check() error {
 // checkOnce is check, for those who wait for one.
 func (l *link) checkOnce() error {
 	l.mu.Lock()
-	l.begun++
+	done := l.checked
+	l.checked = make(chan struct{})
 	l.mu.Unlock()
-	err := l.check()
-	l.mu.Lock()
-	l.checked = l.begun
-	close(l.seen)
-	l.seen = make(chan struct{})
-	l.mu.Unlock()
-	return err
+	defer close(done)
+	return l.check()
 }
 
 // confirm waits for the end of a check that begins after now.
 func (l *link) confirm(ctx context.Context) error {
 	l.mu.Lock()
-	next := l.begun + 1
+	done := l.checked
 	l.mu.Unlock()
 	l.look()
-	for {
-		l.mu.Lock()
-		done, seen := l.checked >= next, l.seen
-		l.mu.Unlock()
-		if done {
-			return nil
-		}
-		select {
-		case <-seen:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-l.q.ctx.Done():
-			return errQueueClosed
-		}
-	}
+	return wait(ctx, l.q, done)
 }
 
 // checkStreams makes the streams that are missing. One of jobs that is another than
 // before has other jobs under the same numbers: what is said of those that were
 // held would concern them.
 func (l *link) checkStreams(ctx context.Context) error {
-	jobs, err := ensureStream(ctx, l.cn.js, jobsConfig(l.q.opts.Replicas), func() {
+	jobs, err := l.q.ensureStream(ctx, l.cn, jobsConfig(l.q.opts.Replicas), func() {
 		if !l.made.IsZero() { // somebody was here before
 			l.q.forgetHeld()
 			l.madeAnew(jobsStream)
@@ -205,19 +188,13 @@ func (l *link) goElsewhere(began time.Time, err error) {
 	_ = l.cn.nc.ForceReconnect() // an error: it is closed
 }
 
-// Error codes (nats-server: errors.json).
-const (
-	errCodeNotAvailable = 10008 // JetStream system temporarily unavailable
-	errCodeNoLeader     = 10009 // the server knows of no leader that could answer
-	errCodeOffline      = 10118 // no server that has a copy of the stream is there
-)
-
 var errNoLeader = errors.New("has no leader")
 
 // leaderless says whether err is for want of a leader.
 func leaderless(err error) bool {
-	if e, ok := errors.AsType[*jetstream.APIError](err); ok {
-		return e.ErrorCode == errCodeNotAvailable || e.ErrorCode == errCodeNoLeader
+	switch codeOf(err) {
+	case errCodeNotAvailable, errCodeNoLeader:
+		return true
 	}
 	return errors.Is(err, errNoLeader) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders)
 }

@@ -122,7 +122,7 @@ func newInstance(t *testing.T, ns *nodes) queuetest.Instance {
 func pauseTube(q *client) func(*testing.T, string, time.Duration) {
 	return func(t *testing.T, tube string, d time.Duration) {
 		t.Helper()
-		cn, err := q.link.get(t.Context(), false)
+		cn, err := q.link.get(t.Context(), untilTried)
 		if err != nil {
 			t.Fatal(err)
 		}

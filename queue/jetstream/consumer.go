@@ -27,7 +27,7 @@ const (
 // subscription.
 type consumer struct {
 	t      *tube
-	notify chan struct{} // a job came, or a pull ended; room for one
+	notify event         // a job came, or a pull ended
 	done   chan struct{} // closed by Close
 
 	// All under t.mu.
@@ -53,7 +53,7 @@ type consumer struct {
 }
 
 func newConsumer(t *tube) *consumer {
-	c := &consumer{t: t, paused: true, notify: make(chan struct{}, 1), done: make(chan struct{})}
+	c := &consumer{t: t, paused: true, notify: newEvent(), done: make(chan struct{})}
 	t.mu.Lock()
 	t.consumers[c] = struct{}{}
 	t.mu.Unlock()
@@ -94,9 +94,7 @@ func (c *consumer) Receive(ctx context.Context, n int) ([]queue.Job, error) {
 func (c *consumer) sleep(ctx context.Context, changed <-chan struct{}, wait time.Duration) error {
 	var after <-chan time.Time
 	if wait >= 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		after = timer.C
+		after = time.After(wait)
 	}
 	select {
 	case <-c.notify:
@@ -264,7 +262,7 @@ func (c *consumer) failed(err error) time.Duration {
 		c.err = unavailable(err)
 	}
 	most := maxPause
-	if isTooManyConsumers(err) {
+	if codeOf(err) == errCodeTooManyConsumers {
 		most = limitPause
 	}
 	c.refusedLocked(most)
@@ -278,10 +276,7 @@ func (c *consumer) refusedLocked(most time.Duration) {
 }
 
 func (c *consumer) wake() {
-	select {
-	case c.notify <- struct{}{}:
-	default:
-	}
+	c.notify.raise()
 }
 
 // incoming is the callback of the subscription: a job, or news of a pull.

@@ -39,8 +39,8 @@ type embedded struct {
 	dir   string
 	token string
 	lock  *os.File
-	look  chan struct{} // something may be wrong with the server; room for one
-	anew  chan struct{} // another server was started; room for one
+	look  event // something may be wrong with the server
+	anew  event // another server was started
 	// unread is why the server cannot read a job; room for one.
 	unread chan string
 	port   int // of the listener of the first start, for the later ones
@@ -76,7 +76,7 @@ func startEmbedded(o Options) (*embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{dir: o.Dir, lock: lock, look: make(chan struct{}, 1), anew: make(chan struct{}, 1), unread: make(chan string, 1), room: room{free: diskFree, look: make(chan struct{}, 1)}}
+	e := &embedded{dir: o.Dir, lock: lock, look: newEvent(), anew: newEvent(), unread: make(chan string, 1), room: room{free: diskFree, look: newEvent()}}
 	if err := e.start(o); err != nil {
 		_ = e.close()
 		return nil, fmt.Errorf("jetstream: folder %q: %w", o.Dir, err)

@@ -45,7 +45,7 @@ type room struct {
 	full atomic.Pointer[fullError] // nil: it takes all
 	last atomic.Pointer[fullError] // of the last time that it did not
 	came atomic.Int64              // bytes put since the disk was looked at
-	look chan struct{}             // they are many; room for one
+	look event                     // they are many
 
 	mu   sync.Mutex
 	free func(dir string) (int64, error) // what the disk has left in bytes
@@ -110,10 +110,7 @@ func (r *room) refuses(bytes int, settling bool) error {
 		return e
 	}
 	if r.came.Add(int64(bytes)) > roomBytes {
-		select {
-		case r.look <- struct{}{}:
-		default:
-		}
+		r.look.raise()
 	}
 	return nil
 }

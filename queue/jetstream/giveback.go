@@ -56,7 +56,7 @@ func (q *client) await(ctx context.Context, address string, word []byte) {
 // giveBack asks the server to serve the job again at once.
 func (j *job) giveBack(ctx context.Context) error {
 	t := j.c.t
-	cn, err := t.q.link.get(ctx, true)
+	cn, err := t.q.link.get(ctx, untilReady)
 	if err != nil {
 		return err
 	}
@@ -102,17 +102,14 @@ type retry struct {
 type retries struct {
 	mu      sync.Mutex
 	waiting []retry
-	wake    chan struct{} // there are some; room for one
+	wake    event // there are some
 }
 
 func (r *retries) add(one retry) {
 	r.mu.Lock()
 	r.waiting = append(r.waiting, one)
 	r.mu.Unlock()
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	r.wake.raise()
 }
 
 // sendRetries is a goroutine of the queue's.

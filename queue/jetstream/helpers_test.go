@@ -48,7 +48,7 @@ func openReady(t testing.TB, o Options) *client {
 func awaitReady(t testing.TB, q *client) {
 	t.Helper()
 	eventually(t, "the queue is there", func() bool {
-		_, err := q.link.get(ctxOf(t), false)
+		_, err := q.link.get(ctxOf(t), untilTried)
 		return err == nil
 	})
 }

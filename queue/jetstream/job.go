@@ -222,7 +222,7 @@ const ackTime = 2 * time.Second
 func (j *job) acknowledge(ctx context.Context) (repeated bool, err error) {
 	q := j.c.t.q
 	for retry := minPause; ; retry = min(retry*2, maxPause) {
-		cn, err := q.link.get(ctx, true)
+		cn, err := q.link.get(ctx, untilReady)
 		if err != nil {
 			return repeated, err
 		}
@@ -270,20 +270,6 @@ func (t *tube) noteAcked(address string) {
 	t.mu.Lock()
 	t.acked = address
 	t.mu.Unlock()
-}
-
-// sleep waits, or returns why not.
-func (q *client) sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-q.ctx.Done():
-		return errQueueClosed
-	}
 }
 
 // Retry implements queue.Job. A retry that has to wait is sent a little later.
@@ -349,7 +335,7 @@ func (j *job) Touch(ctx context.Context) error {
 	if !held {
 		return j.lost()
 	}
-	cn, err := t.q.link.get(ctx, false)
+	cn, err := t.q.link.get(ctx, untilTried)
 	if err != nil {
 		return err
 	}

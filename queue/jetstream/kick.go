@@ -16,7 +16,7 @@ import (
 func (q *client) Kick(ctx context.Context, tube, id string) error {
 	for {
 		err := q.kick(ctx, tube, id)
-		if !isInProcess(err) {
+		if codeOf(err) != errCodeInProcess {
 			return err
 		}
 		// Somebody else is kicking it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -34,8 +33,7 @@ const (
 // server that is new enough, and streams that are as needed.
 type link struct {
 	q      *client
-	events chan struct{} // something changed: look again; room for one
-	ended  chan struct{} // run has returned
+	events event // something changed: look again
 
 	// Only for run.
 	rescued bool      // left jobs have been put again
@@ -49,9 +47,7 @@ type link struct {
 	err     error         // why it is not ready; nil when it is
 	trying  bool          // the first attempt is under way: nothing is known yet
 	logged  bool          // that it is not ready
-	begun   int           // checks that have begun
-	checked int           // and those that have ended
-	seen    chan struct{} // closed and replaced when one has ended
+	checked chan struct{} // replaced when a check begins, closed when that ends
 	changed chan struct{} // closed and replaced when err changes
 }
 
@@ -65,8 +61,8 @@ var errConnecting = errors.New("connecting")
 
 func newLink(q *client) *link {
 	return &link{
-		q: q, events: make(chan struct{}, 1), ended: make(chan struct{}),
-		err: unavailable(errConnecting), trying: true, changed: make(chan struct{}), seen: make(chan struct{}),
+		q: q, events: newEvent(), err: unavailable(errConnecting), trying: true,
+		changed: make(chan struct{}), checked: make(chan struct{}),
 	}
 }
 
@@ -94,9 +90,17 @@ func (l *link) alive() (cn *conn, settles bool) {
 	return l.cn, l.err == nil
 }
 
-// get returns the connection when it is ready. A patient caller waits for that;
-// others only while the first attempt to connect is under way.
-func (l *link) get(ctx context.Context, patient bool) (*conn, error) {
+// How long get waits for a connection.
+type until uint8
+
+const (
+	untilTried until = iota // while the first attempt to connect is under way
+	untilFull               // unless an embedded server's disk takes nothing
+	untilReady
+)
+
+// get returns the connection when it is ready.
+func (l *link) get(ctx context.Context, u until) (*conn, error) {
 	for {
 		l.mu.Lock()
 		cn, err, trying, changed := l.cn, l.err, l.trying, l.changed
@@ -106,14 +110,11 @@ func (l *link) get(ctx context.Context, patient bool) (*conn, error) {
 			return cn, nil
 		case l.q.ctx.Err() != nil:
 			return nil, errQueueClosed
-		case !patient && !trying:
+		case u == untilTried && !trying, u == untilFull && l.q.embedded != nil && l.q.embedded.takesNothing():
 			return nil, err
 		}
-		select {
-		case <-changed:
-		case <-l.q.ctx.Done():
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := wait(ctx, l.q, changed); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -154,12 +155,7 @@ func (l *link) note(err error, loud bool) {
 }
 
 // look makes run check everything again.
-func (l *link) look() {
-	select {
-	case l.events <- struct{}{}:
-	default:
-	}
-}
+func (l *link) look() { l.events.raise() }
 
 // suspect is called by who found nobody to answer: jobs stop until the streams
 // have been seen.
@@ -181,15 +177,15 @@ func (l *link) hold(err error, loud bool) {
 // run connects, and prepares the connection each time it is new, until the
 // queue is closed.
 func (l *link) run() {
-	defer close(l.ended)
 	if !l.connect() {
 		return
 	}
 	for {
-		l.prepare()
+		again := l.prepare()
 		select {
 		case <-l.q.ctx.Done():
 			return
+		case <-again:
 		case <-l.events:
 		}
 	}
@@ -207,34 +203,9 @@ func (l *link) connect() bool {
 			return true
 		}
 		l.set(unavailable(err))
-		if !l.sleep(retry) {
+		if l.q.sleep(l.q.ctx, about(retry)) != nil {
 			return false
 		}
-	}
-}
-
-func (l *link) sleep(d time.Duration) bool {
-	t := time.NewTimer(d/2 + rand.N(d))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-l.q.ctx.Done():
-		return false
-	}
-}
-
-// rest is sleep that ends early when there is something to look at.
-func (l *link) rest(d time.Duration) bool {
-	t := time.NewTimer(d/2 + rand.N(d))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-l.events:
-		return true
-	case <-l.q.ctx.Done():
-		return false
 	}
 }
 

@@ -66,10 +66,7 @@ func (e *embedded) setFaultLocked(why string) {
 
 // suspect has the server examined.
 func (e *embedded) suspect() {
-	select {
-	case e.look <- struct{}{}:
-	default:
-	}
+	e.look.raise()
 }
 
 // trouble is why the server stores nothing; nil when it does.
@@ -157,15 +154,12 @@ func (q *client) mend() {
 		}
 		for q.embedded.trouble() != nil {
 			q.link.fail()
-			if !q.link.sleep(pause) {
+			if q.sleep(q.ctx, about(pause)) != nil {
 				return
 			}
 			pause = min(2*pause, mendMax)
 			if q.embedded.restart(q.opts) == nil {
-				select {
-				case q.embedded.anew <- struct{}{}:
-				default:
-				}
+				q.embedded.anew.raise()
 				q.opts.Log.Info("the queue's disk takes jobs again: its server was started anew", "queue", q.opts.String())
 			}
 		}

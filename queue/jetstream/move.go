@@ -20,7 +20,7 @@ var _ queue.Mover = (*client)(nil)
 
 // Tubes implements queue.Mover.
 func (q *client) Tubes(ctx context.Context) ([]string, error) {
-	cn, err := q.link.get(ctx, false)
+	cn, err := q.link.get(ctx, untilTried)
 	if err != nil {
 		return nil, err
 	}

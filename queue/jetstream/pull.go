@@ -205,16 +205,13 @@ func (c *consumer) calm(ctx context.Context) {
 		if wait <= 0 {
 			return
 		}
-		timer := time.NewTimer(wait)
 		select {
 		case <-ended:
-		case <-timer.C:
+		case <-time.After(wait):
 		case <-changed:
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		}
-		timer.Stop()
 	}
 }
 
@@ -253,14 +250,9 @@ func (c *consumer) withdraw(ctx context.Context) {
 	c.endLocked()
 	c.t.mu.Unlock()
 	_ = sub.Drain()
-	cn, _, _, err := c.t.q.link.ready()
-	if err != nil || !open {
-		return
+	if open {
+		c.t.q.await(ctx, "$JS.API.CONSUMER.INFO."+jobsStream+"."+c.t.config.Durable, nil) // at worst the order of jobs given back changes
 	}
-	ctx, cancel := context.WithTimeout(ctx, flushTime)
-	defer cancel()
-	// At worst the order of jobs given back changes.
-	_, _ = c.t.q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.CONSUMER.INFO." + jobsStream + "." + c.t.config.Durable})
 }
 
 // gone notes that the tube's consumer was found missing: who asked it for jobs

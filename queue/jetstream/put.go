@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"propeller/queue"
 )
@@ -44,7 +45,7 @@ func (q *client) reach(ctx context.Context, tube string) (*conn, error) {
 	if err := cmp.Or(queue.CheckTube(tube), ctx.Err()); err != nil {
 		return nil, err
 	}
-	return q.link.get(ctx, false)
+	return q.link.get(ctx, untilTried)
 }
 
 // fits says why the server takes no job with such a body.
@@ -171,7 +172,23 @@ const (
 	errCodeAccountFull = 10002 // the account stores as much as it may
 	errCodeNoRoom      = 10023 // the server does, or an embedded one will soon
 	errCodeNoStorage   = 10047
+
+	errCodeNotAvailable     = 10008 // JetStream system temporarily unavailable
+	errCodeNoLeader         = 10009 // the server knows of no leader that could answer
+	errCodeOffline          = 10118 // no server that has a copy of the stream is there
+	errCodeTooManyConsumers = 10026 // for the stream
 )
+
+// codeOf is the server's code for an error, ours or nats.go's; 0 for none.
+func codeOf(err error) int {
+	if e, ok := errors.AsType[*apiError](err); ok {
+		return e.ErrCode
+	}
+	if e, ok := errors.AsType[jetstream.JetStreamError](err); ok && e.APIError() != nil {
+		return int(e.APIError().ErrorCode)
+	}
+	return 0
+}
 
 func (e *apiError) Error() string {
 	text := fmt.Sprintf("%s (%d)", e.Description, e.ErrCode)
@@ -201,10 +218,4 @@ func (e *apiError) Unwrap() error {
 func refused(err error) bool {
 	_, ok := errors.AsType[*apiError](err)
 	return ok || errors.Is(err, queue.ErrRejected)
-}
-
-// isInProcess says whether err is errCodeInProcess.
-func isInProcess(err error) bool {
-	e, ok := errors.AsType[*apiError](err)
-	return ok && e.ErrCode == errCodeInProcess
 }

@@ -20,7 +20,7 @@ func (q *client) PutAll(ctx context.Context, jobs []queue.NewJob) []queue.Stored
 	if len(jobs) == 0 {
 		return out
 	}
-	cn, err := q.link.get(ctx, false)
+	cn, err := q.link.get(ctx, untilTried)
 	b := &batch{puts: make([]batched, len(jobs)), all: make(chan struct{})}
 	b.open.Store(int64(len(jobs)))
 	until := time.Now().Add(q.opts.Timeout)

@@ -65,7 +65,7 @@ func TestPutAllLosesConnection(t *testing.T) {
 	t.Parallel()
 	q := openEmbedded(t)
 	mustPut(t, q, "warm", "x")
-	cn, err := q.link.get(ctxOf(t), false)
+	cn, err := q.link.get(ctxOf(t), untilTried)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func open(o Options) (*client, error) {
 		return q, nil
 	}
 	// The server is here: what cannot work now will not work later.
-	if _, err := q.link.get(q.ctx, false); err != nil {
+	if _, err := q.link.get(q.ctx, untilTried); err != nil {
 		_ = q.Close()
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func open(o Options) (*client, error) {
 
 // start makes the queue and its goroutines.
 func start(o Options, emb *embedded) *client {
-	q := &client{opts: o, embedded: emb, calls: newCalls(), retries: retries{wake: make(chan struct{}, 1)}, tubes: make(map[string]*tube)}
+	q := &client{opts: o, embedded: emb, calls: newCalls(), retries: retries{wake: newEvent()}, tubes: make(map[string]*tube)}
 	q.makes, q.asks = make(slots, apiAtOnce), make(slots, apiAtOnce)
 	q.overviews.turn = make(chan struct{}, 1)
 	q.ctx, q.cancel = context.WithCancel(context.Background())

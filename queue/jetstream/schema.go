@@ -145,7 +145,7 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.
 	if errors.Is(err, jetstream.ErrConsumerExists) { // made otherwise than we would
 		c, err = js.Consumer(ctx, jobsStream, want.Durable)
 	}
-	if isTooManyConsumers(err) {
+	if codeOf(err) == errCodeTooManyConsumers {
 		return nil, fmt.Errorf("jetstream: consumer %s: %w: %s", want.Durable, err, tooManyConsumers(ctx, js))
 	}
 	if err != nil {
@@ -153,12 +153,6 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.
 	}
 	info := c.CachedInfo()
 	return info, consumerDiffers(info.Config, want)
-}
-
-// isTooManyConsumers says whether err is that a stream can have no more consumers.
-func isTooManyConsumers(err error) bool {
-	e, ok := errors.AsType[jetstream.JetStreamError](err)
-	return ok && e.APIError() != nil && e.APIError().ErrorCode == jetstream.JSErrCodeMaximumConsumersLimit
 }
 
 // tooManyConsumers is whose limit is reached and what to do. Of the three limits

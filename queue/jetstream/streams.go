@@ -27,19 +27,19 @@ const (
 // ensureStream makes a stream that is missing, after having said so, and waits
 // until it has a leader. One that is there is compared and never changed: it may be
 // shared with daemons that need it as it is. It returns what is known of it.
-func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig, missing func()) (*jetstream.StreamInfo, error) {
-	info, err := askStream(ctx, js, want.Name)
+func (q *client) ensureStream(ctx context.Context, cn *conn, want jetstream.StreamConfig, missing func()) (*jetstream.StreamInfo, error) {
+	info, err := askStream(ctx, cn, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		missing()
-		info, err = makeStream(ctx, js, want)
+		info, err = q.makeStream(ctx, cn, want)
 	}
 	for err == nil && info.Cluster != nil && info.Cluster.Leader == "" { // so is it for ever on a server that is cut off
-		if !pause(ctx) {
+		if q.sleep(ctx, streamPause) != nil {
 			err = errNoLeader
 			break
 		}
 		var now *jetstream.StreamInfo
-		if now, err = askStream(ctx, js, want.Name); errors.Is(err, jetstream.ErrStreamNotFound) {
+		if now, err = askStream(ctx, cn, want.Name); errors.Is(err, jetstream.ErrStreamNotFound) {
 			now, err = info, nil // another server was asked
 		}
 		info = now
@@ -51,14 +51,14 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 }
 
 // askStream asks for a stream, and again when there is no answer.
-func askStream(ctx context.Context, js jetstream.JetStream, name string) (*jetstream.StreamInfo, error) {
+func askStream(ctx context.Context, cn *conn, name string) (*jetstream.StreamInfo, error) {
 	for wait := answerWait; ; wait *= 2 {
 		once, cancel := context.WithTimeout(ctx, wait)
 		if end, ok := ctx.Deadline(); ok && wait > time.Until(end)/2 {
 			cancel()
 			once, cancel = context.WithCancel(ctx) // the last time
 		}
-		s, err := js.Stream(once, name)
+		s, err := cn.js.Stream(once, name)
 		cancel()
 		if err == nil {
 			return s.CachedInfo(), nil
@@ -70,15 +70,15 @@ func askStream(ctx context.Context, js jetstream.JetStream, name string) (*jetst
 }
 
 // makeStream makes a stream that others may be making at the same time.
-func makeStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
+func (q *client) makeStream(ctx context.Context, cn *conn, want jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
 	for {
-		info, err := tryStream(ctx, js, want)
-		if isTooManyConsumers(err) && want.MaxConsumers != 0 { // more than the account may have: its limit holds, then
+		info, err := tryStream(ctx, cn, want)
+		if codeOf(err) == errCodeTooManyConsumers && want.MaxConsumers != 0 { // more than the account may have: its limit holds, then
 			want.MaxConsumers = 0
 			continue
 		}
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, context.DeadlineExceeded) {
-			info, err = askStream(ctx, js, want.Name)
+			info, err = askStream(ctx, cn, want.Name)
 		}
 		switch {
 		case err == nil:
@@ -87,33 +87,23 @@ func makeStream(ctx context.Context, js jetstream.JetStream, want jetstream.Stre
 			return nil, fmt.Errorf("create: %w: one server cannot keep %d copies; give ?replicas=1", err, want.Replicas)
 		case !errors.Is(err, jetstream.ErrStreamNotFound): // that may be of somebody else's, which is being made
 			return nil, err
-		case !pause(ctx):
+		case q.sleep(ctx, streamPause) != nil:
 			return nil, errNoLeader
 		}
 	}
 }
 
 // tryStream is CreateStream that leaves ctx time to see what came of it.
-func tryStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
+func tryStream(ctx context.Context, cn *conn, want jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
 	wait := answerWait
 	if end, ok := ctx.Deadline(); ok {
 		wait = min(wait, time.Until(end)/2)
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	s, err := js.CreateStream(ctx, want)
+	s, err := cn.js.CreateStream(ctx, want)
 	if err != nil {
 		return nil, err
 	}
 	return s.CachedInfo(), nil
-}
-
-// pause waits a little before a stream is asked for again; false when ctx has ended.
-func pause(ctx context.Context) bool {
-	select {
-	case <-time.After(streamPause):
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
