@@ -7,39 +7,38 @@ import (
 )
 
 const (
-	// ProbeEvery is how long a broken or paused app waits between two probes, each
-	// of one push: often enough to recover within a minute, seldom enough that
-	// Apple does not take it for an attack.
+	// ProbeEvery is the time between two probes of a broken or guarded app, each of one
+	// push: often enough to recover within a minute, seldom enough that Apple does not
+	// take it for an attack.
 	ProbeEvery = time.Minute
-	// probeStep is by how much later each further worker of the app may probe, so
-	// that one of them receives a job for it and not all. The last ones wait no
-	// longer than probeSteps of it.
+	// probeStep delays the probe of each further worker of the app, so that only one of them
+	// receives a job for it. The delay is at most probeSteps times this.
 	probeStep  = 2 * time.Second
 	probeSteps = 10
 )
 
-// Breaker is what the workers of one app share about whether it works at all.
-// When APNs refuses its credential the app is broken; when APNs refuses its
-// device tokens as those of another environment or topic it is paused (see
-// Guard). In both cases its jobs stay in the queue, and once in ProbeEvery one
-// worker sends one push to see.
+// Breaker is shared by the workers of one app, and stops them if the app does not work.
+// If APNs refuses the app's credential, the app is broken. If APNs refuses its device
+// tokens as those of another environment or topic, the app is guarded, which the code
+// here calls paused (see Guard). In both cases its jobs stay in the queue, and every
+// ProbeEvery one worker sends one push as a probe.
 //
-// look says what would be allowed and changes nothing; take uses the permission
-// up, and is called where the push is sent.
+// look says what is permitted and changes nothing. take uses up the permission, when the
+// push is sent.
 type Breaker struct {
-	closed atomic.Bool // no free sending; written under mu
+	closed atomic.Bool // only probes may be sent; written under mu
 	bells  bells
 
 	mu        sync.Mutex
-	paused    bool // not by the credential, but by the environment guard
+	paused    bool // by the environment guard, not by the credential
 	reason    string
 	since     time.Time
 	next      time.Time // no probe before
 	taken     time.Time // when the last probe was sent
-	turn      int       // the last probe's number; another once that is none any more
-	dialer    int       // who connects to probe
-	dialUntil time.Time // for how long the others leave it to that
-	closes    int       // how often it has closed, or stayed closed after a probe
+	turn      int       // the last probe's number; changes when that probe no longer counts
+	dialer    int       // the worker that dials for a probe
+	dialUntil time.Time // how long the others wait for it
+	closes    int       // how often it closed, or stayed closed after a probe
 	guard     *Guard    // the app's
 }
 
@@ -52,13 +51,13 @@ type BreakerState struct {
 	Paused bool      // by the environment guard
 	Reason string    // why; "" while the app works
 	Since  time.Time // zero while the app works
-	// Probe is when the next probe is due, or the last one was sent, whichever is
-	// later; zero while the app works. If it has long gone by and there are jobs,
-	// nobody probes, and Reason may be none any more.
+	// Probe is when the next probe is due or the last one was sent, whichever is later;
+	// zero while the app works. If it is long past although there are jobs, nobody
+	// probes, and Reason may no longer hold.
 	Probe time.Time
 }
 
-// State says whether the app is broken or paused, why, and since when.
+// State says whether the app is broken or guarded, why, and since when.
 func (b *Breaker) State() BreakerState {
 	if !b.closed.Load() {
 		return BreakerState{}
@@ -81,7 +80,7 @@ func (b *Breaker) trip(reason string, now time.Time) (first bool) {
 	return b.close(reason, false, now)
 }
 
-// pause marks the app paused and reports whether it was not before. A broken
+// pause marks the app guarded and reports whether it was not before. A broken
 // app stays broken: that is the greater trouble.
 func (b *Breaker) pause(reason string, now time.Time) (first bool) {
 	return b.close(reason, true, now)
@@ -108,7 +107,7 @@ func (b *Breaker) close(reason string, paused bool, now time.Time) (first bool) 
 	return true
 }
 
-// heal marks the app whole again and reports whether it was not before.
+// heal opens the breaker, and reports whether it was closed.
 func (b *Breaker) heal() (first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -122,20 +121,20 @@ func (b *Breaker) heal() (first bool) {
 	return true
 }
 
-// know tells b of the app's guard, which begins anew when b heals.
+// know sets the app's guard, which heal resets.
 func (b *Breaker) know(g *Guard) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.guard = g
 }
 
-// Resume lets a broken or paused app work again, by order of a person who says
-// that its trouble is over. If it is not, APNs' next answers stop it anew.
+// Resume lets a broken or guarded app send again, at an operator's request. If the
+// trouble is not over, APNs' next answers stop it again.
 func (b *Breaker) Resume() { b.heal() }
 
-// look says whether sending is closed, and from when on worker number index may
-// probe. closes tells connections that were opened before the breaker closed from
-// later ones: a probe shall have a new one.
+// look reports whether the breaker is closed, and from when worker index may probe.
+// closes tells connections opened before the breaker closed from later ones: a probe needs
+// a new connection.
 func (b *Breaker) look(index int) (closed bool, probe time.Time, closes int) {
 	if !b.closed.Load() {
 		return false, time.Time{}, 0
@@ -145,7 +144,7 @@ func (b *Breaker) look(index int) (closed bool, probe time.Time, closes int) {
 	return b.closed.Load(), b.probeAt(index), b.closes
 }
 
-// epoch is what look calls closes.
+// epoch returns the closes of look.
 func (b *Breaker) epoch() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -161,8 +160,8 @@ func (b *Breaker) probeAt(index int) time.Time {
 	return at
 }
 
-// take uses the permission to send one push up, and reports whether there was
-// one. probe is not 0 if the push shall show whether the app works again.
+// take uses up the permission for one push, and reports whether there was one. probe is
+// not 0 if the push is a probe.
 func (b *Breaker) take(index int, now time.Time) (ok bool, probe int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -177,15 +176,15 @@ func (b *Breaker) take(index int, now time.Time) (ok bool, probe int) {
 	return true, b.turn
 }
 
-// dial tells that a worker connects to probe: until it is done, and for dialTime
-// at most, no other does.
+// dial notes that a worker dials for a probe: the others do not until it has sent the
+// probe, for dialTime at most.
 func (b *Breaker) dial(index int, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dialer, b.dialUntil = index, now.Add(dialTime)
 }
 
-// told ends a probe, which showed nothing: the next one comes in its time.
+// told ends a probe that showed nothing: the next one is due in ProbeEvery.
 func (b *Breaker) told(probe int, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -13,26 +13,26 @@ import (
 	"propeller/queue"
 )
 
-// Burial is what a buried job says of itself.
+// Burial is what a buried job says about itself.
 type Burial struct {
-	Job    string // the first id, which its producer was given; "" when it does not say
+	Job    string // the id its producer got; "" if unknown
 	Reason string // APNs', with the status, or ours in words
-	Class  string // of the last outcome; "" when it does not say
-	Status int    // APNs' HTTP status; 0 when there was no answer
+	Class  string // of the last outcome; "" if unknown
+	Status int    // APNs' HTTP status; 0 without an answer
 	APNsID string
-	At     time.Time // when it was buried; zero when it does not say, as the next
-	Put    time.Time // when the first job was put
-	Tries  int       // of its tokens
-	Tokens int       // how many it has, 1 for a channel
-	Token  string    // of the first, or of the channel's id, the first 8 characters
+	At     time.Time // when it was buried; zero if unknown
+	Put    time.Time // when the producer's job was put; zero if unknown
+	Tries  int       // how often its tokens were tried
+	Tokens int       // how many tokens it has; 1 for a channel
+	Token  string    // the first 8 characters of the first token, or of the channel's id
 	Ref    string
 }
 
-// NotRecorded is the reason of a buried job that does not say why.
+// NotRecorded is the reason of a buried job that carries none.
 const NotRecorded = "(not recorded)"
 
-// BurialOf reads a buried job's body. One that can never work and says nothing
-// was buried for that.
+// BurialOf reads a buried job's body. If it carries no reason but can never work, that is
+// the reason.
 func BurialOf(body []byte, topic string) Burial {
 	j, err := ParseJob(body, topic, "")
 	o := j.origin
@@ -50,7 +50,7 @@ func BurialOf(body []byte, topic string) Burial {
 	return b
 }
 
-// burial is what j says of itself with o in it.
+// burial describes j, with o as its origin.
 func (o *origin) burial(j *Job) Burial {
 	b := Burial{
 		Job: o.job, Reason: o.bury, Status: o.status, APNsID: o.apnsID, At: o.at, Put: o.put, Tries: o.attempt,
@@ -62,8 +62,8 @@ func (o *origin) burial(j *Job) Burial {
 	return b
 }
 
-// buriedBody is a job's body with o for again; nil when it has no place for it:
-// it is no JSON object, or somebody else has written that key.
+// buriedBody returns the job's body with o under the key again. It returns nil if the body
+// cannot take it: it is not a JSON object, or the producer has used that key.
 func buriedBody(body []byte, o *origin) []byte {
 	if _, err := originOf(body); err != nil || checkObject(body) != nil {
 		return nil
@@ -78,14 +78,14 @@ func buriedBody(body []byte, o *origin) []byte {
 	return append(o.append(b), '}')
 }
 
-// AsPut is a job's body without what propeller has written under again. What else
-// stands there stays as it was written.
+// AsPut returns a job's body without the key again that propeller added. All other
+// members stay as they were written.
 func AsPut(body []byte) []byte {
 	if _, err := originOf(body); err != nil {
 		return body
 	}
 	const name = `,"again":`
-	if i := bytes.LastIndex(body, []byte(name)); i > 0 { // as we write it, it is the last
+	if i := bytes.LastIndex(body, []byte(name)); i > 0 { // propeller writes it as the last member
 		rest := append(body[:i:i], '}')
 		if json.Valid(body) && json.Valid(rest) && json.Valid(body[i+len(name):len(body)-1]) {
 			return rest
@@ -107,8 +107,8 @@ func AsPut(body []byte) []byte {
 	return append(out, '}')
 }
 
-// Kicked is a buried job's body without what would have it buried again, for a queue
-// that does not know that it was kicked.
+// Kicked returns a buried job's body without its reason, for a queue that does not know
+// that the job was kicked and would have it buried again.
 func Kicked(body []byte) []byte {
 	o, err := originOf(body)
 	if err != nil || o == nil || o.bury == "" {
@@ -118,7 +118,7 @@ func Kicked(body []byte) []byte {
 	return buriedBody(body, o)
 }
 
-// origin is what a job that is made of this one has to remember.
+// origin returns what a job made of this one has to remember.
 func (t *task) origin() origin {
 	attempt, age, _ := t.history()
 	o := origin{job: t.id, seed: t.decoded.seed, put: t.r.cfg.Wall().Add(-age), attempt: min(attempt, maxAttempt)}
@@ -130,8 +130,7 @@ func (t *task) origin() origin {
 	return o
 }
 
-// buryFor makes o that of a job that is buried for the reason why. p is a push
-// that has ended so; nil: none was sent.
+// buryFor sets the reason, and the outcome of p; p is nil if no push was sent.
 func (o *origin) buryFor(why error, p *push) {
 	o.bury, o.class, o.at = cutReason(why.Error(), maxBury), apnsconn.Rejected, time.Now()
 	if p != nil {
@@ -146,8 +145,8 @@ func cutReason(s string, limit int) string {
 	return strings.ToValidUTF8(s[:min(len(s), limit)], "")
 }
 
-// bury sets the job aside with o in it: with a short reason, or as it is, where
-// the queue has no room for more.
+// bury buries the job with o in it. If the queue has no room for that, it shortens the
+// reason, and then leaves the body as it is.
 func (t *task) bury(o *origin) (err error) {
 	for _, limit := range [...]int{maxBury, shortBury} {
 		with := *o
@@ -163,8 +162,8 @@ func (t *task) bury(o *origin) (err error) {
 	return t.buryAs(nil)
 }
 
-// buryAs waits while the queue refuses: what has been reported is not to be
-// reported again.
+// buryAs repeats the burial while the queue refuses it. Giving the job back instead would
+// report its pushes again.
 func (t *task) buryAs(body []byte) (err error) {
 	stored := t.store(burials(), func(ctx context.Context) error {
 		if err = t.job.Bury(ctx, body); errors.Is(err, queue.ErrUnavailable) {

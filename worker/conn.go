@@ -35,46 +35,46 @@ type Conn interface {
 type Dial func(ctx context.Context, onChange func()) (Conn, error)
 
 const (
-	// dialMin and dialMax bound the pause from one dial to the next. Apple takes
-	// connection churn for an attack, so even after a good connection two dials
-	// are dialMin apart. dialMax is no longer than ProbeEvery, or a probe, which
-	// dials anew, would come late.
+	// dialMin and dialMax bound the pause between two dials. Apple takes connection
+	// churn for an attack, so two dials are at least dialMin apart, even after a good
+	// connection. dialMax is at most ProbeEvery, or a probe, which needs a new
+	// connection, would be late.
 	dialMin = time.Second
 	dialMax = time.Minute
-	// refusedMax bounds the pause after a dial that made no connection, which APNs
-	// cannot take for churn: a push waits no longer once APNs is back.
+	// refusedMax bounds the pause after a dial that failed to connect. APNs cannot take
+	// that for churn, and pushes wait no longer than this once APNs is back.
 	refusedMax = 15 * time.Second
 	// dialTime bounds one dial; it is above apnsconn.Config.DialTimeout.
 	dialTime = 15 * time.Second
 )
 
-// conn is a connection, and what its pushes have shown of it.
+// conn is a connection, and what its pushes have shown about it.
 type conn struct {
 	Conn
 	since    time.Time
-	closes   int  // of the breaker, when it was dialled
+	closes   int  // the breaker's, when it was dialled
 	answered bool // APNs has answered a push
 	unsent   int  // pushes in a row that came back unsent
-	sending  int  // pushes that have not ended
+	sending  int  // pushes whose outcome is unknown
 }
 
-// link is the part of a run's state that concerns APNs: one connection that
-// takes pushes at a time, and a pause between dials that doubles until there is
-// a good answer. A connection that takes nothing counts as a dial that failed.
-// Like all of a run it belongs to the run's goroutine.
+// link is the part of a run's state that concerns APNs: at most one connection that takes
+// pushes, and a pause between dials that doubles until there is a good answer. A
+// connection that takes no pushes counts as a failed dial. link belongs to the run's
+// goroutine.
 type link struct {
-	conn    *conn              // the one that takes pushes; nil = none
-	open    map[*conn]struct{} // conn, and those that only finish what they have
+	conn    *conn              // takes new pushes; nil = none
+	open    map[*conn]struct{} // conn, and connections that only finish their pushes
 	dialing bool
 	dialed  time.Time // start of the last dial
 	dialAt  time.Time // no dial before
-	fails   int       // dials, and connections that took nothing, since the last good answer
-	down    error     // why APNs cannot be reached, or takes nothing; nil when it answers
-	told    bool      // the log knows
-	goAway  GoAway    // the last
+	fails   int       // failed dials, and connections that took no pushes, since the last good answer
+	down    error     // why APNs cannot be reached or takes no pushes; nil when it answers
+	told    bool      // down has been logged
+	goAway  GoAway    // the last one received
 }
 
-// usable is the connection, if it takes pushes.
+// usable returns the connection if it takes pushes, else nil.
 func (l *link) usable() *conn {
 	if l.conn != nil && l.conn.Usable() {
 		return l.conn
@@ -108,7 +108,7 @@ func (l *link) failed(now time.Time) {
 	l.fails++
 }
 
-// good notes an answer as it should be: the next dial need not wait long.
+// good resets the pause between dials after a good answer.
 func (r *run) good() {
 	l := &r.link
 	if l.fails == 0 && l.down == nil {
@@ -136,8 +136,8 @@ func (r *run) reachable() {
 	l.down, l.told = nil, false
 }
 
-// unreachable notes that APNs cannot be reached, or takes nothing. It is told
-// once, until there is a good answer.
+// unreachable notes that APNs cannot be reached or takes no pushes. It logs that once
+// until there is an answer again.
 func (r *run) unreachable(tell bool, msg string, err error, now time.Time) {
 	l := &r.link
 	level := slog.LevelDebug
@@ -153,7 +153,7 @@ func (r *run) dialEnded(c Conn, closes int, err error) {
 	l.dialing = false
 	switch {
 	case err == nil && r.dials.Err() != nil:
-		_ = c.Close() // nobody wants it any more
+		_ = c.Close() // the run is ending
 	case err == nil:
 		cn := &conn{Conn: c, since: now, closes: closes}
 		l.conn, l.open[cn] = cn, struct{}{}
@@ -161,7 +161,7 @@ func (r *run) dialEnded(c Conn, closes int, err error) {
 			<-c.Done()
 			r.box.post(func() { r.connEnded(cn) })
 		})
-	case r.dials.Err() != nil: // that is why
+	case r.dials.Err() != nil: // the run is ending, which cancelled the dial
 	case errors.Is(err, apnsconn.ErrCredential):
 		r.cfg.Counters.DialsFailed.Add(1)
 		r.refused(err.Error())
@@ -172,7 +172,7 @@ func (r *run) dialEnded(c Conn, closes int, err error) {
 	}
 }
 
-// connEnded takes note of why a connection has ended.
+// connEnded handles the end of a connection.
 func (r *run) connEnded(c *conn) {
 	l := &r.link
 	delete(l.open, c)
@@ -196,7 +196,7 @@ func (r *run) connEnded(c *conn) {
 	}
 }
 
-// letGo ends the use of the connection: no new pushes, what is open is answered.
+// letGo stops using the connection for new pushes; the open ones are still answered.
 func (r *run) letGo() {
 	c := r.link.conn
 	r.link.conn = nil
@@ -208,7 +208,7 @@ func (r *run) letGo() {
 	}
 }
 
-// tellConn takes in what a push's end says of its connection.
+// tellConn updates the connection's state from the end of a push.
 func (r *run) tellConn(p *push, now time.Time) {
 	o, c := &p.outcome, p.conn
 	switch {
@@ -236,13 +236,12 @@ func (r *run) tellConn(p *push, now time.Time) {
 	}
 }
 
-// minRefused is how many pushes in a row a connection may refuse before it counts
-// as one that takes nothing; one that has answered may refuse all in flight.
+// minRefused is how many pushes in a row a connection may give back unsent before it
+// counts as taking none. A connection that has answered may give back all in flight.
 const minRefused = 10
 
-// takesNothing lets go of a connection that is there and takes no push: it has
-// failed as a dial does. The first is not logged: a connection that was simply
-// lost looks the same.
+// takesNothing stops using a connection that takes no pushes, and counts a failed dial.
+// The first time is not logged, because a connection that was simply lost looks the same.
 func (r *run) takesNothing(why error, now time.Time) {
 	r.letGo()
 	if now.After(r.link.dialAt) {
@@ -255,7 +254,7 @@ func (r *run) takesNothing(why error, now time.Time) {
 	r.unreachable(r.link.fails > 1, "apns takes no pushes though it is connected; jobs stay in the queue", err, now)
 }
 
-// errTakesNothing is wrapped by link.down when APNs can be reached all the same.
+// errTakesNothing is in link.down if a connection opened but took no pushes.
 var errTakesNothing = errors.New("apns takes no pushes")
 
 // jitter spreads d over ±20 %, so that many workers do not act as one.
@@ -265,14 +264,14 @@ func jitter(d time.Duration) time.Duration {
 
 // Link is a worker's connection to APNs at one moment.
 type Link struct {
-	Since  time.Time // when it was opened; zero: there is none
+	Since  time.Time // when it was opened; zero if there is none
 	Open   int       // streams open, of Limit
 	Limit  int       // streams that APNs and the configuration allow now; 1 until the first answer
-	GoAway GoAway    // with which the last connection that APNs has ended was ended
+	GoAway GoAway    // the last one received
 }
 
-// GoAway is APNs' word at a connection's end.
+// GoAway is the GOAWAY with which APNs ended a connection.
 type GoAway struct {
-	At     time.Time // zero: there was none since the worker began
-	Reason string    // APNs' text, or the code of HTTP/2 if there was none
+	At     time.Time // zero if there was none since the worker started
+	Reason string    // APNs' text, or the HTTP/2 code if there was none
 }

@@ -51,7 +51,7 @@ func (c *Counters) Refusals() map[Refusal]int64 {
 	return maps.Clone(c.refusals)
 }
 
-// count counts a push that has ended, at its end: its job may take longer.
+// count counts a push when it ends; settling its job may take longer.
 func (c *Counters) count(class apnsconn.Class, reason string) {
 	c.byClass[class].Add(1)
 	if class == apnsconn.Delivered {

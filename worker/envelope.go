@@ -148,7 +148,7 @@ func SplitJob(body []byte, j *Job, limit int) ([]Part, error) {
 	}
 	rest := otherMembers(nil, body)
 	room := limit - len(rest) - len(`{"tokens":[]}`)
-	room -= min(maxAgain, room/16) // to say why it is buried, if it is
+	room -= min(maxAgain, room/16) // for the reason, should it be buried
 	good := len(j.Tokens)
 	var out []Part
 	for len(tokens) > 0 {

@@ -7,52 +7,52 @@ import (
 	"propeller/apnsconn"
 )
 
-// Action is what happens to a push that has ended, and to its job for that.
+// Action is what happens to a push that has ended, and so to its job.
 type Action string
 
 // The actions.
 const (
-	Tried   Action = "tried"   // it has not ended: its job was received, and is about to be sent
-	Deleted Action = "deleted" // nothing more: it was delivered, or a record says why not
-	Retried Action = "retried" // it goes back to the queue, for Event.Pause at least
-	Resent  Action = "resent"  // it was provably not sent, and is sent again without a trip to the queue
-	Buried  Action = "buried"  // its job is set aside with the reason
-	Expired Action = "expired" // it is too late; nothing was sent
+	Tried   Action = "tried"   // not an end: the job was received and its pushes are about to be sent
+	Deleted Action = "deleted" // done: it was delivered, or a record says why not
+	Retried Action = "retried" // it goes back to the queue, for at least Event.Pause
+	Resent  Action = "resent"  // it was certainly not sent, and is sent again without going back to the queue
+	Buried  Action = "buried"  // its job is buried with the reason
+	Expired Action = "expired" // it was too late; nothing was sent
 )
 
-// Event is the end of a push. Its worker tells it once: when the job has been
-// settled, or before if the push was delivered. It is valid until Pushed returns.
+// Event is the end of a push. Its worker reports it once: for a delivered push at its end,
+// for others when the job is settled. It is valid until Pushed returns.
 type Event struct {
 	At     time.Time
 	App    string // the app's topic
 	Worker int    // its number in the app
-	Job    string // the id that the job's producer was given
-	ID     string // the queue's id of the job: another one for what is left of a list
+	Job    string // the id that the job's producer got
+	ID     string // the job's id in the queue; it differs from Job for the rest of a list
 	Ref    string // the producer's own id
 	Token  string // the first 8 characters of the token, or of the channel's id
 	APNsID string
 	Action Action
-	// Class, Status, Reason and Err are the push's outcome. What never was a push
-	// (an expired job, one that can never work, a malformed token) has Class
-	// Rejected, Status 0, and why as Reason; what goes back as it came NotSent.
+	// Class, Status, Reason and Err are the push's outcome. Tokens without a push (an
+	// expired job, one that can never work, a malformed token) have Class Rejected,
+	// Status 0 and a Reason. Tokens that go back untried have Class NotSent.
 	Class  apnsconn.Class
 	Status int
 	Reason string
 	Err    error
-	Why    string        // the reason that the job is buried with; of several pushes the first has it
+	Why    string        // the reason that the job is buried with; set for the first of several pushes
 	Pause  time.Duration // of Retried
-	// Attempt is which try this was, 1 for the first; 0 where the queue was not
-	// asked, as for what was delivered.
+	// Attempt is which try this was, 1 for the first; 0 if the queue was not asked, as
+	// for delivered pushes.
 	Attempt int
 	Took    time.Duration // from sending to the answer
-	Put     time.Time     // when the job was put, to the engine's precision; zero where the queue was not asked
-	// N is how many pushes the event stands for: more than 1 for the delivered ones
-	// of a list, which Each has, and for what never was a push.
+	Put     time.Time     // when the job was put, to the engine's precision; zero if the queue was not asked
+	// N is how many pushes the event stands for. It is more than 1 for the delivered pushes
+	// of a list, see Each, and for tokens without a push.
 	N    int
-	Sent bool // it is the outcome of this push, and not what was known of the token before, nor doubted by the environment guard
+	Sent bool // the outcome is this push's own: not remembered from an earlier one, and not doubted by the guard
 
-	t *task // of a list's delivered pushes
-	p *push // of any other push
+	t *task // set for the delivered pushes of a list
+	p *push // set for any other push
 }
 
 // Explanation says in words why the push was not delivered; "" if it was.
@@ -68,8 +68,8 @@ func (e *Event) Explanation() string {
 	return why(apnsconn.Outcome{Class: e.Class, Status: e.Status, Err: e.Err})
 }
 
-// Detail is APNs' answer, or why there is none, as the log has it; "" if the push
-// was delivered.
+// Detail is APNs' answer as it is logged, or why there is none; "" if the push was
+// delivered.
 func (e *Event) Detail() string {
 	if e.Class == apnsconn.Delivered || e.Action == Tried {
 		return ""
@@ -77,18 +77,18 @@ func (e *Event) Detail() string {
 	return cut(why(apnsconn.Outcome{Class: e.Class, Status: e.Status, Reason: e.Reason, Err: e.Err}))
 }
 
-// Sink takes events. It must not wait, and is called by many goroutines.
+// Sink receives events. It must not block, and many goroutines call it.
 type Sink interface{ Pushed(e *Event) }
 
 // Delivery is one of the delivered pushes of a list.
 type Delivery struct {
-	Token  string // the whole: do not keep, log or show it
+	Token  string // the whole token: do not keep, log or show it
 	APNsID string
 	At     time.Time
 	Took   time.Duration
 }
 
-// Each goes through the delivered pushes of a list.
+// Each iterates over the delivered pushes of a list.
 func (e *Event) Each() iter.Seq[Delivery] {
 	return func(yield func(Delivery) bool) {
 		if e.t == nil {
@@ -106,7 +106,7 @@ func (e *Event) Each() iter.Seq[Delivery] {
 	}
 }
 
-// emit hands an event of a task to the sinks.
+// emit completes an event of a task and hands it to the sinks.
 func (r *run) emit(t *task, e *Event) {
 	e.App, e.Worker, e.Job, e.ID, e.Ref = r.cfg.Topic, r.cfg.Index, t.firstID(), t.id, t.decoded.Ref
 	for _, s := range r.w.sinks {
@@ -114,7 +114,7 @@ func (r *run) emit(t *task, e *Event) {
 	}
 }
 
-// firstID is the id that the job's producer was given.
+// firstID is the id that the job's producer got.
 func (t *task) firstID() string {
 	if t.decoded.origin != nil {
 		return t.decoded.origin.job
@@ -128,7 +128,7 @@ func (r *run) emitTried(t *task) {
 	r.scratch = Event{}
 }
 
-// event describes a push that has ended.
+// event returns the event of a push that has ended.
 func (p *push) event(a Action) Event {
 	o := &p.outcome
 	return Event{
@@ -138,7 +138,7 @@ func (p *push) event(a Action) Event {
 	}
 }
 
-// tellDelivered tells of the delivered pushes of a task, in one event.
+// tellDelivered reports the delivered pushes of a task in one event.
 func (r *run) tellDelivered(t *task) {
 	e := &r.scratch
 	if t.list() {
@@ -150,7 +150,7 @@ func (r *run) tellDelivered(t *task) {
 	*e = Event{}
 }
 
-// tell tells of all else, when the task has been settled.
+// tell reports all other ends, once the task is settled.
 func (r *run) tell(t *task) {
 	for i := range t.told {
 		r.emit(t, &t.told[i])
@@ -160,7 +160,7 @@ func (r *run) tell(t *task) {
 	}
 }
 
-// hand gives an event to a sink, whose panic concerns nobody else.
+// hand calls a sink, and recovers if it panics.
 func (r *run) hand(s Sink, e *Event) {
 	defer func() {
 		if v := recover(); v != nil {

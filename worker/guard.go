@@ -14,68 +14,64 @@ import (
 
 const (
 	// guardFirst is how many device tokens an app's first answers may call
-	// wrong, without one that is right, before the app is paused.
+	// wrong, without a right one among them, before the app is guarded.
 	guardFirst = 20
-	// guardWindow is how many of an app's latest answers are looked at: when
-	// more than half of them call the token wrong, the app is paused. A token
-	// counts once among them: one that is tried again and again says nothing of
+	// guardWindow is how many of an app's latest answers count: when
+	// more than half of them call the token wrong, the app is guarded. A token
+	// counts once among them: one that is tried again and again says nothing about
 	// the others.
 	guardWindow = 200
 	// guardHold is how long an answer that calls a token wrong waits for one
 	// that shows the environment right; its job stays reserved meanwhile.
 	guardHold = time.Minute
-	// guardHeld is how many answers of an app wait so at most. Those about
-	// different tokens are no more than half a window, since one more trips the
-	// guard.
+	// guardHeld is how many answers of an app may wait like this. Those about different
+	// tokens are at most half a window, since one more trips the guard.
 	guardHeld = guardWindow
 )
 
-// ruling is what is to be made of an answer that calls a device token wrong.
+// ruling is what to make of an answer that calls a device token wrong.
 type ruling int
 
 const (
 	isOpen    ruling = iota // nothing yet
 	isDead                  // the token is dead
-	isDoubted               // nothing may be concluded: the push is tried again later
+	isDoubted               // it proves nothing: the push is tried again later
 	isLeft                  // the worker stops: the push is tried again at once
 )
 
-// Guard keeps an app that is set up for the wrong environment or topic from
-// having all its device tokens reported dead. APNs answers BadDeviceToken or
-// DeviceTokenNotForTopic both for one bad token and for every token of an app
-// whose environment or topic is wrong, so such an answer is held until a later
-// one shows that environment and topic are right. If instead they pile up, the
-// guard trips: what is held goes back unreported, and so does every further
-// such answer until Reset.
+// Guard keeps an app with the wrong environment or topic from reporting all its device
+// tokens dead. APNs answers BadDeviceToken or DeviceTokenNotForTopic both for one bad
+// token and for every token of such an app. So the guard holds such an answer until a
+// later one shows that environment and topic are right. If instead they pile up, the guard
+// trips: held answers go back unreported, and so does every further one until Reset.
 //
-// An answer that has been held for guardHold is taken as a dead token's once the
-// app has had a right answer, else it goes back too: in an app with little to
-// send, most answers come alone.
+// After guardHold a held answer counts as a dead token's if the app ever had a right
+// answer; else it goes back too, because in an app with little to send most answers
+// come alone.
 //
-// The guard holds no answers itself: a worker keeps them, and asks for the
-// verdict when something has changed or their time is over. A Guard is shared by
-// an app's workers. A nil Guard doubts nothing: every token called wrong is dead
-// at once.
+// Workers keep the held answers, and ask for the verdict when something has changed or
+// their time is over. A Guard is shared by an app's workers. A nil Guard doubts nothing:
+// every token called wrong is dead at once.
 type Guard struct {
-	// calm says that one more right answer changes nothing, so that in an app
-	// that works it costs one load.
+	// calm: one more right answer changes nothing. In an app that works, a right answer then
+	// costs one load.
 	calm  atomic.Bool
 	bells bells
 
 	mu      sync.Mutex
 	tripped bool
-	doubted time.Time           // when the first wrong answer came since the last right one, or since Reset; zero = none has
-	answers [guardWindow]uint64 // ring of the latest: the hash of a token called wrong, or 0. Those not yet given count as right
-	next    int                 // in answers: the oldest
-	wrong   int                 // of answers
+	doubted time.Time           // the first wrong answer since the last right one or Reset; zero = none
+	answers [guardWindow]uint64 // ring of the latest: the hash of a token called wrong; 0 for a right answer, or none yet
+	next    int                 // the oldest, in answers
+	wrong   int                 // how many answers are not 0
 	seed    maphash.Seed
 	held    int // answers that wait for a verdict
 
-	// What verdicts are made of: answers are numbered.
+	// For verdicts, answers are numbered.
 	count     int // answers so far
-	right     int // the number of the last right one; 0 = there was none
-	trip      int // the number of the last one that has tripped the guard; 0 = none
-	tripRight int // right, when that was
+	right     int // the number of the last right one; 0 = none
+	trip      int // the number of the last one that tripped the guard; 0 = none
+	tripRight int // the value of right at that time
 }
 
 // NewGuard returns the guard of an app that has had no answers.
@@ -90,11 +86,11 @@ const (
 	wrongEvidence
 )
 
-// evidenceOf reads an answer. Only 200 and 410 show that environment and topic
-// are right: APNs knows the token for both, now or formerly. All others may
-// come before it looks at the token (403, 413, 429, 5xx), a broadcast names no
-// token at all, and that a token is not for another topic than the app's makes
-// its job Rejected. Apple: handling-notification-responses-from-apns.
+// evidenceOf says what an answer shows. Only 200 and 410 show that environment and topic
+// are right: APNs knows, or knew, the token for both. APNs may give all other answers (403,
+// 413, 429, 5xx) before it looks at the token. A broadcast has no token, and a token for
+// another topic than the app's makes its job Rejected. Apple:
+// handling-notification-responses-from-apns.
 func evidenceOf(n *apnsconn.Notification, o *apnsconn.Outcome) evidence {
 	switch {
 	case n.Token == "", o.Class == apnsconn.Rejected:
@@ -107,13 +103,13 @@ func evidenceOf(n *apnsconn.Notification, o *apnsconn.Outcome) evidence {
 	return noEvidence
 }
 
-// suspicion is an answer that calls a device token wrong, while it waits.
+// suspicion is a held answer that calls a device token wrong.
 type suspicion struct {
 	number int // of the answer
 	since  time.Time
 }
 
-// Right tells of an answer that shows that environment and topic are right.
+// Right notes an answer that shows that environment and topic are right.
 func (g *Guard) Right() {
 	if g == nil || g.calm.Load() {
 		return
@@ -129,7 +125,7 @@ func (g *Guard) addRight() (changes bool) {
 	g.count++
 	g.right = g.count
 	if g.tripped {
-		return false // only Reset ends that: half of the answers may be right
+		return false // only Reset ends a trip: half of the answers may be right
 	}
 	g.doubted = time.Time{}
 	g.note(0)
@@ -137,10 +133,10 @@ func (g *Guard) addRight() (changes bool) {
 	return g.held > 0
 }
 
-// Wrong tells that APNs has called a device token wrong, by BadDeviceToken or
-// DeviceTokenNotForTopic. If the ruling is isOpen the answer is held: its owner
-// asks Verdict of s, and calls Over when it has one or needs none any more. why
-// is not "" if this answer has tripped the guard.
+// Wrong notes that APNs called a device token wrong, with BadDeviceToken or
+// DeviceTokenNotForTopic. If the ruling is isOpen the answer is held: its owner asks
+// Verdict about s, and calls Over once it has a verdict or needs none. why is not empty if
+// this answer tripped the guard.
 func (g *Guard) Wrong(token, reason string, now time.Time) (s suspicion, r ruling, why string) {
 	if g == nil {
 		return s, isDead, ""
@@ -163,7 +159,7 @@ func (g *Guard) addWrong(token, reason string, now time.Time) (s suspicion, r ru
 	}
 	g.calm.Store(false)
 	g.count++
-	// That two tokens share a hash only makes the guard trip one token later.
+	// If two tokens share a hash, the guard only trips one token later.
 	if hash := maphash.String(g.seed, token) | 1; !slices.Contains(g.answers[:], hash) {
 		g.note(hash)
 	}
@@ -178,9 +174,8 @@ func (g *Guard) addWrong(token, reason string, now time.Time) (s suspicion, r ru
 	return suspicion{g.count, now}, isOpen, ""
 }
 
-// Verdict is what is to be made of an answer that is held; it changes nothing.
-// The answers stay in the window, so that an app with little to send trips the
-// guard too, though later.
+// Verdict rules on a held answer; it changes nothing. The answers stay in the window, so
+// that an app with little to send trips the guard too, though later.
 func (g *Guard) Verdict(s suspicion, now time.Time) ruling {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -201,7 +196,7 @@ func (g *Guard) Verdict(s suspicion, now time.Time) ruling {
 	return isDoubted
 }
 
-// Over ends the holding of an answer.
+// Over notes that an answer is no longer held.
 func (g *Guard) Over() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -218,8 +213,8 @@ func (g *Guard) Tripped() bool {
 	return g.tripped
 }
 
-// doubtLasts is for how long answers have called tokens wrong and none has shown
-// that environment and topic are right; 0 when one has.
+// doubtLasts is how long answers have called tokens wrong without one that shows that
+// environment and topic are right; 0 if there was none or the last was right.
 func (g *Guard) doubtLasts(now time.Time) time.Duration {
 	if g == nil {
 		return 0
@@ -232,8 +227,8 @@ func (g *Guard) doubtLasts(now time.Time) time.Duration {
 	return now.Sub(g.doubted)
 }
 
-// Reset lets a tripped guard judge anew: APNs has taken a push, or an operator
-// says that all is well. It has no effect on one that has not tripped.
+// Reset makes a tripped guard start again: APNs has taken a push, or an operator
+// says that all is well. It has no effect on a guard that has not tripped.
 func (g *Guard) Reset() {
 	if g == nil {
 		return
@@ -248,7 +243,7 @@ func (g *Guard) Reset() {
 	g.calm.Store(g.right > 0 && g.held == 0)
 }
 
-// suspects is why the guard must trip now, or "".
+// suspects says why the guard must trip now; "" if it need not.
 func (g *Guard) suspects(reason string) string {
 	switch {
 	case g.right == 0 && g.wrong >= guardFirst:
@@ -259,7 +254,7 @@ func (g *Guard) suspects(reason string) string {
 	return ""
 }
 
-// note puts an answer into the window: a wrong token's hash, or 0.
+// note adds an answer to the window: a wrong token's hash, or 0.
 func (g *Guard) note(hash uint64) {
 	if g.answers[g.next] != 0 {
 		g.wrong--

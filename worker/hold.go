@@ -5,10 +5,9 @@ import (
 	"time"
 )
 
-// Hold is the operator's brake on one app, shared by its workers: while it is
-// held they take no jobs, not even one to probe, and those waiting here go back.
-// Pushes under way end as they do. It may outlive the app when that changes. The
-// zero value holds nothing.
+// Hold is the operator's pause of one app, shared by its workers. While the app is held
+// they take no jobs, not even to probe, and release the jobs at hand; pushes under way
+// finish. A Hold may outlive the app's configuration. The zero value holds nothing.
 type Hold struct {
 	state atomic.Pointer[HoldState] // nil: not held
 	bells bells

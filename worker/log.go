@@ -23,10 +23,10 @@ var pushLevel = [...]slog.Level{
 	apnsconn.Unknown:     slog.LevelWarn,
 }
 
-// logSink writes a line for a push that has ended.
+// logSink logs the ends of pushes.
 type logSink struct{ w *Worker }
 
-// Pushed writes the line.
+// Pushed implements Sink.
 func (l logSink) Pushed(e *Event) {
 	switch {
 	case e.Action == Tried, e.N == 0:
@@ -41,13 +41,13 @@ func (l logSink) Pushed(e *Event) {
 	}
 }
 
-// writes says whether pushes of a class get a line.
+// writes reports whether pushes of a class are logged.
 func (l logSink) writes(c apnsconn.Class) bool {
 	mode := Pushes(l.w.cfg.Live.Pushes.Load())
 	return mode != LogNone && (mode == LogAll || c != apnsconn.Delivered) && l.w.log.Enabled(context.Background(), pushLevel[c])
 }
 
-// each writes the lines of the delivered pushes of a list.
+// each logs the delivered pushes of a list.
 func (l logSink) each(e *Event) {
 	one := *e
 	for d := range e.Each() {
@@ -78,8 +78,8 @@ func outcomeAttrs(e *Event) []any {
 	return attrs
 }
 
-// jobAttrs are the fields of every line about a job. Of the token, or the
-// channel's id, there are the first 8 characters.
+// jobAttrs are the fields of every line about a job. token is the first 8 characters of the
+// token, or of the channel's id.
 func jobAttrs(id, token, first, ref string) []any {
 	attrs := []any{"job", id, "token", token}
 	if first != id {

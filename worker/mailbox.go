@@ -2,26 +2,25 @@ package worker
 
 import "sync"
 
-// mailbox is the only way into a run's state: connections, dials, receivers,
-// settlers and the app put there what has happened, and the run's one goroutine
-// reads it. It holds no more than one entry per push in flight, per job held,
-// and a handful of others.
+// mailbox is the only way into a run's state: connections, dials, receivers, settlers and
+// the app report to it, and the run's goroutine reads it. It holds at most one entry per
+// push in flight and per job held, and a handful of others.
 type mailbox struct {
 	mu   sync.Mutex
 	mail mail
-	rung chan struct{} // cap 1: there is something, or somebody wants to be looked at
+	rung chan struct{} // cap 1: there is mail, or something to plan for
 }
 
-// mail is what has come since the mailbox was last read.
+// mail is everything reported since the mailbox was last read.
 type mail struct {
 	ended   []*push  // pushes whose outcome is known
-	settled []*task  // what the settlers are done with
-	other   []func() // what is rare; called by the run's goroutine
+	settled []*task  // tasks that a settler has finished with
+	other   []func() // anything rare; called by the run's goroutine
 }
 
 func newMailbox() mailbox { return mailbox{rung: make(chan struct{}, 1)} }
 
-// ring makes the run plan anew. It never waits.
+// ring makes the run plan again. It never blocks.
 func (b *mailbox) ring() {
 	select {
 	case b.rung <- struct{}{}:
@@ -50,7 +49,7 @@ func (b *mailbox) post(f func()) {
 	b.ring()
 }
 
-// swap returns all mail in m, whose memory the mailbox uses from then on.
+// swap moves all mail into m, and reuses m's memory for the mailbox.
 func (b *mailbox) swap(m *mail) {
 	clear(m.ended)
 	clear(m.settled)
@@ -61,7 +60,7 @@ func (b *mailbox) swap(m *mail) {
 	b.mu.Unlock()
 }
 
-// bells are the mailboxes of an app's workers: who changes what they share rings
+// bells are the mailboxes of an app's workers. A change to what the workers share rings
 // them. The zero value is ready for use.
 type bells struct {
 	mu  sync.Mutex

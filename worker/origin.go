@@ -9,17 +9,17 @@ import (
 	"propeller/apnsconn"
 )
 
-// origin is what a job remembers of the one that its producer put: the rest of a
-// list (see split), and every buried job. It is the value of the key again.
+// origin is what a job remembers of the one that its producer put. The rest of a list (see
+// split) and every buried job have one, as the value of the key again.
 type origin struct {
-	job     string    // the first job's id, which its producer knows
-	seed    seed      // of the apns-ids
-	put     time.Time // when the first job was put, in whole seconds
+	job     string    // the id that the producer got
+	seed    seed      // for the apns-ids
+	put     time.Time // when the producer's job was put, in whole seconds
 	attempt int       // how often its tokens have been tried before
 
-	// bury is why the job is buried, or to be buried, unsent unless somebody has
-	// kicked it. The others say how the last of its pushes ended, and when.
-	bury   string // "" = it is not
+	// bury is why the job is buried, or will be, unsent, unless an operator kicks it. The
+	// fields after it say how its last push ended, and when it was buried.
+	bury   string // "" = it is not buried
 	class  apnsconn.Class
 	status int    // 0 = no answer
 	apnsID string // "" = none
@@ -29,14 +29,14 @@ type origin struct {
 const (
 	// maxOriginJob is enough for "host:port/number", with the longest host name.
 	maxOriginJob = 280
-	// maxBury bounds a reason, in bytes, and shortBury one that has no room.
+	// maxBury bounds a reason, in bytes; shortBury is the bound where room is short.
 	maxBury, shortBury = 512, 64
 	// maxAgain bounds the member, with a reason that needs no escapes.
 	maxAgain = 1 << 10
 )
 
-// parseOrigin reads the value of a job's key again: four members, each once; with
-// a reason to bury a class, too, and perhaps the others.
+// parseOrigin reads the value of a job's key again: four members, each once. With a reason
+// (bury) there is also a class, and perhaps more.
 func parseOrigin(obj []byte) (*origin, error) {
 	var o origin
 	var given members
@@ -61,8 +61,8 @@ func parseOrigin(obj []byte) (*origin, error) {
 	return &o, nil
 }
 
-// originOf reads what stands in a body that may be no job, and what keeps it from
-// being read; nil, nil if there is nothing.
+// originOf reads the origin from a body that may not be a job. It returns the error that
+// keeps it from being read, and nil, nil if there is none.
 func originOf(body []byte) (o *origin, err error) {
 	if checkObject(body) != nil {
 		return nil, nil
@@ -80,7 +80,7 @@ func originOf(body []byte) (o *origin, err error) {
 	return o, err
 }
 
-// Refused is why the job was buried, or put to be buried; "" for any other job.
+// Refused says why the job was buried, or put to be buried; "" for any other job.
 func (j *Job) Refused() string {
 	if j.origin == nil {
 		return ""
@@ -88,7 +88,7 @@ func (j *Job) Refused() string {
 	return j.origin.bury
 }
 
-// set takes one member, and reports whether it is as it should be.
+// set reads one member, and reports whether it is valid.
 func (o *origin) set(name string, value []byte) bool {
 	switch name {
 	case "job":
@@ -127,7 +127,7 @@ func (o *origin) set(name string, value []byte) bool {
 	return o.setEnd(name, value)
 }
 
-// setEnd takes a member that says how the pushes ended.
+// setEnd reads a member that says how the last push ended.
 func (o *origin) setEnd(name string, value []byte) bool {
 	switch name {
 	case "status":
@@ -189,8 +189,8 @@ func (o *origin) append(b []byte) []byte {
 	return append(b, '}')
 }
 
-// restBody is the job body with other tokens, and o for again. Everything else stays
-// as it was written.
+// restBody returns the job's body with other tokens, and o under the key again. All other
+// members stay as they were written.
 func restBody(body []byte, tokens []string, o *origin) []byte {
 	b := otherMembers(appendTokens(make([]byte, 0, len(body)+maxAgain), tokens), body)
 	b = append(b, `,"again":`...)

@@ -4,34 +4,33 @@ import (
 	"time"
 )
 
-// plan is what a worker may do now, and for how long there is nothing else.
+// plan is what a worker may do now, or how long it has to wait.
 //
-// Every wait has an end of its own. A dial, a push and a settling have deadlines
-// and come back as mail; dialAt and the breaker's probe are times; a Receive
-// ends with a job, or by order; a hold ends by an operator, who rings. And what
-// permits an act is used up by the act alone, in do. So while the app is open
-// and a job at hand there is a dial or a push at the latest when dialAt and the
-// probe's time have come, and what comes of it moves both.
+// Every wait ends by itself. A dial, a push and a settling have deadlines and report to
+// the mailbox. dialAt and the breaker's probe are times. A Receive ends with a job or by
+// cancellation, and an operator who ends a hold rings the mailbox. Only the act itself, in
+// do, uses up the permission for it. So while the app is open and a job is at hand, there
+// is a dial or a push when dialAt and the probe's time have come at the latest, and its
+// result moves both.
 type plan struct {
-	receive int  // pushes for which jobs are wanted from the queue
+	receive int  // pushes to receive jobs for
 	send    int  // pushes that may be sent
 	dial    bool // open a connection
-	drop    bool // let go of the one there is
-	rest    bool // tell the queue that no job is wanted for a while
-	back    bool // jobs at hand go back to the queue, if nothing of them is under way
+	drop    bool // stop using the present connection
+	rest    bool // pause the consumer
+	back    bool // release the jobs that have no push under way
 
-	cause Cause     // why not more is done; NoCause if nothing stands in the way
-	until time.Time // when to plan anew though no mail has come
+	cause Cause     // what limits the worker; NoCause if nothing does
+	until time.Time // when to plan again even without mail
 }
 
-// idle is when to plan anew if nothing but mail ends the wait, should a ring be
-// missed.
+// idle bounds the wait for mail, in case a ring is missed.
 const idle = time.Minute
 
-// patience is how long jobs that have been received wait for a connection.
+// patience is how long jobs at hand wait for a connection.
 const patience = 2 * time.Second
 
-// plan has no side effects: asked twice it says the same.
+// plan has no side effects: called twice, it gives the same result.
 func (r *run) plan(now time.Time) (p plan) {
 	room := r.cfg.InFlight - r.slots
 	closed, probeAt, closes := r.cfg.Breaker.look(r.cfg.Index)
@@ -53,7 +52,7 @@ func (r *run) plan(now time.Time) (p plan) {
 	case conn != nil:
 		n := min(room, conn.Free())
 		if closed || r.link.down != nil && !conn.answered {
-			n = min(n, 1-conn.sending) // one shows whether there is any use
+			n = min(n, 1-conn.sending) // one push shows whether the connection works
 		}
 		if n <= 0 {
 			p.cause = Full
@@ -77,7 +76,7 @@ func (r *run) plan(now time.Time) (p plan) {
 	return p
 }
 
-// due is when time alone decides something; zero = nothing.
+// due is the next time at which something happens without mail; zero if nothing does.
 func (r *run) due() (at time.Time) {
 	at = sooner(r.guardDue(), r.settlers.due())
 	if r.ending && !r.abandoned {
@@ -88,7 +87,7 @@ func (r *run) due() (at time.Time) {
 	return at
 }
 
-// sooner is the earlier of two times, of which zero is none.
+// sooner returns the earlier of two times; zero means no time.
 func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -96,7 +95,7 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// do carries a plan out, and reports whether that has changed what to plan from.
+// do carries out a plan, and reports whether that changed the input of the next one.
 func (r *run) do(p plan, now time.Time) (changed bool) {
 	if p.drop {
 		r.letGo()
@@ -133,7 +132,7 @@ func (r *run) send(n int, now time.Time) {
 			t.queued = false
 			r.maySettle(t)
 		} else if dealt == 0 {
-			return // another worker has used the breaker's permission up
+			return // another worker has used up the breaker's permission
 		}
 	}
 }
@@ -146,9 +145,8 @@ func (r *run) sendSome(t *task, n int, now time.Time) (dealt int) {
 	return t.send(n, now)
 }
 
-// giveBack ends the waiting of the jobs at hand: those of their tokens that were
-// not sent go back to the queue. A job of which pushes are under way waits for
-// those; it goes on here if it may by then.
+// giveBack releases the jobs at hand, with the tokens that were not sent. A job with
+// pushes under way waits for those; if it may, it goes on here afterwards.
 func (r *run) giveBack() (any bool) {
 	stay := r.sendq[:0]
 	for _, t := range r.sendq {

@@ -19,24 +19,24 @@ type Retry struct {
 type verdict int
 
 const (
-	finished verdict = iota // nothing more
-	dead                    // a record that the token must not be used again
-	bury                    // its job is set aside with the reason, for a person
+	finished verdict = iota // done
+	dead                    // a record says that the token must not be used again
+	bury                    // its job is buried with the reason, for an operator
 	again                   // back to the queue at once
-	later                   // back to the queue, with a pause that grows with each try
+	later                   // back to the queue, with a pause that doubles with each try
 )
 
-// policy is the whole settle policy: what happens to a push that ended in each
-// class. apnsconn classifies, this table decides.
+// policy is the table of what happens to a push that ended in each class: apnsconn
+// classifies, this table decides.
 //
-// What Apple forbids to repeat (handling-notification-responses-from-apns:
-// BadDeviceToken, DeviceTokenNotForTopic, Forbidden, ExpiredToken, Unregistered,
-// PayloadTooLarge) is Token or Rejected. Exceptions, all in push.go: refusedAlone
-// and Reconnect for shorter pauses, suspect and outdated for what may be no
-// verdict on the token after all.
+// Token and Rejected are what Apple forbids to repeat (BadDeviceToken,
+// DeviceTokenNotForTopic, Forbidden, ExpiredToken, Unregistered, PayloadTooLarge; see
+// handling-notification-responses-from-apns). push.go makes the exceptions: shorter pauses
+// for refusedAlone and Reconnect, and tokens that may not be dead after all (the guard,
+// outdated).
 var policy = [...]struct {
 	verdict   verdict
-	first     time.Duration // later: the first pause, if Retry.Min is not shorter; 0 = Retry.Min
+	first     time.Duration // for later: the first pause, unless Retry.Min is shorter; 0 = Retry.Min
 	duplicate bool          // the next try may reach a device that already has this push
 }{
 	apnsconn.Delivered:   {verdict: finished},
@@ -44,39 +44,37 @@ var policy = [...]struct {
 	apnsconn.Rejected:    {verdict: bury},
 	apnsconn.Throttled:   {verdict: later, first: 5 * time.Second}, // one device's limit, not an outage
 	apnsconn.Unavailable: {verdict: later},                         // Retry.Min is made for this
-	apnsconn.Credential:  {verdict: again},                         // the breaker keeps the app's workers from taking it
+	apnsconn.Credential:  {verdict: again},                         // the breaker keeps the app's workers from receiving it again
 	apnsconn.NotSent:     {verdict: again},                         // but see refusedAlone
 	apnsconn.Unknown:     {verdict: later, first: time.Second, duplicate: true},
 }
 
-// refusedPause is the first pause of a push that was refused alone (a stream
-// refused with REFUSED_STREAM) on a connection that goes on. At once it would
-// only be refused again, at full speed, and before all other jobs of the tube.
+// refusedPause is the first pause of a push that was refused alone (REFUSED_STREAM) on a
+// connection that goes on. At once it would be refused again, at full speed and before all
+// other jobs of the tube.
 const refusedPause = time.Second
 
-// reconnectPause is the first pause after an answer that says that the
-// connection was at fault, and not APNs (apnsconn.Outcome.Reconnect): a new
-// connection is a second away.
+// reconnectPause is the first pause after an answer that blames the connection, not APNs
+// (apnsconn.Outcome.Reconnect): a new connection takes a second.
 const reconnectPause = time.Second
 
-// Bounds of the pause of a push whose token the guard doubts. Within them it
-// stays away for as long as the doubt has lasted, see Guard.doubtLasts: whoever
-// mends the app's settings after a minute waits a minute or two, and none waits
-// longer than the trouble was. Stale tokens that come back so leave probes to
-// the jobs behind them: after an hour sixty have been tried, one a minute, and
-// stay away for another.
+// Bounds of the pause of a push whose token the guard doubts. Between them the push stays
+// away for as long as the doubt has lasted (Guard.doubtLasts). So if somebody corrects the
+// app's settings after a minute, pushes come back after a minute or two, and none waits
+// longer than the trouble lasted. This also leaves probes to the jobs behind stale tokens:
+// in an hour sixty of them are tried, one a minute, and then stay away for an hour.
 const (
-	// DoubtMin is the shortest. Even 20 % shorter it is longer than an answer is
-	// held by the guard, so that the push of a list that was given back before
-	// (doubtTime) finds its token dead or not.
+	// DoubtMin is the shortest. Even with 20 % jitter off it is longer than the guard holds
+	// an answer, so that when a list's push comes back (doubtTime) its token is known to be
+	// dead or not.
 	DoubtMin = 90 * time.Second
-	// doubtMax is above what guardWindow/2+1 probes take, the tokens that stop an
-	// app: those never keep a job behind them from its turn.
+	// doubtMax is longer than guardWindow/2+1 probes take, which is how many tokens it takes
+	// to guard an app: such tokens never keep the jobs behind them from their turn.
 	doubtMax = 2 * time.Hour
 )
 
-// pause is how long a job that has been tried attempt times stays away:
-// exponential with jitter from first to r.Max, and not less than APNs asked for.
+// pause is how long a job stays away after so many tries: exponential with jitter from
+// first to r.Max, and not less than APNs asked for.
 func (r Retry) pause(attempt int, first, asked time.Duration) time.Duration {
 	d := r.Min
 	if first > 0 {
@@ -85,7 +83,7 @@ func (r Retry) pause(attempt int, first, asked time.Duration) time.Duration {
 	return min(max(jitter(doubled(d, r.Max, attempt)), asked), r.Max)
 }
 
-// doubled is d, doubled with each attempt after the first up to longest.
+// doubled doubles d with each attempt after the first, up to longest.
 func doubled(d, longest time.Duration, attempt int) time.Duration {
 	for range attempt - 1 {
 		if d >= longest {
@@ -96,9 +94,9 @@ func doubled(d, longest time.Duration, attempt int) time.Duration {
 	return min(d, longest)
 }
 
-// nextPause is how long a push that is tried later stays away. One in doubt
-// comes for the last time when it is to be given up, or so long before it
-// expires that a paused app, which tries one job each ProbeEvery, can try it.
+// nextPause is how long a push that is tried later stays away. A doubted push comes a last
+// time when it is to be given up, or ProbeEvery before it expires, so that a guarded app,
+// which tries one job each ProbeEvery, can still try it.
 func (p *push) nextPause(attempt int, age time.Duration) time.Duration {
 	cfg := p.t.r.cfg
 	switch {
@@ -131,14 +129,14 @@ func (t *task) noLater(p *push, attempt int, age time.Duration) error {
 	return nil
 }
 
-// lifeLeft is how long a job of that age may still be tried, by its ttl, its
-// expiration and the app's default; without them for ever.
+// lifeLeft is how long a job of that age may still be tried, by its ttl, its expiration and
+// the app's default; without them forever.
 func (t *task) lifeLeft(age time.Duration) time.Duration {
 	left := time.Duration(math.MaxInt64)
 	if ttl := t.decoded.TTL; ttl > 0 {
 		left = ttl - age
 	}
-	if t.defaultExpiration { // the push's counts from each try; the job's life does not
+	if t.defaultExpiration { // a push's expiration counts from each try, but the job's life from its put
 		left = min(left, t.r.cfg.Expiration-age)
 	}
 	at := t.decoded.Notification.Expiration
@@ -146,7 +144,7 @@ func (t *task) lifeLeft(age time.Duration) time.Duration {
 		return left
 	}
 	now := t.r.cfg.Wall()
-	if soon := now.Add(left).Unix(); *at > soon { // of a time that no Duration reaches
+	if soon := now.Add(left).Unix(); *at > soon { // beyond what a Duration can hold
 		return left
 	}
 	return min(left, time.Unix(*at, 0).Sub(now))

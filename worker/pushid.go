@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// seed is what a job's apns-ids are made of: of several tokens together with the
-// token. It goes with the job when that is split or buried, so that each push
-// keeps its id over all tries.
+// seed is what a job's apns-ids are made from; in a list, together with the token. It stays
+// with the job when that is split or buried, so each push keeps its id over all tries.
 type seed [16]byte
 
 // identify gives the push its apns-id, if the job does not.

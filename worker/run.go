@@ -12,49 +12,48 @@ import (
 	"propeller/queue"
 )
 
-// run is one Serve of a worker. One goroutine, that of Serve, owns all of its
-// state: what happens elsewhere comes by the mailbox. Each turn it reads its
-// mail, lets plan say what may be done and for how long there is nothing to do,
-// and does it.
+// run is one Serve of a worker. Serve's goroutine owns all of its state; other goroutines
+// report to it through the mailbox. Each turn it reads its mail, asks plan what to do or
+// how long to wait, and does it.
 type run struct {
 	w        *Worker
 	cfg      *Config
 	log      *slog.Logger
 	consumer queue.Consumer
 	box      mailbox
-	mail     mail           // the memory of what was read last
+	mail     mail           // last read; its memory is reused
 	goes     sync.WaitGroup // every goroutine of the run
 
-	dials     context.Context // of dials; ends when the run shall stop
+	dials     context.Context // for dials; ends when the run begins to stop
 	stopDials context.CancelFunc
 	link      link
 
-	sendq     []*task            // with tokens to be sent, oldest first
+	sendq     []*task            // tasks with unsent tokens, oldest first
 	lists     map[*task]struct{} // jobs with several tokens, until they are settled
-	guarded   []suspect          // whose answers the guard holds
-	undecided int                // of guarded: those that have not gone back in doubt
+	guarded   []suspect          // pushes whose answers the guard holds
+	undecided int                // how many of guarded have not gone back in doubt
 	held      int                // jobs received and not yet settled
 	slots     int                // of InFlight: pushes sent, jobs being settled
-	perJob    float64            // pushes a job has on average; 0 = not known yet
+	perJob    float64            // average number of pushes in a job; 0 = unknown
 	settlers  settlers
 	shown     shown
 	scratch   Event // of tellDelivered
 
 	receiving     bool
 	receiver      chan struct{}   // closed when the last Receive has ended
-	receives      context.Context // of Receive, until one is to be cut short; nil = cancelled
+	receives      context.Context // for Receive; nil once it was cancelled
 	cancelReceive context.CancelFunc
-	rested        bool  // the consumer knows that no job is wanted
+	rested        bool  // the consumer is paused
 	failure       error // why the run ends, if not by its context
 
 	ending         bool
 	ends           chan struct{} // closed when ending begins
-	drainEnd       time.Time     // when the time to finish pushes is over
-	abandoned      bool          // what was open then has been given up
-	closed         bool          // what comes now is too late
+	drainEnd       time.Time     // until when pushes may finish
+	abandoned      bool          // the pushes open at drainEnd have been given up
+	closed         bool          // jobs received from now on are too late
 	stuck          chan string   // cap 1: Abandon's order, and why
-	closing        atomic.Bool   // somebody closes the consumer
-	consumerClosed chan struct{} // closed when that is done
+	closing        atomic.Bool   // the consumer is being closed
+	consumerClosed chan struct{} // closed when the consumer is closed
 }
 
 func newRun(w *Worker, consumer queue.Consumer) *run {
@@ -69,7 +68,7 @@ func newRun(w *Worker, consumer queue.Consumer) *run {
 	return r
 }
 
-// bells are those that r hears while it serves.
+// bells returns the bells that ring the run's mailbox while it serves.
 func (r *run) bells() []*bells {
 	all := []*bells{&r.cfg.Breaker.bells}
 	if r.cfg.Hold != nil {
@@ -81,8 +80,7 @@ func (r *run) bells() []*bells {
 	return all
 }
 
-// serve works until ctx ends or the queue fails, and all it holds is settled or
-// given back.
+// serve works until ctx ends or the queue fails, and all jobs are settled or given back.
 func (r *run) serve(ctx context.Context) error {
 	r.cfg.Breaker.know(r.cfg.Guard)
 	for _, b := range r.bells() {
@@ -105,7 +103,7 @@ func (r *run) serve(ctx context.Context) error {
 		if r.finished(now) {
 			return r.failure
 		}
-		// One that is due earlier than need be does no harm, and to set it costs.
+		// A timer that fires too early does no harm, and resetting it costs.
 		if p.until.Before(armed) || !armed.After(now) {
 			wait := max(p.until.Sub(now), time.Millisecond)
 			armed = now.Add(wait)
@@ -118,8 +116,8 @@ func (r *run) serve(ctx context.Context) error {
 	}
 }
 
-// spawn runs f beside the run, which waits for it in the end. A panic there ends
-// the run as one of its own goroutine would.
+// spawn runs f in a goroutine that the run waits for. A panic in f ends the run, like one
+// in the run's own goroutine.
 func (r *run) spawn(f func()) {
 	r.goes.Go(func() {
 		defer func() {
@@ -132,7 +130,7 @@ func (r *run) spawn(f func()) {
 	})
 }
 
-// read takes in what has happened.
+// read handles the mail.
 func (r *run) read() {
 	r.box.swap(&r.mail)
 	now := time.Now()
@@ -147,7 +145,7 @@ func (r *run) read() {
 	}
 }
 
-// tick does what time alone decides.
+// tick does what is due by time alone.
 func (r *run) tick(now time.Time) {
 	if len(r.guarded) > 0 {
 		r.askGuard(now)
@@ -193,7 +191,7 @@ func (r *run) received(jobs []queue.Job, err error) {
 	}
 }
 
-// pauseQueue tells the queue that no job is wanted for a while.
+// pauseQueue tells the consumer that the worker wants no jobs for now.
 func (r *run) pauseQueue() {
 	if r.receives != nil {
 		r.cancelReceive()
@@ -212,16 +210,15 @@ func (r *run) refused(reason string) {
 	}
 }
 
-// suspected marks the app paused.
+// suspected marks the app guarded.
 func (r *run) suspected(reason string) {
 	if r.cfg.Breaker.pause(reason, time.Now()) {
 		r.log.Error("apns refuses the app's device tokens: app is guarded; its jobs stay in the queue, one is tried each minute; no token is reported", "reason", reason)
 	}
 }
 
-// firstJobs is how many jobs a worker asks for while it does not know how many
-// pushes its jobs are: with the largest jobs that beanstalkd takes, that is
-// 1 MiB and 15,000 pushes.
+// firstJobs is how many jobs a worker asks for before it knows how many pushes a job has.
+// With the largest jobs that beanstalkd takes, that is 1 MiB and 15,000 pushes.
 const firstJobs = 16
 
 // jobsFor is how many jobs to ask for to make about n pushes.
@@ -232,7 +229,7 @@ func (r *run) jobsFor(n int) int {
 	return max(1, min(n, int(float64(n)/r.perJob)))
 }
 
-// counted notes how many pushes a job was, for jobsFor: a moving average that
+// counted updates the average number of pushes in a job: a moving average that
 // rises fast and falls slowly, since too many large jobs are the greater harm.
 func (r *run) counted(pushes int) {
 	n := float64(pushes)
