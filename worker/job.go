@@ -26,7 +26,7 @@ type Job struct {
 	Ref           string        // the producer's own id; never sent
 
 	seed   seed    // of the apns-ids, unless the job brings its own
-	origin *origin // of a rest job, and one that was buried; else nil
+	origin *origin // nil unless the job is a rest or was buried
 }
 
 // JobError says which key of a job can never work, and why.

@@ -7,7 +7,7 @@ import (
 	"propeller/apnsconn"
 )
 
-// known says that the push need not be sent: what became of it is remembered.
+// known reports whether the push need not be sent, because its outcome is known already.
 func (p *push) known(now time.Time) bool {
 	if p.remembered {
 		return true
@@ -28,8 +28,8 @@ func (p *push) known(now time.Time) bool {
 	return true
 }
 
-// ended takes in a push whose outcome is known, and decides what becomes of it
-// unless the guard holds its answer.
+// ended handles a push whose outcome is known, and decides what happens to it unless the
+// guard holds its answer.
 func (r *run) ended(p *push, now time.Time) {
 	t := p.t
 	p.freeSlot()
@@ -54,8 +54,8 @@ func (r *run) ended(p *push, now time.Time) {
 	r.decide(p)
 }
 
-// askAbout asks the guard about an answer that calls the token wrong. The push
-// holds no slot while the guard holds it, its job stays reserved.
+// askAbout asks the guard about an answer that calls the token wrong. While the guard holds
+// the answer the push uses no slot, but its job stays reserved.
 func (r *run) askAbout(p *push, now time.Time) {
 	switch {
 	case r.ending:
@@ -80,7 +80,7 @@ func (r *run) askAbout(p *push, now time.Time) {
 	r.noteDoubts(p.t, now)
 }
 
-// rule takes the guard's word.
+// rule applies the guard's ruling.
 func (r *run) rule(p *push, word ruling) {
 	switch word {
 	case isDead:
@@ -94,15 +94,14 @@ func (r *run) rule(p *push, word ruling) {
 	r.over(p)
 }
 
-// doubtTime is how long a job with several tokens, of which all others have
-// ended, waits for the guard's word on the last. In an app at work an answer
-// that ends the doubt comes at once. Without one the job would stay reserved
-// with hundreds of pushes delivered, which would all be repeated if the
-// reservation were lost. Then they go on in a job of their own, which comes when
-// the guard has decided.
+// doubtTime is how long a list waits for the guard once only held answers are left. In an
+// app at work another answer ends the doubt at once. Otherwise the job would stay reserved
+// with perhaps hundreds of delivered pushes, all of which would be repeated if the
+// reservation were lost. So the doubted tokens go on in a job of their own, which comes
+// once the guard has decided.
 const doubtTime = 5 * time.Second
 
-// noteDoubts notes since when no more than doubts keep a job from being settled.
+// noteDoubts notes since when only held answers keep a job from being settled.
 func (r *run) noteDoubts(t *task, now time.Time) {
 	all := t.guarded > 0 && t.open == t.guarded && (len(t.unsent) == 0 || t.late) && t.delivered+len(t.failed) > 0
 	switch {
@@ -113,17 +112,17 @@ func (r *run) noteDoubts(t *task, now time.Time) {
 	}
 }
 
-// suspect is a push whose answer the guard holds. When it has gone back in doubt
-// it stays here without p: if its token is dead after all that is remembered, and
-// the next try reports it without another push.
+// suspect is a push whose answer the guard holds. After doubtTime the push goes back and
+// the suspect stays without it: if the token turns out dead, that is remembered, and the
+// next try reports it without another push.
 type suspect struct {
 	suspicion
-	p            *push // nil: it has gone back
+	p            *push // nil after it went back
 	topic, token string
 	outcome      apnsconn.Outcome
 }
 
-// askGuard settles what the guard holds and can be decided now.
+// askGuard applies the guard's rulings on the answers it holds.
 func (r *run) askGuard(now time.Time) {
 	held := r.guarded
 	r.guarded = r.guarded[:0]
@@ -152,7 +151,7 @@ func (r *run) askGuard(now time.Time) {
 	clear(held[len(r.guarded):])
 }
 
-// unguard gives a push back to its task, with the guard's word on it.
+// unguard returns a push to its task, with the guard's ruling.
 func (r *run) unguard(p *push, word ruling) {
 	t := p.t
 	t.open--
@@ -167,7 +166,7 @@ func (p *push) doubtOver(now time.Time) bool {
 	return !since.IsZero() && now.Sub(since) >= doubtTime
 }
 
-// guardDue is when an answer that the guard holds has waited for long enough.
+// guardDue is the next time at which a held answer has waited long enough.
 func (r *run) guardDue() (at time.Time) {
 	for _, s := range r.guarded {
 		at = sooner(at, s.since.Add(guardHold))
@@ -181,7 +180,7 @@ func (r *run) guardDue() (at time.Time) {
 	return at
 }
 
-// decide sets the verdict, by the policy table.
+// decide sets the verdict from the policy table.
 func (r *run) decide(p *push) {
 	o := &p.outcome
 	if p.outdated() {
@@ -199,7 +198,7 @@ func (r *run) decide(p *push) {
 	r.over(p)
 }
 
-// over takes in what becomes of a push.
+// over adds a push with a verdict to its task.
 func (r *run) over(p *push) {
 	t, o := p.t, &p.outcome
 	if o.Status != 0 && !p.remembered && t.list() {
@@ -220,8 +219,8 @@ func (r *run) over(p *push) {
 	r.maySettle(t)
 }
 
-// unsent takes back a token whose push was provably not sent: it is sent again
-// from here, without a trip to the queue.
+// unsent makes a push that was certainly not sent an unsent token again: it is sent again
+// from here, without going back to the queue.
 func (r *run) unsent(p *push) {
 	t := p.t
 	e := p.event(Resent)
@@ -232,16 +231,16 @@ func (r *run) unsent(p *push) {
 	t.unsent = append(t.unsent, p.n.Token)
 }
 
-// outdated says that APNs calls the token dead since before the app registered
-// it, which makes that answer a late one (Apple:
-// handling-notification-responses-from-apns, on timestamp).
+// outdated reports whether APNs calls the token dead since a time before the app registered
+// it. Such an answer is out of date (Apple: handling-notification-responses-from-apns, on
+// timestamp).
 func (p *push) outdated() bool {
 	o := &p.outcome
 	return o.Class == apnsconn.Token && !o.Since.IsZero() && p.t.decoded.TokenSince.After(o.Since)
 }
 
-// learn remembers what the outcome says of the token. DeviceTokenNotForTopic
-// says as much of the topic, so it is not remembered.
+// learn remembers what the outcome says about the token. DeviceTokenNotForTopic says as
+// much about the topic, so it is not remembered.
 func (p *push) learn() {
 	m, n, o := p.t.r.cfg.Memory, &p.n, &p.outcome
 	switch {
@@ -260,16 +259,16 @@ func learnDead(m *Memory, topic, token string, o *apnsconn.Outcome) {
 	}
 }
 
-// wrongType says that the token is not one for the topic of the push's type (say
-// .voip), which is the job's fault: it may be good for the app's own topic.
+// wrongType reports whether the token is not for the topic of the push's type (.voip, say).
+// That is the job's fault: the token may be good for the app's own topic.
 func (p *push) wrongType() bool {
 	return p.outcome.Reason == "DeviceTokenNotForTopic" && p.n.Topic != p.t.r.cfg.Topic
 }
 
-// reachesFurther says that the push asked more of the credential than the app's
-// ordinary ones do: the topic of another push type (say .voip), or a capability
-// that the app does not have. Such answers are 400, or name the topic; what else
-// is wrong with a credential concerns all pushes.
+// reachesFurther reports whether the push asked more of the credential than the app's
+// ordinary pushes do: the topic of another push type (.voip, say), or a capability that the
+// app lacks. APNs answers such pushes with 400 or names the topic; any other fault of a
+// credential concerns all pushes.
 func (p *push) reachesFurther() bool {
 	o := &p.outcome
 	further := p.n.Topic != p.t.r.cfg.Topic
@@ -277,9 +276,9 @@ func (p *push) reachesFurther() bool {
 		further && o.Reason == "TopicMismatch"
 }
 
-// tellBreaker passes on what the outcome says of the credential, and of the app
-// if the push is a probe. What is one job's fault becomes Rejected, so that the
-// app's other pushes do not stop for it.
+// tellBreaker tells the breaker what the outcome shows about the credential and, if the push
+// is a probe, about the app. If only this job is at fault, its class becomes Rejected, so
+// that the app's other pushes go on.
 func (r *run) tellBreaker(p *push, now time.Time) {
 	o := &p.outcome
 	further := false
@@ -312,9 +311,9 @@ func (r *run) tellBreaker(p *push, now time.Time) {
 	}
 }
 
-// accepted says that APNs looked at the push itself, and so took the credential:
-// it answered 200, or about the token, or about the request. It may answer 429
-// and 5xx before, and 403 is about the credential.
+// accepted reports whether APNs looked at the push itself and so had accepted the
+// credential: it answered 200, or about the token, or about the request. It may answer 429
+// and 5xx before that, and 403 is about the credential.
 func accepted(o *apnsconn.Outcome) bool {
 	switch o.Class {
 	case apnsconn.Delivered, apnsconn.Token:

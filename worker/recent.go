@@ -11,33 +11,31 @@ import (
 )
 
 const (
-	// maxRecent is how many pushes each list of a Recent holds: more than a
-	// person reads, and 50 KiB.
+	// maxRecent is how many pushes each list of a Recent holds: more than a person reads,
+	// in 50 KiB.
 	maxRecent = 50
-	// recentEvery is how often a delivered push is noted, but for a burst of
-	// recentBurst after some rest: who sees 20 in a second has seen them all, and
-	// very many cost next to nothing so.
+	// recentEvery is how often a delivered push is noted, with bursts of recentBurst after a
+	// rest. Nobody reads more than 20 a second, and so a high rate costs next to nothing.
 	recentEvery = 50 * time.Millisecond
 	recentBurst = 25
 	// maxShown bounds a reason, which is APNs' text, in bytes.
 	maxShown = 200
 )
 
-// Recent remembers how the last pushes of one app ended, for people who look;
-// and apart from those the last that went wrong, which a flood of good ones
-// would wash away. It is shared by the app's workers. The zero value is ready
-// for use; nil remembers nothing.
+// Recent remembers how the last pushes of one app ended, for people who look. It keeps the
+// last failures apart, since a flood of good pushes would wash them away. It is shared by
+// the app's workers. The zero value is ready for use; nil remembers nothing.
 type Recent struct {
 	next atomic.Int64 // Unix time in ns: no delivered push is noted before it
 
 	mu            sync.Mutex
-	all, failures []Event // each a ring of maxRecent, of copies that hold nothing of their jobs
-	nAll, nFailed int     // ever noted
+	all, failures []Event // rings of maxRecent copies, which keep no job in memory
+	nAll, nFailed int     // noted since the start
 }
 
-// Last returns the pushes that ended last and, apart from them, those that were
-// not delivered, each latest first and at most 50. Of very many delivered ones
-// it knows some, and of those that were never sent, none.
+// Last returns the last pushes and, apart from them, the last failures, each latest first
+// and at most 50. At a high rate it has only some of the delivered pushes, and never
+// pushes that were not sent.
 func (r *Recent) Last() (all, failures []Event) {
 	if r == nil {
 		return nil, nil
@@ -68,9 +66,9 @@ func latestFirst(ring []Event, n int) []Event {
 	return out
 }
 
-// Pushed notes a push that APNs was asked for and that has ended, also one whose
-// answer the environment guard doubts. What a connection gave back unsent is not
-// noted: a lost one would wash all else away.
+// Pushed notes a push that was sent and has ended, also if the guard doubts its answer. It
+// leaves out pushes that a connection gave back unsent: one lost connection would push
+// everything else out.
 func (r *Recent) Pushed(e *Event) {
 	doubted := e.p != nil && e.p.doubted
 	switch {
@@ -89,7 +87,7 @@ func (r *Recent) Pushed(e *Event) {
 	}
 }
 
-// delivered notes a push that APNs has taken, if none was noted just before.
+// delivered notes a delivered push, unless another was noted just before.
 func (r *Recent) delivered(e *Event) {
 	next := r.next.Load()
 	at := e.At.UnixNano()
@@ -117,7 +115,7 @@ func note(ring *[]Event, n *int, e Event) {
 	*n++
 }
 
-// kept is a copy of an event that outlives it, and holds no more than it must.
+// kept returns a copy of an event that outlives it and keeps no more memory than needed.
 func (e *Event) kept() Event {
 	out := *e
 	for _, text := range [...]*string{&out.App, &out.Job, &out.ID, &out.Ref, &out.Token, &out.APNsID, &out.Reason, &out.Why} {
@@ -130,7 +128,7 @@ func (e *Event) kept() Event {
 	return out
 }
 
-// cut copies what is shown of a text.
+// cut copies the part of a text that is shown.
 func cut(s string) string {
 	return strings.ToValidUTF8(strings.Clone(s[:min(len(s), maxShown)]), "")
 }

@@ -8,8 +8,8 @@ import (
 	"propeller/worker/feedback"
 )
 
-// recordOf is the record of an event of the job: what people are told of a push's
-// end and what is reported of it are the same. token is the whole one.
+// recordOf turns an event of the job into a record, so that logs and records agree. token
+// is the whole token.
 func (t *task) recordOf(e *Event, token string) feedback.Record {
 	return feedback.Record{
 		Topic: t.r.cfg.Topic, Token: token, ChannelID: t.decoded.Notification.ChannelID,
@@ -18,7 +18,7 @@ func (t *task) recordOf(e *Event, token string) feedback.Record {
 	}
 }
 
-// record is the record of a push that has ended for good.
+// record returns the record of a push that has ended for good.
 func (p *push) record(a Action, reason string) feedback.Record {
 	e := p.event(a)
 	r := p.t.recordOf(&e, p.n.Token)
@@ -29,23 +29,22 @@ func (p *push) record(a Action, reason string) feedback.Record {
 	return r
 }
 
-// report puts a record where it is safe, however long that takes. It reports
-// false if it never will be, see store.
+// report stores a record, however long that takes. It returns false if that never succeeds,
+// see store.
 func (t *task) report(rec feedback.Record) bool {
 	put := t.r.cfg.Feedback
 	return put == nil || t.store(records(), func(ctx context.Context) error { return put(ctx, rec) }) == nil
 }
 
-// reportEnded reports what of a job will not be tried again: dead tokens, those
-// that are to be buried, those that were too late and malformed ones. It
-// reports false if not all records are safe.
+// reportEnded reports all tokens that are not tried again: dead ones, those to be buried,
+// expired ones and malformed ones. It returns false if not all records are stored.
 func (t *task) reportEnded(s *tally) bool {
 	return inParallel(len(s.dead), func(i int) bool { return t.report(s.dead[i].record(Deleted, s.dead[i].outcome.Reason)) }) &&
 		t.reportBuried(s.bury) && t.reportLate(s.late) && t.reportMalformed(true)
 }
 
-// reportLate reports tokens that are not sent to because it is too late. One
-// that APNs is known to have called dead is reported as that.
+// reportLate reports tokens that expired unsent. If APNs is known to have called a token
+// dead, that is reported instead.
 func (t *task) reportLate(tokens []string) bool {
 	return inParallel(len(tokens), func(i int) bool {
 		p := push{t: t, n: t.decoded.Notification}
@@ -60,8 +59,8 @@ func (t *task) reportLate(tokens []string) bool {
 	})
 }
 
-// reportMalformed reports the tokens of a list that are none. tells says that
-// nothing else will tell of them.
+// reportMalformed reports the malformed tokens of a list. tells: no other event reports
+// them.
 func (t *task) reportMalformed(tells bool) bool {
 	bad := t.decoded.Malformed
 	if more := t.decoded.MoreMalformed; more > 0 {
@@ -82,9 +81,8 @@ func (t *task) reportMalformed(tells bool) bool {
 	return true
 }
 
-// addresses are the tokens of a job that is not sent, without the malformed ones
-// of a list. A job that goes to a channel, or that cannot be read, has one that
-// is empty.
+// addresses returns the tokens of a job that is not sent, without a list's malformed ones. A
+// job for a channel, and one that cannot be read, has one empty token.
 func (t *task) addresses() []string {
 	if len(t.decoded.Tokens) > 0 || len(t.decoded.Malformed) > 0 {
 		return t.decoded.Tokens
@@ -92,7 +90,7 @@ func (t *task) addresses() []string {
 	return []string{t.decoded.Notification.Token}
 }
 
-// reportBuried reports pushes that end with the burial of a job.
+// reportBuried reports pushes whose job is buried.
 func (t *task) reportBuried(pushes []*push) bool {
 	return inParallel(len(pushes), func(i int) bool {
 		p := pushes[i]
@@ -104,7 +102,7 @@ func (t *task) reportBuried(pushes []*push) bool {
 	})
 }
 
-// reportUnfit reports each token of a job that is buried unsent, with t.err.
+// reportUnfit reports each token of a job that is buried unsent because of t.err.
 func (t *task) reportUnfit() bool {
 	tokens := t.addresses()
 	return inParallel(len(tokens), func(i int) bool {

@@ -10,22 +10,21 @@ import (
 	"propeller/queue"
 )
 
-// rest is tokens of a job that go on as a job of their own.
+// rest is those tokens of a job that go on in another job.
 type rest struct {
 	tokens []string
 	after  time.Duration
-	bury   []*push // theirs, which have failed for good: it is to be buried unsent
+	bury   []*push // pushes that failed for good: the rest is buried unsent
 }
 
-// split settles a job whose tokens ended differently: what is still to do is put
-// into the queue as jobs of its own, then the job is deleted. If the daemon dies
-// in between, the job is run again whole.
+// split settles a job whose tokens ended differently: the tokens still to do are put into
+// the queue as jobs of their own, then the job is deleted. If the daemon dies in between,
+// the whole job runs again.
 //
-// Tokens that are to be buried come back alone and at once, to be buried
-// together: only a job that is held can be. They are not sent to again, since
-// Apple forbids to repeat what it has refused.
+// Tokens to be buried come back at once in a job of their own, because only a held job can
+// be buried. They are not sent again, since Apple forbids to repeat what it has refused.
 //
-// It reports false if the job has gone back whole.
+// It returns false if the whole job went back.
 func (t *task) split(s *tally, rests []rest) bool {
 	done := t.delivered
 	if err := t.prepareSplit(); err != nil {
@@ -44,10 +43,10 @@ func (t *task) split(s *tally, rests []rest) bool {
 	return true
 }
 
-// rests are the tokens that are not done, as the jobs in which they go on. None
-// waits for another that has to wait longer: an answer of 429 slows one token,
-// and doubt only those that are in doubt. But while the app is paused all that
-// is left of a job stays away together, so that other jobs are tried.
+// rests groups the remaining tokens into jobs, so that no token waits for another one that
+// has to wait longer: 429 slows one token, and doubt only the doubted tokens. But while the
+// app is guarded, all that remains of a job stays away together, so that other jobs are
+// tried.
 func (t *task) rests(s *tally) []rest {
 	atOnce := rest{tokens: append(tokensOf(s.again), s.unsent...)}
 	var soon, later, throttled, doubted rest
@@ -71,8 +70,8 @@ func (t *task) rests(s *tally) []rest {
 	return slices.DeleteFunc(all, func(r rest) bool { return len(r.tokens) == 0 })
 }
 
-// prepareSplit makes sure that the job is still reserved, since else it runs
-// whole elsewhere, and that its priority and age are known.
+// prepareSplit makes sure that the job is still reserved, because otherwise all of it runs
+// elsewhere, and that its priority and age are known.
 func (t *task) prepareSplit() error {
 	if !t.reserved() {
 		return queue.ErrLost
@@ -92,12 +91,12 @@ func tokensOf(pushes []*push) []string {
 	return tokens
 }
 
-// putTime bounds a put. It is longer than the queue's own limits, and the job
-// stays reserved meanwhile.
+// putTime bounds a put. It is longer than the queue's own timeouts, and the job stays
+// reserved meanwhile.
 const putTime = 15 * time.Second
 
-// putRest puts a rest job, or two when one would be larger than the queue takes:
-// beside fewer tokens it has a key more. It returns how many tokens are safe.
+// putRest puts a rest, halved if it is too large for the queue: it has fewer tokens than the
+// job but one key more. It returns how many tokens are stored.
 func (t *task) putRest(rest rest) (put int, err error) {
 	cfg := t.r.cfg
 	body := restBody(t.body, rest.tokens, t.restOrigin(rest))
@@ -110,7 +109,7 @@ func (t *task) putRest(rest rest) (put int, err error) {
 		case errors.Is(err, queue.ErrRejected):
 			refused = err
 			return nil
-		case errors.Is(err, queue.ErrUncertain): // it may be stored all the same, each time
+		case errors.Is(err, queue.ErrUncertain): // each attempt may have been stored all the same
 			cfg.Counters.PossibleDuplicates.Add(int64(len(rest.tokens)))
 		}
 		return err
@@ -133,10 +132,10 @@ func (t *task) putRest(rest rest) (put int, err error) {
 	return put, nil
 }
 
-// of is other tokens with the same fate.
+// of returns the rest with other tokens.
 func (r rest) of(tokens []string) rest { return rest{tokens, r.after, r.bury} }
 
-// restOrigin is what a rest of this job has to remember.
+// restOrigin returns what a rest of this job has to remember.
 func (t *task) restOrigin(r rest) *origin {
 	o := t.origin()
 	if len(r.bury) > 0 {

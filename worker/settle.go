@@ -10,7 +10,7 @@ import (
 	"propeller/queue"
 )
 
-// why is the reason a job is buried with, for the operator.
+// why says in words how a push ended: the reason with which its job is buried.
 func why(o apnsconn.Outcome) string {
 	reason := o.Reason
 	switch {
@@ -27,15 +27,15 @@ func why(o apnsconn.Outcome) string {
 	return fmt.Sprintf("%s: %s", o.Class, reason)
 }
 
-// tally is how the pushes of one job have ended that were not delivered.
+// tally groups a job's pushes that were not delivered by what happens to them.
 type tally struct {
 	dead, bury, again, later []*push
 
-	unsent []string // tokens whose pushes were never made: like again
-	late   []string // those for which it is too late
+	unsent []string // tokens without a push; treated like again
+	late   []string // tokens that expired unsent
 }
 
-// back is how many tokens are to be pushed in a later try.
+// back is how many tokens are pushed in a later try.
 func (s *tally) back() int { return len(s.again) + len(s.later) + len(s.unsent) }
 
 func (t *task) tally() *tally {
@@ -60,17 +60,17 @@ func (t *task) tally() *tally {
 	return s
 }
 
-// note keeps an event to be told once the task is settled.
+// note keeps an event until the task is settled.
 func (t *task) note(e Event) { t.told = append(t.told, e) }
 
-// work is a settler's work on a task. A panic there buries its job.
+// work settles a task, in a settler. A panic there buries its job.
 func (t *task) work() {
 	defer func() {
 		if v := recover(); v != nil {
 			t.panicked(v)
 			t.told = nil
 			if t.stage == stageAge {
-				return // goOn sees to it
+				return // goOn handles it
 			}
 			t.setAsideAtLast()
 		}
@@ -87,15 +87,15 @@ func (t *task) work() {
 	case stageBack:
 		pause := time.Duration(0)
 		if t.statErr != nil {
-			pause = storeMin // not again at full speed, while the queue does not answer
+			pause = storeMin // not at full speed while the queue does not answer
 		}
 		t.note(t.goesBack(t.addressed()))
 		t.giveBack(pause)
 	}
 }
 
-// setAsideAtLast is setAside after a panic. One that panics, too, leaves the job
-// reserved: the queue takes it back when the consumer ends.
+// setAsideAtLast is setAside after a panic. If it panics too, the job stays reserved, and
+// the queue takes it back when the consumer ends.
 func (t *task) setAsideAtLast() {
 	defer func() {
 		if v := recover(); v != nil {
@@ -144,7 +144,7 @@ func (t *task) settlePushed() {
 	default:
 		a := Retried
 		if t.split(s, rests) {
-			a = Buried // with the rest that was put for that
+			a = Buried // through the rest that split put
 		}
 		t.tellBack(s)
 		for _, p := range s.bury {
@@ -153,7 +153,7 @@ func (t *task) settlePushed() {
 	}
 }
 
-// tellBack notes the pushes that come again.
+// tellBack reports the tokens that come again.
 func (t *task) tellBack(s *tally) {
 	if len(s.unsent) > 0 {
 		t.note(t.goesBack(len(s.unsent)))
@@ -170,7 +170,7 @@ func (t *task) tellBack(s *tally) {
 	}
 }
 
-// neverSent is the event of tokens that had no push.
+// neverSent returns the event of tokens without a push.
 func (t *task) neverSent(a Action, n int, reason string) Event {
 	return Event{
 		At: time.Now(), Token: shortToken(&t.decoded.Notification), Action: a,
@@ -178,16 +178,16 @@ func (t *task) neverSent(a Action, n int, reason string) Event {
 	}
 }
 
-// goesBack is the event of tokens that go back to the queue as they came.
+// goesBack returns the event of tokens that go back to the queue untried.
 func (t *task) goesBack(n int) Event {
 	e := t.neverSent(Retried, n, "")
 	e.Class = apnsconn.NotSent
 	return e
 }
 
-// history says which try of its tokens this is, 1 for the first, and how long
-// ago they were put into the queue. It asks the queue once; the error is the
-// queue's, and the numbers beside it are the least that they may be.
+// history says which try this is for the job's tokens, 1 for the first, and how long ago
+// they were put. It asks the queue once. The error is the queue's; the numbers are then
+// lower bounds.
 func (t *task) history() (attempt int, age time.Duration, err error) {
 	if !t.asked {
 		t.stat, t.statErr = t.job.Stat(t.r.settlers.ctx)
@@ -195,7 +195,7 @@ func (t *task) history() (attempt int, age time.Duration, err error) {
 	}
 	attempt, age = max(1, t.stat.Attempt), t.stat.Age
 	if o := t.decoded.origin; o != nil {
-		if o.bury == "" { // else it was kicked, and begins anew
+		if o.bury == "" { // after a kick the count starts again
 			attempt += o.attempt
 		}
 		age = max(age, t.r.cfg.Wall().Sub(o.put))
@@ -208,8 +208,8 @@ func (t *task) age() time.Duration {
 	return age
 }
 
-// postpone sets the pause of each push that is to be tried later. Those that
-// have no later try are to be buried instead.
+// postpone sets the pause of each push that is to be tried later. Pushes without another
+// try are buried instead.
 func (t *task) postpone(s *tally) {
 	if len(s.later) == 0 {
 		return
@@ -221,7 +221,7 @@ func (t *task) postpone(s *tally) {
 		p.pause = p.nextPause(attempt, age)
 		if p.err = t.noLater(p, attempt, age); p.err != nil {
 			p.verdict = bury
-			if p.doubted { // a record of class token would call the token dead
+			if p.doubted { // a record of class token would report the token dead
 				p.outcome.Class, p.doubted = apnsconn.Rejected, false
 				t.r.cfg.Counters.count(apnsconn.Rejected, p.outcome.Reason)
 			}
@@ -236,22 +236,22 @@ func (t *task) postpone(s *tally) {
 	}
 }
 
-// countDuplicate counts a push that may reach its device once more.
+// countDuplicate counts a push that may reach its device again.
 func (t *task) countDuplicate(p *push) {
 	if policy[p.outcome.Class].duplicate {
 		t.r.cfg.Counters.PossibleDuplicates.Add(1)
 	}
 }
 
-// checkAge asks the queue about a job that has a ttl, or whose pushes have failed
-// before, and says what is next: stagePushed to send it, unless it is too old,
-// unfit or to be buried.
+// checkAge asks the queue about a job with a ttl, or with pushes that failed before, and
+// returns what to do next: stagePushed to send it, unless it is expired, unfit or to be
+// buried.
 func (t *task) checkAge() stage {
 	_, age, err := t.history()
 	ttl := t.decoded.TTL
 	late := ttl > 0 && age >= ttl
 	switch {
-	case err != nil && (!late || t.refused()): // the reservation or the queue has gone: the job comes again
+	case err != nil && (!late || t.refused()): // the reservation or the queue is gone: the job comes again
 		return stageBack
 	case t.refused() && !t.stat.Kicked:
 		t.err = nil
@@ -267,8 +267,7 @@ func (t *task) checkAge() stage {
 	return stagePushed
 }
 
-// remove deletes the job, whose pushes to so many tokens were delivered. If that
-// fails, those may get them once more.
+// remove deletes the job after so many delivered pushes. If that fails, they may be repeated.
 func (t *task) remove(delivered int) {
 	t.r.w.finished.Add(1)
 	err := t.job.Done(t.r.settlers.ctx)
@@ -279,7 +278,7 @@ func (t *task) remove(delivered int) {
 	t.lastWord, t.lastErr = "job finished but not deleted: it may be pushed again", err
 }
 
-// expired drops a job that is too late, after a record of it for each token.
+// expired deletes a job that is too late, after a record for each token.
 func (t *task) expired() {
 	if !t.reportLate(t.addresses()) || !t.reportMalformed(true) {
 		t.giveBack(0)
@@ -291,14 +290,13 @@ func (t *task) expired() {
 	t.remove(0)
 }
 
-// classExpired is the class of a job that was never sent because it was too late.
+// classExpired is the class of a job that expired unsent.
 const classExpired = "expired"
 
 const expiredReason = "expired before it was sent"
 
-// setAside buries the job. pushes are those that ended so, and have been
-// reported; none when nothing of it was sent. What is said and counted of it is
-// once the queue has answered.
+// setAside buries the job. pushes are those that ended so and have been reported; none if
+// nothing was sent. Counters, log and events follow once the queue has confirmed the burial.
 func (t *task) setAside(pushes []*push) {
 	if t.err != nil {
 		pushes = nil
@@ -307,7 +305,7 @@ func (t *task) setAside(pushes []*push) {
 	switch {
 	case len(pushes) > 0:
 		o.buryFor(buryReason(pushes), pushes[0])
-	case t.err == nil: // refused, and reported when it was
+	case t.err == nil: // refused and reported in an earlier job
 		o = *t.decoded.origin
 	case !t.reportUnfit():
 		t.giveBack(0)
@@ -341,19 +339,19 @@ func (t *task) setAside(pushes []*push) {
 	}
 }
 
-// notBuried sees to a job that the queue has not set aside.
+// notBuried handles a job that the queue did not bury.
 func (t *task) notBuried(pushes []*push, err error) {
 	t.r.log.Warn("job not buried: it will be tried again", "job", t.id, "err", err)
 	for _, p := range pushes {
 		t.countDuplicate(p)
 		t.note(p.event(Retried))
 	}
-	if errors.Is(err, queue.ErrRejected) { // else it is not ours any more, or about to go back
+	if errors.Is(err, queue.ErrRejected) { // else it is no longer ours, or about to go back
 		t.giveBack(t.r.cfg.Retry.Max)
 	}
 }
 
-// buryReason is the reason a job is buried with whose pushes ended so.
+// buryReason returns the reason with which the job of these pushes is buried.
 func buryReason(pushes []*push) error {
 	err := pushes[0].buryReason()
 	if len(pushes) > 1 {
@@ -369,11 +367,11 @@ func (p *push) buryReason() error {
 	return errors.New(why(p.outcome))
 }
 
-// errUnreported: the run ended, or the reservation, before all records were safe.
+// errUnreported: the run or the reservation ended before all records were stored.
 var errUnreported = errors.New("not all records could be put")
 
-// backWhole gives back a job of whose tokens so many are done: those may get
-// their push once more, and so may those that were to be buried.
+// backWhole releases a whole job of which done tokens are finished. Those may be pushed
+// again, and so may those that were to be buried.
 func (t *task) backWhole(s *tally, done int, why error) {
 	for _, p := range s.bury {
 		t.countDuplicate(p)
@@ -385,8 +383,8 @@ func (t *task) backWhole(s *tally, done int, why error) {
 	t.giveBack(0)
 }
 
-// giveBack returns the job to the queue. If that fails the queue takes it back
-// by itself when the connection ends or the reservation runs out.
+// giveBack releases the job. If that fails, the queue takes it back when the connection or
+// the reservation ends.
 func (t *task) giveBack(after time.Duration) {
 	if !t.list() && len(t.failed) > 0 && t.failed[0].outcome.Status != 0 && !t.failed[0].remembered {
 		t.r.w.finished.Add(1)

@@ -6,46 +6,45 @@ import (
 	"time"
 )
 
-// maxSettlers is how many tasks are settled at once, without those that take
-// long. A call to the queue waits about 0.1 ms, so these keep its connection full.
+// maxSettlers is how many tasks are settled at once, not counting slow ones. A call to the
+// queue waits about 0.1 ms, so this many keep its connection busy.
 const maxSettlers = 64
 
-// lingerAfter is how long it may take to settle a task before it no longer holds
-// others up. Ordinarily it takes less than a millisecond; it waits for a queue
-// server that is away, or that takes no records.
+// lingerAfter is when a task that is being settled becomes slow and no longer holds others
+// up. Settling usually takes less than a millisecond; it takes longer while a queue server
+// is away or takes no records.
 const lingerAfter = time.Second
 
-// settlers are goroutines that settle tasks, and wait for the queue doing so.
-// They end when nothing is left to settle, so an idle worker has none. The
-// backlog holds no more than the tasks that the run holds.
+// settlers are goroutines that settle tasks, and so wait for the queue. They end when
+// nothing is left to settle, so an idle worker has none. The backlog holds only tasks that
+// the run holds.
 type settlers struct {
 	ctx    context.Context // of calls to the queue
 	cancel context.CancelFunc
 
-	// Of the run's goroutine. As many tasks may linger as pushes may be in
-	// flight: they hold no slot, since of several queue servers one may be away,
-	// and its jobs, which wait for it, must not stand in the way of the others'.
-	// The others keep their slots until there is room, so that the worker does not
-	// go on to receive jobs that it cannot get rid of.
-	fresh     []settling // for less than lingerAfter; oldest first
-	crowd     []settling // that take long, and wait for room to linger
+	// The run's goroutine owns these. Up to InFlight slow tasks may linger: they use no slot,
+	// because with several queue servers one may be away, and its waiting jobs must not block
+	// the others'. Further slow tasks keep their slots, so that the worker does not go on to
+	// receive jobs that it cannot settle.
+	fresh     []settling // not slow yet; oldest first
+	crowd     []settling // slow, waiting for room to linger
 	lingering int
 
 	mu      sync.Mutex
 	backlog []*task
 	active  int
-	slow    int // of active: those that take long
+	slow    int // how many of active are slow
 	all     sync.WaitGroup
 	trouble trouble
 }
 
-// settling is a task that a settler was given at that time.
+// settling is a task and when a settler got it.
 type settling struct {
 	t     *task
 	since time.Time
 }
 
-// over says that the settler is done with it.
+// over reports whether the settler has finished with it.
 func (s settling) over() bool { return s.t.over || !s.t.settling.Equal(s.since) }
 
 func (s *settlers) init(r *run) {
@@ -53,7 +52,7 @@ func (s *settlers) init(r *run) {
 	s.trouble.log = r.log
 }
 
-// settle gives a task to the settlers; it never waits.
+// settle hands a task to the settlers; it never blocks.
 func (r *run) settle(t *task, s stage) {
 	if t.finishing {
 		return
@@ -99,7 +98,7 @@ func (s *settlers) work() {
 	}
 }
 
-// slower changes how many of the active are known to take long.
+// slower changes the number of slow settlers.
 func (s *settlers) slower(by int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +108,8 @@ func (s *settlers) slower(by int) {
 
 func (s *settlers) wait() { s.all.Wait() }
 
-// linger notes which tasks take long, and takes the slots of as many as may linger.
+// linger finds the tasks that have become slow, and frees the slots of as many as may
+// linger.
 func (r *run) linger(now time.Time) {
 	s := &r.settlers
 	for len(s.fresh) > 0 {
@@ -136,7 +136,7 @@ func (r *run) linger(now time.Time) {
 	}
 }
 
-// due is when the next task takes long.
+// due is when the next task becomes slow.
 func (s *settlers) due() time.Time {
 	if len(s.fresh) == 0 {
 		return time.Time{}
@@ -144,8 +144,8 @@ func (s *settlers) due() time.Time {
 	return s.fresh[0].since.Add(lingerAfter)
 }
 
-// settled takes back a task with which a settler is done: it has left the
-// worker, or goes on after the queue was asked about it.
+// settled handles a task that a settler has finished with: it leaves the worker, or goes on
+// after the queue was asked about it.
 func (r *run) settled(t *task) {
 	t.over, t.finishing = true, false
 	if t.slow {
@@ -166,8 +166,7 @@ func (r *run) settled(t *task) {
 	r.tell(t)
 }
 
-// goOn sends a task that the queue was asked about, or settles it as the answer
-// says.
+// goOn sends a task that the queue was asked about, or settles it according to the answer.
 func (r *run) goOn(t *task) {
 	defer t.rescue()
 	switch {
@@ -181,7 +180,7 @@ func (r *run) goOn(t *task) {
 		if t.refused() { // it was kicked
 			r.emitTried(t)
 		}
-		t.asked = false // minutes may pass before its end
+		t.asked = false // it may take minutes until it is settled
 		r.wait(t)
 	}
 }

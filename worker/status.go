@@ -7,13 +7,12 @@ import (
 	"time"
 )
 
-// Cause is why a worker does not do more at present, in words: the first of plan's
-// reasons that applies.
+// Cause says what limits a worker now: the first reason in plan that applies.
 type Cause string
 
 // The causes.
 const (
-	NoCause     Cause = "" // nothing stands in the way: it works, or waits for a job
+	NoCause     Cause = "" // nothing: it works, or waits for a job
 	Full        Cause = "as many pushes are in flight as may be"
 	Dialing     Cause = "connecting to apns"
 	Unreachable Cause = "waiting for the next dial to apns"
@@ -22,26 +21,25 @@ const (
 	Stopping    Cause = "stopping"
 )
 
-// Status is a worker at one moment: what its last plan was made of.
+// Status is a worker at one moment, as its last plan saw it.
 type Status struct {
 	Serving   bool
 	Cause     Cause
 	Planned   time.Time // when the plan was made; zero while it does not serve
-	Until     time.Time // when it plans anew at the latest; well past that, its goroutine is stuck
+	Until     time.Time // when it plans again at the latest; well after that, its goroutine is stuck
 	Held      int       // jobs received and not yet settled
-	Lingering int       // of Held: those that wait for the queue and hold no slot, at most Config.InFlight
-	InFlight  int       // slots in use, of Config.InFlight
-	Guarded   int       // pushes that have been answered, and wait for the environment guard's word
+	Lingering int       // how many of Held wait for the queue without a slot; at most Config.InFlight
+	InFlight  int       // slots in use, out of Config.InFlight
+	Guarded   int       // answered pushes that wait for the guard's ruling
 	Connected bool      // to APNs
 	Link      Link
 
 	QueueErr error // why no job can be received; nil when one can
-	// Unstored is why records, rests or burials of jobs cannot be put into the
-	// queue, for which their jobs are held: "the queue takes no burials: …"; nil
-	// when none waits.
+	// Unstored says why jobs are held whose records, rests or burials the queue does not
+	// take: "the queue takes no burials: …"; nil if there are none.
 	Unstored error
-	// Unreachable is why APNs cannot be reached, or takes nothing; nil when it
-	// answers, or when nothing has put that to the test lately.
+	// Unreachable says why APNs cannot be reached or takes no pushes; nil if it answers, or
+	// if nothing has tried lately.
 	Unreachable error
 
 	// Received counts jobs received, Finished jobs settled for good or given
@@ -54,12 +52,12 @@ type Status struct {
 	Waiting string
 }
 
-// shown is what a run has made known with its last plan.
+// shown is the status that a run published with its last plan.
 type shown struct {
 	mu        sync.Mutex
 	s         Status
-	conn      *conn     // for its streams, at the time of the question
-	downUntil time.Time // for how long s.Unreachable counts
+	conn      *conn     // asked for its streams when Status is called
+	downUntil time.Time // until when s.Unreachable counts
 }
 
 func (s *shown) load() (Status, *conn, time.Time) {
@@ -68,11 +66,11 @@ func (s *shown) load() (Status, *conn, time.Time) {
 	return s.s, s.conn, s.downUntil
 }
 
-// fresh is for how long after the next dial was due what the last one has shown
-// still counts: a worker with jobs would have dialled again by then.
+// fresh is how long after the next dial was due the result of the last one still counts:
+// a worker with jobs would have dialled again by then.
 const fresh = 5 * time.Second
 
-// show makes the plan known.
+// show publishes the plan.
 func (r *run) show(p plan, now time.Time) {
 	l := &r.link
 	s := Status{

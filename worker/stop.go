@@ -9,22 +9,22 @@ import (
 )
 
 const (
-	// stuckTime is how long a consumer may take to notice that no job is wanted
-	// any more. It should take no time at all.
+	// stuckTime is how long a consumer may take to end a Receive that was cancelled. It
+	// should take no time at all.
 	stuckTime = 2 * time.Second
-	// splitTime is how long it may take to put what is left of jobs with several
-	// tokens back into the queue once the time to finish them is over.
+	// splitTime is how long the rests of lists may take to go back to the queue once the
+	// time to finish pushes is over.
 	splitTime = time.Second
-	// restartDrain is the drain of a restart, which is made because pushes do not
-	// end: answers that are on their way still count.
+	// restartDrain is the drain time of a restart. Pushes do not end then, so only answers
+	// already under way are worth waiting for.
 	restartDrain = time.Second
-	// closeTime bounds the parting words with the queue.
+	// closeTime bounds the closing of the consumer.
 	closeTime = 2 * time.Second
 )
 
-// end begins the end of a run, in the order that loses and doubles the least:
-// what is in flight is finished and settled, the rest is given back with the
-// queue connection, then the APNs connection goes.
+// end begins to stop the run, in the order that loses and repeats the least: pushes in
+// flight finish and are settled, the rest goes back when the queue connection closes, and
+// the APNs connection closes last.
 func (r *run) end(failure error) {
 	if r.ending {
 		return
@@ -42,7 +42,7 @@ func (r *run) end(failure error) {
 	}
 }
 
-// unstick closes the consumer beneath a Receive that does not end.
+// unstick closes the consumer if a cancelled Receive does not return.
 func (r *run) unstick() {
 	limit := time.NewTimer(stuckTime)
 	defer limit.Stop()
@@ -54,7 +54,7 @@ func (r *run) unstick() {
 	}
 }
 
-// finished says that the run holds nothing any more, or may wait no longer.
+// finished reports whether the run holds nothing any more, or must not wait longer.
 func (r *run) finished(now time.Time) bool {
 	switch {
 	case !r.ending:
@@ -65,11 +65,11 @@ func (r *run) finished(now time.Time) bool {
 	return r.abandoned && !now.Before(r.drainEnd.Add(splitTime))
 }
 
-// errUnfinished: the worker stops.
+// errUnfinished: the worker is stopping.
 var errUnfinished = errors.New("the time to finish pushes in flight is over")
 
-// abandon gives up the open pushes of those jobs of which others have ended, so
-// that these need not be repeated.
+// abandon gives up the open pushes of jobs with pushes that have ended, so that those are
+// not repeated.
 func (r *run) abandon() {
 	r.abandoned = true
 	if r.held == 0 {
@@ -91,7 +91,7 @@ func (r *run) abandon() {
 	}
 }
 
-// close ends all that the run has, and returns when it has ended.
+// close ends everything that the run started, and waits for it.
 func (r *run) close() {
 	r.closed = true
 	r.stopDials()
@@ -105,11 +105,11 @@ func (r *run) close() {
 	}
 	r.closeConsumer()
 	for c := range r.link.open {
-		_ = c.Close() // it says nothing that its end does not
+		_ = c.Close() // connEnded reports why it ended
 	}
 	r.goes.Wait()
 	r.link.conn = nil
-	for range lastTurns { // the last answers, their jobs, and what was asked of the queue
+	for range lastTurns { // for the last answers and their jobs
 		r.read()
 		r.askGuard(time.Now())
 		r.giveBack()
@@ -117,11 +117,11 @@ func (r *run) close() {
 	}
 }
 
-// lastTurns is how often mail can lead to more of it once all connections are
-// closed: a push ends, its job is settled, and what that was is told.
+// lastTurns is how often mail can lead to more mail once all connections are closed: a push
+// ends, its job is settled, and that is reported.
 const lastTurns = 4
 
-// closeConsumer closes it, once, and returns when it is closed.
+// closeConsumer closes the consumer once, and returns when it is closed.
 func (r *run) closeConsumer() {
 	if r.closing.Swap(true) {
 		<-r.consumerClosed

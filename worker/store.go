@@ -10,20 +10,20 @@ import (
 	"propeller/queue"
 )
 
-// Before a job is settled, records and rest jobs have to be safe in the queue.
-// While it takes none the job stays reserved, and only the put is repeated:
-// given back, the job would be pushed again to devices that have it already.
-// The same holds for a burial that it refuses.
+// Before a job is settled, its records and rests must be stored in the queue. While the
+// queue refuses them the job stays reserved, and only the put is repeated: if the job went
+// back, it would be pushed again to devices that have it already. The same holds for a
+// burial that the queue refuses.
 
-// storeMin and storeMax bound the pause between two tries to put something.
+// storeMin and storeMax bound the pause between two attempts.
 const (
 	storeMin = time.Second
 	storeMax = time.Minute
 )
 
-// store calls put until it succeeds. It fails when the run ends first, or when
-// the reservation of the job has gone: then the error wraps queue.ErrLost. what
-// says what it is that the queue does not take.
+// store repeats put until it succeeds. It fails if the run ends first, or if the job's
+// reservation is lost; then the error wraps queue.ErrLost. what names what the queue
+// refuses.
 func (t *task) store(what kept, put func(ctx context.Context) error) error {
 	s := &t.r.settlers
 	err := put(s.ctx)
@@ -46,9 +46,8 @@ func (t *task) store(what kept, put func(ctx context.Context) error) error {
 	return err
 }
 
-// reserved asks the queue whether the job is still this task's. After an outage
-// a job is nobody's for a moment, until the consumer has it again: so it is
-// asked twice.
+// reserved asks the queue whether the job is still reserved for this task. It asks twice,
+// because after an outage the job belongs to nobody until the consumer has reclaimed it.
 func (t *task) reserved() bool {
 	ctx := t.r.settlers.ctx
 	if !errors.Is(t.job.Touch(ctx), queue.ErrLost) {
@@ -58,8 +57,8 @@ func (t *task) reserved() bool {
 	return !errors.Is(t.job.Touch(ctx), queue.ErrLost)
 }
 
-// nap waits for about d: less when the run is about to end, so that what waits
-// is tried once more, and then at least every storeMin.
+// nap waits for about d. When the run begins to end it returns early, for one more attempt,
+// and from then on waits at most storeMin.
 func (r *run) nap(d time.Duration) {
 	ends := r.ends
 	select {
@@ -76,10 +75,10 @@ func (r *run) nap(d time.Duration) {
 	}
 }
 
-// kept is what the queue has to take before a job can be settled.
+// kept describes what the queue has to take before a job can be settled, for the log.
 type kept struct{ name, refused, taken string }
 
-// records are those and rests of jobs, which people need not tell apart.
+// records covers both records and rests of jobs, which people need not tell apart.
 func records() kept {
 	return kept{
 		"records", "records or rests of jobs cannot be put into the queue; their jobs are held until they can",
@@ -91,19 +90,17 @@ func burials() kept {
 	return kept{"burials", "jobs cannot be buried in the queue; they are held until they can", "burials are taken again"}
 }
 
-// trouble is what a run cannot put at present. Settlers tell of it, and anybody
-// may ask.
+// trouble is what a run cannot put now. Settlers update it, and anybody may ask.
 type trouble struct {
 	log *slog.Logger
 
 	mu   sync.Mutex
-	n    int   // tasks that wait for it
-	what kept  // of the latest put
-	err  error // of that; nil when n is 0
+	n    int   // tasks that wait
+	what kept  // what the last failed put was for
+	err  error // its error; nil when n is 0
 }
 
-// begin and end enclose a task's waiting. Of the first and the last of them the
-// log tells.
+// begin and end enclose the wait of one task. The first begin and the last end are logged.
 func (u *trouble) begin(what kept, err error, tell bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -137,13 +134,13 @@ func (u *trouble) why() (what string, err error) {
 	return u.what.name, u.err
 }
 
-// recordsAtOnce is how many records of one job are put at the same time: over a
-// queue's connection, which carries several puts, they take an eighth of the time.
+// recordsAtOnce is how many records of one job are put at the same time. A queue connection
+// carries several puts, so this takes an eighth of the time.
 const recordsAtOnce = 8
 
-// inParallel calls f for 0…n-1, first for 0 alone, so that while the queue takes
-// nothing one waits for it, and then several at a time. It ends early when f
-// returns false, and reports whether it never did. A panic in f goes on in the caller.
+// inParallel calls f for 0…n-1: first for 0 alone, so that only one call waits while the
+// queue takes nothing, then several at a time. It stops early when f returns false, and
+// reports whether f never did. A panic in f continues in the caller.
 func inParallel(n int, f func(i int) bool) bool {
 	if n == 0 || !f(0) {
 		return n == 0

@@ -10,69 +10,68 @@ import (
 	"propeller/queue"
 )
 
-// task is one job that the worker holds: one push, or one for each of its
-// tokens. It belongs to the run's goroutine, and to a settler from settle to
-// taskSettled.
+// task is one job that the worker holds, with one push for each of its tokens. It belongs to
+// the run's goroutine, and from settle to taskSettled to a settler.
 type task struct {
 	r       *run
 	job     queue.Job
-	id      string // job's, as it was received
+	id      string // of job, as it was received
 	body    []byte
 	decoded Job
 	stage   stage
-	err     error // why it is buried
+	err     error // why it can never work
 
 	defaultExpiration bool      // the job gave none
 	until             time.Time // no push is sent from then on; zero = no end
-	late              bool      // that is why some tokens have not been sent
+	late              bool      // until has passed, so some tokens were not sent
 
-	unsent    []string // tokens that have no push; of a broadcast one that is ""
+	unsent    []string // tokens without a push; one "" for a broadcast
 	oneToken  [1]string
-	open      int       // pushes whose end is not known: sent, or held by the guard
-	guarded   int       // of open: held by the guard
-	allDoubts time.Time // since when no more than those keeps it from being settled; zero = more does
+	open      int       // pushes without a verdict: sent, or held by the guard
+	guarded   int       // how many of open the guard holds
+	allDoubts time.Time // since when only guarded pushes keep it from being settled; zero = others do
 	queued    bool      // it is in run.sendq
-	finishing bool      // a settler has it, or had
+	finishing bool      // it was handed to a settler
 
 	chunks    [][]push // every push made for it
 	one       [1]push  // the first chunk of a job with one token
 	delivered int
-	failed    []*push // those that have ended and were not delivered
+	failed    []*push // pushes that ended and were not delivered
 
-	// Of the settler.
-	asked    bool // the queue for stat
+	// The settler owns these.
+	asked    bool // the queue was asked for stat
 	stat     queue.Stat
 	statErr  error
-	next     stage   // of stageAge: what comes next; stagePushed to send it
-	told     []Event // what to tell when the task is settled
-	lastWord string  // the log line about the whole job, after those; "" = none
+	next     stage   // result of stageAge; stagePushed means send it
+	told     []Event // events to report once the task is settled
+	lastWord string  // a log line about the whole job, after those; "" = none
 	lastErr  error
 
-	settling time.Time // since when a settler has it, or had
-	slow     bool      // that takes long
-	lingers  bool      // it holds no slot meanwhile
-	over     bool      // its settler is done
+	settling time.Time // when it was last handed to a settler
+	slow     bool      // settling takes longer than lingerAfter
+	lingers  bool      // it uses no slot while it is settled
+	over     bool      // its settler has finished
 }
 
-// stage is what a settler is to do with a task.
+// stage is what a settler has to do with a task.
 type stage int
 
 const (
 	stagePushed  stage = iota // its pushes have ended
-	stageAge                  // ask the queue about it: it may be too late, or refused in an earlier job
+	stageAge                  // ask the queue: it may have expired, or been refused in an earlier job
 	stageUnfit                // it can never work: task.err
 	stageExpired              // too late to be sent
 	stageBack                 // give it back
-	stageRefused              // all its pushes have failed for good, in an earlier job: bury it
+	stageRefused              // its pushes failed for good in an earlier job: bury it
 )
 
-// list says that the job has a list of tokens.
+// list reports whether the job has a list of tokens.
 func (t *task) list() bool { return t.decoded.Tokens != nil }
 
-// refused says that the job holds pushes that have failed for good before.
+// refused reports whether the job's pushes failed for good in an earlier job.
 func (t *task) refused() bool { return t.decoded.Refused() != "" }
 
-// start takes in a job that has been received. A panic on the way buries it.
+// start handles a job that was received. A panic in it buries the job.
 func (r *run) start(job queue.Job) {
 	r.held++
 	t := &task{r: r, job: job}
@@ -110,13 +109,13 @@ func (r *run) start(job queue.Job) {
 	}
 }
 
-// wait lets a task wait until its tokens can be sent.
+// wait queues a task until its tokens can be sent.
 func (r *run) wait(t *task) {
 	t.queued = true
 	r.sendq = append(r.sendq, t)
 }
 
-// applyDefaults fills in what the app says for jobs that do not.
+// applyDefaults sets the app's defaults where the job says nothing.
 func (t *task) applyDefaults() {
 	cfg, j := t.r.cfg, &t.decoded
 	if j.TTL == 0 {
@@ -149,7 +148,7 @@ func (t *task) panicked(v any) {
 	t.err = fmt.Errorf("worker: panic: %v", v)
 }
 
-// maySettle settles a task of which nothing is to be sent and nothing open.
+// maySettle settles a task that has nothing to send and nothing open.
 func (r *run) maySettle(t *task) {
 	switch {
 	case t.open > 0 || t.finishing:
@@ -160,11 +159,11 @@ func (r *run) maySettle(t *task) {
 	}
 }
 
-// chunkSize is how many pushes are allocated at once: with about 300 bytes each
-// they stay below the 32 KiB from where on Go's allocator is slow.
+// chunkSize is how many pushes are allocated at once. At about 300 bytes each they stay
+// below 32 KiB, where Go's allocator becomes slow.
 const chunkSize = 64
 
-// newChunk makes pushes for the next n tokens, and takes these from unsent.
+// newChunk makes pushes for the next n unsent tokens.
 func (t *task) newChunk(n int, c *conn, now time.Time) []push {
 	n = min(n, chunkSize)
 	tokens := t.unsent[:n]
@@ -189,11 +188,11 @@ func (t *task) newChunk(n int, c *conn, now time.Time) []push {
 	return chunk
 }
 
-// tooLate says that no push of the task may be sent any more.
+// tooLate reports whether no push of the task may be sent any more.
 func (t *task) tooLate(now time.Time) bool { return !t.until.IsZero() && !now.Before(t.until) }
 
-// send sends pushes to up to n of the task's tokens, and reports how many have
-// been dealt with: none if the breaker lets none through.
+// send sends pushes to up to n of the task's tokens, and returns how many it handled: 0 if
+// the breaker permits none.
 func (t *task) send(n int, now time.Time) int {
 	r, before, probe := t.r, t.unsent, 0
 	closed := r.cfg.Breaker.closed.Load()
@@ -201,7 +200,7 @@ func (t *task) send(n int, now time.Time) int {
 		n = 1
 	}
 	chunk := t.newChunk(min(n, len(t.unsent)), r.link.conn, now)
-	if closed && !chunk[0].known(now) { // what is known needs no permission
+	if closed && !chunk[0].known(now) { // a known outcome needs no permission
 		var ok bool
 		if ok, probe = r.cfg.Breaker.take(r.cfg.Index, now); !ok {
 			t.unsent, t.chunks = before, t.chunks[:len(t.chunks)-1]
@@ -239,7 +238,7 @@ func (p *push) send() {
 	p.conn.Send(&p.n, p.done)
 }
 
-// done takes the push's outcome. It is called from the connection's goroutine.
+// done receives the push's outcome, in the connection's goroutine.
 func (p *push) done(o apnsconn.Outcome) {
 	if p.over.Swap(true) {
 		return // given up meanwhile
@@ -256,8 +255,7 @@ func (p *push) freeSlot() {
 	}
 }
 
-// addressed is how many tokens the job has; 1 for a channel, and for a job that
-// cannot be read.
+// addressed is how many tokens the job has; 1 for a channel or a job that cannot be read.
 func (t *task) addressed() int { return max(1, len(t.decoded.Tokens)) }
 
 // push is one notification on its way to one device or channel.
@@ -267,16 +265,16 @@ type push struct {
 	conn    *conn
 	began   time.Time
 	took    time.Duration
-	over    atomic.Bool // its outcome is known
+	over    atomic.Bool // it has an outcome
 	outcome apnsconn.Outcome
 
-	probe        int           // Breaker's number of it, if it shows whether the app works again; else 0
-	slot         bool          // it holds one of the run's
-	refusedAlone bool          // it came back unsent from a connection that goes on
-	remembered   bool          // not sent: the outcome is an earlier one
+	probe        int           // the breaker's number if it is a probe, else 0
+	slot         bool          // it uses one of the run's slots
+	refusedAlone bool          // it came back unsent, but the connection goes on
+	remembered   bool          // not sent: the outcome is remembered
 	doubted      bool          // of class Token, but the guard does not believe it
-	verdict      verdict       // what is to become of it
-	first        time.Duration // of verdict later: the first pause
-	err          error         // why it is not tried later, though its class is
-	pause        time.Duration // how long it stays away, of verdict later; 0 until settled
+	verdict      verdict       // what happens to it
+	first        time.Duration // for verdict later: the first pause
+	err          error         // why it is not tried again, although its class is
+	pause        time.Duration // for verdict later: how long it stays away; 0 until settled
 }

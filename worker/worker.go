@@ -2,14 +2,14 @@
 // connection has room for them, decodes each into a notification, sends it,
 // and settles the job by how the push ended.
 //
-// A push by file names: plan.go says what may be done → run.go receives → job.go
-// and payload.go decode → task.go sends (conn.go holds the connection) → push.go
-// takes in the answer → settle.go, by the table in policy.go, settles the job. A job with
-// several tokens is one task with many pushes; rest.go puts what is left of it
-// back into the queue. event.go tells of every push's end.
+// A push by file names: plan.go decides what to do → run.go receives → job.go and
+// payload.go decode → task.go sends (conn.go holds the connection) → push.go handles the
+// answer → settle.go, by the table in policy.go, settles the job. A job with several tokens
+// is one task with many pushes; rest.go puts its remaining tokens back into the queue.
+// event.go reports the end of every push.
 //
-// One goroutine owns all of a worker's state (run.go); what others have to tell
-// it comes by its mailbox (mailbox.go).
+// One goroutine owns all of a worker's state (run.go); all others report to its mailbox
+// (mailbox.go).
 package worker
 
 import (
@@ -53,18 +53,18 @@ type Config struct {
 	// Feedback puts a record where it is safe before the push's job is deleted
 	// or buried. nil: the log lines are the only record.
 	Feedback func(ctx context.Context, r feedback.Record) error
-	// Buried is called for each job that the queue has buried, with the buried
-	// job's id. It must not wait. nil: not called.
+	// Buried is called for each job that the queue has buried, with the buried job's id. It
+	// must not block. nil: not called.
 	Buried func(id string, b Burial)
 	Memory *Memory // shared by the app's workers; nil: no device token is remembered
 	Guard  *Guard  // shared by the app's workers; nil: every token called wrong is dead
 	Hold   *Hold   // shared by the app's workers; nil: nobody holds the app
-	Sinks  []Sink  // of the app's events, beside Counters and the log
-	// Expiration and TTL are the app's defaults for jobs that give none; 0: none.
-	// Such an apns-expiration counts from when the push is sent.
+	Sinks  []Sink  // for the app's events, beside Counters and the log
+	// Expiration and TTL are the app's defaults for jobs that give none; 0 means none. Such
+	// an apns-expiration counts from when the push is sent.
 	Expiration, TTL time.Duration
-	// Wall is the wall clock, which somebody may set, and which an apns-expiration
-	// is compared with; nil: time.Now. All else goes by a clock that is never set.
+	// Wall is the wall clock, which may be set, for apns-expiration; nil means time.Now.
+	// Everything else uses a clock that is never set.
 	Wall func() time.Time
 }
 
@@ -97,8 +97,8 @@ func New(cfg Config) *Worker {
 // String names the worker in suture's events.
 func (w *Worker) String() string { return fmt.Sprintf("app %s worker %d", w.cfg.Topic, w.cfg.Index) }
 
-// Replace lets go of the connection to APNs, of which reason says that it
-// should. Open pushes end as they do; the next job dials a new connection.
+// Replace stops using the connection to APNs, for the given reason. Open pushes finish;
+// the next job dials a new connection.
 func (w *Worker) Replace(reason string) {
 	if r := w.cur.Load(); r != nil {
 		r.box.post(func() {
@@ -108,15 +108,16 @@ func (w *Worker) Replace(reason string) {
 	}
 }
 
-// Restart makes Serve give its jobs back and return an error that names reason
-// and wraps ErrRestarted, to be served anew. It has no effect while nothing serves.
+// Restart makes Serve give its jobs back and return an error with the reason that wraps
+// ErrRestarted, so that suture serves the worker again. It has no effect while nothing
+// serves.
 func (w *Worker) Restart(reason string) {
 	if r := w.cur.Load(); r != nil {
 		r.box.post(func() { r.end(fmt.Errorf("worker: %w: %s", ErrRestarted, reason)) })
 	}
 }
 
-// ErrRestarted ends Serve by order of Restart.
+// ErrRestarted is wrapped by Serve's error after Restart or Abandon.
 var ErrRestarted = errors.New("restarted")
 
 // Serve works until ctx ends, then finishes what is in flight, within
@@ -139,7 +140,7 @@ func (w *Worker) Serve(ctx context.Context) error {
 		}
 		return e.err
 	case why := <-r.stuck:
-		// Its goroutine is lost, and may come back to find all that it had closed.
+		// The goroutine is lost. If it ever wakes up, all that it had is closed.
 		r.settlers.cancel()
 		err := fmt.Errorf("worker: %w: its goroutine is stuck: %s", ErrRestarted, why)
 		r.box.post(func() { r.end(err) })
@@ -152,7 +153,7 @@ func (w *Worker) Serve(ctx context.Context) error {
 	}
 }
 
-// end is how a run's goroutine has ended.
+// end says how a run's goroutine ended.
 type end struct {
 	err      error
 	panicked string // the panic, with its stack; "" = none
@@ -167,9 +168,9 @@ func (r *run) serveOrPanic(ctx context.Context) (e end) {
 	return end{err: r.serve(ctx)}
 }
 
-// Abandon makes Serve return, as Restart does, of a worker whose goroutine does
-// not turn any more: Status.Until is long over. Its jobs go back to the queue.
-// The goroutine is lost until whatever it waits for lets it go.
+// Abandon makes Serve return like Restart, for a worker whose goroutine is stuck:
+// Status.Until has long passed. Its jobs go back to the queue. The goroutine is lost until
+// whatever it waits for returns.
 func (w *Worker) Abandon(reason string) {
 	if r := w.cur.Load(); r != nil {
 		select {
