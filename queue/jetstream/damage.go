@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"propeller/queue"
 )
@@ -39,9 +38,10 @@ const (
 type damage struct {
 	lost atomic.Int64 // jobs since the start
 
-	mu     sync.Mutex
-	noted  notes          // as in the file
-	struck map[string]int // what the server itself has found, by stream
+	mu      sync.Mutex
+	noted   notes          // as in the file
+	written string         // the file, if this process has written it
+	struck  map[string]int // what the server itself has found, by stream
 }
 
 // notes are the file.
@@ -56,8 +56,8 @@ type mark struct {
 	First  uint64    `json:"first"`
 	Last   uint64    `json:"last"`
 	Jobs   uint64    `json:"jobs"`
-	Ends   time.Time `json:"ends"` // when the server drops the oldest, zero for never
-	Gaps   []span    `json:"gaps,omitempty"`
+	Ends   time.Time `json:"ends"`          // when the server drops the oldest, zero for never
+	Has    []span    `json:"has,omitempty"` // the numbers of the jobs, if they are listed
 	struck []uint64  // what the server has found to be gone
 }
 
@@ -91,19 +91,9 @@ func gone(was, now *mark, closed bool, at time.Time) (jobs uint64, where span) {
 }
 
 // missing is between which numbers there were jobs that are not there now.
-func missing(was, now *mark) span {
-	var absent []span
-	if now.First > was.First {
-		absent = append(absent, span{was.First, now.First - 1})
-	}
-	absent = append(absent, now.Gaps...)
-	if now.Last < was.Last {
-		absent = append(absent, span{now.Last + 1, was.Last})
-	}
-	var all span
-	for _, a := range absent {
-		a.From, a.To = max(a.From, was.First), min(a.To, was.Last)
-		for _, m := range without(a, was.Gaps) {
+func missing(was, now *mark) (all span) {
+	for _, had := range was.Has {
+		for _, m := range without(had, now.Has) {
 			if all.From == 0 {
 				all.From = m.From
 			}
@@ -111,7 +101,7 @@ func missing(was, now *mark) span {
 		}
 	}
 	if all.From == 0 {
-		return span{was.First, was.Last} // there were too many gaps to list
+		return span{was.First, was.Last} // they were not listed
 	}
 	return all
 }
@@ -134,56 +124,29 @@ func without(a span, known []span) (left []span) {
 	return left
 }
 
-// gaps turns numbers in their order into spans.
-func gaps(numbers []uint64) (all []span) {
-	for _, n := range numbers {
-		if k := len(all); k > 0 && all[k-1].To+1 == n {
-			all[k-1].To = n
-			continue
-		}
-		all = append(all, span{n, n})
-	}
-	return all
-}
-
 // markOf asks what a stream has.
 func (q *client) markOf(ctx context.Context, cn *conn, stream string, listed bool) (*mark, error) {
-	var info struct {
-		Created time.Time `json:"created"`
-		Config  struct {
-			MaxAge time.Duration `json:"max_age"`
-		} `json:"config"`
-		State struct {
-			Messages uint64    `json:"messages"`
-			FirstSeq uint64    `json:"first_seq"`
-			FirstTS  time.Time `json:"first_ts"`
-			LastSeq  uint64    `json:"last_seq"`
-			Deleted  []uint64  `json:"deleted"`
-			Lost     struct {
-				Msgs []uint64 `json:"msgs"`
-			} `json:"lost"`
-		} `json:"state"`
-		Error *apiError `json:"error"`
-	}
-	m, err := q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream, Data: fmt.Appendf(nil, `{"deleted_details":%v}`, listed)})
+	info, err := q.askStream(ctx, cn, stream, fmt.Appendf(nil, `{"deleted_details":%v}`, listed))
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(m.Data, &info); err != nil {
-		return nil, err
-	}
-	if info.Error != nil {
-		return nil, info.Error
-	}
 	s := &info.State
-	out := &mark{Made: info.Created, First: s.FirstSeq, Last: s.LastSeq, Jobs: s.Messages, Gaps: gaps(s.Deleted), struck: s.Lost.Msgs}
+	m := &mark{Made: info.Created, First: s.FirstSeq, Last: s.LastSeq, Jobs: s.Messages, struck: s.Lost.Msgs}
 	if info.Config.MaxAge > 0 {
-		out.Ends = s.FirstTS.Add(info.Config.MaxAge)
+		m.Ends = s.FirstTS.Add(info.Config.MaxAge)
 	}
-	return out, nil
+	if listed && m.Jobs > 0 {
+		gaps := make([]span, len(s.Deleted))
+		for i, n := range s.Deleted {
+			gaps[i] = span{n, n}
+		}
+		m.Has = without(span{m.First, m.Last}, gaps)
+	}
+	return m, nil
 }
 
-// marksOf asks what all streams have, with their gaps unless there are too many.
+// marksOf asks what all streams have, with their numbers unless there are too many
+// gaps.
 func (q *client) marksOf(ctx context.Context, cn *conn, listed bool) (map[string]*mark, error) {
 	all := make(map[string]*mark)
 	for _, stream := range []string{jobsStream, buriedStream} {
@@ -222,7 +185,7 @@ func (q *client) inspect(ctx context.Context, cn *conn, listed bool) error {
 			d.struck[name] = n
 		}
 		q.tell(name, jobs, where)
-		m.Gaps = nil
+		m.Has = nil
 	}
 	d.note(q.embedded.dir, notes{Streams: now})
 	return nil
@@ -249,21 +212,17 @@ func (q *client) noteAll() {
 	d := &q.damage
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var was string
+	var was map[string]*mark
 	for range 20 {
 		now, err := q.marksOf(ctx, cn, true)
 		if err != nil {
 			return
 		}
-		text, err := json.Marshal(notes{Closed: true, Streams: now})
-		if err != nil {
-			return
-		}
-		if was == string(text) {
+		if reflect.DeepEqual(was, now) {
 			d.note(q.embedded.dir, notes{Closed: true, Streams: now})
 			return
 		}
-		was = string(text)
+		was = now
 		if q.sleep(ctx, minPause) != nil {
 			return
 		}
@@ -274,15 +233,12 @@ func (q *client) noteAll() {
 // removed: what it says of an orderly end would not be true any more.
 func (d *damage) note(dir string, n notes) {
 	text, err := json.Marshal(n)
-	if err != nil {
+	if err != nil || string(text) == d.written {
 		return
 	}
-	if was, err := json.Marshal(d.noted); err == nil && string(was) == string(text) {
-		return
-	}
-	d.noted = n
+	d.noted, d.written = n, string(text)
 	path := filepath.Join(dir, storedFile)
-	if writeFile(path, string(text)) != nil {
+	if writeFile(path, d.written) != nil {
 		_ = os.Remove(path)
 	}
 }
@@ -321,7 +277,7 @@ func (q *client) watchDamage() {
 			_ = q.inspect(q.ctx, cn, why != "" || n%listEvery == 0) // it is tried again; a disk that takes nothing is told elsewhere
 		}
 		if why != "" {
-			q.embedded.unreadable(why)
+			q.embedded.fail(fmt.Errorf("a file of the queue cannot be read: %s", why)) // a new server looks at the files
 		}
 	}
 }
@@ -332,14 +288,4 @@ func (q *client) watchDamage() {
 func readFault(line string) (why string, ok bool) {
 	_, why, ok = strings.Cut(line, "Received an error looking up message ")
 	return why, ok
-}
-
-// unreadable has a new server look at the files.
-func (e *embedded) unreadable(why string) {
-	e.mu.Lock()
-	if e.fault == nil {
-		e.fault = fmt.Errorf("a file of the queue cannot be read: %s", why)
-	}
-	e.mu.Unlock()
-	e.suspect()
 }

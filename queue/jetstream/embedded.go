@@ -94,7 +94,7 @@ func (e *embedded) start(o Options) error {
 	if err != nil {
 		return err
 	}
-	log := &serverLog{log: o.Log, failed: e.fail, unread: e.unread}
+	log := &serverLog{log: o.Log, failed: e.failDisk, unread: e.unread}
 	s.SetLoggerV2(log, false, false, false)
 	s.Start()
 	if !s.ReadyForConnections(startTime) || !s.JetStreamEnabled() {

@@ -58,8 +58,8 @@ type room struct {
 
 // fullError says that there is no room for new jobs.
 type fullError struct {
-	used, limit, free int64 // in bytes
-	closed            bool  // for nothing at all
+	used, free int64 // in bytes
+	closed     bool  // for nothing at all
 }
 
 func (e *fullError) Error() string {
@@ -84,12 +84,12 @@ func size(n int64) string {
 	return fmt.Sprintf("%d KiB", n>>10)
 }
 
-// look is what a queue that has stored used bytes takes while its disk has so
+// fullness is what a queue that has stored used bytes takes while its disk has so
 // much free. Of what the disk has for it, three quarters are for jobs, and the
 // rest is for what settling needs, but for the little without which the server
 // could not write down that a job is gone. Once full, a sixteenth has to become
 // free before it takes jobs again.
-func look(used, free int64, wasFull, wasClosed bool) *fullError {
+func fullness(used, free int64, wasFull, wasClosed bool) *fullError {
 	limit := (used + free) / 4 * 3
 	if wasFull {
 		limit -= limit / 16
@@ -101,7 +101,7 @@ func look(used, free int64, wasFull, wasClosed bool) *fullError {
 	if wasClosed {
 		least *= 2
 	}
-	return &fullError{used: used, limit: limit, free: free, closed: free < least}
+	return &fullError{used: used, free: free, closed: free < least}
 }
 
 // refuses is why a put of so many bytes is refused; nil when it is not.
@@ -164,7 +164,7 @@ func (q *client) lookAtRoom() {
 		return // the server says so when it matters
 	}
 	was := r.full.Load()
-	now := look(used, free, was != nil, was != nil && was.closed)
+	now := fullness(used, free, was != nil, was != nil && was.closed)
 	if now != nil {
 		r.last.Store(now)
 		if err := r.close(q, cn, s); err != nil {
@@ -224,12 +224,8 @@ func (r *room) open() {
 
 // refuse answers a put as the stream would.
 func (q *client) refuse(m *nats.Msg) {
-	e := q.embedded.room.last.Load()
-	if m.Reply == "" {
-		return
-	}
 	text, err := json.Marshal(map[string]any{"stream": jobsStream, "seq": 0, "error": apiError{
-		Code: http.StatusServiceUnavailable, ErrCode: errCodeNoRoom, Description: e.Error(),
+		Code: http.StatusServiceUnavailable, ErrCode: errCodeNoRoom, Description: q.embedded.room.last.Load().Error(),
 	}})
 	if err == nil {
 		_ = m.Respond(text)

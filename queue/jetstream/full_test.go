@@ -211,12 +211,12 @@ func TestLook(t *testing.T) {
 		{10, 3, false, true, true}, // others have filled the disk
 		{0, 3, false, false, false},
 	} {
-		e := look(tt.used*mb, tt.free*mb, tt.wasFull, false)
+		e := fullness(tt.used*mb, tt.free*mb, tt.wasFull, false)
 		if (e != nil) != tt.wantFull || e != nil && e.closed != tt.wantEnd {
 			t.Errorf("%+v: %+v", tt, e)
 		}
 	}
-	if e := look(90*mb, 5*mb, true, true); !e.closed {
+	if e := fullness(90*mb, 5*mb, true, true); !e.closed {
 		t.Error("opened for records again at once")
 	}
 }

@@ -228,8 +228,8 @@ func (l *link) dial() (*conn, error) {
 	return &conn{nc, js}, nil
 }
 
-// lost is called by nats.go when the connection has ended. What was under way
-// may have been carried out.
+// lost is called when the connection has ended, or an embedded server stores
+// nothing. What was under way may have been carried out.
 func (l *link) lost(_ *nats.Conn, err error) {
 	if err == nil {
 		err = errors.New("connection lost")

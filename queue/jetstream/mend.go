@@ -49,19 +49,20 @@ func writeFault(line string) (why string, ok bool) {
 	return "", false
 }
 
-// fail notes that the server stores nothing from now on. The server calls it
-// with its locks held.
-func (e *embedded) fail(why string) {
+// fail notes why the server has to be started again. The server calls it with its
+// locks held.
+func (e *embedded) fail(why error) {
 	e.mu.Lock()
-	e.setFaultLocked(why)
+	if e.fault == nil {
+		e.fault = why
+	}
 	e.mu.Unlock()
 	e.suspect()
 }
 
-func (e *embedded) setFaultLocked(why string) {
-	if e.fault == nil {
-		e.fault = fmt.Errorf("the queue's disk takes nothing: %s", why)
-	}
+// failDisk is fail with the server's words for why it stores nothing.
+func (e *embedded) failDisk(why string) {
+	e.fail(fmt.Errorf("the queue's disk takes nothing: %s", why))
 }
 
 // suspect has the server examined.
@@ -93,16 +94,10 @@ func (e *embedded) examine() {
 	if s == nil || e.trouble() != nil {
 		return
 	}
-	why := ""
 	if !s.JetStreamEnabled() {
-		why = "the server has given up JetStream"
+		e.failDisk("the server has given up JetStream")
 	} else if h := s.Healthz(&server.HealthzOptions{}); strings.Contains(h.Error, "write error") {
-		why = h.Error
-	}
-	if why != "" {
-		e.mu.Lock()
-		e.setFaultLocked(why)
-		e.mu.Unlock()
+		e.failDisk(h.Error)
 	}
 }
 
@@ -133,7 +128,7 @@ func (e *embedded) restart(o Options) error {
 	err := e.start(o)
 	if err != nil {
 		e.stop()
-		e.fail(err.Error())
+		e.failDisk(err.Error())
 	}
 	return err
 }
@@ -153,7 +148,7 @@ func (q *client) mend() {
 			pause = mendMin
 		}
 		for q.embedded.trouble() != nil {
-			q.link.fail()
+			q.link.lost(nil, q.embedded.trouble())
 			if q.sleep(q.ctx, about(pause)) != nil {
 				return
 			}
@@ -164,16 +159,4 @@ func (q *client) mend() {
 			}
 		}
 	}
-}
-
-// fail notes the embedded server's fault, and ends what waits for it. What was
-// under way may have been carried out.
-func (l *link) fail() {
-	why := l.q.embedded.trouble()
-	if why == nil {
-		return
-	}
-	why = unavailable(why)
-	l.set(why)
-	l.q.calls.fail(farFuture, why)
 }

@@ -25,30 +25,20 @@ func (q *client) Tubes(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	tubes := make(map[string]bool)
-	for _, kind := range []struct {
-		stream, prefix string
-		numbered       bool // an id follows the tube's name
-	}{
-		{jobsStream, jobPrefix, false}, {jobsStream, schedPrefix, true}, {buriedStream, buriedPrefix, true},
-	} {
-		for offset := 0; ; {
-			info, err := q.streamInfo(ctx, cn, kind.stream, kind.prefix+">", offset)
+	for _, stream := range []string{jobsStream, buriedStream} {
+		// The server lists up to 100,000 at a time (nats-server: JSMaxSubjectDetails).
+		for offset, total := 0, 1; offset < total; {
+			info, err := q.streamInfo(ctx, cn, stream, ">", offset)
 			if err != nil {
 				return nil, adminError(ctx, err)
 			}
 			for subject := range info.State.Subjects {
-				name := strings.TrimPrefix(subject, kind.prefix)
-				if i := strings.LastIndexByte(name, '.'); kind.numbered && i >= 0 {
-					name = name[:i]
-				}
-				tubes[name] = true
+				tubes[tubeOf(subject)] = true
 			}
-			// The server lists up to 100,000 at a time (nats-server: JSMaxSubjectDetails).
-			if offset += len(info.State.Subjects); offset >= info.Total || len(info.State.Subjects) == 0 {
-				break
-			}
+			offset, total = offset+max(len(info.State.Subjects), 1), info.Total
 		}
 	}
+	delete(tubes, "")
 	return slices.Sorted(maps.Keys(tubes)), nil
 }
 

@@ -44,6 +44,15 @@ func schedSubject(tube, id string) string { return schedPrefix + tube + "." + id
 // id.
 func buriedSubject(tube, id string) string { return buriedPrefix + tube + "." + id }
 
+// tubeOf is the tube of the jobs on a subject; "" for a subject of none.
+func tubeOf(subject string) string {
+	if tube, ok := strings.CutPrefix(subject, jobPrefix); ok {
+		return tube
+	}
+	tube := strings.TrimPrefix(strings.TrimPrefix(subject, schedPrefix), buriedPrefix)
+	return tube[:max(strings.LastIndexByte(tube, '.'), 0)] // the job's id follows
+}
+
 // durable is the name of a tube's consumer. Consumer names allow no dots, and
 // tube names no '=': no two tubes have the same.
 func durable(tube string) string { return strings.ReplaceAll(tube, ".", "=") }

@@ -45,7 +45,7 @@ func (q *client) overview(ctx context.Context, cn *conn, name string) (n tubeCou
 	o := &q.overviews.last
 	if time.Since(o.taken) >= overviewAge {
 		*o = overview{taken: time.Now()}
-		if err := q.look(ctx, cn, o); err != nil {
+		if err := q.takeOverview(ctx, cn, o); err != nil {
 			return n, false, err
 		}
 	} else if o.changes != q.calls.changes.Load() {
@@ -55,9 +55,9 @@ func (q *client) overview(ctx context.Context, cn *conn, name string) (n tubeCou
 	return n, o.tubes != nil, nil
 }
 
-// look takes an overview. If something changes meanwhile it is of use to who
+// takeOverview asks for all tubes. If something changes meanwhile it is of use to who
 // asked for it, and void for the next.
-func (q *client) look(ctx context.Context, cn *conn, o *overview) error {
+func (q *client) takeOverview(ctx context.Context, cn *conn, o *overview) error {
 	changes := q.calls.changes.Load()
 	tubes := make(map[string]tubeCounts)
 	for _, stream := range []string{jobsStream, buriedStream} {
@@ -84,25 +84,18 @@ func (q *client) look(ctx context.Context, cn *conn, o *overview) error {
 
 // addSubject adds the messages of a subject to those of its tube.
 func addSubject(tubes map[string]tubeCounts, subject string, n int) {
-	if tube, ok := strings.CutPrefix(subject, jobPrefix); ok {
-		c := tubes[tube]
+	tube := tubeOf(subject)
+	if tube == "" {
+		return
+	}
+	c := tubes[tube]
+	switch {
+	case strings.HasPrefix(subject, jobPrefix):
 		c.jobs += n
-		tubes[tube] = c
-		return
-	}
-	tube, delayed := strings.CutPrefix(subject, schedPrefix)
-	if !delayed {
-		tube = strings.TrimPrefix(subject, buriedPrefix)
-	}
-	end := strings.LastIndexByte(tube, '.') // the id of the job follows
-	if end < 0 {
-		return
-	}
-	c := tubes[tube[:end]]
-	if delayed {
+	case strings.HasPrefix(subject, schedPrefix):
 		c.delayed += n
-	} else {
+	default:
 		c.buried += n
 	}
-	tubes[tube[:end]] = c
+	tubes[tube] = c
 }

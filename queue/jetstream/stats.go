@@ -109,25 +109,40 @@ func (q *client) barrier(ctx context.Context, cn *conn, name string) error {
 	return err
 }
 
+// streamInfo is the server's answer to a question about a stream.
 type streamInfo struct {
 	Created time.Time `json:"created"`
-	Total   int       `json:"total"` // of the subjects that match
-	Error   *apiError `json:"error"`
-	State   struct {
+	Config  struct {
+		MaxAge time.Duration `json:"max_age"`
+	} `json:"config"`
+	Total int       `json:"total"` // of the subjects that match
+	Error *apiError `json:"error"`
+	State struct {
+		Messages    uint64         `json:"messages"`
+		FirstSeq    uint64         `json:"first_seq"`
+		FirstTS     time.Time      `json:"first_ts"`
+		LastSeq     uint64         `json:"last_seq"`
 		NumSubjects int            `json:"num_subjects"`
 		Subjects    map[string]int `json:"subjects"` // number of messages
+		Deleted     []uint64       `json:"deleted"`  // in their order
+		Lost        struct {
+			Msgs []uint64 `json:"msgs"`
+		} `json:"lost"`
 	} `json:"state"`
 }
 
 // streamInfo asks for a stream, and for its subjects that match a pattern; "":
 // none of them.
-func (q *client) streamInfo(ctx context.Context, cn *conn, stream, subject string, offset int) (info streamInfo, err error) {
+func (q *client) streamInfo(ctx context.Context, cn *conn, stream, subject string, offset int) (streamInfo, error) {
+	return q.askStream(ctx, cn, stream, fmt.Appendf(nil, `{"subjects_filter":%q,"offset":%d}`, subject, offset))
+}
+
+func (q *client) askStream(ctx context.Context, cn *conn, stream string, question []byte) (info streamInfo, err error) {
 	if err := q.asks.take(ctx); err != nil {
 		return info, err
 	}
 	defer q.asks.giveBack()
-	body := fmt.Appendf(nil, `{"subjects_filter":%q,"offset":%d}`, subject, offset)
-	m, err := q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream, Data: body})
+	m, err := q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream, Data: question})
 	if err != nil {
 		return info, err
 	}

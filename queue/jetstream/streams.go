@@ -28,7 +28,7 @@ const (
 // until it has a leader. One that is there is compared and never changed: it may be
 // shared with daemons that need it as it is. It returns what is known of it.
 func (q *client) ensureStream(ctx context.Context, cn *conn, want jetstream.StreamConfig, missing func()) (*jetstream.StreamInfo, error) {
-	info, err := askStream(ctx, cn, want.Name)
+	info, err := findStream(ctx, cn, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		missing()
 		info, err = q.makeStream(ctx, cn, want)
@@ -39,7 +39,7 @@ func (q *client) ensureStream(ctx context.Context, cn *conn, want jetstream.Stre
 			break
 		}
 		var now *jetstream.StreamInfo
-		if now, err = askStream(ctx, cn, want.Name); errors.Is(err, jetstream.ErrStreamNotFound) {
+		if now, err = findStream(ctx, cn, want.Name); errors.Is(err, jetstream.ErrStreamNotFound) {
 			now, err = info, nil // another server was asked
 		}
 		info = now
@@ -50,8 +50,8 @@ func (q *client) ensureStream(ctx context.Context, cn *conn, want jetstream.Stre
 	return info, streamDiffers(info.Config, want)
 }
 
-// askStream asks for a stream, and again when there is no answer.
-func askStream(ctx context.Context, cn *conn, name string) (*jetstream.StreamInfo, error) {
+// findStream asks for a stream, and again when there is no answer.
+func findStream(ctx context.Context, cn *conn, name string) (*jetstream.StreamInfo, error) {
 	for wait := answerWait; ; wait *= 2 {
 		once, cancel := context.WithTimeout(ctx, wait)
 		if end, ok := ctx.Deadline(); ok && wait > time.Until(end)/2 {
@@ -78,7 +78,7 @@ func (q *client) makeStream(ctx context.Context, cn *conn, want jetstream.Stream
 			continue
 		}
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, context.DeadlineExceeded) {
-			info, err = askStream(ctx, cn, want.Name)
+			info, err = findStream(ctx, cn, want.Name)
 		}
 		switch {
 		case err == nil:
