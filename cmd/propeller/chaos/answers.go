@@ -34,8 +34,8 @@ var profiles = map[string][]rate{
 	"broken":   {{"500", 950}},
 	"silent":   {{"silence", 500}, {"slow", 300}},
 	"refusing": {{"refused", 900}},
-	"closed":   {{"refused", 1000}}, // no stream at all is taken
-	"leaving":  {{"leave", 1000}},   // GOAWAY that covers no stream that it can still refuse
+	"closed":   {{"refused", 1000}}, // every stream is refused
+	"leaving":  {{"leave", 1000}},   // a GOAWAY below every stream that it can still refuse
 }
 
 // answers decides what each request is told.
@@ -45,7 +45,7 @@ type answers struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
 	rates   []rate
-	only    string // what every request gets, whatever its token; "": that is for the rates
+	only    string // what every request gets, whatever its token; "" leaves it to the rates
 	refused string // topic whose certificate is refused
 	until   time.Time
 	leaving map[int]uint32   // streams from this one on are ignored, by connection

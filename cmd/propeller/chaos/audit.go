@@ -14,15 +14,15 @@ type account struct {
 	jobs, put, unsure, never   int // accepted jobs, their pushes; pushes put without an answer; of those never seen again
 	delivered, refused, buried int
 	expired                    int
-	removed                    int // with a stream
-	waiting                    int // in the queue still: why is for others to say
+	removed                    int // with a removed stream
+	waiting                    int // still in the queue; calm.go says why
 	lost                       []uint32
 	twice, excused             int // delivered more than once; of those whose daemon was killed
 	uncounted                  []uint32
 	unrecorded                 []uint32 // ended without the record that was promised
 	repeated                   int      // records given more than once
 	misled                     int      // pushes that the wrong environment was asked for
-	listed, explained          int      // buried jobs that `propeller jobs list` shows, all with their reasons; others with a reason
+	listed, explained          int      // buried jobs that `propeller jobs list` shows with their reasons; buried jobs beyond its limit that carry one
 	wrong                      []string // all else that must not be
 	wrongPushes                []uint32
 	said                       *testimony
@@ -35,13 +35,13 @@ type court struct {
 	troubles []span
 	misled   []mislead
 	buried   map[string]map[string]string // what was buried at the end: bodies by tube and id
-	listed   map[string]page              // what `propeller jobs list` said of it, by tube
-	waiting  *traces                      // of the jobs and records that the queue still had
-	junk     int                          // how much on the webhook's tube was no record
-	removed  *removed                     // with streams; nil: nothing
+	listed   map[string]page              // what `propeller jobs list` showed, by tube
+	waiting  *traces                      // jobs and records still in the queue
+	junk     int                          // jobs on the webhook's tube that are not records
+	removed  *removed                     // what removed streams took along; nil if nothing
 	said     *testimony
 
-	aside map[uint32]string // first ids of buried jobs by push
+	aside map[uint32]string // ids that producers got, of buried jobs, by push
 }
 
 // judge accounts for every push.
@@ -337,7 +337,7 @@ func (l *ledger) numbersIn(body string) []uint32 {
 	return out
 }
 
-// knownReason says that a listed reason tells a person something.
+// knownReason reports whether a listed reason tells a person something.
 func knownReason(reason string) bool {
 	return reason != "" && !strings.Contains(reason, "not recorded")
 }

@@ -32,8 +32,8 @@ func (c *court) judgeBuried(a *account, of app, id, body string) {
 	}
 }
 
-// saidIn is what a buried job's body says: the job's first id, and whether it has a
-// reason. One that is no JSON is its own reason.
+// saidIn returns from a buried job's body the id that its producer got, and whether it
+// carries a reason. A body that is not JSON is its own reason.
 func saidIn(id, body string) (first string, says bool) {
 	var j struct {
 		Again struct{ Job, Bury string }

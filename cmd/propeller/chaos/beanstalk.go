@@ -90,7 +90,7 @@ func (b *beanstalk) takeRest(tube string, limit int) (map[string]string, error) 
 	return b.takeOut(limit, t.PeekReady, t.PeekDelayed)
 }
 
-// takeOut removes up to limit jobs that peeks show.
+// takeOut removes up to limit of the jobs that a peek command shows.
 func (b *beanstalk) takeOut(limit int, peeks ...func() (uint64, []byte, error)) (map[string]string, error) {
 	out := make(map[string]string)
 	for len(out) < limit && len(peeks) > 0 {

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// ending is how the calm has ended.
+// ending is how the calm ended.
 type ending struct {
 	took   time.Duration
-	stalls []string // apps in which jobs wait and nothing moves
-	slow   []string // those in which something does, and too slowly
+	stalls []string // tubes in which jobs wait and nothing moves
+	slow   []string // tubes that move, but too slowly
 }
 
-// calm ends the faults and waits until the queue is empty. Nothing helps the
-// daemon along: it is not restarted, and is told to reload only if the hand had
-// left apps away or in the wrong environment.
+// calm ends the faults and waits until the queue is empty. Nothing helps the daemon: it is
+// not restarted, and is reloaded only if its hand left apps removed or in the wrong
+// environment.
 func (r *run) calm(ctx context.Context) (*ending, error) {
 	r.at.note("calm")
 	r.receiver.soothe()
@@ -44,8 +44,7 @@ func (r *run) calm(ctx context.Context) (*ending, error) {
 	return e, ctx.Err()
 }
 
-// settle waits for the queue to run empty, and says what hinders it when that
-// takes too long.
+// settle waits until the queue is empty. If that takes too long it says what stands still.
 func (r *run) settle(ctx context.Context, began time.Time, p *pulse) (stalls, slow []string) {
 	var told time.Time
 	for {
@@ -74,9 +73,8 @@ func (r *run) settle(ctx context.Context, began time.Time, p *pulse) (stalls, sl
 	}
 }
 
-// beacons puts one good job on each app's tube. It shows that the app is served
-// again, and answers what the environment guard waits for: whether the
-// environment is right.
+// beacons puts one good job into each app's tube. It shows that the app works again, and
+// its answer shows the environment guard that the environment is right.
 func (r *run) beacons(ctx context.Context, began time.Time) (stalls []string) {
 	for i := range apps() {
 		p := &producer{engine: r.engine, app: i, rng: newRNG(r.o.seed, 20+uint64(i)), ledger: r.ledger}
@@ -92,11 +90,11 @@ func (r *run) beacons(ctx context.Context, began time.Time) (stalls []string) {
 	return stalls
 }
 
-// pulse sees whether anything moves: it notes when the jobs of a tube last
-// changed, and when an app last sent a request.
+// pulse sees whether anything moves: it notes when a tube's jobs last changed, and when an
+// app last sent a request.
 type pulse struct {
 	record string
-	offset int64 // up to which the record was read
+	offset int64 // how far the record was read
 	tubes  map[string]string
 	moved  map[string]time.Time // by tube
 	began  time.Time
@@ -110,12 +108,12 @@ func newPulse(record string) *pulse {
 	return p
 }
 
-// stillTime is for how long nothing may move. Longest stay away, with nothing to
-// be seen of them, what the environment guard doubts (72 s) and what a killed
-// daemon held in a NATS cluster (120 s): both move before the queue must be empty.
+// stillTime is how long nothing may move. The longest silent waits are of jobs that the
+// environment guard doubts (72 s) and of jobs that a killed daemon held in a NATS cluster
+// (120 s); both move before the queue must be empty.
 const stillTime = 40 * time.Second
 
-// look takes what is left of each tube.
+// look notes what is left in each tube.
 func (p *pulse) look(all []remainder, now time.Time) error {
 	for _, t := range all {
 		if s := t.String(); p.tubes[t.tube] != s {
@@ -143,7 +141,7 @@ func (p *pulse) look(all []remainder, now time.Time) error {
 	return nil
 }
 
-// verdict says of each tube that is not empty whether it stalls or is slow.
+// verdict says which tubes with jobs stall and which are slow.
 func (p *pulse) verdict(all []remainder, now time.Time) (stalls, slow []string) {
 	for _, t := range all {
 		since := p.moved[t.tube]
@@ -154,17 +152,16 @@ func (p *pulse) verdict(all []remainder, now time.Time) (stalls, slow []string) 
 		if still > stillTime {
 			stalls = append(stalls, fmt.Sprintf("%s: jobs wait and nothing has moved for %v: %s", t.tube, still.Round(time.Second), t.counts()))
 		} else {
-			slow = append(slow, fmt.Sprintf("%s: jobs wait though there was time enough: %s", t.tube, t.counts()))
+			slow = append(slow, fmt.Sprintf("%s: jobs wait although there was enough time: %s", t.tube, t.counts()))
 		}
 	}
 	return stalls, slow
 }
 
-// askTime bounds the question to a daemon that may be stuck.
+// askTime bounds a question to a daemon that may be stuck.
 const askTime = 20 * time.Second
 
-// askStatus keeps what `propeller status` says, and adds to each stall the state
-// of its app.
+// askStatus saves the output of `propeller status`, and adds its app's state to each stall.
 func (r *run) askStatus(ctx context.Context, stalls []string, text, asJSON string) {
 	r.status(ctx, text)
 	said := r.status(ctx, asJSON, "--json")
@@ -186,7 +183,7 @@ func (r *run) askStatus(ctx context.Context, stalls []string, text, asJSON strin
 	}
 }
 
-// status is what `propeller status` says, which a file keeps.
+// status runs `propeller status` and saves its output in a file.
 func (r *run) status(ctx context.Context, name string, args ...string) []byte {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -202,7 +199,7 @@ func (r *run) status(ctx context.Context, name string, args ...string) []byte {
 
 func (e *ending) late() bool { return len(e.stalls)+len(e.slow) > 0 }
 
-// faults says what has not ended in its time.
+// faults says what has not ended in time.
 func (e *ending) faults(within time.Duration) (out []string) {
 	for _, s := range e.stalls {
 		out = append(out, "stall: "+s)

@@ -15,24 +15,24 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// clusterSize is how many servers the cluster has; each keeps each job.
+// clusterSize is the number of servers; each keeps each job.
 const clusterSize = 3
 
-// cluster is an engine: NATS servers, each a process of its own.
+// cluster is an engine: NATS servers in separate processes.
 type cluster struct {
 	at    *site
 	nodes [clusterSize]*node
 
 	mu       sync.Mutex
-	removals []removal   // of streams, by the hand
-	troubles []time.Time // when each was over
+	removals []removal   // streams removed by the hand
+	troubles []time.Time // when each ended
 }
 
-// node is one server. wires are its ways to the others.
+// node is one server. wires are its routes to the others.
 type node struct {
 	name, config      string
 	addr, clusterAddr string
-	wires             [clusterSize]*wire // to each; nil: to itself
+	wires             [clusterSize]*wire // by target; nil for itself
 	p                 *process
 }
 
@@ -58,7 +58,7 @@ func newCluster(at *site) (*cluster, error) {
 	return c, nil
 }
 
-// wireUp makes a server's wires and its configuration.
+// wireUp creates a server's wires and its configuration.
 func (c *cluster) wireUp(i int, n *node) error {
 	var routes []string
 	for j, to := range c.nodes {
@@ -90,7 +90,7 @@ func (c *cluster) url() string {
 	return fmt.Sprintf("nats://%s?replicas=%d", strings.Join(c.addrs(), ","), clusterSize)
 }
 
-// late: docs/queues.md, after 120 s.
+// late: see docs/queues.md, after 120 s.
 func (c *cluster) late() bool { return true }
 
 func (c *cluster) upset() []time.Time {
@@ -107,7 +107,7 @@ func (c *cluster) removed() []removal {
 
 func (c *cluster) orphan() {}
 
-// start runs the servers until they keep a stream together.
+// start starts the servers and waits until they can store a stream together.
 func (c *cluster) start(ctx context.Context) error {
 	for _, n := range c.nodes {
 		if err := c.launch(n); err != nil {
@@ -123,7 +123,7 @@ func (c *cluster) start(ctx context.Context) error {
 	return errors.Join(fmt.Errorf("the NATS cluster does not start: %w", err), ctx.Err())
 }
 
-// ready asks for a stream on all servers.
+// ready creates a stream on all servers.
 func (c *cluster) ready() error {
 	conn, err := c.connect()
 	if err != nil {
@@ -140,7 +140,7 @@ func (c *cluster) ready() error {
 	return conn.js.DeleteStream(ctx, name)
 }
 
-// launch starts a server's process. It does not wait for the server.
+// launch starts a server's process without waiting for the server.
 func (c *cluster) launch(n *node) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -153,8 +153,8 @@ func (c *cluster) launch(n *node) error {
 	return nil
 }
 
-// revive starts a server again, until it takes connections. The port may still be
-// held for a moment by those of the one before.
+// revive starts a server until it accepts connections. For a moment the port may still be
+// held by connections of the previous process.
 func (c *cluster) revive(ctx context.Context, n *node) error {
 	for end := time.Now().Add(startTimeout); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 50*time.Millisecond) {
 		if n.p.ended() {
@@ -197,7 +197,7 @@ func dialNATS(addrs string) (*natsClient, error) {
 	return newNATS(nc, nil)
 }
 
-// setWires has all ways from and to some servers in a state.
+// setWires sets the state of all wires from and to some servers.
 func (c *cluster) setWires(s wireState, cutOff ...int) {
 	for i, n := range c.nodes {
 		for j, w := range n.wires {
@@ -210,8 +210,7 @@ func (c *cluster) setWires(s wireState, cutOff ...int) {
 	}
 }
 
-// some is a server: half the time the one that leads the jobs, if that can be
-// told.
+// some picks a server: half the time the leader of the stream of jobs, if it is known.
 func (c *cluster) some(rng *rand.Rand) int {
 	i, leader := rng.IntN(clusterSize), rng.IntN(2) == 0
 	if !leader {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"syscall"
@@ -10,18 +11,18 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// deed is what an act does.
+// deed is the work of an act.
 type deed func(life, faults context.Context) error
 
-// hand kills, stops, freezes and cuts off servers, one at a time, at times
-// freezes two, and removes what the daemon keeps in them.
+// hand kills, stops, freezes and cuts off servers, one at a time; sometimes it freezes two,
+// or removes what the daemon keeps in them.
 func (c *cluster) hand(rng *rand.Rand) *hand {
 	h := &hand{rng: rng, mean: 4 * time.Second}
 	h.acts = []act{
 		{name: "nats server killed", weight: 22, last: true, do: c.end(h, syscall.SIGKILL)},
 		{name: "nats server stopped", weight: 12, do: c.end(h, syscall.SIGTERM)},
 		{name: "nats server frozen", weight: 18, do: c.freeze(h, 1, 0, 5*time.Second)},
-		// Past Raft's election timeout, and all of the daemon's.
+		// Longer than Raft's election timeout and all of the daemon's timeouts.
 		{name: "nats server frozen for long", weight: 6, do: c.freeze(h, 1, 9*time.Second, 15*time.Second)},
 		{name: "two nats servers frozen", weight: 5, do: c.freeze(h, 2, 0, 9*time.Second)},
 		{name: "nats server cut off from its peers", weight: 12, last: true, do: c.part(h, cut)},
@@ -33,7 +34,7 @@ func (c *cluster) hand(rng *rand.Rand) *hand {
 	return h
 }
 
-// trouble is the site's, and what is held comes later for it.
+// trouble is the site's trouble; jobs that are held come later because of it.
 func (c *cluster) trouble(what string) (over func()) {
 	end := c.at.trouble(what)
 	return func() {
@@ -60,7 +61,7 @@ func (c *cluster) end(h *hand, sig syscall.Signal) deed {
 func (c *cluster) freeze(h *hand, count int, least, most time.Duration) deed {
 	return func(_, faults context.Context) error {
 		first, t := c.some(h.rng), least+h.upTo(most-least)
-		defer c.trouble("nats " + c.nodes[first].name + " and so on frozen for " + t.String())()
+		defer c.trouble(fmt.Sprintf("%d nats servers frozen for %v, from %s on", count, t, c.nodes[first].name))()
 		for i := range count {
 			p := c.nodes[(first+i)%clusterSize].p
 			p.signal(syscall.SIGSTOP)
@@ -71,7 +72,7 @@ func (c *cluster) freeze(h *hand, count int, least, most time.Duration) deed {
 	}
 }
 
-// part takes a server's wires away.
+// part cuts or holds a server's wires.
 func (c *cluster) part(h *hand, how wireState) deed {
 	return func(_, faults context.Context) error {
 		i, t := c.some(h.rng), time.Second+h.upTo(14*time.Second)
@@ -96,15 +97,15 @@ func (c *cluster) removeConsumer(h *hand) deed {
 			err = conn.js.DeleteConsumer(ctx, jobsStream, consumerName(tube))
 		}
 		c.at.note("nats consumer of %s: %v", tube, err)
-		return nil // the server may be away, or the consumer: no matter
+		return nil // it does not matter if the server or the consumer is away
 	}
 }
 
-// consumerName is the consumer of a tube.
+// consumerName returns the name of a tube's consumer.
 func consumerName(tube string) string { return strings.ReplaceAll(tube, ".", "=") }
 
-// removeStream removes a stream with all that is in it, which is looked at
-// before. It is left alone if that fails.
+// removeStream removes a stream with everything in it, after it has read all of that. If
+// reading fails it leaves the stream alone.
 func (c *cluster) removeStream(stream string) deed {
 	return func(context.Context, context.Context) error {
 		defer c.trouble("nats stream " + stream + " removed")()
@@ -122,7 +123,7 @@ func (c *cluster) removeStream(stream string) deed {
 		ctx, cancel := within(askTimeout)
 		defer cancel()
 		err = conn.js.DeleteStream(ctx, stream)
-		r.to = time.Now() // with an error, too: nobody knows then
+		r.to = time.Now() // after an error, too: the stream may be gone all the same
 		c.at.note("nats stream %s with %d jobs: %v", stream, len(r.bodies), err)
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -131,7 +132,7 @@ func (c *cluster) removeStream(stream string) deed {
 	}
 }
 
-// bodies are those of all messages of a stream.
+// bodies returns the bodies of all messages in a stream.
 func (c *natsClient) bodies(stream string) (all []string, err error) {
 	ctx, cancel := within(4 * askTimeout)
 	defer cancel()

@@ -17,7 +17,7 @@ const daemonLog = "propeller.log"
 // life is one process of the daemon.
 type life struct {
 	began, ended time.Time
-	killed       bool // by SIGKILL, or told twice to stop: it could not settle what it had pushed
+	killed       bool // by SIGKILL or two signals to stop: it could not settle what it had pushed
 }
 
 // daemon is the process of propeller.
@@ -99,8 +99,8 @@ func (d *daemon) alive(ctx context.Context) error {
 	return d.start(ctx)
 }
 
-// over notes the process's end. On a full disk it is as if killed: nothing that it
-// had settled last could be written down.
+// over notes the process's end. On a full disk every end counts as a kill, because the
+// queue could not store what was settled last.
 func (d *daemon) over(killed bool) {
 	if d.at.disk != nil && d.at.disk.full.Load() {
 		killed = true
@@ -148,7 +148,7 @@ func (d *daemon) quit(ctx context.Context, after time.Duration) {
 	sleep(ctx, after)
 	d.p.signal(syscall.SIGTERM)
 	if !d.p.wait(stopLimit) {
-		d.faults = append(d.faults, "propeller told twice to stop does not")
+		d.faults = append(d.faults, "propeller does not stop after two signals")
 		d.p.kill()
 	}
 	d.over(true)
@@ -187,7 +187,7 @@ func (d *daemon) right() error {
 	return d.reload(d.now.righted(), "all in their environments")
 }
 
-// complete has it serve every app in its environment, if it does not already.
+// complete reloads every app in its right environment, if that is not so already.
 func (d *daemon) complete() error {
 	if _, yes := d.isMisled(); yes {
 		if err := d.right(); err != nil {

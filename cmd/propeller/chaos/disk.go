@@ -14,12 +14,11 @@ import (
 	"time"
 )
 
-// diskSize is that of the disk that the embedded queue has for itself. Its server
-// takes three quarters of it.
+// diskSize is the size of the embedded queue's disk. Jobs may fill three quarters of it.
 const diskSize = 96 << 20
 
-// disk is a small file system of the embedded queue's own, which can be filled
-// up. Only root can have one.
+// disk is a small file system for the embedded queue alone, so that it can be filled. Only
+// root can mount one.
 type disk struct {
 	at      *site
 	dir     string
@@ -29,12 +28,11 @@ type disk struct {
 	full atomic.Bool
 
 	mu    sync.Mutex
-	anews []time.Time // by when the daemon had started its server anew, each time
+	anews []time.Time // for each fill, when the daemon has restarted its server at the latest
 }
 
-// anewTime is how long after the disk has room again the daemon may start its
-// server anew: docs/queues.md, it tries at most 5 s after the last time. What it
-// held then comes later.
+// anewTime is how long the daemon may take to restart its server once the disk has room
+// again: docs/queues.md says that it tries at least every 5 s. Jobs it held then come later.
 const anewTime = 10 * time.Second
 
 func (d *disk) upset() []time.Time {
@@ -43,7 +41,7 @@ func (d *disk) upset() []time.Time {
 	return slices.Clone(d.anews)
 }
 
-// newDisk makes the folder, and mounts something small on it if that is allowed.
+// newDisk makes the folder, and mounts a small file system on it if it may.
 func newDisk(at *site) (*disk, error) {
 	d := &disk{at: at, dir: at.path("disk")}
 	if err := os.Mkdir(d.dir, 0o700); err != nil {
@@ -56,14 +54,14 @@ func newDisk(at *site) (*disk, error) {
 	return d, nil
 }
 
-// waitForRoom waits until the disk is not full, and keeps it so until done is
-// called: the daemon does not start on a full one.
+// waitForRoom waits until the disk is not full, and keeps it so until done is called: the
+// daemon does not start on a full disk.
 func (d *disk) waitForRoom() (done func()) {
 	d.room.Lock()
 	return d.room.Unlock
 }
 
-// fill writes a file until nothing more fits, and removes it after a while.
+// fill fills the disk with a file, and removes it after a while.
 func (d *disk) fill(ctx context.Context, t time.Duration) error {
 	d.room.Lock()
 	defer d.room.Unlock()
@@ -91,12 +89,12 @@ func (d *disk) fill(ctx context.Context, t time.Duration) error {
 		return fmt.Errorf("fill the queue's disk: %w", err)
 	}
 	for end := time.Now().Add(t); ctx.Err() == nil && time.Now().Before(end); sleep(ctx, 20*time.Millisecond) {
-		_, _ = f.Write(make([]byte, 4<<10)) // what the queue has given back since
+		_, _ = f.Write(make([]byte, 4<<10)) // fills what the queue has freed since
 	}
 	return nil
 }
 
-// hand fills the disk now and then; nil if it cannot.
+// hand fills the disk now and then; nil if there is no file system to fill.
 func (d *disk) hand(rng *rand.Rand) *hand {
 	if !d.mounted {
 		return nil
@@ -108,7 +106,7 @@ func (d *disk) hand(rng *rand.Rand) *hand {
 	return h
 }
 
-// close gives the file system back, with all that was on it.
+// close unmounts the file system, with everything on it.
 func (d *disk) close() {
 	if d.mounted {
 		d.mounted = false

@@ -16,7 +16,7 @@ import (
 )
 
 // embedded is an engine: the NATS server inside the daemon. It lives and dies
-// with the daemon; what a hand can harm is its disk. Clients come in by its
+// with the daemon, so a hand can only harm its disk. Clients come in by its
 // listener; once the daemon has gone for good, by a server on the same folder.
 type embedded struct {
 	disk      *disk

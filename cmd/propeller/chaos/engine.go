@@ -21,11 +21,11 @@ type engine interface {
 	// hand is what harms it; nil when only the daemon's own hand can.
 	hand(rng *rand.Rand) *hand
 	// late says whether the jobs that a daemon held when it died come back later
-	// than at once, and so may be overtaken; upset when they do for what befell
-	// the engine.
+	// than at once, and so may be overtaken; upset returns when they did so because of
+	// a fault of the engine.
 	late() bool
 	upset() []time.Time
-	// removed is what its hand has taken away with the jobs in it.
+	// removed returns what its hand removed together with the jobs in it.
 	removed() []removal
 	// orphan says that the daemon has gone for good.
 	orphan()
@@ -47,7 +47,7 @@ type client interface {
 	// takeBuried removes up to limit buried jobs of a tube and returns their
 	// bodies by id.
 	takeBuried(tube string, limit int) (map[string]string, error)
-	// takeRest does the same with those that are ready or delayed.
+	// takeRest does the same with ready and delayed jobs.
 	takeRest(tube string, limit int) (map[string]string, error)
 	close()
 }
@@ -70,10 +70,10 @@ func newEngine(name string, at *site) (engine, error) {
 	case "nats":
 		return newCluster(at)
 	}
-	return nil, fmt.Errorf("engine %q is none", name)
+	return nil, fmt.Errorf("engine %q: unknown", name)
 }
 
-// remainder is what is left of a tube: jobs that are neither done nor buried.
+// remainder counts the jobs left in a tube: those neither done nor buried.
 type remainder struct {
 	tube                     string
 	ready, delayed, reserved int
@@ -85,7 +85,7 @@ func (t remainder) counts() string {
 
 func (t remainder) String() string { return t.tube + " " + t.counts() }
 
-// left finds the tubes that are not empty.
+// left returns the tubes that are not empty.
 func left(e engine, tubes []string) (all []remainder, err error) {
 	c, err := e.dial()
 	if err != nil {
@@ -105,8 +105,8 @@ func left(e engine, tubes []string) (all []remainder, err error) {
 	return all, nil
 }
 
-// takeRest takes every other job of a tube out of the queue, with the daemon
-// down: bodies by id.
+// takeRest takes all other jobs of a tube out of the queue while the daemon is down, and
+// returns their bodies by id.
 func takeRest(e engine, tube string) (map[string]string, error) {
 	return takeAll(e, "jobs", tube, client.takeRest)
 }

@@ -22,10 +22,10 @@ type act struct {
 	name   string
 	weight int
 	do     func(life, faults context.Context) error
-	last   bool // may be the last of all, with nothing after it that would mend what it leaves
+	last   bool // may be the last fault: nothing after it repairs what it leaves behind
 }
 
-// lastTime bounds the last act.
+// lastTime bounds the last fault.
 const lastTime = 25 * time.Second
 
 // run acts until faults ends. An error is this program's own failure.
@@ -49,7 +49,7 @@ func (h *hand) run(life, faults context.Context) error {
 	return h.act(life, last, ends)
 }
 
-// act throws the dice for one of acts.
+// act picks one of acts at random and does it.
 func (h *hand) act(life, faults context.Context, acts []act) error {
 	total := 0
 	for _, a := range acts {

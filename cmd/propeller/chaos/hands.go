@@ -43,7 +43,7 @@ func handOnDaemon(d *daemon, rng *rand.Rand) *hand {
 			d.stop()
 			return again(life, faults, time.Second)
 		})},
-		{name: "propeller told twice to stop", weight: 3, do: checked(func(life, faults context.Context) error {
+		{name: "propeller stopped by two signals", weight: 3, do: checked(func(life, faults context.Context) error {
 			d.quit(faults, h.upTo(200*time.Millisecond))
 			return again(life, faults, time.Second)
 		})},
@@ -141,9 +141,8 @@ func handOnAPNs(a *apns, rng *rand.Rand) *hand {
 	return h
 }
 
-// vanish has the APNs side send GOAWAY that covers none of the streams that it
-// gets, and stay away for a while then: mostly for two seconds and some, at times
-// for up to twenty.
+// vanish makes the APNs side send a GOAWAY that covers none of the streams it gets, and then
+// stay away: usually for a little over two seconds, sometimes for up to twenty.
 func (a *apns) vanish(life, faults context.Context, h *hand) error {
 	for _, o := range []order{{Do: "profile", Profile: "leaving"}, {Do: "deaf"}, {Do: pick(h.rng, "close", "reset", "nothing")}} {
 		if err := a.tell(life, o); err != nil {

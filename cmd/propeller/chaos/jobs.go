@@ -88,7 +88,7 @@ type ledger struct {
 	mu     sync.Mutex
 	jobs   []job
 	pushes []push    // by number
-	due    time.Time // when the last of them may be served
+	due    time.Time // when the last of them is due
 }
 
 // add enters a new job with a push for each fate. It reports false when the
@@ -117,7 +117,7 @@ func (l *ledger) accepted(i int, id string, delay time.Duration) {
 	}
 }
 
-// lastDue is when the last job that was accepted may be served.
+// lastDue is when the last accepted job is due.
 func (l *ledger) lastDue() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()

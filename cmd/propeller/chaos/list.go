@@ -10,9 +10,9 @@ import (
 	"slices"
 )
 
-// exhume takes all out of the queue, with the daemon down: what is buried, bodies
-// by tube and id, and what `propeller jobs list` said of it before; and the bodies
-// of what waits.
+// exhume empties the queue while the daemon is down. It returns the buried jobs' bodies by
+// tube and id, what `propeller jobs list` showed of them before, and the bodies of the
+// waiting jobs.
 func (r *run) exhume(ctx context.Context) (buried map[string]map[string]string, listed map[string]page, waiting []string, err error) {
 	buried, listed = make(map[string]map[string]string), make(map[string]page)
 	for _, a := range apps() {
@@ -35,7 +35,7 @@ func (r *run) exhume(ctx context.Context) (buried map[string]map[string]string, 
 
 // page is what `propeller jobs list` shows.
 type page struct {
-	reasons map[string]string // by first id
+	reasons map[string]string // by the id that the producer got
 	more    bool              // there are others
 }
 

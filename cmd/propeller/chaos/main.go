@@ -42,15 +42,15 @@ type options struct {
 	seeds uint64 // how many, from seed on
 	rate  int    // jobs a second, of all apps together
 	queue string
-	bin   string // the daemon to run; "": this tree's is built
+	bin   string // the daemon to run; "" builds this tree's
 	keep  bool
 	race  bool
 }
 
-// drainTime is how long the queue may take to run empty, from the last fault or
-// from when its last job is due. What takes longest is what a killed daemon
-// held in a NATS cluster, which comes again after 120 s, and a push that the
-// environment guard doubts in the last second of the faults, after 72 s.
+// drainTime is how long the queue may take to run empty, from the last fault or from when
+// its last job is due. The slowest jobs are those that a killed daemon held in a NATS
+// cluster (120 s), and a push that the environment guard doubts in the last second of the
+// faults (72 s).
 const drainTime = 150 * time.Second
 
 func parseOptions(args []string, env func(string) string) (options, error) {
@@ -71,7 +71,7 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 	fs := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	fs.DurationVar(&o.time, "time", o.time, "of faults; CHAOS_TIME")
 	fs.Uint64Var(&o.seed, "seed", o.seed, "of the dice; CHAOS_SEED")
-	fs.Uint64Var(&o.seeds, "seeds", o.seeds, "how many seeds, from that one on; CHAOS_SEEDS")
+	fs.Uint64Var(&o.seeds, "seeds", o.seeds, "how many seeds, starting with -seed; CHAOS_SEEDS")
 	fs.DurationVar(&o.drain, "drain", drainTime, "for the queue to run empty after the faults")
 	fs.IntVar(&o.rate, "rate", 100, "jobs a second")
 	fs.StringVar(&o.queue, "queue", o.queue, "kind of queue: "+strings.Join(engineNames(), ", ")+" or "+allEngines+"; CHAOS_ENGINE")
@@ -98,7 +98,7 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 	return o, nil
 }
 
-// allEngines names them all, one after the other.
+// allEngines is the value of -queue for all engines, one after the other.
 const allEngines = "all"
 
 func (o options) engines() []string {

@@ -187,14 +187,14 @@ func (c *natsClient) buried(tube, pattern string, limit int) (map[string]string,
 	return out, err
 }
 
-// takeOut takes messages out of a stream. Those of buried jobs are named by
-// their subject, others by their number.
+// takeOut takes messages out of a stream, named by subject for buried jobs and by number
+// for others.
 func (c *natsClient) takeOut(stream, pattern string, limit int) (map[string]string, error) {
 	ctx, cancel := within(askTimeout)
 	defer cancel()
 	s, err := c.js.Stream(ctx, stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, nil // removed, and not made again
+		return nil, nil // it was removed, and not created again
 	}
 	if err != nil {
 		return nil, err

@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// natsCommand is the first argument of a NATS server's process; its second is a
-// file of configuration.
+// natsCommand is the first argument of a NATS server's process; the second is its
+// configuration file.
 const natsCommand = "nats"
 
 // natsMain is the process of one server. It ends by a signal, which the server
@@ -32,11 +32,11 @@ func natsMain(args []string) error {
 	return nil
 }
 
-// deadEnd is what a server says of itself to others, so that they come by their
-// own wires only: nobody listens there.
+// deadEnd is the address that a server advertises to others. Nobody listens there, so they
+// connect only through their own wires.
 const deadEnd = "127.0.0.1:1"
 
-// natsConfig is the configuration of server i. Its routes go to the others by
+// natsConfig returns the configuration of server i. Its routes to the others go through
 // wires.
 func natsConfig(i int, addr, clusterAddr, store string, routes []string) (string, error) {
 	var b strings.Builder

@@ -23,7 +23,7 @@ func mountSmall(dir string, size int) error {
 	return syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=700", size))
 }
 
-// unmount takes it away, at once or when nobody uses it any more.
+// unmount removes it, at once or when nobody uses it any more.
 func unmount(dir string) error { return syscall.Unmount(dir, syscall.MNT_DETACH) }
 
 // epollWaitAMD64 is the system call that architectures younger than amd64 lack.

@@ -27,7 +27,7 @@ type producer struct {
 func (p *producer) run(ctx context.Context) {
 	defer p.drop()
 	for ctx.Err() == nil {
-		// Lulls: the tube runs empty, and what comes then is a list.
+		// Lulls: the tube runs empty, and a list comes next.
 		if p.rng.IntN(150) == 0 {
 			sleep(ctx, time.Duration(p.rng.Int64N(int64(4*time.Second))))
 			if p.conn != nil {
@@ -57,8 +57,7 @@ func (p *producer) putOne(ctx context.Context) bool {
 	return p.put(k, many, fates)
 }
 
-// beacon puts a job of which nothing but its delivery can come, and says whether
-// the queue has it.
+// beacon puts a job that can only be delivered, and reports whether the queue has it.
 func (p *producer) beacon(ctx context.Context) bool {
 	if p.conn == nil && !p.dial(ctx) {
 		return false
@@ -167,7 +166,7 @@ func (p *producer) shape() (k kind, many bool, fates []fate) {
 	return k, true, fates
 }
 
-// maxPayload is APNs' bound of a payload.
+// maxPayload is APNs' limit for a payload.
 const maxPayload = 4096
 
 // job writes the job whose pushes are numbered from first on.

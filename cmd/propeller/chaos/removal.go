@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// removal is a stream that the hand removed: what was in it a moment before, and
+// removal is a stream that the hand removed: what was in it a moment before, and the time
 // from then until it was gone, when more may have come.
 type removal struct {
 	stream string
@@ -13,13 +13,13 @@ type removal struct {
 	bodies []string
 }
 
-// took says whether a moment lies within the removal. A put may have been under way
-// for as long as askTimeout.
+// took reports whether a moment lies within the removal. A put may have been under way for
+// askTimeout.
 func (r *removal) took(t time.Time) bool {
 	return !t.IsZero() && r.meets(t, t.Add(askTimeout))
 }
 
-// removed is what all removals took, by stream.
+// removed is everything that removals took, by stream.
 type removed struct {
 	all []removal
 	had map[string]*traces
@@ -35,18 +35,18 @@ func newRemoved(all []removal, l *ledger) *removed {
 	return r
 }
 
-// within says whether a stream was removed at one of some moments.
+// within reports whether a stream was removed at one of the moments.
 func (r *removed) within(stream string, times ...time.Time) bool {
 	return r != nil && slices.ContainsFunc(r.all, func(one removal) bool {
 		return one.stream == stream && slices.ContainsFunc(times, one.took)
 	})
 }
 
-// any says whether something was removed.
+// any reports whether anything was removed.
 func (r *removed) any() bool { return r != nil && len(r.all) > 0 }
 
-// tookJob says whether a push may have gone with its job: with the stream of jobs,
-// or after it was buried with that of the buried.
+// tookJob reports whether a push may have gone with its job: with the stream of jobs or,
+// after the job was buried, with the stream of buried jobs.
 func (v *verdict) tookJob() bool {
 	r := v.c.removed
 	if !r.any() {
@@ -69,15 +69,15 @@ func (v *verdict) tookJob() bool {
 	return false
 }
 
-// tookRecord says whether a push's record may have gone with the stream of jobs,
-// in which the records are too.
+// tookRecord reports whether a push's record may have gone with the stream of jobs, which
+// also has the records.
 func (v *verdict) tookRecord() bool {
 	r := v.c.removed
 	return v.tookJob() || r.any() && (r.had[jobsStream].record(v) || r.within(jobsStream, v.d.last))
 }
 
-// expected are the sequencer's records that must have arrived: those stored that
-// were not removed and do not wait in the queue.
+// expected returns which of the sequencer's records must have arrived: those stored, not
+// removed, and not waiting in the queue.
 func (r *removed) expected(stored []bool, at []time.Time, waiting *traces) []bool {
 	out := slices.Clone(stored)
 	for n := range out {

@@ -18,7 +18,7 @@ func (a *account) print(w io.Writer) {
 	row(a.buried, "buried with a reason")
 	row(a.expired, "expired with a record")
 	row(a.removed, "removed with a stream")
-	row(a.waiting, "in the queue still")
+	row(a.waiting, "still in the queue")
 	row(len(a.lost), "lost")
 	row(a.twice, fmt.Sprintf("delivered more than once, %d of them for a killed daemon", a.excused))
 	row(len(a.uncounted), "delivered more than once and not counted")
@@ -26,7 +26,7 @@ func (a *account) print(w io.Writer) {
 		a.unsure, a.never, s.doubts, a.misled)
 	fmt.Fprintf(w, "requests at the APNs side: %d, %d of them for tokens long dead: %s\n", s.requests, s.graves, counts(s.answers))
 	fmt.Fprintf(w, "feedback records: %s; %d given twice, %d received twice\n", counts(s.records), a.repeated, s.repeats)
-	fmt.Fprintf(w, "buried jobs with their reasons: %d listed, %d besides\n", a.listed, a.explained)
+	fmt.Fprintf(w, "buried jobs with their reasons: %d listed, %d others\n", a.listed, a.explained)
 	for _, more := range []struct {
 		what string
 		of   map[string]int

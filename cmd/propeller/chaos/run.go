@@ -96,12 +96,12 @@ func (r *run) course(ctx context.Context, out io.Writer) (*ending, error) {
 	return end, r.daemon.alive(ctx)
 }
 
-// undisturbed is how long the daemon's own hand rests at the end of the faults: a
-// restart or a reload mends whatever the others have made to stand still.
+// undisturbed is how long the daemon's hand rests at the end of the faults: a restart or a
+// reload would repair whatever the other hands brought to a stop.
 const undisturbed = 20 * time.Second
 
-// chaos lets the hands act for the time given, and the producers put until the
-// hands have done their last.
+// chaos runs the hands for the given time, and the producers until the hands have done their
+// last fault.
 func (r *run) chaos(ctx context.Context) error {
 	faults, cancel := context.WithTimeout(ctx, r.o.time)
 	defer cancel()

@@ -18,9 +18,9 @@ type sequencer struct {
 	engine engine
 	rng    *rand.Rand
 	app    int         // the one with the webhook
-	stored []bool      // by number: the queue has said so
+	stored []bool      // by number: the queue has confirmed it
 	at     []time.Time // when each was put
-	junk   int         // how many were no records
+	junk   int         // how many were not records
 	conn   client
 }
 

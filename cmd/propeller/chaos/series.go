@@ -11,16 +11,16 @@ import (
 	"time"
 )
 
-// result is what came of one run.
+// result is the result of one run.
 type result struct {
 	engine  string
 	seed    uint64
 	took    time.Duration
-	account *account // nil: it did not come to one
+	account *account // nil if the run ended before
 	stalls  int
-	faults  []string // all of them, stalls too
+	faults  []string // all faults found, including stalls
 	err     error
-	dir     string // what is left of a run that failed
+	dir     string // the files of a run that failed
 }
 
 // word is the result in one word.
@@ -33,10 +33,10 @@ func (r *result) word() string {
 	case errors.Is(r.err, errInterrupted):
 		return "interrupted"
 	}
-	return "BROKEN" // this program, or the machine
+	return "BROKEN" // an error of this program or the machine
 }
 
-// command is the program.
+// command runs the program.
 func command(ctx context.Context, args []string, out io.Writer) error {
 	o, err := parseOptions(args, os.Getenv)
 	if err != nil {
@@ -49,7 +49,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	return series(ctx, o, out)
 }
 
-// failure is the run's error, with where all of it can be seen.
+// failure is the run's error, with the folder of its files.
 func (r *result) failure() error {
 	if r.err != nil && r.dir != "" {
 		return fmt.Errorf("%w; all files are in %s", r.err, r.dir)
@@ -57,8 +57,8 @@ func (r *result) failure() error {
 	return r.err
 }
 
-// series makes a run for each seed and engine, one after the other, on the same
-// binary, and prints a table.
+// series runs each seed on each engine, one after the other, with the same binary, and prints
+// a table.
 func series(ctx context.Context, o options, out io.Writer) error {
 	dir, err := os.MkdirTemp("", "propeller-chaos-bin-")
 	if err != nil {
@@ -87,7 +87,7 @@ func series(ctx context.Context, o options, out io.Writer) error {
 	return table(out, all)
 }
 
-// table prints a line a run, and fails if one has.
+// table prints a line for each run, and returns an error if one failed.
 func table(out io.Writer, all []*result) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "engine\tseed\tresult\tpushes\tdelivered\tlost\tstalls\tnot counted\tfaults\ttook\tfiles")
@@ -112,7 +112,7 @@ func table(out io.Writer, all []*result) error {
 	return nil
 }
 
-// one makes one run.
+// one does one run.
 func one(ctx context.Context, o options, engine string, seed uint64, out io.Writer) *result {
 	o.queue, o.seed = engine, seed
 	began := time.Now()

@@ -66,7 +66,7 @@ type site struct {
 	hookAddr  string // of the webhook's receiver
 	propeller string // the binary
 	queueURL  string // for the configuration
-	disk      *disk  // of the embedded queue; nil: there is none
+	disk      *disk  // of the embedded queue; nil if there is none
 	issuer    *apnstest.Server
 	began     time.Time
 
@@ -178,7 +178,7 @@ func (s *site) renew(topic string) error {
 	return s.write(topic+".pem", s.issuer.ClientCertPEM(topic))
 }
 
-// build makes the daemon's binary, in a folder.
+// build builds the daemon's binary in a folder.
 func build(ctx context.Context, dir string, race bool) (bin string, err error) {
 	bin = filepath.Join(dir, "propeller")
 	args := []string{"build", "-o", bin}

@@ -62,7 +62,7 @@ func (a *account) story(w io.Writer, at *site, n uint32) {
 	patterns := []string{token}
 	if j.id != "" {
 		for _, job := range []string{fmt.Sprintf(`"job":%q`, j.id), fmt.Sprintf(`-%s"`, j.id)} {
-			if j.count > 1 { // only what concerns them all
+			if j.count > 1 { // only lines about all of them
 				job += `,"err"`
 			}
 			patterns = append(patterns, job)

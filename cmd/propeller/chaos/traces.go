@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// traces are what some bodies of jobs and records speak of.
+// traces is what the bodies of jobs and records refer to.
 type traces struct {
 	pushes   map[uint32]bool // in jobs
 	records  map[uint32]bool // pushes with a record
-	jobs     map[jobID]bool  // with a record: bare ids, of jobs that could not be decoded
-	refs     map[uint32]bool // with a record: of the ledger's jobs, with a token that cannot be read
+	jobs     map[jobID]bool  // with a record: plain ids of jobs that could not be decoded
+	refs     map[uint32]bool // with a record: the ledger's jobs, for a token that cannot be read
 	sequence map[int]bool    // the sequencer's records
 }
 
@@ -48,7 +48,7 @@ func (t *traces) add(l *ledger, body string) {
 	}
 }
 
-// record says whether there is a record of a push, or of its job for want of a token.
+// record reports whether there is a record of a push, or of its job if it has no token.
 func (t *traces) record(v *verdict) bool {
 	return t.records[v.n] || v.fate == deformed && t.refs[v.job] || t.jobs[jobID{apps()[v.j.app].topic, v.j.id}.bare()]
 }

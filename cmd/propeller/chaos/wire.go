@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// wire is the way from one server to another: a proxy, which can be cut, so that
-// its connections are closed and no others come about, or held, so that they
-// stay and nothing passes.
+// wire is the route from one server to another: a proxy that can be cut or held. Cut, it
+// closes its connections and accepts no others. Held, its connections stay but nothing
+// passes.
 type wire struct {
 	target string
 	l      net.Listener
@@ -102,7 +102,7 @@ func (w *wire) pass() {
 	}
 }
 
-// add enters a connection; false: the wire takes none.
+// add registers a connection; false if the wire accepts none.
 func (w *wire) add(c net.Conn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

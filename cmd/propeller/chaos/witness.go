@@ -72,8 +72,8 @@ func (d *deeds) setAside() bool {
 // beanstalkd begins anew where its log ends.
 type jobID struct{ topic, id string }
 
-// bare is the id without the birth of a JetStream stream, which stands before the
-// job's number.
+// bare is the id without the birth of its JetStream stream, which stands before the job's
+// number.
 func (id jobID) bare() jobID {
 	return jobID{id.topic, id.id[strings.LastIndexByte(id.id, '-')+1:]}
 }
@@ -91,8 +91,8 @@ type testimony struct {
 	lists    map[uint32][]stay // by the ledger's job, in the log's order
 	sequence *sequence
 
-	buriedIDs  map[jobID][]time.Time // "job buried" lines, by the first id
-	buriedBare map[jobID][]time.Time // the same by the bare id, as who put the job knows it
+	buriedIDs  map[jobID][]time.Time // "job buried" lines, by the id that the producer got
+	buriedBare map[jobID][]time.Time // the same by the bare id
 	jobRecords map[jobID][]told      // records without a token that can be read
 	refRecords map[uint32]int        // of those, rejected tokens of a list, by the ledger's job
 
