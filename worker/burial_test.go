@@ -13,8 +13,8 @@ import (
 	"propeller/queue"
 )
 
-// What is written under again is read as it was, and the rest of a job stays as it
-// is to the byte.
+// The key again is read as it was written, and the rest of a job stays as it is to the
+// byte.
 func TestBuriedBody(t *testing.T) {
 	o := &origin{
 		job: "host:1/17", seed: seed{1, 2, 3}, put: time.Unix(1_700_000_000, 0), attempt: 7,
@@ -52,8 +52,7 @@ func TestBuriedBody(t *testing.T) {
 	}
 }
 
-// A body that says nothing of why it was buried: what the parser says, or that
-// nobody knows.
+// The reason of a body without one: the parser's error, or that it is not recorded.
 func TestBurialOf(t *testing.T) {
 	for body, want := range map[string]Burial{
 		"garbage":                     {Reason: "job: not JSON", Class: "rejected", Tokens: 1},
@@ -67,7 +66,7 @@ func TestBurialOf(t *testing.T) {
 	}
 }
 
-// kick gives a buried job back, as body says it is now.
+// kick releases a buried job, with the body that it has now.
 func (q *fakeQueue) kick(j *fakeJob) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -76,9 +75,9 @@ func (q *fakeQueue) kick(j *fakeJob) {
 	q.notify()
 }
 
-// A buried job keeps its apns-id and its first id; kicked it is pushed, and buried
-// once more with what APNs says then. Nobody having kicked it, it is buried again
-// unsent, without another record.
+// A buried job keeps its apns-id and its producer's id. Kicked, it is pushed, and buried
+// again with APNs' new answer. Without a kick it is buried again unsent, without another
+// record.
 func TestBuriedAgain(t *testing.T) {
 	for name, body := range map[string]string{
 		"token": jobText(""), "channel": `{"channel_id":"dHN0LXNyY2gtY2hubA==","payload":{"aps":{}}}`,
@@ -99,7 +98,7 @@ func TestBuriedAgain(t *testing.T) {
 
 				b.cfg.Memory.Dead(topic, testToken, "Unregistered", 410, time.Now()) // no matter
 				q.mu.Lock()
-				q.ready = append(q.ready, j) // its burial was cut off
+				q.ready = append(q.ready, j) // its burial was interrupted
 				q.notify()
 				q.mu.Unlock()
 				synctest.Wait()
@@ -133,7 +132,7 @@ func TestBuriedAgain(t *testing.T) {
 	}
 }
 
-// The pauses of a kicked job begin anew, however often it was tried before.
+// The pauses of a kicked job start again, however often it was tried before.
 func TestKickedBeginsAnew(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := &origin{job: "1", put: time.Now(), attempt: 500, bury: "503 x", class: apnsconn.Unavailable}
@@ -150,7 +149,7 @@ func TestKickedBeginsAnew(t *testing.T) {
 	})
 }
 
-// An unfit job keeps its first id, and has no second record before it is kicked.
+// An unfit job keeps its producer's id, and has no second record unless it is kicked.
 func TestUnfitBuriedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue(jobText(`,"colour":"red"`))
@@ -177,7 +176,7 @@ func TestUnfitBuriedAgain(t *testing.T) {
 	})
 }
 
-// narrow is a job of which the queue takes so many bytes; at first it refuses all.
+// narrow is a job for which the queue takes only so many bytes; at first it refuses all.
 type narrow struct {
 	*fakeJob
 	most    int
@@ -194,8 +193,8 @@ func (j narrow) Bury(ctx context.Context, body []byte) error {
 	return j.fakeJob.Bury(ctx, body)
 }
 
-// Where there is no room for a reason it is cut, or left out; while the queue
-// refuses, the job waits. What has been reported is not reported again.
+// If there is no room for a reason it is cut or left out. While the queue refuses, the job
+// waits. What has been reported is not reported again.
 func TestBurialWithoutRoom(t *testing.T) {
 	long := strings.Repeat("x", 400)
 	plain := len(jobText(""))

@@ -63,10 +63,10 @@ type pq struct {
 
 func (p pq) Consume(string) (queue.Consumer, error) { return p.c(), nil }
 
-// pass lets time pass, and all that follows from it happen.
+// pass lets time pass, with everything that follows from it.
 func pass(ms time.Duration) { time.Sleep(ms); synctest.Wait() }
 
-// A Receive that panics ends the worker, to be started anew.
+// A Receive that panics ends the worker, and suture starts it again.
 func TestReceivePanics(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue()
@@ -126,7 +126,7 @@ func TestDoubtedGivenUp(t *testing.T) {
 	})
 }
 
-// However long the queue takes to settle, every slot is given back once.
+// However long the queue takes to settle, every slot is freed exactly once.
 func TestSlotsDoNotDrift(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue()
@@ -236,7 +236,7 @@ func TestGuardForgetsALostWorker(t *testing.T) {
 	})
 }
 
-// The queue knows that nothing is wanted, even if it was told before a Receive had begun.
+// The consumer is paused at the end, even if Pause came before a Receive had begun.
 func TestPauseComesLast(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue()
@@ -245,8 +245,8 @@ func TestPauseComesLast(t *testing.T) {
 		var paused atomic.Bool
 		b.cfg.Queue = pq{played{q}, func() queue.Consumer {
 			return cons{consumerOf: consumerOf{q}, pause: func() { paused.Store(true) }, recv: func(ctx context.Context, n int) ([]queue.Job, error) {
-				time.Sleep(time.Millisecond) // the goroutine is scheduled late
-				paused.Store(false)          // as both adapters do first
+				time.Sleep(time.Millisecond) // the goroutine starts late
+				paused.Store(false)          // as the adapters do first
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}}
@@ -300,7 +300,7 @@ func (s *stuckSink) Pushed(e *Event) {
 	}
 }
 
-// A goroutine that was given up and comes back sends nothing.
+// An abandoned goroutine that wakes up sends nothing.
 func TestAbandonedSendsNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue(jobText(""), jobText(""), jobText(""))
@@ -322,7 +322,7 @@ func TestAbandonedSendsNothing(t *testing.T) {
 	})
 }
 
-// What a stop takes back from its own connection is no standstill of APNs.
+// Pushes that a stop takes back from its own connection do not make APNs unreachable.
 func TestStopIsNoStandstill(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue(jobText(""))
@@ -349,7 +349,7 @@ type syncBuf struct {
 func (s *syncBuf) Write(p []byte) (int, error) { s.mu.Lock(); defer s.mu.Unlock(); return s.b.Write(p) }
 func (s *syncBuf) String() string              { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
 
-// notSentConn has no window for a push, until it is closed.
+// notSentConn sends nothing until it is closed, and then gives all pushes back unsent.
 type notSentConn struct {
 	mu    sync.Mutex
 	open  []func(apnsconn.Outcome)
@@ -380,7 +380,7 @@ func (c *notSentConn) Close() error {
 func (c *notSentConn) Done() <-chan struct{} { return c.ended }
 func (c *notSentConn) Err() error            { return apnsconn.ErrClosed }
 
-// Records that make a settler panic, twice, end no process.
+// Records that make a settler panic twice do not end the process.
 func TestFeedbackPanics(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue(`{"x":1}`)
@@ -404,7 +404,7 @@ func (c *fifthPanics) Send(n *apnsconn.Notification, done func(apnsconn.Outcome)
 	c.Conn.Send(n, done)
 }
 
-// A list of which a Send has panicked is settled once.
+// A list is settled once after one of its Sends panicked.
 func TestSendPanicsThenStop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue(listOf("", 60))
@@ -437,7 +437,7 @@ func TestSendPanicsThenStop(t *testing.T) {
 	})
 }
 
-// A Receive that does not end makes no loop.
+// A Receive that does not end causes no busy loop.
 func TestReceiveStuck(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue()
@@ -466,7 +466,7 @@ func TestReceiveStuck(t *testing.T) {
 	})
 }
 
-// evSink remembers what it was told.
+// evSink remembers the events it got.
 type evSink struct {
 	mu sync.Mutex
 	ev []string
@@ -478,7 +478,7 @@ func (s *evSink) Pushed(e *Event) {
 	s.mu.Unlock()
 }
 
-// A job that goes back as it came is told of.
+// A job that goes back untried has an event.
 func TestGoingBackIsTold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue(jobText(""))

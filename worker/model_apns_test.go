@@ -23,7 +23,7 @@ type conn struct {
 	narrow   bool                 // one stream until the first answer
 	answered bool
 	usable   bool
-	bounces  time.Duration // the next push ends it, covering nothing, and APNs is away for so long; 0: no
+	bounces  time.Duration // if not 0: the next push ends the connection with a GOAWAY that covers nothing, then APNs is away this long
 	bouncing bool
 	ending   bool
 	reason   error
@@ -34,7 +34,7 @@ type conn struct {
 // flight is a push under way.
 type flight struct {
 	push *push
-	cut  chan answer // cap 1: its connection ends so
+	cut  chan answer // cap 1: how the push ends when its connection does
 }
 
 // answer is how a push ends.
@@ -42,8 +42,8 @@ type answer struct {
 	apnsconn.Outcome
 	after   time.Duration
 	taken   bool // the device gets it
-	natural bool // APNs that is well answers so
-	ends    int  // of its connection, 1 + one of the ends; 0: goes on
+	natural bool // a healthy APNs answers like this
+	ends    int  // 1 + how its connection ends; 0 if that goes on
 }
 
 var errModel = errors.New("model: network is unreachable")
@@ -111,18 +111,18 @@ func (c *conn) send(token string, payload []byte, done func(apnsconn.Outcome)) {
 		a = answer{after: time.Duration(1+m.rand("bounce", c.id).IntN(50)) * time.Millisecond, ends: 1 + connBounces}
 		a.Class, a.Err = apnsconn.NotSent, goAway(0)
 	case c.bouncing:
-		a.after = time.Hour // its connection ends before
+		a.after = time.Hour // the connection ends first
 	}
 	c.wg.Go(func() { c.fly(f, a, done) })
 	m.mu.Unlock()
 }
 
-// brakeTime is how long pushes that are on their way already may still begin
-// when an app is held or stopped: the queue may be slow in answering about them.
+// brakeTime is how long pushes already under way may still begin after an app is held or
+// stopped: the queue may be slow to answer about them.
 const brakeTime = 10 * time.Second
 
-// mayPush fails when a held app pushes, or one that is broken or paused more
-// than once a minute. m.mu is held.
+// mayPush fails if a held app pushes, or a broken or guarded one more than once a minute.
+// m.mu is held.
 func (m *model) mayPush(app *shared, stopped bool, since time.Time) {
 	if !m.held.IsZero() && time.Since(m.held) > brakeTime {
 		m.fail("brake", "a push of an app that has been held for %v", time.Since(m.held))
@@ -136,7 +136,7 @@ func (m *model) mayPush(app *shared, stopped bool, since time.Time) {
 	app.probed = time.Now()
 }
 
-// refusal is why a push is not taken. m.mu is held.
+// refusal says why a push is not accepted. m.mu is held.
 func (c *conn) refusal() error {
 	switch {
 	case !c.usable:
@@ -147,7 +147,7 @@ func (c *conn) refusal() error {
 	return nil
 }
 
-// fly is one push, from its sending to its end.
+// fly plays one push, from its sending to its end.
 func (c *conn) fly(f *flight, a answer, done func(apnsconn.Outcome)) {
 	m := c.m
 	timer := time.NewTimer(a.after)
@@ -210,7 +210,7 @@ func (c *conn) end(how int) {
 		case how == connBounces:
 			a.Class, a.Err, a.taken = apnsconn.NotSent, goAway(0), false
 		case how == connGoAway && r.IntN(2) == 0:
-			continue // it is answered
+			continue // already answered
 		case how == connGoAway:
 			a.Class, a.Err, a.taken = apnsconn.NotSent, goAway(7), false
 		}
@@ -226,7 +226,7 @@ func (c *conn) end(how int) {
 	c.retire(reason)
 }
 
-// rand is how a push fares that its connection takes along.
+// rand draws how a push ends when its connection does.
 func (f *flight) rand(what string, c *conn) *rand.Rand {
 	return c.m.rand(what+f.push.ref+f.push.token, f.push.tries)
 }
@@ -238,8 +238,8 @@ func (f *flight) answer(a answer) {
 	}
 }
 
-// retire lets no more pushes in, and the connection end with the last of those
-// under way. m.mu is held.
+// retire refuses new pushes, and ends the connection with the last push under way. m.mu is
+// held.
 func (c *conn) retire(reason error) {
 	c.usable = false
 	if c.ending {
@@ -275,7 +275,7 @@ func (c *conn) Usable() bool {
 	return c.usable
 }
 
-// Close ends the connection: of what is under way nobody knows what becomes.
+// Close ends the connection; the outcome of pushes under way is unknown.
 func (c *conn) Close() error {
 	c.m.mu.Lock()
 	for f := range c.flights {
@@ -288,7 +288,7 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// Drain ends the connection when what is under way has ended.
+// Drain ends the connection once the pushes under way have ended.
 func (c *conn) Drain(context.Context) error {
 	c.m.mu.Lock()
 	c.retire(apnsconn.ErrClosed)
@@ -335,7 +335,7 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// answer is what becomes of a push that is sent now. m.mu is held.
+// answer draws the answer to a push that is sent now. m.mu is held.
 func (m *model) answer(p *push) answer {
 	r := m.rand("push "+p.ref+tail(p.token), p.tries)
 	a := answer{after: time.Duration(1+r.IntN(20)) * time.Millisecond}
@@ -389,7 +389,7 @@ func (a *answer) unknown(after time.Duration, r *rand.Rand) {
 	a.Class, a.Err, a.taken, a.after = apnsconn.Unknown, apnsconn.ErrTimeout, r.IntN(2) == 0, after
 }
 
-// pushTimeout is when a connection gives a push up.
+// pushTimeout is when a connection gives up on a push.
 const pushTimeout = 20 * time.Second
 
 func (a *answer) slow(n nature, r *rand.Rand) {

@@ -11,15 +11,15 @@ import (
 	"propeller/queue"
 )
 
-// The ledger holds what has become of each push: one token of one job as its
-// producer put it. The rests of a job are told by its ref, which they keep.
+// The ledger knows what became of each push: one token of one job as its producer put it. A
+// job's rests keep its ref, which identifies them.
 
 type pushKey struct{ ref, token string }
 
 type push struct {
 	pushKey
 	nature nature // of its token
-	live   int    // jobs in the queue that hold it; buried ones too
+	live   int    // jobs in the queue that have it, including buried ones
 
 	tries     int       // pushes that were begun
 	taken     int       // by APNs, since the job was last kicked
@@ -28,7 +28,7 @@ type push struct {
 	lastBad   time.Time // when APNs last called its token wrong
 }
 
-// nature is how APNs that is well answers a push to a token.
+// nature is how a healthy APNs answers a push to a token.
 type nature int
 
 const (
@@ -38,7 +38,7 @@ const (
 	unacceptable
 )
 
-// readBody reads what the ledger needs of a job.
+// readBody reads from a job what the ledger needs.
 func readBody(body []byte) (ref string, tokens []string, err error) {
 	var b struct {
 		Token  string
@@ -70,8 +70,8 @@ func (m *model) open(j *job) {
 	}
 }
 
-// close notes that a job has left the queue: what became of its pushes must be
-// known, or they must be in another job. m.mu is held.
+// close notes that a job has left the queue: its pushes must have ended, or be in another
+// job. m.mu is held.
 func (m *model) close(j *job) {
 	if !j.sound {
 		m.fail("lost", "job %d, which can never work, was deleted and not buried", j.id)
@@ -83,8 +83,8 @@ func (m *model) close(j *job) {
 	}
 }
 
-// setAside notes that a job was buried, before which there has to be a record
-// of each of its tokens. m.mu is held.
+// setAside notes that a job was buried: each of its tokens must have a record before.
+// m.mu is held.
 func (m *model) setAside(j *job) {
 	for _, p := range j.held {
 		if j.sound && !p.recorded {
@@ -93,8 +93,8 @@ func (m *model) setAside(j *job) {
 	}
 }
 
-// rewrite notes that a buried job has another body, which must have all that
-// the old one has. m.mu is held.
+// rewrite notes that a buried job has another body, which must have everything that the old
+// one had. m.mu is held.
 func (m *model) rewrite(j *job, body []byte) {
 	ref, tokens, err := readBody(body)
 	if j.sound && (err != nil || ref != j.ref) {
@@ -108,8 +108,8 @@ func (m *model) rewrite(j *job, body []byte) {
 	j.body = body
 }
 
-// reopen notes that an operator wants a job's pushes once more: what APNs takes
-// from then on is no duplicate of what it took before. m.mu is held.
+// reopen notes that an operator wants a job's pushes again: from then on a push that APNs
+// took before is no duplicate. m.mu is held.
 func (m *model) reopen(j *job) {
 	for _, p := range j.held {
 		m.duplicates += max(0, p.taken-1)
@@ -117,7 +117,7 @@ func (m *model) reopen(j *job) {
 	}
 }
 
-// note is a record as the ledger needs it.
+// note is the part of a record that the ledger needs.
 type note struct{ ref, token, class string }
 
 // record takes a worker's record.
@@ -145,7 +145,7 @@ func (m *model) record(ctx context.Context, n note) error {
 func (m *model) noteRecord(n note) {
 	p := m.pushes[pushKey{n.ref, n.token}]
 	if p == nil {
-		return // of a job that cannot be read
+		return // the record of a job that cannot be read
 	}
 	p.recorded = true
 	switch {
@@ -158,14 +158,12 @@ func (m *model) noteRecord(n note) {
 	}
 }
 
-// uncounted is how many more pushes APNs has taken than one per token and job.
-// Each of them must have been counted as a possible duplicate: whoever lets a
-// push be made again that APNs may have taken knows that it does, by an outcome
-// of class unknown, by a settle call that failed (ErrLost among these: the queue
-// has served the job to somebody else, and whoever has pushed meanwhile learns
-// it when it settles), by a put that failed, or at its own stop. The only pushes
-// that nobody has to count are those that an operator asks for: after a kick a
-// push starts anew.
+// uncounted is how many pushes APNs took beyond one per token and job. Each of them must
+// have been counted as a possible duplicate, because whoever causes it knows: from an outcome
+// of class unknown, from a settle call that failed (also with ErrLost: the queue has given
+// the job to somebody else, and a worker that pushed meanwhile learns that when it settles),
+// from a put that failed, or from its own stop. Only pushes that an operator asks for are not
+// counted: after a kick a push starts again.
 func (m *model) uncounted() int {
 	n := m.duplicates
 	for _, p := range m.pushes {
@@ -177,7 +175,7 @@ func (m *model) uncounted() int {
 	return n
 }
 
-// refOf is the job that a push's payload belongs to: its title.
+// refOf returns the ref of the job that a push belongs to: the payload's title.
 func refOf(payload []byte) string {
 	_, after, _ := bytes.Cut(payload, []byte(`"title":"`))
 	ref, _, _ := bytes.Cut(after, []byte(`"`))

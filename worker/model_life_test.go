@@ -10,7 +10,7 @@ import (
 	"propeller/worker"
 )
 
-// slot is the place of one worker of one app: what suture is in the daemon.
+// slot runs one worker of one app, as suture does in the daemon.
 type slot struct {
 	m     *model
 	app   *shared
@@ -20,9 +20,9 @@ type slot struct {
 	w       *worker.Worker // nil while none serves
 	cancel  context.CancelFunc
 	stopped time.Time     // when cancel was called
-	down    time.Duration // how long it stays down then
+	down    time.Duration // how long it then stays down
 	closed  bool          // it is not started again
-	up      chan struct{} // closed: it is started at once
+	up      chan struct{} // closed to start it at once
 }
 
 // start starts the workers of the latest app.
@@ -63,11 +63,11 @@ func (s *slot) run() {
 	}
 }
 
-// stopBound is how long a stop may take: the drain, what is left of lists, the
-// parting words with the queue, and as much again.
+// stopBound is how long a stop may take: the drain, the rests of lists, closing the consumer,
+// and as much again.
 const stopBound = 2 * (drainTime + 3*time.Second)
 
-// serve is one Serve. It reports whether the worker is to be served again.
+// serve does one Serve, and reports whether to serve again.
 func (s *slot) serve(ctx context.Context, w *worker.Worker) (again bool) {
 	m := s.m
 	err := w.Serve(ctx)
@@ -90,7 +90,7 @@ func (s *slot) serve(ctx context.Context, w *worker.Worker) (again bool) {
 	return false
 }
 
-// at is the worker that serves; nil: none.
+// at returns the worker that serves; nil if none does.
 func (s *slot) at() *worker.Worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +151,7 @@ func (m *model) stopAll() {
 	}
 }
 
-// reload puts other workers in the place of those at work.
+// reload replaces the workers.
 func (m *model) reload(keepMemory bool) {
 	app := m.newShared(nil)
 	if keepMemory {
@@ -168,7 +168,7 @@ func (m *model) reload(keepMemory bool) {
 	m.start()
 }
 
-// setHold holds the app, or ends that.
+// setHold holds the app, or ends the hold.
 func (m *model) setHold(on bool) {
 	m.mu.Lock()
 	switch {
@@ -185,8 +185,7 @@ func (m *model) setHold(on bool) {
 	}
 }
 
-// forgetProbes lets a worker probe anew: one that an operator stops leaves its
-// probe to the next.
+// forgetProbes permits another probe: a worker that is stopped leaves its probe to the next.
 func (m *model) forgetProbes() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -253,7 +252,7 @@ func (m *model) do(s step) {
 	}
 }
 
-// staleTokens are in several jobs.
+// staleTokens are the tokens that several jobs share.
 const staleTokens = 8
 
 func tokenName(n int) string { return fmt.Sprintf("%064x", n) }
@@ -304,7 +303,7 @@ func (m *model) putJob(s step) {
 	m.add([]byte(body), delay)
 }
 
-// drawNature is how APNs sees a token of a job of that kind.
+// drawNature draws how APNs sees a token of a job of that kind.
 func (m *model) drawNature(kind, n int) nature {
 	x := m.rand("nature", n).IntN(20)
 	switch {

@@ -13,21 +13,21 @@ import (
 	"propeller/worker/feedback"
 )
 
-// All of the model that depends on the exact shape of the worker's Config and of
-// the interfaces that it is given is in this file.
+// This file has everything in the model that depends on the exact shape of the worker's
+// Config and of the interfaces that the worker uses.
 
-// shared is what the workers of one app share. A reload makes another one.
+// shared is what the workers of one app share. A reload makes a new one.
 type shared struct {
 	breaker  *worker.Breaker
 	guard    *worker.Guard
 	memory   *worker.Memory
 	counters *worker.Counters
 
-	probed time.Time // the last push while it was broken or paused, under model.mu
+	probed time.Time // the last push while it was broken or guarded, under model.mu
 }
 
-// newShared is the parts of a new app, which has the memory of the old one if
-// that is given.
+// newShared makes the parts of a new app, which keeps the memory of an old one if that is
+// given.
 func (m *model) newShared(old *shared) *shared {
 	s := &shared{breaker: worker.NewBreaker(), counters: new(worker.Counters)}
 	if !m.plan.unguarded {
@@ -43,10 +43,10 @@ func (m *model) newShared(old *shared) *shared {
 	return s
 }
 
-// hasClock says that a Config has a hook for the wall clock: see model.setClock.
+// hasClock reports whether Config has a hook for the wall clock: see model.setClock.
 const hasClock = true
 
-// portClock is what sets that clock.
+// portClock sets that clock.
 func (m *model) portClock() func(by time.Duration) {
 	return func(by time.Duration) { m.wallBy.Add(int64(by)) }
 }
@@ -54,11 +54,11 @@ func (m *model) portClock() func(by time.Duration) {
 // wall is the wall clock.
 func (m *model) wall() time.Time { return time.Now().Add(time.Duration(m.wallBy.Load())) }
 
-// possibleDuplicates is what an app's workers have counted.
+// possibleDuplicates is how many of them an app's workers have counted.
 func (s *shared) possibleDuplicates() int { return int(s.counters.PossibleDuplicates.Load()) }
 
-// stopped says that the app is broken or paused, which only certain answers
-// end, and since when.
+// stopped says whether the app is broken or guarded, which only certain answers end, and
+// since when.
 func (s *shared) stopped() (broken, paused bool, since time.Time) {
 	b := s.breaker.State()
 	return b.Broken, b.Paused, b.Since
@@ -66,7 +66,7 @@ func (s *shared) stopped() (broken, paused bool, since time.Time) {
 
 const modelTopic = "com.example.model"
 
-// drainTime is what a worker has to finish when it is stopped.
+// drainTime is how long a worker may take to finish when it is stopped.
 const drainTime = 10 * time.Second
 
 func (m *model) newWorker(s *shared, index int) *worker.Worker {
@@ -88,7 +88,7 @@ func (m *model) newWorker(s *shared, index int) *worker.Worker {
 	})
 }
 
-// restarted says that Serve has ended by order of Restart.
+// restarted reports whether Serve ended because of Restart.
 func restarted(err error) bool { return errors.Is(err, worker.ErrRestarted) }
 
 // portQueue is the model's queue as a queue.Queue.

@@ -29,10 +29,10 @@ type job struct {
 	id       int
 	body     []byte
 	ref      string
-	held     []*push // its tokens; none of a job that cannot be read
+	held     []*push // its pushes; none if it cannot be read
 	sound    bool    // it can be read
 	state    jobState
-	put, due time.Time // due: when it became ready, but for being given back at once
+	put, due time.Time // due: when it became ready, not counting releases without a pause
 	attempts int
 	kicked   bool
 	lease    *lease // while it is reserved
@@ -40,7 +40,7 @@ type job struct {
 
 func (j *job) name() string { return fmt.Sprint("q/", j.id) }
 
-// consumer is one of a worker's.
+// consumer is the consumer of one worker.
 type consumer struct {
 	m      *model
 	want   int      // jobs that it may reserve
@@ -59,7 +59,7 @@ type lease struct {
 	lost    bool
 }
 
-// ttr is when a job whose settling the queue has refused is served again.
+// ttr is when a job comes again whose settling the queue refused.
 const ttr = 30 * time.Second
 
 // add stores a job. m.mu is held.
@@ -95,7 +95,7 @@ func (m *model) giveBack(j *job, after time.Duration) {
 	})
 }
 
-// serve hands ready jobs to the consumers that want some. m.mu is held.
+// serve hands ready jobs to consumers that want some. m.mu is held.
 func (m *model) serve() {
 	if m.away() {
 		return
@@ -117,7 +117,7 @@ func (m *model) serve() {
 	}
 }
 
-// in are the jobs in a state, in their order. m.mu is held.
+// in returns the jobs in a state, in their order. m.mu is held.
 func (m *model) in(s jobState) []*job {
 	var jobs []*job
 	for _, j := range m.jobs {
@@ -195,7 +195,7 @@ func (c *consumer) receive(ctx context.Context, n int) ([]*lease, error) {
 	}
 }
 
-// await waits for a job, and for ctx unless the queue is deaf.
+// await waits for a job or the end of ctx; a deaf queue ignores ctx.
 func (c *consumer) await(ctx context.Context) {
 	c.m.mu.Lock()
 	over, changed := ctx.Done(), c.m.queueChanged
@@ -266,12 +266,12 @@ func (m *model) loseSessions() {
 	}
 }
 
-// held are the consumer's reservations, in the order of the jobs. m.mu is held.
+// held returns the consumer's reservations, in the order of the jobs. m.mu is held.
 func (c *consumer) held() []*lease {
 	return slices.SortedFunc(maps.Keys(c.leases), func(a, b *lease) int { return a.job.id - b.job.id })
 }
 
-// away says that nobody reaches the queue. m.mu is held.
+// away reports whether nobody can reach the queue. m.mu is held.
 func (m *model) away() bool { return m.queueKind == queueAway || m.queueKind == queueAwayAndLost }
 
 // setQueue changes how the queue answers. m.mu is held.
@@ -302,7 +302,7 @@ func (m *model) reach(ctx context.Context) error {
 	}
 }
 
-// putRest is a worker's put.
+// putRest is a put by a worker.
 func (m *model) putRest(ctx context.Context, body []byte, delay time.Duration, _ uint32) (string, error) {
 	m.count(ratePut)
 	if err := m.takeTime(ctx); err != nil {
@@ -382,7 +382,7 @@ func (l *lease) touch(ctx context.Context) error {
 	return nil
 }
 
-// kick gives all buried jobs back. m.mu is held.
+// kick kicks all buried jobs. m.mu is held.
 func (m *model) kick() {
 	for _, j := range m.in(buried) {
 		j.kicked = true

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// What the worker does within one second of virtual time is bounded, generously:
-// a loop without a pause passes any bound.
+// What the worker may do within one second of virtual time has a generous bound; a loop
+// without a pause exceeds any bound.
 
 type rate int
 
 const (
 	rateReceive rate = iota
-	ratePut          // of rests
+	ratePut          // puts of rests
 	rateRecord
 	rateDial
 	rateSend
@@ -23,14 +23,14 @@ const (
 
 var rateNames = [numberOfRates]string{"receives", "puts", "records", "dials", "pushes", "questions to the queue", "settles"}
 
-// Some four times what has been seen in ten thousand seeds; a loop has 500 for
-// each job that is in it. Records come in bursts: one for each token.
+// About four times the most seen in ten thousand seeds; a loop does 500 for each job in it.
+// Records come in bursts: one for each token.
 var rateBounds = [numberOfRates]int{
 	rateReceive: 300, ratePut: 300, rateRecord: 6000, rateDial: 20, rateSend: 3500, rateAsk: 400, rateSettle: 350,
 }
 
-// lookBound is how often a worker may look at its connections within a second
-// before it is taken to do nothing else.
+// lookBound is how often a worker may look at its connections within a second before it
+// counts as doing nothing else.
 const lookBound = 5_000_000
 
 type rates struct {
@@ -39,8 +39,8 @@ type rates struct {
 	looks  atomic.Int64
 }
 
-// count notes that the worker has done something. When it does too much, the
-// run has failed, and each act takes a while, so that the run can end.
+// count counts an act of the worker. If there are too many the run fails, and every act takes
+// a while so that the run can end.
 func (m *model) count(what rate) {
 	m.mu.Lock()
 	r := &m.rates
@@ -59,7 +59,7 @@ func (m *model) count(what rate) {
 	}
 }
 
-// look counts looks at a connection. Who does nothing else cannot be stopped.
+// look counts looks at a connection. A worker that does nothing else cannot be stopped.
 func (m *model) look() {
 	if m.rates.looks.Add(1) > lookBound {
 		panic("model: a worker looks at its connection without end: " + m.plan.String())

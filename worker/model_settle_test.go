@@ -16,8 +16,8 @@ const (
 	settleBury
 )
 
-// settle ends a reservation, as the queue's answers are at present. body takes
-// the place of a buried job's, unless it is nil.
+// settle ends a reservation with the queue's present answers. body replaces a buried job's
+// body unless it is nil.
 func (l *lease) settle(ctx context.Context, kind settleKind, after time.Duration, body []byte) error {
 	m := l.c.m
 	m.count(rateSettle)
@@ -46,7 +46,7 @@ func (l *lease) settle(ctx context.Context, kind settleKind, after time.Duration
 	return l.settleNow(err, kind, after, body)
 }
 
-// settleNow is settle when its time has come; err: that of its context. m.mu is held.
+// settleNow does that when its time has come; err is the error of its context. m.mu is held.
 func (l *lease) settleNow(err error, kind settleKind, after time.Duration, body []byte) error {
 	m, j := l.c.m, l.job
 	switch {
@@ -54,10 +54,10 @@ func (l *lease) settleNow(err error, kind settleKind, after time.Duration, body 
 		return nil
 	case l.lost:
 		return fmt.Errorf("model: %w", queue.ErrLost)
-	case err != nil && m.chance("cut", j.id, 2): // carried out, and nobody was told
+	case err != nil && m.chance("cut", j.id, 2): // carried out, but not answered
 		l.carryOut(kind, after, body)
 		return err
-	case err != nil: // the job comes back with the consumer's end
+	case err != nil: // the job comes back when the consumer ends
 		return err
 	case m.queueKind == queueLosesDone && kind == settleDone && m.chance("lost", j.id*100+j.attempts, 2):
 		m.fault()

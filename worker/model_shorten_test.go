@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// shortenRuns bounds the search for the shortest run that fails.
+// shortenRuns bounds the search for the shortest failing run.
 const shortenRuns = 600
 
-// shortener looks for the shortest run that fails in one way.
+// shortener looks for the shortest run that fails in the same way.
 type shortener struct {
 	t        *testing.T
 	property string
-	need     int // runs of a plan that must fail: two, unless the seed's own does not fail again
+	need     int // how many runs of a plan must fail: two, unless the seed's own plan does not fail again
 	runs     int
 	best     plan
 	failure  *failure
 }
 
-// shorten leaves out of p what it can while the same property fails.
+// shorten leaves out of p whatever it can while the same property fails.
 func shorten(t *testing.T, p plan, f *failure) (plan, *failure) {
 	s := &shortener{t: t, property: f.property, need: 1, best: p, failure: f}
 	if first := s.fails(p); first && s.fails(p) {
@@ -44,7 +44,7 @@ func shorten(t *testing.T, p plan, f *failure) (plan, *failure) {
 	return s.best, s.failure
 }
 
-// better takes a plan for the best one if it is another and fails.
+// better makes a plan the best one if it is a new one and fails.
 func (s *shortener) better(p plan) bool {
 	if p.String() == s.best.String() {
 		return false
@@ -68,13 +68,13 @@ func (s *shortener) fails(p plan) bool {
 	return true
 }
 
-// without is p without some of its steps.
+// without returns p without some of its steps.
 func (p plan) without(at, n int) plan {
 	p.steps = append(p.steps[:at:at], p.steps[at+n:]...)
 	return p
 }
 
-// smaller are ways to make p smaller without leaving out steps.
+// smaller returns ways to make p smaller without leaving out steps.
 func (p plan) smaller() []func(plan) plan {
 	ways := []func(plan) plan{
 		func(p plan) plan { p.workers = 1; return p },
@@ -98,7 +98,7 @@ func (p plan) smaller() []func(plan) plan {
 	return ways
 }
 
-// merged is p without a step, whose wait is added to the one before.
+// merged returns p without a step, adding that step's wait to the one before.
 func (p plan) merged(i int) plan {
 	if i >= len(p.steps) {
 		return p
@@ -117,7 +117,7 @@ func (plan) change(i int, by func(*step)) func(plan) plan {
 	}
 }
 
-// diary is what happened in a run.
+// diary is a log of what happened in a run.
 type diary struct {
 	mu   sync.Mutex
 	text bytes.Buffer

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// plan is one run: what there is, and what befalls it. It is drawn from a seed
-// and can be shortened.
+// plan is one run: its setup and the steps that happen. It is drawn from a seed and can be
+// shortened.
 type plan struct {
 	seed     uint64
 	workers  int
@@ -17,19 +17,19 @@ type plan struct {
 	giveUp   time.Duration
 	prefetch bool // the queue's consumers reserve ahead
 
-	ttl, expiration      time.Duration // the app's defaults; 0: none
+	ttl, expiration      time.Duration // the app's defaults; 0 means none
 	unguarded, forgetful bool          // the app has no guard, no memory
 	steps                []step
-	log                  *diary // of what happens; nil: none is kept
+	log                  *diary // what happened; nil keeps no log
 }
 
-// step is one thing that happens, and how long until the next.
+// step is one event, and how long it takes until the next.
 type step struct {
 	op   op
-	kind int           // of op: see its names
+	kind int           // the variant of op: see its names
 	n    int           // tokens of a job, number of jobs, or which worker
-	id   int           // of a job: its own, whatever steps are left out
-	d    time.Duration // how long what happens lasts, or the job's delay, ttl …
+	id   int           // of a job: stays the same when other steps are left out
+	d    time.Duration // how long the event lasts, or the job's delay, ttl …
 	wait time.Duration
 }
 
@@ -39,17 +39,17 @@ const (
 	opPut     op = iota
 	opAPNs       // how APNs answers from now on
 	opDial       // how dials end from now on
-	opConn       // something happens to the connections that there are
+	opConn       // something happens to the open connections
 	opQueue      // how the queue answers from now on
 	opSession    // the queue's sessions are lost: all reserved jobs are ready again
 	opHold       // an operator holds the app
 	opUnhold
 	opResume  // an operator says that the app's trouble is over
-	opKick    // an operator gives all buried jobs back
-	opReplace // a worker's connection is to be replaced
-	opRestart // a worker is to be served anew
-	opStop    // a worker is stopped, and started after d
-	opReload  // the app's workers are replaced by others
+	opKick    // an operator kicks all buried jobs
+	opReplace // the watchdog replaces a worker's connection
+	opRestart // the watchdog restarts a worker
+	opStop    // a worker is stopped, and started again after d
+	opReload  // the app's workers are replaced
 	opClock   // the wall clock is set; see model.setClock
 	numberOfOps
 )
@@ -100,7 +100,7 @@ const (
 	connBounces = iota // the next pushes come back unsent with the connection, then APNs is away for d
 	connLost           // open pushes end unknown
 	connGoAway         // GOAWAY amid the open pushes
-	connAway           // lost, and APNs is away for d
+	connAway           // lost, then APNs is away for d
 	numberOfEnds
 )
 
@@ -183,7 +183,7 @@ func (p plan) flags() (s string) {
 	return s
 }
 
-// drawPlan is the run of a seed.
+// drawPlan draws the run of a seed.
 func drawPlan(seed uint64) plan {
 	r := rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))
 	p := plan{
@@ -205,13 +205,13 @@ func drawPlan(seed uint64) plan {
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 
-// weights of the steps that are no puts.
+// weights of the steps other than puts.
 var weights = [numberOfOps]int{
 	opAPNs: 12, opDial: 4, opConn: 6, opQueue: 9, opSession: 2, opHold: 2, opUnhold: 2, opResume: 2, opKick: 2,
 	opReplace: 1, opRestart: 1, opStop: 3, opReload: 2, opClock: clockWeight,
 }
 
-// The clock is set only where the worker can be told.
+// The clock is set only if the worker has a hook for it.
 var clockWeight = map[bool]int{true: 2}[hasClock]
 
 func drawOp(r *rand.Rand) op {

@@ -16,10 +16,9 @@ var (
 	modelLog   = flag.Bool("model.log", false, "print what happens in the shortest run that fails")
 )
 
-// TestModel plays a worker's life many times over, each drawn from a seed: jobs
-// of all shapes, and everything that queue, APNs and operators may do to it.
-// docs/reliability.md names what must hold then. Of a seed that fails it prints
-// the shortest life that fails in the same way.
+// TestModel plays many lives of a worker, each drawn from a seed: jobs of all shapes, and
+// everything that the queue, APNs and operators may do to it. docs/reliability.md says what
+// must hold. For a seed that fails it prints the shortest life that fails in the same way.
 func TestModel(t *testing.T) {
 	var failed atomic.Int64
 	const shards = 2
@@ -48,10 +47,10 @@ func modelSeed(t *testing.T, seed uint64, failed *atomic.Int64) {
 		f.property, f.text, again, repeats, g.text, short)
 }
 
-// repeats is how often the shortest run is made to see how surely it fails.
+// repeats is how often the shortest run is repeated, to see how reliably it fails.
 const repeats = 10
 
-// repeat says how often p fails as f, and what happened in one such run.
+// repeat says how often p fails like f, and what happened in one such run.
 func repeat(t *testing.T, p plan, f *failure) (n int, of *diary) {
 	for range repeats {
 		p.log = new(diary)
@@ -62,10 +61,10 @@ func repeat(t *testing.T, p plan, f *failure) (n int, of *diary) {
 	return n, of
 }
 
-// watched is runModel with an eye on it: what cannot end by itself is shown.
+// watched runs runModel and reports goroutines that never end.
 func watched(t *testing.T, p plan) (f *failure) {
 	defer func() {
-		if v := recover(); v != nil { // synctest: goroutines are left
+		if v := recover(); v != nil { // synctest panics if goroutines are left
 			f = &failure{"stop", fmt.Sprint(v)}
 		}
 	}()

@@ -12,7 +12,7 @@ import (
 	"propeller/worker"
 )
 
-// failure is what a run has shown: which property does not hold, and how.
+// failure says which property a run violated, and how.
 type failure struct{ property, text string }
 
 // model is one run: a queue, an APNs, the workers between them, and the ledger.
@@ -23,16 +23,16 @@ type model struct {
 	slots []*slot
 	wg    sync.WaitGroup // of the slots
 
-	// setClock sets the wall clock forth or back, where a worker's Config has a
-	// hook for it. nil: there is none, and no such step is drawn.
+	// setClock sets the wall clock forth or back, if a worker's Config has a hook for it. If
+	// it is nil, no such step is drawn.
 	setClock func(by time.Duration)
-	wallBy   atomic.Int64 // by how much the wall clock has been set, time.Duration
+	wallBy   atomic.Int64 // the offset of the wall clock, a time.Duration
 
 	mu     sync.Mutex
 	began  time.Time
 	failed *failure
-	held   time.Time // since when an operator holds the app; zero: nobody does
-	quiet  time.Time // the last moment at which something was not well
+	held   time.Time // since when an operator holds the app; zero if it is not held
+	quiet  time.Time // the last moment with a fault
 	rates  rates
 
 	jobs         map[int]*job
@@ -40,7 +40,7 @@ type model struct {
 	consumers    []*consumer
 	queueKind    int
 	queueChanged chan struct{}
-	limits       map[string]int // of what a rest of a job may have, by its ref
+	limits       map[string]int // how many tokens a rest of a job may have, by ref
 	puts         map[string]int // puts that may have failed, by ref; of records, by ref and token
 
 	apnsKind, dialKind int
@@ -52,7 +52,7 @@ type model struct {
 	pushes     map[pushKey]*push
 	natures    map[string]nature // of tokens
 	calledBad  map[string]bool   // tokens
-	right      bool              // there was an answer that shows the environment right
+	right      bool              // an answer showed that the environment is right
 	expires    map[string]bool   // refs of jobs with a ttl or an expiration
 	unsound    map[string]bool   // refs of jobs that can never work
 	duplicates int
@@ -73,8 +73,7 @@ func newModel(p plan) *model {
 	return m
 }
 
-// rand is an actor's random source: whatever the others do meanwhile, it draws
-// the same.
+// rand returns an actor's random source: it draws the same whatever the others do.
 func (m *model) rand(actor string, n int) *rand.Rand {
 	h := uint64(14695981039346656037)
 	for i := range len(actor) {
@@ -83,10 +82,10 @@ func (m *model) rand(actor string, n int) *rand.Rand {
 	return rand.New(rand.NewPCG(m.plan.seed^h, uint64(n)))
 }
 
-// chance is true once in so many.
+// chance is true once in n.
 func (m *model) chance(actor string, n, in int) bool { return m.rand(actor, n).IntN(in) == 0 }
 
-// fault notes that something is not well at this moment. m.mu is held.
+// fault notes that there is a fault at this moment. m.mu is held.
 func (m *model) fault() { m.quiet = time.Now() }
 
 // fail notes the first failure. m.mu is held.
@@ -109,7 +108,7 @@ func (m *model) log(format string, args ...any) {
 	}
 }
 
-// runModel is one run; nil: all properties hold.
+// runModel does one run; nil means that all properties hold.
 func runModel(t *testing.T, p plan) (f *failure) {
 	synctest.Test(t, func(*testing.T) {
 		m := newModel(p)
@@ -137,7 +136,7 @@ func runModel(t *testing.T, p plan) (f *failure) {
 	return f
 }
 
-// askStatus asks the workers for their state, as page and metrics do at any time.
+// askStatus asks the workers for their status, as the page and the metrics do at any time.
 func (m *model) askStatus() {
 	for _, s := range m.slots {
 		if w := s.at(); w != nil {
@@ -146,11 +145,11 @@ func (m *model) askStatus() {
 	}
 }
 
-// bound is how long a job may take once all is well: a probe of a stopped app
-// may be 60 s away, and after that a dial 72 s.
+// bound is how long a job may take once all faults are over: a probe of a broken or guarded
+// app may be 60 s away, and the dial after it 72 s.
 const bound = 150 * time.Second
 
-// heal ends all faults, and puts jobs that show that all is well.
+// heal ends all faults, and puts jobs that show it.
 func (m *model) heal() {
 	m.setHold(false)
 	m.mu.Lock()
@@ -167,7 +166,7 @@ func (m *model) heal() {
 	m.do(step{op: opPut, kind: jobList, n: 3, id: 9002})
 }
 
-// awaitEnds waits until every job has ended, and fails when one takes too long.
+// awaitEnds waits until every job has ended, and fails if one takes too long.
 func (m *model) awaitEnds() {
 	end := time.Now().Add(m.plan.giveUp + 12*time.Hour)
 	for !m.hasFailed() {
@@ -184,8 +183,7 @@ func (m *model) awaitEnds() {
 	}
 }
 
-// overdue fails when a job is late. It returns when to look again, and how many
-// jobs are left.
+// overdue fails if a job is late. It returns when to look again, and how many jobs are left.
 func (m *model) overdue() (next time.Duration, left int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -199,7 +197,7 @@ func (m *model) overdue() (next time.Duration, left int) {
 			continue
 		}
 		next = time.Second
-		// A push whose token was called wrong waits for the guard's word.
+		// A push whose token was called wrong waits for the guard's ruling.
 		since := later(m.quiet, j.due)
 		for _, p := range j.held {
 			since = later(since, p.lastBad.Add(time.Minute))
@@ -211,7 +209,7 @@ func (m *model) overdue() (next time.Duration, left int) {
 	return next, left
 }
 
-// waiting says what the workers say of themselves. m.mu is held.
+// waiting returns the workers' own statuses. m.mu is held.
 func (m *model) waiting() string {
 	states := map[jobState]int{}
 	for _, j := range m.jobs {
