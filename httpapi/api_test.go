@@ -70,13 +70,13 @@ func (f *fakeTree) FindBuried(id string) (string, []buried.Entry) {
 	return "", nil
 }
 
-// jobsOf is the view of a queue's buried jobs, of which nothing is known yet.
+// jobsOf returns the view of a queue's buried jobs, with an empty index.
 func jobsOf(q queue.Admin) buried.Jobs {
 	return buried.Jobs{Queue: q, Index: buried.NewIndex(slog.New(slog.DiscardHandler)), Tube: tube, Topic: topic}
 }
 
-// buriedJobs is a real queue with buried jobs of three reasons; it returns their ids
-// by reason. The last is no JSON.
+// buriedJobs returns the buried jobs of a real queue, for three reasons, and their ids by
+// reason. The last job is not JSON.
 func buriedJobs(t *testing.T) (buried.Jobs, map[string][]string) {
 	t.Helper()
 	q, err := beanstalk.Open(beanstalk.Options{Addrs: []string{beanstalktest.Start(t).Addr()}})
@@ -100,7 +100,7 @@ func buriedJobs(t *testing.T) (buried.Jobs, map[string][]string) {
 		if i%3 == 2 {
 			body = fmt.Append(nil, "\xff no JSON ", i)
 		} else {
-			id = fmt.Sprint(500 + i) // its first: the queue has another one by now
+			id = fmt.Sprint(500 + i) // the producer's id; the queue's differs by now
 			body = fmt.Appendf(body[:len(body)-1], `,"again":{"job":%q,"seed":"%032d","put":1,"attempt":2,"bury":%q,"class":"rejected","status":4%d,"at":%d}}`, id, 0, reasons[i%3], i, i)
 		}
 		if _, err := q.Put(ctx, tube, body, queue.PutOptions{}); err != nil {
@@ -442,8 +442,8 @@ func TestDocumented(t *testing.T) {
 	}
 }
 
-// What has become of a job that nobody remembers is known while it is buried, to who
-// may see its app.
+// GET /v1/notifications/{id} finds a job that is not remembered while it is buried, for
+// clients that may see its app.
 func TestNotificationIsBuried(t *testing.T) {
 	t.Parallel()
 	jobs, ids := buriedJobs(t)

@@ -47,7 +47,7 @@ func TestMetrics(t *testing.T) {
 		`propeller_dials_total{result="ok",topic="com.example.app"} 3`,
 		`propeller_queue_jobs{state="buried",topic="com.example.app"} 4`,
 		`propeller_app_state{state="stalled",topic="com.example.app"} 1`,
-		`propeller_app_state{state="guarded",topic="bare"} 1`, `propeller_app_state{state="paused",topic="bare"} 1`, // for alerts of old
+		`propeller_app_state{state="guarded",topic="bare"} 1`, `propeller_app_state{state="paused",topic="bare"} 1`, // for older alert rules
 		`propeller_app_state{state="running",topic="bare"} 0`, `propeller_app_state{state="tube_paused",topic="bare"} 0`, `propeller_app_state{state="idle",topic="bare"} 0`,
 		`propeller_app_state{state="unreachable",topic="bare"} 0`, `propeller_app_state{state="failing",topic="bare"} 0`,
 		`propeller_credential_expiry_timestamp_seconds{topic="com.example.app"} 2e+09`,

@@ -11,7 +11,7 @@ import (
 	"propeller/supervisor"
 )
 
-// healthyTree has an app in each of some states, whose topic is the state.
+// healthyTree has an app in each of the given states; its topic is the state.
 func healthyTree(states ...supervisor.State) *countedTree {
 	tree := newCountedTree()
 	for _, s := range states {
@@ -21,7 +21,7 @@ func healthyTree(states ...supervisor.State) *countedTree {
 	return tree
 }
 
-// The daemon is ready as long as it can work for one app; an app is by its state.
+// The daemon is ready as long as it can work for one app; an app is ready by its state.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	all := map[string]string{"broken": "broken: x", "guarded": "guarded: x", "no_queue": "no queue: x", "stalled": "stalled: x", "unreachable": "unreachable: x", "failing": "failing: x"}
@@ -63,8 +63,8 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-// Who has no key is told that something is wrong, but not what or with which app;
-// who has one for another app is not told of this one.
+// A client without a key learns that something is wrong, but not what or in which app; a client
+// with a key for another app learns nothing about this one.
 func TestReadinessOfStrangers(t *testing.T) {
 	t.Parallel()
 	tree := healthyTree(supervisor.NoQueue)
@@ -86,7 +86,7 @@ func TestReadinessOfStrangers(t *testing.T) {
 	}
 }
 
-// A daemon that stops takes no more work, though all its apps are well.
+// A daemon that is stopping is not ready, even if all its apps are.
 func TestReadinessAtTheEnd(t *testing.T) {
 	t.Parallel()
 	h := New(healthyTree(supervisor.Running), Options{}).Socket()

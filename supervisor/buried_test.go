@@ -12,7 +12,7 @@ import (
 	"propeller/worker/buried"
 )
 
-// listed are the reasons of an app's buried jobs, by their first ids.
+// listed returns the reasons of an app's buried jobs, by their producer's ids.
 func (w *world) listed(topic string) (reasons map[string]string, complete bool) {
 	w.t.Helper()
 	view, err := w.sup.Jobs(topic)
@@ -30,7 +30,7 @@ func (w *world) listed(topic string) (reasons map[string]string, complete bool) 
 	return reasons, l.Complete
 }
 
-// count is how many reasons have text in them.
+// count counts the reasons that contain text.
 func count(reasons map[string]string, text string) (n int) {
 	for _, reason := range reasons {
 		if strings.Contains(reason, text) {
@@ -40,8 +40,8 @@ func count(reasons map[string]string, text string) (n int) {
 	return n
 }
 
-// Buried jobs have their reasons, also those that were buried before the daemon began
-// and those of another daemon; one that an earlier version buried has none.
+// Buried jobs have their reasons, also those buried before the daemon started or by another
+// daemon. A job that an earlier version buried has none.
 func TestReasonsAreInTheQueue(t *testing.T) {
 	const n = 12
 	w := newWorld(t, apnstest.Options{})
@@ -100,7 +100,7 @@ func TestReasonsAreInTheQueue(t *testing.T) {
 	w.until("nothing is known of an app that has gone", func() bool { of, _ := w.sup.FindBuried(id); return of == "" })
 }
 
-// A kicked job is pushed, under the same apns-id, by whichever daemon gets it.
+// Whichever daemon receives a kicked job pushes it, with the same apns-id.
 func TestKickedIsPushed(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	w.apns.SetScript(apnstest.Always(apnstest.Answer{Status: 400, Reason: "BadTopic"}))
@@ -133,7 +133,7 @@ func buriedIn(t *testing.T, srv *beanstalktest.Server, tube, body string) {
 	c.Tube.Name, c.TubeSet.Name = tube, map[string]bool{tube: true}
 	id, err := c.Put([]byte(body), 1, 0, time.Minute)
 	if err == nil {
-		_, _, err = c.Reserve(5 * time.Second) // a connection that has just been closed may have it for a moment
+		_, _, err = c.Reserve(5 * time.Second) // a connection that was just closed may hold it for a moment
 	}
 	if err == nil {
 		err = c.Bury(id, 1)

@@ -16,8 +16,8 @@ import (
 	"propeller/worker"
 )
 
-// All that can be wrong at the same time, taken away one after the other: what
-// remains is told by the first state that applies.
+// Everything that can be wrong at once, removed step by step: the first state that applies is
+// reported.
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)
@@ -61,7 +61,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// What everybody tells of a state is in one table.
+// The table of states is complete.
 func TestStates(t *testing.T) {
 	t.Parallel()
 	trouble := 0
@@ -86,8 +86,7 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// Five minutes of pushes are counted, those that are no fault of the app's as
-// good ones.
+// Five minutes of pushes are counted; failures that are not the app's fault count as good.
 func TestEnds(t *testing.T) {
 	t.Parallel()
 	var e ends
@@ -100,9 +99,9 @@ func TestEnds(t *testing.T) {
 		push(c, 3, c.String())
 		want.ended += 3
 	}
-	want.ended -= 3 // of those not sent
+	want.ended -= 3 // the pushes not sent
 	want.bad = 4 * 3
-	want.last = "400 rejected" // one a second is looked at
+	want.last = "400 rejected" // one a second is kept
 	e.Pushed(&worker.Event{At: now, Class: apnsconn.Rejected, N: 1})
 	e.Pushed(&worker.Event{At: now, Action: worker.Tried, N: 1, Sent: true})
 	if got := e.tally(now); got != want {
@@ -123,7 +122,7 @@ func TestEnds(t *testing.T) {
 		t.Errorf("in a bucket that was used before: %+v", got)
 	}
 	now = now.Add(-300 * time.Second)
-	push(apnsconn.Delivered, 1, "") // it comes late
+	push(apnsconn.Delivered, 1, "") // it arrives late
 	now = now.Add(300 * time.Second)
 	if e.forget(); e.tally(now) != (tally{}) {
 		t.Errorf("%+v", e.tally(now))
@@ -145,14 +144,14 @@ func TestEndsAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	// What comes at the turn of a bucket may be lost: here at most one of each.
+	// Pushes may be lost when a bucket is reused: here at most one each.
 	if got := e.tally(now); got.ended < 8000-8 || got.ended > 8000 {
 		t.Errorf("%+v", got)
 	}
 }
 
-// An app whose jobs wait while APNs cannot be reached says so within seconds, and
-// is well again with the first push.
+// An app whose jobs wait while APNs cannot be reached says so within seconds, and recovers with
+// the first push.
 func TestUnreachable(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	w.apns.StopListening()
@@ -175,7 +174,7 @@ func TestUnreachable(t *testing.T) {
 	w.eachOnce(1)
 }
 
-// Refusals for want of service are no well-being.
+// An app whose pushes are all answered with 5xx is failing.
 func TestFailing(t *testing.T) {
 	const n = 30
 	w := newWorld(t, apnstest.Options{})
@@ -193,13 +192,13 @@ func TestFailing(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 	w.until("the log says so", func() bool { return w.log.contains("app fails: most of its pushes are not delivered") })
-	w.empty(topic) // each was delivered the second time
+	w.empty(topic) // each was delivered at the second try
 	w.until("it is well", func() bool { return w.status(topic).Health.State == Running })
 	w.until("the log says that, too", func() bool { return w.log.contains("app fails no more") })
 	w.eachOnce(n)
 }
 
-// A tube that somebody has paused is told of, and until when.
+// A tube paused in the queue is reported, with the time until when.
 func TestTubePaused(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	w.period = period
@@ -224,8 +223,8 @@ func TestTubePaused(t *testing.T) {
 	w.until("it is well", func() bool { return w.status(topic).Health.State == Running })
 }
 
-// What one worker cannot put explains no other's standstill, and a queue that
-// serves goes on being asked.
+// A put that fails for one worker explains no other worker's standstill, and the queue is
+// still asked.
 func TestUnstoredExplainsItsWorkerOnly(t *testing.T) {
 	t.Parallel()
 	s := sight{workers: []worker.Status{

@@ -113,7 +113,7 @@ func TestPutsFailing(t *testing.T) {
 	}
 }
 
-// Moments without a queue or APNs, as at the start, are no trouble.
+// Short moments without a queue or APNs, as at the start, are no trouble.
 func TestAway(t *testing.T) {
 	t.Parallel()
 	full := worker.Status{Serving: true, Unstored: errors.New("the queue takes no records: full")}
@@ -128,20 +128,20 @@ func TestAway(t *testing.T) {
 		{[]worker.Status{down, down}, 0, Idle},
 		{[]worker.Status{down, off}, awayGrace - time.Second, Idle},
 		{[]worker.Status{down, down}, time.Second, NoQueue},
-		{[]worker.Status{up, down}, time.Hour, Idle}, // one that receives will do
+		{[]worker.Status{up, down}, time.Hour, Idle}, // one worker that receives is enough
 		{[]worker.Status{down, down}, time.Second, Idle},
-		{[]worker.Status{off, off}, awayGrace, Idle}, // the watchdog's matter
+		{[]worker.Status{off, off}, awayGrace, Idle}, // that is for the watchdog
 		{[]worker.Status{down, down}, time.Second, Idle},
 		{[]worker.Status{down, down}, awayGrace, NoQueue},
 		{[]worker.Status{up, up}, time.Second, Idle},
 		{[]worker.Status{up, full}, time.Second, Idle},
 		{[]worker.Status{up, full}, awayGrace, NoQueue}, // its jobs are held
 		{[]worker.Status{up, lost}, time.Second, Idle},
-		{[]worker.Status{lost, up}, downGrace - time.Second, Idle}, // another one has tried
+		{[]worker.Status{lost, up}, downGrace - time.Second, Idle}, // another worker has tried
 		{[]worker.Status{up, lost}, time.Second, Unreachable},
-		{[]worker.Status{there, lost}, time.Second, Idle}, // one that reaches it will do
+		{[]worker.Status{there, lost}, time.Second, Idle}, // one worker that reaches APNs is enough
 		{[]worker.Status{lost, lost}, time.Second, Idle},
-		{[]worker.Status{up, up}, downGrace, Idle}, // nobody tries any more
+		{[]worker.Status{up, up}, downGrace, Idle}, // nobody tries
 		{[]worker.Status{lost, down}, time.Second, Idle},
 		{[]worker.Status{lost, down}, downGrace, Unreachable},
 	} {

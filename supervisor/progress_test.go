@@ -97,7 +97,7 @@ func TestProgress(t *testing.T) {
 		{"what a known cause leaves behind is mended", join(
 			repeat(12, unreachable, stall, ""), repeat(3, ready(3), restart, ""))},
 		{"what the app's state explains is no stall", join(
-			repeat(100, explained, stay, ""), stuck[1:])}, // it begins anew when that is over
+			repeat(100, explained, stay, ""), stuck[1:])}, // it starts again when that is over
 		{"the queue is gone", repeat(12, gone, stall, "queue unavailable")},
 		{"numbers are not to be had", join(stuck[:4], repeat(100, blind, stay, ""))},
 		{"numbers are not to be had of what is held", repeat(4, holding(7).but(func(v *view) { v.known = false }), replace, "")},

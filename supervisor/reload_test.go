@@ -83,7 +83,7 @@ func TestReloadSeesARenewedCertificate(t *testing.T) {
 		t.Error("an unchanged app got a new connection")
 	}
 	n := 2
-	w.until("the renewed certificate is used", func() bool { // the worker before may take one more job while it ends
+	w.until("the renewed certificate is used", func() bool { // the previous worker may take one more job while it ends
 		w.put(topic, job(n))
 		n++
 		w.until("it is pushed", func() bool { return int(w.apns.Count()) == n })

@@ -184,7 +184,7 @@ func TestWatchdogKnowsCauses(t *testing.T) {
 			test.hurt(w)
 			w.start(w.app(topic, "push_timeout: 1s"))
 			w.until("the state says why", func() bool { return w.status(topic).Health.State == test.state })
-			time.Sleep(5 * period) // time enough for it to call that a stall
+			time.Sleep(5 * period) // enough time to call it a stall
 			if h := w.status(topic).Health; h.State != test.state || h.Reason == "" || h.Since.IsZero() {
 				t.Errorf("%+v", h)
 			}
@@ -348,8 +348,7 @@ func TestView(t *testing.T) {
 	}
 }
 
-// A worker that does not plan when it said it would is given up, once, when two
-// looks have seen that.
+// A worker that does not plan when it said it would is abandoned once, after two looks.
 func TestWatchdogGivesUpAStuckWorker(t *testing.T) {
 	t.Parallel()
 	d, all, log := newLook(nil, 1)
@@ -371,10 +370,10 @@ func TestWatchdogGivesUpAStuckWorker(t *testing.T) {
 	}
 	stuck := planned(time.Minute, -stuckSlack-1)
 	look(stuck, 0)
-	look(planned(0, time.Minute), 0) // it was the process that stood still
+	look(planned(0, time.Minute), 0) // the process itself stood still
 	look(stuck, 0)
 	look(stuck, 1)
-	look(stuck, 1) // it goes
+	look(stuck, 1) // it is abandoned
 	stuck.Serving = false
 	look(stuck, 1)
 	stuck.Serving = true

@@ -10,14 +10,14 @@ import (
 	"propeller/apnsconn"
 )
 
-// fate is what has become of a job's tokens.
+// fate is what became of a job's tokens.
 type fate struct {
 	tried                                  bool
 	delivered, dead, buried, expired, back int
 	reason                                 string
 }
 
-// fates sums up events, by job.
+// fates adds up events by job.
 type fates struct {
 	mu  sync.Mutex
 	sum map[string]*fate
@@ -53,7 +53,7 @@ func (f *fates) Pushed(e *Event) {
 	}
 }
 
-// What becomes of each token is told once, under the id of the job it was put in.
+// The end of each token is reported once, under the id of the job in which it was put.
 func TestEvents(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		tokens := manyTokens(6)

@@ -11,7 +11,7 @@ import (
 	"propeller/apnsconn"
 )
 
-// guardBench is a guard, and what became of the answers it holds.
+// guardBench is a guard, and the rulings on the answers it held.
 type guardBench struct {
 	t       *testing.T
 	g       *Guard
@@ -28,7 +28,7 @@ func newGuardBench(t *testing.T) *guardBench {
 
 func (b *guardBench) right() { b.g.Right() }
 
-// wrong answers for the token i, and returns the answer's number.
+// wrong reports a wrong answer for token i, and returns the answer's number.
 func (b *guardBench) wrong(i int) int {
 	b.n++
 	s, r, why := b.g.Wrong(token(i), "BadDeviceToken", time.Now())
@@ -43,7 +43,7 @@ func (b *guardBench) wrong(i int) int {
 	return b.n
 }
 
-// ask asks for verdicts, as a worker does when the guard rings.
+// ask asks for verdicts, as a worker does when the guard rings its mailbox.
 func (b *guardBench) ask() {
 	for n, s := range b.held {
 		if r := b.g.Verdict(s, time.Now()); r != isOpen {
@@ -324,8 +324,8 @@ func TestGuardQuietAppTrips(t *testing.T) {
 	})
 }
 
-// An answer that trips the guard decides for those held before, whatever comes
-// later; what was right before it stays so.
+// When an answer trips the guard, that decides about those held before, whatever comes later;
+// an earlier right answer still counts for answers before it.
 func TestGuardTripDecides(t *testing.T) {
 	t.Parallel()
 	b := newGuardBench(t)

@@ -16,8 +16,7 @@ import (
 	"propeller/queue"
 )
 
-// The record is safe before the job goes, and who wants to know of burials is
-// told when it has gone.
+// The record is stored before the job goes, and Config.Buried is called after.
 func TestRecordsComeBeforeTheJobGoes(t *testing.T) {
 	other := manyTokens(2)
 	for name, tt := range map[string]struct {

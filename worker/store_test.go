@@ -176,7 +176,7 @@ func TestStopWhileRestsWait(t *testing.T) {
 				if done != b2i(comesBack) || len(q.puts) != b2i(comesBack) || took > 12*time.Second || comesBack && took > 7*time.Second {
 					t.Errorf("done %d, put %d, took %v", done, len(q.puts), took)
 				}
-				// What is pushed again.
+				// Pushed again.
 				if d, want := b.cfg.Counters.PossibleDuplicates.Load(), int64(2*b2i(!comesBack)); d != want {
 					t.Errorf("%d possible duplicates, want %d", d, want)
 				}

@@ -769,8 +769,8 @@ func TestLostConnectionIsNoStandstill(t *testing.T) {
 	})
 }
 
-// A job that waits here for a connection, until it is too late, ends as one that
-// was too late when it came.
+// A job that expires while it waits here for a connection ends like one that had expired when
+// it came.
 func TestExpiresWhileItWaitsHere(t *testing.T) {
 	for _, extra := range []string{`,"ttl":2`, `,"expiration":%d`} {
 		bubble(t, func(t *testing.T) {
@@ -802,7 +802,7 @@ func TestExpiresWhileItWaitsHere(t *testing.T) {
 	}
 }
 
-// APNs that can be reached again and answers, be it with an error, is reachable.
+// APNs counts as reachable once it answers again, even with an error.
 func TestAnswersEndUnreachable(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue()

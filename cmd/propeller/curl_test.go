@@ -57,7 +57,7 @@ func TestCurls(t *testing.T) {
 			t.Errorf("%s: %v", example.command, err)
 			continue
 		}
-		if strings.Contains(example.command, "/buried/delete") { // what was kicked is refused again
+		if strings.Contains(example.command, "/buried/delete") { // the kicked job is refused again
 			until(t, "three are buried again", func() bool {
 				_, text := s.ask("admin-0123", "GET", "/v1/apps/"+topic+"/buried", "")
 				return strings.Count(text, `"reason"`) == 3

@@ -74,8 +74,7 @@ func (s *site) listed(args ...string) (l httpapi.BuriedList) {
 	return l
 }
 
-// The commands do the same over the running daemon as they do on the queue that a
-// stopped one has left.
+// The commands do the same through the running daemon as on the queue of a stopped one.
 func TestJobs(t *testing.T) {
 	for _, running := range []bool{true, false} {
 		t.Run(map[bool]string{true: "daemon", false: "queue"}[running], func(t *testing.T) {
@@ -140,7 +139,7 @@ func (s *site) tryJobs() {
 	}
 }
 
-// What was kicked over the daemon is sent.
+// A job kicked through the daemon is sent.
 func TestKickedJobsAreSent(t *testing.T) {
 	s, _ := newBuriedSite(t)
 	s.apns.SetScript(nil)
@@ -153,7 +152,7 @@ func TestKickedJobsAreSent(t *testing.T) {
 	})
 }
 
-// A queue by its URL is enough for the reasons.
+// The queue's URL is enough to read the reasons.
 func TestJobsByURL(t *testing.T) {
 	s, d := newBuriedSite(t)
 	d.signal(syscall.SIGTERM)
@@ -166,8 +165,8 @@ func TestJobsByURL(t *testing.T) {
 	}
 }
 
-// Why a job was buried is known to the next daemon, which has nothing of the one
-// before but the queue, whatever that is, and to the commands without a daemon.
+// The next daemon and commands without a daemon know why a job was buried, from nothing but the
+// queue, whatever kind it is.
 func TestReasonsSurviveTheDaemon(t *testing.T) {
 	t.Parallel()
 	for engine, url := range map[string]func(*site) string{
@@ -264,8 +263,8 @@ func (s *site) read(name string) string {
 	return string(text)
 }
 
-// A folder that cannot be used takes the socket, not the pushes. What an earlier
-// version kept there is put aside.
+// Without a usable folder there is no socket, but pushes go on. The file of an earlier version
+// is renamed.
 func TestDaemonWithoutState(t *testing.T) {
 	s := newSite(t, apnstest.Options{})
 	s.stateful()
@@ -298,7 +297,7 @@ func TestDaemonWithoutState(t *testing.T) {
 	}
 }
 
-// buriedByHand buries a job of the app as earlier versions did.
+// buriedByHand buries one of the app's jobs as earlier versions did.
 func buriedByHand(t *testing.T, s *site, body string) {
 	t.Helper()
 	c := s.bs.Dial()

@@ -208,8 +208,8 @@ func TestMoveUsage(t *testing.T) {
 	}
 }
 
-// From one beanstalkd to another, where the same ids mean other jobs, reasons and
-// first ids go along.
+// Between two beanstalkds, where the same ids mean other jobs, reasons and producers' ids go
+// along.
 func TestMoveReasons(t *testing.T) {
 	t.Parallel()
 	from, to := beanstalktest.Start(t).URL(), beanstalktest.Start(t).URL()

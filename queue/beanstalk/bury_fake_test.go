@@ -11,8 +11,7 @@ import (
 	"propeller/queue"
 )
 
-// playedJob is a fake server with the job 7, which it answers by answer; "" is
-// the usual answer.
+// playedJob is a fake server with job 7. answer gives its answers; "" means the usual one.
 func playedJob(answer func(cmd []string) string) *fake {
 	reserve := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
 	return &fake{script: func(cmd []string) (string, bool) {
@@ -33,7 +32,7 @@ func playedJob(answer func(cmd []string) string) *fake {
 	}}
 }
 
-// A server older than 1.12 cannot reserve the new job to bury it.
+// A server before 1.12 cannot reserve the copy in order to bury it.
 func TestBuryOnOldServer(t *testing.T) {
 	t.Parallel()
 	f := playedJob(func(cmd []string) string {
@@ -54,8 +53,8 @@ func TestBuryOnOldServer(t *testing.T) {
 	}
 }
 
-// Answers to the put get lost again and again: the job is not put for ever, and is
-// held on.
+// When answers to the put get lost again and again, the burial gives up and the job stays
+// held.
 func TestBuryAnswersLost(t *testing.T) {
 	t.Parallel()
 	reserve := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
@@ -86,8 +85,8 @@ func TestBuryAnswersLost(t *testing.T) {
 	mustDone(t, j)
 }
 
-// The server stores the new job, cannot write its log, and says that it has
-// buried it. The connection, and with it all other jobs, is kept.
+// The server stores the copy, cannot write its log, and answers BURIED. The connection and
+// all other jobs stay usable.
 func TestBuryAnsweredBuried(t *testing.T) {
 	t.Parallel()
 	f := playedJob(func(cmd []string) string {
@@ -110,7 +109,7 @@ func TestBuryAnsweredBuried(t *testing.T) {
 	}
 }
 
-// The server has room for the new job in its log, and not for burying it.
+// The server's log has room for the copy, but not for burying it.
 func TestBuryCopyInternalError(t *testing.T) {
 	t.Parallel()
 	f := playedJob(func(cmd []string) string {
@@ -136,8 +135,8 @@ func TestBuryCopyInternalError(t *testing.T) {
 	}
 }
 
-// The new job is somebody else's before it can be buried, which is theirs to do
-// then; and no new job is put for one that is somebody else's already.
+// Another client reserves the copy before it can be buried, and has to bury it then. A job
+// that already belongs to another client gets no copy.
 func TestBurySomebodyElses(t *testing.T) {
 	t.Parallel()
 	for word, want := range map[string]error{"reserve-job": nil, "bury": nil, "touch": queue.ErrLost} {
@@ -163,8 +162,8 @@ func TestBurySomebodyElses(t *testing.T) {
 	}
 }
 
-// A job that lost its connection is reserved by another consumer of this
-// process, whose answer comes just after the burial has not found it.
+// A job lost its connection and is reserved by another consumer of this process, whose answer
+// arrives just after the burial has not found the job.
 func TestBuryMeetsReserve(t *testing.T) {
 	t.Parallel()
 	first, second := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi"), sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")

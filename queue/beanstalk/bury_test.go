@@ -20,7 +20,7 @@ import (
 
 const newBody = `{"token":"x","again":{"bury":"why"}}`
 
-// buriedBodies are the bodies of the buried jobs of "tube", sorted.
+// buriedBodies returns the bodies of the buried jobs of "tube", sorted.
 func buriedBodies(t *testing.T, q *client) []string {
 	t.Helper()
 	jobs, err := q.Buried(ctxOf(t), "tube", 100)
@@ -35,7 +35,7 @@ func buriedBodies(t *testing.T, q *client) []string {
 	return out
 }
 
-// The new job takes the old one's priority, and nothing is left of the old one.
+// The copy has the original's priority, and nothing is left of the original.
 func TestBuryReplaces(t *testing.T) {
 	t.Parallel()
 	srv := beanstalktest.Start(t)
@@ -60,7 +60,7 @@ func TestBuryReplaces(t *testing.T) {
 	mustNone(t, c)
 }
 
-// Over several servers the new job is where the old one was.
+// With several servers the copy is on the original's server.
 func TestBuryReplacesOnSameServer(t *testing.T) {
 	t.Parallel()
 	a, b := beanstalktest.Start(t), beanstalktest.Start(t)
@@ -89,10 +89,10 @@ func TestBuryReplacesOnSameServer(t *testing.T) {
 	}
 }
 
-// cutter is a dialer whose connections break at a command, once: before the
-// server gets it, or after it has run it and before the answer is read.
+// cutter is a dialer whose connections break at a command, once: before the server gets it,
+// or after the server has run it but before the answer is read.
 type cutter struct {
-	word string // with a blank behind it
+	word string // with a space after it
 	sent bool
 
 	mu   sync.Mutex
@@ -100,7 +100,7 @@ type cutter struct {
 	cuts int
 }
 
-// cuts says whether the connection is to break at what is written.
+// cuts reports whether the connection breaks at this write.
 func (k *cutter) cutsAt(p []byte) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -145,7 +145,7 @@ func (c *cutConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// Read waits for the answer, so that the command has been run, and keeps it.
+// Read waits for the answer, so that the command has run, and drops it.
 func (c *cutConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
@@ -157,8 +157,8 @@ func (c *cutConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Wherever the connection breaks, the job is buried once. Only an answer to the
-// put that is lost leaves a second copy, which is served after a while.
+// Wherever the connection breaks, the job is buried once. Only a lost answer to the put leaves
+// a second copy, which the server hands out later.
 func TestBuryCut(t *testing.T) {
 	t.Parallel()
 	for _, binlog := range []bool{false, true} {
@@ -213,7 +213,7 @@ func testBuryCut(t *testing.T, k *cutter, binlog bool) {
 	if !lost {
 		return
 	}
-	// The copy whose answer was lost is served to somebody who buries it.
+	// The copy whose answer was lost is received by a client that buries it.
 	jobs := mustReceive(t, c, 1)
 	if string(jobs[0].Body()) != newBody {
 		t.Fatalf("%q", jobs[0].Body())
@@ -257,7 +257,7 @@ func TestBuryOverRestart(t *testing.T) {
 				defer k.mu.Unlock()
 				return k.cuts == 1
 			})
-			eventually(t, "run", func() bool { return c.Err() != nil }) // the answer has come, so it is in the log
+			eventually(t, "run", func() bool { return c.Err() != nil }) // it was answered, so it is in the log
 			srv.Restart()
 			close(restart)
 			if err := <-buried; err != nil {
@@ -274,8 +274,8 @@ func TestBuryOverRestart(t *testing.T) {
 	}
 }
 
-// A job that is too large for the server, and one that it does not take at
-// present, are held on and can be settled otherwise.
+// A job that the server finds too large, or refuses for now, stays held and can be settled
+// differently.
 func TestBuryRefused(t *testing.T) {
 	t.Parallel()
 	settle := map[string]func(j queue.Job) error{
@@ -299,7 +299,7 @@ func TestBuryRefused(t *testing.T) {
 					t.Fatalf("%v, want ErrRejected", err)
 				}
 			}
-			time.Sleep(6 * time.Second) // its reservation is kept alive
+			time.Sleep(6 * time.Second) // longer than its reservation
 			if st, err := q.TubeStats(ctxOf(t), "tube"); err != nil || st != (queue.TubeStats{Reserved: 1}) {
 				t.Fatalf("%+v, %v", st, err)
 			}
@@ -313,7 +313,7 @@ func TestBuryRefused(t *testing.T) {
 	}
 }
 
-// A draining server takes no new job.
+// A draining server takes no copy.
 func TestBuryDraining(t *testing.T) {
 	t.Parallel()
 	srv := beanstalktest.Start(t)
@@ -329,13 +329,13 @@ func TestBuryDraining(t *testing.T) {
 	if err := j.Bury(ctxOf(t), []byte(newBody)); !errors.Is(err, queue.ErrUnavailable) {
 		t.Fatalf("%v, want ErrUnavailable", err)
 	}
-	if err := j.Bury(ctxOf(t), nil); err != nil { // that needs no put
+	if err := j.Bury(ctxOf(t), nil); err != nil { // this needs no put
 		t.Fatal(err)
 	}
 }
 
-// A server whose disk is full buries nothing, whatever the body, and the job
-// stays in the hand until it does. A real one would lose sight of the job.
+// A server with a full disk buries nothing, whatever the body, and the job stays held until
+// it can. A bury would make a real server lose the job until its restart.
 func TestBuryOnFullDisk(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string][]byte{"as it is": nil, "with another body": []byte(newBody)} {
@@ -350,11 +350,11 @@ func TestBuryOnFullDisk(t *testing.T) {
 			c := consumeTest(t, q, "tube")
 			mustPut(t, q, "tube", "x")
 			j := mustReceive(t, c, 1)[0]
-			// Where the folder is gone, the log's next file cannot be made.
+			// Without its folder, beanstalkd cannot create the log's next file.
 			if err := os.Rename(dir, dir+".away"); err != nil {
 				t.Fatal(err)
 			}
-			for n := 1000; n >= 1; { // until not even the smallest job has room
+			for n := 1000; n >= 1; { // until not even the smallest job fits
 				if _, err := q.Put(ctxOf(t), "fill", make([]byte, n), queue.PutOptions{}); err != nil {
 					if !errors.Is(err, queue.ErrUnavailable) || errors.Is(err, queue.ErrUncertain) {
 						t.Fatal(err)
@@ -390,8 +390,8 @@ func TestBuryOnFullDisk(t *testing.T) {
 	}
 }
 
-// The process dies at any command: the job is there, and whoever is served it
-// or its copy buries it. There are two copies at most.
+// The process dies at any command: the job still exists, and whoever receives it or its copy
+// buries it. There are at most two copies.
 func TestBuryCrash(t *testing.T) {
 	t.Parallel()
 	for _, word := range []string{"put ", "reserve-job ", "bury ", "delete "} {

@@ -114,7 +114,7 @@ func putMany(t *testing.T, q queue.Queue, prefix string, n int, o queue.PutOptio
 	wg.Wait()
 }
 
-// bury puts a job and buries it as it is. There must be no other one ready.
+// bury puts a job and buries it unchanged. No other job may be ready.
 func bury(t *testing.T, q queue.Queue, body string, o queue.PutOptions) {
 	t.Helper()
 	put(t, q, body, o)

@@ -385,8 +385,8 @@ func TestRetriesThatWait(t *testing.T) {
 	}
 }
 
-// What was kicked would be buried again where nobody knows that it was: it arrives as
-// somebody makes it.
+// A kicked job would be buried again in a queue that does not know of the kick: it arrives
+// with the body that Kicked returns.
 func TestKicked(t *testing.T) {
 	t.Parallel()
 	for _, from := range engines {

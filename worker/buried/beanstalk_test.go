@@ -13,9 +13,9 @@ import (
 	"propeller/queue/beanstalk/beanstalktest"
 )
 
-// The view of a real beanstalkd.
+// Jobs on a real beanstalkd.
 
-const patient = time.Minute // far above what a busy machine needs
+const patient = time.Minute // far more than a busy machine needs
 
 func openQueue(t *testing.T, servers ...*beanstalktest.Server) queue.Queue {
 	t.Helper()
@@ -31,7 +31,7 @@ func openQueue(t *testing.T, servers ...*beanstalktest.Server) queue.Queue {
 	return q
 }
 
-// buryJobs buries n jobs as a worker does, which tells v of them; nil: of none.
+// buryJobs buries n jobs as a worker does, and reports them to v unless it is nil.
 func buryJobs(t *testing.T, q queue.Queue, v *Jobs, n int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patient)
@@ -83,8 +83,8 @@ func reasons(t *testing.T, v Jobs) map[string]int {
 	return n
 }
 
-// Jobs buried for three reasons; one reason is kicked, whether a worker has told of
-// them or not.
+// Jobs are buried for three reasons, and one reason is kicked, whether a worker reported them
+// or not.
 func TestKickByReason(t *testing.T) {
 	t.Parallel()
 	const n = 600
@@ -117,8 +117,8 @@ func TestKickByReason(t *testing.T) {
 	}
 }
 
-// With a second server all ids are others; the jobs and their reasons are what they
-// were, and so are their first ids.
+// With a second server all of the queue's ids change; the jobs, their reasons and their
+// producer's ids do not.
 func TestSecondServer(t *testing.T) {
 	t.Parallel()
 	const n = 6
@@ -136,8 +136,8 @@ func TestSecondServer(t *testing.T) {
 	}
 }
 
-// Another process lists, taking one job after the other in its hand: a kick of all
-// kicks all, but for what that one buries again.
+// Another process lists, and holds one job after the other for a moment. Kicking all kicks
+// all jobs but those that it buries again.
 func TestKickWhileListedElsewhere(t *testing.T) {
 	t.Parallel()
 	const n = 300
@@ -147,7 +147,7 @@ func TestKickWhileListedElsewhere(t *testing.T) {
 	buryJobs(t, q, nil, n)
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
-	for kicked := 0; ; v.Index.rested() { // who lists may hide one
+	for kicked := 0; ; v.Index.rested() { // the other process may hold one
 		other, stop := context.WithCancel(ctx)
 		var wg sync.WaitGroup
 		wg.Go(func() {

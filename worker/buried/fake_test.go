@@ -23,27 +23,27 @@ const (
 	topic = "com.example.app"
 )
 
-// fakeQueue is an engine with buried jobs only, all of one tube.
+// fakeQueue is an engine with one tube of buried jobs.
 type fakeQueue struct {
 	mu     sync.Mutex
 	jobs   []queue.BuriedJob // in the order they were buried
-	down   bool              // nothing is answered
-	half   bool              // of two servers one is away
+	down   bool              // it does not answer
+	half   bool              // one of two servers is away
 	before func()            // called before each kick or delete
-	during func()            // called when a list has been made
-	busy   string            // the id of a job that somebody holds; "all"
-	cut    int               // at most so many are listed
-	turns  bool              // the next list begins where the last ended
+	during func()            // called after a list was made
+	busy   string            // the id of a held job, or "all"
+	cut    int               // the most that a list has
+	turns  bool              // a list begins where the last one ended
 	asked  map[string]int
 }
 
-// body is a buried job's, the n-th, whose producer knows it by the id first-n.
+// body is the body of buried job n, whose producer got the id first-n.
 func body(n int, reason string) []byte {
 	return fmt.Appendf(nil, `{"token":"%064x","title":"t","ref":"ref %d","again":{"job":"first-%d","seed":"%032d","put":%d,"attempt":3,"bury":%q,"class":"rejected","status":400,"apns_id":"ID-%d","at":%d}}`,
 		n, n, n, 0, 1000+n, reason, n, 2000+n)
 }
 
-// reason is one of three.
+// reason returns one of three reasons.
 func reason(n int) string { return fmt.Sprint("400 Reason ", n%3) }
 
 func newFakeQueue(n int) *fakeQueue {
@@ -145,12 +145,12 @@ func (q *fakeQueue) Kick(ctx context.Context, name, id string) error {
 
 func (q *fakeQueue) Delete(ctx context.Context, name, id string) error { return q.Kick(ctx, name, id) }
 
-// viewOf is of a queue of which nothing is known yet.
+// viewOf returns the view of a queue with an empty index.
 func viewOf(q queue.Admin) Jobs {
 	return Jobs{Queue: q, Index: NewIndex(slog.New(slog.DiscardHandler)), Tube: tube, Topic: topic}
 }
 
-// told has a worker bury a job, under that id.
+// told reports a job as buried by a worker, under that id.
 func (q *fakeQueue) told(v Jobs, n int, id string) {
 	b := worker.BurialOf(body(n, reason(n)), topic)
 	v.Index.Told(tube, id, b)
@@ -173,7 +173,7 @@ func firsts(ids ...int) []string {
 	return out
 }
 
-// mustList lists without trouble.
+// mustList lists, and fails on an error.
 func mustList(t *testing.T, v Jobs, f Filter) Listing {
 	t.Helper()
 	l, err := v.List(context.Background(), f)
@@ -183,7 +183,7 @@ func mustList(t *testing.T, v Jobs, f Filter) Listing {
 	return l
 }
 
-// rested makes the last walk one of long ago.
+// rested moves the last walk far into the past.
 func (x *Index) rested() {
 	x.mu.Lock()
 	defer x.mu.Unlock()

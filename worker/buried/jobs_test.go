@@ -52,7 +52,7 @@ func TestListFilters(t *testing.T) {
 	}
 }
 
-// What workers tell of is listed, found by either id and kicked without a walk.
+// Jobs that workers report are listed, found by either id, and kicked without a walk.
 func TestToldJobsAreFound(t *testing.T) {
 	t.Parallel()
 	for name, f := range map[string]Filter{
@@ -84,8 +84,8 @@ func TestToldJobsAreFound(t *testing.T) {
 	}
 }
 
-// While workers bury, their numbers and the queue's differ for a moment: that is no
-// reason for a walk.
+// While workers bury, the numbers of index and queue differ for a moment: that causes no
+// walk.
 func TestNoWalkWhileWorkersBury(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(0)
@@ -93,7 +93,7 @@ func TestNoWalkWhileWorkersBury(t *testing.T) {
 	mustList(t, v, Filter{})
 	v.Index.rested()
 	q.told(v, 1, "101")
-	q.jobs = append(q.jobs, queue.BuriedJob{ID: "102", Body: body(2, reason(2))}) // not told of yet
+	q.jobs = append(q.jobs, queue.BuriedJob{ID: "102", Body: body(2, reason(2))}) // not reported yet
 	if l := mustList(t, v, Filter{}); !slices.Equal(names(l.Items), firsts(1)) || q.asked["walk "+tube] != 1 || l.Complete {
 		t.Fatalf("%q, complete %t, asked %v", names(l.Items), l.Complete, q.asked)
 	}
@@ -103,8 +103,8 @@ func TestNoWalkWhileWorkersBury(t *testing.T) {
 	}
 }
 
-// The parts of one list have one first id: all of them are meant by it, one by the
-// queue's.
+// The parts of one list share the producer's id, which selects all of them; the queue's id
+// selects one.
 func TestPartsOfOneJob(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(4)
@@ -129,7 +129,7 @@ func TestOtherNames(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(4)
 	v := viewOf(q)
-	for range 2 { // not known, and known
+	for range 2 { // first unknown, then known
 		if it, err := v.Show(context.Background(), "also 2"); err != nil || it.Job != "first-2" || it.ID != "2" || it.Body == nil {
 			t.Fatalf("%+v, %v", it, err)
 		}
@@ -140,7 +140,7 @@ func TestOtherNames(t *testing.T) {
 	}
 }
 
-// Jobs that say nothing are listed with what can be said.
+// Jobs without a reason are listed with what can be said about them.
 func TestSilentJobs(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(0)
@@ -153,7 +153,7 @@ func TestSilentJobs(t *testing.T) {
 	if len(l.Items) != 2 || l.Items[0].Reason != "job: not JSON" || l.Items[1].Reason != worker.NotRecorded || l.Items[0].Job != "7" || time.Since(l.Items[1].At).Round(time.Second) != time.Minute {
 		t.Fatalf("%+v", l.Items)
 	}
-	// A worker that has buried it as it is knows more, also after a walk.
+	// The worker that buried it unchanged knows more, also after a walk.
 	at := time.Now()
 	v.Index.Told(tube, "8", worker.Burial{Job: "8", Reason: "no room", At: at})
 	if err := v.walk(context.Background()); err != nil {
@@ -164,8 +164,8 @@ func TestSilentJobs(t *testing.T) {
 	}
 }
 
-// What others kick or delete is noticed: when it is to be kicked, and by the number
-// of jobs, though not at every look.
+// Jobs that other clients kick or delete are noticed: when they are to be kicked, and by the
+// number of jobs, though not on every look.
 func TestOthersKick(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(6)
@@ -198,7 +198,7 @@ func TestOthersKick(t *testing.T) {
 	}
 }
 
-// The id is another job's now: that one is not kicked for it.
+// By now the id belongs to another job, which is not kicked.
 func TestIDReused(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(3)
@@ -213,8 +213,8 @@ func TestIDReused(t *testing.T) {
 	}
 }
 
-// While the queue is away the index is shown for what it is, nothing is forgotten,
-// and the queue is not asked for each. Of two servers one may answer.
+// While the queue is away the index is listed as unverified, nothing is forgotten, and the
+// queue is not asked for each job. One of two servers may answer.
 func TestListDuringOutage(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(50)
@@ -272,7 +272,7 @@ func TestKickBuriedAgain(t *testing.T) {
 	mustList(t, v, Filter{})
 	kicks := 0
 	q.before = func() {
-		if kicks++; kicks == 2 { // the first has been kicked, tried, and failed anew
+		if kicks++; kicks == 2 { // the first was kicked, tried, and failed again
 			q.jobs = append(q.jobs, queue.BuriedJob{ID: "0", Body: body(0, "failed anew")})
 			v.Index.Told(tube, "0", worker.BurialOf(body(0, "failed anew"), topic))
 		}
@@ -286,7 +286,7 @@ func TestKickBuriedAgain(t *testing.T) {
 	}
 }
 
-// Interrupted, each job is kicked and forgotten, or buried and known.
+// After an interruption each job is either kicked and forgotten, or buried and known.
 func TestKickInterrupted(t *testing.T) {
 	t.Parallel()
 	for name, interrupt := range map[string]func(*fakeQueue, context.CancelFunc){
@@ -315,7 +315,7 @@ func TestKickInterrupted(t *testing.T) {
 	}
 }
 
-// A job that stays held is not forgotten, and not kicked in silence.
+// A job that stays held is not forgotten, and the error says that it was not kicked.
 func TestBusyIsSaid(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(3)
@@ -329,7 +329,7 @@ func TestBusyIsSaid(t *testing.T) {
 	if l := mustList(t, v, Filter{}); !slices.Equal(names(l.Items), firsts(1)) {
 		t.Fatalf("listed %q", names(l.Items))
 	}
-	// However many are held, the waiting is bounded.
+	// However many jobs are held, the wait is bounded.
 	q = newFakeQueue(200)
 	v = viewOf(q)
 	mustList(t, v, Filter{})

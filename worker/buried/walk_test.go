@@ -15,7 +15,7 @@ import (
 	"propeller/worker"
 )
 
-// What happens while a walk is under way counts.
+// Changes during a walk count.
 func TestDuringAWalk(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(6)
@@ -23,7 +23,7 @@ func TestDuringAWalk(t *testing.T) {
 	q.told(v, 6, "106")
 	mustList(t, v, Filter{})
 	known := v.Index.all(tube)
-	q.during = func() { // all under way below
+	q.during = func() { // all of this happens during the walk below
 		q.jobs = q.jobs[1:]
 		v.Index.forget(known[0])                                                             // kicked
 		v.Index.Told(tube, "107", worker.BurialOf(body(7, "told of, listed before"), topic)) // below
@@ -55,7 +55,7 @@ func TestDuringAWalk(t *testing.T) {
 	}
 }
 
-// An index takes so many and says that there are more; with room it reads them.
+// An index has a limit and says when it is incomplete; once it has room it reads the rest.
 func TestFullIndex(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -73,7 +73,7 @@ func TestFullIndex(t *testing.T) {
 		t.Errorf("said %d times, %d entries", n, v.Index.n)
 	}
 	total := 0
-	for range 4 { // kicked in turns, all come
+	for range 4 { // kicked bit by bit, all of them appear
 		r, err := v.Kick(context.Background(), Filter{})
 		if err != nil {
 			t.Fatal(err)
@@ -86,8 +86,8 @@ func TestFullIndex(t *testing.T) {
 	}
 }
 
-// A list that the queue cuts is not complete, and no error. An engine that goes on
-// where the last list ended is asked until the end.
+// A list that the queue cuts off is incomplete, but no error. An engine that continues where
+// the last list ended is asked until the end.
 func TestCutList(t *testing.T) {
 	t.Parallel()
 	for _, turns := range []bool{false, true} {
@@ -103,7 +103,7 @@ func TestCutList(t *testing.T) {
 	}
 }
 
-// A reader waits for a walk that is under way, no longer than it may.
+// A reader waits for a walk under way, but only as long as it may.
 func TestWaitForAWalk(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(3)
@@ -118,7 +118,7 @@ func TestWaitForAWalk(t *testing.T) {
 		_ = v.walk(context.Background())
 	}()
 	<-began
-	other := viewOf(newFakeQueue(3)) // whose numbers can be had meanwhile
+	other := viewOf(newFakeQueue(3)) // it answers meanwhile
 	other.Index, other.Wait = v.Index, 10*time.Millisecond
 	if l := mustList(t, other, Filter{}); len(l.Items) != 0 || l.Complete {
 		t.Errorf("%+v", l)
@@ -136,8 +136,8 @@ func newWalker(q *fakeQueue, tubes map[string]Tube) (*Walker, *bytes.Buffer) {
 	return &Walker{Log: slog.New(slog.NewTextHandler(log, nil)), Index: v.Index, Tubes: func() (map[string]Tube, queue.Admin) { return tubes, q }}, log
 }
 
-// After a start all tubes are read once. One that cannot be is tried again after
-// growing pauses, and what could be read of it counts; it keeps no other from its turn.
+// After a start all tubes are read once. A tube that cannot be read is tried again after
+// growing pauses; what could be read of it counts, and other tubes do not wait for it.
 func TestWalkerServerAway(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(5)
@@ -167,8 +167,8 @@ func TestWalkerServerAway(t *testing.T) {
 	}
 }
 
-// A tube is walked over again when the numbers have differed for long, and seldom when
-// that does not help.
+// A tube is read again once the numbers have differed for long, and seldom if that does not
+// help.
 func TestWalkerNumbersDiffer(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(5)
@@ -202,7 +202,7 @@ func TestWalkerNumbersDiffer(t *testing.T) {
 		t.Fatalf("%d walks within an hour of numbers that agree", n)
 	}
 	for range 240 {
-		look(7) // one is held by whoever lists, say
+		look(7) // another client may hold one while it lists
 	}
 	if n := q.asked["walk "+tube]; n < 7 || n > 13 {
 		t.Errorf("%d walks in four hours", n)
@@ -214,7 +214,7 @@ func TestWalkerNumbersDiffer(t *testing.T) {
 	}
 }
 
-// Another queue, or none: what a walk was about to enter is of the former.
+// With another queue, or none, what a walk was about to add belongs to the old one.
 func TestReset(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(5)
@@ -235,7 +235,7 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// Entries hold no more than they need.
+// Entries use no more memory than they need.
 func TestEntriesAreBounded(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("é", maxText)
@@ -248,7 +248,7 @@ func TestEntriesAreBounded(t *testing.T) {
 	}
 }
 
-// Whatever goes on at the same time, an index counts what it has.
+// The index counts its entries correctly under concurrent use.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	x := NewIndex(slog.New(slog.DiscardHandler))

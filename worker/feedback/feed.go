@@ -77,11 +77,11 @@ func (f *feed) bury(ctx context.Context, j queue.Job, why error) {
 	f.cfg.Log.Warn("job on the feedback tube is no record: buried", "tube", f.cfg.Tube, "job", j.ID(), "reason", why)
 	if err := j.Bury(ctx, nil); err != nil && !errors.Is(err, queue.ErrLost) && ctx.Err() == nil {
 		f.cfg.Log.Warn("job could not be buried", "tube", f.cfg.Tube, "job", j.ID(), "err", err)
-		_ = j.Retry(ctx, unburied) // a queue that does not bury at present leaves it held
+		_ = j.Retry(ctx, unburied) // the queue refuses burials now, so the job is still held
 	}
 }
 
-// unburied is when a job that could not be buried comes again.
+// unburied is when a job comes again that could not be buried.
 const unburied = time.Minute
 
 // deliver posts the batch until the endpoint has taken all of it, or ctx ends.

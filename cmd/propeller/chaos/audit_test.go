@@ -163,8 +163,8 @@ func TestSilentBurialsAreFound(t *testing.T) {
 	}
 }
 
-// A job has another id in the queue when it is buried: its first is the one that is
-// listed and in the log. Of those that one list has no room for, the body says why.
+// A buried job has another id in the queue: the list and the log show its producer's id. For
+// jobs beyond the list's limit the body says why.
 func TestBuriedUnderAnotherID(t *testing.T) {
 	s := newScene(t)
 	tube := apps()[withTube].tube

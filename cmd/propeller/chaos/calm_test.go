@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Jobs that wait while nothing moves are a stall; those of an app that pushes, or
-// of a tube that shrinks, are late only.
+// Jobs that wait while nothing moves are a stall. If their app pushes, or their tube shrinks,
+// they are only slow.
 func TestAStallIsTold(t *testing.T) {
 	t.Parallel()
 	record := t.TempDir() + "/record"
@@ -60,7 +60,7 @@ func TestWhatNeverMovedStalls(t *testing.T) {
 	}
 }
 
-// A job that the queue still has is not lost; one that it has not is.
+// A job still in the queue is not lost; a missing one is.
 func TestJobsThatWaitAreNotLost(t *testing.T) {
 	s := newScene(t)
 	n := s.put(withTube, plain, good, good)
@@ -72,7 +72,7 @@ func TestJobsThatWaitAreNotLost(t *testing.T) {
 	}
 }
 
-// A record that waits in its tube is not missing, of whatever it is.
+// A record that waits in its tube is not missing, whatever it is about.
 func TestRecordsThatWaitAreNotMissing(t *testing.T) {
 	s := newScene(t)
 	one := s.put(withTube, plain, dead)
@@ -97,7 +97,7 @@ func TestRecordsThatWaitAreNotMissing(t *testing.T) {
 	}
 }
 
-// A record that waits does not stand for its job.
+// A waiting record does not stand for its job.
 func TestARecordIsNoJob(t *testing.T) {
 	s := newScene(t)
 	n := s.put(withTube, plain, good)
@@ -107,7 +107,7 @@ func TestARecordIsNoJob(t *testing.T) {
 	s.wantFaults(t, "1 pushes lost")
 }
 
-// When the last job is due, and not when it was put, its time begins.
+// The time limit begins when the last job is due, not when it was put.
 func TestTheLastJobsTimeBeginsWhenItIsDue(t *testing.T) {
 	t.Parallel()
 	l := new(ledger)

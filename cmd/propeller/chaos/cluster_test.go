@@ -11,7 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// The servers of a cluster are this test binary, as they are the program else.
+// The cluster's servers are processes of this test binary, as they are of the program
+// elsewhere.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == natsCommand {
 		if err := natsMain(os.Args[2:]); err != nil {
@@ -42,10 +43,10 @@ func newTestCluster(t *testing.T) *cluster {
 	return c
 }
 
-// patience is for a busy machine.
+// patience is long enough for a busy machine.
 const patience = 60 * time.Second
 
-// eventually asks until it is so.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !so(); time.Sleep(100 * time.Millisecond) {
@@ -55,8 +56,8 @@ func eventually(t *testing.T, what string, so func() bool) {
 	}
 }
 
-// A server that is cut off from its peers loses the leadership of a stream to
-// them, cannot take it back, and follows again once the wires are whole.
+// A server that is cut off from its peers loses a stream's leadership to them, cannot take it
+// back, and follows again once the wires are whole.
 func TestServersCanBeCutOff(t *testing.T) {
 	t.Parallel()
 	for name, how := range map[string]wireState{"cut": cut, "held": held} {
@@ -71,7 +72,7 @@ func TestServersCanBeCutOff(t *testing.T) {
 			if _, err := conn.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: jobsStream, Subjects: []string{"a"}, Replicas: clusterSize}); err != nil {
 				t.Fatal(err)
 			}
-			// leader asks the servers, of which not all are to be believed.
+			// leader asks all servers, some of which may be out of date.
 			leader := func(but int) int {
 				for i, n := range c.nodes {
 					if i == but {
@@ -96,7 +97,7 @@ func TestServersCanBeCutOff(t *testing.T) {
 	}
 }
 
-// leaderOf is what one server says of who leads the stream; -1 if it cannot tell.
+// leaderOf returns what one server says about the stream's leader; -1 if it cannot tell.
 func leaderOf(ctx context.Context, addr string) int {
 	c, err := dialNATS(addr)
 	if err != nil {
@@ -112,7 +113,7 @@ func leaderOf(ctx context.Context, addr string) int {
 	return slices.Index([]string{"n0", "n1", "n2"}, s.CachedInfo().Cluster.Leader)
 }
 
-// What a removal takes was seen before, and a stream that is gone holds nothing.
+// A removal notes what was in the stream, and a removed stream is empty.
 func TestARemovalKnowsWhatItTook(t *testing.T) {
 	t.Parallel()
 	c := newTestCluster(t)

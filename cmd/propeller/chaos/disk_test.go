@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// While the disk is full nothing can be written to it, and the daemon would wait
-// to be started; then there is room again.
+// While the disk is full nothing can be written to it, and the daemon waits to be started;
+// then there is room again.
 func TestTheDiskIsFullForAWhile(t *testing.T) {
 	t.Parallel()
 	at := &site{dir: t.TempDir()}

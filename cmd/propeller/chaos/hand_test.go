@@ -8,8 +8,7 @@ import (
 	"propeller/apnsconn/apnstest"
 )
 
-// When the time of the faults is over, an act that may be the last is done, and
-// nothing after it.
+// When the faults are over, one more act that may be the last is done, and nothing after it.
 func TestTheLastAct(t *testing.T) {
 	t.Parallel()
 	var done []string
@@ -36,8 +35,8 @@ func TestTheLastAct(t *testing.T) {
 	}
 }
 
-// A closed APNs side refuses every stream, of whatever token; one that leaves
-// takes none of them.
+// An APNs side in the profile closed refuses every stream, whatever the token; in the profile
+// leaving it takes none of them.
 func TestNothingIsTaken(t *testing.T) {
 	t.Parallel()
 	a := newAnswers(1, "closed", func(int, uint32) {})
@@ -84,7 +83,7 @@ func TestAllShapesAreDrawn(t *testing.T) {
 	}
 }
 
-// What is too large is buried, and never delivered.
+// Oversize jobs are buried and never delivered.
 func TestOversizeIsBuried(t *testing.T) {
 	s := newScene(t)
 	n := s.put(withTube, oversize, good)

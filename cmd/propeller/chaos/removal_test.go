@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// An id in the log may begin with the birth of the stream.
+// An id in the log may begin with the stream's birth.
 func TestBareIDs(t *testing.T) {
 	t.Parallel()
 	for full, bare := range map[string]string{"17": "17", "mfk3a9x1-17": "17", "dABC": "dABC"} {
@@ -17,15 +17,15 @@ func TestBareIDs(t *testing.T) {
 	}
 }
 
-// takeAway has the hand remove a stream between two seconds, with some bodies in it.
+// takeAway makes the hand remove a stream between two seconds, with some bodies in it.
 func (s *scene) takeAway(stream string, from, to int, bodies ...string) {
 	s.removed = newRemoved([]removal{{stream: stream, span: span{from: second(from), to: second(to)}, bodies: bodies}}, s.ledger)
 }
 
 func (s *scene) body(n uint32) string { return fmt.Sprintf(`{"token":%q}`, s.token(n)) }
 
-// What was in the stream of jobs when it was removed, or came just then, is
-// removed; all else is lost.
+// Whatever was in the stream of jobs when it was removed, or arrived just then, counts as
+// removed; everything else is lost.
 func TestRemovedJobsAreCountedSo(t *testing.T) {
 	s := newScene(t)
 	in, lost, then := s.put(withTube, plain, good), s.put(withTube, plain, good), s.put(withTube, plain, good)
@@ -39,7 +39,7 @@ func TestRemovedJobsAreCountedSo(t *testing.T) {
 	}
 }
 
-// The stream of buried jobs takes those that were buried, and no others.
+// Removing the stream of buried jobs takes buried jobs and no others.
 func TestRemovedBuriedJobsAreCountedSo(t *testing.T) {
 	for _, app := range []int{withTube, logOnly} {
 		t.Run(apps()[app].topic, func(t *testing.T) {
@@ -52,9 +52,9 @@ func TestRemovedBuriedJobsAreCountedSo(t *testing.T) {
 					s.feed(n, 10+20*i, "rejected")
 				}
 			}
-			s.ledger.jobOf(then).id = "55" // who put it knows no more
+			s.ledger.jobOf(then).id = "55" // its producer only knows this id
 			s.takeAway(buriedStream, 29, 31, s.body(in))
-			// A record says that it is buried, and it is not there.
+			// A record says that it is buried, but it is not there.
 			want := []string{"1 pushes lost"}
 			if app != logOnly {
 				want = append(want, "was called buried", "was called buried", "was called buried")
@@ -69,8 +69,8 @@ func TestRemovedBuriedJobsAreCountedSo(t *testing.T) {
 	}
 }
 
-// Records are in the stream of jobs, too. One that was there, or was made just
-// then, may be missing.
+// Records are in the stream of jobs too. A record that was there, or was made just then, may
+// be missing.
 func TestRemovedRecordsMayBeMissing(t *testing.T) {
 	s := newScene(t)
 	in, then, missing := s.put(withTube, plain, dead), s.put(withTube, plain, dead), s.put(withTube, plain, dead)
@@ -85,7 +85,7 @@ func TestRemovedRecordsMayBeMissing(t *testing.T) {
 	}
 }
 
-// So with the records whose order is judged.
+// The same holds for records whose order is judged.
 func TestRemovedRecordsOfTheSequence(t *testing.T) {
 	t.Parallel()
 	body := fmt.Sprintf(`{"class":"token","reason":%q,"ref":"%s1"}`, sequenceReason, sequenceRef)
@@ -97,7 +97,7 @@ func TestRemovedRecordsOfTheSequence(t *testing.T) {
 	}
 }
 
-// A removal of the one stream excuses nothing of the other.
+// A removal of one stream excuses nothing in the other.
 func TestTheOtherStreamIsNotExcused(t *testing.T) {
 	s := newScene(t)
 	n := s.put(withTube, plain, good)

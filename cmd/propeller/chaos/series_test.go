@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The table has a line a run, and one that failed fails them all.
+// The table has a line for each run, and one failed run fails the series.
 func TestTable(t *testing.T) {
 	t.Parallel()
 	good := &result{engine: "beanstalkd", seed: 3, account: &account{put: 70, delivered: 60}}
