@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -14,10 +13,7 @@ import (
 // its age. After a crash in between it is served again, and burying it again
 // replaces the copy; so it does when an answer is lost.
 func (j *job) Bury(ctx context.Context, body []byte) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	expired, err := j.begin(time.Now())
+	expired, err := j.begin(ctx)
 	if err != nil {
 		return err
 	}

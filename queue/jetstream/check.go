@@ -104,7 +104,7 @@ func (l *link) madeAnew(stream string) {
 
 // forgetHeld forgets all jobs: the stream they were in is gone.
 func (q *client) forgetHeld() {
-	q.retries.forget()
+	q.retries.take()
 	n := 0
 	for _, t := range q.allTubes() {
 		n += t.forgetHeld()
@@ -133,22 +133,14 @@ func (t *tube) forgetHeld() (held int) {
 			j.forgetLocked(state)
 		}
 	}
-	for j := range t.late {
-		j.forgetLocked(stateSettled)
-	}
-	for j := range t.doubtful {
-		j.forgetLocked(stateSettled)
+	for _, some := range []map[*job]struct{}{t.late, t.doubtful} {
+		for j := range some {
+			j.forgetLocked(stateSettled)
+		}
 	}
 	clear(t.later)
 	t.acked = ""
 	return held
-}
-
-// forget drops what waits.
-func (r *retries) forget() {
-	r.mu.Lock()
-	r.waiting = nil
-	r.mu.Unlock()
 }
 
 const (

@@ -34,7 +34,7 @@ func (c *consumer) Close(ctx context.Context) error {
 	for _, j := range back {
 		j.forgetLocked(stateLost)
 	}
-	t.dropLocked(c)
+	delete(t.consumers, c)
 	t.mu.Unlock()
 
 	c.withdraw(ctx)
@@ -56,19 +56,7 @@ func (c *consumer) awaitSettles(ctx context.Context) error {
 	}
 	settled := c.settled
 	c.t.mu.Unlock()
-	select {
-	case <-settled:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// dropLocked forgets a closed consumer.
-func (t *tube) dropLocked(c *consumer) {
-	if c.closed {
-		delete(t.consumers, c)
-	}
+	return wait(ctx, c.t.q, settled)
 }
 
 // flushTime bounds the wait for the server to read what was sent, when closing.

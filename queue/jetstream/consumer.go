@@ -150,9 +150,7 @@ func (c *consumer) work(ctx context.Context, hurry bool) (changed <-chan struct{
 		if err := c.ensure(ctx, cn); err != nil {
 			return changed, c.failed(err)
 		}
-		if wait = c.tooSoon(now); wait > 0 {
-			return changed, wait
-		}
+		return changed, 0
 	}
 	if err := c.ask(cn, epoch, now); err != nil {
 		return changed, c.failed(err)
@@ -243,13 +241,6 @@ func (c *consumer) removed() error {
 // given back before, at the latest (nats-server: consumer.go, applyState: 1.5 s).
 // Whoever asked for jobs earlier would get those that came after them.
 const recheck = 1600 * time.Millisecond
-
-// tooSoon returns how long it is until the first pull.
-func (c *consumer) tooSoon(now time.Time) time.Duration {
-	c.t.mu.Lock()
-	defer c.t.mu.Unlock()
-	return c.notUntil.Sub(now)
-}
 
 // failed notes why no pull could be made and returns how long to wait.
 func (c *consumer) failed(err error) time.Duration {

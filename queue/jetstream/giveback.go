@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -23,12 +24,7 @@ var (
 // tube, and waits for the server to have done so. No pull of ours may wait, or
 // it would bring them right back.
 func (t *tube) giveBackAll(ctx context.Context, jobs []*job) {
-	slices.SortFunc(jobs, func(a, b *job) int {
-		if a.d.seq < b.d.seq {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(jobs, func(a, b *job) int { return cmp.Compare(a.d.seq, b.d.seq) })
 	for _, j := range jobs {
 		j.sayBack()
 	}
@@ -112,6 +108,15 @@ func (r *retries) add(one retry) {
 	r.wake.raise()
 }
 
+// take returns what waits, which does no more.
+func (r *retries) take() []retry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	some := r.waiting
+	r.waiting = nil
+	return some
+}
+
 // sendRetries is a goroutine of the queue's.
 func (q *client) sendRetries() {
 	for {
@@ -130,13 +135,9 @@ func (q *client) sendRetries() {
 // burst sends all retries that wait; with wait it waits until the server has
 // dealt with them.
 func (q *client) burst(now time.Time, wait bool) {
-	q.retries.mu.Lock()
-	some := q.retries.waiting
-	q.retries.waiting = nil
-	q.retries.mu.Unlock()
 	cn, _, _, err := q.link.ready()
 	last := make(map[*tube]retry)
-	for _, r := range some {
+	for _, r := range q.retries.take() {
 		if now.After(r.until) {
 			continue
 		}

@@ -131,7 +131,10 @@ func (j *job) lost() error { return fmt.Errorf("jetstream: job %s: %w", j.ID(), 
 
 // begin starts a settle call. expired says that the reservation is no longer
 // surely ours.
-func (j *job) begin(now time.Time) (expired bool, err error) {
+func (j *job) begin(ctx context.Context) (expired bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
 	t := j.c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -139,7 +142,7 @@ func (j *job) begin(now time.Time) (expired bool, err error) {
 	case stateHeld:
 		j.state = stateSettling
 		j.c.settling++
-		return now.After(j.until), nil
+		return time.Now().After(j.until), nil
 	case stateLost:
 		return true, j.lost()
 	}
@@ -172,10 +175,7 @@ func (j *job) end(s state) {
 // Done implements queue.Job. When ctx ends first, the job is still removed as
 // soon as the server can be told.
 func (j *job) Done(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	expired, err := j.begin(time.Now())
+	expired, err := j.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -277,10 +277,7 @@ func (t *tube) noteAcked(address string) {
 // job may be held by somebody else by then. At worst the job comes back when its
 // reservation ends.
 func (j *job) Retry(ctx context.Context, after time.Duration) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	expired, err := j.begin(time.Now())
+	expired, err := j.begin(ctx)
 	if errors.Is(err, queue.ErrLost) {
 		return nil // it is back
 	}

@@ -210,7 +210,11 @@ func (l *link) connect() bool {
 }
 
 func (l *link) dial() (*conn, error) {
-	nc, err := l.q.natsOptions().Connect()
+	o := l.q.natsOptions()
+	if err := l.q.access(&o); err != nil {
+		return nil, err
+	}
+	nc, err := o.Connect()
 	if err != nil {
 		return nil, err
 	}
@@ -258,40 +262,31 @@ func (q *client) natsOptions() nats.Options {
 			q.opts.Log.Warn("queue connection", "queue", q.opts.String(), "err", err)
 		}
 	}
-	q.access(&o)
 	return o
 }
 
-// access sets where to connect and how to prove who we are.
-func (q *client) access(o *nats.Options) {
+// access sets where to connect and how to prove who we are. It reads the files for
+// that.
+func (q *client) access(o *nats.Options) error {
 	if q.embedded != nil {
 		o.InProcessServer, o.Token = q.embedded, q.embedded.token
 		o.CustomDialer = nil
-		return
+		return nil
 	}
 	for _, addr := range q.opts.Servers {
-		scheme := "nats://"
-		if q.opts.TLS {
-			scheme = "tls://"
-		}
-		o.Servers = append(o.Servers, scheme+addr)
+		o.Servers = append(o.Servers, q.opts.scheme()+addr)
 	}
 	o.User, o.Password, o.Token = q.opts.User, q.opts.Password, q.opts.Token
 	o.Secure = q.opts.TLS
-	var more []nats.Option
-	if q.opts.CredsFile != "" {
-		more = append(more, nats.UserCredentials(q.opts.CredsFile))
-	}
-	if q.opts.CAFile != "" {
-		more = append(more, nats.RootCAs(q.opts.CAFile))
-	}
-	for _, set := range more {
-		if err := set(o); err != nil {
-			// Files that cannot be read: Open has read them once, so this is a
-			// change since, and every dial says so.
-			o.CustomDialer = failingDialer{err}
+	if file := q.opts.CredsFile; file != "" {
+		if err := nats.UserCredentials(file)(o); err != nil {
+			return err
 		}
 	}
+	if file := q.opts.CAFile; file != "" {
+		return nats.RootCAs(file)(o)
+	}
+	return nil
 }
 
 // dialer ends a dial with the queue.
@@ -301,7 +296,3 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 	nd := net.Dialer{Timeout: dialTimeout}
 	return nd.DialContext(d.q.ctx, network, address)
 }
-
-type failingDialer struct{ err error }
-
-func (d failingDialer) Dial(string, string) (net.Conn, error) { return nil, d.err }

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -91,18 +92,25 @@ func (t *tube) trueInfo(ctx context.Context, cn *conn, info *jetstream.ConsumerI
 // it only looks whether it has been made: such questions are answered after all
 // else.
 func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInfo, error) {
-	m := &t.making
+	m, name := &t.making, t.config.Durable
+	var c jetstream.Consumer
+	var err error = jetstream.ErrConsumerNotFound
 	if m.asked {
-		c, err := cn.js.Consumer(ctx, jobsStream, t.config.Durable)
-		switch {
-		case err == nil:
-			m.asked = false
-			return c.CachedInfo(), consumerDiffers(c.CachedInfo().Config, t.config)
-		case !errors.Is(err, jetstream.ErrConsumerNotFound):
-			return nil, err
-		}
+		c, err = cn.js.Consumer(ctx, jobsStream, name)
 	}
-	info, err := ensureConsumer(ctx, cn.js, t.config)
-	m.asked = errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
-	return info, err
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		c, err = cn.js.CreateConsumer(ctx, jobsStream, t.config)
+		m.asked = errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	}
+	if errors.Is(err, jetstream.ErrConsumerExists) { // made otherwise than we would
+		c, err = cn.js.Consumer(ctx, jobsStream, name)
+	}
+	switch {
+	case codeOf(err) == errCodeTooManyConsumers:
+		return nil, fmt.Errorf("jetstream: consumer %s: %w: %s", name, err, tooManyConsumers(ctx, cn.js))
+	case err != nil:
+		return nil, fmt.Errorf("jetstream: consumer %s: %w", name, err)
+	}
+	m.asked = false
+	return c.CachedInfo(), consumerDiffers(c.CachedInfo().Config, t.config)
 }

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net"
@@ -75,11 +76,14 @@ func (o Options) String() string {
 	if o.Dir != "" {
 		return "embedded://" + o.Dir
 	}
-	scheme := "nats://"
+	return o.scheme() + strings.Join(o.Servers, ",")
+}
+
+func (o Options) scheme() string {
 	if o.TLS {
-		scheme = "tls://"
+		return "tls://"
 	}
-	return scheme + strings.Join(o.Servers, ",")
+	return "nats://"
 }
 
 // GoString is String: %#v must not show secrets either.
@@ -264,26 +268,17 @@ func (o Options) withDefaults() (Options, error) {
 			return o, fmt.Errorf("jetstream: listen %q: %w", o.Listen, err)
 		}
 	}
-	if o.Replicas == 0 {
-		o.Replicas = DefaultReplicas
-	}
+	o.Replicas = cmp.Or(o.Replicas, DefaultReplicas)
 	if err := checkReplicas(o.Replicas); err != nil {
 		return o, fmt.Errorf("jetstream: %d replicas: %w", o.Replicas, err)
 	}
-	if o.AckWait == 0 {
-		o.AckWait = DefaultAckWait
-		if o.Dir != "" {
-			o.AckWait = DefaultEmbeddedAckWait
-		}
-	}
+	ackWait := DefaultAckWait
 	if o.Dir != "" {
 		o.Replicas = 1 // one server has one copy
+		ackWait = DefaultEmbeddedAckWait
 	}
-	if o.Timeout == 0 {
-		o.Timeout = DefaultTimeout
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.AckWait = cmp.Or(o.AckWait, ackWait)
+	o.Timeout = cmp.Or(o.Timeout, DefaultTimeout)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	return o, nil
 }

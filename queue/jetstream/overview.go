@@ -29,19 +29,17 @@ type tubeCounts struct{ jobs, delayed, buried int }
 
 // overviews keeps the last overview for one caller at a time.
 type overviews struct {
-	turn chan struct{} // room for one: its sender has the turn
+	turn slots // one
 	last overview
 }
 
 // overview returns a tube's counts, if they are known without asking for this
 // tube.
 func (q *client) overview(ctx context.Context, cn *conn, name string) (n tubeCounts, known bool, err error) {
-	select {
-	case q.overviews.turn <- struct{}{}:
-		defer func() { <-q.overviews.turn }()
-	case <-ctx.Done():
-		return n, false, ctx.Err()
+	if err := q.overviews.turn.take(ctx); err != nil {
+		return n, false, err
 	}
+	defer q.overviews.turn.giveBack()
 	o := &q.overviews.last
 	if time.Since(o.taken) >= overviewAge {
 		*o = overview{taken: time.Now()}

@@ -63,7 +63,7 @@ func open(o Options) (*client, error) {
 func start(o Options, emb *embedded) *client {
 	q := &client{opts: o, embedded: emb, calls: newCalls(), retries: retries{wake: newEvent()}, tubes: make(map[string]*tube)}
 	q.makes, q.asks = make(slots, apiAtOnce), make(slots, apiAtOnce)
-	q.overviews.turn = make(chan struct{}, 1)
+	q.overviews.turn = make(slots, 1)
 	q.ctx, q.cancel = context.WithCancel(context.Background())
 	q.link = newLink(q)
 	q.wg.Go(q.link.run)

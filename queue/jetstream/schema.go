@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -136,23 +135,6 @@ func limit(n int64) string {
 		return "unlimited"
 	}
 	return strconv.FormatInt(n, 10)
-}
-
-// ensureConsumer makes the consumer of a tube unless it is there as needed.
-// It returns what is known of it.
-func ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.ConsumerConfig) (*jetstream.ConsumerInfo, error) {
-	c, err := js.CreateConsumer(ctx, jobsStream, want)
-	if errors.Is(err, jetstream.ErrConsumerExists) { // made otherwise than we would
-		c, err = js.Consumer(ctx, jobsStream, want.Durable)
-	}
-	if codeOf(err) == errCodeTooManyConsumers {
-		return nil, fmt.Errorf("jetstream: consumer %s: %w: %s", want.Durable, err, tooManyConsumers(ctx, js))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("jetstream: consumer %s: %w", want.Durable, err)
-	}
-	info := c.CachedInfo()
-	return info, consumerDiffers(info.Config, want)
 }
 
 // tooManyConsumers is whose limit is reached and what to do. Of the three limits

@@ -193,7 +193,7 @@ func TestConsumerIsNotAltered(t *testing.T) {
 	t.Parallel()
 	q := openEmbedded(t)
 	other := consumerConfig("tube", 7*time.Second)
-	if _, err := ensureConsumer(ctxOf(t), q.link.cn.js, other); err != nil {
+	if _, err := q.link.cn.js.CreateConsumer(ctxOf(t), jobsStream, other); err != nil {
 		t.Fatal(err)
 	}
 	c := consumeTest(t, q, "tube")
