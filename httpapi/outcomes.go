@@ -28,14 +28,14 @@ const (
 	FateFinished  = "finished"  // all its tokens have ended, not all alike
 )
 
-// Notification is what has become of a notification, of which this is one job.
+// Notification is what became of one job of a notification.
 type Notification struct {
 	ID           string    `json:"id"`
 	Topic        string    `json:"topic"`
 	State        string    `json:"state"`
 	Put          time.Time `json:"put"`
 	DelayedUntil time.Time `json:"delayed_until,omitzero"`
-	NextTry      time.Time `json:"next_try,omitzero"` // of what comes again; not before
+	NextTry      time.Time `json:"next_try,omitzero"` // not tried again before
 	Tries        int       `json:"tries"`
 	Tokens       int       `json:"tokens"` // and what has become of them:
 	Delivered    int       `json:"delivered"`

@@ -214,8 +214,8 @@ func TestAppRow(t *testing.T) {
 			st.Held = worker.HoldState{Held: true}
 			is(supervisor.Paused, "by order of x", now.Add(-24*time.Hour))
 		}, "paused", "held", "", "by order of x, since Sep 8 01:46 UTC", ""},
-		{func() { is(supervisor.NoQueue, "q", never) }, "no queue", "held", "paused by hand, too", "q", ""},
-		{func() { is(supervisor.Broken, "403 x", never) }, "broken", "held", "paused by hand, too", "403 x", "APNs does not accept this certificate or key"},
+		{func() { is(supervisor.NoQueue, "q", never) }, "no queue", "held", "also paused by an operator", "q", ""},
+		{func() { is(supervisor.Broken, "403 x", never) }, "broken", "held", "also paused by an operator", "403 x", "APNs does not accept this certificate or key"},
 	} {
 		c.change()
 		if r := new(sampled).rowOf(&st, now); r.State != c.state || r.Held != c.held || r.Also != c.also || r.Why != c.why || r.Help != c.help || r.Ready != unknown {

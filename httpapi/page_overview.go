@@ -52,7 +52,7 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	if st.Held.Held {
 		r.Held = "held"
 		if view.State != supervisor.Paused {
-			r.Also = "paused by hand, too"
+			r.Also = "also paused by an operator"
 		}
 	}
 	if rate, ok := a.rate(); ok {

@@ -125,8 +125,7 @@ type BuriedList struct {
 	More bool        `json:"more"` // the limit was reached, and there are others
 	// Complete is false until all buried jobs have been read from the queue.
 	Complete bool `json:"complete"`
-	// Incomplete says what went wrong with the rest, say one of several queue
-	// servers being away.
+	// Incomplete says why the rest is missing, such as a queue server that is away.
 	Incomplete string `json:"incomplete,omitempty"`
 }
 
@@ -141,11 +140,11 @@ type BuriedJob struct {
 	Token  string    `json:"token,omitempty"`
 	Ref    string    `json:"ref,omitempty"`
 	APNsID string    `json:"apns_id,omitempty"`
-	// Unverified: the queue could not be asked, so that the job may be gone.
+	// Unverified: the queue did not answer, so the job may be gone.
 	Unverified bool `json:"unverified,omitempty"`
 
-	// Body is the job as it was put, with whole tokens, or what is left of it; not in a list. One that
-	// is not UTF-8 is in BodyBase64 instead.
+	// Body is the job as its producer put it, or its rest, with whole tokens; absent in a
+	// list. A body that is not UTF-8 is in BodyBase64 instead.
 	Body       string `json:"body,omitempty"`
 	BodyBase64 []byte `json:"body_base64,omitempty"`
 }
@@ -205,9 +204,8 @@ func orMax(limit int) int {
 	return limit
 }
 
-// Waiting is how many of the app's jobs are ready, for whoever takes none at present,
-// too: JetStream has no state for a job that was given back until it is handed out
-// again. So in an app that sends nothing, reserved jobs that no worker holds count as
+// Waiting is how many of the app's jobs are ready. JetStream counts a released job as
+// reserved until it is handed out again. So in an app that sends nothing, reserved jobs that no worker holds count as
 // ready. 0 while the queue's numbers are unknown.
 func (a *App) Waiting() int {
 	if a.Queue == nil {

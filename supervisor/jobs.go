@@ -130,8 +130,8 @@ func (s *Supervisor) Pause(topic, reason string) error {
 	return err
 }
 
-// Resume lets an app go on that is held, broken or paused: what is wrong with it
-// is over, says whoever asks for it. Errors: ErrNoApp.
+// Resume lets a held, broken or guarded app go on, at an operator's request. Errors:
+// ErrNoApp.
 func (s *Supervisor) Resume(topic string) error {
 	a, err := s.app(topic)
 	if err == nil {

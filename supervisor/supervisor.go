@@ -14,7 +14,7 @@
 //
 // Trouble that is to be expected (a refused dial, a queue that restarts) is
 // handled inside the workers; suture restarts what nobody foresaw, and the
-// watchdog sees to what does not even fail.
+// watchdog deals with standstills that cause no error.
 package supervisor
 
 import (

@@ -138,7 +138,7 @@ func (d *watchdog) unstick(a watched, w *appWorker, s worker.Status, now time.Ti
 		return
 	}
 	w.late.given = true
-	why := fmt.Sprintf("its goroutine has not turned for %v%s", now.Sub(s.Planned).Round(time.Second), last(s.Cause))
+	why := fmt.Sprintf("it has not planned its work for %v%s", now.Sub(s.Planned).Round(time.Second), last(s.Cause))
 	d.act(a, w, abandon, why)
 }
 

@@ -379,7 +379,7 @@ func TestWatchdogGivesUpAStuckWorker(t *testing.T) {
 	stuck.Serving = true
 	look(stuck, 1)
 	look(stuck, 2)
-	if last := a.ledger.steps.Restarted.Last(); last.Reason != "worker 0: its goroutine has not turned for 1m0s (connecting to apns)" {
+	if last := a.ledger.steps.Restarted.Last(); last.Reason != "worker 0: it has not planned its work for 1m0s (connecting to apns)" {
 		t.Errorf("%+v", last)
 	}
 	if n := strings.Count(log.String(), "the worker is stuck"); n != 2 {

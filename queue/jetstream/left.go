@@ -79,7 +79,7 @@ func (q *client) watchLeft() {
 			if err == nil {
 				last, soon = now, max(soon-1, 0)
 			} else if q.ctx.Err() == nil && !errors.Is(err, queue.ErrUnavailable) { // that is told elsewhere
-				q.opts.Log.Warn("queue: jobs that were left cannot be looked for", "err", err)
+				q.opts.Log.Warn("queue: cannot look for jobs that were left in the queue", "err", err)
 			}
 		}
 		if soon > 0 {
@@ -134,7 +134,7 @@ func (q *client) putLeft(ctx context.Context, cn *conn, last *floors) (now *floo
 		}
 	}
 	if again+removed > 0 {
-		q.opts.Log.Warn("jobs were left in the queue that nobody was served: they run again, but for those known to be finished, which are removed",
+		q.opts.Log.Warn("jobs were left in the queue and served to nobody: they run again, except those known to be finished, which are removed",
 			"queue", q.opts.String(), "jobs", again, "removed", removed)
 	}
 	return now, errors.Join(err, consumers.Err())

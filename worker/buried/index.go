@@ -125,7 +125,7 @@ func (x *Index) putLocked(s *shelf, e *Entry) {
 		s.whole = false
 		if !x.said {
 			x.said = true
-			x.log.Warn("more jobs are buried than are listed; kick or delete some", "listed", x.n)
+			x.log.Warn("more jobs are buried than the index holds, so lists are incomplete; kick or delete some", "listed", x.n)
 		}
 		return
 	}

@@ -69,7 +69,7 @@ func TestFullIndex(t *testing.T) {
 	}
 	v.Index.Told(tube, "40", worker.Burial{})
 	v.Index.Told("another", "40", worker.Burial{})
-	if n := strings.Count(log.String(), "more jobs are buried than are listed"); n != 1 || v.Index.n != 10 {
+	if n := strings.Count(log.String(), "more jobs are buried than the index holds"); n != 1 || v.Index.n != 10 {
 		t.Errorf("said %d times, %d entries", n, v.Index.n)
 	}
 	total := 0

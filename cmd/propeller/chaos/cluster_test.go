@@ -46,7 +46,7 @@ func newTestCluster(t *testing.T) *cluster {
 // patience is long enough for a busy machine.
 const patience = 60 * time.Second
 
-// eventually waits until ok returns true.
+// eventually waits until so returns true.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !so(); time.Sleep(100 * time.Millisecond) {
