@@ -285,17 +285,28 @@ func (c *consumer) incoming(m *nats.Msg) {
 		c.t.q.opts.Log.Error("queue: a job without a usable address", "tube", c.t.name, "err", err)
 		return
 	}
-	switch j, done := c.deliver(m, d, time.Now()); {
-	case done:
+	switch j, verdict := c.deliver(m, d, time.Now()); verdict {
+	case isDone:
 		j.say(wordAck)
-	case j != nil:
+	case isBack:
 		j.sayBack()
+	case isLater:
+		j.say(fmt.Appendf(nil, `-NAK {"delay":%d}`, firedAgain))
 	}
 }
 
-// deliver takes a job in. If that is not to be, it returns it, and whether it is
-// finished or to be given back.
-func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (j *job, done bool) {
+// verdict is what to say to the server of a job that it has served.
+type verdict uint8
+
+const (
+	isTaken verdict = iota // nothing yet
+	isDone                 // it was finished here
+	isBack                 // nobody wants it
+	isLater                // it is a copy of one that is held here
+)
+
+// deliver takes a job in, or says what else is to be done with it.
+func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (*job, verdict) {
 	t := c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -304,21 +315,29 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (j *job, done
 	if old := t.jobs[d.seq]; old != nil && old.d.stored == d.stored {
 		old.rebindLocked(d, m.Reply, now)
 		if old.state == stateSettled {
-			return old, true
+			return old, isDone
 		}
-		return nil, false
+		return nil, isTaken
 	} else if old != nil {
 		t.q.link.look() // the same number with another job: of another stream
 	}
-	j = &job{c: c, d: d, birth: t.q.birth.Load(), ack: m.Reply, body: m.Data, header: m.Header}
+	j := &job{c: c, d: d, birth: t.q.birth.Load(), ack: m.Reply, body: m.Data, header: m.Header}
 	if c.gone || c.paused && !c.closed { // while it closes, it collects
-		return j, false
+		return j, isBack
+	}
+	if d.tries > 1 && t.q.finished.has(d.numbered()) { // it was on its way when it was finished
+		return j, isDone
+	}
+	if done, held := t.firstCopyLocked(m.Header, d); done {
+		return j, isDone
+	} else if held {
+		return j, isLater
 	}
 	t.jobs[d.seq] = j
 	j.bindLocked(now)
 	c.waiting = append(c.waiting, j)
 	c.wake()
-	return nil, false
+	return j, isTaken
 }
 
 // Pause implements queue.Consumer. What a pull brings from now on is given back

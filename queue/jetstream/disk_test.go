@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"propeller/queue"
 )
 
@@ -120,6 +122,9 @@ func fullDisk(q *client, ackWait time.Duration) error {
 	if err := room(); err != nil {
 		return err
 	}
+	if err := finishedGone(ctx, q, held[0].(*job)); err != nil {
+		return err
+	}
 	if err := diskAgain(ctx, q, c, held[2], held[3], finished); err != nil {
 		return err
 	}
@@ -147,6 +152,33 @@ func finishOutside(ctx context.Context, q *client, j *job) error {
 	j.forgetLocked(stateLost)
 	j.c.t.mu.Unlock()
 	return err
+}
+
+// finishedGone waits for what was finished on the full disk to be gone, before
+// lookForLeft would have found it: the next process would run it again.
+func finishedGone(ctx context.Context, q *client, j *job) error {
+	cn, err := q.link.get(ctx, untilReady)
+	if err != nil {
+		return err
+	}
+	s, err := cn.js.Stream(ctx, jobsStream)
+	if err != nil {
+		return err
+	}
+	for end := time.Now().Add(leftSettle - time.Second); ; {
+		_, err := s.GetMsg(ctx, j.d.seq)
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			return nil
+		case err != nil:
+			return err
+		case time.Now().After(end):
+			return errors.New("a job that was finished on a full disk stays in the stream")
+		}
+		if err := q.sleep(ctx, minPause); err != nil {
+			return err
+		}
+	}
 }
 
 // leftOnDisk waits for the job that another program finished while the server

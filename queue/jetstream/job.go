@@ -233,11 +233,11 @@ func (j *job) acknowledge(ctx context.Context) (repeated bool, err error) {
 		if q.embedded != nil {
 			err = cn.publish(m)
 			j.c.t.noteAcked(m.Subject)
-			q.finished.add(j.d.seq, j.d.stored)
 		} else {
 			_, err = q.requestWithin(ctx, cn, m, min(ackTime, q.opts.Timeout))
 		}
 		if err == nil {
+			q.finished.add(j.d.numbered())
 			return repeated, nil
 		}
 		repeated = true

@@ -98,6 +98,7 @@ func (j *job) send(cn *conn, word []byte, now time.Time, then func(sent time.Tim
 // heard: the server knows, or not, that a late job is finished.
 func (j *job) heard(_ time.Time, err error) {
 	if err == nil {
+		j.c.t.q.finished.add(j.d.numbered())
 		j.c.t.mu.Lock()
 		defer j.c.t.mu.Unlock()
 		j.doubtLocked(time.Now())

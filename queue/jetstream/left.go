@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -41,10 +40,6 @@ const (
 	// leftTime bounds the search for left jobs: it takes a question for each tube,
 	// some 50 µs, and two more for each job.
 	leftTime = time.Minute
-
-	// finishedMax is how many jobs are known to be finished: what may be on its
-	// way to the server until it is noticed that it removes nothing.
-	finishedMax = 4096
 )
 
 // floors are the numbers up to which the consumers of those tubes that have jobs
@@ -74,6 +69,9 @@ func (q *client) watchLeft() {
 			return
 		case <-q.embedded.anew:
 			soon = 2 // one to see how far the consumers are
+			if _, err := q.link.get(q.ctx, untilReady); err == nil {
+				q.removeFinished(q.ctx)
+			}
 		case <-timer.C:
 			now, err := q.lookForLeft(last)
 			if err == nil {
@@ -185,40 +183,5 @@ func (q *client) holds(tube string, m *jetstream.RawStreamMsg) (held, finished b
 		finished = known && !held
 		t.mu.Unlock()
 	}
-	return held, finished || q.finished.has(m.Sequence, stored)
-}
-
-// finished are the jobs that this process has finished last.
-type finished struct {
-	mu   sync.Mutex
-	jobs []numbered // the newest overwrites the oldest
-	next int
-}
-
-// numbered names a job: another stream has others under the same number.
-type numbered struct {
-	seq    uint64
-	stored int64
-}
-
-func (f *finished) add(seq uint64, stored int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.jobs) < finishedMax {
-		f.jobs = append(f.jobs, numbered{seq, stored})
-		return
-	}
-	f.jobs[f.next] = numbered{seq, stored}
-	f.next = (f.next + 1) % finishedMax
-}
-
-func (f *finished) has(seq uint64, stored int64) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, j := range f.jobs {
-		if j == (numbered{seq, stored}) {
-			return true
-		}
-	}
-	return false
+	return held, finished || q.finished.has(numbered{m.Sequence, stored})
 }

@@ -48,24 +48,6 @@ func TestLookForLeftDisturbsNothing(t *testing.T) {
 	}
 }
 
-// What was finished is known for a while, whatever came before.
-func TestFinished(t *testing.T) {
-	t.Parallel()
-	var f finished
-	const more = 10
-	for seq := range uint64(finishedMax + more) {
-		f.add(seq, 1)
-	}
-	for seq, want := range map[uint64]bool{0: false, more - 1: false, more: true, finishedMax + more - 1: true, finishedMax + more: false} {
-		if got := f.has(seq, 1); got != want {
-			t.Errorf("job %d: %v", seq, got)
-		}
-	}
-	if f.has(more, 2) {
-		t.Error("a job of another time under the same number")
-	}
-}
-
 // A folder in which the consumer is done with jobs that the stream still has, as
 // a kill between the two leaves it: the jobs are served again, under their ids.
 func TestLeftJobsAreServed(t *testing.T) {

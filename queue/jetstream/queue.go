@@ -89,8 +89,9 @@ type client struct {
 	asks     slots // questions to the server
 
 	overviews overviews
-	damage    damage   // of an embedded server's files
-	finished  finished // of an embedded server's jobs
+	damage    damage // of an embedded server's files
+	finished  finished
+	fired     fired
 
 	birth atomic.Int64 // of the stream of jobs, as last seen
 
