@@ -111,6 +111,7 @@ func (t *task) putRest(rest rest) (put int, err error) {
 			return nil
 		case errors.Is(err, queue.ErrUncertain): // each attempt may have been stored all the same
 			cfg.Counters.PossibleDuplicates.Add(int64(len(rest.tokens)))
+			t.lastWord, t.lastErr = "what is left of a job may be in the queue twice: it may be pushed twice", err
 		}
 		return err
 	})

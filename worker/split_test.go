@@ -232,12 +232,15 @@ func TestRestCannotBePut(t *testing.T) {
 	})
 }
 
-// A rest whose put was stored though its answer was lost is put twice: that counts.
+// A rest whose put was stored though its answer was lost is put twice: that counts,
+// and the log says of which job.
 func TestRestPutTwice(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		tokens := manyTokens(4)
 		q := newFakeQueue(fanOutText(tokens, ""))
 		b := newBench(t, q)
+		var log strings.Builder
+		b.cfg.Log = newTextLog(&log)
 		first := true
 		q.refuse = func(body string) error {
 			if first {
@@ -265,6 +268,9 @@ func TestRestPutTwice(t *testing.T) {
 			t.Errorf("%d delivered twice, %d counted", twice, d)
 		}
 		b.halt(t)
+		if n := strings.Count(log.String(), `msg="what is left of a job may be in the queue twice: it may be pushed twice" topic=com.example.app worker=0 job=1 `); n != 1 {
+			t.Errorf("said %d times:\n%s", n, log.String())
+		}
 	})
 }
 
