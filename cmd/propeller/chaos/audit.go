@@ -25,6 +25,7 @@ type account struct {
 	listed, explained          int      // buried jobs that `propeller jobs list` shows with their reasons; buried jobs beyond its limit that carry one
 	wrong                      []string // all else that must not be
 	wrongPushes                []uint32
+	all                        []string // the run's faults
 	said                       *testimony
 }
 
@@ -145,10 +146,14 @@ func (v *verdict) end() {
 		if v.records() {
 			v.unrecorded()
 		}
+	case v.expiredUnnamed():
+		a.expired++
 	case v.c.waiting.pushes[v.n]:
 		a.waiting++
 	case v.j.stored && v.tookJob():
 		a.removed++
+	case v.j.stored && v.untold():
+		a.refused++
 	case v.j.stored:
 		a.lost = append(a.lost, v.n)
 	default:
@@ -157,6 +162,36 @@ func (v *verdict) end() {
 	if isBuried && !v.c.logged(v.j, id) {
 		v.wrong("was buried without a line in the log")
 	}
+}
+
+// expiredUnnamed says whether a push of a list has expired whose record went with
+// the stream of jobs, or waits: the log names one token of the list only.
+func (v *verdict) expiredUnnamed() bool {
+	times := v.c.said.expiredLists[v.job]
+	if len(times) == 0 {
+		return false
+	}
+	r := v.c.removed
+	return v.c.waiting.records[v.n] || r.any() && (r.had[jobsStream].records[v.n] || r.within(jobsStream, times...))
+}
+
+// untold says whether a push has ended of which only a line in the log would tell,
+// and the daemon was killed when it had deleted the job and not written that yet.
+func (v *verdict) untold() bool {
+	switch {
+	case v.records():
+		return false
+	case v.d.dead:
+		return v.c.lives[v.c.lifeAt(v.d.last)].killed
+	case v.fate != deformed:
+		return false
+	}
+	for n := v.j.first; n < v.j.first+uint32(v.j.count); n++ { // it went with the others
+		if last := v.c.said.deeds[n].last; !last.IsZero() && v.c.lives[v.c.lifeAt(last)].killed {
+			return true
+		}
+	}
+	return false
 }
 
 func (v *verdict) unrecorded() {
@@ -228,7 +263,7 @@ func (v *verdict) repeats() {
 	}
 	_, isBuried := v.c.aside[v.n]
 	for _, r := range all {
-		if r.class != "token" && r.class != "expired" && v.fate != deformed && !isBuried && !v.c.troubled(r.at.Add(-slack), r.at.Add(slack)) {
+		if r.class != "token" && r.class != "expired" && v.fate != deformed && !isBuried && !v.tookJob() && !v.c.troubled(r.at.Add(-slack), r.at.Add(slack)) {
 			v.wrong("was called buried (" + r.class + ") and is not")
 		}
 	}

@@ -490,3 +490,65 @@ func TestACountedForkMayRepeat(t *testing.T) {
 	}
 	s.wantFaults(t)
 }
+
+// A rest that may be in the queue twice counts a possible duplicate of each token
+// that is in it, and of none that was done.
+func TestRestsPutTwiceAreCounted(t *testing.T) {
+	s := newScene(t)
+	first := s.put(logOnly, plain, good, good, good) // the last is named in no line
+	s.ledger.jobOf(first).id = "100"
+	done := first
+	s.line(done, 10, linePush, "delivered", "")
+	s.line(first+1, 10, linePush, "not_sent", "")
+	s.log = append(s.log, fmt.Sprintf(`{"time":%q,"level":"WARN","msg":%q,"topic":%q,"job":"100"}`, second(11).Format(time.RFC3339), lineTwice, s.app(first).topic))
+	for n := first; n < first+3; n++ {
+		s.deliver(n, 1, 10)
+		s.deliver(n, 1, 20)
+	}
+	a := s.wantFaults(t, "1 pushes delivered more than once without being counted")
+	if a.uncounted[0] != done {
+		t.Errorf("uncounted %v", a.uncounted)
+	}
+}
+
+// A line on a whole list of which no push was named before is of the last job that
+// was put under its id.
+func TestListsThatNoLineHasNamed(t *testing.T) {
+	s := newScene(t)
+	before, first := s.put(logOnly, plain, good, good), s.put(logOnly, plain, good, good)
+	s.ledger.jobOf(before).id, s.ledger.jobOf(first).id = "100", "100"
+	s.log = append(s.log, fmt.Sprintf(`{"time":%q,"level":"WARN","msg":%q,"topic":%q,"job":"birth-100"}`, second(11).Format(time.RFC3339), lineNotSplit, s.app(first).topic))
+	for n := before; n < first+2; n++ {
+		s.deliver(n, 1, 10)
+		s.deliver(n, 1, 20)
+	}
+	a := s.wantFaults(t, "2 pushes delivered more than once without being counted")
+	if a.uncounted[0] != before || a.uncounted[1] != before+1 {
+		t.Errorf("uncounted %v", a.uncounted)
+	}
+}
+
+// Of a dead token of an app without feedback only the log tells, after the job is
+// gone: a daemon that is killed just then says nothing. Nothing else is excused so.
+func TestDeadTokensOfAKilledDaemon(t *testing.T) {
+	for name, killed := range map[string]bool{"killed": true, "alive": false} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.lives = []life{{began: second(0), ended: second(20), killed: killed}, {began: second(21)}}
+			list := s.put(logOnly, plain, good, dead, deformed, bad)
+			withRecords := s.put(withTube, plain, good, dead)
+			for _, n := range []uint32{list, withRecords} {
+				s.deliver(n, 1, 10)
+				s.dead(n+1, 10)
+			}
+			want := []uint32{list + 1, list + 2, list + 3, withRecords + 1}
+			if killed {
+				want = want[2:]
+			}
+			a := s.wantFaults(t, fmt.Sprintf("%d pushes lost", len(want)))
+			if fmt.Sprint(a.lost) != fmt.Sprint(want) {
+				t.Errorf("lost %v, want %v", a.lost, want)
+			}
+		})
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -107,7 +108,7 @@ func consumerName(tube string) string { return strings.ReplaceAll(tube, ".", "="
 // removeStream removes a stream with everything in it, after it has read all of that. If
 // reading fails it leaves the stream alone.
 func (c *cluster) removeStream(stream string) deed {
-	return func(context.Context, context.Context) error {
+	return func(life, _ context.Context) error {
 		defer c.trouble("nats stream " + stream + " removed")()
 		conn, err := c.connect()
 		if err != nil {
@@ -116,20 +117,56 @@ func (c *cluster) removeStream(stream string) deed {
 		}
 		defer conn.close()
 		r := removal{stream: stream, span: span{what: stream, from: time.Now()}}
-		if r.bodies, err = conn.bodies(stream); err != nil {
+		made, err := conn.madeAt(stream)
+		if err == nil {
+			r.bodies, err = conn.bodies(stream)
+		}
+		if err != nil {
 			c.at.note("nats stream %s is left alone: %v", stream, err)
 			return nil
 		}
 		ctx, cancel := within(askTimeout)
 		defer cancel()
-		err = conn.js.DeleteStream(ctx, stream)
-		r.to = time.Now() // after an error, too: the stream may be gone all the same
+		if err = conn.js.DeleteStream(ctx, stream); err != nil {
+			c.awaitRemoval(life, stream, made)
+		}
+		r.to = time.Now()
 		c.at.note("nats stream %s with %d jobs: %v", stream, len(r.bodies), err)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.removals = append(c.removals, r)
 		return nil
 	}
+}
+
+// removalTime is how long a removal that got no answer may still be carried out.
+const removalTime = 30 * time.Second
+
+// awaitRemoval waits until a stream that was made at a time is gone, or it is clear
+// that it stays.
+func (c *cluster) awaitRemoval(ctx context.Context, stream string, made time.Time) {
+	for end := time.Now().Add(removalTime); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
+		conn, err := c.connect()
+		if err != nil {
+			continue
+		}
+		now, err := conn.madeAt(stream)
+		conn.close()
+		if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && !now.Equal(made) {
+			return
+		}
+	}
+}
+
+// madeAt is when a stream was made.
+func (c *natsClient) madeAt(stream string) (time.Time, error) {
+	ctx, cancel := within(askTimeout)
+	defer cancel()
+	s, err := c.js.Stream(ctx, stream)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return s.CachedInfo().Created, nil
 }
 
 // bodies returns the bodies of all messages in a stream.

@@ -22,25 +22,33 @@ type logLine struct {
 
 // Lines of the daemon's log that the auditor knows.
 const (
-	lineStarted    = "propeller started"
-	linePush       = "push"
-	lineBuried     = "job buried"
-	lineExpired    = "expired, not sent"
-	lineNotDeleted = "job finished but not deleted: it may be pushed again"
-	lineNotSplit   = "what is left of a job could not be put into the queue: it is pushed again whole"
-	watchdogPrefix = "watchdog: "
-	lineRestarted  = "watchdog: no progress: the worker is restarted"
-	pausedText     = "wrong environment or topic?"
+	lineStarted     = "propeller started"
+	linePush        = "push"
+	lineBuried      = "job buried"
+	lineExpired     = "expired, not sent"
+	lineExpiredSome = "expired before all of it was sent"
+	lineNotDeleted  = "job finished but not deleted: it may be pushed again"
+	lineNotSplit    = "what is left of a job could not be put into the queue: it is pushed again whole"
+	lineTwice       = "what is left of a job may be in the queue twice: it may be pushed twice"
+	watchdogPrefix  = "watchdog: "
+	lineRestarted   = "watchdog: no progress: the worker is restarted"
+	pausedText      = "wrong environment or topic?"
 )
 
 // logReader goes through the log in its order: the queue's ids come again.
 type logReader struct {
 	*testimony
-	now map[jobID][]uint32 // whose pushes an id stands for at this point of the log
+	now  map[jobID][]uint32 // whose pushes an id stands for at this point of the log
+	jobs map[jobID][]uint32 // the ledger's jobs by their bare ids, as they were put
 }
 
 func (t *testimony) readLog(path string) error {
-	r := &logReader{t, make(map[jobID][]uint32)}
+	r := &logReader{t, make(map[jobID][]uint32), make(map[jobID][]uint32)}
+	for i := range t.ledger.jobs {
+		j := &t.ledger.jobs[i]
+		id := jobID{apps()[j.app].topic, j.id}.bare()
+		r.jobs[id] = append(r.jobs[id], uint32(i))
+	}
 	return eachLine(path, func(line int, text []byte) {
 		var l logLine
 		if err := json.Unmarshal(text, &l); err != nil {
@@ -88,7 +96,7 @@ func (r *logReader) jobLine(l *logLine) {
 		known = false
 	}
 	if !known {
-		for _, n := range r.now[id] {
+		for _, n := range r.concerned(l, id) {
 			r.pushLine(l, n)
 		}
 		return
@@ -97,6 +105,36 @@ func (r *logReader) jobLine(l *logLine) {
 		r.now[id] = append(r.sameJob(all, n), n)
 	}
 	r.pushLine(l, n)
+}
+
+// concerned are the pushes that a line on a whole job speaks of. What goes back, or
+// is left, of a list has tokens that no line names, because they were not pushed:
+// there it may be any push of the list.
+func (r *logReader) concerned(l *logLine, id jobID) []uint32 {
+	named := r.now[id]
+	if l.Msg != lineNotSplit && l.Msg != lineTwice {
+		return named
+	}
+	var job uint32
+	if len(named) > 0 {
+		job = r.ledger.pushes[named[0]].job
+	} else {
+		all := r.jobs[id.bare()]
+		i := len(all) - 1
+		for i >= 0 && r.ledger.jobs[all[i]].at.After(l.Time) { // ids come again
+			i--
+		}
+		if i < 0 {
+			return nil
+		}
+		job = all[i]
+	}
+	j := &r.ledger.jobs[job]
+	pushes := make([]uint32, j.count)
+	for i := range pushes {
+		pushes[i] = j.first + uint32(i)
+	}
+	return pushes
 }
 
 // sameJob is what remains of the pushes that an id stood for once it is seen
@@ -133,8 +171,17 @@ func (r *logReader) pushLine(l *logLine, n uint32) {
 		r.doubt(d)
 		d.forked = true
 		d.doneIn = 0
-	case lineExpired:
-		d.expired = true
+	case lineTwice:
+		if d.doneIn != r.lives || d.doneJob != l.Job { // else it is none of what is left
+			r.doubt(d)
+			d.forked = true
+		}
+	case lineExpired, lineExpiredSome:
+		d.expired = d.expired || l.Msg == lineExpired
+		if j := r.ledger.jobOf(n); j.many && j.kind.mayExpire() {
+			of := r.ledger.pushes[n].job
+			r.expiredLists[of] = append(r.expiredLists[of], l.Time)
+		}
 	}
 }
 

@@ -45,6 +45,7 @@ type options struct {
 	bin   string // the daemon to run; "" builds this tree's
 	keep  bool
 	race  bool
+	judge string // the folder of an earlier run, to be judged again; "": none
 }
 
 // drainTime is how long the queue may take to run empty, from the last fault or from when
@@ -78,6 +79,7 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 	fs.StringVar(&o.bin, "daemon", "", "binary of propeller to run, instead of building this tree's")
 	fs.BoolVar(&o.keep, "keep", false, "keep the folder, whatever comes out")
 	fs.BoolVar(&o.race, "race", false, "build the daemon with the race detector")
+	fs.StringVar(&o.judge, "judge", "", "folder of an earlier run: make none, and judge that one again")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}

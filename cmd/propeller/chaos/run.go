@@ -140,30 +140,16 @@ func (r *run) audit(ctx context.Context, out io.Writer, end *ending, res *result
 	if err != nil {
 		return err
 	}
-	left := r.ledger.traces(waiting...)
-	gone := newRemoved(r.engine.removed(), r.ledger)
-	said, err := hear(r.at, r.ledger, gone.expected(r.sequence.stored, r.sequence.at, left), r.putOff())
-	if err != nil {
+	e := r.evidence(buried, listed, waiting)
+	e.Ending, e.Others = end.faults(r.o.drain), slices.Concat(r.daemon.faults, r.reader.odd, r.receiver.refused)
+	if err := e.save(r.at); err != nil {
 		return err
 	}
-	c := &court{
-		ledger: r.ledger, lives: r.daemon.lives, troubles: r.at.troubles, misled: r.daemon.misled,
-		buried: buried, listed: listed, waiting: left, junk: r.sequence.junk, removed: gone, said: said,
+	a, err := e.judge(r.at, out)
+	if a != nil {
+		res.account, res.stalls, res.faults = a, len(end.stalls), a.all
 	}
-	a := c.judge()
-	a.print(out)
-	faults := slices.Concat(end.faults(r.o.drain), a.faults(), r.daemon.faults, r.reader.odd, r.receiver.refused)
-	res.account, res.stalls, res.faults = a, len(end.stalls), faults
-	if len(faults) == 0 {
-		fmt.Fprintln(out, "passed")
-		return nil
-	}
-	fmt.Fprintln(out)
-	for _, f := range faults {
-		fmt.Fprintln(out, "FAULT", f)
-	}
-	a.stories(out, r.at)
-	return errFailed
+	return err
 }
 
 // putOff are the times when daemons died, if what they held comes later then.

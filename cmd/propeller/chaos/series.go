@@ -42,6 +42,9 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if o.judge != "" {
+		return judgeAgain(o.judge, out)
+	}
 	if len(o.engines()) == 1 && o.seeds == 1 {
 		r := one(ctx, o, o.engines()[0], o.seed, out)
 		return r.failure()

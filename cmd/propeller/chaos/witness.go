@@ -91,10 +91,11 @@ type testimony struct {
 	lists    map[uint32][]stay // by the ledger's job, in the log's order
 	sequence *sequence
 
-	buriedIDs  map[jobID][]time.Time // "job buried" lines, by the id that the producer got
-	buriedBare map[jobID][]time.Time // the same by the bare id
-	jobRecords map[jobID][]told      // records without a token that can be read
-	refRecords map[uint32]int        // of those, rejected tokens of a list, by the ledger's job
+	buriedIDs    map[jobID][]time.Time  // "job buried" lines, by the id that the producer got
+	buriedBare   map[jobID][]time.Time  // the same by the bare id
+	jobRecords   map[jobID][]told       // records without a token that can be read
+	refRecords   map[uint32]int         // of those, rejected tokens of a list, by the ledger's job
+	expiredLists map[uint32][]time.Time // lines on lists that have expired, by the ledger's job
 
 	requests   int
 	graves     int             // requests for tokens known to be dead
@@ -121,7 +122,8 @@ func hear(at *site, l *ledger, stored []bool, late []time.Time) (*testimony, err
 	t := &testimony{
 		ledger: l, deeds: make([]deeds, len(l.pushes)), lists: make(map[uint32][]stay), sequence: &sequence{stored: stored, came: make([]bool, len(stored)), late: late}, dug: make(map[string]bool),
 		buriedIDs: make(map[jobID][]time.Time), buriedBare: make(map[jobID][]time.Time), jobRecords: make(map[jobID][]told), refRecords: make(map[uint32]int),
-		answers: make(map[string]int), reasons: make(map[string]int), records: make(map[string]int), errors: make(map[string]int),
+		expiredLists: make(map[uint32][]time.Time),
+		answers:      make(map[string]int), reasons: make(map[string]int), records: make(map[string]int), errors: make(map[string]int),
 		watchdog: make(map[string]int), restarts: make(map[string][]time.Time), classNames: make(map[string]string),
 	}
 	if err := t.readRecord(at.path(recordName)); err != nil {
