@@ -49,7 +49,7 @@ const (
 // answer; else it goes back too, because in an app with little to send most answers
 // come alone.
 //
-// Workers keep the held answers, and ask for the verdict when something has changed or
+// Workers keep the held answers, and ask for a ruling when something has changed or
 // their time is over. A Guard is shared by an app's workers. A nil Guard doubts nothing:
 // every token called wrong is dead at once.
 type Guard struct {
@@ -65,9 +65,9 @@ type Guard struct {
 	next    int                 // the oldest, in answers
 	wrong   int                 // how many answers are not 0
 	seed    maphash.Seed
-	held    int // answers that wait for a verdict
+	held    int // answers that wait for a ruling
 
-	// For verdicts, answers are numbered.
+	// Rulings compare the numbers of answers.
 	count     int // answers so far
 	right     int // the number of the last right one; 0 = none
 	trip      int // the number of the last one that tripped the guard; 0 = none
@@ -88,8 +88,8 @@ const (
 
 // evidenceOf says what an answer shows. Only 200 and 410 show that environment and topic
 // are right: APNs knows, or knew, the token for both. APNs may give all other answers (403,
-// 413, 429, 5xx) before it looks at the token. A broadcast has no token, and a token for
-// another topic than the app's makes its job Rejected. Apple:
+// 413, 429, 5xx) before it looks at the token. A broadcast has no token, and a push to a
+// topic other than the app's own says nothing about the app (see wrongType). Apple:
 // handling-notification-responses-from-apns.
 func evidenceOf(n *apnsconn.Notification, o *apnsconn.Outcome) evidence {
 	switch {
@@ -135,7 +135,7 @@ func (g *Guard) addRight() (changes bool) {
 
 // Wrong notes that APNs called a device token wrong, with BadDeviceToken or
 // DeviceTokenNotForTopic. If the ruling is isOpen the answer is held: its owner asks
-// Verdict about s, and calls Over once it has a verdict or needs none. why is not empty if
+// Verdict about s, and calls Over once it has a ruling or needs none. why is not empty if
 // this answer tripped the guard.
 func (g *Guard) Wrong(token, reason string, now time.Time) (s suspicion, r ruling, why string) {
 	if g == nil {

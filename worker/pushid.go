@@ -35,8 +35,8 @@ func (j *Job) identify(raw *rawJob, jobID string, body []byte) error {
 	return nil
 }
 
-// seedOf makes a seed of a job's id and text: the same on each try of the job,
-// another for another one.
+// seedOf makes a seed from a job's id and text: the same on each try of the job, and different
+// for every other job.
 func seedOf(jobID string, body []byte) (s seed) {
 	h := sha256.New()
 	h.Write([]byte(jobID))
