@@ -67,7 +67,7 @@ func latestFirst(ring []Event, n int) []Event {
 }
 
 // Pushed notes a push that was sent and has ended, also if the guard doubts its answer. It
-// leaves out pushes that a connection gave back unsent: one lost connection would push
+// leaves out pushes that a connection gave back unsent: one lost connection would crowd
 // everything else out.
 func (r *Recent) Pushed(e *Event) {
 	doubted := e.p != nil && e.p.doubted
