@@ -232,8 +232,8 @@ func TestRestCannotBePut(t *testing.T) {
 	})
 }
 
-// A rest whose put was stored though its answer was lost is put twice: that counts,
-// and the log says of which job.
+// A rest whose put was stored but not answered is put twice: that is counted, and the log says of
+// which job.
 func TestRestPutTwice(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		tokens := manyTokens(4)

@@ -164,8 +164,8 @@ func (v *verdict) end() {
 	}
 }
 
-// expiredUnnamed says whether a push of a list has expired whose record went with
-// the stream of jobs, or waits: the log names one token of the list only.
+// expiredUnnamed reports whether a push of an expired list lacks a record because that went with
+// the stream of jobs, or still waits: the log names only one token of the list.
 func (v *verdict) expiredUnnamed() bool {
 	times := v.c.said.expiredLists[v.job]
 	if len(times) == 0 {
@@ -175,8 +175,8 @@ func (v *verdict) expiredUnnamed() bool {
 	return v.c.waiting.records[v.n] || r.any() && (r.had[jobsStream].records[v.n] || r.within(jobsStream, times...))
 }
 
-// untold says whether a push has ended of which only a line in the log would tell,
-// and the daemon was killed when it had deleted the job and not written that yet.
+// untold reports whether a push has ended that only a log line would show, and the daemon was
+// killed after it had deleted the job and before it wrote the line.
 func (v *verdict) untold() bool {
 	switch {
 	case v.records():
@@ -186,7 +186,7 @@ func (v *verdict) untold() bool {
 	case v.fate != deformed:
 		return false
 	}
-	for n := v.j.first; n < v.j.first+uint32(v.j.count); n++ { // it went with the others
+	for n := v.j.first; n < v.j.first+uint32(v.j.count); n++ { // its job ended together with its other pushes
 		if last := v.c.said.deeds[n].last; !last.IsZero() && v.c.lives[v.c.lifeAt(last)].killed {
 			return true
 		}

@@ -491,8 +491,8 @@ func TestACountedForkMayRepeat(t *testing.T) {
 	s.wantFaults(t)
 }
 
-// A rest that may be in the queue twice counts a possible duplicate of each token
-// that is in it, and of none that was done.
+// A rest that may be in the queue twice counts as a possible duplicate of each of its tokens, and
+// of no token that was done.
 func TestRestsPutTwiceAreCounted(t *testing.T) {
 	s := newScene(t)
 	first := s.put(logOnly, plain, good, good, good) // the last is named in no line
@@ -528,8 +528,8 @@ func TestListsThatNoLineHasNamed(t *testing.T) {
 	}
 }
 
-// Of a dead token of an app without feedback only the log tells, after the job is
-// gone: a daemon that is killed just then says nothing. Nothing else is excused so.
+// Only the log shows a dead token of an app without feedback, and only after the job is gone: a
+// daemon that is killed just then says nothing. That excuses nothing else.
 func TestDeadTokensOfAKilledDaemon(t *testing.T) {
 	for name, killed := range map[string]bool{"killed": true, "alive": false} {
 		t.Run(name, func(t *testing.T) {

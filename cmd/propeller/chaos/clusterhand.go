@@ -139,11 +139,10 @@ func (c *cluster) removeStream(stream string) deed {
 	}
 }
 
-// removalTime is how long a removal that got no answer may still be carried out.
+// removalTime is how long an unanswered removal may still be carried out.
 const removalTime = 30 * time.Second
 
-// awaitRemoval waits until a stream that was made at a time is gone, or it is clear
-// that it stays.
+// awaitRemoval waits until the stream created at that time is gone, or certainly stays.
 func (c *cluster) awaitRemoval(ctx context.Context, stream string, made time.Time) {
 	for end := time.Now().Add(removalTime); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
 		conn, err := c.connect()
@@ -158,7 +157,7 @@ func (c *cluster) awaitRemoval(ctx context.Context, stream string, made time.Tim
 	}
 }
 
-// madeAt is when a stream was made.
+// madeAt returns when a stream was created.
 func (c *natsClient) madeAt(stream string) (time.Time, error) {
 	ctx, cancel := within(askTimeout)
 	defer cancel()

@@ -32,5 +32,5 @@
 //	hand.go hands.go                   the faults
 //	witness.go log.go list.go          what the witnesses say
 //	audit.go audit_jobs.go report.go story.go  the account
-//	evidence.go                        what it is made of, kept for -judge
+//	evidence.go                        the evidence for it, kept for -judge
 package main

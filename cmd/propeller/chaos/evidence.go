@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// evidenceName is the file of a run's evidence, for it to be judged again.
+// evidenceName is the file with a run's evidence, from which it can be judged again.
 const evidenceName = "evidence.json"
 
 // evidence is what only the run itself knows; the rest is in its other files.
@@ -23,10 +23,10 @@ type evidence struct {
 	Listed   map[string]pageEntry
 	Waiting  []string
 	Stored   []bool      // the sequencer's records
-	At       []time.Time // when each was put
+	At       []time.Time // when each of them was put
 	Junk     int
 	Late     []time.Time
-	Ending   []string // what had not ended in its time
+	Ending   []string // what had not ended in time
 	Others   []string // what the hands and readers found
 }
 
@@ -62,7 +62,7 @@ func (s span) entry() spanEntry { return spanEntry{s.what, s.from, s.to} }
 
 func (s spanEntry) span() span { return span{s.What, s.From, s.To} }
 
-// evidence is what the run has come to.
+// evidence collects a run's evidence.
 func (r *run) evidence(buried map[string]map[string]string, listed map[string]page, waiting []string) *evidence {
 	e := &evidence{Buried: buried, Listed: make(map[string]pageEntry), Waiting: waiting, Stored: r.sequence.stored, At: r.sequence.at, Junk: r.sequence.junk, Late: r.putOff()}
 	for _, j := range r.ledger.jobs {
@@ -89,7 +89,7 @@ func (r *run) evidence(buried map[string]map[string]string, listed map[string]pa
 	return e
 }
 
-// court is the court that judges by the evidence and the files of a folder.
+// court returns the court that judges by the evidence and the files in a folder.
 func (e *evidence) court(at *site) (*court, error) {
 	l := new(ledger)
 	for i, j := range e.Jobs {
@@ -130,7 +130,7 @@ func (e *evidence) save(at *site) error {
 	return at.write(evidenceName, text)
 }
 
-// judgeAgain judges what an earlier run has left in a folder.
+// judgeAgain judges the run that an earlier process left in a folder.
 func judgeAgain(dir string, out io.Writer) error {
 	at := &site{dir: dir}
 	text, err := os.ReadFile(at.path(evidenceName))

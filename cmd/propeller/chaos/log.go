@@ -38,7 +38,7 @@ const (
 // logReader goes through the log in its order: the queue's ids come again.
 type logReader struct {
 	*testimony
-	now  map[jobID][]uint32 // whose pushes an id stands for at this point of the log
+	now  map[jobID][]uint32 // the pushes that an id stands for at this point of the log
 	jobs map[jobID][]uint32 // the ledger's jobs by their bare ids, as they were put
 }
 
@@ -107,9 +107,8 @@ func (r *logReader) jobLine(l *logLine) {
 	r.pushLine(l, n)
 }
 
-// concerned are the pushes that a line on a whole job speaks of. What goes back, or
-// is left, of a list has tokens that no line names, because they were not pushed:
-// there it may be any push of the list.
+// concerned returns the pushes that a line about a whole job means. The rest of a list has tokens
+// that no line names, because they were not pushed; such a line may mean any push of the list.
 func (r *logReader) concerned(l *logLine, id jobID) []uint32 {
 	named := r.now[id]
 	if l.Msg != lineNotSplit && l.Msg != lineTwice {
@@ -121,7 +120,7 @@ func (r *logReader) concerned(l *logLine, id jobID) []uint32 {
 	} else {
 		all := r.jobs[id.bare()]
 		i := len(all) - 1
-		for i >= 0 && r.ledger.jobs[all[i]].at.After(l.Time) { // ids come again
+		for i >= 0 && r.ledger.jobs[all[i]].at.After(l.Time) { // ids are reused
 			i--
 		}
 		if i < 0 {

@@ -45,7 +45,7 @@ type options struct {
 	bin   string // the daemon to run; "" builds this tree's
 	keep  bool
 	race  bool
-	judge string // the folder of an earlier run, to be judged again; "": none
+	judge string // the folder of an earlier run to judge again; "" if none
 }
 
 // drainTime is how long the queue may take to run empty, from the last fault or from when
@@ -79,7 +79,7 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 	fs.StringVar(&o.bin, "daemon", "", "binary of propeller to run, instead of building this tree's")
 	fs.BoolVar(&o.keep, "keep", false, "keep the folder, whatever comes out")
 	fs.BoolVar(&o.race, "race", false, "build the daemon with the race detector")
-	fs.StringVar(&o.judge, "judge", "", "folder of an earlier run: make none, and judge that one again")
+	fs.StringVar(&o.judge, "judge", "", "folder of an earlier run: judge it again instead of running")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}

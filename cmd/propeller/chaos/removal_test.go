@@ -104,8 +104,8 @@ func TestTheOtherStreamIsNotExcused(t *testing.T) {
 	s.wantFaults(t, "1 pushes lost")
 }
 
-// Of a list that has expired the log names one token; the records of the others
-// may have gone with the stream of jobs. One without such a record is lost.
+// The log names one token of an expired list; the records of the others may have gone with the
+// stream of jobs. A push without such a record is lost.
 func TestRecordsOfAnExpiredListMayBeRemoved(t *testing.T) {
 	s := newScene(t)
 	first := s.put(withTube, timed, good, good, good)
@@ -125,7 +125,7 @@ func TestRecordsOfAnExpiredListMayBeRemoved(t *testing.T) {
 	}
 }
 
-// What was buried and removed with the stream is no lie of the record that says so.
+// A record that says buried is right if the job was buried and then removed with its stream.
 func TestRemovedBuriedJobsWereCalledSo(t *testing.T) {
 	s := newScene(t)
 	in, lie := s.put(withTube, plain, bad, good), s.put(withTube, plain, bad)

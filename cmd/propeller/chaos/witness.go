@@ -95,7 +95,7 @@ type testimony struct {
 	buriedBare   map[jobID][]time.Time  // the same by the bare id
 	jobRecords   map[jobID][]told       // records without a token that can be read
 	refRecords   map[uint32]int         // of those, rejected tokens of a list, by the ledger's job
-	expiredLists map[uint32][]time.Time // lines on lists that have expired, by the ledger's job
+	expiredLists map[uint32][]time.Time // lines about expired lists, by the ledger's job
 
 	requests   int
 	graves     int             // requests for tokens known to be dead
