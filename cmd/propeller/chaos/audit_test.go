@@ -511,8 +511,8 @@ func TestRestsPutTwiceAreCounted(t *testing.T) {
 	}
 }
 
-// A line on a whole list of which no push was named before is of the last job that
-// was put under its id.
+// A line about a whole list, none of whose pushes was named before, belongs to the last job
+// put under its id.
 func TestListsThatNoLineHasNamed(t *testing.T) {
 	s := newScene(t)
 	before, first := s.put(logOnly, plain, good, good), s.put(logOnly, plain, good, good)
