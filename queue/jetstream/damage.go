@@ -124,18 +124,23 @@ func without(a span, known []span) (left []span) {
 	return left
 }
 
-// markOf asks what a stream has.
+// markOf asks what a stream has, listed with the numbers of the jobs unless there
+// are too many gaps.
 func (q *client) markOf(ctx context.Context, cn *conn, stream string, listed bool) (*mark, error) {
-	info, err := q.askStream(ctx, cn, stream, fmt.Appendf(nil, `{"deleted_details":%v}`, listed))
+	info, err := q.askStream(ctx, cn, stream, nil)
+	s := &info.State
+	listed = listed && s.Messages > 0 && s.LastSeq-s.FirstSeq+1-s.Messages <= maxGaps
+	if listed && err == nil {
+		info, err = q.askStream(ctx, cn, stream, []byte(`{"deleted_details":true}`))
+	}
 	if err != nil {
 		return nil, err
 	}
-	s := &info.State
 	m := &mark{Made: info.Created, First: s.FirstSeq, Last: s.LastSeq, Jobs: s.Messages, struck: s.Lost.Msgs}
 	if info.Config.MaxAge > 0 {
 		m.Ends = s.FirstTS.Add(info.Config.MaxAge)
 	}
-	if listed && m.Jobs > 0 {
+	if listed {
 		gaps := make([]span, len(s.Deleted))
 		for i, n := range s.Deleted {
 			gaps[i] = span{n, n}
@@ -145,19 +150,13 @@ func (q *client) markOf(ctx context.Context, cn *conn, stream string, listed boo
 	return m, nil
 }
 
-// marksOf asks what all streams have, with their numbers unless there are too many
-// gaps.
-func (q *client) marksOf(ctx context.Context, cn *conn, listed bool) (map[string]*mark, error) {
-	all := make(map[string]*mark)
+// marksOf asks what all streams have.
+func (q *client) marksOf(ctx context.Context, cn *conn, listed bool) (all map[string]*mark, err error) {
+	all = make(map[string]*mark)
 	for _, stream := range []string{jobsStream, buriedStream} {
-		m, err := q.markOf(ctx, cn, stream, false)
-		if err == nil && listed && m.Jobs > 0 && m.Last-m.First+1-m.Jobs <= maxGaps {
-			m, err = q.markOf(ctx, cn, stream, true)
-		}
-		if err != nil {
+		if all[stream], err = q.markOf(ctx, cn, stream, listed); err != nil {
 			return nil, err
 		}
-		all[stream] = m
 	}
 	return all, nil
 }

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -135,20 +136,10 @@ func (e *embedded) serverOptions(o Options) (*server.Options, error) {
 	if o.Listen == "" {
 		return so, nil
 	}
-	host, port, err := net.SplitHostPort(o.Listen)
-	if err != nil {
-		return nil, err
-	}
-	so.Host = host
-	if so.Port, err = strconv.Atoi(port); err != nil {
-		return nil, err
-	}
-	switch {
-	case e.port != 0:
-		so.Port = e.port
-	case so.Port == 0:
-		so.Port = server.RANDOM_PORT
-	}
+	host, port, _ := net.SplitHostPort(o.Listen) // checkLoopback has
+	given, _ := strconv.Atoi(port)
+	so.Host, so.Port = host, cmp.Or(e.port, given, server.RANDOM_PORT)
+	var err error
 	if e.token, err = ownToken(filepath.Join(o.Dir, tokenFile)); err != nil {
 		return nil, err
 	}

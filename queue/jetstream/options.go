@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -110,38 +111,36 @@ func Parse(s string) (Options, error) {
 		return Options{}, fmt.Errorf("jetstream: queue url: want embedded:///path or nats://host:port")
 	}
 	rest, query, _ := strings.Cut(rest, "?")
+	var o Options
+	var err error
 	switch scheme {
 	case "embedded":
-		return parseEmbedded(rest, query)
+		o, err = parseEmbedded(rest, query)
 	case "nats", "tls":
-		return parseServers(scheme, rest, query)
+		o, err = parseServers(scheme, rest, query)
+	default:
+		err = fmt.Errorf("scheme %q: must be embedded, nats or tls", scheme)
 	}
-	return Options{}, fmt.Errorf("jetstream: queue url: scheme %q: must be embedded, nats or tls", scheme)
+	if err != nil {
+		return Options{}, fmt.Errorf("jetstream: queue url: %w", err)
+	}
+	_, err = o.withDefaults()
+	return o, err
 }
 
 func parseEmbedded(path, query string) (Options, error) {
 	path, err := url.PathUnescape(path)
 	if err != nil {
-		return Options{}, fmt.Errorf("jetstream: queue url: path: %w", err)
+		return Options{}, fmt.Errorf("path: %w", err)
 	}
-	if path == "" || !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "./") && !strings.HasPrefix(path, "../") {
-		return Options{}, fmt.Errorf("jetstream: queue url: folder %q: want embedded:///absolute/path or embedded://./relative", path)
+	if !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "./") && !strings.HasPrefix(path, "../") {
+		return Options{}, fmt.Errorf("folder %q: want embedded:///absolute/path or embedded://./relative", path)
 	}
-	o := Options{Dir: filepath.Clean(path)}
-	err = parseQuery(query, map[string]func(string) error{
-		"fsync": func(v string) error {
-			if v != "always" {
-				return fmt.Errorf("only \"always\" is known; without it, once a second")
-			}
-			o.FsyncAlways = true
-			return nil
-		},
-		"listen": func(v string) error {
-			o.Listen = v
-			return checkLoopback(v)
-		},
-	})
-	return o, err
+	set, err := parseQuery(query, "fsync", "listen")
+	if v, given := set["fsync"]; given && v != "always" {
+		return Options{}, fmt.Errorf("fsync %q: only \"always\" is known; without it, once a second", v)
+	}
+	return Options{Dir: filepath.Clean(path), FsyncAlways: set["fsync"] != "", Listen: set["listen"]}, err
 }
 
 func parseServers(scheme, rest, query string) (Options, error) {
@@ -149,29 +148,24 @@ func parseServers(scheme, rest, query string) (Options, error) {
 	// Cut by hand: net/url refuses more than one host.
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		if err := o.setUser(rest[:i]); err != nil {
-			return Options{}, err
+			return o, err
 		}
 		rest = rest[i+1:]
 	}
 	for host := range strings.SplitSeq(strings.TrimSuffix(rest, "/"), ",") {
 		addr, err := serverAddr(host)
 		if err != nil {
-			return Options{}, err
+			return o, err
 		}
 		o.Servers = append(o.Servers, addr)
 	}
-	err := parseQuery(query, map[string]func(string) error{
-		"creds": func(v string) error { o.CredsFile = v; return nil },
-		"ca":    func(v string) error { o.CAFile = v; return nil },
-		"replicas": func(v string) error {
-			n, err := strconv.Atoi(v)
-			if err != nil {
-				return fmt.Errorf("want a number")
-			}
-			o.Replicas = n
-			return checkReplicas(n)
-		},
-	})
+	set, err := parseQuery(query, "creds", "ca", "replicas")
+	o.CredsFile, o.CAFile = set["creds"], set["ca"]
+	if v, given := set["replicas"]; given {
+		if o.Replicas, err = strconv.Atoi(v); err != nil || o.Replicas == 0 {
+			return o, fmt.Errorf("replicas %q: must be 1, 3 or 5", v)
+		}
+	}
 	return o, err
 }
 
@@ -183,7 +177,7 @@ func (o *Options) setUser(s string) error {
 		pass, err = url.PathUnescape(pass)
 	}
 	if err != nil {
-		return fmt.Errorf("jetstream: queue url: user or password: not percent-encoded as in URLs")
+		return fmt.Errorf("user or password: not percent-encoded as in URLs")
 	}
 	if both {
 		o.User, o.Password = name, pass
@@ -202,39 +196,33 @@ func serverAddr(s string) (string, error) {
 		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	}
 	if host == "" || strings.ContainsAny(host, "/@ ") {
-		return "", fmt.Errorf("jetstream: queue url: server %q: want host:port", s)
+		return "", fmt.Errorf("server %q: want host:port", s)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "", fmt.Errorf("jetstream: queue url: server %q: port must be 1 to 65535", s)
+		return "", fmt.Errorf("server %q: port must be 1 to 65535", s)
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
-func parseQuery(query string, keys map[string]func(string) error) error {
+// parseQuery reads the settings behind a '?', of which these are known.
+func parseQuery(query string, known ...string) (map[string]string, error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return fmt.Errorf("jetstream: queue url: what follows '?': %w", err)
+		return nil, fmt.Errorf("what follows '?': %w", err)
 	}
+	set := make(map[string]string)
 	for key, vs := range values {
-		set := keys[key]
-		if set == nil {
-			return fmt.Errorf("jetstream: queue url: %q: no such setting", key)
+		switch {
+		case !slices.Contains(known, key):
+			return nil, fmt.Errorf("%q: no such setting", key)
+		case len(vs) != 1:
+			return nil, fmt.Errorf("%s: given twice", key)
+		case vs[0] == "":
+			return nil, fmt.Errorf("%s: has no value", key)
 		}
-		if len(vs) != 1 {
-			return fmt.Errorf("jetstream: queue url: %s: given twice", key)
-		}
-		if err := set(vs[0]); err != nil {
-			return fmt.Errorf("jetstream: queue url: %s %q: %w", key, vs[0], err)
-		}
+		set[key] = vs[0]
 	}
-	return nil
-}
-
-func checkReplicas(n int) error {
-	if n != 1 && n != 3 && n != 5 {
-		return fmt.Errorf("must be 1, 3 or 5")
-	}
-	return nil
+	return set, nil
 }
 
 // checkLoopback: the listener of an embedded server is for programs of the same
@@ -269,8 +257,8 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	o.Replicas = cmp.Or(o.Replicas, DefaultReplicas)
-	if err := checkReplicas(o.Replicas); err != nil {
-		return o, fmt.Errorf("jetstream: %d replicas: %w", o.Replicas, err)
+	if n := o.Replicas; n != 1 && n != 3 && n != 5 {
+		return o, fmt.Errorf("jetstream: replicas %d: must be 1, 3 or 5", n)
 	}
 	ackWait := DefaultAckWait
 	if o.Dir != "" {
