@@ -151,12 +151,8 @@ func TestTurnedAway(t *testing.T) {
 
 	second := openTest(t, opts)
 	says(t, second, "maximum account active connections exceeded: raise the connections that the queue's account may have")
-	if err := c.Close(ctxOf(t)); err != nil {
-		t.Fatal(err)
-	}
-	if err := q.Close(); err != nil {
-		t.Fatal(err)
-	}
+	endNow(t, c)
+	closeNow(t, q)
 	awaitReady(t, second)
 	mustPut(t, second, "x", "y")
 }
@@ -164,11 +160,7 @@ func TestTurnedAway(t *testing.T) {
 // A password that is none, and an account that may not have what the queue needs.
 func TestAdvice(t *testing.T) {
 	t.Parallel()
-	ns, err := startNodes(t.TempDir(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ns.down)
+	ns := nodesTest(t, 1)
 	for user, want := range map[string]string{
 		"nobody": "the server does not take the queue's user, password or token",
 		"none":   "enable JetStream for the queue's account",

@@ -18,11 +18,7 @@ import (
 // who comes, and those to be buried wait.
 func TestBuriedStreamHasNoLeader(t *testing.T) {
 	t.Parallel()
-	ns, err := startNodes(t.TempDir(), 5)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ns.down)
+	ns := nodesTest(t, 5)
 	log, lines := newLog()
 	o := ns.options(t)
 	o.Log, o.Servers = log, o.Servers[:3] // who is connected to another one has to go elsewhere first

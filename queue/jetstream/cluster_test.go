@@ -49,11 +49,7 @@ func daemon(ctx context.Context, t *testing.T, q queue.Queue, tube string, l *le
 // no leader for so long that reservations end: then Done says so.
 func TestClusterLosesLeader(t *testing.T) {
 	t.Parallel()
-	ns, err := startNodes(t.TempDir(), 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ns.down)
+	ns := nodesTest(t, 3)
 	o := ns.options(t)
 	o.AckWait = 10 * time.Second // what was on its way when the server stopped waits for this
 	ctx, stop := context.WithCancel(context.Background())
@@ -134,11 +130,7 @@ func putUntil(ctx context.Context, t *testing.T, q queue.Queue, putter int, l *l
 // All servers of a cluster go and come back.
 func TestClusterGoesAway(t *testing.T) {
 	t.Parallel()
-	ns, err := startNodes(t.TempDir(), 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ns.down)
+	ns := nodesTest(t, 3)
 	o := ns.options(t)
 	o.AckWait = time.Minute
 	q := openReady(t, o)
@@ -210,11 +202,7 @@ func TestTakeover(t *testing.T) {
 // goes on.
 func TestServerComesLate(t *testing.T) {
 	t.Parallel()
-	ns, err := startNodes(t.TempDir(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ns.down)
+	ns := nodesTest(t, 1)
 	ns.down()
 	log, lines := newLog()
 	o := ns.options(t)

@@ -86,11 +86,7 @@ func TestConformanceServer(t *testing.T) {
 	t.Parallel()
 	e := traits
 	e.New = func(t *testing.T) queuetest.Instance {
-		ns, err := startNodes(t.TempDir(), 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(ns.down)
+		ns := nodesTest(t, 1)
 		in := newInstance(t, ns)
 		in.Down = func(*testing.T) { ns.down() }
 		in.Up = func(t *testing.T) {
@@ -111,10 +107,7 @@ var traits = queuetest.Engine{
 func newInstance(t *testing.T, ns *nodes) queuetest.Instance {
 	o := ns.options(t)
 	o.AckWait = 8 * time.Second
-	q, err := open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	q := openTest(t, o)
 	awaitReady(t, q)
 	return queuetest.Instance{Queue: q, Lease: o.AckWait, PauseTube: pauseTube(q)}
 }

@@ -120,9 +120,7 @@ func TestFolderInUse(t *testing.T) {
 			t.Fatalf("attach %v: %v", attach, err)
 		}
 	}
-	if err := q.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closeNow(t, q)
 	openTest(t, Options{Dir: dir})
 }
 
@@ -137,9 +135,7 @@ func TestFolderFreeInSpiteOfChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Close(child)
-	if err := q.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closeNow(t, q)
 	openTest(t, Options{Dir: dir})
 }
 
@@ -148,20 +144,14 @@ func TestFolderFreeInSpiteOfChild(t *testing.T) {
 func TestRestartEmbedded(t *testing.T) {
 	t.Parallel()
 	o := Options{Dir: t.TempDir(), AckWait: time.Second}
-	q, err := open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	q := openTest(t, o)
 	for _, body := range []string{"held", "buried", "later", "ready"} {
 		mustPut(t, q, "states", body)
 	}
 	if _, err := q.Put(ctxOf(t), "states", []byte("delayed"), queue.PutOptions{Delay: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
-	c, err := q.Consume("states")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := consumeTest(t, q, "states")
 	jobs := mustReceive(t, c, 3)
 	if err := jobs[1].Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
@@ -200,22 +190,14 @@ func TestRestartEmbedded(t *testing.T) {
 func TestDoneThenClose(t *testing.T) {
 	t.Parallel()
 	o := Options{Dir: t.TempDir()}
-	q, err := open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	q := openTest(t, o)
 	const n = 3000
 	for range n {
 		mustPut(t, q, "done", "x")
 	}
-	c, err := q.Consume("done")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := consumeTest(t, q, "done")
 	mustDone(t, mustReceive(t, c, n)...)
-	if err := q.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closeNow(t, q)
 	q = openTest(t, o)
 	st, err := q.TubeStats(ctxOf(t), "done")
 	if err != nil || st != (queue.TubeStats{}) {

@@ -42,11 +42,7 @@ func (ns *nodes) cutOff(t *testing.T) {
 // goes on though the cut lasts.
 func TestServerIsCutOff(t *testing.T) {
 	t.Parallel()
-	ns, err := startNodes(t.TempDir(), 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ns.down)
+	ns := nodesTest(t, 3)
 	log, lines := newLog()
 	o := ns.options(t)
 	o.Log = log

@@ -25,18 +25,13 @@ func storeMany(t *testing.T, q *client) {
 			t.Fatal(s.Err)
 		}
 	}
-	c, err := q.Consume("t0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := consumeTest(t, q, "t0")
 	held := mustReceive(t, c, 11)
 	mustDone(t, held[:10]...)
 	if err := held[10].Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Close(ctxOf(t)); err != nil {
-		t.Fatal(err)
-	}
+	endNow(t, c)
 }
 
 // What is missing after a start is told: how much, and between which numbers. Of
@@ -73,9 +68,7 @@ func TestDamage(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := q.Close(); err != nil {
-					t.Fatal(err)
-				}
+				closeNow(t, q)
 				if err := os.Remove(filepath.Join(stream, "msgs", "index.db")); err != nil {
 					t.Fatal(err)
 				}
@@ -105,9 +98,7 @@ func TestDamage(t *testing.T) {
 				!strings.Contains(tt.want, fmt.Sprintf("jobs=%d ", q.LostJobs())):
 				t.Errorf("told %d, %q, want %q", q.LostJobs(), told, tt.want)
 			}
-			if err := q.Close(); err != nil {
-				t.Fatal(err)
-			}
+			closeNow(t, q)
 			if q = openTest(t, Options{Dir: dir}); q.LostJobs() != 0 {
 				t.Errorf("told %d again", q.LostJobs())
 			}

@@ -184,9 +184,7 @@ func TestFullToTheEnd(t *testing.T) {
 		return errors.Is(err, queue.ErrFull) && strings.Contains(err.Error(), "no jobs or records")
 	})
 	dir := q.opts.Dir
-	if err := q.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closeNow(t, q)
 	q = openTest(t, Options{Dir: dir})
 	d.on(q)
 	fill(t, q, "other")

@@ -72,9 +72,7 @@ func TestGiveBackKeepsTheOrder(t *testing.T) {
 					})
 				}
 				giveBack(t, c, jobs)
-				if err := c.Close(ctxOf(t)); err != nil {
-					t.Fatal(err)
-				}
+				endNow(t, c)
 				if !full {
 					mustPut(t, q, "order", "5")
 				}
@@ -94,24 +92,14 @@ func TestGiveBackKeepsTheOrder(t *testing.T) {
 func TestGiveBackOutlivesTheServer(t *testing.T) {
 	t.Parallel()
 	o := Options{Dir: t.TempDir(), AckWait: time.Hour}
-	q, err := open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	q := openTest(t, o)
 	for i := range 5 {
 		mustPut(t, q, "order", fmt.Sprint(i))
 	}
-	c, err := q.Consume("order")
-	if err != nil {
-		t.Fatal(err)
-	}
-	oneByOne(t, c.(*consumer), 5)
-	if err := c.Close(ctxOf(t)); err != nil {
-		t.Fatal(err)
-	}
-	if err := q.Close(); err != nil {
-		t.Fatal(err)
-	}
+	c := consumeTest(t, q, "order")
+	oneByOne(t, c, 5)
+	endNow(t, c)
+	closeNow(t, q)
 	q = openTest(t, o)
 	mustPut(t, q, "order", "5")
 	again, got := oneByOne(t, consumeTest(t, q, "order"), 6)
@@ -125,24 +113,14 @@ func TestGiveBackOutlivesTheServer(t *testing.T) {
 func TestRetryBeforeTheEnd(t *testing.T) {
 	t.Parallel()
 	o := Options{Dir: t.TempDir(), AckWait: 3 * time.Second}
-	q, err := open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	q := openTest(t, o)
 	mustPut(t, q, "end", "later")
-	c, err := q.Consume("end")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := consumeTest(t, q, "end")
 	if err := mustReceive(t, c, 1)[0].Retry(ctxOf(t), time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Close(ctxOf(t)); err != nil {
-		t.Fatal(err)
-	}
-	if err := q.Close(); err != nil {
-		t.Fatal(err)
-	}
+	endNow(t, c)
+	closeNow(t, q)
 	q = openTest(t, o)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*o.AckWait)
 	defer cancel()

@@ -58,6 +58,22 @@ func openEmbedded(t testing.TB) *client {
 	return openTest(t, Options{Dir: t.TempDir()})
 }
 
+// closeNow ends a queue before its test ends.
+func closeNow(t testing.TB, q *client) {
+	t.Helper()
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// endNow is closeNow for a consumer.
+func endNow(t testing.TB, c queue.Consumer) {
+	t.Helper()
+	if err := c.Close(ctxOf(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func consumeTest(t testing.TB, q queue.Queue, tube string) *consumer {
 	t.Helper()
 	c, err := q.Consume(tube)

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"propeller/queue"
 )
@@ -57,11 +56,7 @@ func TestLeftJobsAreServed(t *testing.T) {
 	q := openTest(t, o)
 	ids := map[string]bool{}
 	for range jobs {
-		id, err := q.Put(ctxOf(t), tube, []byte("job"), queue.PutOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids[id] = true
+		ids[mustPut(t, q, tube, "job")] = true
 	}
 	closeNow(t, q)
 	messages := filepath.Join("jetstream", "$G", "streams", jobsStream, "msgs")
@@ -81,9 +76,7 @@ func TestLeftJobsAreServed(t *testing.T) {
 	}
 
 	q = openTest(t, o)
-	if _, err := q.Put(ctxOf(t), tube, []byte("new"), queue.PutOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	mustPut(t, q, tube, "new")
 	for _, j := range finish(t, q, tube, jobs+1) {
 		if string(j.Body()) == "job" {
 			if !ids[j.ID()] {
@@ -101,34 +94,12 @@ func TestLeftJobsAreServed(t *testing.T) {
 	})
 }
 
-func closeNow(t *testing.T, q *client) {
-	t.Helper()
-	if err := q.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // finish receives n jobs of a tube and finishes them.
-func finish(t *testing.T, q *client, tube string, n int) (all []queue.Job) {
+func finish(t *testing.T, q *client, tube string, n int) []queue.Job {
 	t.Helper()
-	c, err := q.Consume(tube)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(patience); len(all) < n && time.Now().Before(deadline); {
-		jobs, err := c.Receive(ctxOf(t), n-len(all))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, j := range jobs {
-			if err := j.Done(ctxOf(t)); err != nil {
-				t.Error(err)
-			}
-		}
-		all = append(all, jobs...)
-	}
-	if err := c.Close(ctxOf(t)); err != nil {
-		t.Error(err)
-	}
-	return all
+	c := consumeTest(t, q, tube)
+	jobs := mustReceive(t, c, n)
+	mustDone(t, jobs...)
+	endNow(t, c)
+	return jobs
 }

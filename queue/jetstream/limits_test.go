@@ -40,11 +40,7 @@ func TestManyTubesEmbedded(t *testing.T) {
 // stream that we make, and whoever is at another is told whose it is.
 func TestManyTubesCluster(t *testing.T) {
 	t.Parallel()
-	ns, err := startNodes(t.TempDir(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ns.down)
+	ns := nodesTest(t, 1)
 	ours, few, old := ns.options(t), ns.options(t), ns.options(t)
 	few.User, few.Password = "few", "few"
 	without, set := jobsConfig(1), jobsConfig(1)
@@ -96,11 +92,7 @@ func TestManyTubesCluster(t *testing.T) {
 // is not asked for again meanwhile: that would be behind all others, too.
 func TestManyTubesAtOnce(t *testing.T) {
 	t.Parallel()
-	ns, err := startNodes(t.TempDir(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ns.down)
+	ns := nodesTest(t, 1)
 	o := ns.options(t)
 	openReady(t, o) // makes the streams, which may take longer
 	o.Timeout = 250 * time.Millisecond

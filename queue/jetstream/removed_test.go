@@ -18,12 +18,6 @@ import (
 // machine, and shorter than who waits for ever takes.
 const soon = 20 * time.Second
 
-// somebody are the hands of an operator, who has a connection of his own.
-func somebody(t *testing.T, o Options) jetstream.JetStream {
-	t.Helper()
-	return openReady(t, o).link.cn.js
-}
-
 // The stream of jobs is removed while a consumer waits for a job, and somebody
 // puts none: it is made anew, and the log says so.
 func TestStreamIsRemoved(t *testing.T) {
@@ -32,7 +26,7 @@ func TestStreamIsRemoved(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := cluster.options(t)
-			js := somebody(t, o)
+			js := rawClient(t, o)
 			log, lines := newLog()
 			o.Log = log
 			q := openReady(t, o)
@@ -88,7 +82,7 @@ func within(t *testing.T, what string, cond func() bool) {
 func TestConsumerIsRemovedUnderLoad(t *testing.T) {
 	t.Parallel()
 	o := cluster.options(t)
-	js := somebody(t, o)
+	js := rawClient(t, o)
 	log, lines := newLog()
 	o.Log = log
 	q := openReady(t, o)
@@ -124,7 +118,7 @@ func TestConsumerIsRemovedUnderLoad(t *testing.T) {
 func TestHeldWhenTheStreamIsRemoved(t *testing.T) {
 	t.Parallel()
 	o := cluster.options(t)
-	js := somebody(t, o)
+	js := rawClient(t, o)
 	q := openReady(t, o)
 	c := consumeTest(t, q, "held")
 	for i := range 3 {

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,6 +54,17 @@ func startNodes(dir string, n int) (*nodes, error) {
 		}
 	}
 	return nil, err
+}
+
+// nodesTest are servers of a test's own.
+func nodesTest(t *testing.T, n int) *nodes {
+	t.Helper()
+	ns, err := startNodes(t.TempDir(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(ns.down)
+	return ns
 }
 
 func tryNodes(dir string, n int) (*nodes, error) {
@@ -151,11 +163,11 @@ func (nd *node) up() error {
 		return err
 	}
 	nd.server = s
-	log := &failLog{}
+	log := &serverLog{log: slog.New(slog.DiscardHandler), failed: func(string) {}}
 	s.SetLoggerV2(log, false, false, false)
 	s.Start()
 	if !s.ReadyForConnections(20*time.Second) || !s.JetStreamEnabled() {
-		return fmt.Errorf("server does not start: %s", log.text())
+		return fmt.Errorf("server does not start: %s", log.last())
 	}
 	return nil
 }
@@ -197,26 +209,3 @@ func (ns *nodes) options(t *testing.T) Options {
 	o.Replicas = min(len(ns.all), 3)
 	return o
 }
-
-// failLog keeps a server's last error for the test's message.
-type failLog struct {
-	mu  sync.Mutex
-	bad string
-}
-
-func (l *failLog) Errorf(f string, v ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.bad = fmt.Sprintf(f, v...)
-}
-
-func (l *failLog) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.bad
-}
-func (l *failLog) Fatalf(f string, v ...any) { l.Errorf(f, v...) }
-func (l *failLog) Warnf(string, ...any)      {}
-func (l *failLog) Noticef(string, ...any)    {}
-func (l *failLog) Debugf(string, ...any)     {}
-func (l *failLog) Tracef(string, ...any)     {}

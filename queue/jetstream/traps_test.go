@@ -207,11 +207,7 @@ func TestConsumerIsNotAltered(t *testing.T) {
 // A stream on one server only, when three copies were asked for.
 func TestReplicasNeedServers(t *testing.T) {
 	t.Parallel()
-	ns, err := startNodes(t.TempDir(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ns.down)
+	ns := nodesTest(t, 1)
 	o := ns.options(t)
 	o.Replicas = 3
 	q := openTest(t, o)
@@ -284,15 +280,11 @@ func TestStreamsDeleted(t *testing.T) {
 // limit of the account refuses, and jobs that are done make room.
 func TestStorageFull(t *testing.T) {
 	t.Parallel()
-	ns, err := startNodes(t.TempDir(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ns.down)
+	ns := nodesTest(t, 1)
 	o := ns.options(t)
 	o.User, o.Password = "small", "small"
 	q := openReady(t, o)
-	accepted := 0
+	accepted, err := 0, error(nil)
 	body := make([]byte, 100<<10)
 	for accepted < 100 {
 		if _, err = q.Put(ctxOf(t), "full", body, queue.PutOptions{}); err != nil {
