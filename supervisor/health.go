@@ -15,34 +15,33 @@ type State string
 
 // The states of an app. It is in the first of those that apply.
 const (
-	Broken      State = "broken"
-	Guarded     State = "guarded"
-	NoQueue     State = "no_queue"
-	Stalled     State = "stalled"
-	Unreachable State = "unreachable"
-	Failing     State = "failing"
-	Paused      State = "paused"
-	TubePaused  State = "tube_paused"
-	Running     State = "running"
-	Idle        State = "idle"
+	Broken      State = "broken"      // APNs refuses its credential; one job a minute is tried
+	Guarded     State = "guarded"     // APNs refuses its device tokens as those of another environment or topic; one job a minute is tried
+	NoQueue     State = "no_queue"    // its queue cannot be reached, or takes no records or jobs
+	Stalled     State = "stalled"     // it has jobs but finishes none, and the watchdog could not help
+	Unreachable State = "unreachable" // it has jobs but no working connection to APNs
+	Failing     State = "failing"     // most of its pushes fail, dead and throttled tokens apart
+	Paused      State = "paused"      // an operator has paused it
+	TubePaused  State = "tube_paused" // its tube is paused in the queue
+	Running     State = "running"     // it works
+	Idle        State = "idle"        // it has had nothing to do for a minute
 )
 
 // states describes the states, in their order. It is never written to.
 var states = [...]struct {
 	state   State
-	meaning string
 	trouble bool
 }{
-	{Broken, "APNs refuses its credential; one job a minute is tried", true},
-	{Guarded, "APNs refuses its device tokens as those of another environment or topic; one job a minute is tried", true},
-	{NoQueue, "its queue cannot be reached, or takes no records or jobs", true},
-	{Stalled, "it has jobs but finishes none, and the watchdog could not help", true},
-	{Unreachable, "it has jobs but no working connection to APNs", true},
-	{Failing, "most of its pushes fail, dead and throttled tokens apart", true},
-	{Paused, "an operator has paused it", false},
-	{TubePaused, "its tube is paused in the queue", false},
-	{Running, "it works", false},
-	{Idle, "it has had nothing to do for a minute", false},
+	{Broken, true},
+	{Guarded, true},
+	{NoQueue, true},
+	{Stalled, true},
+	{Unreachable, true},
+	{Failing, true},
+	{Paused, false},
+	{TubePaused, false},
+	{Running, false},
+	{Idle, false},
 }
 
 // States returns all states, in their order.
@@ -66,16 +65,6 @@ func (s State) Trouble() bool {
 
 // Works reports whether nothing keeps the app from sending pushes.
 func (s State) Works() bool { return s == Running || s == Idle }
-
-// Meaning explains the state in words.
-func (s State) Meaning() string {
-	for i := range states {
-		if states[i].state == s {
-			return states[i].meaning
-		}
-	}
-	return ""
-}
 
 // Word is the state as it is shown to people.
 func (s State) Word() string { return strings.ReplaceAll(string(s), "_", " ") }
@@ -158,7 +147,7 @@ func judge(s *sight, p past) (h Health) {
 	switch {
 	case s.breaker.Broken:
 		h = Health{State: Broken, Reason: s.breaker.Reason, Since: s.breaker.Since}
-	case s.breaker.Paused:
+	case s.breaker.Guarded:
 		h = Health{State: Guarded, Reason: s.breaker.Reason, Since: s.breaker.Since}
 	case noQueue != "" && old(p.away, awayGrace):
 		h = Health{State: NoQueue, Reason: noQueue, Since: p.away}
@@ -194,7 +183,7 @@ func (s *sight) explanation() string {
 	switch {
 	case s.breaker.Broken:
 		return Health{State: Broken, Reason: s.breaker.Reason}.String()
-	case s.breaker.Paused:
+	case s.breaker.Guarded:
 		return Health{State: Guarded, Reason: s.breaker.Reason}.String()
 	case noAPNs != nil:
 		return "apns: " + noAPNs.Error()

@@ -39,7 +39,7 @@ func TestJudge(t *testing.T) {
 		want   Health
 	}{
 		{func() {}, Health{State: Broken, Reason: "403 X", Since: ago(7), NoQueue: true}},
-		{func() { s.breaker.Broken, s.breaker.Paused = false, true }, Health{State: Guarded, Reason: "403 X", Since: ago(7), NoQueue: true}},
+		{func() { s.breaker.Broken, s.breaker.Guarded = false, true }, Health{State: Guarded, Reason: "403 X", Since: ago(7), NoQueue: true}},
 		{func() { s.breaker = worker.BreakerState{} }, Health{State: NoQueue, Reason: "the queue takes no burials: full", Since: p.away, NoQueue: true}},
 		{func() { s.workers[0].Unstored = nil }, Health{State: NoQueue, Reason: "queue unavailable: q", Since: p.away, NoQueue: true}},
 		{func() { s.workers[0].QueueErr = nil }, Health{State: NoQueue, Reason: "the queue takes no jobs: p", Since: ago(time.Minute), NoQueue: true}},
@@ -66,9 +66,6 @@ func TestStates(t *testing.T) {
 	t.Parallel()
 	trouble := 0
 	for i, s := range States() {
-		if s.Meaning() == "" {
-			t.Errorf("%s: no meaning", s)
-		}
 		if s.Trouble() {
 			if trouble++; trouble != i+1 {
 				t.Errorf("%s comes after one that is no trouble", s)

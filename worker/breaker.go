@@ -19,9 +19,9 @@ const (
 
 // Breaker is shared by the workers of one app, and stops them if the app does not work.
 // If APNs refuses the app's credential, the app is broken. If APNs refuses its device
-// tokens as those of another environment or topic, the app is guarded, which the code
-// here calls paused (see Guard). In both cases its jobs stay in the queue, and every
-// ProbeEvery one worker sends one push as a probe.
+// tokens as those of another environment or topic, the app is guarded (see Guard). In
+// both cases its jobs stay in the queue, and every ProbeEvery one worker sends one push
+// as a probe.
 //
 // look says what is permitted and changes nothing. take uses up the permission, when the
 // push is sent.
@@ -30,7 +30,7 @@ type Breaker struct {
 	bells  bells
 
 	mu        sync.Mutex
-	paused    bool // by the environment guard, not by the credential
+	guarded   bool // by the environment guard, not by the credential
 	reason    string
 	since     time.Time
 	next      time.Time // no probe before
@@ -45,12 +45,12 @@ type Breaker struct {
 // NewBreaker returns the breaker of an app whose credential is not known to be bad.
 func NewBreaker() *Breaker { return new(Breaker) }
 
-// BreakerState is a breaker at one moment. Broken and Paused exclude each other.
+// BreakerState is a breaker at one moment. Broken and Guarded exclude each other.
 type BreakerState struct {
-	Broken bool      // APNs refuses the credential
-	Paused bool      // by the environment guard
-	Reason string    // why; "" while the app works
-	Since  time.Time // zero while the app works
+	Broken  bool      // APNs refuses the credential
+	Guarded bool      // by the environment guard
+	Reason  string    // why; "" while the app works
+	Since   time.Time // zero while the app works
 	// Probe is when the next probe is due or the last one was sent, whichever is later;
 	// zero while the app works. If it is long past although there are jobs, nobody
 	// probes, and Reason may no longer hold.
@@ -67,7 +67,7 @@ func (b *Breaker) State() BreakerState {
 	if !b.closed.Load() {
 		return BreakerState{}
 	}
-	s := BreakerState{Broken: !b.paused, Paused: b.paused, Reason: b.reason, Since: b.since, Probe: b.next}
+	s := BreakerState{Broken: !b.guarded, Guarded: b.guarded, Reason: b.reason, Since: b.since, Probe: b.next}
 	if b.taken.After(s.Probe) {
 		s.Probe = b.taken
 	}
@@ -80,13 +80,13 @@ func (b *Breaker) trip(reason string, now time.Time) (first bool) {
 	return b.close(reason, false, now)
 }
 
-// pause marks the app guarded and reports whether it was not before. A broken
+// guardApp marks the app guarded and reports whether it was not before. A broken
 // app stays broken: that is the greater trouble.
-func (b *Breaker) pause(reason string, now time.Time) (first bool) {
+func (b *Breaker) guardApp(reason string, now time.Time) (first bool) {
 	return b.close(reason, true, now)
 }
 
-func (b *Breaker) close(reason string, paused bool, now time.Time) (first bool) {
+func (b *Breaker) close(reason string, guarded bool, now time.Time) (first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	closed := b.closed.Load()
@@ -94,14 +94,14 @@ func (b *Breaker) close(reason string, paused bool, now time.Time) (first bool) 
 	b.turn++
 	b.dialUntil = time.Time{}
 	b.closes++
-	if closed && paused && !b.paused {
+	if closed && guarded && !b.guarded {
 		return false
 	}
 	b.reason = reason
-	if closed && b.paused == paused {
+	if closed && b.guarded == guarded {
 		return false
 	}
-	b.paused, b.since = paused, now
+	b.guarded, b.since = guarded, now
 	b.closed.Store(true)
 	b.bells.ring()
 	return true
@@ -115,7 +115,7 @@ func (b *Breaker) heal() (first bool) {
 		return false
 	}
 	b.closed.Store(false)
-	b.paused, b.reason = false, ""
+	b.guarded, b.reason = false, ""
 	b.guard.Reset()
 	b.bells.ring()
 	return true

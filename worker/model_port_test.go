@@ -61,7 +61,7 @@ func (s *shared) possibleDuplicates() int { return int(s.counters.PossibleDuplic
 // since when.
 func (s *shared) stopped() (broken, paused bool, since time.Time) {
 	b := s.breaker.State()
-	return b.Broken, b.Paused, b.Since
+	return b.Broken, b.Guarded, b.Since
 }
 
 const modelTopic = "com.example.model"

@@ -61,7 +61,7 @@ func (r *run) askAbout(p *push, now time.Time) {
 	case r.ending:
 		r.rule(p, isLeft)
 		return
-	case r.cfg.Breaker.State().Paused:
+	case r.cfg.Breaker.State().Guarded:
 		r.rule(p, isDoubted)
 		return
 	}
@@ -297,14 +297,14 @@ func (r *run) tellBreaker(p *push, now time.Time) {
 	b := r.cfg.Breaker
 	state := b.State()
 	healed := accepted(o) && !further
-	if state.Paused {
+	if state.Guarded {
 		healed = evidenceOf(&p.n, o) == rightEvidence && !further
 	}
 	switch {
 	case !healed:
 		b.told(p.probe, now)
 	case !b.heal():
-	case state.Paused:
+	case state.Guarded:
 		r.log.Info("apns takes the app's device tokens again: app works")
 	default:
 		r.log.Info("apns accepts the credential again: app works")

@@ -270,7 +270,7 @@ func TestTokenNotForThePushType(t *testing.T) {
 		}
 		b.start()
 		time.Sleep(time.Minute)
-		if _, buried, _, _ := q.counts(); buried != len(tokens) || b.cfg.Breaker.State().Paused || b.cfg.Memory.Len() != 0 {
+		if _, buried, _, _ := q.counts(); buried != len(tokens) || b.cfg.Breaker.State().Guarded || b.cfg.Memory.Len() != 0 {
 			t.Errorf("%d buried, %+v, %d remembered", buried, b.cfg.Breaker.State(), b.cfg.Memory.Len())
 		}
 		for _, r := range b.rec.all() {

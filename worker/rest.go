@@ -62,7 +62,7 @@ func (t *task) rests(s *tally) []rest {
 		}
 		r.tokens, r.after = append(r.tokens, p.n.Token), max(r.after, p.pause)
 	}
-	if len(doubted.tokens) > 0 && t.r.cfg.Breaker.State().Paused {
+	if len(doubted.tokens) > 0 && t.r.cfg.Breaker.State().Guarded {
 		doubted.tokens = append(doubted.tokens, atOnce.tokens...)
 		atOnce.tokens = nil
 	}

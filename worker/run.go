@@ -212,7 +212,7 @@ func (r *run) refused(reason string) {
 
 // suspected marks the app guarded.
 func (r *run) suspected(reason string) {
-	if r.cfg.Breaker.pause(reason, time.Now()) {
+	if r.cfg.Breaker.guardApp(reason, time.Now()) {
 		r.log.Error("apns refuses the app's device tokens: app is guarded; its jobs stay in the queue, one is tried each minute; no token is reported", "reason", reason)
 	}
 }

@@ -49,7 +49,7 @@ func TestWrongEnvironment(t *testing.T) {
 					t.Errorf("%d failures are to be seen: %+v", len(failures), failures)
 				}
 				s := b.cfg.Breaker.State()
-				if !s.Paused || s.Broken || !strings.HasPrefix(s.Reason, "wrong environment or topic?: ") {
+				if !s.Guarded || s.Broken || !strings.HasPrefix(s.Reason, "wrong environment or topic?: ") {
 					t.Errorf("%+v", s)
 				}
 				atFirst := len(b.pushesTo())
@@ -115,7 +115,7 @@ func TestEnvironmentTurnsWrong(t *testing.T) {
 		}
 		b.start()
 		time.Sleep(30 * time.Second)
-		if s := b.cfg.Breaker.State(); !s.Paused || len(b.pushesTo()) > 310 {
+		if s := b.cfg.Breaker.State(); !s.Guarded || len(b.pushesTo()) > 310 {
 			t.Errorf("%+v after %d tokens", s, len(b.pushesTo()))
 		}
 		if rec := b.rec.all(); len(rec) != 1 || rec[0].Token != tokens[50] {
@@ -124,7 +124,7 @@ func TestEnvironmentTurnsWrong(t *testing.T) {
 		// By hand: nothing has changed, so it is paused again.
 		b.cfg.Breaker.Resume()
 		time.Sleep(30 * time.Second)
-		if s := b.cfg.Breaker.State(); !s.Paused || len(b.rec.all()) != 1 {
+		if s := b.cfg.Breaker.State(); !s.Guarded || len(b.rec.all()) != 1 {
 			t.Errorf("%+v, records %+v", s, b.rec.all())
 		}
 		b.halt(t)
@@ -197,7 +197,7 @@ func TestQuietWrongEnvironment(t *testing.T) {
 			time.Sleep(2 * guardHold)
 		}
 		time.Sleep(10 * time.Hour)
-		if done, buried, _, _ := q.counts(); done+buried+len(b.rec.all()) != 0 || b.cfg.Memory.Len() != 0 || !b.cfg.Breaker.State().Paused {
+		if done, buried, _, _ := q.counts(); done+buried+len(b.rec.all()) != 0 || b.cfg.Memory.Len() != 0 || !b.cfg.Breaker.State().Guarded {
 			t.Errorf("done %d, buried %d, %d remembered, %+v, records %+v", done, buried, b.cfg.Memory.Len(), b.cfg.Breaker.State(), b.rec.all())
 		}
 		most := 0
@@ -287,7 +287,7 @@ func TestProbesRestStaysAway(t *testing.T) {
 		q := newFakeQueue(fanOutText(append(manyTokens(4), "not hex"), ""))
 		b := newBench(t, q)
 		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return wrongEnv, 0 }
-		b.cfg.Breaker.pause("test", time.Now())
+		b.cfg.Breaker.guardApp("test", time.Now())
 		b.start()
 		time.Sleep(ProbeEvery + DoubtMin/2)
 		if pushes := b.pushesTo(); len(pushes) != 1 {
