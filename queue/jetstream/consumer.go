@@ -184,15 +184,8 @@ func (c *consumer) dueLocked(now time.Time, epoch int) time.Duration {
 // ensure makes the tube's consumer in the server, and our subscription.
 func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	info, err := c.t.make(ctx, cn)
-	if err == nil {
-		info, err = c.t.trueInfo(ctx, cn, info)
-	}
 	if err != nil {
 		return err
-	}
-	if c.t.madeAnew(info.Created) {
-		c.t.q.opts.Log.Warn("a tube's consumer was missing and is made anew", "queue", c.t.q.opts.String(), "tube", c.t.name)
-		c.t.q.link.doubt(c.removed()) // perhaps it went with the stream
 	}
 	c.t.mu.Lock()
 	first := c.sub == nil
@@ -209,7 +202,8 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 		_, started := e.running()
 		c.t.notUntil = started.Add(recheck)
 	}
-	c.t.seen, c.notUntil = true, c.t.notUntil
+	c.t.seen = true
+	c.notUntil = c.t.notUntil
 	if c.sub != nil || c.closed {
 		return nil
 	}
@@ -220,21 +214,6 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	}
 	c.sub = sub
 	return sub.SetPendingLimits(-1, -1) // no more comes than was asked for
-}
-
-// madeAnew notes when the tube's consumer was made, and says whether it is another
-// one than before.
-func (t *tube) madeAnew(at time.Time) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	was := t.made
-	t.made = at
-	return !was.IsZero() && !was.Equal(at)
-}
-
-// removed is why the stream has to be seen before anything is said to it.
-func (c *consumer) removed() error {
-	return fmt.Errorf("jetstream: tube %q: its consumer was removed: %w", c.t.name, queue.ErrUnavailable)
 }
 
 // recheck is when a server that has been started looks at jobs that were held or
@@ -266,9 +245,7 @@ func (c *consumer) refusedLocked(most time.Duration) {
 	c.notUntil = time.Now().Add(c.pause)
 }
 
-func (c *consumer) wake() {
-	c.notify.raise()
-}
+func (c *consumer) wake() { c.notify.raise() }
 
 // incoming is the callback of the subscription: a job, or news of a pull.
 func (c *consumer) incoming(m *nats.Msg) {
@@ -276,7 +253,7 @@ func (c *consumer) incoming(m *nats.Msg) {
 		// Not by c.inbox: a pull that was withdrawn had another.
 		id, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 36, 64)
 		if err == nil && c.news(id, m) {
-			c.t.q.link.doubt(c.removed())
+			c.t.q.link.doubt(c.t.removed())
 		}
 		return
 	}
@@ -285,28 +262,13 @@ func (c *consumer) incoming(m *nats.Msg) {
 		c.t.q.opts.Log.Error("queue: a job without a usable address", "tube", c.t.name, "err", err)
 		return
 	}
-	switch j, verdict := c.deliver(m, d, time.Now()); verdict {
-	case isDone:
-		j.say(wordAck)
-	case isBack:
-		j.sayBack()
-	case isLater:
-		j.say(fmt.Appendf(nil, `-NAK {"delay":%d}`, firedAgain))
+	if instead := c.deliver(m, d, time.Now()); instead != nil {
+		instead()
 	}
 }
 
-// verdict is what to say to the server of a job that it has served.
-type verdict uint8
-
-const (
-	isTaken verdict = iota // nothing yet
-	isDone                 // it was finished here
-	isBack                 // nobody wants it
-	isLater                // it is a copy of one that is held here
-)
-
-// deliver takes a job in, or says what else is to be done with it.
-func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (*job, verdict) {
+// deliver takes a job in, or returns what is to be done instead.
+func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (instead func()) {
 	t := c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -315,29 +277,28 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (*job, verdic
 	if old := t.jobs[d.seq]; old != nil && old.d.stored == d.stored {
 		old.rebindLocked(d, m.Reply, now)
 		if old.state == stateSettled {
-			return old, isDone
+			return func() { old.say(wordAck) }
 		}
-		return nil, isTaken
+		return nil
 	} else if old != nil {
 		t.q.link.look() // the same number with another job: of another stream
 	}
 	j := &job{c: c, d: d, birth: t.q.birth.Load(), ack: m.Reply, body: m.Data, header: m.Header}
 	if c.gone || c.paused && !c.closed { // while it closes, it collects
-		return j, isBack
+		return j.sayBack
 	}
-	if d.tries > 1 && t.q.finished.has(d.numbered()) { // it was on its way when it was finished
-		return j, isDone
-	}
-	if done, held := t.firstCopyLocked(m.Header, d); done {
-		return j, isDone
-	} else if held {
-		return j, isLater
+	done, held := t.firstCopyLocked(m.Header, d)
+	switch {
+	case done, d.tries > 1 && t.q.finished.has(d.numbered()): // it was on its way when it was finished
+		return func() { j.say(wordAck) }
+	case held:
+		return func() { j.say(wordNakAfter(firedAgain)) }
 	}
 	t.jobs[d.seq] = j
 	j.bindLocked(now)
 	c.waiting = append(c.waiting, j)
 	c.wake()
-	return j, isTaken
+	return nil
 }
 
 // Pause implements queue.Consumer. What a pull brings from now on is given back

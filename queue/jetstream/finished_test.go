@@ -98,10 +98,10 @@ func TestFinished(t *testing.T) {
 	t.Parallel()
 	var f finished
 	const more = 10
-	for seq := range uint64(finishedMax + more) {
+	for seq := range uint64(recentMax + more) {
 		f.add(numbered{seq, 1})
 	}
-	for seq, want := range map[uint64]bool{0: false, more - 1: false, more: true, finishedMax + more - 1: true, finishedMax + more: false} {
+	for seq, want := range map[uint64]bool{0: false, more - 1: false, more: true, recentMax + more - 1: true, recentMax + more: false} {
 		if got := f.has(numbered{seq, 1}); got != want {
 			t.Errorf("job %d: %v", seq, got)
 		}

@@ -20,6 +20,8 @@ var (
 	wordNakStored = []byte(`-NAK {"delay":1}`)
 )
 
+func wordNakAfter(d time.Duration) []byte { return fmt.Appendf(nil, `-NAK {"delay":%d}`, d) }
+
 // giveBackAll gives jobs back that nobody holds any more, in the order of their
 // tube, and waits for the server to have done so. No pull of ours may wait, or
 // it would bring them right back.
@@ -160,6 +162,4 @@ func (q *client) burst(now time.Time, wait bool) {
 	}
 }
 
-func (r retry) word(now time.Time) []byte {
-	return fmt.Appendf(nil, `-NAK {"delay":%d}`, max(r.due.Sub(now), 1))
-}
+func (r retry) word(now time.Time) []byte { return wordNakAfter(max(r.due.Sub(now), 1)) }

@@ -68,10 +68,8 @@ func (q *client) watchLeft() {
 		case <-q.ctx.Done():
 			return
 		case <-q.embedded.anew:
-			soon = 2 // one to see how far the consumers are
-			if _, err := q.link.get(q.ctx, untilReady); err == nil {
-				q.removeFinished(q.ctx)
-			}
+			soon = 2               // one to see how far the consumers are
+			_ = q.removeFinished() // lookForLeft will see to the rest
 		case <-timer.C:
 			now, err := q.lookForLeft(last)
 			if err == nil {

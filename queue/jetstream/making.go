@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"propeller/queue"
 )
 
 // The server makes consumers one after the other. If all tubes of a daemon asked
@@ -64,28 +66,20 @@ func (t *tube) make(ctx context.Context, cn *conn) (*jetstream.ConsumerInfo, err
 	ctx, cancel := context.WithTimeout(ctx, t.q.opts.Timeout)
 	defer cancel()
 	info, err := t.makeOrFind(ctx, cn)
-	if err == nil {
-		m.info, m.at = info, time.Now()
-	}
-	return info, err
-}
-
-// trueInfo asks an embedded server again where a consumer seems to be another one
-// than before: the first answer of a server that was started gives the time of its
-// start for when the consumer was made (nats-server: jetstream.go, setCreatedTime
-// after consumer.go, initialInfo).
-func (t *tube) trueInfo(ctx context.Context, cn *conn, info *jetstream.ConsumerInfo) (*jetstream.ConsumerInfo, error) {
-	t.mu.Lock()
-	same := t.made.Equal(info.Created)
-	t.mu.Unlock()
-	if same || t.q.embedded == nil {
-		return info, nil
-	}
-	c, err := t.q.consumerOf(ctx, cn, t.name)
 	if err != nil {
 		return nil, err
 	}
-	return c.CachedInfo(), nil
+	if m.info != nil && !m.info.Created.Equal(info.Created) {
+		t.q.opts.Log.Warn("a tube's consumer was missing and is made anew", "queue", t.q.opts.String(), "tube", t.name)
+		t.q.link.doubt(t.removed()) // perhaps it went with the stream
+	}
+	m.info, m.at = info, time.Now()
+	return info, nil
+}
+
+// removed is why the stream has to be seen before anything is said to it.
+func (t *tube) removed() error {
+	return fmt.Errorf("jetstream: tube %q: its consumer was removed: %w", t.name, queue.ErrUnavailable)
 }
 
 // makeOrFind asks for the consumer once. As long as that may wait in the server
@@ -103,6 +97,12 @@ func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInf
 		m.asked = errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 	}
 	if errors.Is(err, jetstream.ErrConsumerExists) { // made otherwise than we would
+		c, err = cn.js.Consumer(ctx, jobsStream, name)
+	}
+	if err == nil && t.q.embedded != nil && (m.info == nil || !m.info.Created.Equal(c.CachedInfo().Created)) {
+		// The first answer of a server that was started gives the time of its start
+		// for when the consumer was made (nats-server: jetstream.go, setCreatedTime
+		// after consumer.go, initialInfo).
 		c, err = cn.js.Consumer(ctx, jobsStream, name)
 	}
 	switch {

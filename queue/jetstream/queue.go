@@ -91,7 +91,7 @@ type client struct {
 	overviews overviews
 	damage    damage // of an embedded server's files
 	finished  finished
-	fired     fired
+	fired     recent[string, numbered] // the jobs that schedules have become last, by their ids
 
 	birth atomic.Int64 // of the stream of jobs, as last seen
 

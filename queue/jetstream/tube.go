@@ -19,7 +19,6 @@ type tube struct {
 	// process; see recheck.
 	seen      bool
 	notUntil  time.Time // no pull before
-	made      time.Time // when its consumer in the server was made; zero before it was seen
 	consumers map[*consumer]struct{}
 	// jobs are all that this process holds, by sequence number: one that the
 	// server serves again, because it heard nothing of it for too long, is
