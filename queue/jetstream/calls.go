@@ -141,28 +141,24 @@ func (q *client) requestWithin(ctx context.Context, cn *conn, m *nats.Msg, limit
 		asks:  strings.HasPrefix(m.Subject, "$JS.API."), // of these we only use what informs
 		done:  func(m *nats.Msg, err error) { ch <- answer{m, err} },
 	})
+	defer answerChans.Put(ch)
 	m.Reply = reply
-	if err := cn.publish(m); err != nil {
-		if q.calls.end(id) == nil {
-			<-ch // ended by somebody else
+	err := cn.publish(m)
+	if err == nil {
+		select {
+		case a := <-ch:
+			if a.err == nil && streamMissing(m.Subject, a.m.Data) {
+				q.streamGone(m.Subject)
+			}
+			return a.m, a.err
+		case <-ctx.Done():
+			err = ctx.Err()
 		}
-		answerChans.Put(ch)
-		return nil, err
 	}
-	select {
-	case a := <-ch:
-		answerChans.Put(ch)
-		if a.err == nil && streamMissing(m.Subject, a.m.Data) {
-			q.streamGone(m.Subject)
-		}
-		return a.m, a.err
-	case <-ctx.Done():
-		if q.calls.end(id) == nil {
-			<-ch
-		}
-		answerChans.Put(ch)
-		return nil, ctx.Err()
+	if q.calls.end(id) == nil {
+		<-ch // ended by somebody else
 	}
+	return nil, err
 }
 
 var errStreamGone = fmt.Errorf("jetstream: a stream is gone: %w", queue.ErrUnavailable)

@@ -58,10 +58,11 @@ func (j *job) giveBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if j.isVoid() {
+	t.mu.Lock()
+	if j.void {
+		t.mu.Unlock()
 		return nil
 	}
-	t.mu.Lock()
 	// Before it is sent: any consumer of ours may be served it at once.
 	if t.jobs[j.d.seq] == j {
 		delete(t.jobs, j.d.seq)

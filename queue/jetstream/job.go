@@ -226,13 +226,13 @@ func (j *job) acknowledge(ctx context.Context) (repeated bool, err error) {
 		if err != nil {
 			return repeated, err
 		}
-		if j.isVoid() {
-			return repeated, j.lost()
+		address, err := j.ackAddress()
+		if err != nil {
+			return repeated, err
 		}
-		m, sent := &nats.Msg{Subject: j.address(), Data: wordAck}, time.Now()
+		m, sent := &nats.Msg{Subject: address, Data: wordAck}, time.Now()
 		if q.embedded != nil {
 			err = cn.publish(m)
-			j.c.t.noteAcked(m.Subject)
 		} else {
 			_, err = q.requestWithin(ctx, cn, m, min(ackTime, q.opts.Timeout))
 		}
@@ -253,12 +253,6 @@ func (j *job) acknowledge(ctx context.Context) (repeated bool, err error) {
 	}
 }
 
-func (j *job) isVoid() bool {
-	j.c.t.mu.Lock()
-	defer j.c.t.mu.Unlock()
-	return j.void
-}
-
 // address is where to settle the job: it changes when the job is served again.
 func (j *job) address() string {
 	j.c.t.mu.Lock()
@@ -266,10 +260,19 @@ func (j *job) address() string {
 	return j.ack
 }
 
-func (t *tube) noteAcked(address string) {
+// ackAddress is address for an acknowledgement, which barrier will ask for. The error
+// is queue.ErrLost.
+func (j *job) ackAddress() (string, error) {
+	t := j.c.t
 	t.mu.Lock()
-	t.acked = address
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	if j.void {
+		return "", j.lost()
+	}
+	if t.q.embedded != nil {
+		t.acked = j.ack
+	}
+	return j.ack, nil
 }
 
 // Retry implements queue.Job. A retry that has to wait is sent a little later.
@@ -311,16 +314,16 @@ func (j *job) Retry(ctx context.Context, after time.Duration) error {
 // retryAt has the job served again at a time.
 func (j *job) retryAt(due time.Time) {
 	t := j.c.t
-	if j.isVoid() {
-		j.end(stateSettled)
-		return
-	}
 	t.mu.Lock()
-	t.delayedLocked(due)
-	r := retry{t, j.ack, due, j.until}
+	r, void := retry{t, j.ack, due, j.until}, j.void
+	if !void {
+		t.delayedLocked(due)
+	}
 	t.mu.Unlock()
 	j.end(stateSettled)
-	t.q.retries.add(r)
+	if !void {
+		t.q.retries.add(r)
+	}
 }
 
 // Touch implements queue.Job. The keeper touches by itself.

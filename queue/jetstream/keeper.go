@@ -1,6 +1,8 @@
 package jetstream
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -44,11 +46,7 @@ func (q *client) doubt() {
 func (q *client) allTubes() []*tube {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	all := make([]*tube, 0, len(q.tubes))
-	for _, t := range q.tubes {
-		all = append(all, t)
-	}
-	return all
+	return slices.Collect(maps.Values(q.tubes))
 }
 
 // keep is one round for a tube, with settles one for its finished jobs too.

@@ -38,9 +38,8 @@ const (
 
 	knockExpires = 30 * time.Second
 	// heartbeat is how often the server says that a knock still waits; one that
-	// is silent for overdue is given up. A leader that is lost says nothing.
+	// is silent for much longer is given up. A leader that is lost says nothing.
 	heartbeat = 5 * time.Second
-	overdue   = 2*heartbeat + heartbeat/2
 
 	// An embedded server cannot be lost, and a thousand idle tubes should cost
 	// nothing.
@@ -69,15 +68,21 @@ type pull struct {
 	until time.Time // for a pull: it is over by then, unless the server is slow
 }
 
+// knockTimes are how long a knock waits, and how often the server says so.
+func (q *client) knockTimes() (expires, beat time.Duration) {
+	if q.embedded != nil {
+		return embeddedExpires, embeddedHeartbeat
+	}
+	return knockExpires, heartbeat
+}
+
 // overdue is how long a pull, or a knock, may be silent.
 func (q *client) overdue(knock bool) time.Duration {
-	switch {
-	case !knock:
+	if !knock {
 		return pullOverdue
-	case q.embedded != nil:
-		return 2*embeddedHeartbeat + embeddedHeartbeat/2
 	}
-	return overdue
+	_, beat := q.knockTimes()
+	return 2*beat + beat/2
 }
 
 // ask sends a pull, or a knock.
@@ -111,10 +116,7 @@ func (q *client) pullBody(n int, knock bool) []byte {
 		// no_wait with expires: wait for the first job, give those at hand, end.
 		return fmt.Appendf(body, `{"batch":%d,"no_wait":true,"expires":%d}`, n, pullExpires)
 	}
-	expires, beat := knockExpires, heartbeat
-	if q.embedded != nil {
-		expires, beat = embeddedExpires, embeddedHeartbeat
-	}
+	expires, beat := q.knockTimes()
 	return fmt.Appendf(body, `{"batch":1,"max_bytes":1,"expires":%d,"idle_heartbeat":%d}`, expires, beat)
 }
 

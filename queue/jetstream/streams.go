@@ -54,10 +54,6 @@ func (q *client) ensureStream(ctx context.Context, cn *conn, want jetstream.Stre
 func findStream(ctx context.Context, cn *conn, name string) (*jetstream.StreamInfo, error) {
 	for wait := answerWait; ; wait *= 2 {
 		once, cancel := context.WithTimeout(ctx, wait)
-		if end, ok := ctx.Deadline(); ok && wait > time.Until(end)/2 {
-			cancel()
-			once, cancel = context.WithCancel(ctx) // the last time
-		}
 		s, err := cn.js.Stream(once, name)
 		cancel()
 		if err == nil {
