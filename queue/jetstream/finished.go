@@ -73,7 +73,8 @@ type numbered struct {
 	stored int64
 }
 
-func (d delivery) numbered() numbered { return numbered{d.seq, d.stored} }
+// numbered reads nothing that changes: it needs no lock.
+func (d *delivery) numbered() numbered { return numbered{d.seq, d.stored} }
 
 // removeFinished removes the jobs that this process has finished and the stream of
 // an embedded server still has, because the server before it could write nothing.

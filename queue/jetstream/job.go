@@ -233,6 +233,7 @@ func (j *job) acknowledge(ctx context.Context) (repeated bool, err error) {
 		m, sent := &nats.Msg{Subject: address, Data: wordAck}, time.Now()
 		if q.embedded != nil {
 			err = cn.publish(m)
+			j.c.t.noteAcked(address)
 		} else {
 			_, err = q.requestWithin(ctx, cn, m, min(ackTime, q.opts.Timeout))
 		}
@@ -260,19 +261,22 @@ func (j *job) address() string {
 	return j.ack
 }
 
-// ackAddress is address for an acknowledgement, which barrier will ask for. The error
-// is queue.ErrLost.
+// ackAddress is address for an acknowledgement. The error is queue.ErrLost.
 func (j *job) ackAddress() (string, error) {
-	t := j.c.t
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	j.c.t.mu.Lock()
+	defer j.c.t.mu.Unlock()
 	if j.void {
 		return "", j.lost()
 	}
-	if t.q.embedded != nil {
-		t.acked = j.ack
-	}
 	return j.ack, nil
+}
+
+// noteAcked notes what barrier is to ask for, once it was sent: a barrier that takes
+// the note earlier would leave nothing for the next one.
+func (t *tube) noteAcked(address string) {
+	t.mu.Lock()
+	t.acked = address
+	t.mu.Unlock()
 }
 
 // Retry implements queue.Job. A retry that has to wait is sent a little later.
