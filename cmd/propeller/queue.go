@@ -54,6 +54,9 @@ func open(urls []string, log *slog.Logger, visit bool) (queue.Queue, error) {
 		return nil, err
 	}
 	o.Log, o.Attach = log, visit
+	if !visit {
+		o.Still = func(error) { os.Exit(exitFailed) } // it was logged, and an orderly end would wait for it
+	}
 	for end := time.Now().Add(folderTime); ; time.Sleep(folderRetry) {
 		q, err := jetstream.Open(o)
 		if err == nil {

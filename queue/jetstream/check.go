@@ -27,6 +27,9 @@ func (l *link) prepare() (again <-chan time.Time) {
 			return nil // see lost
 		}
 		l.set(unavailable(err))
+		if e := l.q.embedded; e != nil {
+			e.suspect()
+		}
 		l.goElsewhere(began, err)
 		if l.q.sleep(l.q.ctx, about(retry)) != nil {
 			return nil

@@ -5,7 +5,7 @@
 //	client              the Queue
 //	├─ embedded         the server, if it is in this process, and the lock on its folder;
 //	│                   mend.go starts it again when its disk was full, and full.go
-//	│                   refuses jobs before it is
+//	│                   refuses jobs before it is; still.go notices when it stands still
 //	├─ link             the one connection: made in the background, checked whenever it is new
 //	├─ calls            requests that wait for an answer, all on one subscription
 //	├─ keeper           reservations kept alive, acknowledgements repeated, calls ended

@@ -143,7 +143,9 @@ func (q *client) mend() {
 			return
 		case <-q.embedded.look:
 		}
-		q.embedded.examine()
+		if !q.watched(q.embedded.examine) {
+			return
+		}
 		if _, since := q.embedded.running(); time.Since(since) > mendWell {
 			pause = mendMin
 		}

@@ -70,6 +70,9 @@ type Options struct {
 	// Log gets one line per change of the connection's state, and what an
 	// embedded server warns of. nil: no log.
 	Log *slog.Logger
+	// Still is called when an embedded server stands still and only the end of the
+	// process helps. nil: that is only logged.
+	Still func(error)
 }
 
 // String names the queue, without secrets.

@@ -137,6 +137,10 @@ func (q *client) tube(name string) *tube {
 	return q.tubes[name]
 }
 
+// lateClose is after what time it is said that an embedded server does not end. It
+// is waited for all the same; see still.go.
+const lateClose = 2 * time.Second
+
 // Close implements queue.Queue.
 func (q *client) Close() error {
 	q.mu.Lock()
@@ -151,6 +155,12 @@ func (q *client) Close() error {
 		q.noteAll()
 	}
 	q.cancel()
+	if q.embedded != nil {
+		late := time.AfterFunc(lateClose, func() {
+			q.opts.Log.Warn("the queue's server does not end", "queue", q.opts.String())
+		})
+		defer late.Stop()
+	}
 	q.wg.Wait()
 	if cn, _, _, _ := q.link.ready(); cn != nil {
 		cn.nc.Close()
