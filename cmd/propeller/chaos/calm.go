@@ -48,6 +48,10 @@ func (r *run) calm(ctx context.Context) (*ending, error) {
 func (r *run) settle(ctx context.Context, began time.Time, p *pulse) (stalls, slow []string) {
 	var told time.Time
 	for {
+		err := r.daemon.alive(ctx)
+		if err != nil {
+			return []string{fmt.Sprintf("the daemon: %v", err)}, nil
+		}
 		all, err := left(r.engine, tubes())
 		if err == nil {
 			err = p.look(all, time.Now())
@@ -81,6 +85,10 @@ func (r *run) beacons(ctx context.Context, began time.Time) (stalls []string) {
 		for ctx.Err() == nil && !p.beacon(ctx) {
 			if time.Since(began) > r.o.drain {
 				stalls = append(stalls, fmt.Sprintf("%s: the queue takes no job", apps()[i].tube))
+				break
+			}
+			if err := r.daemon.alive(ctx); err != nil {
+				stalls = append(stalls, fmt.Sprintf("%s: the daemon: %v", apps()[i].tube, err))
 				break
 			}
 			sleep(ctx, 100*time.Millisecond)

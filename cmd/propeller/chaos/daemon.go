@@ -24,6 +24,7 @@ type life struct {
 type daemon struct {
 	at     *site
 	p      *process
+	from   int64 // where its log begins
 	lives  []life
 	faults []string // ends that were not asked for, or not as promised
 	now    settings
@@ -45,9 +46,9 @@ func (d *daemon) start(ctx context.Context) error {
 		return err
 	}
 	log := d.at.path(daemonLog)
-	var from int64
+	d.from = 0
 	if info, err := os.Stat(log); err == nil {
-		from = info.Size()
+		d.from = info.Size()
 	}
 	if d.at.disk != nil {
 		defer d.at.disk.waitForRoom()()
@@ -61,7 +62,7 @@ func (d *daemon) start(ctx context.Context) error {
 	d.lives = append(d.lives, life{began: began})
 	d.at.note("propeller started, pid %d", d.p.pid())
 	for end := began.Add(startTimeout); ; sleep(ctx, 5*time.Millisecond) {
-		switch said, err := contains(log, from, "propeller started"); {
+		switch said, err := contains(log, d.from, "propeller started"); {
 		case err != nil:
 			return err
 		case said:
@@ -94,9 +95,34 @@ func (d *daemon) alive(ctx context.Context) error {
 	if !d.p.ended() {
 		return nil
 	}
-	d.faults = append(d.faults, fmt.Sprintf("propeller ended by itself: %v", d.p.cmd.ProcessState))
-	d.over(false)
+	still := d.stoodStill()
+	if !still {
+		d.faults = append(d.faults, fmt.Sprintf("propeller ended by itself: %v", d.p.cmd.ProcessState))
+	}
+	d.over(still)
 	return d.start(ctx)
+}
+
+// stoodStill says whether the server inside the daemon stood still, which a full disk
+// may do to it: the daemon then ends with status 1, and has to be started again
+// (docs/queues.md). It is no fault, and as if killed.
+func (d *daemon) stoodStill() bool {
+	if d.p.cmd.ProcessState.Success() {
+		return false
+	}
+	text, err := os.ReadFile(d.at.path(daemonLog))
+	if err != nil || int64(len(text)) < d.from {
+		return false
+	}
+	for _, line := range []string{"the queue's server does not answer", "the queue's server does not end"} {
+		if bytes.Contains(text[d.from:], []byte(line)) {
+			now := time.Now()
+			d.at.note("propeller ended because its queue's server stood still")
+			d.at.troubled(span{"propeller's queue stood still", now, now})
+			return true
+		}
+	}
+	return false
 }
 
 // over notes the process's end. On a full disk every end counts as a kill, because the
@@ -130,12 +156,13 @@ func (d *daemon) stop() {
 		d.kill()
 		return
 	}
-	if !d.p.cmd.ProcessState.Success() {
+	still := d.stoodStill()
+	if !d.p.cmd.ProcessState.Success() && !still {
 		d.faults = append(d.faults, fmt.Sprintf("propeller told to stop at %s: %v", began.Format(time.RFC3339Nano), d.p.cmd.ProcessState))
 	}
 	took := time.Since(began)
 	d.at.note("propeller stopped after %v", took)
-	d.over(false)
+	d.over(still)
 	if took >= shutdownTimeout { // it gave back what it could not finish
 		d.at.troubled(span{"propeller cut its pushes short", began, time.Now()})
 	}

@@ -69,6 +69,13 @@ func (v *verdict) tookJob() bool {
 	return false
 }
 
+// tookOriginal says whether a push's job went with the stream of jobs. If it had been
+// copied to the buried ones by then, and the daemon did not know yet, it would have
+// come again, to be buried with a line in the log.
+func (v *verdict) tookOriginal() bool {
+	return v.c.removed.any() && v.c.removed.had[jobsStream].pushes[v.n]
+}
+
 // tookRecord reports whether a push's record may have gone with the stream of jobs, which
 // also has the records.
 func (v *verdict) tookRecord() bool {

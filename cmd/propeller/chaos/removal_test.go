@@ -139,3 +139,16 @@ func TestRemovedBuriedJobsWereCalledSo(t *testing.T) {
 		t.Errorf("removed %d", a.removed)
 	}
 }
+
+// A job that had been copied to the buried ones when the stream of jobs was removed
+// stays buried, and no line says so.
+func TestBuriedWhenItsJobWasRemoved(t *testing.T) {
+	s := newScene(t)
+	in, other := s.put(logOnly, misspelt, good), s.put(logOnly, misspelt, good)
+	for _, n := range []uint32{in, other} {
+		s.bury(n, 10, "")
+	}
+	s.log = nil
+	s.takeAway(jobsStream, 29, 31, s.body(in))
+	s.wantFaults(t, fmt.Sprintf("push %d (unknown key, good token): was buried without a line", other))
+}
