@@ -16,9 +16,7 @@ func testNeverMoreThanN(t *testing.T, e Engine) {
 	if !ok {
 		return // nothing to count with
 	}
-	if err := putMany(ctxOf(t), in.Queue, "limit", 200); err != nil {
-		t.Fatal(err)
-	}
+	putMany(t, in.Queue, "limit", 200)
 	c := consume(t, in.Queue, "limit")
 	held := 0
 	count := func(atMost int) {
@@ -79,9 +77,7 @@ func testReceiveContext(t *testing.T, e Engine) {
 
 func testPause(t *testing.T, e Engine) {
 	in := start(t, e)
-	if err := putMany(ctxOf(t), in.Queue, "pause", 100); err != nil {
-		t.Fatal(err)
-	}
+	putMany(t, in.Queue, "pause", 100)
 	a := consume(t, in.Queue, "pause")
 	first, err := a.Receive(ctxOf(t), 100) // reserves more in the background
 	if err != nil {
@@ -114,9 +110,7 @@ func testPause(t *testing.T, e Engine) {
 
 func testCloseGivesBack(t *testing.T, e Engine) {
 	in := start(t, e)
-	if err := putMany(ctxOf(t), in.Queue, "close", 50); err != nil {
-		t.Fatal(err)
-	}
+	putMany(t, in.Queue, "close", 50)
 	a, err := in.Queue.Consume("close")
 	if err != nil {
 		t.Fatal(err)
@@ -150,9 +144,7 @@ func testCloseGivesBack(t *testing.T, e Engine) {
 func testCloseWaits(t *testing.T, e Engine) {
 	in := start(t, e)
 	const n = 500
-	if err := putMany(ctxOf(t), in.Queue, "close", n); err != nil {
-		t.Fatal(err)
-	}
+	putMany(t, in.Queue, "close", n)
 	c, err := in.Queue.Consume("close")
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +225,7 @@ func testManyConsumers(t *testing.T, e Engine) {
 	in := start(t, e)
 	const n = 10000
 	l := newLedger(n)
-	ctx, cancel := context.WithCancel(ctxOf(t))
+	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
@@ -245,9 +237,7 @@ func testManyConsumers(t *testing.T, e Engine) {
 			}
 		})
 	}
-	if err := putMany(ctx, in.Queue, "many", n); err != nil {
-		t.Fatal(err)
-	}
+	putMany(t, in.Queue, "many", n)
 	l.wait(t)
 	if again := l.repeats(); again != "" {
 		t.Fatal(again)

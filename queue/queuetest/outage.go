@@ -19,11 +19,9 @@ func testRestartMidBurst(t *testing.T, e Engine) {
 		return // an engine that cannot be restarted
 	}
 	const n = 4000
-	if err := putMany(ctxOf(t), in.Queue, "burst", n); err != nil {
-		t.Fatal(err)
-	}
+	putMany(t, in.Queue, "burst", n)
 	l := newLedger(n)
-	ctx, cancel := context.WithCancel(ctxOf(t))
+	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
@@ -47,22 +45,6 @@ func testRestartMidBurst(t *testing.T, e Engine) {
 	l.wait(t)
 	if again := l.repeats(); again != "" {
 		t.Fatalf("of %d jobs, %s", n, again)
-	}
-}
-
-// waitFor waits until k bodies have been seen.
-func (l *ledger) waitFor(t *testing.T, k int) {
-	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		l.mu.Lock()
-		seen := len(l.seen)
-		l.mu.Unlock()
-		if seen >= k {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d of %d jobs done", seen, k)
-		}
 	}
 }
 
@@ -113,9 +95,7 @@ func testDoneOverOutage(t *testing.T, e Engine) {
 	}
 	c := consume(t, in.Queue, "outage")
 	const n = 50
-	if err := putMany(ctxOf(t), in.Queue, "outage", n); err != nil {
-		t.Fatal(err)
-	}
+	putMany(t, in.Queue, "outage", n)
 	jobs := receive(t, c, n)
 	away := time.Now()
 	in.Down(t)
