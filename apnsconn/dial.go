@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"propeller/internal/neterr"
 )
 
 // Dial opens a connection and waits until the peer is ready for pushes. It
@@ -30,7 +32,7 @@ func Dial(ctx context.Context, cfg Config) (*Conn, error) {
 	if cfg.Proxy != nil {
 		through = " through " + proxyName(cfg.Proxy)
 	}
-	return nil, fmt.Errorf("apnsconn: dial %q%s: %w", cfg.Addr, through, err)
+	return nil, fmt.Errorf("apnsconn: dial %q%s: %w", cfg.Addr, through, neterr.Plain(err, cfg.Addr))
 }
 
 func dial(ctx context.Context, cfg Config) (*Conn, error) {

@@ -254,3 +254,38 @@ func waitFor(ctx context.Context, cond func() bool) error {
 	}
 	return nil
 }
+
+// Why a dial fails is told in the same words each time, without the local address.
+func TestDialReasonStays(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = nc.Read(make([]byte, 1)) // of a greeting that is longer
+			_ = nc.(*net.TCPConn).SetLinger(0)
+			nc.Close()
+		}
+	}()
+	for range 3 {
+		_, err := Dial(t.Context(), Config{Addr: addr})
+		if want := `apnsconn: dial "` + addr + `": TLS handshake: connection reset by peer`; err == nil || err.Error() != want {
+			t.Errorf("%v\nwant %s", err, want)
+		}
+	}
+	l.Close()
+	<-gone
+	_, err = Dial(t.Context(), Config{Addr: addr})
+	if want := `apnsconn: dial "` + addr + `": connect: connection refused`; err == nil || err.Error() != want {
+		t.Errorf("%v\nwant %s", err, want)
+	}
+}

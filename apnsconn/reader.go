@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"propeller/internal/neterr"
 )
 
 const (
@@ -277,5 +279,5 @@ func networkError(err error) error {
 	if isCredentialAlert(err) {
 		return fmt.Errorf("apnsconn: %w: %w", ErrCredential, err)
 	}
-	return fmt.Errorf("apnsconn: connection lost: %w", err)
+	return fmt.Errorf("apnsconn: connection lost: %w", neterr.Plain(err, ""))
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"propeller/internal/neterr"
 )
 
 const (
@@ -228,7 +230,7 @@ func (c *Conn) writeFailed(err error, batch []byte, n int) {
 		}
 	}
 	if !c.ended {
-		c.retire(fmt.Errorf("apnsconn: connection lost: write: %w", err))
+		c.retire(fmt.Errorf("apnsconn: connection lost: %w", neterr.Plain(err, "")))
 		if c.raw.SetReadDeadline(time.Now().Add(lingerTimeout)) != nil {
 			c.drop(c.why)
 		}

@@ -7,6 +7,7 @@ import (
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
+	"propeller/internal/neterr"
 	"propeller/queue"
 )
 
@@ -19,7 +20,7 @@ type brokenError struct {
 }
 
 func (e *brokenError) Error() string {
-	return fmt.Sprintf("beanstalk: server %s: %v", e.addr, e.err)
+	return fmt.Sprintf("beanstalk: server %s: %v", e.addr, neterr.Plain(e.err, e.addr))
 }
 
 func (e *brokenError) Unwrap() []error { return []error{queue.ErrUnavailable, e.err} }

@@ -23,7 +23,12 @@ type dialFunc func(ctx context.Context, addr string) (net.Conn, error)
 
 func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout}
-	return d.DialContext(ctx, "tcp", addr)
+	nc, err := d.DialContext(ctx, "tcp", addr)
+	// The end of ctx's time ends a dial as well, and may do so a moment before ctx is told.
+	if end, ok := ctx.Deadline(); err != nil && ok && !time.Now().Before(end) {
+		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	}
+	return nc, err
 }
 
 // dialTimeout bounds one attempt to connect, name look-up included.

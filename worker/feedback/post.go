@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"propeller/internal/neterr"
 	"propeller/queue"
 )
 
@@ -182,7 +183,7 @@ func describe(err error) string {
 	if errors.As(err, &outer) {
 		err = outer.Err
 	}
-	text, _, cut := strings.Cut(err.Error(), `"`)
+	text, _, cut := strings.Cut(neterr.Plain(err, "").Error(), `"`)
 	if cut {
 		text += "…"
 	}
