@@ -25,10 +25,11 @@ type endsBucket struct {
 
 const bucketTime = 10 // seconds
 
-// tally is how many pushes ended, and how many of them failed.
+// tally is how many of the latest pushes ended, and how many of them failed.
 type tally struct {
 	ended, bad int
-	last       string // why the last bad one failed
+	within     time.Duration // when they ended; at most five minutes ago
+	last       string        // why the last bad one failed
 }
 
 // Pushed counts a push that was answered, or had no answer in time. A push that a
@@ -69,14 +70,19 @@ func (e *ends) bucket(turn int64) *endsBucket {
 	return b
 }
 
-// tally adds up the last five minutes.
+// tally adds up the latest buckets: as many as it takes for fewEnded pushes, two at
+// least, and all five minutes if an app sends little. So an app that sends much begins
+// and ends to fail within half a minute.
 func (e *ends) tally(now time.Time) (t tally) {
 	turn := now.Unix() / bucketTime
-	for i := range e.buckets {
-		b := &e.buckets[i]
-		if is := b.turn.Load(); is > turn-int64(len(e.buckets)) && is <= turn {
+	for i := range int64(len(e.buckets)) {
+		if b := &e.buckets[(turn-i)%int64(len(e.buckets))]; b.turn.Load() == turn-i {
 			t.ended += int(b.ended.Load())
 			t.bad += int(b.bad.Load())
+		}
+		t.within = time.Duration(i+1) * bucketTime * time.Second
+		if i > 0 && t.ended >= fewEnded {
+			break
 		}
 	}
 	if last := e.last.Load(); last != nil && t.bad > 0 {

@@ -253,12 +253,13 @@ func (s *sight) idle() bool {
 			return false
 		}
 	}
-	return s.now.Sub(s.active) >= idleAfter
+	waits := s.tube != nil && s.tube.Ready > s.tube.Paused
+	return !waits && s.now.Sub(s.active) >= idleAfter
 }
 
 // String says how many pushes failed.
 func (t tally) String() string {
-	text := fmt.Sprintf("%d of %d pushes within 5 minutes were not delivered", t.bad, t.ended)
+	text := fmt.Sprintf("%d of %d pushes within %s were not delivered", t.bad, t.ended, t.within)
 	if t.last != "" {
 		text += "; the last: " + t.last
 	}

@@ -31,7 +31,7 @@ func TestJudge(t *testing.T) {
 		stalled: &Stall{Reason: "worker 0: x", Since: ago(5)},
 		puts:    &failedPuts{since: ago(time.Minute), last: now, err: errors.New("p")},
 		tube:    &QueueStats{TubeStats: queue.TubeStats{PausedUntil: now.Add(time.Hour)}},
-		ends:    tally{ended: 21, bad: 11, last: "503 ServiceUnavailable"}, active: ago(time.Second),
+		ends:    tally{ended: 21, bad: 11, within: time.Minute, last: "503 ServiceUnavailable"}, active: ago(time.Second),
 	}
 	p := past{away: ago(awayGrace), down: ago(downGrace), health: Health{State: Failing, Since: ago(3)}}
 	for _, step := range []struct {
@@ -45,7 +45,7 @@ func TestJudge(t *testing.T) {
 		{func() { s.workers[0].QueueErr = nil }, Health{State: NoQueue, Reason: "the queue takes no jobs: p", Since: ago(time.Minute), NoQueue: true}},
 		{func() { s.puts = nil }, Health{State: Stalled, Reason: "worker 0: x", Since: ago(5)}},
 		{func() { s.stalled = nil }, Health{State: Unreachable, Reason: "refused", Since: p.down}},
-		{func() { s.workers[0].Unreachable = nil }, Health{State: Failing, Reason: "11 of 21 pushes within 5 minutes were not delivered; the last: 503 ServiceUnavailable", Since: ago(3)}},
+		{func() { s.workers[0].Unreachable = nil }, Health{State: Failing, Reason: "11 of 21 pushes within 1m0s were not delivered; the last: 503 ServiceUnavailable", Since: ago(3)}},
 		{func() { s.ends.ended = 22 }, Health{State: Paused, Reason: "by order of x", Since: ago(6)}},                                                                    // half is not more than half
 		{func() { s.hold = worker.HoldState{} }, Health{State: TubePaused, Reason: "in the queue until 2001-09-09 02:46:40 UTC", Since: now, Until: now.Add(time.Hour)}}, // not as long as it failed
 		{func() { s.tube.PausedUntil = now }, Health{State: Running}},
@@ -83,7 +83,8 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// Five minutes of pushes are counted; failures that are not the app's fault count as good.
+// The latest pushes of five minutes are counted; failures that are not the app's fault
+// count as good.
 func TestEnds(t *testing.T) {
 	t.Parallel()
 	var e ends
@@ -96,7 +97,8 @@ func TestEnds(t *testing.T) {
 		push(c, 3, c.String())
 		want.ended += 3
 	}
-	want.ended -= 3 // the pushes not sent
+	want.ended -= 3                // the pushes not sent
+	want.within = 20 * time.Second // that were enough
 	want.bad = 4 * 3
 	want.last = "400 rejected" // one a second is kept
 	e.Pushed(&worker.Event{At: now, Class: apnsconn.Rejected, N: 1})
@@ -106,22 +108,22 @@ func TestEnds(t *testing.T) {
 	}
 	now = now.Add(290 * time.Second)
 	push(apnsconn.Unavailable, 1, "Later")
-	want = tally{want.ended + 1, want.bad + 1, "400 Later"}
+	want = tally{want.ended + 1, want.bad + 1, 5 * time.Minute, "400 Later"}
 	if got := e.tally(now); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	now = now.Add(10 * time.Second)
-	if got := e.tally(now); got != (tally{1, 1, "400 Later"}) {
+	if got := e.tally(now); got != (tally{1, 1, 5 * time.Minute, "400 Later"}) {
 		t.Errorf("after five minutes: %+v", got)
 	}
 	push(apnsconn.Delivered, 1, "")
-	if got := e.tally(now); got != (tally{2, 1, "400 Later"}) {
+	if got := e.tally(now); got != (tally{2, 1, 5 * time.Minute, "400 Later"}) {
 		t.Errorf("in a bucket that was used before: %+v", got)
 	}
 	now = now.Add(-300 * time.Second)
 	push(apnsconn.Delivered, 1, "") // it arrives late
 	now = now.Add(300 * time.Second)
-	if e.forget(); e.tally(now) != (tally{}) {
+	if e.forget(); e.tally(now).ended != 0 {
 		t.Errorf("%+v", e.tally(now))
 	}
 }
@@ -236,5 +238,40 @@ func TestUnstoredExplainsItsWorkerOnly(t *testing.T) {
 	s.workers[0].QueueErr, s.workers[1].QueueErr = errors.New("a"), errors.New("b")
 	if s.explanation() == "" || s.queueGone() == "" {
 		t.Error("a queue that is away explains nothing")
+	}
+}
+
+// An app that sends much begins to fail soon, and stops soon. One with jobs waiting is
+// not idle.
+func TestFailingSoon(t *testing.T) {
+	t.Parallel()
+	var e ends
+	now := time.Unix(1e9, 0)
+	p := past{}
+	at := func(seconds int, good, bad int, want State) {
+		t.Helper()
+		for range seconds {
+			now = now.Add(time.Second)
+			e.Pushed(&worker.Event{At: now, Class: apnsconn.Delivered, N: good, Sent: true})
+			e.Pushed(&worker.Event{At: now, Class: apnsconn.Unavailable, Status: 503, N: bad, Sent: true})
+		}
+		p.health = judge(&sight{now: now, ends: e.tally(now), active: now}, p)
+		if p.health.State != want {
+			t.Errorf("%+v, want %s", p.health, want)
+		}
+	}
+	at(290, 3, 0, Running)
+	at(20, 0, 3, Failing)
+	at(20, 3, 0, Running)
+	at(20, 4, 3, Running)
+	at(20, 3, 4, Failing)
+	at(20, 4, 3, Running)
+	waits := &QueueStats{TubeStats: queue.TubeStats{Ready: 1}}
+	if h := judge(&sight{now: now, tube: waits}, past{}); h.State != Running {
+		t.Errorf("%+v with a job waiting", h)
+	}
+	waits.Paused = 1
+	if h := judge(&sight{now: now, tube: waits}, past{}); h.State != Idle {
+		t.Errorf("%+v with a job that nobody gets", h)
 	}
 }

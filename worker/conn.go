@@ -51,11 +51,12 @@ const (
 // conn is a connection, and what its pushes have shown about it.
 type conn struct {
 	Conn
-	since    time.Time
-	closes   int  // the breaker's, when it was dialled
-	answered bool // APNs has answered a push
-	unsent   int  // pushes in a row that came back unsent
-	sending  int  // pushes whose outcome is unknown
+	since       time.Time
+	closes      int       // the breaker's, when it was dialled
+	answered    bool      // APNs has answered a push
+	unsent      int       // pushes in a row that came back unsent
+	unsentSince time.Time // when the first of those came back
+	sending     int       // pushes whose outcome is unknown
 }
 
 // link is the part of a run's state that concerns APNs: at most one connection that takes
@@ -217,28 +218,41 @@ func (r *run) tellConn(p *push, now time.Time) {
 		c.answered, c.unsent = true, 0
 		r.reachable()
 	case o.Class == apnsconn.NotSent:
-		c.unsent++
-		goesOn, most := c.Usable(), minRefused
-		switch {
-		case c.answered:
-			most = max(most, r.cfg.InFlight)
-		case r.link.down != nil:
-			most = 1 // see plan
+		if c.unsent++; c.unsent == 1 {
+			c.unsentSince = now
 		}
-		takesNone := !goesOn && !c.answered || goesOn && c.unsent >= most
+		goesOn := c.Usable()
+		takesNone := !goesOn && !c.answered || goesOn && r.refusesAll(c, now)
 		p.refusedAlone = goesOn && !takesNone
 		if takesNone && r.link.conn == c {
 			r.takesNothing(o.Err, now)
 		}
+	case o.Class == apnsconn.Unknown && !c.answered && r.link.conn == c:
+		r.takesNothing(o.Err, now)
 	}
 	if o.Status != 0 && o.Status < 500 && o.Class != apnsconn.Credential && !o.Reconnect() {
 		r.good()
 	}
 }
 
-// minRefused is how many pushes in a row a connection may give back unsent before it
-// counts as taking none. A connection that has answered may give back all in flight.
-const minRefused = 10
+const (
+	// minRefused is how many pushes in a row a connection may give back unsent before
+	// it counts as taking none. One that has answered may give back all in flight.
+	minRefused = 10
+	// refusedTime is how long it may give back every push, if they are fewer.
+	refusedTime = 10 * time.Second
+)
+
+// refusesAll reports whether a connection that is usable takes no pushes.
+func (r *run) refusesAll(c *conn, now time.Time) bool {
+	switch {
+	case c.answered:
+		return c.unsent >= max(minRefused, r.cfg.InFlight) || c.unsent > 1 && now.Sub(c.unsentSince) >= refusedTime
+	case r.link.down != nil:
+		return true // see plan
+	}
+	return c.unsent >= minRefused
+}
 
 // takesNothing stops using a connection that takes no pushes, and counts a failed dial.
 // The first time is not logged, because a connection that was simply lost looks the same.

@@ -828,3 +828,51 @@ func TestAnswersEndUnreachable(t *testing.T) {
 		b.halt(t)
 	})
 }
+
+// A connection that goes on and gives every push back is dropped after a while, also
+// if there are few pushes; and so is a new one that leaves its first push unanswered.
+func TestFewPushesFindOut(t *testing.T) {
+	for name, out := range map[string]apnsconn.Outcome{
+		"refused": {Class: apnsconn.NotSent, Err: errors.New("refused stream")},
+		"silence": {Class: apnsconn.Unknown, Err: apnsconn.ErrTimeout},
+	} {
+		bubble(t, func(t *testing.T) {
+			q := newFakeQueue()
+			b := newBench(t, q)
+			b.cfg.Retry = Retry{Min: 2 * time.Second, Max: 10 * time.Second, GiveUpAfter: time.Hour}
+			var well atomic.Bool
+			well.Store(true)
+			b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+				if well.Load() {
+					return delivered(n)
+				}
+				if out.Class == apnsconn.Unknown {
+					b.mu.Lock()
+					c := b.conns[len(b.conns)-1]
+					b.mu.Unlock()
+					time.AfterFunc(20*time.Second, func() { c.end(errors.New("two pushes without an answer")) })
+					return out, 20 * time.Second
+				}
+				return out, time.Millisecond
+			}
+			b.start()
+			put := func(d time.Duration) {
+				for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(7 * time.Second) {
+					q.add(jobText(""))
+				}
+			}
+			put(time.Minute)
+			well.Store(false)
+			put(2 * time.Minute)
+			if s := b.Status(); s.Waiting != errTakesNothing.Error() {
+				t.Errorf("%s: %q", name, s.Waiting)
+			}
+			well.Store(true)
+			put(2 * time.Minute)
+			if s := b.Status(); s.Waiting != "" {
+				t.Errorf("%s: still %q", name, s.Waiting)
+			}
+			b.halt(t)
+		})
+	}
+}
