@@ -28,7 +28,7 @@ const period = time.Second
 type stuckQueue struct {
 	adminQueue
 	tube string
-	deaf atomic.Int64 // how many are still to come
+	deaf *atomic.Int64 // how many are still to come
 }
 
 func (q *stuckQueue) Consume(tube string) (c queue.Consumer, err error) {
@@ -39,13 +39,13 @@ func (q *stuckQueue) Consume(tube string) (c queue.Consumer, err error) {
 	return c, err
 }
 
-// deafen makes a world's first n consumers of a tube deaf.
-func (w *world) deafen(tube string, n int) {
-	w.wrap = func(a adminQueue) adminQueue {
-		q := &stuckQueue{adminQueue: a, tube: tube}
-		q.deaf.Store(int64(n))
-		return q
-	}
+// deafen makes a world's first n consumers of a tube deaf. What it returns is how many
+// are still to come.
+func (w *world) deafen(tube string, n int64) *atomic.Int64 {
+	deaf := new(atomic.Int64)
+	deaf.Store(n)
+	w.wrap = func(a adminQueue) adminQueue { return &stuckQueue{adminQueue: a, tube: tube, deaf: deaf} }
+	return deaf
 }
 
 type deafConsumer struct {
@@ -107,26 +107,52 @@ func TestWatchdogRestartsManyWorkers(t *testing.T) {
 	}
 }
 
-// Of two workers one has a connection that takes pushes and answers none: that
-// one gets another, and all is delivered.
-func TestWatchdogReplacesASilentConnection(t *testing.T) {
+// Of two workers one has a connection that takes pushes and answers none: it gets
+// another by itself, and all is delivered.
+func TestSilentConnection(t *testing.T) {
 	const n = 40
 	w := newWorld(t, apnstest.Options{})
-	w.period = period
 	w.apns.SetScript(func(r *apnstest.Request) apnstest.Answer { return apnstest.Answer{Silence: r.Conn == 1} })
 	w.putMany(topic, n)
 	w.start(w.app(topic, "workers: 2", "in_flight: 5", "push_timeout: 1s"))
 	w.empty(topic)
-	w.until("the connection is replaced", func() bool {
-		return w.status(topic).Steps.Replaced.Load() > 0 || w.status(topic).Steps.Restarted.Load() > 0
+	w.until("there is work again, and a new connection for it", func() bool {
+		w.putMany(topic, 1)
+		return w.apns.Dials() > 2
 	})
+	w.empty(topic)
 	got := w.received()
 	for i := range n {
 		if got[token(i)] == 0 {
 			t.Fatalf("push %d not delivered", i)
 		}
 	}
-	w.until("it stalls no more", func() bool { s := w.status(topic); return !s.Health.State.Trouble() })
+	w.until("the app is well", func() bool { return !w.status(topic).Health.State.Trouble() })
+}
+
+// A connection that the watchdog finds at fault is replaced.
+func TestWatchdogReplacesAConnection(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.start(w.app(topic))
+	w.putMany(topic, 1)
+	w.empty(topic)
+	apps, _ := w.sup.watched()
+	const why = "has held 5 jobs for a minute and finished none"
+	d := &watchdog{log: slog.New(slog.NewTextHandler(w.log, nil))}
+	d.act(apps[0], apps[0].workers[0], replace, why)
+	w.until("it is let go", func() bool { return w.log.contains("connection to apns let go") })
+	w.putMany(topic, 1)
+	w.empty(topic)
+	if n := w.apns.Dials(); n != 2 {
+		t.Errorf("%d connections", n)
+	}
+	steps := w.status(topic).Steps
+	if last := steps.Replaced.Last(); last == nil || last.Reason != "worker 0: "+why || steps.Restarted.Load() != 0 {
+		t.Errorf("%+v, %d restarted", last, steps.Restarted.Load())
+	}
+	if !w.log.contains("the worker's connection to apns is replaced") {
+		t.Error("the log does not say so")
+	}
 }
 
 // While nothing helps the app is not ready, and says why; as soon as there is
@@ -134,23 +160,23 @@ func TestWatchdogReplacesASilentConnection(t *testing.T) {
 func TestWatchdogStallAndRecovery(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	w.period = period
-	w.apns.SetScript(apnstest.Always(apnstest.Answer{Silence: true}))
+	deaf := w.deafen(topic, 1000)
 	w.putMany(topic, 30)
-	w.start(w.app(topic, "in_flight: 5", "push_timeout: 1s"))
+	w.start(w.app(topic, "push_timeout: 1s"))
 	w.until("the app stalls", func() bool { return w.status(topic).Health.State == Stalled })
 	s := w.status(topic)
 	if !strings.HasPrefix(s.Health.String(), "stalled: worker 0: ") || s.Health.Since.IsZero() {
 		t.Errorf("%+v", s.Health)
 	}
-	if s.Steps.Replaced.Load() == 0 || s.Steps.Restarted.Load() == 0 || s.Steps.Stalled.Load() != 1 {
-		t.Errorf("%d replaced, %d restarted, %d stalled", s.Steps.Replaced.Load(), s.Steps.Restarted.Load(), s.Steps.Stalled.Load())
+	if s.Steps.Restarted.Load() == 0 || s.Steps.Stalled.Load() != 1 {
+		t.Errorf("%d restarted, %d stalled", s.Steps.Restarted.Load(), s.Steps.Stalled.Load())
 	}
-	for _, c := range []*StepCount{&s.Steps.Replaced, &s.Steps.Restarted, &s.Steps.Stalled} {
+	for _, c := range []*StepCount{&s.Steps.Restarted, &s.Steps.Stalled} {
 		if last := c.Last(); last == nil || !strings.HasPrefix(last.Reason, "worker 0: ") {
 			t.Errorf("a step without its reason: %+v", last)
 		}
 	}
-	w.apns.SetScript(nil)
+	deaf.Store(0)
 	w.empty(topic)
 	w.until("it stalls no more", func() bool { return w.status(topic).Health.State != Stalled })
 	if !w.log.contains("app stalls no more") {

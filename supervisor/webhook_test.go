@@ -82,7 +82,7 @@ func TestWatchdogRestartsADeafWebhook(t *testing.T) {
 			const n = 20
 			w := newWorld(t, apnstest.Options{Script: apnstest.Always(apnstest.Answer{Status: 410, Reason: "Unregistered"})})
 			w.period = period
-			w.deafen(topic+".feedback", deaf)
+			w.deafen(topic+".feedback", int64(deaf))
 			r := newReceiver(t)
 			w.start(w.app(topic, hooked(r), "push_timeout: 1s"))
 			w.putMany(topic, n)
