@@ -15,9 +15,10 @@ const maxSettlers = 64
 // is away or takes no records.
 const lingerAfter = time.Second
 
-// settlers are goroutines that settle tasks, and so wait for the queue. They end when
-// nothing is left to settle, so an idle worker has none. The backlog holds only tasks that
-// the run holds.
+// settlers are goroutines that settle tasks, and so wait for the queue. They wait for the
+// next task, because a new goroutine for each would spend a tenth of all work on its
+// stack, and end when the worker holds nothing, so an idle worker has none. The backlog
+// holds only tasks that the run holds.
 type settlers struct {
 	ctx    context.Context // of calls to the queue
 	cancel context.CancelFunc
@@ -31,9 +32,12 @@ type settlers struct {
 	lingering int
 
 	mu      sync.Mutex
+	more    sync.Cond // for those that wait for a task
 	backlog []*task
 	active  int
-	slow    int // how many of active are slow
+	slow    int  // how many of active are slow
+	free    int  // how many of active wait for a task and were not woken
+	rests   bool // the worker holds nothing: none is to wait
 	all     sync.WaitGroup
 	trouble trouble
 }
@@ -49,6 +53,7 @@ func (s settling) over() bool { return s.t.over || !s.t.settling.Equal(s.since) 
 
 func (s *settlers) init(r *run) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.more.L = &s.mu
 	s.trouble.log = r.log
 }
 
@@ -70,32 +75,53 @@ func (r *run) settle(t *task, s stage) {
 func (s *settlers) add(t *task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.backlog = append(s.backlog, t)
+	s.backlog, s.rests = append(s.backlog, t), false
 	s.startLocked()
 }
 
 func (s *settlers) startLocked() {
-	if s.active-s.slow < maxSettlers && len(s.backlog) > 0 {
+	switch {
+	case len(s.backlog) == 0:
+	case s.free > 0:
+		s.free--
+		s.more.Signal()
+	case s.active-s.slow < maxSettlers:
 		s.active++
 		s.all.Go(s.work)
 	}
 }
 
 func (s *settlers) work() {
-	for {
-		s.mu.Lock()
-		if len(s.backlog) == 0 || s.active-s.slow > maxSettlers {
-			s.active--
-			s.mu.Unlock()
-			return
-		}
-		t := s.backlog[0]
-		s.backlog[0] = nil
-		s.backlog = s.backlog[1:]
-		s.mu.Unlock()
+	for t := s.next(); t != nil; t = s.next() {
 		t.work()
 		t.r.box.taskSettled(t)
 	}
+}
+
+// next waits for a task. nil: the settler is not needed any more.
+func (s *settlers) next() *task {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.backlog) == 0 && !s.rests {
+		s.free++
+		s.more.Wait()
+	}
+	if len(s.backlog) == 0 || s.active-s.slow > maxSettlers {
+		s.active--
+		return nil
+	}
+	t := s.backlog[0]
+	s.backlog[0] = nil
+	s.backlog = s.backlog[1:]
+	return t
+}
+
+// rest ends the settlers that have no task.
+func (s *settlers) rest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rests, s.free = true, 0
+	s.more.Broadcast()
 }
 
 // slower changes the number of slow settlers.
@@ -106,7 +132,10 @@ func (s *settlers) slower(by int) {
 	s.startLocked()
 }
 
-func (s *settlers) wait() { s.all.Wait() }
+func (s *settlers) wait() {
+	s.rest()
+	s.all.Wait()
+}
 
 // linger finds the tasks that have become slow, and frees the slots of as many as may
 // linger.
@@ -161,7 +190,9 @@ func (r *run) settled(t *task) {
 		return
 	}
 	t.finishing = true
-	r.held--
+	if r.held--; r.held == 0 {
+		r.settlers.rest()
+	}
 	delete(r.lists, t)
 	r.tell(t)
 }

@@ -142,6 +142,7 @@ func (w *Worker) Serve(ctx context.Context) error {
 	case why := <-r.stuck:
 		// The goroutine is lost. If it ever wakes up, all that it had is closed.
 		r.settlers.cancel()
+		r.settlers.rest()
 		err := fmt.Errorf("worker: %w: its goroutine is stuck: %s", ErrRestarted, why)
 		r.box.post(func() { r.end(err) })
 		go r.closeConsumer()
