@@ -33,7 +33,14 @@ const (
 // listen serves the script on a loopback port until the test ends.
 func (f *fake) listen(t *testing.T) (addr string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, _ = f.listenOn(t, "127.0.0.1:0")
+	return addr
+}
+
+// listenOn does it on addr, until stop is called or the test ends.
+func (f *fake) listenOn(t *testing.T, addr string) (at string, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +58,7 @@ func (f *fake) listen(t *testing.T) (addr string) {
 			f.wg.Go(func() { f.serve(nc) })
 		}
 	})
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		l.Close()
 		mu.Lock()
 		for nc := range conns {
@@ -60,7 +67,8 @@ func (f *fake) listen(t *testing.T) (addr string) {
 		mu.Unlock()
 		f.wg.Wait()
 	})
-	return l.Addr().String()
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
 }
 
 // serve answers the commands of one connection.

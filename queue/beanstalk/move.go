@@ -39,6 +39,8 @@ func (srv *server) tubes() (tubes []string, err error) {
 	var all []string
 	err = srv.admin.run(func(s *session) error {
 		return s.do(func(bs *gobeanstalk.Conn) (err error) {
+			s.in.listing.Add(1)
+			defer s.in.listing.Add(-1)
 			all, err = bs.ListTubes()
 			return err
 		})
@@ -164,6 +166,10 @@ func (w *asideWalk) one(id uint64, body []byte) error {
 	}
 	if !j.Buried && j.Delay == 0 {
 		return nil // ready by now
+	}
+	if why, large := tooLarge(body); large {
+		w.s.srv.log.Warn("a job that is too large stays where it is", "tube", w.tube, "job", j.ID, "why", why)
+		return w.hold(id, j)
 	}
 	err = w.f(j)
 	switch {

@@ -20,6 +20,7 @@ type session struct {
 	srv *server
 	src *source // whose reservations it holds; nil for puts and statistics
 	nc  net.Conn
+	in  *replies // on nc
 	bs  *gobeanstalk.Conn
 
 	// Set by the handshake, before others see the session.
@@ -57,7 +58,8 @@ func (srv *server) connect(ctx context.Context, src *source) (*session, error) {
 			return nil, s.fail(err, false)
 		}
 	}
-	s.bs = gobeanstalk.NewConn(newGatherer(nc, s.busy, srv.spawn))
+	s.in = newReplies(nc)
+	s.bs = gobeanstalk.NewConn(newGatherer(s.in, s.busy, srv.spawn))
 	if src != nil {
 		s.tubes = gobeanstalk.NewTubeSet(s.bs, src.c.tube)
 		if err := s.identify(); err != nil {
@@ -94,7 +96,7 @@ func (s *session) watch(tube string) error {
 func readLine(r io.Reader) (string, error) {
 	var line []byte
 	var b [1]byte
-	for len(line) < 224 { // WATCHING and a number, or one word of error
+	for len(line) < maxLine { // WATCHING and a number, or one word of error
 		if _, err := io.ReadFull(r, b[:]); err != nil {
 			return "", err
 		}
@@ -128,7 +130,7 @@ func (s *session) do(cmd func(*gobeanstalk.Conn) error, allowed ...error) error 
 	if err := s.begin(); err != nil {
 		return err
 	}
-	err := cmd(s.bs)
+	err := s.guarded(cmd)
 	s.end()
 	if err == nil || answered(err, allowed) {
 		return err
@@ -193,7 +195,10 @@ func (s *session) reserve(mayWait bool) (id uint64, body []byte, waited bool, er
 	if err != nil {
 		return 0, nil, false, err
 	}
-	id, body, err = s.tubes.Reserve(wait)
+	err = s.guarded(func(*gobeanstalk.Conn) (err error) {
+		id, body, err = s.tubes.Reserve(wait)
+		return err
+	})
 
 	now = time.Now()
 	s.srv.mu.Lock()

@@ -184,6 +184,10 @@ func (src *source) reserve(s *session, leader bool) (g got, waited bool) {
 		src.c.release()
 		return gotJob, waited
 	}
+	if why, large := tooLarge(body); large {
+		src.buryUnread(j, why)
+		return gotJob, waited
+	}
 	if !src.c.deliver(j, s) {
 		j.giveBack() // nobody wants it any more
 	}

@@ -134,7 +134,7 @@ func (srv *server) tubeStats(tube string) (st queue.TubeStats, err error) {
 		*n = int(v)
 	}
 	// pause-tube; protocol.txt, stats-tube.
-	left, err := statNumber(stats, "pause-time-left", 63)
+	left, err := statNumber(stats, "pause-time-left", 32)
 	if err != nil {
 		return queue.TubeStats{}, err
 	}
