@@ -1,6 +1,7 @@
 package apnsconn
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -108,6 +109,43 @@ func TestBreaches(t *testing.T) {
 			headers(fr, 3, false, ok)
 			flood(func(fr *http2.Framer) { fr.WriteData(3, false, nil) })(fr)
 		}, http2.ErrCodeEnhanceYourCalm},
+		{"flood of PRIORITY", flood(func(fr *http2.Framer) { fr.WritePriority(3, http2.PriorityParam{StreamDep: 5}) }), http2.ErrCodeEnhanceYourCalm},
+		{"flood of unknown frames", flood(func(fr *http2.Framer) { fr.WriteRawFrame(0xbe, 0xff, 3, []byte("unknown")) }), http2.ErrCodeEnhanceYourCalm},
+		{"flood of large unknown frames", func(fr *http2.Framer) {
+			for range noiseBurst / 16 {
+				fr.WriteRawFrame(0xbe, 0, 0, make([]byte, maxReadFrame))
+			}
+		}, http2.ErrCodeEnhanceYourCalm},
+		{"flood of settings", func(fr *http2.Framer) {
+			for range noiseBurst/maxSettings + 2 {
+				fr.WriteRawFrame(http2.FrameSettings, 0, 0, make([]byte, 6*maxSettings))
+			}
+		}, http2.ErrCodeEnhanceYourCalm},
+		{"flood of WINDOW_UPDATE", flood(func(fr *http2.Framer) { fr.WriteWindowUpdate(0, 1) }), http2.ErrCodeEnhanceYourCalm},
+		{"flood of WINDOW_UPDATE on a stream", flood(func(fr *http2.Framer) { fr.WriteWindowUpdate(3, 1) }), http2.ErrCodeEnhanceYourCalm},
+		{"flood of WINDOW_UPDATE on a stream that has ended", flood(func(fr *http2.Framer) { fr.WriteWindowUpdate(1, 1) }), http2.ErrCodeEnhanceYourCalm},
+		{"flood of RST_STREAM on a stream that has ended", flood(func(fr *http2.Framer) { fr.WriteRSTStream(1, http2.ErrCodeCancel) }), http2.ErrCodeEnhanceYourCalm},
+		{"flood of DATA padded and empty", func(fr *http2.Framer) {
+			headers(fr, 3, false, ok)
+			flood(func(fr *http2.Framer) { fr.WriteDataPadded(3, false, nil, make([]byte, 9)) })(fr)
+		}, http2.ErrCodeEnhanceYourCalm},
+		{"flood of DATA by the byte", func(fr *http2.Framer) {
+			headers(fr, 3, false, ok)
+			flood(func(fr *http2.Framer) { fr.WriteData(3, false, []byte("x")) })(fr)
+		}, http2.ErrCodeEnhanceYourCalm},
+		{"flood of answers on a stream that was reset", func(fr *http2.Framer) {
+			headers(fr, 3, false, block(":status", "x"))
+			flood(func(fr *http2.Framer) { headers(fr, 3, true, ok) })(fr)
+		}, http2.ErrCodeEnhanceYourCalm},
+		{"flood of CONTINUATION on a stream that was reset", func(fr *http2.Framer) {
+			headers(fr, 3, false, block(":status", "x"))
+			for range noiseBurst / 8 {
+				fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 3})
+				for i := range 8 {
+					fr.WriteContinuation(3, i == 7, nil)
+				}
+			}
+		}, http2.ErrCodeEnhanceYourCalm},
 		{"flood of interim answers", flood(func(fr *http2.Framer) { headers(fr, 3, false, block(":status", "103")) }), http2.ErrCodeEnhanceYourCalm},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -149,6 +187,49 @@ func flood(f func(*http2.Framer)) func(*http2.Framer) {
 			f(fr)
 		}
 	}
+}
+
+// A peer that answers may send as many frames as it takes, however fast: it is
+// never told to be calm.
+func TestBusyPeerIsNoFlood(t *testing.T) {
+	t.Parallel()
+	bubble(t, Config{InFlight: 500}, func(t *testing.T, c *Conn, p *peer) {
+		p.open(c)
+		o := newOutcomes(t)
+		id := uint32(3)
+		const rounds, each = 20, 500
+		for round := range rounds {
+			o.send(c, round*each, each)
+			p.settle()
+			p.do(func(fr *http2.Framer) {
+				for range each {
+					fr.WriteWindowUpdate(0, 25)
+					fr.WriteWindowUpdate(id, 25)
+					fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block(":status", "103"), EndHeaders: true})
+					fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block(":status", "400")})
+					fr.WriteContinuation(id, true, nil)
+					fr.WriteDataPadded(id, false, []byte(`{"reason":`), make([]byte, 3))
+					fr.WriteData(id, false, []byte(`"PayloadEmpty"}`))
+					fr.WriteData(id, true, nil)
+					id += 2
+				}
+			})
+		}
+		o.want(map[Class]int{Rejected: rounds * each})
+
+		// Window by the byte is slow, but it is legal.
+		n := testPush()
+		n.Payload = bytes.Repeat([]byte("x"), 65535+4000)
+		c.Send(n, o.done(rounds*each))
+		p.settle()
+		for range 4025 { // p.open took 25 of the connection's
+			p.do(func(fr *http2.Framer) { fr.WriteWindowUpdate(0, 1); fr.WriteWindowUpdate(id, 1) })
+		}
+		wantBody(t, p, id, n.Payload)
+		if err := c.Err(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A peer that makes answers necessary and does not read them must not fill the

@@ -114,6 +114,8 @@ type Conn struct {
 	drainUntil   time.Duration // once retired
 	settingsSent int           // ours that are not acknowledged yet
 	received     int           // bytes of the connection's receive window used up
+	endedPushes  int           // with a stream, since the reader looked last
+	dataFrames   int           // sent, likewise
 
 	// The end.
 	changed   bool  // OnChange is due

@@ -21,6 +21,7 @@ func (c *Conn) remove(p *push) {
 	p.leave(kindAll)
 	if p.id != 0 {
 		delete(c.streams, p.id)
+		c.endedPushes++
 	}
 	c.changed = true
 	if c.noNew {

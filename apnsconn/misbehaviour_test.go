@@ -58,6 +58,16 @@ func TestMisbehaviour(t *testing.T) {
 			http2.ErrCodeEnhanceYourCalm, 0, Unknown},
 		{"flood of PING", many(func(fr *http2.Framer) { fr.WritePing(false, [8]byte{}) }),
 			http2.ErrCodeEnhanceYourCalm, 0, Unknown},
+		{"flood of WINDOW_UPDATE", many(func(fr *http2.Framer) { fr.WriteWindowUpdate(0, 1) }),
+			http2.ErrCodeEnhanceYourCalm, 0, Unknown},
+		{"flood of PRIORITY", many(func(fr *http2.Framer) { fr.WritePriority(1, http2.PriorityParam{StreamDep: 3}) }),
+			http2.ErrCodeEnhanceYourCalm, 0, Unknown},
+		{"flood of unknown frames", many(func(fr *http2.Framer) { fr.WriteRawFrame(0xbe, 0, 0, nil) }),
+			http2.ErrCodeEnhanceYourCalm, 0, Unknown},
+		{"flood of DATA padded and empty", func(fr *http2.Framer, s uint32) {
+			headers(fr, s, false, ok)
+			many(func(fr *http2.Framer) { fr.WriteDataPadded(s, false, nil, make([]byte, 2)) })(fr, s)
+		}, http2.ErrCodeEnhanceYourCalm, 0, Delivered},
 		{"endless CONTINUATION", func(fr *http2.Framer, s uint32) {
 			fr.WriteHeaders(http2.HeadersFrameParam{StreamID: s, BlockFragment: ok})
 			for range 1000 {

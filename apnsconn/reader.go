@@ -17,11 +17,16 @@ const (
 	readBuffer   = 8 << 10  // some hundred answers
 	maxReadFrame = 16 << 10 // HTTP/2's default, which is also the least
 
-	// The peer may make this connection work for nothing (PING, SETTINGS, empty
-	// DATA, interim answers) at this rate for long, and in bursts of that many
-	// frames.
-	noiseRate  = 500 // per second
+	// Each frame of the peer costs one of its budget, and one more for each KiB and
+	// each setting in it. It may spend noiseRate a second for long, and noiseBurst at
+	// once, and beside that perPush for each push that ends and perData for each DATA
+	// frame it was sent: an answer takes two or three frames, DATA two WINDOW_UPDATEs.
+	// What lies unspent is worth mostEarned at most.
+	noiseRate  = 500
 	noiseBurst = 2000
+	perPush    = 16
+	perData    = 2
+	mostEarned = 16 << 10
 )
 
 // reader turns what the peer sends into outcomes. It runs on one goroutine;
@@ -33,8 +38,9 @@ type reader struct {
 	frames  *http2.Framer
 	decoder *hpack.Decoder
 	head    answerHead
-	noise   float64
-	noiseAt time.Duration
+
+	budget   int           // what the peer may spend before refill is asked
+	refilled time.Duration // when it was last
 }
 
 // source is the network, noting when anything came, and its error.
@@ -55,7 +61,7 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 func newReader(c *Conn) *reader {
-	r := &reader{c: c, src: &source{c: c}, noise: noiseBurst}
+	r := &reader{c: c, src: &source{c: c}, budget: noiseBurst}
 	r.buf = bufio.NewReaderSize(r.src, readBuffer)
 	r.frames = http2.NewFramer(nil, r.buf)
 	r.frames.SetMaxReadFrameSize(maxReadFrame)
@@ -123,6 +129,9 @@ func (r *reader) frame() error {
 	if err != nil {
 		return r.readError(err)
 	}
+	if !r.spend(1 + int(h.Length>>10)) {
+		return r.flood(h)
+	}
 	f, err := r.frames.ReadFrameForHeader(h)
 	if err != nil {
 		if h.Type == http2.FrameHeaders && errors.As(err, new(http2.StreamError)) {
@@ -139,9 +148,6 @@ func (r *reader) frame() error {
 	case *http2.ContinuationFrame:
 		return r.block(f.FrameHeader, f.HeaderBlockFragment(), f.HeadersEnded())
 	case *http2.DataFrame:
-		if f.Length == 0 && !f.StreamEnded() && !r.tolerate() {
-			return breach(http2.ErrCodeEnhanceYourCalm, "flood of empty DATA")
-		}
 		return r.do(func() (*push, error) { return r.c.data(f) })
 	}
 	return r.controlFrame(f)
@@ -151,9 +157,9 @@ func (r *reader) frame() error {
 func (r *reader) controlFrame(f http2.Frame) error {
 	c := r.c
 	switch f := f.(type) {
-	case *http2.SettingsFrame, *http2.PingFrame, *http2.GoAwayFrame:
-		if !r.tolerate() {
-			return breach(http2.ErrCodeEnhanceYourCalm, "flood of %s", f.Header().Type)
+	case *http2.SettingsFrame:
+		if !r.spend(f.NumSettings()) {
+			return r.flood(f.FrameHeader)
 		}
 	case *http2.PushPromiseFrame:
 		return breach(http2.ErrCodeProtocol, "PUSH_PROMISE") // ENABLE_PUSH is 0
@@ -205,9 +211,6 @@ func (r *reader) block(f http2.FrameHeader, fragment []byte, last bool) error {
 	if err := r.decoder.Close(); err != nil {
 		return breach(http2.ErrCodeCompression, "%v", err)
 	}
-	if h.status/100 == 1 && !r.tolerate() {
-		return breach(http2.ErrCodeEnhanceYourCalm, "flood of interim answers")
-	}
 	f.Type = http2.FrameHeaders
 	return r.do(func() (*push, error) { return r.c.head(h, f) })
 }
@@ -233,13 +236,29 @@ func (r *reader) do(handle func() (*push, error)) error {
 	return nil
 }
 
-// tolerate reports whether one more frame of no use is acceptable.
-func (r *reader) tolerate() bool {
-	now := r.c.now()
-	r.noise = min(noiseBurst, r.noise+noiseRate*(now-r.noiseAt).Seconds())
-	r.noiseAt = now
-	r.noise--
-	return r.noise >= 0
+// spend takes n off the peer's budget, and reports false when it has not that much.
+func (r *reader) spend(n int) bool {
+	r.budget -= n
+	return r.budget >= 0 || r.refill()
+}
+
+// refill adds to the peer's budget what time and work have earned since the last
+// time, and reports whether it is enough.
+func (r *reader) refill() bool {
+	c := r.c
+	c.mu.Lock()
+	earned := perPush*c.endedPushes + perData*c.dataFrames
+	c.endedPushes, c.dataFrames = 0, 0
+	c.mu.Unlock()
+	now := c.now()
+	r.budget += min(noiseBurst, int(noiseRate*(now-r.refilled).Seconds())) + min(mostEarned, earned)
+	r.refilled = now
+	return r.budget >= 0
+}
+
+// flood ends a connection whose peer makes it work for nothing.
+func (r *reader) flood(h http2.FrameHeader) error {
+	return breach(http2.ErrCodeEnhanceYourCalm, "flood of frames that bring no answers, the last of them %s", h.Type)
 }
 
 // readError says what an error of ReadFrame means: the end of the network, or

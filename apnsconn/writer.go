@@ -196,6 +196,7 @@ func (c *Conn) writeData(p *push) {
 		_ = c.frames.WriteData(p.id, n == int64(len(rest)), rest[:n])
 		p.sent += int(n)
 		c.stuck = 0
+		c.dataFrames++
 		p.window -= n
 		c.window -= n
 		if n == int64(len(rest)) || p.window <= 0 {
