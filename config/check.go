@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"propeller/apnsconn"
 )
@@ -19,7 +20,9 @@ type draft struct {
 // draft sets the fields that l gives over the built-in defaults.
 func (p *parser) draft(l layer, path string, line int) *draft {
 	d := &draft{App: Default().Apps[0], layer: l, path: path, line: line}
+	before := len(p.credential)
 	d.bad = assign(p, l, appFields(), &d.App)
+	d.Faults = slices.Clone(p.credential[before:])
 	return d
 }
 
@@ -35,9 +38,9 @@ func (d *draft) at(key string) entry {
 		return e
 	}
 	if d.path == flagPath {
-		return entry{key: flagPath + flagName(key), flag: true}
+		return entry{key: flagPath + flagName(key), flag: true, cred: ofCredential(key)}
 	}
-	return entry{key: join(d.path, key), line: d.line}
+	return entry{key: join(d.path, key), line: d.line, cred: ofCredential(key)}
 }
 
 // finish checks what concerns several keys or several apps, loads the
@@ -51,10 +54,12 @@ func (p *parser) finish(drafts []*draft, cfg *Config) []App {
 		if !p.bare {
 			p.checkProxy(d)
 			p.loadRoots(d)
-			p.loadCredential(d)
 			p.checkFeedback(d)
 		}
 		d.warnOfTimes(cfg)
+		if !p.bare {
+			p.credentialOf(d)
+		}
 	}
 	p.checkFeedbackTubes(drafts)
 	apps := make([]App, len(drafts))

@@ -95,16 +95,21 @@ type App struct {
 	Addr string `yaml:"-" json:"-"`
 	// Env is Apple's environment behind Addr.
 	Env apnsconn.Environment `yaml:"-" json:"-"`
-	// Certificate is nil without Cert.
+	// Certificate is nil without Cert, and if Cert cannot be used.
 	Certificate *apnsconn.Certificate `yaml:"-" json:"-"`
-	// SigningKey is nil without Key.
+	// SigningKey is nil without Key, and if Key cannot be used.
 	SigningKey *apnsconn.Key `yaml:"-" json:"-"`
+	// Faults are what is wrong with the credential, as far as the configuration and its
+	// files go. With Options.Lenient only.
+	Faults Faults `yaml:"-" json:"-"`
 	// RootCAs is nil without CAFile: the system's roots.
 	RootCAs *x509.CertPool `yaml:"-" json:"-"`
 	// Warnings are sentences for the operator: things that work today.
 	Warnings []string `yaml:"-" json:"-"`
 
-	rootsHash [sha256.Size]byte // of CAFile's content; zero without
+	rootsHash [sha256.Size]byte     // of CAFile's content; zero without
+	found     *apnsconn.Certificate // what Cert holds, also if it is not fit to be used
+	source    *source               // of the credential; nil without any key of one
 }
 
 // Retry says how long a push that APNs could not take is tried again.
@@ -119,7 +124,8 @@ func (a *App) Mock() bool { return a.Server == ServerMock }
 
 // Same reports whether a running a can go on as other: nothing but the number
 // of workers differs. Credentials are compared by content, so that a renewed
-// certificate under the same path is a difference and a moved one is not.
+// certificate under the same path is a difference and a moved one is not. Why an app
+// is broken is no difference.
 func (a *App) Same(other *App) bool {
 	return a.Topic == other.Topic &&
 		a.Tube == other.Tube &&
@@ -133,6 +139,7 @@ func (a *App) Same(other *App) bool {
 		a.Feedback.same(other.Feedback) &&
 		a.rootsHash == other.rootsHash &&
 		a.Proxy.same(other.Proxy) &&
+		a.Broken() == other.Broken() &&
 		sameCertificate(a.Certificate, other.Certificate) &&
 		a.SigningKey.Same(other.SigningKey)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"propeller/apnsconn"
@@ -17,14 +18,14 @@ func (p *parser) loadCredential(d *draft) {
 	cert, key := d.has("cert"), d.has("key")
 	switch {
 	case cert && key:
-		p.wrong(d.at("key"), errors.New("is given beside a cert: an app uses one of them, remove the other"))
+		p.misplaced(d.at("key"), errors.New("is given beside a cert: an app uses one of them, remove the other"))
 		return
 	case cert:
 		p.loadCertificate(d)
 	case key:
 		p.loadKey(d)
 	case !d.Mock() && !d.bad["server"]:
-		p.wrong(d.at("cert"), errors.New("no credential: give the .pem or .p12 of the app's APNs certificate, or a .p8 key by key, key_id and team_id, or server: mock to try without Apple"))
+		p.misplaced(d.at("cert"), errors.New("no credential: give the .pem or .p12 of the app's APNs certificate, or a .p8 key by key, key_id and team_id, or server: mock to try without Apple"))
 		return
 	}
 	if !cert {
@@ -42,12 +43,17 @@ var (
 	keyKeys  = []string{"key", "key_id", "team_id"}
 )
 
+// ofCredential reports whether a key is part of a credential.
+func ofCredential(key string) bool {
+	return slices.Contains(certKeys, key) || slices.Contains(keyKeys, key)
+}
+
 // orphans finds keys that belong to a credential which is not given.
 func (p *parser) orphans(d *draft, to string, keys []string) {
 	for _, key := range keys {
 		e, ok := d.layer[key]
 		if ok && !e.broken && !strings.HasPrefix(e.key, "defaults.") { // defaults may serve other apps
-			p.wrong(e, fmt.Errorf("belongs to %s, and there is none: remove it", to))
+			p.misplaced(e, fmt.Errorf("belongs to %s, and there is none: remove it", to))
 		}
 	}
 }
@@ -113,11 +119,14 @@ func (p *parser) loadCertificate(d *draft) {
 		p.wrong(at, err)
 		return
 	}
-	d.Certificate = cert
+	d.found = cert
 	if d.bad["topic"] || d.bad["server"] {
 		return
 	}
 	warnings, err := cert.Check(d.Topic, d.Env, p.now)
+	if err == nil || d.Mock() {
+		d.Certificate = cert
+	}
 	for _, w := range warnings {
 		d.Warnings = append(d.Warnings, oneLine(w))
 	}

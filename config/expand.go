@@ -59,7 +59,19 @@ func (p *parser) wrong(e entry, err error) {
 	if !e.secret {
 		f.Value = shown(e.text)
 	}
+	if e.cred {
+		f.File = p.file
+		p.credential = append(p.credential, f)
+		return
+	}
 	p.add(f)
+}
+
+// misplaced adds a fault of an entry that should not be there, or should: however
+// good a credential is, this is the file's fault.
+func (p *parser) misplaced(e entry, err error) {
+	e.cred = false
+	p.wrong(e, err)
 }
 
 // secret returns what a secret's entries in l stand for: the text, or the
@@ -74,7 +86,7 @@ func (p *parser) secret(l layer, key string) (e entry, text string, given, ok bo
 		text, ok = p.text(e)
 		return e, text, true, ok
 	case inline:
-		p.wrong(f, fmt.Errorf("given beside %s: remove one of the two", key))
+		p.misplaced(f, fmt.Errorf("given beside %s: remove one of the two", key))
 		return f, "", true, false
 	}
 	path, ok := p.text(f)

@@ -48,8 +48,8 @@ func appFields() []field[App] {
 		{key: "cert_key", path: true, cred: true, set: plain(func(a *App) *string { return &a.CertKey })},
 		{key: "cert_password", secret: true, set: func(a *App, s string) error { a.CertPassword = NewSecret(s); return nil }},
 		{key: "key", path: true, cred: true, set: plain(func(a *App) *string { return &a.Key })},
-		{key: "key_id", set: plain(func(a *App) *string { return &a.KeyID })},
-		{key: "team_id", set: plain(func(a *App) *string { return &a.TeamID })},
+		{key: "key_id", cred: true, set: plain(func(a *App) *string { return &a.KeyID })},
+		{key: "team_id", cred: true, set: plain(func(a *App) *string { return &a.TeamID })},
 		{key: "ca_file", path: true, cred: true, set: plain(func(a *App) *string { return &a.CAFile })},
 		{key: "proxy", secret: true, set: setProxy}, // may hold a password
 		{key: "workers", set: number(func(a *App) *int { return &a.Workers },

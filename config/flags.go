@@ -43,7 +43,7 @@ func takeFlags(rest map[string]string, s schema) layer {
 		name := flagName(key)
 		if text, ok := rest[name]; ok {
 			delete(rest, name)
-			l[key] = entry{text: text, key: flagPath + name, flag: true, secret: slices.Contains(s.secrets, key)}
+			l[key] = entry{text: text, key: flagPath + name, flag: true, secret: slices.Contains(s.secrets, key), cred: ofCredential(key)}
 		}
 	}
 	return l

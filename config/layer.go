@@ -16,6 +16,7 @@ type entry struct {
 	key    string // for faults: "apps[1].cert"
 	flag   bool   // from the command line: not expanded, paths start at the working directory
 	secret bool   // never quoted
+	cred   bool   // of an app's credential: what is wrong with it is that app's fault, not the file's
 	broken bool   // was no scalar: its fault is written down, there is no text
 }
 
@@ -87,7 +88,7 @@ func (p *parser) flatten(out layer, n *yaml.Node, path, prefix string, s schema,
 		case special != nil && special(kv):
 		case slices.Contains(s.keys, full):
 			e, ok := p.scalar(kv.val, kv.path)
-			e.secret, e.broken = slices.Contains(s.secrets, full), !ok
+			e.secret, e.broken, e.cred = slices.Contains(s.secrets, full), !ok, ofCredential(full)
 			out[full] = e
 		case s.nested(full):
 			p.flatten(out, kv.val, kv.path, full+".", s, special)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -16,6 +17,9 @@ type Options struct {
 	Dir    string                      // relative paths start here; default the working directory
 	Getenv func(string) (string, bool) // default os.LookupEnv
 	Now    func() time.Time            // for the life of certificates; default time.Now
+	// Lenient makes a fault of an app's credential that app's (App.Faults), and no
+	// error: for a daemon, which works for all other apps meanwhile.
+	Lenient bool
 	// WithoutCredentials leaves certificates, keys, roots and secrets unread:
 	// for a program that only puts jobs and may not read them. Such an app has no
 	// Feedback.Webhook, nor the Feedback.Tube that goes with one.
@@ -24,8 +28,11 @@ type Options struct {
 
 // Load reads the configuration at path with everything it names: secrets and
 // certificates. Relative paths in it start at its own folder. The error is a
-// Faults; it wraps fs.ErrNotExist when there is no file at path.
+// Faults with every fault; it wraps fs.ErrNotExist when there is no file at path.
 func Load(path string) (*Config, error) { return load(path, Options{}) }
+
+// LoadLenient is Load with Options.Lenient.
+func LoadLenient(path string) (*Config, error) { return load(path, Options{Lenient: true}) }
 
 // LoadWithoutCredentials is Load with Options.WithoutCredentials.
 func LoadWithoutCredentials(path string) (*Config, error) {
@@ -45,11 +52,7 @@ func load(path string, o Options) (*Config, error) {
 // faults and is Config.File. The error is a Faults.
 func Parse(name string, data []byte, o Options) (*Config, error) {
 	p := newParser(name, o)
-	cfg := p.document(data)
-	if len(p.faults) > 0 {
-		return nil, p.faults.sorted()
-	}
-	return &cfg, nil
+	return p.result(p.document(data))
 }
 
 // Single makes a configuration of one app without a file. flags holds the
@@ -61,11 +64,20 @@ func Parse(name string, data []byte, o Options) (*Config, error) {
 // whose keys are the flags.
 func Single(flags map[string]string, o Options) (*Config, error) {
 	p := newParser("", o)
-	cfg := p.flags(flags)
-	if len(p.faults) > 0 {
-		return nil, p.faults.sorted()
+	return p.result(p.flags(flags))
+}
+
+// result is what has been read, unless there is a fault that refuses it: then every
+// fault.
+func (p *parser) result(cfg Config) (*Config, error) {
+	if len(p.faults) == 0 && (p.lenient || len(p.credential) == 0) {
+		return &cfg, nil
 	}
-	return &cfg, nil
+	all := slices.Concat(p.faults, p.credential).sorted()
+	if len(all) > maxFaults {
+		all = append(Faults{{File: p.file, Msg: "has too many faults to show all"}}, all[:maxFaults-1]...)
+	}
+	return nil, all
 }
 
 // parser gathers the faults of one configuration.
@@ -75,11 +87,14 @@ type parser struct {
 	getenv func(string) (string, bool)
 	now    time.Time
 	bare   bool // WithoutCredentials
-	faults Faults
+
+	lenient    bool
+	faults     Faults // of the file; at most maxFaults+1
+	credential Faults // of apps' credentials, all of them: an app whose fault is not known would be taken for a good one
 }
 
 func newParser(name string, o Options) *parser {
-	p := &parser{file: name, dir: o.Dir, getenv: o.Getenv, bare: o.WithoutCredentials}
+	p := &parser{file: name, dir: o.Dir, getenv: o.Getenv, bare: o.WithoutCredentials, lenient: o.Lenient}
 	if p.getenv == nil {
 		p.getenv = os.LookupEnv
 	}
@@ -100,12 +115,9 @@ func (p *parser) at(line int, key, format string, args ...any) {
 const maxFaults = 1000
 
 func (p *parser) add(f Fault) {
-	switch n := len(p.faults); {
-	case n < maxFaults-1:
+	if len(p.faults) <= maxFaults {
 		f.File = p.file
 		p.faults = append(p.faults, f)
-	case n == maxFaults-1:
-		p.faults = append(p.faults, Fault{File: p.file, Msg: "has too many faults to show all"})
 	}
 }
 

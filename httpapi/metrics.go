@@ -57,6 +57,7 @@ var (
 	descWorkers    = desc("workers", "Workers of the app.")
 	descWatchdog   = desc("watchdog_steps_total", "What the watchdog has done about the app.", "step")
 	descExpiry     = desc("credential_expiry_timestamp_seconds", "When the app's certificate expires.")
+	descRefused    = desc("credential_refused", "1 if the credential that the configuration names for the app cannot be used.")
 	descWaiting    = desc("feedback_records", "Records in the app's feedback tube, at the watchdog's last look.")
 	descHookDown   = desc("webhook_down", "1 if the app's webhook did not take its last request.")
 	descRecords    = desc("webhook_records_total", "Records that the app's webhook has taken.")
@@ -141,6 +142,7 @@ func (o sink) app(s *supervisor.AppStatus) {
 	if !s.CredentialExpiry.IsZero() {
 		o.gauge(descExpiry, float64(s.CredentialExpiry.Unix()), t)
 	}
+	o.gauge(descRefused, truth(s.CredentialFault != ""), t)
 	if r := s.Records; r != nil {
 		o.gauge(descWaiting, float64(r.Ready+r.Delayed+r.Reserved), t)
 	}

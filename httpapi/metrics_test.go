@@ -18,7 +18,7 @@ import (
 func fullApp() supervisor.AppStatus {
 	s := supervisor.AppStatus{
 		Topic: topic, Tube: tube, Counters: new(worker.Counters), Steps: new(supervisor.Steps),
-		CredentialExpiry: time.Unix(2e9, 0).UTC(), Workers: []worker.Status{{Connected: true, InFlight: 3, Held: 4}, {InFlight: 2}},
+		CredentialExpiry: time.Unix(2e9, 0).UTC(), CredentialFault: "expired", Workers: []worker.Status{{Connected: true, InFlight: 3, Held: 4}, {InFlight: 2}},
 		Queue:   &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 1, Delayed: 2, Reserved: 3, Buried: 4}, At: time.Unix(1e9, 0).UTC()},
 		Records: &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 5, Reserved: 2}},
 		Webhook: &supervisor.Webhook{Down: true, Counters: new(feedback.WebhookCounters)},
@@ -51,6 +51,7 @@ func TestMetrics(t *testing.T) {
 		`propeller_app_state{state="running",topic="bare"} 0`, `propeller_app_state{state="tube_paused",topic="bare"} 0`, `propeller_app_state{state="idle",topic="bare"} 0`,
 		`propeller_app_state{state="unreachable",topic="bare"} 0`, `propeller_app_state{state="failing",topic="bare"} 0`,
 		`propeller_credential_expiry_timestamp_seconds{topic="com.example.app"} 2e+09`,
+		`propeller_credential_refused{topic="com.example.app"} 1`, `propeller_credential_refused{topic="bare"} 0`,
 		`propeller_feedback_records{topic="com.example.app"} 7`, `propeller_webhook_stalled{topic="com.example.app"} 0`,
 		`propeller_config_reload_ok 1`, `propeller_queue_lost_jobs_total 17`, `version="v1"`, `go_goroutines`, `process_open_fds`,
 	} {

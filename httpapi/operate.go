@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"propeller/supervisor"
 )
 
 // reloadTime bounds a reload: it reads files, and opens a queue at most.
@@ -44,6 +46,26 @@ func (a *API) refusedReload(c *client) *RefusedReload {
 // Reloaded is the answer of POST /v1/reload.
 type Reloaded struct {
 	Apps int `json:"apps"` // in the configuration now
+	// Credentials are those that cannot be used: their apps are broken, or go on with
+	// the ones they had.
+	Credentials []CredentialFault `json:"credentials,omitempty"`
+}
+
+// CredentialFault is why an app's credential cannot be used.
+type CredentialFault struct {
+	App   string `json:"app"`
+	Fault string `json:"fault"`
+}
+
+// reloadedOf is what a reload has led to.
+func reloadedOf(apps []supervisor.AppStatus) Reloaded {
+	out := Reloaded{Apps: len(apps)}
+	for i := range apps {
+		if fault := apps[i].CredentialFault; fault != "" {
+			out.Credentials = append(out.Credentials, CredentialFault{apps[i].Topic, fault})
+		}
+	}
+	return out
 }
 
 // errNoReload: this daemon cannot reload.
@@ -60,7 +82,7 @@ func (a *API) reload(w http.ResponseWriter, r *http.Request, c *client) {
 	a.audit(r, c, "reload", "ok", err == nil)
 	switch {
 	case err == nil:
-		writeJSON(w, http.StatusOK, Reloaded{len(a.tree.Status())})
+		writeJSON(w, http.StatusOK, reloadedOf(a.tree.Status()))
 	case ctx.Err() != nil:
 		writeProblem(w, http.StatusServiceUnavailable, "the reload is not done yet; the log will say how it ended")
 	default:

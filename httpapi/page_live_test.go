@@ -198,7 +198,7 @@ func TestAppRow(t *testing.T) {
 		}
 	}
 	st := fullApp()
-	st.Recent = nil
+	st.Recent, st.CredentialFault = nil, ""
 	var never time.Time
 	is := func(s supervisor.State, reason string, since time.Time) {
 		st.Health = supervisor.Health{State: s, Reason: reason, Since: since}
@@ -216,6 +216,9 @@ func TestAppRow(t *testing.T) {
 		}, "paused", "held", "", "by order of x, since Sep 8 01:46 UTC", ""},
 		{func() { is(supervisor.NoQueue, "q", never) }, "no queue", "held", "also paused by an operator", "q", ""},
 		{func() { is(supervisor.Broken, "403 x", never) }, "broken", "held", "also paused by an operator", "403 x", "APNs does not accept this certificate or key"},
+		{func() { st.CredentialFault = "cert: expired" }, "broken", "held", "also paused by an operator; new credential refused", "403 x; it keeps the credential it has, since the new one cannot be used: cert: expired", "APNs does not accept this certificate or key"},
+		{func() { st.Held = worker.HoldState{}; is(supervisor.Running, "", never) }, "running", "", "new credential refused", "it keeps the credential it has, since the new one cannot be used: cert: expired", ""},
+		{func() { st.Workers = nil; is(supervisor.Broken, "cert: expired", never) }, "broken", "", "", "cert: expired", ""},
 	} {
 		c.change()
 		if r := new(sampled).rowOf(&st, now); r.State != c.state || r.Held != c.held || r.Also != c.also || r.Why != c.why || r.Help != c.help || r.Ready != unknown {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"propeller/apnsconn"
@@ -19,7 +20,7 @@ type appRow struct {
 	Topic       string `json:"topic"`
 	State       string `json:"state"`
 	Held        string `json:"held"` // "held" if an operator holds it
-	Also        string `json:"also"` // that it is held, where the state does not say so
+	Also        string `json:"also"` // that it is held, where the state does not say so, or keeps its credential
 	Why         string `json:"why"`
 	Help        string `json:"help"` // what Why means, if it is an answer of APNs'
 	Rate        string `json:"rate"`
@@ -36,7 +37,10 @@ type appRow struct {
 	Urgency     string `json:"urgency"` // of Expiry: "", "soon", "now"
 }
 
-const unknown = "–"
+const (
+	unknown         = "–"
+	keepsCredential = "it keeps the credential it has, since the new one cannot be used: "
+)
 
 // rowOf puts an app into words.
 func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
@@ -49,12 +53,18 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	if !view.Since.IsZero() {
 		r.Why += ", since " + moment(view.Since, now)
 	}
+	var also []string
 	if st.Held.Held {
 		r.Held = "held"
 		if view.State != supervisor.Paused {
-			r.Also = "also paused by an operator"
+			also = append(also, "also paused by an operator")
 		}
 	}
+	if view.KeepsCredential() {
+		also = append(also, "new credential refused")
+		r.Why = strings.TrimPrefix(r.Why+"; "+keepsCredential+view.CredentialFault, "; ")
+	}
+	r.Also = strings.Join(also, "; ")
 	if rate, ok := a.rate(); ok {
 		r.Rate = perSecond(rate)
 	}

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"slices"
 
 	"propeller/supervisor"
 )
@@ -25,7 +26,11 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request, c *client) {
 	all := a.tree.Status()
 	out := Readiness{Ready: len(all) == 0, Stopping: isEnding(r), RefusedReload: a.refusedReload(c)}
 	trouble := make(map[string]string)
+	work := slices.ContainsFunc(all, works)
 	for i := range all {
+		if work && !works(all[i]) {
+			continue // it does not know whether it has a queue
+		}
 		if h := all[i].Health; !h.NoQueue {
 			out.Ready = true
 		} else if told(c, all[i].Topic) {
@@ -38,6 +43,9 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request, c *client) {
 	out.Ready = out.Ready && !out.Stopping
 	out.write(w)
 }
+
+// works reports whether an app has workers: one whose credential cannot be used has none.
+func works(s supervisor.AppStatus) bool { return len(s.Workers) > 0 }
 
 // appsReady says whether no app is in trouble.
 func (a *API) appsReady(w http.ResponseWriter, _ *http.Request, c *client) {

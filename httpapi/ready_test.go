@@ -3,9 +3,11 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"testing"
 
 	"propeller/supervisor"
@@ -61,6 +63,42 @@ func TestReadiness(t *testing.T) {
 		}
 		ask(t, h, "GET", "/readyz/apps/none", "", http.StatusNotFound, new(Problem))
 	}
+}
+
+// An app without workers, because its credential cannot be used, does not know whether it
+// has a queue: the others say so, as long as there are any.
+func TestReadinessWithoutWorkers(t *testing.T) {
+	t.Parallel()
+	const n = 300
+	states := slices.Repeat([]supervisor.State{supervisor.Running}, n)
+	tree := healthyTree(states...)
+	for i := range tree.apps {
+		tree.apps[i].Topic = fmt.Sprintf("com.example.a%d", i)
+	}
+	bad := &tree.apps[n/2]
+	bad.Workers, bad.Health = nil, supervisor.Health{State: supervisor.Broken, Reason: "x"}
+	h := New(tree, Options{}).Socket()
+	status := func(path string, want int) (got Readiness) {
+		t.Helper()
+		ask(t, h, "GET", path, "", want, &got)
+		return got
+	}
+	status("/readyz", 200)
+	if got := status("/readyz/apps", 503).Trouble; len(got) != 1 || got[bad.Topic] != "broken: x" {
+		t.Errorf("trouble %v", got)
+	}
+	status("/readyz/apps/"+bad.Topic, 503)
+	status("/readyz/apps/"+tree.apps[0].Topic, 200)
+	for i := range tree.apps {
+		if a := &tree.apps[i]; a != bad {
+			a.Health = supervisor.Health{State: supervisor.NoQueue, Reason: "away", NoQueue: true}
+		}
+	}
+	if got := status("/readyz", 503).Trouble; len(got) != n-1 || got[bad.Topic] != "" {
+		t.Errorf("trouble of %d apps, %q", len(got), got[bad.Topic])
+	}
+	tree.apps = []supervisor.AppStatus{*bad}
+	status("/readyz", 200)
 }
 
 // A client without a key learns that something is wrong, but not what or in which app; a client

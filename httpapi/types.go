@@ -45,8 +45,11 @@ type App struct {
 	Queue   *Queue           `json:"queue,omitempty"`   // absent: not asked yet, or it does not answer
 	// CredentialExpires is when the certificate does; absent without one.
 	CredentialExpires time.Time `json:"credential_expires,omitzero"`
-	Watchdog          Watchdog  `json:"watchdog"`
-	Webhook           *Webhook  `json:"webhook,omitempty"`
+	// CredentialFault says why the credential that the configuration names cannot be used:
+	// the app is broken, or goes on with the one it had. Absent if it can.
+	CredentialFault string   `json:"credential_fault,omitempty"`
+	Watchdog        Watchdog `json:"watchdog"`
+	Webhook         *Webhook `json:"webhook,omitempty"`
 	// Failures are the pushes that last went wrong, at most 50, latest first; of
 	// GET /v1/apps/{topic} only.
 	Failures []Failure `json:"failures,omitempty"`
@@ -223,6 +226,10 @@ func (a *App) Waiting() int {
 	return a.Queue.Ready + max(0, nobodys)
 }
 
+// KeepsCredential reports whether the app works with the credential it had, because the
+// one that the configuration names now cannot be used.
+func (a *App) KeepsCredential() bool { return a.CredentialFault != "" && len(a.Workers) > 0 }
+
 func appOf(s *supervisor.AppStatus) App {
 	a := App{
 		Topic: s.Topic, Tube: s.Tube, State: s.Health.State, Ready: !s.Health.State.Trouble(), Held: s.Held.Held, Reason: s.Health.Reason, Since: s.Health.Since, Workers: []Worker{},
@@ -230,6 +237,7 @@ func appOf(s *supervisor.AppStatus) App {
 		Active:            s.Recent.Active(),
 		Latency:           latencyOf(&s.Counters.Seconds),
 		CredentialExpires: s.CredentialExpiry,
+		CredentialFault:   s.CredentialFault,
 		Watchdog:          watchdogOf(s.Steps),
 	}
 	if q := s.Queue; q != nil {

@@ -15,7 +15,8 @@ import (
 // app is one topic: a supervisor of its own, so that its trouble delays no
 // other app's restarts, with N workers, and the webhook if it has one.
 type app struct {
-	cfg     config.App
+	cfg     config.App    // what is in use
+	wanted  config.App    // what the configuration says: its credential may be one that cannot be used; under Supervisor.mu
 	common  worker.Config // of its workers, but for their index
 	ledger  *ledger
 	sup     *suture.Supervisor
@@ -25,11 +26,12 @@ type app struct {
 	workers []*appWorker
 	webhook *webhook // nil: none
 
-	stalled atomic.Pointer[Stall]      // set by the watchdog; nil: it does not stall
-	past    atomic.Pointer[past]       // set by the lookout; nil before its first look
-	puts    puts                       // of Put and PutAll
-	stats   atomic.Pointer[QueueStats] // of the watchdog's last look; nil: not known
-	records atomic.Pointer[QueueStats] // the same of the feedback tube
+	bad     atomic.Pointer[badCredential] // wanted's; nil: it is good
+	stalled atomic.Pointer[Stall]         // set by the watchdog; nil: it does not stall
+	past    atomic.Pointer[past]          // set by the lookout; nil before its first look
+	puts    puts                          // of Put and PutAll
+	stats   atomic.Pointer[QueueStats]    // of the watchdog's last look; nil: not known
+	records atomic.Pointer[QueueStats]    // the same of the feedback tube
 }
 
 // ledger is what is counted of one topic since the process began, and whether an
@@ -65,8 +67,10 @@ func newApp(c config.App, common worker.Config, l *ledger) *app {
 		DontPropagateTermination: true,
 	})
 	a.member = &member{service: a}
-	for i := range c.Workers {
-		a.addWorker(i)
+	if !c.Broken() { // without workers its jobs stay where they are
+		for i := range c.Workers {
+			a.addWorker(i)
+		}
 	}
 	return a
 }
@@ -92,7 +96,7 @@ func (a *app) addWorker(i int) {
 // resize adds or removes workers until there are n; it returns the removed,
 // still draining.
 func (a *app) resize(n int, ended <-chan struct{}) (gone []waiter) {
-	if n == len(a.workers) {
+	if n == len(a.workers) || a.cfg.Broken() {
 		return nil
 	}
 	select {

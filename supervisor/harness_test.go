@@ -97,7 +97,7 @@ func (w *world) config(apps string) *config.Config {
 		urls = "[" + urls + ", " + w.more.URL() + "]"
 	}
 	text := fmt.Sprintf("queue: %s\nshutdown_timeout: 20s\nlog: {pushes: all, level: debug}\ndefaults:\n  server: %s\n  ca_file: ca.pem\n  retry: {min: 1s, max: 2s}\napps:\n%s", urls, w.apns.URL, apps)
-	cfg, err := config.Parse("test.yaml", []byte(text), config.Options{Dir: w.dir})
+	cfg, err := config.Parse("test.yaml", []byte(text), config.Options{Dir: w.dir, Lenient: true})
 	if err != nil {
 		w.t.Fatalf("config:\n%v\n%s", err, text)
 	}

@@ -15,7 +15,7 @@ type State string
 
 // The states of an app. It is in the first of those that apply.
 const (
-	Broken      State = "broken"      // APNs refuses its credential; one job a minute is tried
+	Broken      State = "broken"      // its credential cannot be used, or APNs refuses it: then one job a minute is tried
 	Guarded     State = "guarded"     // APNs refuses its device tokens as those of another environment or topic; one job a minute is tried
 	NoQueue     State = "no_queue"    // its queue cannot be reached, or takes no records or jobs
 	Stalled     State = "stalled"     // it has jobs but finishes none, and the watchdog could not help
@@ -103,6 +103,7 @@ const (
 // sight is what can be seen of an app at one moment.
 type sight struct {
 	now     time.Time
+	bad     *badCredential // its credential cannot be used, and it has none from before
 	breaker worker.BreakerState
 	hold    worker.HoldState
 	workers []worker.Status
@@ -145,6 +146,8 @@ func judge(s *sight, p past) (h Health) {
 	puts := s.noPuts()
 	defer func() { h.NoQueue = noQueue != "" && old(p.away, awayGrace) || puts != nil }()
 	switch {
+	case s.bad != nil:
+		h = Health{State: Broken, Reason: s.bad.reason, Since: s.bad.since}
 	case s.breaker.Broken:
 		h = Health{State: Broken, Reason: s.breaker.Reason, Since: s.breaker.Since}
 	case s.breaker.Guarded:
@@ -181,6 +184,8 @@ func judge(s *sight, p past) (h Health) {
 func (s *sight) explanation() string {
 	noAPNs := s.noAPNs()
 	switch {
+	case s.bad != nil:
+		return Health{State: Broken, Reason: s.bad.reason}.String()
 	case s.breaker.Broken:
 		return Health{State: Broken, Reason: s.breaker.Reason}.String()
 	case s.breaker.Guarded:

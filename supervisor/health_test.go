@@ -23,7 +23,7 @@ func TestJudge(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	s := sight{
-		now: now, breaker: worker.BreakerState{Broken: true, Reason: "403 X", Since: ago(7)},
+		now: now, bad: &badCredential{`cert "a.pem": no such file`, ago(8)}, breaker: worker.BreakerState{Broken: true, Reason: "403 X", Since: ago(7)},
 		hold: worker.HoldState{Held: true, Reason: "by order of x", Since: ago(6)},
 		workers: []worker.Status{{
 			Serving: true, Held: 1, QueueErr: errors.New("q"), Unstored: errors.New("the queue takes no burials: full"), Unreachable: errors.New("refused"),
@@ -38,7 +38,8 @@ func TestJudge(t *testing.T) {
 		change func()
 		want   Health
 	}{
-		{func() {}, Health{State: Broken, Reason: "403 X", Since: ago(7), NoQueue: true}},
+		{func() {}, Health{State: Broken, Reason: `cert "a.pem": no such file`, Since: ago(8), NoQueue: true}},
+		{func() { s.bad = nil }, Health{State: Broken, Reason: "403 X", Since: ago(7), NoQueue: true}},
 		{func() { s.breaker.Broken, s.breaker.Guarded = false, true }, Health{State: Guarded, Reason: "403 X", Since: ago(7), NoQueue: true}},
 		{func() { s.breaker = worker.BreakerState{} }, Health{State: NoQueue, Reason: "the queue takes no burials: full", Since: p.away, NoQueue: true}},
 		{func() { s.workers[0].Unstored = nil }, Health{State: NoQueue, Reason: "queue unavailable: q", Since: p.away, NoQueue: true}},

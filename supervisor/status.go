@@ -18,8 +18,11 @@ type AppStatus struct {
 	Held    worker.HoldState // by an operator, whatever the state
 	Webhook *Webhook         // nil if the app has none
 
-	// CredentialExpiry is when the certificate expires; zero without one.
+	// CredentialExpiry is when the certificate expires, or has; zero without one.
 	CredentialExpiry time.Time
+	// CredentialFault says why the credential that the configuration names cannot be used;
+	// "" if it can. The app is broken then, or works with the one before.
+	CredentialFault string
 	// Queue is nil as long as the queue has not been asked, or does not answer.
 	Queue *QueueStats
 	// Records are in the feedback tube, which apps may share; nil as Queue, and
@@ -56,8 +59,12 @@ func (a *app) status() AppStatus {
 		Topic: a.cfg.Topic, Tube: a.cfg.Tube, Health: judge(&seen, a.before()), Held: seen.hold, Queue: seen.tube, Records: a.records.Load(),
 		Workers: seen.workers, Counters: &a.ledger.pushes, Steps: &a.ledger.steps, Recent: &a.ledger.recent,
 	}
-	if c := a.cfg.Certificate; c != nil {
-		s.CredentialExpiry = c.NotAfter
+	s.CredentialExpiry = a.cfg.CredentialExpiry()
+	if a.cfg.Broken() {
+		s.CredentialExpiry = a.wanted.CredentialExpiry() // Same does not compare it
+	}
+	if bad := a.bad.Load(); bad != nil {
+		s.CredentialFault = bad.reason
 	}
 	if a.webhook != nil {
 		w := &Webhook{Counters: &a.ledger.webhook, Stalled: a.webhook.stalled.Load(), Steps: &a.ledger.webhookSteps}
@@ -75,6 +82,9 @@ func (w watched) look(now time.Time) sight {
 	s := sight{
 		now: now, breaker: w.common.Breaker.State(), hold: w.ledger.hold.State(), stalled: w.stalled.Load(), puts: w.puts.failed.Load(),
 		tube: w.stats.Load(), ends: w.ledger.ends.tally(now), active: w.ledger.recent.Active(),
+	}
+	if w.cfg.Broken() {
+		s.bad = w.bad.Load()
 	}
 	if len(w.workers) > 0 {
 		s.workers = make([]worker.Status, len(w.workers))

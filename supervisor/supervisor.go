@@ -170,18 +170,14 @@ func (s *Supervisor) apply(cfg *config.Config) error {
 	s.setLive(cfg)
 	former, users := s.queue, s.users
 	if moved {
-		s.users = new(sync.WaitGroup)
 		s.buried.Reset()
 	}
-	for _, w := range s.change(cfg, q, moved) {
-		users.Add(1)
-		s.draining.Go(func() {
-			defer users.Done()
-			w.wait()
-		})
-	}
-	if moved && former != nil {
-		s.draining.Go(func() { s.part(former, users) })
+	s.drain(s.change(cfg, q, moved))
+	if moved {
+		s.users = new(sync.WaitGroup)
+		if former != nil {
+			s.draining.Go(func() { s.part(former, users) })
+		}
 	}
 	return nil
 }
@@ -229,16 +225,7 @@ func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone
 	wanted := make(map[string]bool, len(cfg.Apps))
 	for _, c := range cfg.Apps {
 		wanted[c.Topic] = true
-		old := s.apps[c.Topic]
-		if old != nil && !moved && old.cfg.Same(&c) {
-			gone = append(gone, old.resize(c.Workers, s.ended)...)
-			continue
-		}
-		s.apps[c.Topic] = s.start(c, old)
-		if old != nil {
-			s.o.Log.Info("app changed", "topic", c.Topic)
-			gone = append(gone, old.remove(s.root))
-		}
+		gone = append(gone, s.place(c, moved)...)
 	}
 	for topic, a := range s.apps {
 		if !wanted[topic] {
@@ -279,14 +266,13 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 // memory is what APNs has said of device tokens: that of the app before, if
 // APNs and the app's credential are still the same, so that it would say so again.
 func memory(c config.App, old *app) *worker.Memory {
-	if old == nil || old.cfg.Server != c.Server || old.cfg.Addr != c.Addr ||
-		!old.cfg.SigningKey.Same(c.SigningKey) || !sameCertificate(old.cfg.Certificate, c.Certificate) {
+	if old == nil || old.cfg.Server != c.Server || old.cfg.Addr != c.Addr || !old.cfg.SigningKey.Same(c.SigningKey) || !sameLeaf(old.cfg.Certificate, c.Certificate) {
 		return worker.NewMemory(0)
 	}
 	return old.common.Memory
 }
 
-func sameCertificate(a, b *apnsconn.Certificate) bool {
+func sameLeaf(a, b *apnsconn.Certificate) bool {
 	if a == nil || b == nil {
 		return a == b
 	}

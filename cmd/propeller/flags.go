@@ -59,12 +59,14 @@ var oneApp = []struct{ name, value, usage string }{
 	{"state-dir", "FOLDER", "for what outlives the process (default STATE_DIRECTORY, or an embedded queue's folder)"},
 }
 
-// configFlags adds -c to cmd and, with single, the flags of one app without a
-// file. The function returned checks which were given; what it returns loads
+// configFlags adds -c to cmd and, for the daemon, with single, the flags of one app
+// without a file and --strict. Without single every fault is an error. The function returned checks which were given; what it returns loads
 // the configuration, again at each call.
 func configFlags(cmd *cobra.Command, single bool) func() (func() (*config.Config, error), error) {
 	file := cmd.Flags().StringP("config", "c", defaultFile, "configuration `file`")
-	if single {
+	strict := new(bool)
+	if *strict = !single; single {
+		strict = cmd.Flags().Bool("strict", false, "refuse a start or reload with a certificate or key that cannot be used")
 		for _, f := range oneApp {
 			cmd.Flags().String(f.name, "", f.usage+" (`"+f.value+"`)")
 		}
@@ -72,28 +74,31 @@ func configFlags(cmd *cobra.Command, single bool) func() (func() (*config.Config
 	return func() (func() (*config.Config, error), error) {
 		given := make(map[string]string)
 		cmd.Flags().Visit(func(f *pflag.Flag) {
-			if f.Name != "config" {
+			if f.Name != "config" && f.Name != "strict" {
 				given[f.Name] = f.Value.String()
 			}
 		})
 		_, one := given["topic"]
 		switch {
 		case len(given) == 0:
-			return func() (*config.Config, error) { return loadFile(*file, cmd.Flags().Changed("config")) }, nil
+			return func() (*config.Config, error) { return loadFile(*file, cmd.Flags().Changed("config"), *strict) }, nil
 		case !one:
 			return nil, usageError{errors.New("flags of an app are for running one without a file: add --topic, or set them in the file")}
 		case cmd.Flags().Changed("config"):
 			return nil, usageError{errors.New("--config and --topic do not go together: a file holds its own apps")}
 		}
-		return func() (*config.Config, error) { return config.Single(given, config.Options{}) }, nil
+		return func() (*config.Config, error) { return config.Single(given, config.Options{Lenient: !*strict}) }, nil
 	}
 }
 
 // loadFile loads the configuration; where the default file is missing it says
 // what else can be done.
-func loadFile(path string, named bool) (*config.Config, error) {
+func loadFile(path string, named, strict bool) (*config.Config, error) {
 	if !named && missing(path) {
 		return nil, errors.New(`no propeller.yaml in this folder: name the file with -c, or run one app with --topic, --server and --cert or --key`)
+	}
+	if !strict {
+		return config.LoadLenient(path)
 	}
 	return config.Load(path)
 }

@@ -80,9 +80,13 @@ const namedApps = 5
 // states.
 func statusLine(apps []supervisor.AppStatus) string {
 	in := make(map[supervisor.State][]string)
+	var keep []string
 	for i := range apps {
 		h := apps[i].Health
 		in[h.State] = append(in[h.State], fmt.Sprintf("%s (%s)", apps[i].Topic, h.Reason))
+		if fault := apps[i].CredentialFault; fault != "" && len(apps[i].Workers) > 0 {
+			keep = append(keep, fmt.Sprintf("%s (%s)", apps[i].Topic, fault))
+		}
 	}
 	line := fmt.Sprintf("%d apps", len(apps))
 	if len(apps) == 1 {
@@ -93,7 +97,7 @@ func statusLine(apps []supervisor.AppStatus) string {
 			line += named(state.Word(), in[state])
 		}
 	}
-	return line
+	return line + named("with a new credential that cannot be used", keep)
 }
 
 func named(trouble string, apps []string) string {

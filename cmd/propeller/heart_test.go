@@ -16,6 +16,7 @@ import (
 	"propeller/config"
 	"propeller/httpapi"
 	"propeller/supervisor"
+	"propeller/worker"
 )
 
 // fakeTree is a tree whose end and locks the test has in its hands.
@@ -42,6 +43,8 @@ func (f *fakeTree) Serve(ctx context.Context) error {
 func (f *fakeTree) Started() <-chan struct{} { return f.serving }
 
 func (f *fakeTree) Apply(*config.Config) error { return nil }
+
+func (f *fakeTree) Renew() {}
 
 func (f *fakeTree) Status() []supervisor.AppStatus {
 	f.lock <- struct{}{}
@@ -234,6 +237,8 @@ func TestStatusLine(t *testing.T) {
 			"3 apps; 1 broken: c (403 X); 1 no queue: a (q)"},
 		{[]supervisor.AppStatus{app("a", supervisor.Failing, "f"), app("b", supervisor.Unreachable, "u"), app("c", supervisor.Stalled, "worker 0: x"), app("d", supervisor.Guarded, "wrong environment?")},
 			"4 apps; 1 guarded: d (wrong environment?); 1 stalled: c (worker 0: x); 1 unreachable: b (u); 1 failing: a (f)"},
+		{[]supervisor.AppStatus{{Topic: "a", Health: supervisor.Health{State: supervisor.Running}, CredentialFault: "cert: expired", Workers: make([]worker.Status, 1)}, {Topic: "b", Health: supervisor.Health{State: supervisor.Broken, Reason: "key: gone"}, CredentialFault: "key: gone"}},
+			"2 apps; 1 broken: b (key: gone); 1 with a new credential that cannot be used: a (cert: expired)"},
 		{many, "8 apps; 8 broken: t0 (r), t1 (r), t2 (r), t3 (r), t4 (r) and 3 more"},
 	}
 	for _, test := range tests {

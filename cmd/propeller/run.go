@@ -23,6 +23,8 @@ import (
 const runLong = `run starts the daemon: it works on the apps of the configuration file until
 SIGTERM or SIGINT, then finishes what is in flight within shutdown_timeout. A
 second signal quits at once. SIGHUP reads the file and its certificates again.
+An app whose certificate or key cannot be used is broken until it can; with
+--strict such a fault refuses the start or the reload, as other faults do.
 It tells systemd how it fares, and reaps orphans as process 1 of a container.
 
 With --topic it runs one app without a file, from the other flags alone.`
@@ -90,6 +92,7 @@ type tree interface {
 	Serve(ctx context.Context) error
 	Started() <-chan struct{}
 	Apply(cfg *config.Config) error
+	Renew()
 	Status() []supervisor.AppStatus
 }
 
@@ -238,8 +241,11 @@ func (d *daemon) end(err error, told bool) error {
 	return err
 }
 
+// renewEvery is how often the files of credentials that cannot be used are looked at.
+const renewEvery = 5 * time.Second
+
 // reload says when the tree runs, and applies the configuration anew at each
-// SIGHUP.
+// SIGHUP. Between them it looks whether apps without a good credential can have one.
 func (d *daemon) reload(ctx context.Context, t tree) {
 	select {
 	case <-t.Started():
@@ -247,11 +253,16 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 		return
 	}
 	d.notify.ready(d.status(t))
+	renew := time.NewTicker(renewEvery)
+	defer renew.Stop()
 	for {
 		answer := make(chan error, 1) // a signal has nobody who reads it
 		select {
 		case <-ctx.Done():
 			return
+		case <-renew.C:
+			t.Renew()
+			continue
 		case <-d.hups:
 		case answer = <-d.asks:
 		}

@@ -172,6 +172,9 @@ func (r *statusRow) notes(now time.Time) (all []statusNote) {
 	case waits >= 0:
 		all = append(all, statusNote{yellow, fmt.Sprintf("worker %d waits: %s", waits, r.Workers[waits].Waiting)})
 	}
+	if r.KeepsCredential() {
+		all = append(all, statusNote{yellow, "its new credential cannot be used, so it keeps the one it has: " + r.CredentialFault})
+	}
 	switch h := r.Webhook; {
 	case h == nil:
 	case h.Down:

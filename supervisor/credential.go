@@ -1,0 +1,134 @@
+package supervisor
+
+import (
+	"time"
+
+	"propeller/config"
+)
+
+// badCredential is why an app's credential, as its files have it, cannot be used.
+type badCredential struct {
+	reason string
+	since  time.Time
+}
+
+// place puts an app of a configuration in the place of the one that runs for its topic.
+// s.mu is held. It returns what is removed, still draining.
+func (s *Supervisor) place(c config.App, moved bool) (gone []waiter) {
+	old, use := s.apps[c.Topic], c
+	if old != nil {
+		use = c.Keep(&old.cfg)
+	}
+	if old != nil && !moved && old.cfg.Same(&use) {
+		s.note(old, c)
+		return old.resize(use.Workers, s.ended)
+	}
+	a := s.start(use, old)
+	s.apps[c.Topic] = a
+	s.note(a, c)
+	if old != nil {
+		s.o.Log.Info("app changed", "topic", c.Topic)
+		gone = append(gone, old.remove(s.root))
+	}
+	return gone
+}
+
+// note notes what the configuration wants of an app, and logs what is wrong with the
+// credential that it names.
+func (s *Supervisor) note(a *app, c config.App) {
+	a.wanted = c
+	was := a.bad.Load()
+	if len(c.Faults) == 0 {
+		if a.bad.Store(nil); was != nil {
+			s.o.Log.Info("the app's credential can be used again", "topic", c.Topic)
+		}
+		return
+	}
+	is := &badCredential{c.Fault(), time.Now()}
+	if was != nil && was.reason == is.reason {
+		is.since = was.since
+	}
+	a.bad.Store(is)
+	for _, f := range c.Faults {
+		if a.cfg.Broken() {
+			s.o.Log.Error("app broken: its credential cannot be used; its jobs stay in the queue until a reload finds a good one, or its files change", "topic", c.Topic, "fault", f.Error())
+		} else {
+			s.o.Log.Error("the credential that the configuration names cannot be used; the app keeps the one it has, as long as this process runs", "topic", c.Topic, "fault", f.Error())
+		}
+	}
+}
+
+// rereadTime bounds how long one Renew reads credentials; the rest is for the next one.
+const rereadTime = 200 * time.Millisecond
+
+// Renew looks at the files of the credentials that cannot be used, or that APNs refuses,
+// and reads those again that have changed: an app whose credential has become good goes
+// on with it. Nothing else of the configuration is read. One Renew runs at a time.
+func (s *Supervisor) Renew() {
+	now, read := time.Now(), make(map[*app]config.App)
+	for a, wanted := range s.unfit() { // in any order, so that each gets its turn
+		if !wanted.Changed(now) {
+			continue
+		}
+		read[a] = wanted.Reread(now)
+		if time.Since(now) > rereadTime {
+			break
+		}
+	}
+	if len(read) > 0 {
+		s.renew(read)
+	}
+}
+
+// unfit returns the apps whose credentials are to be looked at, and what the
+// configuration says of them.
+func (s *Supervisor) unfit() map[*app]config.App {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out map[*app]config.App
+	for _, a := range s.apps {
+		if len(a.wanted.Faults) == 0 && !a.common.Breaker.State().Broken {
+			continue
+		}
+		if out == nil {
+			out = make(map[*app]config.App)
+		}
+		out[a] = a.wanted
+	}
+	return out
+}
+
+// renew puts apps with what was read of their credentials in their places, as far as
+// that is news.
+func (s *Supervisor) renew(read map[*app]config.App) {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	select {
+	case <-s.ended:
+		return
+	default:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a, c := range read {
+		switch {
+		case s.apps[a.cfg.Topic] != a:
+		case c.Fault() == a.wanted.Fault() && c.SameCredential(&a.wanted):
+			a.wanted = c
+		default:
+			s.drain(s.place(c, false))
+		}
+	}
+}
+
+// drain waits for what was removed, in the background. applying is held.
+func (s *Supervisor) drain(gone []waiter) {
+	users := s.users
+	for _, w := range gone {
+		users.Add(1)
+		s.draining.Go(func() {
+			defer users.Done()
+			w.wait()
+		})
+	}
+}
