@@ -150,7 +150,10 @@ func TestReloadKeepsTheToken(t *testing.T) {
 	}
 	a.issue(w, keyA) // a renewed key under the same path and id
 	w.apply(keyed(topic, keyA))
-	deliver(topic)
+	w.until("the renewed key is used", func() bool { // the worker before may take one more job
+		deliver(topic)
+		return w.mints() > 1
+	})
 	w.eachOnce(i)
 	if m := w.mints(); m != 2 {
 		t.Errorf("%d tokens made with a renewed key", m)

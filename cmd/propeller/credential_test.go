@@ -167,3 +167,27 @@ func TestReadyWithOneBrokenAppOf300(t *testing.T) {
 		}
 	}
 }
+
+// The page shows why an app's credential cannot be used, and that it is mended, by itself.
+func TestPageOfBadCredentials(t *testing.T) {
+	s := newCredentialSite(t)
+	s.start()
+	b := newTab(t, s.url)
+	b.open("/")
+	b.live()
+	b.says(row(missingApp, "why"), `cert_key "key.pem": no such file`)
+	b.says(row(missingApp, "state"), "broken")
+	b.says("[data-total] .trouble", "2 apps in trouble")
+	s.replace("cert.pem", string(s.apns.ClientCertPEM(missingApp)))
+	s.replace("key.pem", s.read("cert.pem"))
+	b.says("[data-total] .trouble", "1 app in trouble")
+	b.until("the app works", func() bool { return b.text(row(missingApp, "why")) == "" })
+	s.replace(topic+".pem", "half of a certificate")
+	s.daemon.signal(syscall.SIGHUP)
+	b.says(row(topic, "also"), "new credential refused")
+	b.says(row(topic, "why"), "it keeps the credential it has")
+	b.open("/apps/" + expiredApp)
+	b.live()
+	b.says(".why", `cert "com.example.expired.pem": expired on `)
+	b.says("#workers", "No worker")
+}
