@@ -50,7 +50,7 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	cluster.down()
+	cluster.close()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -3,7 +3,6 @@ package jetstream
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"propeller/internal/heldport"
 )
 
 // accounts is how many tests can share a cluster, each with streams of its own.
@@ -28,32 +29,27 @@ type node struct {
 
 // nodes is a cluster, or a single server.
 type nodes struct {
-	all  []*node
-	next atomic.Int32 // account
+	all   []*node
+	ports []*heldport.Port
+	next  atomic.Int32 // account
 }
 
-// freePort asks the system for a port. Somebody else may take it before the
-// server does; start tries others then.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// takePort takes a port for a server that goes away and comes back.
+func (ns *nodes) takePort() (int, error) {
+	p, err := heldport.New()
 	if err != nil {
 		return 0, err
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	ns.ports = append(ns.ports, p)
+	return p.Number(), nil
 }
 
-// startNodes starts n servers in folders below dir.
-func startNodes(dir string, n int) (*nodes, error) {
-	var err error
-	for try := range 5 {
-		var ns *nodes
-		ns, err = tryNodes(filepath.Join(dir, fmt.Sprint("try", try)), n)
-		if err == nil {
-			return ns, nil
-		}
+// close ends the servers for good.
+func (ns *nodes) close() {
+	ns.down()
+	for _, p := range ns.ports {
+		p.Close()
 	}
-	return nil, err
 }
 
 // nodesTest are servers of a test's own.
@@ -63,43 +59,48 @@ func nodesTest(t *testing.T, n int) *nodes {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(ns.down)
+	t.Cleanup(ns.close)
 	return ns
 }
 
-func tryNodes(dir string, n int) (*nodes, error) {
+// startNodes starts n servers in folders below dir.
+func startNodes(dir string, n int) (*nodes, error) {
+	ns := &nodes{}
+	if err := ns.start(dir, n); err != nil {
+		ns.close()
+		return nil, err
+	}
+	return ns, nil
+}
+
+func (ns *nodes) start(dir string, n int) error {
 	var client, route []int
 	for range n {
-		c, err := freePort()
+		c, err := ns.takePort()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		r, err := freePort()
+		r, err := ns.takePort()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		client, route = append(client, c), append(route, r)
 	}
-	ns := &nodes{}
 	for i := range n {
 		nd := &node{
 			file: filepath.Join(dir, fmt.Sprintf("n%d.conf", i)),
 			addr: fmt.Sprintf("127.0.0.1:%d", client[i]),
 		}
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
+			return err
 		}
 		text := serverConfig(dir, i, client[i], route, n > 1)
 		if err := os.WriteFile(nd.file, []byte(text), 0o600); err != nil {
-			return nil, err
+			return err
 		}
 		ns.all = append(ns.all, nd)
 	}
-	if err := ns.up(); err != nil {
-		ns.down()
-		return nil, err
-	}
-	return ns, nil
+	return ns.up()
 }
 
 func serverConfig(dir string, i, port int, routes []int, clustered bool) string {

@@ -30,7 +30,7 @@ func newBeanstalkd(at *site) (*beanstalkd, error) {
 	if b.bin, err = findBeanstalkd(); err != nil {
 		return nil, err
 	}
-	if b.addr, err = freeAddr(); err != nil {
+	if b.addr, err = at.freeAddr(); err != nil {
 		return nil, err
 	}
 	return b, os.Mkdir(b.log(), 0o700)

@@ -42,10 +42,10 @@ func newCluster(at *site) (*cluster, error) {
 		n := &node{name: fmt.Sprint("n", i), config: at.path(fmt.Sprintf("n%d.conf", i))}
 		c.nodes[i] = n
 		var err error
-		if n.addr, err = freeAddr(); err != nil {
+		if n.addr, err = at.freeAddr(); err != nil {
 			return nil, err
 		}
-		if n.clusterAddr, err = freeAddr(); err != nil {
+		if n.clusterAddr, err = at.freeAddr(); err != nil {
 			return nil, err
 		}
 	}

@@ -25,7 +25,7 @@ type embedded struct {
 }
 
 func newEmbedded(at *site) (*embedded, error) {
-	addr, err := freeAddr()
+	addr, err := at.freeAddr()
 	if err != nil {
 		return nil, err
 	}

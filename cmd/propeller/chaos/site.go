@@ -11,17 +11,16 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
-	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
 	"propeller/apnsconn/apnstest"
+	"propeller/internal/heldport"
 )
 
 // app is one of the daemon's apps.
@@ -64,6 +63,7 @@ type site struct {
 	apnsAddr  string
 	wrongAddr string // where every device token is of another environment
 	hookAddr  string // of the webhook's receiver
+	ports     []*heldport.Port
 	propeller string // the binary
 	queueURL  string // for the configuration
 	disk      *disk  // of the embedded queue; nil if there is none
@@ -104,7 +104,7 @@ func newSite(ctx context.Context, o options) (*site, error) {
 		return s, err
 	}
 	for _, addr := range []*string{&s.apnsAddr, &s.wrongAddr, &s.hookAddr} {
-		if *addr, err = freeAddr(); err != nil {
+		if *addr, err = s.freeAddr(); err != nil {
 			return s, err
 		}
 	}
@@ -125,6 +125,9 @@ func newSite(ctx context.Context, o options) (*site, error) {
 }
 
 func (s *site) close() {
+	for _, p := range s.ports {
+		p.Close()
+	}
 	if s.issuer != nil {
 		s.issuer.Close()
 	}
@@ -218,16 +221,13 @@ func (s *site) serverCertificate() error {
 	return s.write("apns.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }
 
-// freeAddr finds a loopback port that nobody listens on, below the range that
-// systems hand out by themselves: it must still be free after a pause.
-func freeAddr() (string, error) {
-	var err error
-	for range 50 {
-		var l net.Listener
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(15000+mathrand.IntN(17000)))
-		if l, err = net.Listen("tcp", addr); err == nil {
-			return addr, l.Close()
-		}
+// freeAddr takes a loopback port for a server that goes away and comes back, and keeps
+// it from others until close.
+func (s *site) freeAddr() (string, error) {
+	p, err := heldport.New()
+	if err != nil {
+		return "", err
 	}
-	return "", fmt.Errorf("no free port: %w", err)
+	s.ports = append(s.ports, p)
+	return p.Addr(), nil
 }

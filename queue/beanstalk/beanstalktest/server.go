@@ -12,7 +12,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -24,18 +23,12 @@ import (
 	"time"
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
+
+	"propeller/internal/heldport"
 )
 
-const (
-	// Ports are drawn from below the range that Linux (32768 up) and macOS
-	// (49152 up) hand out by themselves. A server must get the same port again
-	// after a pause: a port of that range could be taken meanwhile by any
-	// outgoing connection, and dialling a closed one can connect to itself.
-	lowPort, highPort = 15000, 32000
-
-	portAttempts = 50               // ports tried by the first start
-	startTimeout = 20 * time.Second // for a started server to answer; generous, the machine may be busy
-)
+// startTimeout is for a started server to answer; generous, the machine may be busy.
+const startTimeout = 20 * time.Second
 
 // Option changes how a server is started.
 type Option func(*Server)
@@ -76,14 +69,16 @@ func Start(t testing.TB, opts ...Option) *Server {
 		o(s)
 	}
 	t.Cleanup(s.cleanup)
-	for range portAttempts {
-		s.port = lowPort + rand.IntN(highPort-lowPort)
-		if err = s.start(); err == nil {
-			return s
-		}
+	port, err := heldport.New()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("beanstalktest: no beanstalkd started on any of %d ports: %v\n%s", portAttempts, err, s.out.String())
-	return nil
+	t.Cleanup(port.Close)
+	s.port = port.Number()
+	if err = s.start(); err != nil {
+		t.Fatalf("beanstalktest: no beanstalkd started: %v\n%s", err, s.out.String())
+	}
+	return s
 }
 
 // find returns the path of beanstalkd.

@@ -20,7 +20,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,11 +29,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"propeller/internal/heldport"
 )
 
 const (
-	startAttempts = 5                // with other ports each
-	startTimeout  = 60 * time.Second // generous, the machine may be busy
+	startTimeout = 60 * time.Second // generous, the machine may be busy
 )
 
 // Cluster is some servers on loopback ports of their own. Its methods fail the
@@ -42,6 +42,7 @@ const (
 type Cluster struct {
 	t       testing.TB
 	servers []*node
+	ports   []*heldport.Port
 }
 
 // node is one server of a cluster.
@@ -59,26 +60,17 @@ func Start(t testing.TB, n int) *Cluster {
 	c := &Cluster{t: t}
 	dir := t.TempDir() // before close, so that it is removed after it
 	t.Cleanup(c.close)
-	var err error
-	for try := range startAttempts {
-		if err = c.start(filepath.Join(dir, fmt.Sprint(try)), n); err == nil {
-			return c
-		}
-		c.close()
+	if err := c.start(dir, n); err != nil {
+		t.Fatalf("jetstreamtest: %v", err)
 	}
-	t.Fatalf("jetstreamtest: %v", err)
-	return nil
+	return c
 }
 
 func (c *Cluster) start(dir string, n int) error {
-	ports, err := freePorts(2 * n)
+	ports, err := c.takePorts(2 * n)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	c.servers = nil
 	for i := range n {
 		s := &node{
 			name: fmt.Sprint("n", i), file: filepath.Join(dir, fmt.Sprintf("n%d.conf", i)),
@@ -97,18 +89,17 @@ func (c *Cluster) start(dir string, n int) error {
 	return c.ready()
 }
 
-// freePorts asks the system for ports, all at once, so that they differ.
-// Somebody else may take one before the server does: then the start fails.
-func freePorts(n int) (ports []int, err error) {
+// takePorts takes ports for servers that go away and come back.
+func (c *Cluster) takePorts(n int) (numbers []int, err error) {
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		p, err := heldport.New()
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		c.ports = append(c.ports, p)
+		numbers = append(numbers, p.Number())
 	}
-	return ports, nil
+	return numbers, nil
 }
 
 // serverConfig is the configuration of server i of n: the first n ports are for
@@ -163,6 +154,10 @@ func (c *Cluster) close() {
 	for _, s := range c.servers {
 		s.kill()
 	}
+	for _, p := range c.ports {
+		p.Close()
+	}
+	c.ports = nil
 }
 
 // ready waits until a stream can be kept on all servers.
