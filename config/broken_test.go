@@ -209,6 +209,9 @@ func TestKeep(t *testing.T) {
 	if a, b := load("cert: gone.pem"), load("cert: lost.pem"); !a.Same(b) || a.Same(running) {
 		t.Error("why an app is broken is a difference, or that it is broken is none")
 	}
+	if well, bad := load("server: mock"), load("server: mock, cert: gone.pem"); well.Same(bad) || bad.Same(well) {
+		t.Error("that an app without a credential is broken is no difference")
+	}
 	if good := load("cert: a.pem"); good.Keep(load("cert: gone.pem")).Certificate == nil {
 		t.Error("a good credential is not used")
 	}
