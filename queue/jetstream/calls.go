@@ -201,7 +201,9 @@ func (cn *conn) publish(m *nats.Msg) error {
 
 // answered is the callback of the subscription for answers.
 func (q *client) answered(m *nats.Msg) {
-	q.calls.answer(m.Subject[len(q.calls.inbox):], m)
+	if token, ok := strings.CutPrefix(m.Subject, q.calls.inbox); ok { // by the number of the subscription it may be any
+		q.calls.answer(token, m)
+	}
 }
 
 // status is the code of a message without content, such as 404; 0 for others.

@@ -60,12 +60,17 @@ func (l *link) check() error {
 }
 
 // checkOnce is check, for those who wait for one.
-func (l *link) checkOnce() error {
+func (l *link) checkOnce() (err error) {
 	l.mu.Lock()
 	done := l.checked
 	l.checked = make(chan struct{})
 	l.mu.Unlock()
 	defer close(done)
+	defer func() {
+		if v := recover(); v != nil {
+			err = l.q.panicked(v)
+		}
+	}()
 	return l.check()
 }
 

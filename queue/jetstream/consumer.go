@@ -208,12 +208,12 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 		return nil
 	}
 	c.inbox = nats.NewInbox() + "."
-	sub, err := cn.nc.Subscribe(c.inbox+"*", c.incoming)
+	sub, err := cn.nc.Subscribe(c.inbox+"*", c.t.q.guarded(c.incoming))
 	if err != nil {
 		return err
 	}
 	c.sub = sub
-	return sub.SetPendingLimits(-1, -1) // no more comes than was asked for
+	return sub.SetPendingLimits(maxPending, maxPendingBytes)
 }
 
 // recheck is when a server that has been started looks at jobs that were held or
@@ -285,6 +285,9 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (instead func
 	}
 	j := &job{c: c, d: d, birth: t.q.birth.Load(), ack: m.Reply, body: m.Data, header: m.Header}
 	if c.gone || c.paused && !c.closed { // while it closes, it collects
+		return j.sayBack
+	}
+	if len(c.waiting) >= c.want+maxStray {
 		return j.sayBack
 	}
 	done, held := t.firstCopyLocked(m.Header, d)

@@ -37,8 +37,11 @@ func parseDelivery(reply string) (delivery, error) {
 		first = 6
 	}
 	tries, err := strconv.Atoi(parts[first])
+	if err == nil && tries < 1 {
+		err = strconv.ErrRange
+	}
 	if err != nil {
-		return delivery{}, fmt.Errorf("%q: tries: %w", reply, err)
+		return delivery{}, fmt.Errorf("%.300q: tries: %w", reply, err)
 	}
 	seq, err := strconv.ParseUint(parts[first+1], 10, 64)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
@@ -221,8 +220,8 @@ func (l *link) dial() (*conn, error) {
 	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(l.q.opts.Timeout))
 	if err == nil {
 		var sub *nats.Subscription
-		if sub, err = nc.Subscribe(l.q.calls.inbox+"*", l.q.answered); err == nil {
-			err = sub.SetPendingLimits(-1, -1) // as many as there are calls
+		if sub, err = nc.Subscribe(l.q.calls.inbox+"*", l.q.guarded(l.q.answered)); err == nil {
+			err = sub.SetPendingLimits(maxPending, maxPendingBytes)
 		}
 	}
 	if err != nil {
@@ -247,7 +246,7 @@ func (l *link) lost(_ *nats.Conn, err error) {
 func (q *client) natsOptions() nats.Options {
 	o := nats.GetDefaultOptions()
 	o.Name = "propeller"
-	o.CustomDialer = dialer{q}
+	o.CustomDialer, o.SkipHostLookup = &dialer{q: q}, true
 	o.Timeout = dialTimeout
 	o.PingInterval, o.MaxPingsOut = pingInterval, pingsLost
 	o.MaxReconnect, o.AllowReconnect = -1, true
@@ -277,22 +276,9 @@ func (q *client) access(o *nats.Options) error {
 		o.Servers = append(o.Servers, q.opts.scheme()+addr)
 	}
 	o.User, o.Password, o.Token = q.opts.User, q.opts.Password, q.opts.Token
-	o.Secure = q.opts.TLS
+	o.Secure = q.opts.encrypted()
 	if file := q.opts.CredsFile; file != "" {
-		if err := nats.UserCredentials(file)(o); err != nil {
-			return err
-		}
-	}
-	if file := q.opts.CAFile; file != "" {
-		return nats.RootCAs(file)(o)
+		return nats.UserCredentials(file)(o)
 	}
 	return nil
-}
-
-// dialer ends a dial with the queue.
-type dialer struct{ q *client }
-
-func (d dialer) Dial(network, address string) (net.Conn, error) {
-	nd := net.Dialer{Timeout: dialTimeout}
-	return nd.DialContext(d.q.ctx, network, address)
 }

@@ -1,0 +1,169 @@
+package jetstream
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// dialer makes the connections of nats.go. It does the TLS too, which nats.go would
+// do above what the dialer returns, so that the wire sees what the server says and
+// not what it looks like encrypted. A server says first, unencrypted, whether it
+// wants TLS: that line is read here, and once more by nats.go.
+type dialer struct {
+	q    *client
+	name atomic.Value // string: of the last server that was reached by a name
+}
+
+// SkipTLSHandshake tells nats.go that it is done.
+func (d *dialer) SkipTLSHandshake() bool { return true }
+
+// Dial implements nats.CustomDialer. It ends with the queue.
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(d.q.ctx, dialTimeout)
+	defer cancel()
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := dialAny(ctx, network, host, port)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) }) // long past
+	w, err := d.greet(ctx, nc, d.serverName(host))
+	if !stop() && err == nil {
+		err = context.Cause(ctx) // nc is of no use with that deadline
+	}
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// dialAny tries the addresses of a name in random order, so that the clients of a
+// cluster behind one name are spread over it.
+func dialAny(ctx context.Context, network, host, port string) (nc net.Conn, err error) {
+	addrs, lookup := net.DefaultResolver.LookupHost(ctx, host)
+	if lookup != nil {
+		addrs = []string{host} // the dial says why
+	}
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	for i, addr := range addrs {
+		once, cancel := context.WithTimeout(ctx, dialTimeout/time.Duration(len(addrs)-i))
+		nc, err = new(net.Dialer).DialContext(once, network, net.JoinHostPort(addr, port))
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return nc, err
+}
+
+// serverName is whose certificate the server must have. The servers of a cluster
+// are made known by their addresses: they have that of the one that told of them.
+func (d *dialer) serverName(host string) string {
+	if net.ParseIP(host) == nil {
+		d.name.Store(host)
+		return host
+	}
+	for _, addr := range d.q.opts.Servers {
+		if given, _, _ := net.SplitHostPort(addr); given == host {
+			return host
+		}
+	}
+	if name, ok := d.name.Load().(string); ok {
+		return name
+	}
+	return host
+}
+
+// greet reads the server's first line, and encrypts the connection where one of
+// both wants that.
+func (d *dialer) greet(ctx context.Context, nc net.Conn, name string) (*wire, error) {
+	in := bufio.NewReaderSize(nc, maxControl)
+	line, err := readFirst(in)
+	if err != nil {
+		return nil, err
+	}
+	var info struct {
+		Required  bool `json:"tls_required"`
+		Available bool `json:"tls_available"`
+	}
+	if err := json.Unmarshal(line[len(infoWord)-1:], &info); err != nil {
+		return nil, fmt.Errorf("server broke the protocol: INFO: %w", err)
+	}
+	early, _ := in.Peek(in.Buffered())
+	if !info.Required && (!d.q.opts.encrypted() || !info.Available) { // nats.go says if that will not do
+		w := newWire(nc, line)
+		if good, err := w.check(early); err != nil {
+			return nil, fmt.Errorf("%w, behind %d bytes", err, good)
+		}
+		w.first = append(line, early...)
+		return w, nil
+	}
+	if len(early) > 0 {
+		return nil, errors.New("server broke the protocol: it goes on unencrypted where TLS begins")
+	}
+	conf := &tls.Config{ServerName: name, MinVersion: tls.VersionTLS12}
+	if conf.RootCAs, err = d.q.opts.roots(); err != nil {
+		return nil, err
+	}
+	tc := tls.Client(nc, conf)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", nats.ErrTLS, err)
+	}
+	return newWire(tc, line), nil
+}
+
+// readFirst reads the line that a server begins with.
+func readFirst(in *bufio.Reader) (line []byte, err error) {
+	for {
+		part, err := in.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case len(line) >= len(infoWord) && !bytes.HasPrefix(line, infoWord):
+			return nil, fmt.Errorf("server broke the protocol: it begins with %.60q: is it NATS?", line)
+		case len(line) > maxInfo:
+			return nil, fmt.Errorf("server broke the protocol: a line of more than %d bytes, %.40q", maxInfo, line)
+		case err == nil && !(bytes.HasPrefix(line, infoWord) && bytes.HasSuffix(line, []byte(lineEnd))):
+			return nil, fmt.Errorf("server broke the protocol: %.60q", line)
+		case err == nil:
+			return line, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		}
+	}
+}
+
+// encrypted says whether nothing is to be said unencrypted.
+func (o Options) encrypted() bool { return o.TLS || o.CAFile != "" }
+
+// roots are who may have signed a server's certificate; nil: as the system says.
+func (o Options) roots() (*x509.CertPool, error) {
+	if o.CAFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(o.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s: has no certificate (PEM)", o.CAFile)
+	}
+	return pool, nil
+}
