@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // What the peer may not do ends the connection with the right code, and every
@@ -187,6 +188,29 @@ func flood(f func(*http2.Framer)) func(*http2.Framer) {
 			f(fr)
 		}
 	}
+}
+
+// A panic of a library over what the peer sent is the end of the connection alone.
+func TestPanicEndsTheConnection(t *testing.T) {
+	t.Parallel()
+	bubble(t, Config{}, func(t *testing.T, c *Conn, _ *peer) {
+		r := newReader(c)
+		r.frames = nil
+		_, err := r.parse(http2.FrameHeader{})
+		if !errors.Is(err, errPanic) || !errors.Is(r.readError(err), errPanic) {
+			t.Errorf("frame: %v", err)
+		}
+		r.decoder.SetEmitFunc(func(hpack.HeaderField) { panic("a table below zero") })
+		err = r.block(http2.FrameHeader{StreamID: 1}, block(":status", "200"), true)
+		if !errors.Is(err, errPanic) || !strings.Contains(err.Error(), "below zero") {
+			t.Errorf("header block: %v", err)
+		}
+		r.stop(err)
+		<-c.Done()
+		if !errors.Is(c.Err(), errPanic) {
+			t.Errorf("Err %v", c.Err())
+		}
+	})
 }
 
 // A peer that answers may send as many frames as it takes, however fast: it is

@@ -132,7 +132,7 @@ func (r *reader) frame() error {
 	if !r.spend(1 + int(h.Length>>10)) {
 		return r.flood(h)
 	}
-	f, err := r.frames.ReadFrameForHeader(h)
+	f, err := r.parse(h)
 	if err != nil {
 		if h.Type == http2.FrameHeaders && errors.As(err, new(http2.StreamError)) {
 			// Its header block is lost, and with it what both ends' tables of
@@ -151,6 +151,31 @@ func (r *reader) frame() error {
 		return r.do(func() (*push, error) { return r.c.data(f) })
 	}
 	return r.controlFrame(f)
+}
+
+// parse reads a frame whose header has come.
+func (r *reader) parse(h http2.FrameHeader) (f http2.Frame, err error) {
+	defer recovered(&err)
+	return r.frames.ReadFrameForHeader(h)
+}
+
+// decode decodes a fragment of a header block.
+func (r *reader) decode(fragment []byte, last bool) (err error) {
+	defer recovered(&err)
+	if _, err := r.decoder.Write(fragment); err != nil || !last {
+		return err
+	}
+	return r.decoder.Close()
+}
+
+// errPanic is the end of a connection over whose peer's words a library panicked.
+var errPanic = errors.New("apnsconn: connection given up: panic over what the peer sent")
+
+// recovered makes a panic an error. It is deferred where no lock is held.
+func recovered(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("%w: %v", errPanic, v)
+	}
 }
 
 // controlFrame handles the frames that carry no answers.
@@ -202,14 +227,13 @@ func (r *reader) block(f http2.FrameHeader, fragment []byte, last bool) error {
 	if h.encoded > maxHeaderBlock || h.frames > maxContinuations {
 		return breach(http2.ErrCodeEnhanceYourCalm, "header block without end")
 	}
-	if _, err := r.decoder.Write(fragment); err != nil {
+	switch err := r.decode(fragment, last); {
+	case errors.Is(err, errPanic):
+		return err
+	case err != nil:
 		return breach(http2.ErrCodeCompression, "%v", err)
-	}
-	if !last {
+	case !last:
 		return nil
-	}
-	if err := r.decoder.Close(); err != nil {
-		return breach(http2.ErrCodeCompression, "%v", err)
 	}
 	f.Type = http2.FrameHeaders
 	return r.do(func() (*push, error) { return r.c.head(h, f) })
@@ -267,6 +291,8 @@ func (r *reader) readError(err error) error {
 	var stream http2.StreamError
 	var conn http2.ConnectionError
 	switch {
+	case errors.Is(err, errPanic):
+		return err
 	case r.src.err != nil:
 		return networkError(r.src.err)
 	case errors.As(err, &stream):
