@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -304,6 +305,9 @@ func (c *court) judgeDoubles(a *account, n uint32, d *deeds) {
 		}
 	}
 	open = max(0, open-c.torn(n))
+	if open > d.counted && c.tornUnseen(n) {
+		open--
+	}
 	if open == 0 {
 		a.excused++
 	}
@@ -333,6 +337,56 @@ func (c *court) torn(n uint32) int32 {
 		}
 	}
 	return torn
+}
+
+// tornUnseen is torn for a daemon that was killed before it spoke of the list at all. When
+// it put what was left of it can be told from the queue's numbers for jobs.
+func (c *court) tornUnseen(n uint32) bool {
+	list := c.ledger.jobOf(n)
+	for _, s := range c.said.lists[c.ledger.pushes[n].job] {
+		from, to, ok := c.storedWithin(s, list.at)
+		if !ok || strconv.Itoa(s.number()) == list.id || !slices.Contains(c.said.deeds[n].jobs, s.job) {
+			continue
+		}
+		for _, l := range c.lives {
+			if l.killed && !l.ended.Before(from) && !l.began.After(to) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// storedWithin tells when a job was stored, by those that producers put before and after it.
+func (c *court) storedWithin(s stay, after time.Time) (from, to time.Time, ok bool) {
+	number := s.number()
+	if from, to = after, s.at; number == 0 {
+		return from, to, false
+	}
+	for i := range c.ledger.jobs {
+		j := &c.ledger.jobs[i]
+		if j.at.Before(after) || j.at.After(s.at) {
+			continue
+		}
+		id, err := strconv.Atoi(j.id)
+		switch {
+		case err != nil:
+		case id < number && j.at.After(from):
+			from = j.at
+		case id > number && j.at.Before(to):
+			to = j.at
+		}
+	}
+	return from, to, true
+}
+
+// number is the queue's number for the job; 0 if it has none, as jobs put with a delay.
+func (s stay) number() int {
+	n, err := strconv.Atoi(jobID{id: s.job}.bare().id)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // lifeAt is which process of the daemon lived at t.

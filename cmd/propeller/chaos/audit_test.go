@@ -446,6 +446,37 @@ func TestATornListIsExcusedByAKill(t *testing.T) {
 	}
 }
 
+// The killed daemon had not spoken of the list at all. What was left of it was stored while
+// it lived, as the numbers of the jobs around it tell.
+func TestATornListIsExcusedByItsNumber(t *testing.T) {
+	for name, ends := range map[string]int{"killed then": 6, "killed before": 2} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.lives = []life{{second(0), second(ends), true}, {began: second(ends)}}
+			s.open(2, second(11))
+			n := s.put(withTube, plain, good, good)
+			for at := 3; at < 10; at += 2 { // numbers 101 to 104
+				other := s.put(withTube, plain, good)
+				s.ledger.jobOf(other).at = second(at)
+				s.deliver(other, 1, at)
+			}
+			for _, job := range []string{"b-103", "b-100"} { // the first was stored between 5 and 9
+				s.ledger.jobOf(n).id = job
+				for push := n; push < n+2; push++ {
+					s.line(push, 12, linePush, "delivered", "")
+					s.deliver(push, 2, 12)
+				}
+			}
+			s.ledger.jobOf(n).id = "100"
+			if ends == 6 {
+				s.wantFaults(t)
+			} else {
+				s.wantFaults(t, "2 pushes delivered more than once without")
+			}
+		})
+	}
+}
+
 // The killed daemon had not come to send the push: it spoke of another of its
 // list only.
 func TestATornListIsExcusedForWhatWasNotSent(t *testing.T) {

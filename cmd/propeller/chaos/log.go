@@ -193,7 +193,7 @@ func (r *logReader) stays(n uint32, l *logLine) {
 	i := slices.IndexFunc(list, func(s stay) bool { return s.job == l.Job })
 	if i < 0 {
 		i = len(list)
-		list = append(list, stay{job: l.Job, life: r.lives})
+		list = append(list, stay{job: l.Job, at: l.Time, life: r.lives})
 		r.lists[r.ledger.pushes[n].job] = list
 	}
 	s := &list[i]

@@ -44,8 +44,9 @@ type deeds struct {
 // left of a list goes on in jobs of its own.
 type stay struct {
 	job  string
-	life int32   // the daemon's process that spoke of it last
-	from []int32 // those that had spoken of it before, and ended
+	at   time.Time // when it was first spoken of
+	life int32     // the daemon's process that spoke of it last
+	from []int32   // those that had spoken of it before, and ended
 }
 
 // has says whether there is a record of a class.
