@@ -1,5 +1,7 @@
 package apnsconn
 
+import "propeller/internal/rawjson"
+
 // InferPushType returns the apns-push-type of a push whose sender named none.
 // In this order:
 //
@@ -12,101 +14,76 @@ package apnsconn
 // A key whose value is null counts as absent. Widgets and controls share their
 // one aps key and so are known by the topic only.
 //
-// The payload is scanned once, without allocation and without being checked:
-// of text that is not a JSON object any type may come out. A caller that knows
-// the type, because the job names it or because it built the payload itself,
-// need not call this at all.
+// Keys written with escapes are not recognized. Of text that is not a JSON object
+// any type may come out. A caller that knows the type, because the job names it or
+// because it built the payload itself, need not call this at all.
 func InferPushType(topic string, payload []byte) string {
 	if t := pushTypeOfTopic(topic); t != nil {
 		return t.name
 	}
-	k := scanPayload(payload)
+	k := keysOf(payload)
+	return k.PushType(topic)
+}
+
+// PayloadKeys are the keys of a payload that tell its push type.
+type PayloadKeys struct {
+	APS, MDM, FileProvider bool // at the top
+	Live, Visible          bool // in aps
+}
+
+// PushType is InferPushType of the payload that has these keys.
+func (k *PayloadKeys) PushType(topic string) string {
+	if t := pushTypeOfTopic(topic); t != nil {
+		return t.name
+	}
 	switch {
-	case k.live:
+	case k.Live:
 		return "liveactivity"
-	case k.visible:
+	case k.Visible:
 		return "alert"
-	case k.mdm && !k.aps:
+	case k.MDM && !k.APS:
 		return "mdm"
-	case k.fileProvider && !k.aps:
+	case k.FileProvider && !k.APS:
 		return "fileprovider"
 	}
 	return "background"
 }
 
-// payloadKeys are the keys of a payload that tell its push type.
-type payloadKeys struct {
-	aps, mdm, fileProvider bool // at the top
-	live, visible          bool // in aps
-}
-
-// scanPayload finds the keys of a JSON object and of its aps object by
-// following quotes and brackets. A string with a colon after it is a key: no
-// other string in JSON has one. Keys written with escapes are not recognized.
-func scanPayload(p []byte) payloadKeys {
-	var k payloadKeys
-	depth := 0     // objects and arrays open
-	inAps := false // the object open at depth 2 is aps
-	for i := 0; i < len(p); i++ {
-		switch p[i] {
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-			inAps = inAps && depth >= 2
-		case '"':
-			end := stringEnd(p, i+1)
-			value := skipSpace(p, end+1)
-			if value < len(p) && p[value] == ':' && depth <= 2 {
-				value = skipSpace(p, value+1)
-				k.note(p[i+1:end], p[min(value, len(p)):], depth, &inAps)
-			}
-			i = end
-		}
-	}
-	return k
-}
-
-// note takes up one key; rest begins with its value.
-func (k *payloadKeys) note(key, rest []byte, depth int, inAps *bool) {
-	if len(rest) > 0 && rest[0] == 'n' { // null
+// NoteAPS takes up one key of aps, whose value is JSON.
+func (k *PayloadKeys) NoteAPS(name string, value []byte) {
+	if value[0] == 'n' { // null
 		return
 	}
-	switch {
-	case depth == 1:
-		switch string(key) {
-		case "aps":
-			k.aps = true
-			*inAps = len(rest) > 0 && rest[0] == '{'
-		case "mdm":
-			k.mdm = true
-		case "container-identifier":
-			k.fileProvider = true
-		}
-	case depth == 2 && *inAps:
-		switch string(key) {
-		case "alert", "badge", "sound":
-			k.visible = true
-		case "content-state", "event":
-			k.live = true
-		}
+	switch name {
+	case "alert", "badge", "sound":
+		k.Visible = true
+	case "content-state", "event":
+		k.Live = true
 	}
 }
 
-// stringEnd returns where the quote is that ends the string beginning at i, or
-// len(p).
-func stringEnd(p []byte, i int) int {
-	for ; i < len(p) && p[i] != '"'; i++ {
-		if p[i] == '\\' {
-			i++
+// keysOf finds the keys of a JSON object and of its aps object. Of one that is given
+// twice both count.
+func keysOf(p []byte) (k PayloadKeys) {
+	_ = rawjson.Members(p, func(name, value []byte) error { // what is no object has no keys
+		if value[0] == 'n' {
+			return nil
 		}
-	}
-	return min(i, len(p))
-}
-
-func skipSpace(p []byte, i int) int {
-	for i < len(p) && (p[i] == ' ' || p[i] == '\t' || p[i] == '\n' || p[i] == '\r') {
-		i++
-	}
-	return i
+		switch string(name) {
+		case `"aps"`:
+			k.APS = true
+			if value[0] == '{' {
+				_ = rawjson.Members(value, func(name, value []byte) error { // it is one
+					k.NoteAPS(string(name[1:len(name)-1]), value)
+					return nil
+				})
+			}
+		case `"mdm"`:
+			k.MDM = true
+		case `"container-identifier"`:
+			k.FileProvider = true
+		}
+		return nil
+	})
+	return k
 }

@@ -1,6 +1,7 @@
 package apnsconn
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 )
@@ -206,12 +207,7 @@ func payloadFault(p []byte, most int) string {
 	if len(p) > most {
 		return fmt.Sprintf("has %d bytes, at most %d are allowed", len(p), most)
 	}
-	first := skipSpace(p, 0)
-	last := len(p) - 1
-	for last > 0 && skipSpace(p, last) > last {
-		last--
-	}
-	if first >= last || p[first] != '{' || p[last] != '}' {
+	if p = bytes.Trim(p, " \t\r\n"); len(p) < 2 || p[0] != '{' || p[len(p)-1] != '}' {
 		return "is not a JSON object"
 	}
 	return ""

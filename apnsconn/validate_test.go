@@ -176,7 +176,6 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		"Validate":       func() { _ = n.Validate() },
 		"of a broadcast": func() { _ = b.Validate() },
 		"NormalizeToken": func() { _, _ = NormalizeToken(n.Token) },
-		"InferPushType":  func() { _ = InferPushType(n.Topic, n.Payload) },
 		"TopicFor":       func() { _ = TopicFor(n.Topic, "alert") },
 	} {
 		if got := testing.AllocsPerRun(100, f); got != 0 {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
@@ -12,6 +11,8 @@ import (
 	"net/url"
 	"os"
 	"time"
+
+	"propeller/internal/rawjson"
 )
 
 const (
@@ -107,15 +108,23 @@ func tooMany(c *client) answer {
 }
 
 func (a *API) acceptList(ctx context.Context, c *client, body []byte) (out answer, keep bool) {
-	var items []json.RawMessage
-	if err := json.Unmarshal(body, &items); err != nil {
-		return problemOf(http.StatusBadRequest, "", "the body: is not JSON: "+err.Error()), true
-	}
+	var items [][]byte // the first maxItems
+	n := 0
+	err := rawjson.Elements(body, func(_ int, item []byte) error {
+		if n++; n <= maxItems {
+			items = append(items, item)
+		}
+		return nil
+	})
 	switch {
-	case len(items) == 0:
+	case errors.Is(err, rawjson.ErrDepth):
+		return problemOf(http.StatusBadRequest, "", "the body: is "+err.Error()), true
+	case err != nil:
+		return problemOf(http.StatusBadRequest, "", "the body: is not JSON: "+err.Error()), true
+	case n == 0:
 		return problemOf(http.StatusBadRequest, "", "the body: is an empty list"), true
-	case len(items) > maxItems:
-		return problemOf(http.StatusRequestEntityTooLarge, "", fmt.Sprintf("the body: a list of %d, at most %d: send more as a stream, application/x-ndjson", len(items), maxItems)), true
+	case n > maxItems:
+		return problemOf(http.StatusRequestEntityTooLarge, "", fmt.Sprintf("the body: a list of %d, at most %d: send more as a stream, application/x-ndjson", n, maxItems)), true
 	case !c.limit.AllowN(time.Now(), len(items)):
 		return tooMany(c), false
 	}

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"strings"
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/internal/rawjson"
 	"propeller/queue"
 )
 
@@ -65,7 +65,7 @@ func (o *origin) burial(j *Job) Burial {
 // buriedBody returns the job's body with o under the key again. It returns nil if the body
 // cannot take it: it is not a JSON object, or the producer has used that key.
 func buriedBody(body []byte, o *origin) []byte {
-	if _, err := originOf(body); err != nil || checkObject(body) != nil {
+	if _, err := originOf(body); err != nil || !isJSONObject(body) {
 		return nil
 	}
 	members := bytes.TrimRight(AsPut(body), " \t\r\n")
@@ -87,11 +87,11 @@ func AsPut(body []byte) []byte {
 	const name = `,"again":`
 	if i := bytes.LastIndex(body, []byte(name)); i > 0 { // propeller writes it as the last member
 		rest := append(body[:i:i], '}')
-		if json.Valid(body) && json.Valid(rest) && json.Valid(body[i+len(name):len(body)-1]) {
+		if rawjson.Valid(body) && rawjson.Valid(rest) && rawjson.Valid(body[i+len(name):len(body)-1]) {
 			return rest
 		}
 	}
-	if checkObject(body) != nil {
+	if !isJSONObject(body) {
 		return body
 	}
 	out, found := []byte{'{'}, false

@@ -12,16 +12,17 @@ type Envelope struct {
 	Delay time.Duration // before it may be sent, in whole seconds
 	Job   []byte        // the job, as it was written
 
-	checked bool // Job is a JSON object in UTF-8
+	known bool     // the following are
+	keys  gathered // the members of Job, in front of fault
+	fault error    // of one of them
 }
 
 // ParseJob decodes the envelope's job, as the function of that name.
 func (e *Envelope) ParseJob() (Job, error) {
-	if !e.checked {
+	if !e.known {
 		return ParseJob(e.Job, e.Topic, "")
 	}
-	raw, err := rawKeys(e.Job)
-	return parseJob(&raw, err, e.Job, e.Topic, "")
+	return parseJob(&e.keys.raw, e.fault, e.Job, e.Topic, "")
 }
 
 // MaxDelay bounds a delay: nobody means a later time.
@@ -31,20 +32,16 @@ const MaxDelay = 365 * 24 * time.Hour
 // time of RFC 3339) out of a notification. The rest is not looked at but for
 // the key again, which is the daemon's own. The error is a *JobError.
 func ParseEnvelope(body []byte, now time.Time) (Envelope, error) {
-	var e Envelope
-	if err := checkObject(body); err != nil {
-		return e, err
-	}
+	e := Envelope{Job: append(make([]byte, 0, len(body)), '{'), known: true}
 	var own envelopeKeys
-	e.Job = append(make([]byte, 0, len(body)), '{')
-	err := eachMember(body, func(name string, value []byte) error {
+	_, err := bodyMembers(body, func(name string, value []byte) error {
 		if name == "again" {
 			return badOrigin()
 		}
 		key := own.of(name)
 		switch {
 		case key == nil:
-			e.Job = appendMember(e.Job, 1, name, value)
+			e.add(name, value)
 		case *key != nil:
 			return &JobError{name, "given twice"}
 		default:
@@ -53,11 +50,19 @@ func ParseEnvelope(body []byte, now time.Time) (Envelope, error) {
 		return nil
 	})
 	if err != nil {
-		return e, err
+		return Envelope{}, err
 	}
-	e.checked = true
 	e.Job = append(e.Job, '}')
 	return e, e.read(&own, now)
+}
+
+// add takes up one of the job's own members. A fault of it is told when the job
+// is decoded.
+func (e *Envelope) add(name string, value []byte) {
+	e.Job = appendMember(e.Job, 1, name, value)
+	if e.fault == nil {
+		e.fault = e.keys.add(name, e.Job[len(e.Job)-len(value):])
+	}
 }
 
 // envelopeKeys are the raw values of the keys that a job has not.

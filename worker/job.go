@@ -2,12 +2,10 @@ package worker
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"propeller/apnsconn"
 )
@@ -167,19 +165,16 @@ const (
 // on every try. The error is a *JobError: the job can never work; the Job then
 // holds of its address, ref and origin what could be read.
 func ParseJob(body []byte, topic, jobID string) (Job, error) {
-	var raw rawJob
-	err := checkObject(body)
-	if err == nil {
-		raw, err = rawKeys(body)
-	}
-	j, err := parseJob(&raw, err, body, topic, jobID)
+	var g gathered
+	err := g.read(body)
+	j, err := parseJob(&g.raw, err, body, topic, jobID)
 	if err != nil {
 		j.origin, _ = originOf(body)
 	}
 	return j, err
 }
 
-// parseJob is ParseJob of what rawKeys has returned.
+// parseJob is ParseJob of what has been gathered.
 func parseJob(raw *rawJob, err error, body []byte, topic, jobID string) (Job, error) {
 	var j Job
 	if raw[keyRef] != nil {
@@ -196,10 +191,11 @@ func parseJob(raw *rawJob, err error, body []byte, topic, jobID string) (Job, er
 	if err != nil {
 		return j, err
 	}
-	if n.Payload, err = payload(raw); err != nil {
+	var inferred string
+	if n.Payload, inferred, err = payload(raw, topic); err != nil {
 		return j, err
 	}
-	if err := j.headers(raw, topic); err != nil {
+	if err := j.headers(raw, topic, inferred); err != nil {
 		return j, err
 	}
 	if err := j.identify(raw, jobID, body); err != nil {
@@ -262,45 +258,41 @@ func (j *Job) tokenSince(raw *rawJob) error {
 // rawJob holds the raw value of each key; nil for absent and for null.
 type rawJob [numKeys][]byte
 
-// checkObject says what keeps body from being a JSON object.
-func checkObject(body []byte) error {
-	switch trimmed := skipSpace(body); {
-	case len(trimmed) == 0:
-		return &JobError{"", "empty"}
-	case !utf8.Valid(body):
-		return &JobError{"", "not UTF-8"}
-	case !json.Valid(body):
-		return &JobError{"", "not JSON"}
-	case !isObject(trimmed):
-		return &JobError{"", "not a JSON object"}
+// read checks the form of a job: a JSON object of known keys, each once, each of
+// its kind. With an error g holds what stands in front of the fault, or nothing
+// of what is no JSON object.
+func (g *gathered) read(body []byte) error {
+	object, err := bodyMembers(body, func(name string, value []byte) error { return g.add(name, value) })
+	if !object {
+		g.raw = rawJob{}
 	}
-	return nil
+	return err
 }
 
-// rawKeys checks the form of a job that is a JSON object: known keys, each once,
-// each of its kind.
-func rawKeys(body []byte) (rawJob, error) {
-	var raw rawJob
-	var seen [numKeys]bool
-	err := eachMember(body, func(name string, value []byte) error {
-		k, ok := keyOf(name)
-		if !ok {
-			return unknownKey(name)
-		}
-		if seen[k] {
-			return &JobError{name, "given twice"}
-		}
-		seen[k] = true
-		if isNull(value) {
-			return nil
-		}
-		if !jobKeys[k].kind.accepts(value) {
-			return &JobError{name, kindText[jobKeys[k].kind]}
-		}
-		raw[k] = value
+// gathered are the members of a job so far.
+type gathered struct {
+	raw  rawJob
+	seen [numKeys]bool
+}
+
+// add takes up one member, unless it is at fault.
+func (g *gathered) add(name string, value []byte) error {
+	k, ok := keyOf(name)
+	if !ok {
+		return unknownKey(name)
+	}
+	if g.seen[k] {
+		return &JobError{name, "given twice"}
+	}
+	g.seen[k] = true
+	if isNull(value) {
 		return nil
-	})
-	return raw, err
+	}
+	if !jobKeys[k].kind.accepts(value) {
+		return &JobError{name, kindText[jobKeys[k].kind]}
+	}
+	g.raw[k] = value
+	return nil
 }
 
 func unknownKey(name string) error {
@@ -334,8 +326,9 @@ func (k kind) accepts(raw []byte) bool {
 	return false
 }
 
-// headers fills what is sent beside the payload.
-func (j *Job) headers(raw *rawJob, topic string) error {
+// headers fills what is sent beside the payload, whose push type is the inferred one
+// unless the job says.
+func (j *Job) headers(raw *rawJob, topic, inferred string) error {
 	n := &j.Notification
 	for _, h := range [...]struct {
 		key key
@@ -368,7 +361,7 @@ func (j *Job) headers(raw *rawJob, topic string) error {
 		return nil
 	}
 	if n.PushType == "" {
-		n.PushType = apnsconn.InferPushType(topic, n.Payload)
+		n.PushType = inferred
 	}
 	if n.Priority == 0 {
 		n.Priority = apnsconn.DefaultPriority(n.PushType)

@@ -102,6 +102,7 @@ func TestUnfitJobs(t *testing.T) {
 	big := strings.Repeat("x", 4200)
 	tests := []struct{ job, key string }{
 		{"", ""}, {" \n", ""}, {"x", ""}, {"[]", ""}, {`"s"`, ""}, {"null", ""}, {`{"token":`, ""}, {"{}{}", ""}, {"\xff{}", ""},
+		{jobText(`,"data":{"a":` + strings.Repeat("[", 600) + strings.Repeat("]", 600) + `}`), ""}, // not even if it were to be left out
 		{"{}", "token"}, {`{"title":"a"}`, "token"}, {`{"token":null}`, "token"}, {`{"token":5}`, "token"}, {`{"token":""}`, "token"},
 		{`{"token":"abc"}`, "token"}, {`{"token":"00fc 3adf"}`, "token"}, {`{"token":"<00fc13ad>"}`, "token"}, {`{"token":"` + testToken + `\r\n"}`, "token"},
 		{`{"token":["` + testToken + `"]}`, "token"},

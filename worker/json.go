@@ -3,101 +3,53 @@ package worker
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"propeller/internal/rawjson"
 )
 
 // The job is cut into raw JSON values and the payload is assembled from them,
 // so that what the producer wrote reaches the device byte for byte and nothing
-// is decoded and encoded again. All functions here take JSON that json.Valid
-// has accepted.
+// is decoded and encoded again.
 
 // eachMember calls f with the name and the raw value of each member of the
-// object obj, in order, until f returns an error.
+// object obj, which is known to be one, in order, until f returns an error.
 func eachMember(obj []byte, f func(name string, value []byte) error) error {
-	rest := skipSpace(obj)[1:] // '{'
-	for {
-		rest = skipSpace(rest)
-		switch rest[0] {
-		case '}':
-			return nil
-		case ',':
-			rest = skipSpace(rest[1:])
-		}
-		n := valueLen(rest)
-		name := rest[:n]
-		rest = skipSpace(skipSpace(rest[n:])[1:]) // ':'
-		n = valueLen(rest)
-		if err := f(nameOf(name), rest[:n]); err != nil {
-			return err
-		}
-		rest = rest[n:]
-	}
+	return rawjson.Members(obj, func(name, value []byte) error { return f(nameOf(name), value) })
 }
 
-// eachElement calls f with the place of each element of the list, which begins
-// with '[': its number, and where in list its value begins and ends.
-func eachElement(list []byte, f func(i, from, to int)) {
-	at := 1
-	for i := 0; ; i++ {
-		at = len(list) - len(skipSpace(list[at:]))
-		if list[at] == ',' {
-			at = len(list) - len(skipSpace(list[at+1:]))
-		}
-		if list[at] == ']' {
-			return
-		}
-		n := valueLen(list[at:])
-		f(i, at, at+n)
-		at += n
+// bodyMembers is eachMember for what may be anything. If body is no JSON object in
+// UTF-8, object is false and err, a *JobError, says so; else err is f's.
+func bodyMembers(body []byte, f func(name string, value []byte) error) (object bool, err error) {
+	if !utf8.Valid(body) {
+		return false, &JobError{"", "not UTF-8"}
 	}
+	err = eachMember(body, f)
+	if err == nil {
+		return true, nil
+	}
+	var syntax *rawjson.SyntaxError
+	switch {
+	case errors.Is(err, rawjson.ErrKind):
+		return false, &JobError{"", "not a JSON object"}
+	case errors.Is(err, rawjson.ErrDepth):
+		return false, &JobError{"", err.Error()}
+	case !errors.As(err, &syntax):
+		return true, err
+	case len(bytes.TrimLeft(body, " \t\r\n")) == 0:
+		return false, &JobError{"", "empty"}
+	}
+	return false, &JobError{"", "not JSON"}
 }
 
-func skipSpace(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\n' || b[0] == '\r' || b[0] == '\t') {
-		b = b[1:]
-	}
-	return b
-}
-
-// valueLen is the length of the JSON value that b begins with.
-func valueLen(b []byte) int {
-	switch b[0] {
-	case '"':
-		return stringLen(b)
-	case '{', '[':
-		depth := 0
-		for i := 0; i < len(b); i++ {
-			switch b[i] {
-			case '"':
-				i += stringLen(b[i:]) - 1
-			case '{', '[':
-				depth++
-			case '}', ']':
-				if depth--; depth == 0 {
-					return i + 1
-				}
-			}
-		}
-		return len(b)
-	}
-	if n := bytes.IndexAny(b, ",}] \n\r\t"); n >= 0 {
-		return n
-	}
-	return len(b)
-}
-
-// stringLen is the length of the JSON string that b begins with, quotes included.
-func stringLen(b []byte) int {
-	for i := 1; i < len(b); i++ {
-		switch b[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
-		}
-	}
-	return len(b)
+// isJSONObject says whether body is a JSON object in UTF-8.
+func isJSONObject(body []byte) bool {
+	object, _ := bodyMembers(body, func(string, []byte) error { return nil })
+	return object
 }
 
 // text is the value of a raw JSON string.
@@ -105,11 +57,8 @@ func text(raw []byte) string {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw[1 : len(raw)-1])
 	}
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
-		return ""
-	}
-	return s
+	s, _ := jsontext.AppendUnquote(nil, raw) // an error is about half of a surrogate pair, which has become U+FFFD
+	return string(s)
 }
 
 // nameOf is text for the name of a member: one of a job's keys needs no memory.

@@ -64,10 +64,7 @@ func parseOrigin(obj []byte) (*origin, error) {
 // originOf reads the origin from a body that may not be a job. It returns the error that
 // keeps it from being read, and nil, nil if there is none.
 func originOf(body []byte) (o *origin, err error) {
-	if checkObject(body) != nil {
-		return nil, nil
-	}
-	err = eachMember(body, func(name string, value []byte) (err error) {
+	object, err := bodyMembers(body, func(name string, value []byte) (err error) {
 		switch {
 		case name != "again" || isNull(value):
 		case o != nil || !isObject(value):
@@ -77,6 +74,9 @@ func originOf(body []byte) (o *origin, err error) {
 		}
 		return err
 	})
+	if !object {
+		return nil, nil
+	}
 	return o, err
 }
 

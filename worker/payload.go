@@ -1,27 +1,40 @@
 package worker
 
+import "propeller/apnsconn"
+
 // payload assembles the JSON body of the push: the job's payload verbatim, or
 // aps made of the short forms with the job's aps over them, and data beside it.
-func payload(raw *rawJob) ([]byte, error) {
+// pushType is what such a payload's is unless the job says.
+func payload(raw *rawJob, topic string) (body []byte, pushType string, err error) {
 	if raw[keyPayload] != nil {
 		for k := range raw {
 			if isContent(key(k)) && raw[k] != nil {
-				return nil, &JobError{jobKeys[k].name, "cannot stand beside payload, which is sent as it is"}
+				return nil, "", &JobError{jobKeys[k].name, "cannot stand beside payload, which is sent as it is"}
 			}
 		}
-		return raw[keyPayload], nil
+		if raw[keyPushType] == nil {
+			pushType = apnsconn.InferPushType(topic, raw[keyPayload])
+		}
+		return raw[keyPayload], pushType, nil
 	}
 	given, err := apsMembers(raw[keyAPS])
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
+	keys := keysOfAPS(raw, given)
+	body, err = assemble(raw, given)
+	return body, keys.PushType(topic), err
+}
+
+// assemble makes the payload of a job that does not hold it as it is.
+func assemble(raw *rawJob, given members) (b []byte, err error) {
 	size := 32
 	for k := keyTitle; k <= keyData; k++ {
 		if raw[k] != nil {
 			size += len(raw[k]) + 24
 		}
 	}
-	b := make([]byte, 0, size)
+	b = make([]byte, 0, size)
 	b = append(b, `{"aps":{`...)
 	start := len(b)
 	if b, err = appendAlert(b, raw, given); err != nil {
@@ -42,6 +55,24 @@ func payload(raw *rawJob) ([]byte, error) {
 		return nil, err
 	}
 	return append(b, '}'), nil
+}
+
+// keysOfAPS are the keys of the payload that assemble makes.
+func keysOfAPS(raw *rawJob, given members) apnsconn.PayloadKeys {
+	k := apnsconn.PayloadKeys{APS: true}
+	for _, m := range given {
+		k.NoteAPS(m.name, m.value)
+	}
+	for _, short := range [...]key{keyTitle, keySubtitle, keyBody, keyBadge, keySound} {
+		name := jobKeys[short].aps
+		if name == "" {
+			name = "alert"
+		}
+		if raw[short] != nil && !given.has(name) {
+			k.NoteAPS(name, raw[short])
+		}
+	}
+	return k
 }
 
 // isContent: the keys that payload replaces.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"propeller/apnsconn"
+	"propeller/internal/rawjson"
 )
 
 // BadToken is an element of a job's tokens that is no device token. It keeps
@@ -32,14 +33,17 @@ func (j *Job) list(raw []byte) error {
 	elements := bytes.Count(raw, []byte{','}) + 1
 	j.Tokens = make([]string, 0, elements)
 	seen := make(map[string]struct{}, elements)
-	eachElement(raw, func(i, from, to int) {
-		token, err := listed(i, text[from:to])
+	i := 0
+	_ = rawjson.Elements(raw, func(at int, raw []byte) error { // it is a list, and f has no error
+		value := text[at : at+len(raw)]
+		token, err := listed(i, value)
+		i++
 		name := token
-		if text[from] != '"' { // no string, and so no other's name
-			name = "\x00" + text[from:to]
+		if value[0] != '"' { // no string, and so no other's name
+			name = "\x00" + value
 		}
 		if _, twice := seen[name]; twice {
-			return
+			return nil
 		}
 		seen[name] = struct{}{}
 		switch {
@@ -51,6 +55,7 @@ func (j *Job) list(raw []byte) error {
 			cut := strings.ToValidUTF8(token[:min(len(token), maxBadToken)], "")
 			j.Malformed = append(j.Malformed, BadToken{cut, err})
 		}
+		return nil
 	})
 	switch {
 	case len(j.Tokens) > 0:
