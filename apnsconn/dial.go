@@ -183,7 +183,8 @@ func (c *Conn) greet(r *reader) error {
 }
 
 // settings reads the frame that must be the peer's first.
-func (r *reader) settings() (*http2.SettingsFrame, error) {
+func (r *reader) settings() (first *http2.SettingsFrame, err error) {
+	defer recovered(&err)
 	f, err := r.frames.ReadFrame()
 	switch {
 	case errors.Is(r.src.err, io.EOF):

@@ -26,21 +26,32 @@ func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.Bu
 	if limit < 1 {
 		return nil, fmt.Errorf("jetstream: list of %d buried jobs: must be 1 or more", limit)
 	}
-	_, s, err := q.buriedOf(ctx, tube)
+	cn, s, err := q.buriedOf(ctx, tube)
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(buriedSubject(tube, "*")))
-	if err != nil {
+	var ids []string
+	err = q.eachSubject(ctx, cn, buriedStream, buriedSubject(tube, "*"), func(subject string) error {
+		if len(ids) == maxIDs {
+			return queue.ErrCut
+		}
+		ids = append(ids, strings.TrimPrefix(subject, buriedSubject(tube, "")))
+		return nil
+	})
+	cut := errors.Is(err, queue.ErrCut)
+	if err != nil && !cut {
 		return nil, adminError(ctx, err)
 	}
-	var ids []string
-	for subject := range info.State.Subjects {
-		ids = append(ids, strings.TrimPrefix(subject, buriedSubject(tube, "")))
-	}
 	slices.SortFunc(ids, compareIDs)
-	return readBuried(ctx, s, tube, ids[:min(limit, len(ids))])
+	jobs, err := readBuried(ctx, s, tube, ids[:min(limit, len(ids))])
+	if err == nil && cut {
+		err = fmt.Errorf("jetstream: tube %q has more than %d buried jobs: %w", tube, maxIDs, queue.ErrCut)
+	}
+	return jobs, err
 }
+
+// maxIDs is of how many buried jobs of a tube the oldest are sought.
+const maxIDs = 2_000_000
 
 // buriedOf is the stream of buried jobs, for a request about a tube.
 func (q *client) buriedOf(ctx context.Context, tube string) (*conn, jetstream.Stream, error) {
@@ -48,6 +59,7 @@ func (q *client) buriedOf(ctx context.Context, tube string) (*conn, jetstream.St
 	if err != nil {
 		return nil, nil, err
 	}
+	q.expectLarge()
 	s, err := cn.js.Stream(ctx, buriedStream)
 	return cn, s, adminError(ctx, err)
 }

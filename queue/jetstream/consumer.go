@@ -287,7 +287,7 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (instead func
 	if c.gone || c.paused && !c.closed { // while it closes, it collects
 		return j.sayBack
 	}
-	if len(c.waiting) >= c.want+maxStray {
+	if !c.roomLocked(m.Data) {
 		return j.sayBack
 	}
 	done, held := t.firstCopyLocked(m.Header, d)

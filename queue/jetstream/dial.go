@@ -108,7 +108,7 @@ func (d *dialer) greet(ctx context.Context, nc net.Conn, name string) (*wire, er
 	}
 	early, _ := in.Peek(in.Buffered())
 	if !info.Required && (!d.q.opts.encrypted() || !info.Available) { // nats.go says if that will not do
-		w := newWire(nc, line)
+		w := newWire(nc, line, d.q.expectsLarge)
 		if good, err := w.check(early); err != nil {
 			return nil, fmt.Errorf("%w, behind %d bytes", err, good)
 		}
@@ -126,7 +126,7 @@ func (d *dialer) greet(ctx context.Context, nc net.Conn, name string) (*wire, er
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w", nats.ErrTLS, err)
 	}
-	return newWire(tc, line), nil
+	return newWire(tc, line, d.q.expectsLarge), nil
 }
 
 // readFirst reads the line that a server begins with.

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -16,6 +17,9 @@ const (
 	// maxStray is how many more jobs than are wanted may wait: those of pulls that
 	// were given up. Others are given back at once.
 	maxStray = 2 * maxBatch
+
+	// largeWait is how long a large answer may take.
+	largeWait = time.Minute
 
 	maxStack = 8 << 10 // what is logged of a panic's stack
 )
@@ -41,4 +45,26 @@ func (q *client) panicked(v any) error {
 	stack := debug.Stack()
 	q.opts.Log.Error("panic over a message of the queue", "queue", q.opts.String(), "panic", v, "stack", string(stack[:min(len(stack), maxStack)]))
 	return fmt.Errorf("panic over a message: %v", v)
+}
+
+// expectLarge has answers of more than maxAnswer bytes be let through for a while:
+// a list of subjects, or a job, is to be asked for.
+func (q *client) expectLarge() { q.large.Store(time.Now().Add(largeWait).UnixNano()) }
+
+// expectsLarge is for the wire.
+func (q *client) expectsLarge() bool { return time.Now().UnixNano() < q.large.Load() }
+
+// roomLocked reports whether one more job may wait.
+func (c *consumer) roomLocked(body []byte) bool {
+	if len(c.waiting) >= c.want+maxStray {
+		return false
+	}
+	if len(body) <= maxPendingBytes/maxPending {
+		return true
+	}
+	size := len(body)
+	for _, j := range c.waiting {
+		size += len(j.body)
+	}
+	return size <= maxPendingBytes || len(c.waiting) == 0
 }

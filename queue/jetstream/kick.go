@@ -63,6 +63,7 @@ func (q *client) storeOnce(ctx context.Context, cn *conn, m *nats.Msg) error {
 	if err != nil || !bytes.Contains(a.Data, []byte(`"duplicate"`)) {
 		return err
 	}
+	q.expectLarge()
 	s, err := cn.js.Stream(ctx, jobsStream)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -149,6 +150,7 @@ var liesTold = []struct{ text, why string }{
 	{"HMSG x SID 9000000000000000000 9000000000000000000\r\n", "a message of"},
 	{"MSG x SID\r\n", "broke the protocol"},
 	{"MSG x y z a 5\r\n", "broke the protocol"},
+	{"MSG _INBOX.x SID 9000000\r\n", "nobody asked for"},
 	{"MSG  x SID 5\r\n", "broke the protocol"},
 	{"MSG x SID 5\n", "broke the protocol"},
 	{"MSG x\rSID 5\r\n", "broke the protocol"},
@@ -523,10 +525,52 @@ func TestWirePasses(t *testing.T) {
 	for name, r := range map[string]io.Reader{
 		"whole": strings.NewReader(text), "bytes": iotest.OneByteReader(strings.NewReader(text)), "halves": iotest.HalfReader(strings.NewReader(text)),
 	} {
-		got, err := io.ReadAll(io.Reader(newWire(scripted{Reader: r}, []byte("INFO {}\r\n"))))
+		got, err := io.ReadAll(io.Reader(newWire(scripted{Reader: r}, []byte("INFO {}\r\n"), nil)))
 		if err != nil || string(got) != "INFO {}\r\n"+text {
 			t.Errorf("%s: %d bytes, want %d: %v", name, len(got), len(text)+9, err)
 		}
+	}
+}
+
+// A list of subjects is no longer than a server makes it, and has an end.
+func TestLyingLists(t *testing.T) {
+	t.Parallel()
+	var info streamInfo
+	many := bytes.Repeat([]byte(`"a":1,`), 3*maxSubjects)
+	text := fmt.Appendf(nil, `{"state":{"subjects":{%s"b":1}}}`, many)
+	if err := json.Unmarshal(text, &info); err == nil || !strings.Contains(err.Error(), "at a time") {
+		t.Errorf("%d subjects: %v", len(info.State.Subjects), err)
+	}
+	s := liar{info: goodInfo, pong: "PONG\r\n", answer: `{"type":"io.nats.jetstream.api.v1.stream_info_response","total":9000000000000000000,"state":{"subjects":{}}}`}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	s.listen(t, addr)
+	q := openTest(t, Options{Servers: []string{addr}})
+	eventually(t, "it is connected", func() bool { cn, _, _, _ := q.link.ready(); return cn != nil })
+	cn, _, _, _ := q.link.ready()
+	n := 0
+	if err := q.eachSubject(ctxOf(t), cn, jobsStream, ">", func(string) error { n++; return nil }); err != nil || n > 0 {
+		t.Errorf("%d subjects, %v", n, err)
+	}
+}
+
+// Jobs that wait are bounded in bytes, too.
+func TestRoomForJobs(t *testing.T) {
+	t.Parallel()
+	c := &consumer{want: 1000}
+	body := make([]byte, maxPendingBytes/4)
+	for range 4 {
+		if !c.roomLocked(body) {
+			t.Fatalf("no room with %d", len(c.waiting))
+		}
+		c.waiting = append(c.waiting, &job{body: body})
+	}
+	if c.roomLocked(body) || !c.roomLocked([]byte("{}")) {
+		t.Error("no bound, or one for small jobs")
 	}
 }
 
@@ -534,7 +578,7 @@ func TestWirePasses(t *testing.T) {
 func BenchmarkWire(b *testing.B) {
 	one := "MSG _INBOX.abcdefghijklmnopqrstuv.1 3 $JS.ACK.propeller.com_example_app.1.1234567.1234567.1700000000000000000.12 300\r\n" + strings.Repeat("x", 300) + "\r\n"
 	text := bytes.Repeat([]byte(one), 70)
-	w := newWire(nil, nil)
+	w := newWire(nil, nil, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		for at := 0; at < len(text); at += 32 << 10 {

@@ -26,16 +26,12 @@ func (q *client) Tubes(ctx context.Context) ([]string, error) {
 	}
 	tubes := make(map[string]bool)
 	for _, stream := range []string{jobsStream, buriedStream} {
-		// The server lists up to 100,000 at a time (nats-server: JSMaxSubjectDetails).
-		for offset, total := 0, 1; offset < total; {
-			info, err := q.streamInfo(ctx, cn, stream, ">", offset)
-			if err != nil {
-				return nil, adminError(ctx, err)
-			}
-			for subject := range info.State.Subjects {
-				tubes[tubeOf(subject)] = true
-			}
-			offset, total = offset+max(len(info.State.Subjects), 1), info.Total
+		err := q.eachSubject(ctx, cn, stream, ">", func(subject string) error {
+			tubes[tubeOf(subject)] = true
+			return nil
+		})
+		if err != nil {
+			return nil, adminError(ctx, err)
 		}
 	}
 	delete(tubes, "")
@@ -73,6 +69,7 @@ func (q *client) walk(ctx context.Context, cn *conn, stream, pattern string, f f
 	if err != nil {
 		return adminError(ctx, err)
 	}
+	q.expectLarge()
 	birth := s.CachedInfo().Created.UnixMilli()
 	return each(ctx, walkers, messages(ctx, s, pattern), func(m *jetstream.RawStreamMsg, err error) error {
 		if err != nil {

@@ -93,6 +93,7 @@ type client struct {
 	finished  finished
 	fired     recent[string, numbered] // the jobs that schedules have become last, by their ids
 
+	large atomic.Int64 // until when large answers may come, Unix nanoseconds
 	birth atomic.Int64 // of the stream of jobs, as last seen
 
 	ctx    context.Context // ends with Close

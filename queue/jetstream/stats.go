@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -118,17 +119,52 @@ type streamInfo struct {
 	Total int       `json:"total"` // of the subjects that match
 	Error *apiError `json:"error"`
 	State struct {
-		Messages    uint64         `json:"messages"`
-		FirstSeq    uint64         `json:"first_seq"`
-		FirstTS     time.Time      `json:"first_ts"`
-		LastSeq     uint64         `json:"last_seq"`
-		NumSubjects int            `json:"num_subjects"`
-		Subjects    map[string]int `json:"subjects"` // number of messages
-		Deleted     []uint64       `json:"deleted"`  // in their order
+		Messages    uint64        `json:"messages"`
+		FirstSeq    uint64        `json:"first_seq"`
+		FirstTS     time.Time     `json:"first_ts"`
+		LastSeq     uint64        `json:"last_seq"`
+		NumSubjects int           `json:"num_subjects"`
+		Subjects    subjectCounts `json:"subjects"`
+		Deleted     []uint64      `json:"deleted"` // in their order
 		Lost        struct {
 			Msgs []uint64 `json:"msgs"`
 		} `json:"lost"`
 	} `json:"state"`
+}
+
+// subjectCounts are the numbers of messages, by subject.
+type subjectCounts map[string]int
+
+// maxSubjects is how many a server lists at a time (nats-server: JSMaxSubjectDetails).
+const maxSubjects = 100_000
+
+// UnmarshalJSON takes no more than an honest server sends: the map is many times as
+// large as its text.
+func (c *subjectCounts) UnmarshalJSON(text []byte) error {
+	if n := bytes.Count(text, []byte(`":`)); n > 2*maxSubjects { // names may have that too
+		return fmt.Errorf("%d subjects, at most %d are listed at a time", n, maxSubjects)
+	}
+	return json.Unmarshal(text, (*map[string]int)(c))
+}
+
+// eachSubject calls f for the subjects of a stream that match a pattern.
+func (q *client) eachSubject(ctx context.Context, cn *conn, stream, pattern string, f func(subject string) error) error {
+	for offset := 0; ; {
+		q.expectLarge()
+		info, err := q.streamInfo(ctx, cn, stream, pattern, offset)
+		if err != nil {
+			return err
+		}
+		for subject := range info.State.Subjects {
+			if err := f(subject); err != nil {
+				return err
+			}
+		}
+		n := len(info.State.Subjects)
+		if offset += n; n == 0 || offset >= info.Total {
+			return nil
+		}
+	}
 }
 
 // streamInfo asks for a stream, and for its subjects that match a pattern; "":

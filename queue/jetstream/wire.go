@@ -18,6 +18,9 @@ const (
 	// maxMessage is the largest message that a server can be told to take
 	// (nats-server: const.go, MAX_PENDING_SIZE, which bounds max_payload).
 	maxMessage = 64 << 20
+	// maxAnswer is the largest answer to a request that does not ask for more. They
+	// are JSON, of which the library makes many times as much.
+	maxAnswer = 2 << 20
 
 	// A server may send lines that are no messages (PING, -ERR, INFO) at this rate
 	// for long, so many at once, and one beside each message.
@@ -37,14 +40,15 @@ type wire struct {
 	left  int    // bytes of a message to come
 	end   int    // bytes of the line end behind it to come
 	err   error
+	large func() bool // an answer may have more than maxAnswer bytes
 
 	lines int // that the server may send before refill is asked
 	msgs  int // since then
 	at    time.Time
 }
 
-func newWire(nc net.Conn, first []byte) *wire {
-	return &wire{Conn: nc, first: first, lines: lineBurst, at: time.Now()}
+func newWire(nc net.Conn, first []byte, large func() bool) *wire {
+	return &wire{Conn: nc, first: first, large: large, lines: lineBurst, at: time.Now()}
 }
 
 func (w *wire) Read(p []byte) (int, error) {
@@ -125,6 +129,7 @@ var (
 	hmsgWord = []byte("HMSG ")
 	infoWord = []byte("INFO {")
 	errWord  = []byte("-ERR '")
+	inbox    = []byte(nats.InboxPrefix) // subjects of answers; jobs have their own
 )
 
 // control checks a whole line.
@@ -177,6 +182,9 @@ func (w *wire) message(line, args []byte, sizes int) error {
 		if head, ok := number(fields[n-2]); !ok || head > size {
 			return fmt.Errorf("server broke the protocol: headers of %.40q bytes in a message of %d", fields[n-2], size)
 		}
+	}
+	if size > maxAnswer && bytes.HasPrefix(fields[0], inbox) && !w.large() {
+		return fmt.Errorf("server sends an answer of %d bytes that nobody asked for", size)
 	}
 	w.left, w.end = size, len(lineEnd)
 	w.msgs++
