@@ -18,6 +18,10 @@ import (
 	"propeller/apnsconn/apnstest"
 )
 
+// silence is how long a silent server is waited for: enough for the handshake of one that
+// is to fail later, on a busy machine.
+const silence = 3 * time.Second
+
 func TestDialFailures(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -27,12 +31,12 @@ func TestDialFailures(t *testing.T) {
 	}{
 		{"no ALPN", apnstest.Options{NoALPN: true}, "does not speak HTTP/2"},
 		{"no SETTINGS", apnstest.Options{NoSettings: true}, "before it sends its own"},
-		{"slow handshake", apnstest.Options{SlowHandshake: time.Minute}, "TLS handshake: not ready within 300ms"},
+		{"slow handshake", apnstest.Options{SlowHandshake: time.Minute}, "TLS handshake: not ready within 3s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := startServer(t, tt.o)
-			_, err := Dial(t.Context(), Config{Addr: s.Addr, RootCAs: s.CertPool(), DialTimeout: 300 * time.Millisecond})
+			_, err := Dial(t.Context(), Config{Addr: s.Addr, RootCAs: s.CertPool(), DialTimeout: silence})
 			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), s.Addr) {
 				t.Errorf("%v, want %q and the address", err, tt.want)
 			}
@@ -58,8 +62,8 @@ func TestDialSilentServer(t *testing.T) {
 			nc.Close()
 		}
 	}()
-	_, err = Dial(t.Context(), Config{Addr: l.Addr().String(), RootCAs: pool, DialTimeout: 300 * time.Millisecond})
-	if err == nil || !strings.Contains(err.Error(), "HTTP/2 SETTINGS: not ready within 300ms") || !errors.Is(err, context.DeadlineExceeded) {
+	_, err = Dial(t.Context(), Config{Addr: l.Addr().String(), RootCAs: pool, DialTimeout: silence})
+	if err == nil || !strings.Contains(err.Error(), "HTTP/2 SETTINGS: not ready within 3s") || !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
 	l.Close()

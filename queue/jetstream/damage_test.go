@@ -32,6 +32,9 @@ func storeMany(t *testing.T, q *client) {
 		t.Fatal(err)
 	}
 	endNow(t, c)
+	if _, err := q.TubeStats(ctxOf(t), "t0"); err != nil { // then the server knows what is finished
+		t.Fatal(err)
+	}
 }
 
 // What is missing after a start is told: how much, and between which numbers. Of
