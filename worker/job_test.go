@@ -266,3 +266,34 @@ func TestCutTokensAreUTF8(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
+
+// An aps that fits into a payload is taken whatever blanks stand in it; of one that
+// does not, no more is read than fits.
+func TestLargeAPS(t *testing.T) {
+	blanks := strings.Repeat(" ", 6000)
+	j := parse(t, jobText(`,"aps":{`+blanks+`"alert":{"body":"b",`+blanks+`"loc-key":"k"}}`))
+	if got := string(j.Notification.Payload); strings.Contains(got, " ") {
+		t.Errorf("%s", got)
+	}
+	var keys strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&keys, `"k%d":1,`, i)
+	}
+	for _, body := range []string{jobText(`,"aps":{` + keys.String() + `"x":1}`), jobText(`,"aps":{"alert":{` + keys.String() + `"x":1}}`)} {
+		_, err := ParseJob([]byte(body), topic, "1")
+		if e, ok := errors.AsType[*JobError](err); !ok || e.Key != "payload" || !strings.Contains(e.Why, "bytes or more, at most 5120") {
+			t.Errorf("%v", err)
+		}
+	}
+	if _, err := ParseJob([]byte(jobText(`,"aps":{`+strings.Repeat(`"a":1,`, 40)+`"b":1}`)), topic, "1"); err == nil {
+		t.Error("a key may be given twice")
+	}
+	var some strings.Builder
+	for i := range 40 {
+		fmt.Fprintf(&some, `"k%d":1,`, i)
+	}
+	parse(t, jobText(`,"aps":{`+some.String()+`"x":1}`))
+	if _, err := ParseJob([]byte(jobText(`,"aps":{`+some.String()+`"k30":1}`)), topic, "1"); err == nil {
+		t.Error("the thirtieth key may be given twice")
+	}
+}

@@ -1,6 +1,10 @@
 package worker
 
-import "propeller/apnsconn"
+import (
+	"fmt"
+
+	"propeller/apnsconn"
+)
 
 // payload assembles the JSON body of the push: the job's payload verbatim, or
 // aps made of the short forms with the job's aps over them, and data beside it.
@@ -96,19 +100,43 @@ func (ms members) get(name string) []byte {
 	return nil
 }
 
-// apsMembers lists the members of the job's aps object; none for nil.
+// fewMembers are compared faster than they are looked up.
+const fewMembers = 16
+
+// apsMembers lists the members of the job's aps object, or of its alert; none for
+// nil. No more is listed than fits in a payload.
 func apsMembers(obj []byte) (members, error) {
 	if obj == nil {
 		return nil, nil
 	}
 	var ms members
+	var seen map[string]bool // once there are more than few
+	size := len(`{"aps":{}}`) - len(`,`)
 	err := eachMember(obj, func(name string, value []byte) error {
-		if ms.has(name) {
+		size += len(name) + len(`"":,`)
+		if name != "alert" || !isObject(value) { // of which the members count, without blanks between
+			size += len(value)
+		}
+		if size > apnsconn.MaxPayloadVoIP {
+			return nil
+		}
+		if len(ms) < fewMembers && ms.has(name) || seen[name] {
 			return &JobError{"aps", "a key is given twice"}
 		}
 		ms = append(ms, member{name, value})
+		if len(ms) == fewMembers {
+			seen = make(map[string]bool)
+			for _, m := range ms {
+				seen[m.name] = true
+			}
+		} else if seen != nil {
+			seen[name] = true
+		}
 		return nil
 	})
+	if err == nil && size > apnsconn.MaxPayloadVoIP {
+		err = &JobError{"payload", fmt.Sprintf("has %d bytes or more, at most %d are allowed", size, apnsconn.MaxPayloadVoIP)}
+	}
 	return ms, err
 }
 
