@@ -7,10 +7,10 @@ import (
 )
 
 const (
-	// minToken and maxToken bound a device token in hex digits. Apple says to
+	// MinToken and maxToken bound a device token in hex digits. Apple says to
 	// assume no length; 64 digits are usual, 160 have been seen. The upper
 	// bound keeps a request far below APNs' header list limit of 8000 bytes.
-	minToken = 8
+	MinToken = 8
 	maxToken = 400
 
 	// maxChannelID bounds a channel's id in bytes. Apple fixes no length; 24
@@ -123,8 +123,8 @@ func tokenFault(s string) string {
 	switch {
 	case s == "":
 		return "is missing"
-	case len(s) < minToken || len(s) > maxToken:
-		return fmt.Sprintf("has %d characters, want %d to %d hex digits", len(s), minToken, maxToken)
+	case len(s) < MinToken || len(s) > maxToken:
+		return fmt.Sprintf("has %d characters, want %d to %d hex digits", len(s), MinToken, maxToken)
 	}
 	for i := 0; i < len(s); i++ {
 		if !isHex(s[i]) {

@@ -32,6 +32,10 @@ var errBody = errors.New("the body")
 // what the log calls it; "" if it changes nothing.
 func (a *API) buried(action string, do func(ctx context.Context, l Local, r *http.Request) (any, error)) func(http.ResponseWriter, *http.Request, *client) {
 	return func(w http.ResponseWriter, r *http.Request, c *client) {
+		if action != "" && !c.limit.Allow() {
+			tooMany(c).write(w)
+			return
+		}
 		ctx, cancel := context.WithTimeout(r.Context(), maxTime)
 		defer cancel()
 		topic := r.PathValue("topic")

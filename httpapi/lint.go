@@ -27,6 +27,10 @@ type Lint struct {
 
 // lint looks at a notification without putting it.
 func (a *API) lint(w http.ResponseWriter, r *http.Request, c *client) {
+	if !c.limit.Allow() {
+		tooMany(c).write(w)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), maxTime)
 	defer cancel()
 	body, free, err := a.body(ctx, w, r, c)

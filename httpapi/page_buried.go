@@ -103,6 +103,11 @@ func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, st
 func (p *page) settle(done string, do func(Local, context.Context, Choice) (Settled, error)) func(http.ResponseWriter, *http.Request, *visitor) {
 	return func(w http.ResponseWriter, r *http.Request, v *visitor) {
 		topic := r.PathValue("topic")
+		if !v.limit.Allow() {
+			err := v.overRate()
+			p.showBuried(w, r, v, statusOf(err), buriedPage{Topic: topic, Fault: err.Error()})
+			return
+		}
 		answer, err := p.desk(r.Context(), v, topic, func(ctx context.Context, l Local) (any, error) {
 			c, err := chosen(r.PostForm)
 			if err != nil {

@@ -41,6 +41,10 @@ func (p *page) sendForm(w http.ResponseWriter, r *http.Request, v *visitor) {
 
 // preview answers what the push in the form would be.
 func (p *page) preview(w http.ResponseWriter, r *http.Request, v *visitor) {
+	if !v.limit.Allow() {
+		tooMany(v.client).write(w)
+		return
+	}
 	e, err := formEnvelope(r)
 	if err != nil {
 		writeJSON(w, http.StatusOK, Lint{Error: errorOf(err)})

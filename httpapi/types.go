@@ -1,12 +1,14 @@
 package httpapi
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 	"unicode/utf8"
 
 	"propeller/apnsconn"
+	"propeller/internal/rawjson"
 	"propeller/supervisor"
 	"propeller/worker"
 	"propeller/worker/buried"
@@ -155,12 +157,37 @@ type BuriedJob struct {
 // Choice says which buried jobs are meant: exactly one of IDs, Reason and All
 // is given.
 type Choice struct {
-	IDs    []string `json:"ids,omitempty"`
-	Reason string   `json:"reason,omitempty"` // part of the reason or class
-	All    bool     `json:"all,omitempty"`
-	Limit  int      `json:"limit,omitempty"` // at most so many, up to MaxJobs, which is the default
+	IDs    jobIDs `json:"ids,omitempty"`
+	Reason string `json:"reason,omitempty"` // part of the reason or class
+	All    bool   `json:"all,omitempty"`
+	Limit  int    `json:"limit,omitempty"` // at most so many, up to MaxJobs, which is the default
 
 	group string // used by the page: only jobs whose reason belongs to this group
+}
+
+// jobIDs are ids of jobs. Of a list that is too long no more are kept than show that.
+type jobIDs []string
+
+// UnmarshalJSON reads a list of strings.
+func (ids *jobIDs) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" {
+		return nil
+	}
+	err := rawjson.Elements(text, func(_ int, value []byte) error {
+		var id string
+		if len(*ids) > MaxJobs {
+			return nil
+		}
+		if err := json.Unmarshal(value, &id); err != nil {
+			return err
+		}
+		*ids = append(*ids, id)
+		return nil
+	})
+	if errors.Is(err, rawjson.ErrKind) {
+		return errors.New("ids: is not a list")
+	}
+	return err
 }
 
 // MaxJobs is the most buried jobs of one answer: with bodies of 64 KiB their

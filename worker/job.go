@@ -18,7 +18,7 @@ type Job struct {
 	Notification  apnsconn.Notification
 	Tokens        []string      // of a job with "tokens": the well-formed ones, each once, in lower case; else nil
 	Malformed     []BadToken    // the others of that list, the first maxMalformed
-	MoreMalformed int           // how many more of them there are
+	MoreMalformed int           // how many more of them there are, each as often as it stands there
 	TokenSince    time.Time     // when the app registered its tokens; zero = not said
 	TTL           time.Duration // from when the job was put; 0 = none
 	Ref           string        // the producer's own id; never sent

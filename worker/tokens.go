@@ -1,8 +1,10 @@
 package worker
 
 import (
-	"bytes"
 	"fmt"
+	"hash/maphash"
+	"math/bits"
+	"slices"
 	"strings"
 
 	"propeller/apnsconn"
@@ -25,34 +27,37 @@ const maxBadToken = 400
 // find the fault.
 const maxMalformed = 100
 
+// usualToken is what one of a list takes: 64 digits, quotes and a comma.
+const usualToken = 67
+
 // list reads the tokens of a job. What stands there twice counts once. The
 // well-formed ones are substrings of one copy of the list, if they are written
-// in lower case.
+// in lower case. What this takes grows with the list, at most to three times it.
 func (j *Job) list(raw []byte) error {
 	text := string(raw)
-	elements := bytes.Count(raw, []byte{','}) + 1
-	j.Tokens = make([]string, 0, elements)
-	seen := make(map[string]struct{}, elements)
-	i := 0
-	_ = rawjson.Elements(raw, func(at int, raw []byte) error { // it is a list, and f has no error
-		value := text[at : at+len(raw)]
-		token, err := listed(i, value)
+	j.Tokens = make([]string, 0, len(raw)/usualToken+1)
+	seen := newTokenSet(len(raw)/(apnsconn.MinToken+len(`"",`)) + 1)
+	var strange map[string]bool // what is recorded of those that are no tokens
+	i := -1
+	_ = rawjson.Elements(raw, func(at int, value []byte) error { // it is a list, and f has no error
 		i++
-		name := token
-		if value[0] != '"' { // no string, and so no other's name
-			name = "\x00" + value
-		}
-		if _, twice := seen[name]; twice {
-			return nil
-		}
-		seen[name] = struct{}{}
+		element := text[at : at+len(value)]
+		token, err := listed(i, element)
 		switch {
+		case err == nil && !seen.add(j.Tokens, token), err != nil && strange[element]:
 		case err == nil:
+			if len(j.Tokens) == cap(j.Tokens) { // the rest is probably like what has been read
+				j.Tokens = slices.Grow(j.Tokens, 8+len(j.Tokens)*(len(raw)-at)/at)
+			}
 			j.Tokens = append(j.Tokens, token)
 		case len(j.Malformed) == maxMalformed:
 			j.MoreMalformed++
 		default:
-			cut := strings.ToValidUTF8(token[:min(len(token), maxBadToken)], "")
+			if strange == nil {
+				strange = make(map[string]bool)
+			}
+			strange[element] = true
+			cut := strings.Clone(strings.ToValidUTF8(token[:min(len(token), maxBadToken)], ""))
 			j.Malformed = append(j.Malformed, BadToken{cut, err})
 		}
 		return nil
@@ -66,6 +71,32 @@ func (j *Job) list(raw []byte) error {
 		return &JobError{first.Key, first.Why + "; no other of the tokens can be used either"}
 	}
 	return &JobError{"tokens", "is empty"}
+}
+
+// tokenSet says which tokens stand in a list already, by their numbers there: a map
+// of them would take more than the list.
+type tokenSet struct {
+	seed    maphash.Seed
+	numbers []uint32 // from 1, where the token's hash leads or behind it; 0: none
+}
+
+// newTokenSet makes a set of at most so many.
+func newTokenSet(most int) tokenSet {
+	return tokenSet{maphash.MakeSeed(), make([]uint32, 1<<bits.Len(uint(most+most/2)))}
+}
+
+// add adds a token that is about to be appended to tokens, unless it is among them.
+func (s tokenSet) add(tokens []string, token string) bool {
+	last := uint64(len(s.numbers) - 1)
+	for at := maphash.String(s.seed, token) & last; ; at = (at + 1) & last {
+		switch n := s.numbers[at]; {
+		case n == 0:
+			s.numbers[at] = uint32(len(tokens) + 1)
+			return true
+		case tokens[n-1] == token:
+			return false
+		}
+	}
 }
 
 // listed is element number i of a list of tokens, whose JSON is value.
