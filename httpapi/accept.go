@@ -55,7 +55,7 @@ func (a *API) accept(ctx context.Context, c *client, body []byte) Result {
 
 // enqueue checks the job of an envelope and puts it into the queue.
 func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) Result {
-	jobs, r := prepare(c, e)
+	jobs, r := prepare(c, e, c.pay)
 	if r.Error != nil {
 		return r
 	}
@@ -65,12 +65,14 @@ func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) Result 
 // prepare returns the jobs that a notification is, for which the client's limit
 // is charged, and what there is to say of it already: an Error, or malformed
 // tokens.
-func prepare(c *client, e worker.Envelope) (jobs []worker.Part, r Result) {
+func prepare(c *client, e worker.Envelope, charge func(jobs int) error) (jobs []worker.Part, r Result) {
 	jobs, job, err := check(c, e)
 	if err != nil {
 		return nil, Result{Error: errorOf(err)}
 	}
-	c.owe(len(jobs) - 1)
+	if err := charge(len(jobs) - 1); err != nil {
+		return nil, Result{Error: errorOf(err)}
+	}
 	for _, bad := range job.Malformed[:min(len(job.Malformed), maxMalformed)] {
 		r.Malformed = append(r.Malformed, ResultError{Key: bad.Err.Key, Detail: bad.Err.Why})
 	}

@@ -69,10 +69,21 @@ func (c *client) overRate() error {
 	return fmt.Errorf("key %q: %w of %v", c.name, errRate, float64(c.limit.Limit()))
 }
 
-// owe charges the limit for jobs that a notification is besides its first. They
-// are put whether there is room for them or not; those that come next wait for
-// it, or are refused.
-func (c *client) owe(jobs int) { c.limit.ReserveN(time.Now(), jobs) }
+// pay charges the limit for jobs that a notification is besides its first, before any
+// of them is put.
+func (c *client) pay(jobs int) error {
+	if !c.limit.AllowN(time.Now(), jobs) {
+		return c.overRate()
+	}
+	return nil
+}
+
+// owe is pay for a stream: its jobs are put whether there is room for them or not, and
+// what it sends next waits for it.
+func (c *client) owe(jobs int) error {
+	c.limit.ReserveN(time.Now(), jobs)
+	return nil
+}
 
 // access is Settings made ready.
 type access struct {

@@ -20,8 +20,8 @@ const (
 )
 
 // acceptAll takes n notifications. Each stands for itself: its result is in its
-// place in out.
-func (a *API) acceptAll(ctx context.Context, c *client, n int, item func(i int) []byte, out []Result) {
+// place in out. charge is for the jobs that one is besides its first.
+func (a *API) acceptAll(ctx context.Context, c *client, charge func(jobs int) error, n int, item func(i int) []byte, out []Result) {
 	var next atomic.Int64
 	var working sync.WaitGroup
 	for range min((n+partSize-1)/partSize, partsAtOnce) {
@@ -32,7 +32,7 @@ func (a *API) acceptAll(ctx context.Context, c *client, n int, item func(i int) 
 				if from >= n {
 					return
 				}
-				p := part{api: a, client: c, first: from, out: out[from:min(to, n)]}
+				p := part{api: a, client: c, charge: charge, first: from, out: out[from:min(to, n)]}
 				p.accept(ctx, item)
 			}
 		})
@@ -44,6 +44,7 @@ func (a *API) acceptAll(ctx context.Context, c *client, n int, item func(i int) 
 type part struct {
 	api    *API
 	client *client
+	charge func(jobs int) error
 	first  int // number of the first
 	out    []Result
 
@@ -89,7 +90,7 @@ func (p *part) add(ctx context.Context, i int, body []byte, now time.Time) {
 		p.out[i].Error = errorOf(err)
 		return
 	}
-	jobs, r := prepare(p.client, e)
+	jobs, r := prepare(p.client, e, p.charge)
 	if r.Error == nil && len(jobs) > 1 {
 		r = p.api.putJobs(ctx, e, jobs, r)
 	} else if r.Error == nil {

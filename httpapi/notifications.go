@@ -129,7 +129,7 @@ func (a *API) acceptList(ctx context.Context, c *client, body []byte) (out answe
 		return tooMany(c), false
 	}
 	all := Results{Results: make([]Result, len(items))}
-	a.acceptAll(ctx, c, len(items), func(i int) []byte { return items[i] }, all.Results)
+	a.acceptAll(ctx, c, c.pay, len(items), func(i int) []byte { return items[i] }, all.Results)
 	for i := range all.Results {
 		if e := all.Results[i].Error; e == nil {
 			all.Accepted++

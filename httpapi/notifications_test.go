@@ -172,8 +172,8 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// A notification of several jobs counts as those; what it has used beyond its
-// limit is missing afterwards.
+// A notification of several jobs counts as those; what one of a stream has used beyond
+// its limit is missing afterwards.
 func TestRateOfManyTokens(t *testing.T) {
 	t.Parallel()
 	tree := new(putTree)
@@ -185,17 +185,16 @@ func TestRateOfManyTokens(t *testing.T) {
 		tokens = append(tokens, fmt.Sprintf("%064x", i))
 	}
 	body := `{"topic":"` + topic + `","title":"x","tokens":["` + strings.Join(tokens, `","`) + `"]}`
-	for _, body := range []string{body, "[" + body + "]", body + "\n"} {
-		limit.ReserveN(time.Now(), int(limit.Tokens())-1) // one is left
-		kind := "application/json"
-		if strings.HasSuffix(body, "\n") {
-			kind = ndjson
-		}
+	for _, of := range []struct {
+		kind, body string
+		left       int
+	}{{"application/json", body, 4}, {"application/json", "[" + body + "]", 4}, {ndjson, body + "\n", 1}} {
+		limit.ReserveN(time.Now(), int(limit.Tokens())-of.left)
 		tree.jobs = nil
-		if w := send(api.Network(), "slow-0123", "POST", "/v1/notifications", body, "Content-Type", kind); w.Code != 202 || len(tree.jobs) < 4 {
+		if w := send(api.Network(), "slow-0123", "POST", "/v1/notifications", of.body, "Content-Type", of.kind); w.Code != 202 || len(tree.jobs) < 4 {
 			t.Fatalf("%d %.200s, %d jobs", w.Code, w.Body, len(tree.jobs))
 		}
-		if left := limit.Tokens(); left > -2 {
+		if left := limit.Tokens(); left > float64(of.left)-3 {
 			t.Errorf("%d jobs were put, %v are left", len(tree.jobs), left)
 		}
 		limit.ReserveN(time.Now(), -maxItems)

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -12,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"propeller/internal/rawjson"
 	"propeller/queue"
 )
 
@@ -182,9 +182,14 @@ var (
 	// bytes).
 	hexRun = regexp.MustCompile(`[0-9A-Fa-f]{33,}`)
 	// tokenMember is what a job says under token or tokens, well-formed or not.
-	tokenMember = regexp.MustCompile(`"tokens?"\s*:\s*("(?:[^"\\]|\\.)*"|\[[^\]]*\])`)
-	longText    = regexp.MustCompile(`"((?:[^"\\]|\\.){8})(?:[^"\\]|\\.)+"`)
+	// Each beginning of one is one, also if it has no end: else the text would be read
+	// to its end again and again.
+	tokenMember = regexp.MustCompile(`"tokens?"\s*:\s*("(?:[^"\\]|\\.)*(?:"|\\?\z)|\[[^\]]*(?:\]|\z))`)
+	longText    = regexp.MustCompile(`"((?:[^"\\]|\\.){8})(?:[^"\\]|\\.)+(?:"|\\?\z)`)
 )
+
+// maxShown bounds the text of a job that is shown, in bytes; the API has the whole job.
+const maxShown = 256 << 10
 
 // readable is a job's text for people: indented, with no more of a device token
 // than its first 8 characters.
@@ -192,10 +197,7 @@ func readable(text string, other []byte) string {
 	if text == "" {
 		text = strings.ToValidUTF8(string(other), "\uFFFD")
 	}
-	var out bytes.Buffer
-	if json.Indent(&out, []byte(text), "", "  ") == nil {
-		text = out.String()
-	}
+	text = rawjson.Indent(text, "", maxShown)
 	text = tokenMember.ReplaceAllStringFunc(text, func(member string) string {
 		name, value, _ := strings.Cut(member, ":")
 		return name + ":" + longText.ReplaceAllString(value, `"$1…"`)

@@ -185,7 +185,7 @@ func (s *streamed) put(ctx, reading context.Context) error {
 	s.results = append(s.results[:0], make([]Result, n)...)
 	putting, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
-	s.api.acceptAll(putting, s.client, n, func(i int) []byte { return s.batch[i] }, s.results)
+	s.api.acceptAll(putting, s.client, s.client.owe, n, func(i int) []byte { return s.batch[i] }, s.results)
 	for i := range s.results {
 		s.out.add(s.results[i])
 	}

@@ -3,6 +3,8 @@ package worker
 import (
 	"fmt"
 	"time"
+
+	"propeller/internal/rawjson"
 )
 
 // Envelope is a notification as the HTTP API takes it: a job with the app that
@@ -10,7 +12,7 @@ import (
 type Envelope struct {
 	Topic string        // of the app; "" when not given
 	Delay time.Duration // before it may be sent, in whole seconds
-	Job   []byte        // the job, as it was written
+	Job   []byte        // the job, as it was written but for blanks outside its payload
 
 	known bool     // the following are
 	keys  gathered // the members of Job, in front of fault
@@ -56,12 +58,22 @@ func ParseEnvelope(body []byte, now time.Time) (Envelope, error) {
 	return e, e.read(&own, now)
 }
 
-// add takes up one of the job's own members. A fault of it is told when the job
+// add takes up one of the job's own members, without the blanks in it unless it is the
+// payload: what is split into several jobs would have them in each. A fault of it is told when the job
 // is decoded.
 func (e *Envelope) add(name string, value []byte) {
-	e.Job = appendMember(e.Job, 1, name, value)
+	if len(e.Job) > 1 {
+		e.Job = append(e.Job, ',')
+	}
+	e.Job = append(appendName(e.Job, name), ':')
+	from := len(e.Job)
+	if name == jobKeys[keyPayload].name {
+		e.Job = append(e.Job, value...)
+	} else {
+		e.Job = rawjson.AppendCompact(e.Job, value)
+	}
 	if e.fault == nil {
-		e.fault = e.keys.add(name, e.Job[len(e.Job)-len(value):])
+		e.fault = e.keys.add(name, e.Job[from:])
 	}
 }
 
@@ -152,6 +164,9 @@ func SplitJob(body []byte, j *Job, limit int) ([]Part, error) {
 		tokens = append(tokens[:len(tokens):len(tokens)], bad.Text) // to be reported as others are
 	}
 	rest := otherMembers(nil, body)
+	if len(rest) > limit/4 { // it stands in each
+		return nil, &JobError{"", fmt.Sprintf("more than %d bytes beside its tokens, which are too many for one job", limit/4)}
+	}
 	room := limit - len(rest) - len(`{"tokens":[]}`)
 	room -= min(maxAgain, room/16) // for the reason, should it be buried
 	good := len(j.Tokens)

@@ -14,7 +14,7 @@ func TestParseEnvelope(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 500e6, time.UTC)
 	for body, want := range map[string]string{
 		`{"topic":"a","token":"00","delay":3}`:                               `a 3s {"token":"00"}`,
-		` { "delay" : "7" , "x" : [ 1, {"topic":2} ] , "topic":"a\u0062" } `: `ab 7s {"x":[ 1, {"topic":2} ]}`,
+		` { "delay" : "7" , "x" : [ 1, {"topic":2} ] , "topic":"a\u0062" } `: `ab 7s {"x":[1,{"topic":2}]}`,
 		`{"topic":"a","at":1767323050}`:                                      `a 5s {}`, // 4.5 s from now
 		`{"at":"2026-01-02T04:04:05+01:00"}`:                                 ` 0s {}`,
 		`{"at":0,"topic":null,"delay":null}`:                                 ` 0s {}`,

@@ -77,13 +77,16 @@ func isList(raw []byte) bool   { return raw[0] == '[' }
 func isNull(raw []byte) bool   { return raw[0] == 'n' }
 func isNumber(raw []byte) bool { return raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9' }
 
+// maxDigits is more than a number has, with some zeros in front.
+const maxDigits = 32
+
 // wholeNumber reads a JSON number without fraction or exponent, or a string of
 // digits, as form clients send them. The result is in 0…math.MaxInt64.
 func wholeNumber(raw []byte) (int64, bool) {
 	if isString(raw) {
 		raw = raw[1 : len(raw)-1]
 	}
-	if len(raw) == 0 || raw[0] == '+' || raw[0] == '-' {
+	if len(raw) == 0 || len(raw) > maxDigits || raw[0] == '+' || raw[0] == '-' {
 		return 0, false
 	}
 	n, err := strconv.ParseInt(string(raw), 10, 64)

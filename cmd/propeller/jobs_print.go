@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"propeller/httpapi"
+	"propeller/internal/rawjson"
 )
 
 // listWidth is what a line of the list keeps to: a terminal's width that
@@ -20,6 +20,9 @@ const listWidth = 80
 
 // minReason is how much of a reason is shown whatever the ids are.
 const minReason = 20
+
+// maxShown bounds the body of a job that is printed, in bytes; --json has all of it.
+const maxShown = 256 << 10
 
 // printBuried prints a list as a table.
 func printBuried(out io.Writer, l httpapi.BuriedList, now time.Time) error {
@@ -85,11 +88,10 @@ func printJob(out io.Writer, j httpapi.BuriedJob, now time.Time) error {
 	if len(j.BodyBase64) > 0 {
 		body = fmt.Sprintf("%q", j.BodyBase64)
 	}
-	var indented bytes.Buffer
-	if json.Indent(&indented, []byte(body), "  ", "  ") == nil {
-		body = indented.String()
+	if rawjson.Valid([]byte(body)) {
+		body = rawjson.Indent(body, "  ", maxShown)
 	} else {
-		body = strings.ReplaceAll(body, "\n", "\n  ") // so that it looks like nothing else
+		body = strings.ReplaceAll(rawjson.Cut(body, maxShown), "\n", "\n  ") // so that it looks like nothing else
 	}
 	fmt.Fprintf(&b, "body\n  %s\n\n", printable(body))
 	_, err := io.WriteString(out, b.String())

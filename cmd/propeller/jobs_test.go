@@ -443,3 +443,17 @@ func TestShortenTokens(t *testing.T) {
 		}
 	}
 }
+
+// However deep and long a job is, what is printed of it is bounded.
+func TestPrintedJobIsBounded(t *testing.T) {
+	for depth := range map[int]bool{500: true, 9990: true} {
+		body := strings.Repeat("[", depth) + strings.Repeat("0,", 500_000) + "0" + strings.Repeat("]", depth)
+		var out strings.Builder
+		if err := printJob(&out, httpapi.BuriedJob{ID: "1", Body: shortenTokens(body)}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if n := out.Len(); n > 2*maxShown || !strings.Contains(out.String(), "…") {
+			t.Errorf("%d deep: %d bytes", depth, n)
+		}
+	}
+}

@@ -73,6 +73,19 @@ func Valid(text []byte) bool {
 	return err == nil && r.end() == nil
 }
 
+// AppendCompact appends a value that is known to be JSON to b, without the blanks in it
+// that stand outside strings. All else stays as it was written.
+func AppendCompact(b, value []byte) []byte {
+	if k := value[0]; k != '{' && k != '[' || !bytes.ContainsAny(value, " \t\r\n") {
+		return append(b, value...)
+	}
+	out, err := jsontext.AppendFormat(b, value, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
+	if err != nil { // of JSON there is none
+		return append(b, value...)
+	}
+	return out
+}
+
 // walk calls next for each element or member of the container that text is and that
 // begins with open.
 func walk(text []byte, kind jsontext.Kind, next func(r *reader) (fault, err error)) error {
