@@ -164,9 +164,11 @@ type fakeJob struct {
 	after    time.Duration
 	panics   bool
 	kicked   bool
+	repeats  bool // it may have been finished before
 }
 
-func (j *fakeJob) ID() string { return j.id }
+func (j *fakeJob) Repeats() bool { return j.repeats }
+func (j *fakeJob) ID() string    { return j.id }
 func (j *fakeJob) Body() []byte {
 	if j.panics {
 		panic("poison")

@@ -267,15 +267,21 @@ func (t *task) checkAge() stage {
 	return stagePushed
 }
 
-// remove deletes the job after so many delivered pushes. If that fails, they may be repeated.
+// remove deletes the job after so many pushes were delivered or put elsewhere. If that
+// fails, they may be repeated; in a job that the queue has left behind, they may be repeats.
 func (t *task) remove(delivered int) {
 	t.r.w.finished.Add(1)
 	err := t.job.Done(t.r.settlers.ctx)
-	if err == nil {
+	left, ok := t.job.(interface{ Repeats() bool })
+	switch {
+	case err != nil:
+		t.lastWord, t.lastErr = "job finished but not deleted: it may be pushed again", err
+	case ok && left.Repeats() && delivered > 0:
+		t.lastWord = "job may have been finished before: it may have been pushed twice"
+	default:
 		return
 	}
 	t.r.cfg.Counters.PossibleDuplicates.Add(int64(delivered))
-	t.lastWord, t.lastErr = "job finished but not deleted: it may be pushed again", err
 }
 
 // expired deletes a job that is too late, after a record for each token.

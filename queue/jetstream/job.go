@@ -59,6 +59,9 @@ func (j *job) Stat(context.Context) (queue.Stat, error) {
 	return queue.Stat{Attempt: tries, Age: max(age, 0), Kicked: j.header.Get(headerKicked) != ""}, nil // clocks differ
 }
 
+// Repeats reports whether the job may have been finished before; see left.go.
+func (j *job) Repeats() bool { return j.header.Get(headerLeft) != "" }
+
 // bindLocked says that the reservation is ours from now on.
 func (j *job) bindLocked(now time.Time) {
 	j.aliveLocked(now)

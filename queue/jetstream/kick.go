@@ -48,8 +48,10 @@ func (q *client) kick(ctx context.Context, tube, id string) error {
 func (q *client) again(why, tube, id string, m *jetstream.RawStreamMsg) *nats.Msg {
 	h := past(id, putTime(m.Header, m.Time.UnixNano()))
 	h.Set(jsMsgID, onceID(why, m))
-	if v := m.Header.Get(headerKicked); v != "" {
-		h.Set(headerKicked, v)
+	for _, name := range [...]string{headerKicked, headerLeft} {
+		if v := m.Header.Get(name); v != "" {
+			h.Set(name, v)
+		}
 	}
 	return &nats.Msg{Subject: q.backSubject(tube), Data: m.Data, Header: h}
 }

@@ -26,7 +26,7 @@ import (
 //
 // Who finished it was told that it is gone, be it a program beside the daemon. Those
 // that this process finished are known for a while and are removed; the rest runs
-// again, because what the consumer knows may be wrong.
+// again, because what the consumer knows may be wrong, and counts as possible duplicates.
 
 const (
 	// leftEvery is how often left jobs are looked for. That takes a question, or,
@@ -153,7 +153,9 @@ func (q *client) putTubeLeft(ctx context.Context, cn *conn, s jetstream.Stream, 
 		}
 		if !finished {
 			id := idOf(m.Header, s.CachedInfo().Created.UnixMilli(), m.Sequence)
-			if err := q.storeOnce(ctx, cn, q.again("rescue", tube, id, m)); err != nil {
+			left := q.again("rescue", tube, id, m)
+			left.Header.Set(headerLeft, "1")
+			if err := q.storeOnce(ctx, cn, left); err != nil {
 				return again, removed, err
 			}
 		}

@@ -84,6 +84,9 @@ func TestLeftJobsAreServed(t *testing.T) {
 			}
 			delete(ids, j.ID())
 		}
+		if left := j.(*job).Repeats(); left != (string(j.Body()) == "job") {
+			t.Errorf("%q may repeat: %v", j.Body(), left)
+		}
 	}
 	if len(ids) > 0 {
 		t.Errorf("not served: %v", ids)

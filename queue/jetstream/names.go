@@ -31,6 +31,7 @@ const (
 	headerID     = "Propeller-Id"     // the job's id when it is not made of its sequence number
 	headerPut    = "Propeller-Put"    // when it was put, Unix nanoseconds
 	headerKicked = "Propeller-Kicked" // "1": it was buried and kicked
+	headerLeft   = "Propeller-Left"   // "1": it may have been finished before; see left.go
 )
 
 func jobSubject(tube string) string { return jobPrefix + tube }

@@ -30,6 +30,7 @@ const (
 	lineNotDeleted  = "job finished but not deleted: it may be pushed again"
 	lineNotSplit    = "what is left of a job could not be put into the queue: it is pushed again whole"
 	lineTwice       = "what is left of a job may be in the queue twice: it may be pushed twice"
+	lineRepeats     = "job may have been finished before: it may have been pushed twice"
 	watchdogPrefix  = "watchdog: "
 	lineRestarted   = "watchdog: no progress: the worker is restarted"
 	pausedText      = "wrong environment or topic?"
@@ -111,7 +112,7 @@ func (r *logReader) jobLine(l *logLine) {
 // that no line names, because they were not pushed; such a line may mean any push of the list.
 func (r *logReader) concerned(l *logLine, id jobID) []uint32 {
 	named := r.now[id]
-	if l.Msg != lineNotSplit && l.Msg != lineTwice {
+	if l.Msg != lineNotSplit && l.Msg != lineTwice && l.Msg != lineRepeats {
 		return named
 	}
 	var job uint32
@@ -170,6 +171,9 @@ func (r *logReader) pushLine(l *logLine, n uint32) {
 		r.doubt(d)
 		d.forked = true
 		d.doneIn = 0
+	case lineRepeats:
+		r.doubt(d)
+		d.forked = true
 	case lineTwice:
 		if d.doneIn != r.lives || d.doneJob != l.Job { // else it is none of what is left
 			r.doubt(d)
