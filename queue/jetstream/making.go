@@ -99,7 +99,7 @@ func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInf
 	if errors.Is(err, jetstream.ErrConsumerExists) { // made otherwise than we would
 		c, err = cn.js.Consumer(ctx, jobsStream, name)
 	}
-	if err == nil && t.q.embedded != nil && (m.info == nil || !m.info.Created.Equal(c.CachedInfo().Created)) {
+	if err == nil && (m.info == nil || !m.info.Created.Equal(c.CachedInfo().Created)) {
 		// The first answer of a server that was started gives the time of its start
 		// for when the consumer was made (nats-server: jetstream.go, setCreatedTime
 		// after consumer.go, initialInfo).

@@ -113,6 +113,40 @@ func TestConsumerIsRemovedUnderLoad(t *testing.T) {
 	}
 }
 
+// A server that is started again still has its consumers, and the log does not say otherwise.
+func TestRestartRemovesNoConsumer(t *testing.T) {
+	t.Parallel()
+	ns := nodesTest(t, 1)
+	o := ns.options(t)
+	log, lines := newLog()
+	o.Log = log
+	first := openReady(t, o)
+	mustPut(t, first, "kept", "old")
+	mustDone(t, mustReceive(t, consumeTest(t, first, "kept"), 1)...)
+	again := func() {
+		t.Helper()
+		ns.down()
+		if err := ns.up(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again() // the second queue has not seen the consumer as it was before
+	second := openReady(t, o)
+	for range 2 {
+		for _, q := range []*client{first, second} {
+			awaitReady(t, q)
+			mustPut(t, q, "kept", "new")
+			c := consumeTest(t, q, "kept") // which asks for the server's
+			mustDone(t, mustReceive(t, c, 1)...)
+			endNow(t, c)
+		}
+		again()
+	}
+	if text := lines.String(); strings.Contains(text, "consumer was missing") {
+		t.Errorf("a consumer that was there all the time:\n%s", text)
+	}
+}
+
 // Jobs that are held when their stream is removed are gone with it. What is then
 // said of them must not concern those that have their numbers in the new one.
 func TestHeldWhenTheStreamIsRemoved(t *testing.T) {
