@@ -29,7 +29,7 @@ func Plain(err error, server string) error {
 	if text == err.Error() {
 		return err
 	}
-	return &plain{text, err}
+	return Reworded(text, err)
 }
 
 // words are what op says of the connection to server.
@@ -48,11 +48,3 @@ func words(op *net.OpError, server string) string {
 	short.Source, short.Err = nil, cause
 	return short.Error()
 }
-
-type plain struct {
-	text string
-	err  error
-}
-
-func (e *plain) Error() string { return e.text }
-func (e *plain) Unwrap() error { return e.err }

@@ -11,6 +11,8 @@ import (
 	"propeller/queue"
 )
 
+const ourName = "beanstalk: "
+
 // brokenError says that a session cannot be used any more: its connection is
 // dead, silent, or no longer trusted to match answers to commands.
 type brokenError struct {
@@ -20,7 +22,7 @@ type brokenError struct {
 }
 
 func (e *brokenError) Error() string {
-	return fmt.Sprintf("beanstalk: server %s: %v", e.addr, neterr.Plain(e.err, e.addr))
+	return fmt.Sprintf(ourName+"server %s: %v", e.addr, neterr.Plain(e.err, e.addr))
 }
 
 func (e *brokenError) Unwrap() []error { return []error{queue.ErrUnavailable, e.err} }
@@ -55,11 +57,26 @@ func answered(err error, allowed []error) bool {
 	return slices.ContainsFunc(allowed, func(a error) bool { return errors.Is(err, a) })
 }
 
-// plain strips go-beanstalk's ConnError, whose text is "op: " and the cause.
-func plain(err error) error {
+// plain strips go-beanstalk's ConnError, whose text is "op: " and the cause. sent says
+// that the command may have been run: somebody else who answers has not run it.
+func plain(err error) (why error, sent bool) {
+	if s, ok := errors.AsType[*strangerError](err); ok {
+		return s, false
+	}
 	var c gobeanstalk.ConnError
 	if errors.As(err, &c) {
-		return fmt.Errorf("%s: %w", c.Op, c.Err)
+		return fmt.Errorf("%s: %w", c.Op, c.Err), true
 	}
-	return err
+	return err, true
+}
+
+// strangerError says that somebody answered who is not beanstalkd.
+type strangerError struct{ error }
+
+// stranger is the error for a first line that beanstalkd never sends; nil for others.
+func stranger(line string) error {
+	if who := neterr.Known(line); who == "" || who == "beanstalkd" {
+		return nil
+	}
+	return &strangerError{neterr.Not("beanstalkd", line)}
 }

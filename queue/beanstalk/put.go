@@ -11,6 +11,7 @@ import (
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
+	"propeller/internal/neterr"
 	"propeller/queue"
 )
 
@@ -54,23 +55,25 @@ func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutO
 		case err == nil:
 			return srv.jobID(id), nil
 		case ctx.Err() != nil && errors.Is(err, queue.ErrUncertain):
-			return "", fmt.Errorf("beanstalk: put in %q: %w", tube, err)
+			return "", fmt.Errorf("beanstalk: put in %q: %w", tube, neterr.After(ourName, err))
 		case ctx.Err() != nil:
 			return "", ctx.Err()
 		case errors.Is(err, queue.ErrRejected):
 			return "", err
 		}
 		srv.shun()
-		errs = append(errs, err)
+		errs = append(errs, neterr.After(ourName, err))
 		if errors.Is(err, queue.ErrUncertain) {
 			break
 		}
 	}
-	return "", fmt.Errorf("beanstalk: put in %q: %w", tube, errors.Join(errs...))
+	return "", fmt.Errorf("beanstalk: put in %q: %w", tube, neterr.Join(errs...))
 }
 
 // uncertain says that the job whose put ended with err may have been stored.
-func uncertain(err error) error { return fmt.Errorf("%w: %w", queue.ErrUncertain, err) }
+func uncertain(err error) error {
+	return fmt.Errorf("%w: %w", queue.ErrUncertain, neterr.After(ourName, err))
+}
 
 // putOrder is all servers in random order, those to be avoided last.
 func (q *client) putOrder() []*server {

@@ -4,9 +4,16 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	nats "github.com/nats-io/nats-server/v2/server"
+
+	"propeller/queue"
 )
 
 // deaf is a port that takes no more connections and refuses none.
@@ -48,7 +55,9 @@ func (e early) Deadline() (time.Time, bool) { return e.end, true }
 func TestDialCutOff(t *testing.T) {
 	t.Parallel()
 	addr := deaf(t)
-	ctx := early{context.Background(), time.Now().Add(20 * time.Millisecond)}
+	untold, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ctx := early{untold, time.Now().Add(20 * time.Millisecond)}
 	if nc, err := dialTCP(ctx, addr); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("%v, %v", nc, err)
 	}
@@ -99,5 +108,68 @@ func TestReasonStays(t *testing.T) {
 				return false
 			})
 		})
+	}
+}
+
+// A port where somebody else answers: no job is there that could come twice.
+func TestNoBeanstalkd(t *testing.T) {
+	t.Parallel()
+	web := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(web.Close)
+	other, err := nats.NewServer(&nats.Options{Host: "127.0.0.1", Port: nats.RANDOM_PORT, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		other.Shutdown()
+		other.WaitForShutdown()
+	})
+	other.Start()
+	if !other.ReadyForConnections(patience) {
+		t.Fatal("no NATS server")
+	}
+	for name, tt := range map[string]struct{ addr, want string }{
+		"nats": {other.Addr().String(), "a NATS server answers there, not beanstalkd: check host, port and scheme of the queue's url"},
+		"web":  {web.Listener.Addr().String(), "an HTTP server answers there, not beanstalkd: check host, port and scheme of the queue's url"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := openTest(t, Options{Addrs: []string{tt.addr}})
+			c := consumeTest(t, q, "tube")
+			want := "server " + tt.addr + ": " + tt.want
+			eventually(t, "it says who is there", func() bool {
+				err := c.Err()
+				return err != nil && err.Error() == "beanstalk: "+want
+			})
+			_, err := q.Put(ctxOf(t), "tube", []byte("x"), queue.PutOptions{})
+			if err == nil || err.Error() != `beanstalk: put in "tube": `+want || errors.Is(err, queue.ErrUncertain) {
+				t.Errorf("put: %v", err)
+			}
+			if _, err := q.TubeStats(ctxOf(t), "tube"); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("statistics: %v", err)
+			}
+		})
+	}
+}
+
+// Why a put failed on each of several servers is told on one line, and by whom once.
+func TestPutReasons(t *testing.T) {
+	t.Parallel()
+	var addrs []string
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs = append(addrs, l.Addr().String())
+		l.Close()
+	}
+	q := openTest(t, Options{Addrs: addrs})
+	_, err := q.Put(ctxOf(t), "tube", []byte("x"), queue.PutOptions{})
+	told := func(a, b string) string {
+		return `beanstalk: put in "tube": server ` + a + ": connection refused; server " + b + ": connection refused"
+	}
+	if !errors.Is(err, queue.ErrUnavailable) || err.Error() != told(addrs[0], addrs[1]) && err.Error() != told(addrs[1], addrs[0]) {
+		t.Errorf("%v", err)
 	}
 }

@@ -46,6 +46,7 @@ type replies struct {
 	body    int    // bytes to be passed on after that
 	skip    int    // bytes to be dropped before that
 	err     error
+	known   bool         // an answer was beanstalkd's
 	listing atomic.Int32 // commands under way that bring a list of tubes
 }
 
@@ -100,6 +101,12 @@ func (r *replies) atHand() bool {
 // next reads and checks a line.
 func (r *replies) next() error {
 	line, err := r.in.ReadSlice('\n')
+	if !r.known && len(line) > 0 {
+		if s := stranger(string(line)); s != nil {
+			return s
+		}
+		r.known = true
+	}
 	if errors.Is(err, bufio.ErrBufferFull) || len(line) > maxLine {
 		return fmt.Errorf("not a beanstalkd answer: a line of more than %d bytes, %.60q", maxLine, line)
 	}

@@ -87,12 +87,15 @@ func (s *session) watch(tube string) error {
 		return fmt.Errorf("watch: %w", err)
 	}
 	if !strings.HasPrefix(line, "WATCHING ") {
+		if err := stranger(line); err != nil {
+			return err
+		}
 		return fmt.Errorf("watch: server answered %.60q", line)
 	}
 	return s.nc.SetDeadline(time.Time{})
 }
 
-// readLine reads one short line and not a byte more.
+// readLine reads one short line and not a byte more, or the beginning of a long one.
 func readLine(r io.Reader) (string, error) {
 	var line []byte
 	var b [1]byte
@@ -105,7 +108,7 @@ func readLine(r io.Reader) (string, error) {
 		}
 		line = append(line, b[0])
 	}
-	return "", fmt.Errorf("not a beanstalkd answer: %.60q", line)
+	return string(line), nil
 }
 
 // identify asks the server who it is.
@@ -135,7 +138,8 @@ func (s *session) do(cmd func(*gobeanstalk.Conn) error, allowed ...error) error 
 	if err == nil || answered(err, allowed) {
 		return err
 	}
-	return s.fail(plain(err), true)
+	why, sent := plain(err)
+	return s.fail(why, sent)
 }
 
 // begin counts a command in for the watchdog.
@@ -207,7 +211,8 @@ func (s *session) reserve(mayWait bool) (id uint64, body []byte, waited bool, er
 	s.progress = now
 	s.srv.mu.Unlock()
 	if err != nil && !errors.Is(err, gobeanstalk.ErrTimeout) && !errors.Is(err, gobeanstalk.ErrDeadline) {
-		err = s.fail(plain(err), true)
+		why, _ := plain(err)
+		err = s.fail(why, true)
 	}
 	return id, body, wait > 0, err
 }

@@ -84,18 +84,23 @@ func expired(file string) bool {
 	return err == nil && claims.Expires != 0 && time.Now().Unix() >= claims.Expires
 }
 
-// explain notes why the servers do not let us in again: nats.go keeps that until
-// it is asked. Once a second will do.
+// explain notes why the servers cannot be reached, or do not let us in again: nats.go
+// goes on trying and keeps that to itself. Once a second will do.
 func (l *link) explain() {
 	l.mu.Lock()
 	cn, was := l.cn, l.err
 	l.mu.Unlock()
-	if cn == nil || was == nil || cn.nc.IsConnected() {
+	if cn == nil || was == nil || l.q.embedded != nil || cn.nc.IsConnected() {
 		return
 	}
-	if err := cn.nc.LastError(); turnedAway(err) {
-		if err = unavailable(err); was.Error() != l.q.advised(err).Error() {
-			l.set(err)
-		}
+	if err := cn.nc.LastError(); err != nil { // of one that was reached
+		l.dials.fail(l.dials.reached(), err)
+	}
+	why := l.dials.why()
+	if why == nil {
+		return
+	}
+	if why = unavailable(why); was.Error() != l.q.advised(why).Error() {
+		l.set(why)
 	}
 }

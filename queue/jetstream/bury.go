@@ -30,7 +30,7 @@ func (j *job) Bury(ctx context.Context, body []byte) error {
 		return err
 	}
 	j.end(stateHeld)
-	return fmt.Errorf("jetstream: job %s: not buried: %w", j.ID(), err)
+	return fmt.Errorf("jetstream: job %s: not buried: %w", j.ID(), inner(err))
 }
 
 // maxSilent is how often a server that is there may leave a burial unanswered

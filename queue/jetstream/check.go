@@ -26,7 +26,7 @@ func (l *link) prepare() (again <-chan time.Time) {
 		if !l.cn.nc.IsConnected() {
 			return nil // see lost
 		}
-		l.set(unavailable(err))
+		l.set(unavailable(ofServer(l.serving(), err)))
 		if e := l.q.embedded; e != nil {
 			e.suspect()
 		}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"propeller/internal/neterr"
 )
 
 // dialer makes the connections of nats.go. It does the TLS too, which nats.go would
@@ -30,8 +33,19 @@ type dialer struct {
 // SkipTLSHandshake tells nats.go that it is done.
 func (d *dialer) SkipTLSHandshake() bool { return true }
 
-// Dial implements nats.CustomDialer. It ends with the queue.
+// Dial implements nats.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	nc, err := d.dial(network, address)
+	if err != nil {
+		d.q.link.dials.fail(address, err)
+		return nil, &dialError{err}
+	}
+	d.q.link.dials.reach(address)
+	return nc, nil
+}
+
+// dial ends with the queue.
+func (d *dialer) dial(network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(d.q.ctx, dialTimeout)
 	defer cancel()
 	host, port, err := net.SplitHostPort(address)
@@ -95,7 +109,7 @@ func (d *dialer) serverName(host string) string {
 // both wants that.
 func (d *dialer) greet(ctx context.Context, nc net.Conn, name string) (*wire, error) {
 	in := bufio.NewReaderSize(nc, maxControl)
-	line, err := readFirst(in)
+	line, err := greeting(ctx, nc, in)
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +143,36 @@ func (d *dialer) greet(ctx context.Context, nc net.Conn, name string) (*wire, er
 	return newWire(tc, line, d.q.expectsLarge), nil
 }
 
+const (
+	// greetTime is how long a server may take to greet, and askTime how long one that
+	// does not may take to say what it is.
+	greetTime = 4 * time.Second
+	askTime   = time.Second / 2
+)
+
+// greeting is readFirst with a limit. Most of those that wait to be asked say what they
+// are when they are asked for something that there is not.
+func greeting(ctx context.Context, nc net.Conn, in *bufio.Reader) ([]byte, error) {
+	if err := nc.SetReadDeadline(time.Now().Add(greetTime)); err != nil {
+		return nil, err
+	}
+	line, err := readFirst(in)
+	if err == nil {
+		return line, nc.SetReadDeadline(time.Time{})
+	}
+	if ctx.Err() != nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, err
+	}
+	_ = nc.SetReadDeadline(time.Now().Add(askTime))
+	if _, err := io.WriteString(nc, "PING\r\n\r\n"); err != nil {
+		return nil, err
+	}
+	if _, err := readFirst(in); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, err
+	}
+	return nil, errors.New("no greeting of a NATS server in time")
+}
+
 // readFirst reads the line that a server begins with.
 func readFirst(in *bufio.Reader) (line []byte, err error) {
 	for {
@@ -136,6 +180,9 @@ func readFirst(in *bufio.Reader) (line []byte, err error) {
 		line = append(line, part...)
 		switch {
 		case len(line) >= len(infoWord) && !bytes.HasPrefix(line, infoWord):
+			if neterr.Known(string(line)) != "" {
+				return nil, neterr.Not("a NATS server", string(line))
+			}
 			return nil, fmt.Errorf("server broke the protocol: it begins with %.60q: is it NATS?", line)
 		case len(line) > maxInfo:
 			return nil, fmt.Errorf("server broke the protocol: a line of more than %d bytes, %.40q", maxInfo, line)

@@ -3,14 +3,11 @@ package jetstream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"propeller/queue"
 )
 
 const (
@@ -33,6 +30,7 @@ const (
 type link struct {
 	q      *client
 	events event // something changed: look again
+	dials  dials
 
 	// Only for run.
 	rescued bool      // left jobs have been put again
@@ -42,6 +40,7 @@ type link struct {
 
 	mu      sync.Mutex
 	cn      *conn         // nil until the first connection
+	server  string        // its, "" for an embedded one
 	epoch   int           // counts the times that it became ready
 	err     error         // why it is not ready; nil when it is
 	trying  bool          // the first attempt is under way: nothing is known yet
@@ -63,10 +62,6 @@ func newLink(q *client) *link {
 		q: q, events: newEvent(), err: unavailable(errConnecting), trying: true,
 		changed: make(chan struct{}), checked: make(chan struct{}),
 	}
-}
-
-func unavailable(err error) error {
-	return fmt.Errorf("jetstream: %w: %w", queue.ErrUnavailable, err)
 }
 
 // ready returns the connection, whose use is only for when err is nil, and a
@@ -197,15 +192,25 @@ func (l *link) connect() bool {
 		cn, err := l.dial()
 		if err == nil {
 			l.mu.Lock()
-			l.cn = cn
+			l.cn, l.server = cn, l.dials.done()
 			l.mu.Unlock()
 			return true
 		}
-		l.set(unavailable(err))
+		l.set(unavailable(l.refusal(err)))
 		if l.q.sleep(l.q.ctx, about(retry)) != nil {
 			return false
 		}
 	}
+}
+
+// refusal is why no server could be connected to, of which nats.go says err: often only
+// that there is none.
+func (l *link) refusal(err error) error {
+	_, ours := errors.AsType[*dialError](err)
+	if why := l.dials.why(); why != nil && (ours || errors.Is(err, nats.ErrNoServers)) {
+		return why
+	}
+	return ofServer(l.dials.reached(), err)
 }
 
 func (l *link) dial() (*conn, error) {
@@ -234,12 +239,29 @@ func (l *link) dial() (*conn, error) {
 // lost is called when the connection has ended, or an embedded server stores
 // nothing. What was under way may have been carried out.
 func (l *link) lost(_ *nats.Conn, err error) {
-	if err == nil {
+	if l.q.embedded == nil {
+		err = ended(l.serving(), err)
+	} else if err == nil {
 		err = errors.New("connection lost")
 	}
 	err = unavailable(err)
 	l.set(err)
 	l.q.calls.fail(farFuture, err)
+}
+
+// serving is the server that we are, or were, connected to.
+func (l *link) serving() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.server
+}
+
+// again is called when the connection is there again.
+func (l *link) again(*nats.Conn) {
+	l.mu.Lock()
+	l.server = l.dials.done()
+	l.mu.Unlock()
+	l.look()
 }
 
 // natsOptions are the settings of the connection.
@@ -255,7 +277,7 @@ func (q *client) natsOptions() nats.Options {
 	o.IgnoreAuthErrorAbort = true
 	o.NoCallbacksAfterClientClose = true
 	o.DisconnectedErrCB = q.link.lost
-	o.ReconnectedCB = func(*nats.Conn) { q.link.look() }
+	o.ReconnectedCB = q.link.again
 	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		if !turnedAway(err) { // see explain
 			q.opts.Log.Warn("queue connection", "queue", q.opts.String(), "err", err)

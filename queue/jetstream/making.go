@@ -109,7 +109,7 @@ func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInf
 	case codeOf(err) == errCodeTooManyConsumers:
 		return nil, fmt.Errorf("jetstream: consumer %s: %w: %s", name, err, tooManyConsumers(ctx, cn.js))
 	case err != nil:
-		return nil, fmt.Errorf("jetstream: consumer %s: %w", name, err)
+		return nil, fmt.Errorf("jetstream: consumer %s: %w", name, inner(err))
 	}
 	m.asked = false
 	return c.CachedInfo(), consumerDiffers(c.CachedInfo().Config, t.config)

@@ -59,12 +59,12 @@ func (cn *conn) fits(body []byte) error {
 // newPut is putMsg for a body of a size that the server takes, if there is room.
 func (q *client) newPut(cn *conn, tube string, body []byte, o queue.PutOptions) (id string, m *nats.Msg, err error) {
 	if err := cn.fits(body); err != nil {
-		return "", nil, fmt.Errorf("jetstream: put in %q: %w", tube, err)
+		return "", nil, fmt.Errorf("jetstream: put in %q: %w", tube, inner(err))
 	}
 	id, m = putMsg(tube, body, o, time.Now())
 	if q.embedded != nil {
 		if err := q.embedded.room.refuses(len(body), o.Settling); err != nil {
-			return "", nil, fmt.Errorf("jetstream: put in %q: %w", tube, err)
+			return "", nil, fmt.Errorf("jetstream: put in %q: %w", tube, inner(err))
 		}
 		m.Subject = q.embedded.room.way(m.Subject, o.Settling)
 	}
@@ -82,7 +82,7 @@ func (q *client) stored(ctx context.Context, tube, id string, a *nats.Msg, err e
 	case err != nil && ctx.Err() != nil && !errors.Is(err, queue.ErrUncertain):
 		return "", ctx.Err()
 	case err != nil:
-		return "", fmt.Errorf("jetstream: put in %q: %w", tube, err)
+		return "", fmt.Errorf("jetstream: put in %q: %w", tube, inner(err))
 	case id == "":
 		id = seqID(q.birth.Load(), seq)
 	}

@@ -116,7 +116,12 @@ func streamDiffers(have, want jetstream.StreamConfig) error {
 			field{"mirror", strconv.FormatBool(have.Mirror != nil), "false"},
 			field{"no_ack", strconv.FormatBool(have.NoAck), "false"})
 	}
-	return differs("stream "+want.Name, fields)
+	err := differs("stream "+want.Name, fields)
+	if have.Replicas != want.Replicas {
+		return fmt.Errorf("%w: give ?replicas=%d in the queue's url, or have %d copies kept: nats stream edit %s --replicas %d",
+			err, have.Replicas, want.Replicas, want.Name, want.Replicas)
+	}
+	return err
 }
 
 func consumerDiffers(have, want jetstream.ConsumerConfig) error {

@@ -45,7 +45,7 @@ func (q *client) ensureStream(ctx context.Context, cn *conn, want jetstream.Stre
 		info = now
 	}
 	if err != nil {
-		return nil, fmt.Errorf("jetstream: stream %s: %w", want.Name, err)
+		return nil, fmt.Errorf("jetstream: stream %s: %w", want.Name, inner(err))
 	}
 	return info, streamDiffers(info.Config, want)
 }
