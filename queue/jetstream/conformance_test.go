@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(helperDisk) != "" {
 		os.Exit(disk())
 	}
+	if os.Getenv(helperEnd) != "" {
+		os.Exit(endOnFullDisk())
+	}
 	if os.Getenv(helperStill) != "" {
 		os.Exit(still())
 	}

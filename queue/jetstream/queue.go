@@ -155,6 +155,9 @@ func (q *client) Close() error {
 	if q.settleAll() {
 		q.noteAll()
 	}
+	if q.embedded != nil {
+		q.tellUnstored()
+	}
 	q.cancel()
 	if q.embedded != nil {
 		late := time.AfterFunc(lateClose, func() {
