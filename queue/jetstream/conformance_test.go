@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(helperEnd) != "" {
 		os.Exit(endOnFullDisk())
 	}
+	if os.Getenv(helperBegin) != "" {
+		os.Exit(beginOnFullDisk())
+	}
 	if os.Getenv(helperStill) != "" {
 		os.Exit(still())
 	}

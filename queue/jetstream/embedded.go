@@ -51,6 +51,7 @@ type embedded struct {
 	server  *server.Server // nil while none runs
 	started time.Time
 	fault   error // why it stores nothing; nil when it does
+	hidden  bool  // what other programs look for could not be written
 }
 
 // InUseError says that a folder belongs to another process.
@@ -108,14 +109,33 @@ func (e *embedded) start(o Options) error {
 	}
 	e.mu.Lock()
 	e.server, e.started = s, time.Now()
+	e.hidden = o.Listen != ""
 	e.mu.Unlock()
-	if o.Listen == "" {
-		return nil
-	}
-	if addr, ok := s.Addr().(*net.TCPAddr); ok {
+	if addr, ok := s.Addr().(*net.TCPAddr); ok && o.Listen != "" {
 		e.port = addr.Port
 	}
-	return writeFile(filepath.Join(e.dir, listenFile), s.Addr().String())
+	if err := e.show(); err != nil { // the disk may be full
+		o.Log.Warn("other programs cannot find the queue until its folder takes files", "queue", o.String(), "err", err)
+	}
+	return nil
+}
+
+// show writes what other programs need to find the server, unless they can.
+func (e *embedded) show() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.hidden || e.server == nil {
+		return nil
+	}
+	path := filepath.Join(e.dir, tokenFile)
+	if readLine(path) != e.token {
+		if err := writeFile(path, e.token); err != nil {
+			return err
+		}
+	}
+	err := writeFile(filepath.Join(e.dir, listenFile), e.server.Addr().String())
+	e.hidden = err != nil
+	return err
 }
 
 func (e *embedded) serverOptions(o Options) (*server.Options, error) {
@@ -140,11 +160,11 @@ func (e *embedded) serverOptions(o Options) (*server.Options, error) {
 	given, _ := strconv.Atoi(port)
 	so.Host, so.Port = host, cmp.Or(e.port, given, server.RANDOM_PORT)
 	var err error
-	if e.token, err = ownToken(filepath.Join(o.Dir, tokenFile)); err != nil {
-		return nil, err
+	if e.token == "" {
+		e.token, err = ownToken(filepath.Join(o.Dir, tokenFile))
 	}
 	so.Authorization = e.token
-	return so, nil
+	return so, err
 }
 
 // ownToken reads the folder's token, or makes one.
@@ -158,14 +178,14 @@ func ownToken(path string) (string, error) {
 	}
 	b = make([]byte, 16)
 	rand.Read(b)
-	token := hex.EncodeToString(b)
-	return token, writeFile(path, token)
+	return hex.EncodeToString(b), nil
 }
 
 // writeFile writes a file that only its owner can read, in one step.
 func writeFile(path, text string) error {
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, []byte(text+"\n"), 0o600); err != nil {
+		_ = os.Remove(tmp)
 		return err
 	}
 	return os.Rename(tmp, path)
@@ -221,12 +241,9 @@ func lockDir(dir string) (*os.File, error) {
 		}
 		return nil, &InUseError{Dir: dir, Holder: readLine(path), Listen: readLine(filepath.Join(dir, listenFile))}
 	}
-	if err = f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("jetstream: folder %q: lock: %w", dir, err)
+	// A full disk may not take it: then nobody can tell who has the lock.
+	if f.Truncate(0) == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	// A process that was killed left this behind.
 	_ = os.Remove(filepath.Join(dir, listenFile))

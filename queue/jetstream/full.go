@@ -142,6 +142,7 @@ func (q *client) watchRoom() {
 		case <-tick.C:
 		case <-q.embedded.room.look:
 		}
+		_ = q.embedded.show() // it was said that it failed before
 		q.lookAtRoom()
 	}
 }
