@@ -51,7 +51,8 @@ type embedded struct {
 	server  *server.Server // nil while none runs
 	started time.Time
 	fault   error // why it stores nothing; nil when it does
-	hidden  bool  // what other programs look for could not be written
+	faultAt time.Time
+	hidden  bool // what other programs look for could not be written
 }
 
 // InUseError says that a folder belongs to another process.

@@ -62,10 +62,17 @@ func (r *recent[K, V]) all() []K {
 // have them, or serve them once more: what it is told does not change what it has
 // sent already, and a server whose disk is full removes nothing.
 type finished struct {
-	recent[numbered, struct{}]
+	recent[numbered, time.Time]
 }
 
-func (f *finished) add(j numbered) { f.note(j, struct{}{}) }
+func (f *finished) add(j numbered) { f.note(j, time.Now()) }
+
+// at is when a job was finished.
+func (f *finished) at(j numbered) time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.known[j]
+}
 
 // numbered names a job: another stream has others under the same number.
 type numbered struct {

@@ -54,7 +54,7 @@ func writeFault(line string) (why string, ok bool) {
 func (e *embedded) fail(why error) {
 	e.mu.Lock()
 	if e.fault == nil {
-		e.fault = why
+		e.fault, e.faultAt = why, time.Now()
 	}
 	e.mu.Unlock()
 	e.suspect()

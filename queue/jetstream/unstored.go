@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -11,10 +12,17 @@ import (
 // down. While the daemon runs on that is mended; when it ends, the next one pushes the
 // job once more. So much has to be said.
 
+// unwritten is for how long before its fault the server may have kept in memory only what
+// it heard: it collects for some milliseconds what it writes. It forgets the jobs at once.
+const unwritten = time.Second
+
 // tellUnstored says, when the queue is about to end on a disk that takes nothing, how
 // many of the jobs that were finished last may be served again.
 func (q *client) tellUnstored() {
-	why := q.embedded.trouble()
+	e := q.embedded
+	e.mu.Lock()
+	why, since := e.fault, e.faultAt.Add(-unwritten)
+	e.mu.Unlock()
 	if why == nil {
 		return
 	}
@@ -22,7 +30,7 @@ func (q *client) tellUnstored() {
 	defer cancel()
 	n := 0
 	for _, j := range q.finished.all() {
-		if q.stillStored(ctx, j) {
+		if q.finished.at(j).After(since) || q.stillStored(ctx, j) {
 			n++
 		}
 	}

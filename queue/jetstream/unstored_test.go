@@ -53,6 +53,21 @@ func TestEndOnFullDisk(t *testing.T) {
 	}
 }
 
+// A server that can write nothing has forgotten the job, and its files have not.
+func TestEndAfterFault(t *testing.T) {
+	t.Parallel()
+	log, lines := newLog()
+	q := openTest(t, Options{Dir: t.TempDir(), Log: log})
+	mustPut(t, q, "t", "x")
+	c := consumeTest(t, q, "t")
+	mustDone(t, mustReceive(t, c, 1)...)
+	q.embedded.failDisk("it is full")
+	closeNow(t, q)
+	if !strings.Contains(lines.String(), "it may be pushed again") || !strings.Contains(lines.String(), "jobs=1") {
+		t.Errorf("not told:\n%s", lines)
+	}
+}
+
 // endOnFullDisk is the process.
 func endOnFullDisk() int {
 	log, lines := newLog()
