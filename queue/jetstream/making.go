@@ -92,18 +92,21 @@ func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInf
 	if m.asked {
 		c, err = cn.js.Consumer(ctx, jobsStream, name)
 	}
+	answered := err == nil
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		c, err = cn.js.CreateConsumer(ctx, jobsStream, t.config)
-		m.asked = errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+		m.asked = late(err)
 	}
 	if errors.Is(err, jetstream.ErrConsumerExists) { // made otherwise than we would
 		c, err = cn.js.Consumer(ctx, jobsStream, name)
+		answered = true
 	}
-	if err == nil && (m.info == nil || !m.info.Created.Equal(c.CachedInfo().Created)) {
+	if err == nil && !answered && (m.info == nil || !m.info.Created.Equal(c.CachedInfo().Created)) {
 		// The first answer of a server that was started gives the time of its start
 		// for when the consumer was made (nats-server: jetstream.go, setCreatedTime
 		// after consumer.go, initialInfo).
 		c, err = cn.js.Consumer(ctx, jobsStream, name)
+		m.asked = late(err)
 	}
 	switch {
 	case codeOf(err) == errCodeTooManyConsumers:
@@ -113,4 +116,9 @@ func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInf
 	}
 	m.asked = false
 	return c.CachedInfo(), consumerDiffers(c.CachedInfo().Config, t.config)
+}
+
+// late says whether an answer may still be on its way.
+func late(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
