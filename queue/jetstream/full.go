@@ -45,6 +45,7 @@ type room struct {
 	full atomic.Pointer[fullError] // nil: it takes all
 	last atomic.Pointer[fullError] // of the last time that it did not
 	came atomic.Int64              // bytes put since the disk was looked at
+	none atomic.Bool               // the disk had less than trialSize left
 	look event                     // they are many
 
 	mu   sync.Mutex
@@ -104,6 +105,15 @@ func fullness(used, free int64, wasFull, wasClosed bool) *fullError {
 	return &fullError{used: used, free: free, closed: free < least}
 }
 
+// blame is why the queue is away, which err says in the server's words: they do not tell
+// that the disk is full, which is what most follows from.
+func (r *room) blame(err error) error {
+	if err == nil || !r.none.Load() {
+		return err
+	}
+	return unavailable(fmt.Errorf("the queue's disk is full: %w", inner(err)))
+}
+
 // refuses is why a put of so many bytes is refused; nil when it is not.
 func (r *room) refuses(bytes int, settling bool) error {
 	if e := r.full.Load(); e != nil && (!settling || e.closed) {
@@ -151,6 +161,13 @@ func (q *client) watchRoom() {
 // are put again before that.
 func (q *client) lookAtRoom() {
 	r := &q.embedded.room
+	r.mu.Lock()
+	free, unknown := r.free(q.embedded.dir)
+	r.mu.Unlock()
+	if unknown != nil {
+		return // the server says so when it matters
+	}
+	r.none.Store(free < trialSize)
 	cn, _, _, err := q.link.ready()
 	s, _ := q.embedded.running()
 	if err != nil || s == nil {
@@ -158,12 +175,6 @@ func (q *client) lookAtRoom() {
 	}
 	r.came.Store(0)
 	used := int64(s.GlobalAccount().JetStreamUsage().Store)
-	r.mu.Lock()
-	free, err := r.free(q.embedded.dir)
-	r.mu.Unlock()
-	if err != nil {
-		return // the server says so when it matters
-	}
 	was := r.full.Load()
 	now := fullness(used, free, was != nil, was != nil && was.closed)
 	if now != nil {

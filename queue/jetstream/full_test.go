@@ -3,6 +3,8 @@ package jetstream
 import (
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -189,6 +191,35 @@ func TestFullToTheEnd(t *testing.T) {
 	d.on(q)
 	fill(t, q, "other")
 	mustDone(t, mustReceive(t, consumeTest(t, q, "full"), 10)...)
+}
+
+// What does not work on a disk that others have filled is put down to that.
+func TestReasonIsTheDisk(t *testing.T) {
+	t.Parallel()
+	q := openEmbedded(t)
+	d := new(testDisk)
+	d.size.Store(int64(q.embedded.server.GlobalAccount().JetStreamUsage().Store) + 1<<10)
+	d.on(q)
+	eventually(t, "it is full", func() bool { return q.embedded.room.none.Load() })
+	q.link.set(unavailable(errNoAnswer))
+	_, _, _, err := q.link.ready()
+	if want := "jetstream: the queue's disk is full: no answer in time: "; err == nil || !strings.HasPrefix(err.Error(), want) || !errors.Is(err, queue.ErrUnavailable) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	q.link.look()
+	awaitReady(t, q)
+
+	// A server that has given up says less than the disk does.
+	if err := os.MkdirAll(filepath.Join(q.opts.Dir, trialFile, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.embedded.server.DisableJetStream(); err != nil {
+		t.Fatal(err)
+	}
+	q.embedded.examine()
+	if err := q.embedded.trouble(); err == nil || !strings.Contains(err.Error(), "takes nothing: open ") {
+		t.Errorf("%v", err)
+	}
 }
 
 // Full is what is full, and a little room does not make it take jobs again.

@@ -121,6 +121,8 @@ func (l *link) note(err error, loud bool) {
 	if e := l.q.embedded; e != nil {
 		if why := e.trouble(); why != nil {
 			err = unavailable(why) // the rest follows from that
+		} else {
+			err = e.room.blame(err)
 		}
 	}
 	err = l.q.advised(err)

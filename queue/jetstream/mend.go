@@ -95,7 +95,11 @@ func (e *embedded) examine() {
 		return
 	}
 	if !s.JetStreamEnabled() {
-		e.failDisk("the server has given up JetStream")
+		why := "the server has given up JetStream"
+		if err := e.trial(); err != nil { // which is why it has
+			why = err.Error()
+		}
+		e.failDisk(why)
 	} else if h := s.Healthz(&server.HealthzOptions{}); strings.Contains(h.Error, "write error") {
 		e.failDisk(h.Error)
 	}
