@@ -46,6 +46,7 @@ var (
 	descInFlight   = desc("in_flight", "Pushes under way and jobs being settled.")
 	descHeld       = desc("jobs_held", "Jobs that workers have received and not settled.")
 	descQueue      = desc("queue_jobs", "Jobs in the app's tube by state, at the watchdog's last look.", "state")
+	descPartial    = desc("queue_incomplete", "1 while the numbers of queue_jobs lack those of a server of the queue.")
 	descConns      = desc("connections", "Connections to APNs.")
 	descDials      = desc("dials_total", "Connections to APNs attempted.", "result")
 	descGoAways    = desc("goaways_total", "Connections that APNs has ended with GOAWAY.")
@@ -138,6 +139,7 @@ func (o sink) app(s *supervisor.AppStatus) {
 		o.gauge(descQueue, float64(q.Delayed), t, "delayed")
 		o.gauge(descQueue, float64(q.Reserved), t, "reserved")
 		o.gauge(descQueue, float64(q.Buried), t, "buried")
+		o.gauge(descPartial, truth(q.Incomplete != ""), t)
 	}
 	if !s.CredentialExpiry.IsZero() {
 		o.gauge(descExpiry, float64(s.CredentialExpiry.Unix()), t)

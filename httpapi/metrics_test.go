@@ -19,7 +19,7 @@ func fullApp() supervisor.AppStatus {
 	s := supervisor.AppStatus{
 		Topic: topic, Tube: tube, Counters: new(worker.Counters), Steps: new(supervisor.Steps),
 		CredentialExpiry: time.Unix(2e9, 0).UTC(), CredentialFault: "expired", Workers: []worker.Status{{Connected: true, InFlight: 3, Held: 4}, {InFlight: 2}},
-		Queue:   &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 1, Delayed: 2, Reserved: 3, Buried: 4}, At: time.Unix(1e9, 0).UTC()},
+		Queue:   &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 1, Delayed: 2, Reserved: 3, Buried: 4}, At: time.Unix(1e9, 0).UTC(), Incomplete: "b is away"},
 		Records: &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 5, Reserved: 2}},
 		Webhook: &supervisor.Webhook{Down: true, Counters: new(feedback.WebhookCounters)},
 		Health:  supervisor.Health{State: supervisor.Stalled, Reason: "x"},
@@ -46,6 +46,7 @@ func TestMetrics(t *testing.T) {
 		`propeller_connections{topic="com.example.app"} 1`,
 		`propeller_dials_total{result="ok",topic="com.example.app"} 3`,
 		`propeller_queue_jobs{state="buried",topic="com.example.app"} 4`,
+		`propeller_queue_incomplete{topic="com.example.app"} 1`,
 		`propeller_app_state{state="stalled",topic="com.example.app"} 1`,
 		`propeller_app_state{state="guarded",topic="bare"} 1`, `propeller_app_state{state="paused",topic="bare"} 1`, // for older alert rules
 		`propeller_app_state{state="running",topic="bare"} 0`, `propeller_app_state{state="tube_paused",topic="bare"} 0`, `propeller_app_state{state="idle",topic="bare"} 0`,

@@ -95,6 +95,8 @@ type Queue struct {
 	Reserved int       `json:"reserved"`
 	Buried   int       `json:"buried"`
 	At       time.Time `json:"at"`
+	// Incomplete says why the numbers are of some of the queue's servers only.
+	Incomplete string `json:"incomplete,omitempty"`
 }
 
 // Watchdog counts what the watchdog has done about an app.
@@ -268,7 +270,7 @@ func appOf(s *supervisor.AppStatus) App {
 		Watchdog:          watchdogOf(s.Steps),
 	}
 	if q := s.Queue; q != nil {
-		a.Queue = &Queue{q.Ready, q.Delayed, q.Reserved, q.Buried, q.At}
+		a.Queue = &Queue{q.Ready, q.Delayed, q.Reserved, q.Buried, q.At, q.Incomplete}
 	}
 	for _, w := range s.Workers {
 		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Held, w.InFlight, w.Received, w.Finished, w.Waiting})

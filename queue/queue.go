@@ -43,7 +43,7 @@ type Queue interface {
 type Admin interface {
 	// TubeStats counts the jobs of tube. A tube that does not exist has none.
 	// Errors: ErrRejected, ErrUnavailable, ctx.Err(). When only some of an
-	// engine's servers answer, the counts are of those and the error says so.
+	// engine's servers answer, the counts are of those and the error is ErrPartial.
 	TubeStats(ctx context.Context, tube string) (TubeStats, error)
 
 	// Buried lists up to limit (≥ 1) buried jobs of tube, in no promised order.
@@ -176,6 +176,9 @@ var (
 	// ErrFull: the engine has no room for new jobs. It still serves the jobs it has, and
 	// each that is finished makes room.
 	ErrFull = fmt.Errorf("the queue is full: %w", ErrUnavailable)
+	// ErrPartial, an ErrUnavailable: only some of an engine's servers have answered, and
+	// what is returned beside it is theirs.
+	ErrPartial = fmt.Errorf("only some servers answer: %w", ErrUnavailable)
 	// ErrUncertain: a put has been sent and nobody knows what became of it. The
 	// job may have been stored, or may be yet.
 	ErrUncertain = errors.New("the job may have been stored")

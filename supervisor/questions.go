@@ -59,7 +59,9 @@ func (q *questions) available(ctx context.Context, tube string, stats *atomic.Po
 	switch {
 	case errors.Is(err, errNotAsked):
 	case err == nil:
-		stats.Store(&QueueStats{st, time.Now()})
+		stats.Store(&QueueStats{TubeStats: st, At: time.Now()})
+	case errors.Is(err, queue.ErrPartial):
+		stats.Store(&QueueStats{st, time.Now(), err.Error()})
 	default:
 		stats.Store(nil)
 	}

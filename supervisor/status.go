@@ -39,6 +39,9 @@ type AppStatus struct {
 type QueueStats struct {
 	queue.TubeStats
 	At time.Time
+	// Incomplete says why they are of some of the queue's servers only; "" if they are
+	// of all.
+	Incomplete string
 }
 
 // Webhook is an app's webhook at one moment.

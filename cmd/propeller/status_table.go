@@ -175,6 +175,9 @@ func (r *statusRow) notes(now time.Time) (all []statusNote) {
 	if r.KeepsCredential() {
 		all = append(all, statusNote{yellow, "its new credential cannot be used, so it keeps the one it has: " + r.CredentialFault})
 	}
+	if q := r.Queue; q != nil && q.Incomplete != "" {
+		all = append(all, statusNote{yellow, "the queue's numbers are incomplete: " + q.Incomplete})
+	}
 	switch h := r.Webhook; {
 	case h == nil:
 	case h.Down:

@@ -28,7 +28,7 @@ func statusApps(now time.Time) []httpapi.App {
 			Workers: worker[:1], CredentialExpires: now.Add(20 * 24 * time.Hour)},
 		{Topic: "com.example.idle", State: supervisor.Idle, Ready: true, Active: now.Add(-2 * time.Minute), Workers: []httpapi.Worker{{Serving: true}}, CredentialExpires: now.Add(-time.Hour)},
 		{Topic: "com.example.broken", State: supervisor.Broken, Reason: "403 BadCertificate", Since: now.Add(-3 * time.Minute), Workers: []httpapi.Worker{{}},
-			Queue: &httpapi.Queue{Ready: 9999}, Pushes: httpapi.Pushes{PossibleDuplicates: 2}, Webhook: &httpapi.Webhook{Down: true, Reason: "500 \x1b[2J"}},
+			Queue: &httpapi.Queue{Ready: 9999, Incomplete: "1 of 2 servers answer"}, Pushes: httpapi.Pushes{PossibleDuplicates: 2}, Webhook: &httpapi.Webhook{Down: true, Reason: "500 \x1b[2J"}},
 		{Topic: "com.example.a-long-bundle-id.voip", State: supervisor.NoQueue, Reason: "queue unavailable: dial tcp 127.0.0.1:11300: " + strings.Repeat("refused ", 12), Workers: worker},
 		{Topic: "com.example.slow", State: supervisor.Running, Ready: true, Active: now.Add(-50 * time.Second), Workers: []httpapi.Worker{{Connected: true}, {Waiting: "apns not reachable"}}, CredentialFault: `cert "a.pem": expired`},
 	}
@@ -50,6 +50,7 @@ func TestStatusTable(t *testing.T) {
 	}
 	for _, part := range []string{"com.example.broken: broken: 403 BadCertificate (for 3m)", "com.example.held: paused: by order of ops (for 2h)",
 		"com.example.slow: worker 1 waits: apns not reachable", "com.example.broken: webhook takes no records: 500 [2J", "2 possible duplicates",
+		"com.example.broken: the queue's numbers are incomplete: 1 of 2 servers answer",
 		"com.example.slow: its new credential cannot be used, so it keeps the one it"} {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("lacks %q", part)

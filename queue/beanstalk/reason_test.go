@@ -14,6 +14,7 @@ import (
 	nats "github.com/nats-io/nats-server/v2/server"
 
 	"propeller/queue"
+	"propeller/queue/beanstalk/beanstalktest"
 )
 
 // deaf is a port that takes no more connections and refuses none.
@@ -149,6 +150,29 @@ func TestNoBeanstalkd(t *testing.T) {
 				t.Errorf("statistics: %v", err)
 			}
 		})
+	}
+}
+
+// The numbers of one of two servers are theirs, and the error says whose are missing.
+func TestStatsOfSomeServers(t *testing.T) {
+	t.Parallel()
+	a, b := beanstalktest.Start(t), beanstalktest.Start(t)
+	q := openTest(t, Options{Addrs: []string{a.Addr(), b.Addr()}})
+	for range 50 { // on both
+		mustPut(t, q, "tube", "x")
+	}
+	b.Kill()
+	st, err := q.TubeStats(ctxOf(t), "tube")
+	if err == nil { // the dead connection was not noticed yet
+		st, err = q.TubeStats(ctxOf(t), "tube")
+	}
+	want := "beanstalk: 1 of 2 servers answer: server " + b.Addr() + ": connection refused"
+	if !errors.Is(err, queue.ErrPartial) || err.Error() != want || st.Ready == 0 || st.Ready == 50 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	a.Kill()
+	if _, err = q.TubeStats(ctxOf(t), "tube"); errors.Is(err, queue.ErrPartial) || !errors.Is(err, queue.ErrUnavailable) {
+		t.Errorf("none is there: %v", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
+	"propeller/internal/neterr"
 	"propeller/queue"
 )
 
@@ -88,7 +89,7 @@ func (q *client) TubeStats(ctx context.Context, tube string) (queue.TubeStats, e
 			return queue.TubeStats{}, ctx.Err()
 		}
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, neterr.After(ourName, err))
 			continue
 		}
 		sum.Ready += one.Ready
@@ -104,7 +105,19 @@ func (q *client) TubeStats(ctx context.Context, tube string) (queue.TubeStats, e
 	if open {
 		sum.PausedUntil = time.Time{} // that server still hands jobs out
 	}
-	return sum, errors.Join(errs...)
+	return sum, q.missing(errs)
+}
+
+// missing is what errs say, of that many servers, of numbers that are of all.
+func (q *client) missing(errs []error) error {
+	n := len(q.servers)
+	switch len(errs) {
+	case 0:
+		return nil
+	case n:
+		return fmt.Errorf(ourName+"%w", neterr.Join(errs...))
+	}
+	return neterr.Reworded(fmt.Sprintf(ourName+"%d of %d servers answer: %v", n-len(errs), n, neterr.Join(errs...)), append(errs, queue.ErrPartial)...)
 }
 
 func (srv *server) tubeStats(tube string) (st queue.TubeStats, err error) {
