@@ -131,5 +131,11 @@ func pauseTube(q *client) func(*testing.T, string, time.Duration) {
 		if _, err := cn.js.PauseConsumer(t.Context(), jobsStream, durable(tube), time.Now().Add(d)); err != nil {
 			t.Fatal(err)
 		}
+		// A cluster answers before the consumer's leader has heard of it (nats-server:
+		// jetstream_api.go, jsConsumerPauseRequest).
+		eventually(t, "the consumer is as asked", func() bool {
+			c, err := cn.js.Consumer(t.Context(), jobsStream, durable(tube))
+			return err == nil && c.CachedInfo().Paused == (d > 0)
+		})
 	}
 }
