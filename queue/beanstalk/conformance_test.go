@@ -1,6 +1,7 @@
 package beanstalk
 
 import (
+	"flag"
 	"testing"
 	"time"
 
@@ -12,7 +13,11 @@ import (
 	"propeller/queue/queuetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8") // they wait more than they work
+	goleak.VerifyTestMain(m)
+}
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
