@@ -3,6 +3,7 @@ package supervisor
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,6 +30,8 @@ func TestMain(m *testing.M) {
 	if jetstreamtest.Main() || beDaemon() {
 		return
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "4") // they wait more than they work
 	goleak.VerifyTestMain(m)
 }
 

@@ -127,9 +127,7 @@ func TestMemorySurvivesAReload(t *testing.T) {
 	if n := w.apns.Count(); n != 2 {
 		t.Errorf("%d requests, want 2: one of them for the dead token", n)
 	}
-	if !w.log.contains("remembered=true") {
-		t.Error("the log does not say that the token was known to be dead")
-	}
+	w.until("the log says that the token was known to be dead", func() bool { return w.log.contains("remembered=true") })
 }
 
 func TestMemoryIsForAnEnvironmentAndCredential(t *testing.T) {

@@ -179,9 +179,7 @@ func TestWatchdogStallAndRecovery(t *testing.T) {
 	deaf.Store(0)
 	w.empty(topic)
 	w.until("it stalls no more", func() bool { return w.status(topic).Health.State != Stalled })
-	if !w.log.contains("app stalls no more") {
-		t.Error("the log does not say so")
-	}
+	w.until("the log says so", func() bool { return w.log.contains("app stalls no more") })
 }
 
 // What the watchdog cannot mend it leaves alone, and names.
