@@ -347,7 +347,11 @@ func (t *task) setAside(pushes []*push) {
 
 // notBuried handles a job that the queue did not bury.
 func (t *task) notBuried(pushes []*push, err error) {
-	t.r.log.Warn("job not buried: it will be tried again", "job", t.id, "err", err)
+	what := "job not buried: it will be tried again"
+	if errors.Is(err, queue.ErrLost) { // after the copy was stored, perhaps
+		what = "job lost while it was buried: it will be tried again, and may be buried as well"
+	}
+	t.r.log.Warn(what, "job", t.id, "err", err)
 	for _, p := range pushes {
 		t.countDuplicate(p)
 		t.note(p.event(Retried))

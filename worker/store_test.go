@@ -351,13 +351,16 @@ func TestKickedRefusedRest(t *testing.T) {
 	}
 }
 
-// A job may not be buried after all: then what may have been pushed counts.
+// A job may not be buried after all, or be tried again as well: then what may have been
+// pushed counts, and the log says so.
 func TestBurialFails(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue()
 		q.add(jobText("")).put = time.Now().Add(-48 * time.Hour)
 		b := newBench(t, q)
 		b.cfg.Queue = wrapped{played{q}, func(j *fakeJob) queue.Job { return unburied{j} }}
+		var log strings.Builder
+		b.cfg.Log = newTextLog(&log)
 		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return silence, 0 }
 		b.start()
 		synctest.Wait()
@@ -365,6 +368,9 @@ func TestBurialFails(t *testing.T) {
 			t.Errorf("%d possible duplicates", d)
 		}
 		b.halt(t)
+		if !strings.Contains(log.String(), "may be buried as well") {
+			t.Error(log.String())
+		}
 	})
 }
 

@@ -153,13 +153,18 @@ func TestSilentBurialsAreFound(t *testing.T) {
 		s.feed(n, 5+10*i, "rejected")
 		ids[i] = s.ledger.jobOf(n).id
 	}
+	also := s.put(withTube, misspelt, good) // a line says that it may be
+	s.bury(also, 45, "")
+	s.feed(also, 45, "rejected")
+	s.log = s.log[:len(s.log)-1]
+	s.line(also, 45, lineMaybeBuried, "", "")
 	tube := apps()[withTube].tube
 	s.log = s.log[1:]                      // the first has no line
 	delete(s.listed[tube].reasons, ids[1]) // the second is not listed
 	s.listed[tube].reasons[ids[2]] = ""    // the others have no reason
 	s.listed[tube].reasons[ids[3]] = "(not recorded)"
-	if a := s.wantFaults(t, "is not listed", "has no reason", "has no reason", "without a line"); a.listed != 1 {
-		t.Errorf("listed: %d, want 1", a.listed)
+	if a := s.wantFaults(t, "is not listed", "has no reason", "has no reason", "without a line"); a.listed != 2 {
+		t.Errorf("listed: %d, want 2", a.listed)
 	}
 }
 

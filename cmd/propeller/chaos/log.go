@@ -25,6 +25,7 @@ const (
 	lineStarted     = "propeller started"
 	linePush        = "push"
 	lineBuried      = "job buried"
+	lineMaybeBuried = "job lost while it was buried: it will be tried again, and may be buried as well"
 	lineExpired     = "expired, not sent"
 	lineExpiredSome = "expired before all of it was sent"
 	lineNotDeleted  = "job finished but not deleted: it may be pushed again"
@@ -86,8 +87,11 @@ func (r *logReader) line(l *logLine) {
 // jobLine is a line on a job: on one of its pushes, or on all.
 func (r *logReader) jobLine(l *logLine) {
 	id := jobID{l.Topic, l.Job}
-	if l.Msg == lineBuried {
-		first := jobID{l.Topic, cmp.Or(l.FirstJob, l.Job)}
+	first := jobID{l.Topic, cmp.Or(l.FirstJob, l.Job)}
+	switch l.Msg {
+	case lineMaybeBuried:
+		r.buriedIDs[first] = append(r.buriedIDs[first], l.Time)
+	case lineBuried:
 		r.buriedIDs[first] = append(r.buriedIDs[first], l.Time)
 		r.buriedBare[first.bare()] = append(r.buriedBare[first.bare()], l.Time)
 		r.reasons[cause(l)]++
