@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"propeller/queue"
 	"propeller/supervisor"
 	"propeller/worker"
@@ -144,7 +146,7 @@ func TestEveryRoute(t *testing.T) {
 	outcomes.end(donePut{"7", topic, 0, 1, nil})
 	api := New(tree, Options{Outcomes: outcomes, Metrics: http.NotFoundHandler(), Reload: func(context.Context) error { return tree.touch("reload") }})
 	api.Use(Settings{Keys: testKeys, PProf: true})
-	api.wrong.wait = 0 // there are many
+	api.wrong.limit.SetLimit(rate.Inf) // there are many
 	patterns, onPage := patternsOf(api)
 	var listed []string
 	for _, row := range everyRoute {

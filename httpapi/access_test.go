@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/time/rate"
 )
 
 // The keys of the tests, which are called as their tokens.
@@ -25,7 +27,7 @@ func TestWhoMay(t *testing.T) {
 	t.Parallel()
 	api := New(new(fakeTree), Options{})
 	api.Use(Settings{Keys: testKeys, PProf: true})
-	api.wrong.wait = 0 // there are many
+	api.wrong.limit.SetLimit(rate.Inf) // there are many
 	h := api.Network()
 	for _, route := range append(api.routes(), api.profiles()...) {
 		method, path, _ := strings.Cut(route.pattern, " ")

@@ -14,9 +14,6 @@ const (
 	maxKept      = 50_000
 	maxKeptBytes = 32 << 20
 	keptOverhead = 300 // bytes of an entry besides its answer, about
-	// maxOpen bounds the requests under way, which do not end when their client
-	// goes: as many as there may be connections.
-	maxOpen = maxConns
 )
 
 // answers remembers how requests with an Idempotency-Key were answered.
@@ -25,7 +22,6 @@ type answers struct {
 	byKey map[string]*kept
 	order []*kept // oldest first, but for some under way; those that were not kept may be among them
 	bytes int
-	open  int // requests under way
 }
 
 // kept is one answer.
@@ -45,7 +41,6 @@ const (
 	answerPending              // the first is at work
 	answerOther                // the answer to another body
 	answerKept
-	answerFull // too many are under way
 )
 
 // begin looks a key up, or takes it.
@@ -61,10 +56,7 @@ func (k *answers) begin(key string, sum [sha256.Size]byte, now time.Time) (*kept
 		return nil, answerPending
 	case e != nil:
 		return e, answerKept
-	case k.open >= maxOpen:
-		return nil, answerFull
 	}
-	k.open++
 	if k.byKey == nil {
 		k.byKey = make(map[string]*kept)
 	}
@@ -80,7 +72,6 @@ func (k *answers) begin(key string, sum [sha256.Size]byte, now time.Time) (*kept
 func (k *answers) finish(e *kept, a answer, keep bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.open--
 	if !keep {
 		delete(k.byKey, e.key) // it leaves order in its time
 		return

@@ -62,25 +62,24 @@ type API struct {
 	access atomic.Pointer[access]
 	owner  *client // whoever asks on the socket
 
-	turn    *places // for each request that asks the queue
-	large   *places // for each byte of the large bodies
-	streams *places // for each stream
-	answers answers // to requests with an Idempotency-Key
-	page    *page
-	forms   forms // of strangers
-	wrong   *guesses
+	// What is done at once: see the constants.
+	bodies, asking, once, lasting, forms *budget
+	answers                              answers // to requests with an Idempotency-Key
+	page                                 *page
+	wrong                                *wrongKeys
 }
 
 // New returns the API of a tree. Without Use it has no keys.
 func New(t Tree, o Options) *API {
 	a := &API{
 		tree: t, o: o, owner: newLocal("socket"),
-		turn: newPlaces(maxAtOnce, maxAtOnce/2), large: newPlaces(largeAtOnce, largeAtOnce/4), streams: newPlaces(maxStreams, maxStreams/4),
+		bodies: newBudget(bodyBudget, bodyBudget/4), asking: newBudget(askBudget, askBudget/2), once: newBudget(onceBudget, onceBudget/4),
+		lasting: newBudget(lastBudget, lastBudget/4), forms: newBudget(formBudget, formBudget/4),
 	}
 	if a.o.Log == nil {
 		a.o.Log = slog.New(slog.DiscardHandler)
 	}
-	a.wrong = newGuesses(a.o.Log)
+	a.wrong = newWrongKeys(a.o.Log)
 	a.page = newPage(a)
 	a.Use(Settings{})
 	return a
@@ -190,7 +189,7 @@ func (a *API) mux(identify func(*http.Request) *client, more []route) *http.Serv
 			defer a.recovered(w, r)
 			c := identify(r)
 			if _, shown := bearer(r); shown && c == nil {
-				a.wrongKey(w, r)
+				a.wrongKey(r)
 			}
 			if c != nil {
 				known(r)
@@ -214,8 +213,11 @@ func (a *API) mux(identify func(*http.Request) *client, more []route) *http.Serv
 // recovered is deferred around each request: a panic is that request's end only.
 func (a *API) recovered(w http.ResponseWriter, r *http.Request) {
 	v := recover()
-	if v == nil || v == http.ErrAbortHandler {
+	switch v {
+	case nil:
 		return
+	case http.ErrAbortHandler:
+		panic(v) // net/http ends the connection, or the stream
 	}
 	a.panicked(r.Pattern, v)
 	writeProblem(w, http.StatusInternalServerError, errPanic.Error())
@@ -233,9 +235,9 @@ func (a *API) noteProxy(r *http.Request) {
 
 // wrongKey notes that a request has shown a key that is none, and returns when it
 // may be answered.
-func (a *API) wrongKey(w http.ResponseWriter, r *http.Request) {
+func (a *API) wrongKey(r *http.Request) {
 	if access := a.access.Load(); len(access.keys) > 0 {
-		a.wrong.wrong(w, r, access.remote(r))
+		a.wrong.wrong(r, access.remote(r))
 	}
 }
 

@@ -393,7 +393,7 @@ func (slowAdmin) TubeStats(context.Context, string) (queue.TubeStats, error) {
 	return queue.TubeStats{}, queue.ErrUnavailable
 }
 
-// No more than half of maxAtOnce requests of a key ask the queue; one more waits for
+// No more requests of a key ask the queue than its share allows; one more waits for
 // its turn, as long as its caller does. Another key's need not.
 func TestRequestsAtOnce(t *testing.T) {
 	t.Parallel()
@@ -403,7 +403,7 @@ func TestRequestsAtOnce(t *testing.T) {
 	h := api.Socket()
 	const path = "/v1/apps/" + topic + "/buried/7"
 	var wg sync.WaitGroup
-	for range maxAtOnce / 2 {
+	for range api.asking.each / askCost {
 		wg.Go(func() { h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil)) })
 		<-admin.asked
 	}

@@ -14,15 +14,13 @@ import (
 
 // Bounds of what notifications are read from.
 const (
-	// smallBody is what every request may lease in memory.
-	smallBody = 64 << 10
+	// smallBody is what every request may have without waiting for others.
+	smallBody = 16 << 10
 	// largeBody is the most of one body, or line of a stream: 240,000 tokens.
 	largeBody = 16 << 20
-	// largeAtOnce bounds the bytes of all bodies above smallBody, and a quarter of
-	// it those of one key: with what decoding takes, some 300 MiB.
-	largeAtOnce = 8 * largeBody
-	// chunkTime is how long smallBody more of a large body may be on its way: a
+	// chunkTime is how long chunk bytes more of a large body may be on their way: a
 	// client of less than 13 kB/s holds for nothing what others wait for.
+	chunk     = 64 << 10
 	chunkTime = 5 * time.Second
 )
 
@@ -45,13 +43,13 @@ func (a *API) body(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 	if r.ContentLength >= 0 {
 		size = int(r.ContentLength)
 	}
-	own := &lease{places: a.large, key: c.name, control: http.NewResponseController(w)}
+	own := &lease{budget: a.bodies, key: c.name, control: http.NewResponseController(w)}
 	if err := own.take(ctx, size, readTime); err != nil {
 		return nil, own.free, err
 	}
 	for err == nil && len(body) <= largeBody {
 		own.hurry()
-		body, err = readMore(body, r.Body, smallBody)
+		body, err = readMore(body, r.Body, chunk)
 	}
 	own.keep(len(body))
 	switch {
@@ -74,19 +72,19 @@ func readMore(b []byte, in io.Reader, n int) (_ []byte, err error) {
 	return b, err
 }
 
-// lease is a client's places for one large body, one for each byte.
+// lease is what a client has of a budget for one large body.
 type lease struct {
-	places  *places
+	budget  *budget
 	key     string
 	control *http.ResponseController
-	n       int       // places
+	n       int       // bytes of the body
 	until   time.Time // when the whole body must be there
 }
 
-// take waits for n places. From then on the body may take as long as whole.
+// take waits until n bytes may come. From then on the body may take as long as whole.
 func (l *lease) take(ctx context.Context, n int, whole time.Duration) error {
 	_ = l.control.SetReadDeadline(time.Time{}) // that it waits is no fault of the client's
-	if err := l.places.take(ctx, l.key, n); err != nil {
+	if err := l.budget.take(ctx, l.key, bodyCost*int64(n)); err != nil {
 		_ = l.control.SetReadDeadline(time.Now()) // of what is not taken no more is read
 		return fmt.Errorf("too many large requests at once: %w", err)
 	}
@@ -103,10 +101,10 @@ func (l *lease) hurry() {
 	_ = l.control.SetReadDeadline(next)
 }
 
-// keep gives back all places but n.
+// keep gives back all bytes but n.
 func (l *lease) keep(n int) {
 	if n < l.n {
-		l.places.free(l.key, l.n-n)
+		l.budget.free(l.key, bodyCost*int64(l.n-n))
 		l.n = n
 	}
 }
@@ -120,8 +118,8 @@ type lines struct {
 	text  []byte // of the lines since begin
 }
 
-func newLines(in io.Reader, large *places, key string, control *http.ResponseController) *lines {
-	return &lines{in: bufio.NewReaderSize(in, smallBody), lease: lease{places: large, key: key, control: control}}
+func newLines(in io.Reader, bodies *budget, key string, control *http.ResponseController) *lines {
+	return &lines{in: bufio.NewReaderSize(in, chunk), lease: lease{budget: bodies, key: key, control: control}}
 }
 
 // begin says that the lines so far are of no more use.
@@ -157,10 +155,10 @@ func (l *lines) next(ctx context.Context) ([]byte, error) {
 	return line, err
 }
 
-// large says that the last line is a large one, which holds places.
+// large says that the last line is a large one, which holds a lease.
 func (l *lines) large() bool { return l.lease.n > 0 }
 
-// free gives the places of the last line back: it is of no more use.
+// free gives the lease of the last line back: it is of no more use.
 func (l *lines) free() {
 	if l.large() {
 		l.text = nil

@@ -20,9 +20,6 @@ const (
 	// maxTime bounds the work on one request: 1000 jobs kicked on a queue that
 	// answers within 10 ms, three commands for each.
 	maxTime = time.Minute
-	// maxAtOnce bounds the requests that ask the queue, and half of it those of one
-	// key: each may hold a list of MaxJobs jobs. Others wait.
-	maxAtOnce = 4
 )
 
 // errBody: the request's body is not what it should be.
@@ -66,10 +63,10 @@ func (a *API) buried(action string, do func(ctx context.Context, l Local, r *htt
 }
 
 func (a *API) inTurn(ctx context.Context, c *client, do func() (any, error)) (any, error) {
-	if err := a.turn.take(ctx, c.name, 1); err != nil {
+	if err := a.asking.take(ctx, c.name, askCost); err != nil {
 		return nil, fmt.Errorf("too much at once: %w", err)
 	}
-	defer a.turn.free(c.name, 1)
+	defer a.asking.free(c.name, askCost)
 	return do()
 }
 

@@ -8,93 +8,186 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// conns bounds how many connections a server holds, how many of one address, and
-// how many of strangers: on which nobody has shown a key. One more takes the
-// place of the one that is missed least (rank); if none may go, it is closed
-// itself.
-type conns struct {
-	max    int                   // of strangers a quarter
-	each   int                   // of one address
-	shared func(netip.Addr) bool // very many clients have this address: each is not for it
+// Bounds of connections. Strangers are those on which nobody has shown a key.
+const (
+	// maxConns is for all, and at most half of the process's descriptors: the others
+	// are the queue's and APNs'.
+	maxConns = 4096
+	// maxStrangers is for strangers, and at most half of those for all. Each costs up
+	// to some 600 kB (test/strangers) with what the garbage collector leaves.
+	maxStrangers = 128
+	// strangerStay is how long a stranger may stay for sure: long enough to show a
+	// key. With more strangers than that allows the next ones are accepted later.
+	strangerStay = time.Second
+	// strangerTime is how long a request of a stranger may take, from its first byte
+	// to the last of its form, and the answer a second more.
+	strangerTime = 5 * time.Second
+)
 
-	mu        sync.Mutex
-	open      map[net.Conn]*held // at most max
-	from      map[string]int     // how many of an address, as network has it
-	strangers int                // how many are of strangers
-	tick      int                // counts changes
+// limits says how many connections there may be if the process may have so many
+// files; 0: nobody knows.
+func limits(files uint64) (all, strangers int) {
+	all = maxConns
+	if files > 0 && files/2 < maxConns {
+		all = int(files / 2)
+	}
+	return all, min(maxStrangers, all/2)
+}
+
+// conns bounds how many connections a server holds, and how many of strangers: in
+// sum, and of one network three quarters. One more takes the place of the stranger that is
+// idle longest.
+type conns struct {
+	all, strangers int
+	shared         func(netip.Addr) bool // very many clients have this address: no share is for it
+
+	mu      sync.Mutex
+	open    map[net.Conn]*held
+	unknown int            // strangers
+	from    map[string]int // strangers of a network
+	left    chan struct{}  // a stranger may have left
 }
 
 // held is an open connection.
 type held struct {
 	of     *conns
-	from   string // an address, as network has it; "" for one that is not bounded
-	active bool   // a request is under way; false, too, before its head is whole
-	since  int    // the tick of the last change
-	gone   bool   // cut or closed
+	conn   net.Conn
+	from   string // a network; "" for one that has no share
+	came   time.Time
+	since  time.Time // of the last change
+	active bool      // a request is under way; false, too, before its head is whole
+	gone   bool      // cut or closed
+	late   *time.Timer
+	gate   atomic.Pointer[gate] // of HTTP/2; else nil
 	known  atomic.Bool
 }
 
-func newConns(max, each int, shared func(netip.Addr) bool) *conns {
-	return &conns{max: max, each: each, shared: shared, open: make(map[net.Conn]*held), from: make(map[string]int)}
+func newConns(all, strangers int, shared func(netip.Addr) bool) *conns {
+	return &conns{all: all, strangers: strangers, shared: shared, open: make(map[net.Conn]*held), from: make(map[string]int), left: make(chan struct{}, 1)}
 }
 
 // heldKey is that of the *held in a request's context.
 type heldKey struct{}
 
-// known notes that who made a request has shown who they are: their connection is
-// kept before those of strangers.
+func heldOf(ctx context.Context) *held {
+	h, _ := ctx.Value(heldKey{}).(*held)
+	return h // nil where there is no server, in tests
+}
+
+// known notes that who made a request has shown who they are: their connection is no
+// stranger's from now on.
 func known(r *http.Request) {
-	h, _ := r.Context().Value(heldKey{}).(*held)
+	h := heldOf(r.Context())
 	if h == nil || h.known.Load() {
 		return
 	}
 	h.of.mu.Lock()
 	defer h.of.mu.Unlock()
-	if !h.gone && !h.known.Swap(true) {
-		h.of.strangers--
+	if h.gone || h.known.Load() {
+		return
+	}
+	h.of.leaveLocked(h)
+	h.known.Store(true)
+	if g := h.gate.Load(); g != nil {
+		g.change(func() {})
 	}
 }
 
-// begin is for http.Server.ConnContext. It holds the lock of nobody who waits: to
-// cut takes no time.
+// sendAway ends the connection of a request, if it is a stranger's.
+func sendAway(r *http.Request) {
+	if h := heldOf(r.Context()); h != nil && !h.known.Load() {
+		h.cut()
+	}
+}
+
+// begin is for http.Server.ConnContext, where it also holds up those that come next.
 func (c *conns) begin(ctx context.Context, conn net.Conn) context.Context {
+	h := &held{of: c, conn: conn, from: c.network(conn)}
+	for {
+		admitted, wait := c.admit(h)
+		switch {
+		case admitted:
+			return context.WithValue(ctx, heldKey{}, h)
+		case wait == 0:
+			h.cut()
+			return ctx
+		}
+		select {
+		case <-c.left:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// admit takes one more stranger in, for whom another may have to go. If it does not,
+// it says how long to wait for that at most; 0: for nothing.
+func (c *conns) admit(h *held) (admitted bool, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := &held{of: c, from: c.bounded(conn)}
-	if !c.room(h.from) {
-		cut(conn)
-		return ctx
+	stranger := func(h *held) bool { return !h.known.Load() }
+	switch {
+	case h.from != "" && c.from[h.from] >= max(1, c.strangers*3/4):
+		if c.dropLocked(func(other *held) bool { return stranger(other) && other.from == h.from }) > 0 {
+			return false, 0 // others need not wait for this network
+		}
+	case c.unknown >= c.strangers:
+		wait = c.dropLocked(stranger)
+	case len(c.open) >= c.all:
+		wait = c.dropLocked(func(other *held) bool { return stranger(other) || !other.active })
 	}
-	c.tick++
-	h.since = c.tick
-	c.open[conn] = h
-	c.strangers++
+	if wait > 0 {
+		return false, wait
+	}
+	h.late = time.AfterFunc(time.Hour, func() {
+		if stranger(h) {
+			h.cut()
+		}
+	})
+	h.late.Stop()
+	h.came, h.since = time.Now(), time.Now()
+	c.open[h.conn] = h
+	c.unknown++
 	if h.from != "" {
 		c.from[h.from]++
 	}
-	return context.WithValue(ctx, heldKey{}, h)
+	return true, 0
 }
 
 // changed is for http.Server.ConnState.
 func (c *conns) changed(conn net.Conn, state http.ConnState) {
+	if g, ok := conn.(*gate); ok {
+		conn = g.Conn
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.open[conn]
 	switch {
 	case h == nil: // it has been cut
+		return
 	case state == http.StateClosed, state == http.StateHijacked:
-		c.forget(conn, h)
+		c.forgetLocked(h)
+		return
+	case state == http.StateActive:
+		h.begun()
 	default:
-		c.tick++
-		h.active, h.since = state == http.StateActive, c.tick
+		h.late.Stop()
+	}
+	h.active, h.since = state == http.StateActive, time.Now()
+}
+
+// begun gives a stranger the time for one request.
+func (h *held) begun() {
+	if !h.known.Load() {
+		h.late.Reset(strangerTime + time.Second)
 	}
 }
 
-// bounded is the address of a connection, if it is bounded. Through a socket,
-// from this machine and from trusted proxies come the requests of many.
-func (c *conns) bounded(conn net.Conn) string {
+// network is what one stranger has: an IPv4 address, or the /64 of an IPv6 one. It
+// is "" for a socket, for this machine and for trusted proxies, from which many come.
+func (c *conns) network(conn net.Conn) string {
 	peer, err := netip.ParseAddrPort(conn.RemoteAddr().String())
 	if err != nil {
 		return ""
@@ -106,42 +199,53 @@ func (c *conns) bounded(conn net.Conn) string {
 	return network(addr.String())
 }
 
-// room says whether there is room for one more connection of a stranger at an
-// address, for which another may have to go.
-func (c *conns) room(from string) bool {
-	switch {
-	case from != "" && c.from[from] >= c.each:
-		return c.drop(func(h *held) bool { return h.from == from })
-	case c.strangers >= c.max/4:
-		return c.drop(func(h *held) bool { return !h.known.Load() })
-	case len(c.open) >= c.max:
-		return c.drop(func(*held) bool { return true })
+func network(addr string) string {
+	ip, err := netip.ParseAddr(addr)
+	if err != nil || ip.Unmap().Is4() {
+		return addr
 	}
-	return true
+	return netip.PrefixFrom(ip.WithZone(""), 64).Masked().String()
 }
 
-// drop cuts the connection that is missed least, of those that are meant, and
-// says whether there was one. It looks at all of them, 4096 at most, and only when
-// there is no place.
-func (c *conns) drop(meant func(*held) bool) bool {
-	var least net.Conn
-	for conn, h := range c.open {
-		if meant(h) && h.rank() < mayStay && (least == nil || h.before(c.open[least])) {
-			least = conn
+// dropLocked cuts the connection that is missed least, of those that are meant, or
+// says when the first of them may be. It looks at all of them, and only when there is
+// no place.
+func (c *conns) dropLocked(meant func(*held) bool) (wait time.Duration) {
+	var least *held
+	wait = strangerStay
+	for _, h := range c.open {
+		if !meant(h) {
+			continue
+		}
+		if young := strangerStay - time.Since(h.came); young > 0 && !h.known.Load() {
+			wait = min(wait, young)
+		} else if least == nil || h.before(least) {
+			least = h
 		}
 	}
 	if least == nil {
-		return false
+		return wait
 	}
-	cut(least)
-	c.forget(least, c.open[least])
-	return true
+	least.cut()
+	c.forgetLocked(least)
+	return 0
 }
 
-func (c *conns) forget(conn net.Conn, h *held) {
-	delete(c.open, conn)
-	if h.gone = true; !h.known.Load() {
-		c.strangers--
+func (c *conns) forgetLocked(h *held) {
+	delete(c.open, h.conn)
+	h.gone = true
+	if !h.known.Load() {
+		c.leaveLocked(h)
+	}
+}
+
+// leaveLocked has a connection be no stranger's any more.
+func (c *conns) leaveLocked(h *held) {
+	h.late.Stop()
+	c.unknown--
+	select {
+	case c.left <- struct{}{}:
+	default:
 	}
 	if h.from == "" {
 		return
@@ -151,36 +255,24 @@ func (c *conns) forget(conn net.Conn, h *held) {
 	}
 }
 
-// mayStay is the rank of connections that are not cut for others.
-const mayStay = 3
-
-// rank says how much a connection is missed.
-func (h *held) rank() int {
-	switch known := h.known.Load(); {
-	case !known && !h.active: // among them those that send no whole request
-		return 0
-	case !h.active:
-		return 1
-	case !known:
-		return 2
-	}
-	return mayStay
-}
-
-// before says that h goes before other: of those that are missed alike the one
-// that has changed longest ago.
+// before says that h is missed less than other: strangers go first, and of those
+// that are alike the one that has changed longest ago.
 func (h *held) before(other *held) bool {
-	if a, b := h.rank(), other.rank(); a != b {
-		return a < b
+	if a, b := h.known.Load(), other.known.Load(); a != b {
+		return b
 	}
-	return h.since < other.since
+	return h.since.Before(other.since)
 }
 
 // cut closes a connection at once. With TLS its own Close would wait up to 5 s
 // until the peer takes one record more (crypto/tls, Conn.Close).
-func cut(conn net.Conn) {
+func (h *held) cut() {
+	conn := h.conn
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
 	}
 	conn.Close()
+	if g := h.gate.Load(); g != nil {
+		g.end()
+	}
 }

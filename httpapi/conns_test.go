@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,11 +21,11 @@ import (
 type fakeConn struct {
 	net.Conn
 	addr   string
-	closed bool
+	closed atomic.Bool
 }
 
 func (f *fakeConn) Close() error {
-	f.closed = true
+	f.closed.Store(true)
 	return nil
 }
 func (f *fakeConn) RemoteAddr() net.Addr { return fakeAddr(f.addr) }
@@ -40,9 +41,9 @@ type knownConns struct {
 	ctx map[*fakeConn]context.Context
 }
 
-func newKnownConns(max, each int) *knownConns {
+func newKnownConns(all, strangers int) *knownConns {
 	shared := func(a netip.Addr) bool { return a == netip.MustParseAddr("10.0.0.1") }
-	return &knownConns{newConns(max, each, shared), make(map[*fakeConn]context.Context)}
+	return &knownConns{newConns(all, strangers, shared), make(map[*fakeConn]context.Context)}
 }
 
 func (k *knownConns) dial(addr string) *fakeConn {
@@ -60,85 +61,157 @@ func (k *knownConns) ask(f *fakeConn, withKey bool) *fakeConn {
 	return f
 }
 
-// One connection too many takes the place of the one that is missed least, and
-// has to go where all have a request of somebody who is known.
+// age has all connections have come so long ago that they may go.
+func (k *knownConns) age() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, h := range k.open {
+		h.came = h.came.Add(-strangerStay)
+	}
+}
+
+// One connection too many takes the place of the one that is missed least: a
+// stranger's before those of who has shown a key, and none that works for one.
 func TestConns(t *testing.T) {
 	t.Parallel()
-	k := newKnownConns(16, 16)
+	k := newKnownConns(16, 8)
 	for i := range 11 { // no stranger's, and in use
 		k.ask(k.dial(fmt.Sprintf("198.51.100.%d:1", i)), true)
 	}
 	admin := k.ask(k.dial("192.0.2.1:1"), true)
-	stranger := k.ask(k.dial("192.0.2.2:1"), false)
 	idle := k.ask(k.dial("192.0.2.3:1"), true)
 	k.changed(idle, http.StateIdle)
 	silent := k.dial("192.0.2.4:1")
+	stranger := k.ask(k.dial("192.0.2.2:1"), false)
 	later := k.dial("192.0.2.5:1")
-	for i, least := range []*fakeConn{silent, later, idle, stranger} {
-		if least.closed {
+	k.age()
+	for i, least := range []*fakeConn{silent, stranger, later, idle} {
+		if least.closed.Load() {
 			t.Errorf("%d was closed too early", i)
 		}
-		if newer := k.ask(k.dial(fmt.Sprintf("192.0.2.%d:1", i+10)), true); !least.closed || newer.closed || admin.closed {
+		if newer := k.ask(k.dial(fmt.Sprintf("192.0.2.%d:1", i+10)), true); !least.closed.Load() || newer.closed.Load() || admin.closed.Load() {
 			t.Errorf("%d was not closed", i)
 		}
 	}
-	if last := k.dial("192.0.2.20:1"); !last.closed || admin.closed || len(k.open) != 16 || k.strangers != 0 {
-		t.Errorf("with all in use: the new one closed %t, %d are open", last.closed, len(k.open))
+	if admitted, wait := k.admit(&held{conn: &fakeConn{}}); admitted || wait == 0 || admin.closed.Load() {
+		t.Error("with all in use one more is admitted, or refused for good")
 	}
 	k.changed(silent, http.StateClosed) // as the server finds out
-	if k.changed(admin, http.StateClosed); len(k.open) != 15 || len(k.from) != 15 {
-		t.Errorf("%d are open, of %d addresses", len(k.open), len(k.from))
+	if k.changed(admin, http.StateClosed); len(k.open) != 15 || len(k.from) != 0 {
+		t.Errorf("%d are open, strangers of %d networks", len(k.open), len(k.from))
 	}
 }
 
-// Strangers have a quarter of the connections, and take none of those who have
-// shown a key.
+// Strangers have their part of the connections, and take none of those who have
+// shown a key: the one that is idle longest goes first, but each may stay for a while.
 func TestConnsOfStrangers(t *testing.T) {
 	t.Parallel()
-	k := newKnownConns(16, 16)
-	idle := k.ask(k.dial("192.0.2.1:1"), true)
-	k.changed(idle, http.StateIdle)
-	var all []*fakeConn
-	for i := range 6 {
-		all = append(all, k.ask(k.dial(fmt.Sprintf("192.0.2.%d:1", i+2)), false))
-	}
-	for i, one := range all {
-		if one.closed != (i < 2) {
-			t.Errorf("%d: closed %t", i, one.closed)
+	synctest.Test(t, func(t *testing.T) {
+		k := newKnownConns(16, 4)
+		idle := k.ask(k.dial("192.0.2.1:1"), true)
+		k.changed(idle, http.StateIdle)
+		var all []*fakeConn
+		dial := func() {
+			all = append(all, k.dial(fmt.Sprintf("192.0.2.%d:1", len(all)+2)))
+			time.Sleep(time.Millisecond)
 		}
-	}
-	if idle.closed || k.strangers != 4 || len(k.open) != 5 {
-		t.Errorf("idle closed %t, %d of strangers, %d are open", idle.closed, k.strangers, len(k.open))
-	}
-	k.ask(all[5], true)
-	k.ask(all[0], true) // which has gone
-	if k.changed(all[4], http.StateClosed); k.strangers != 2 || len(k.open) != 4 {
-		t.Errorf("%d of strangers, %d are open", k.strangers, len(k.open))
-	}
+		for range 4 {
+			dial()
+		}
+		k.ask(all[0], false) // which is not idle
+		time.Sleep(strangerStay)
+		for range 2 {
+			dial()
+		}
+		for i, one := range all {
+			if one.closed.Load() != (i == 1 || i == 2) {
+				t.Errorf("%d: closed %t", i, one.closed.Load())
+			}
+		}
+		if idle.closed.Load() || k.unknown != 4 || len(k.open) != 5 {
+			t.Errorf("idle closed %t, %d of strangers, %d are open", idle.closed.Load(), k.unknown, len(k.open))
+		}
+		k.ask(all[5], true)
+		k.ask(all[1], true) // which has gone
+		if k.changed(all[4], http.StateClosed); k.unknown != 2 || len(k.open) != 4 {
+			t.Errorf("%d of strangers, %d are open", k.unknown, len(k.open))
+		}
+		for range 4 {
+			dial()
+		}
+		began := time.Now()
+		dial()
+		if took := time.Since(began); took > strangerStay || took < strangerStay-10*time.Millisecond {
+			t.Errorf("with strangers who have just come the next one waited %v", took)
+		}
+		for _, f := range all {
+			k.changed(f, http.StateClosed)
+		}
+	})
 }
 
-// One address has its share; those that stand for many have not.
-func TestConnsOfOneAddress(t *testing.T) {
+// The strangers of one network have their share, and hold up nobody of another; those
+// of an address that stands for many have none, and who has shown a key does not count.
+func TestConnsOfOneNetwork(t *testing.T) {
 	t.Parallel()
-	k := newKnownConns(100, 2)
-	other := k.dial("192.0.2.9:1")
+	k := newKnownConns(100, 3) // two for each
 	first := k.dial("[2001:db8::1]:1")
 	second := k.ask(k.dial("[2001:db8::2]:1"), true)
 	third := k.dial("[2001:db8::3]:1") // of the same network
-	if !first.closed || second.closed || third.closed || other.closed {
-		t.Error("not the first of the address was closed")
+	if first.closed.Load() || third.closed.Load() {
+		t.Error("the share is too small")
 	}
-	k.ask(third, true)
-	if fourth := k.dial("[2001:db8::4]:1"); !fourth.closed || second.closed || third.closed {
-		t.Error("not the new one was closed")
+	if young := k.dial("[2001:db8::4]:1"); !young.closed.Load() || first.closed.Load() {
+		t.Error("the first of the network had not its time")
+	}
+	k.age()
+	fourth := k.dial("[2001:db8::5]:1")
+	if !first.closed.Load() || second.closed.Load() || third.closed.Load() || fourth.closed.Load() {
+		t.Error("not the first of the network was closed")
 	}
 	for _, addr := range []string{"127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "10.0.0.1:1", "@"} {
+		k := newKnownConns(100, 4)
 		for range 3 {
-			if k.dial(addr).closed {
-				t.Errorf("%s is bounded", addr)
+			if k.dial(addr).closed.Load() {
+				t.Errorf("%s has a share", addr)
 			}
 		}
 	}
+}
+
+// Half of a process's descriptors are not for connections.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		files          uint64
+		all, strangers int
+	}{{0, 4096, 128}, {1 << 20, 4096, 128}, {1024, 512, 128}, {256, 128, 64}} {
+		if all, strangers := limits(c.files); all != c.all || strangers != c.strangers {
+			t.Errorf("with %d descriptors %d connections, %d of strangers", c.files, all, strangers)
+		}
+	}
+}
+
+// A request of a stranger has its time, on HTTP/1, too; one with a key has more.
+func TestStrangerIsLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := newKnownConns(16, 8)
+		stranger, keyed, idle := k.ask(k.dial("192.0.2.1:1"), false), k.ask(k.dial("192.0.2.2:1"), true), k.ask(k.dial("192.0.2.3:1"), false)
+		k.changed(idle, http.StateIdle)
+		time.Sleep(strangerTime)
+		if stranger.closed.Load() {
+			t.Error("too early")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if !stranger.closed.Load() || keyed.closed.Load() || idle.closed.Load() {
+			t.Errorf("closed: the stranger's %t, the one with a key %t, the idle one %t", stranger.closed.Load(), keyed.closed.Load(), idle.closed.Load())
+		}
+		for _, f := range []*fakeConn{stranger, keyed, idle} {
+			k.changed(f, http.StateClosed)
+		}
+	})
 }
 
 // To cut a connection whose peer reads nothing takes no time.
@@ -169,7 +242,7 @@ func TestConnsCutTLS(t *testing.T) {
 		}
 		shaking.Wait()
 		began := time.Now()
-		cut(server)
+		(&held{conn: server}).cut()
 		if took := time.Since(began); took > 0 {
 			t.Errorf("took %v", took)
 		}
@@ -193,7 +266,7 @@ func TestFullServer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.most = 20
+			s.all, s.strangers = 20, 8
 			api := New(new(fakeTree), Options{})
 			api.Use(Settings{Keys: testKeys})
 			s.Answer(api.Network())
@@ -215,7 +288,7 @@ func TestFullServer(t *testing.T) {
 				}
 			}
 			read("HTTP/1.1 100 Continue\r\n\r\n") // now it is known
-			for range 3 * s.most {
+			for range 2 * s.strangers {
 				conn, err := net.Dial("tcp", addr)
 				if err != nil {
 					t.Fatal(err)

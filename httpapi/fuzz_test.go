@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/time/rate"
 )
 
 // fuzzed are the requests of /v1 whose body is free, besides the notifications of
@@ -45,7 +47,7 @@ func FuzzForms(f *testing.F) {
 	tree := newTouchedTree()
 	api := New(tree, Options{Outcomes: new(Outcomes)})
 	api.Use(Settings{Keys: testKeys})
-	api.wrong.wait = 0
+	api.wrong.limit.SetLimit(rate.Inf) // there are many
 	h := api.Network()
 	session := newGuest(f, h).signIn("admin-0123")
 	paths := map[string]bool{"/send": true, "/send/preview": true, "/login": true}

@@ -60,7 +60,7 @@ func (a *API) notifications(w http.ResponseWriter, r *http.Request, c *client) {
 	}
 	ctx, cancel = withoutClient(ctx, r)
 	defer cancel()
-	a.once(w, c, key, body, func() (answer, bool) { return a.acceptBody(ctx, c, body) })
+	a.onlyOnce(w, c, key, body, func() (answer, bool) { return a.acceptBody(ctx, c, body) })
 }
 
 // bodyStatus is the status for a body that cannot be read.
@@ -71,7 +71,7 @@ func bodyStatus(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return http.StatusRequestTimeout
-	case errors.Is(err, errForms), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusBadRequest
@@ -141,9 +141,9 @@ func (a *API) acceptList(ctx context.Context, c *client, body []byte) (out answe
 	return jsonAnswer(http.StatusAccepted, all), keep || all.Accepted > 0
 }
 
-// once answers a request with an Idempotency-Key: by do for the first with that
+// onlyOnce answers a request with an Idempotency-Key: by do for the first with that
 // key, else as the first was answered.
-func (a *API) once(w http.ResponseWriter, c *client, key string, body []byte, do func() (out answer, keep bool)) {
+func (a *API) onlyOnce(w http.ResponseWriter, c *client, key string, body []byte, do func() (out answer, keep bool)) {
 	e, found := a.answers.begin(c.name+"\x00"+key, sha256.Sum256(body), time.Now())
 	switch found {
 	case answerOther:
@@ -153,14 +153,17 @@ func (a *API) once(w http.ResponseWriter, c *client, key string, body []byte, do
 		w.Header().Set("Retry-After", "1")
 		writeProblem(w, http.StatusConflict, "Idempotency-Key: the first request with it is not answered yet")
 		return
-	case answerFull:
-		writeProblem(w, http.StatusServiceUnavailable, "Idempotency-Key: too many requests with one at once")
-		return
 	case answerKept:
 		w.Header().Set("Idempotency-Replayed", "true")
 		e.answer.write(w)
 		return
 	}
+	if !a.once.try(c.name, onceCost) {
+		a.answers.finish(e, answer{}, false)
+		writeProblem(w, http.StatusServiceUnavailable, "Idempotency-Key: too many requests at once, of all clients or with this key")
+		return
+	}
+	defer a.once.free(c.name, onceCost)
 	// After a panic nobody knows what has been put.
 	out, keep := Problem{Status: http.StatusInternalServerError, Detail: errPanic.Error(), Uncertain: true}.answer(), true
 	defer func() { a.answers.finish(e, out, keep) }()

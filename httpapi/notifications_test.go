@@ -468,7 +468,7 @@ func TestStreamsAtOnce(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	for range maxStreams / 4 {
+	for range lastBudget / 4 / streamCost {
 		if status := open(ctx, "sender-0123"); status != 202 {
 			t.Fatal(status)
 		}

@@ -28,15 +28,10 @@ type page struct {
 	cross    *http.CrossOriginProtection
 	sessions sessions
 	sampler  sampler
-	views    *places // a place for each page that is live
-	followed *places // a place for each push that a page follows
 }
 
 func newPage(a *API) *page {
-	p := &page{
-		api: a, secret: []byte(rand.Text()), cross: http.NewCrossOriginProtection(),
-		views: newPlaces(maxViews, maxViews/4), followed: newPlaces(maxFollowed, maxFollowed/4),
-	}
+	p := &page{api: a, secret: []byte(rand.Text()), cross: http.NewCrossOriginProtection()}
 	p.sampler.tree = a.tree
 	return p
 }

@@ -8,14 +8,8 @@ import (
 	"time"
 )
 
-// Bounds of live pages.
-const (
-	// maxViews is how many pages are live at once, a quarter of them with one key.
-	// One more is told to come again.
-	maxViews = 64
-	// eventTime is how long an event may be on its way to who reads it.
-	eventTime = 10 * time.Second
-)
+// eventTime is how long an event may be on its way to who reads it.
+const eventTime = 10 * time.Second
 
 // liveEvent is what a live page is told at each tick.
 type liveEvent struct {
@@ -31,7 +25,7 @@ type liveEvent struct {
 
 // events tells a page what changes, as server-sent events (HTML Standard, 9.2).
 func (p *page) events(w http.ResponseWriter, r *http.Request, v *visitor) {
-	leave, ok := p.enter(w, r, v, p.views, "pages are live already")
+	leave, ok := p.enter(w, r, v, viewCost)
 	if !ok {
 		return
 	}
@@ -62,11 +56,11 @@ func (p *page) events(w http.ResponseWriter, r *http.Request, v *visitor) {
 	}
 }
 
-// enter takes one of the places for a stream of events, or says what takes all of them.
-func (p *page) enter(w http.ResponseWriter, r *http.Request, v *visitor, places *places, full string) (leave func(), ok bool) {
+// enter takes what a stream of events costs, or says that there is no more.
+func (p *page) enter(w http.ResponseWriter, r *http.Request, v *visitor, cost int64) (leave func(), ok bool) {
 	name := v.name
-	if places.try(name, 1) {
-		leave = func() { places.free(name, 1) }
+	if p.api.lasting.try(name, cost) {
+		leave = func() { p.api.lasting.free(name, cost) }
 		if r.Method != http.MethodHead && !r.URL.Query().Has("place") {
 			return leave, true
 		}
@@ -74,7 +68,7 @@ func (p *page) enter(w http.ResponseWriter, r *http.Request, v *visitor, places 
 		w.WriteHeader(http.StatusNoContent)
 		return nil, false
 	}
-	p.fault(w, r, v, http.StatusServiceUnavailable, fmt.Sprintf("%d %s, or %d with this key", places.all, full, places.each))
+	p.fault(w, r, v, http.StatusServiceUnavailable, errLasting.Error())
 	return nil, false
 }
 

@@ -330,7 +330,7 @@ func TestPageEvents(t *testing.T) {
 	waitFor(t, func() bool {
 		api.page.sampler.joining.Lock()
 		defer api.page.sampler.joining.Unlock()
-		return api.page.sampler.viewers == 0 && api.page.views.takenBy("reader") == 0
+		return api.page.sampler.viewers == 0 && api.lasting.takenBy("reader") == 0
 	})
 }
 
@@ -353,16 +353,16 @@ func TestPageEventsEnd(t *testing.T) {
 	w := watch(t, g, addr, "/events")
 	w.until(func(liveEvent) bool { return true })
 	for method, path := range map[string]string{"HEAD": "/events", "GET": "/events?place="} {
-		if w := g.do(httptest.NewRequest(method, path, nil)); w.Code != 204 || w.Body.Len() > 0 || api.page.views.takenBy("reader") != 1 {
+		if w := g.do(httptest.NewRequest(method, path, nil)); w.Code != 204 || w.Body.Len() > 0 || api.lasting.takenBy("reader") != viewCost {
 			t.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
 		}
 	}
-	api.page.views.try("reader", maxViews/4-1)
+	api.lasting.try("reader", api.lasting.each-viewCost)
 	if w := newGuest(t, h).signIn("admin-0123").get("/events?place="); w.Code != 204 {
 		t.Errorf("with another key: %d", w.Code)
 	}
 	for _, path := range []string{"/events", "/events?place="} {
-		if w := g.get(path); w.Code != 503 || !strings.Contains(w.Body.String(), "64 pages are live already") {
+		if w := g.get(path); w.Code != 503 || !strings.Contains(w.Body.String(), errLasting.Error()) {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
 	}
@@ -408,16 +408,15 @@ func TestPageSend(t *testing.T) {
 		t.Errorf("log: %s", log)
 	}
 	follow := "/send/events?id=" + url.QueryEscape(result.ID)
-	api.page.followed.try("sender", maxFollowed/4)
-	if w := g.get(follow); w.Code != 503 || !strings.Contains(w.Body.String(), "64 pushes are followed already") {
+	api.lasting.try("sender", api.lasting.each)
+	if w := g.get(follow); w.Code != 503 || !strings.Contains(w.Body.String(), errLasting.Error()) {
 		t.Errorf("without a place: %d %s", w.Code, w.Body)
 	}
 	var sent sentPush
 	if w := g.get("/send/outcome?id=7"); w.Code != 200 || json.Unmarshal(w.Body.Bytes(), &sent) != nil || sent.ID != "7" || sent.State != FateQueued {
 		t.Errorf("asked without a place: %d %s", w.Code, w.Body)
 	}
-	api.page.followed.free("sender", maxFollowed/4)
-	api.page.views.try("sender", maxViews/4) // those of live pages are others
+	api.lasting.free("sender", api.lasting.each)
 	w := watch(t, g, addr, follow)
 	state := func() (n Notification) {
 		t.Helper()

@@ -17,10 +17,6 @@ const (
 	// obstacleEvery is how often it looks whether the app sends at all, which takes a
 	// look at all apps.
 	obstacleEvery = time.Second
-	// maxFollowed is how many pushes are followed at once, a quarter of them with one
-	// key. Whoever finds no place asks
-	// from time to time.
-	maxFollowed = 64
 )
 
 // sendPage is what the form to send a push shows.
@@ -146,7 +142,7 @@ func (p *page) outcome(w http.ResponseWriter, r *http.Request, v *visitor) {
 		p.fault(w, r, v, http.StatusNotFound, notRemembered)
 		return
 	}
-	leave, ok := p.enter(w, r, v, p.followed, "pushes are followed already")
+	leave, ok := p.enter(w, r, v, followCost)
 	if !ok {
 		return
 	}

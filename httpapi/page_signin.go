@@ -54,8 +54,7 @@ func (p *page) askKey(w http.ResponseWriter, status int, d signInPage) {
 func (p *page) signIn(w http.ResponseWriter, r *http.Request, v *visitor) {
 	a := p.api.access.Load()
 	if v == nil { // else the form is read
-		r.Body = http.MaxBytesReader(w, r.Body, maxSignIn)
-		if err := p.api.forms.read(w, r, network(a.remote(r)), (*http.Request).ParseForm); err != nil {
+		if err := p.api.strangersForm(w, r, maxSignIn); err != nil {
 			p.askKey(w, formStatus(err), signInPage{Next: "/", Fault: "The form could not be read: " + bodyFault(err) + "."})
 			return
 		}
@@ -64,7 +63,7 @@ func (p *page) signIn(w http.ResponseWriter, r *http.Request, v *visitor) {
 	token := strings.TrimSpace(r.PostForm.Get("key"))
 	c := a.find(token)
 	if c == nil {
-		p.api.wrongKey(w, r)
+		p.api.wrongKey(r)
 		p.askKey(w, http.StatusUnauthorized, signInPage{next, "This is none of the daemon's keys."})
 		return
 	}

@@ -28,14 +28,18 @@ type FormJob struct {
 // auth_token, topic, token, title, body, badge, delay, of which those that are
 // empty count as absent.
 func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := a.readForm(w, r, c); err != nil {
+	read := func() error { return a.strangersForm(w, r, maxForm) }
+	if c != nil {
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		read = func() error { return parseForm(r) }
+	}
+	if err := read(); err != nil {
 		http.Error(w, "form: "+bodyFault(err), formStatus(err))
 		return
 	}
 	if token := r.PostForm.Get("auth_token"); c == nil && token != "" { // the header shows no key
 		if c = a.access.Load().find(token); c == nil {
-			a.wrongKey(w, r)
+			a.wrongKey(r)
 		} else {
 			known(r)
 		}
@@ -61,14 +65,6 @@ func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 		return
 	}
 	writeRaw(w, http.StatusOK, "application/json", e.Job)
-}
-
-// readForm reads the form of a client; nil: of a stranger.
-func (a *API) readForm(w http.ResponseWriter, r *http.Request, c *client) error {
-	if c != nil {
-		return parseForm(r)
-	}
-	return a.forms.read(w, r, network(a.access.Load().remote(r)), parseForm)
 }
 
 // formStatus is the status for a form that cannot be read.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/time/rate"
+
 	"propeller/queue"
 )
 
@@ -129,7 +131,7 @@ func FuzzPost(f *testing.F) {
 	tree := new(putTree)
 	api := New(tree, Options{})
 	api.Use(Settings{Keys: testKeys})
-	api.wrong.wait = 0
+	api.wrong.limit.SetLimit(rate.Inf) // there are many
 	h := api.Network()
 	f.Fuzz(func(t *testing.T, body string) {
 		tree.jobs = nil

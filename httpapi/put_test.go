@@ -168,7 +168,7 @@ func TestPutIsAsNotifications(t *testing.T) {
 func TestPutTakesPlaces(t *testing.T) {
 	t.Parallel()
 	a := New(new(putTree), Options{})
-	if !a.large.try("socket", a.large.each) {
+	if !a.bodies.try("socket", a.bodies.each) {
 		t.Fatal("no places")
 	}
 	small := `{"token":"` + strings.Repeat("0", 64) + `","title":"x"}`
@@ -186,7 +186,7 @@ func TestPutTakesPlaces(t *testing.T) {
 	if w := put(large); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("large: %d %s", w.Code, w.Body)
 	}
-	a.large.free("socket", len(large))
+	a.bodies.free("socket", bodyCost*int64(len(large)))
 	for range 2 { // it gives the place back
 		if w := put(large); w.Code != http.StatusOK {
 			t.Errorf("large, with room: %d %s", w.Code, w.Body)

@@ -9,27 +9,24 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // Limits of a connection. A client needs a fraction of them; requests that take
 // more time on purpose set their own.
 const (
-	headTime   = 10 * time.Second
-	readTime   = 30 * time.Second
-	writeTime  = maxTime + 10*time.Second // the answer comes after the work
-	idleTime   = time.Minute
-	maxHeader  = 16 << 10
+	headTime  = strangerTime
+	readTime  = 30 * time.Second
+	writeTime = maxTime + 10*time.Second // the answer comes after the work
+	idleTime  = time.Minute
+	// maxHeader is for the head of a request, whoever makes it: it is read before
+	// that is known.
+	maxHeader  = 8 << 10
 	finishTime = 5 * time.Second // for requests under way at the end
-	// maxConns: a quarter may be of strangers, who take up to some 240 kB with each
-	// (measured: HTTP/2 over TLS, maxRequests answers that nobody reads), 250 MB in
-	// all; their forms are bounded by maxForms.
-	maxConns = 4096
-	// maxConnsFrom is the share of one address: eight that open all they may are
-	// needed to fill the server, and still shut nobody out who has a key.
-	maxConnsFrom = maxConns / 8
-	// maxRequests is how many requests one connection of HTTP/2 may have under
-	// way: a browser has a few, and a program takes a list or a stream to send
-	// more. Each takes some memory before it is known who asks.
+	// maxRequests is how many requests one connection of HTTP/2 may have under way
+	// when a key has been shown on it: a browser has a few, and a program takes a list
+	// or a stream to send more.
 	maxRequests = 16
 	// maxAhead is how many bytes of bodies one connection of HTTP/2 may send
 	// before anybody reads them: 5 MB/s over a way of 50 ms.
@@ -46,7 +43,7 @@ type Server struct {
 	log     *slog.Logger
 	shared  func(netip.Addr) bool
 
-	most, each int // maxConns and maxConnsFrom
+	all, strangers int // limits
 }
 
 // NewServer opens the socket of a state_dir, on which Serve will answer by h.
@@ -55,7 +52,9 @@ func NewServer(s *State, h http.Handler, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{name: "socket", open: s.Listen, first: ln, handler: h, log: log, most: maxConns, each: maxConnsFrom}, nil
+	server := &Server{name: "socket", open: s.Listen, first: ln, handler: h, log: log}
+	server.all, server.strangers = limits(maxFiles())
+	return server, nil
 }
 
 // Web says where a server on the network listens.
@@ -67,7 +66,8 @@ type Web struct {
 
 // NewWeb opens a listener, on which Serve will answer as Answer says.
 func NewWeb(w Web, log *slog.Logger) (*Server, error) {
-	s := &Server{name: "http", log: log, most: maxConns, each: maxConnsFrom}
+	s := &Server{name: "http", log: log}
+	s.all, s.strangers = limits(maxFiles())
 	if w.TLSCert != "" {
 		var err error
 		if s.cert, err = newCertificate(w.TLSCert, w.TLSKey, log); err != nil {
@@ -127,14 +127,12 @@ func (s *Server) Serve(ctx context.Context) error {
 	ending := make(chan struct{})
 	life, die := context.WithCancel(context.Background())
 	defer die()
-	limit := newConns(s.most, s.each, s.shared)
-	srv := &http.Server{
-		Handler: s.handler, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnContext: limit.begin, ConnState: limit.changed,
-		ReadHeaderTimeout: headTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxRequests, MaxReceiveBufferPerConnection: maxAhead, MaxReceiveBufferPerStream: maxAhead},
-		BaseContext: func(net.Listener) context.Context {
-			return context.WithValue(context.WithValue(life, endingKey{}, ending), lifeKey{}, life)
-		},
+	srv, err := s.server()
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	srv.BaseContext = func(net.Listener) context.Context {
+		return context.WithValue(context.WithValue(life, endingKey{}, ending), lifeKey{}, life)
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -142,7 +140,6 @@ func (s *Server) Serve(ctx context.Context) error {
 			ended <- srv.Serve(ln)
 			return
 		}
-		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert.get}
 		ended <- srv.ServeTLS(ln, "", "")
 	}()
 	select {
@@ -153,8 +150,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	close(ending)
 	finish, cancel := context.WithTimeout(context.Background(), finishTime)
 	defer cancel()
-	err := srv.Shutdown(finish)
-	if err != nil {
+	if err = srv.Shutdown(finish); err != nil {
 		err = srv.Close()
 	}
 	<-ended
@@ -162,6 +158,33 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.log.Warn("closing a server", "server", s.name, "err", err)
 	}
 	return ctx.Err()
+}
+
+// server makes the one of net/http, and for HTTP/2 the one behind the gate.
+func (s *Server) server() (*http.Server, error) {
+	limit := newConns(s.all, s.strangers, s.shared)
+	// Beside maxHeader net/http allows what it reads ahead (http.Server,
+	// initialReadLimitSize), x/net/http2 the overhead of ten headers.
+	const ahead, overhead = 4 << 10, 10 * 32
+	make := func(maxHeader int) *http.Server {
+		return &http.Server{
+			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnState: limit.changed, MaxHeaderBytes: maxHeader,
+			ReadHeaderTimeout: headTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime,
+			HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxRequests, MaxReceiveBufferPerConnection: maxAhead, MaxReceiveBufferPerStream: maxAhead},
+		}
+	}
+	srv := make(maxHeader - ahead)
+	srv.Handler, srv.ConnContext = s.handler, limit.begin
+	if s.cert == nil {
+		return srv, nil
+	}
+	srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert.get}
+	second, base := new(http2.Server), make(maxHeader-overhead)
+	if err := http2.ConfigureServer(srv, second); err != nil { // for Shutdown
+		return nil, err
+	}
+	srv.TLSNextProto[http2.NextProtoTLS] = func(_ *http.Server, conn *tls.Conn, h http.Handler) { serveGate(second, base, conn, h) }
+	return srv, nil
 }
 
 // lifeKey is that of a context in each request's context, which ends when the

@@ -46,7 +46,7 @@ func TestSlowClients(t *testing.T) {
 			}
 		}
 	}
-	waitFor(t, func() bool { return api.large.takenBy("sender") > api.large.each-largeBody }) // the slow ones have all that their key gets
+	waitFor(t, func() bool { return api.bodies.takenBy("sender") > api.bodies.each-bodyCost*largeBody }) // the slow ones have all that their key gets
 	client := newClient(t)
 	for i := range 100 {
 		for _, request := range []struct {

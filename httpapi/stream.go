@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -14,9 +13,6 @@ import (
 
 // Bounds of streams.
 const (
-	// maxStreams is how many streams are served at once, a quarter of them of one
-	// key: each may hold some 6 MiB. One more is told to come again.
-	maxStreams = 32
 	// batchLines and batchBytes bound what of a stream is worked on at once.
 	batchLines = 256
 	batchBytes = 1 << 20
@@ -37,11 +33,11 @@ const (
 // their order, while more come.
 func (a *API) stream(w http.ResponseWriter, r *http.Request, c *client) {
 	control := answerEarly(w)
-	if !a.streams.try(c.name, 1) {
-		writeProblem(w, http.StatusServiceUnavailable, fmt.Sprintf("too many streams at once: %d, and %d of one key, are served", a.streams.all, a.streams.each))
+	if !a.lasting.try(c.name, streamCost) {
+		writeProblem(w, http.StatusServiceUnavailable, errLasting.Error())
 		return
 	}
-	defer a.streams.free(c.name, 1)
+	defer a.lasting.free(c.name, streamCost)
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusAccepted)
@@ -51,7 +47,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, c *client) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	out := newOutbox(w, control, cancel)
-	s := &streamed{api: a, request: r, client: c, control: control, in: newLines(r.Body, a.large, c.name, control), out: out}
+	s := &streamed{api: a, request: r, client: c, control: control, in: newLines(r.Body, a.bodies, c.name, control), out: out}
 	var working sync.WaitGroup
 	over := make(chan struct{})
 	reading, stop := context.WithCancelCause(ctx)

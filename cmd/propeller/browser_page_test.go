@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,7 +14,6 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"propeller/apnsconn/apnstest"
-	"propeller/httpapi"
 )
 
 // Apps beside topic on a page's site: one like it, and one whose certificate
@@ -260,7 +257,7 @@ func TestPageSends(t *testing.T) {
 }
 
 // fill takes places for a stream of events until there is none left, and returns
-// what gives one back.
+// what gives one back; nil if there was none.
 func (s *webSite) fill(b *tab, path string) (leave func()) {
 	s.t.Helper()
 	cookies, err := chromedp.Run(b.ctx, func(ctx context.Context, t *chromedp.Target) (string, error) {
@@ -310,7 +307,7 @@ func TestPageWithoutPlaces(t *testing.T) {
 	if _, ok := eval[bool](b, "window.notLoadedAgain = true"); !ok {
 		t.Fatal("no page")
 	}
-	b.says("#stale", "live already")
+	b.says("#stale", "too many streams and live pages")
 	leave()
 	b.live()
 	if b.count("#stale") != 0 {
@@ -320,14 +317,9 @@ func TestPageWithoutPlaces(t *testing.T) {
 		t.Error("the page was loaded again")
 	}
 
-	_, text := s.ask("sender-0123", "POST", "/v1/notifications", fmt.Sprintf(`{"topic": %q, "token": %q, "delay": 3600, "title": "x"}`, otherTopic, token(1)))
-	var waits httpapi.Result
-	if err := json.Unmarshal([]byte(text), &waits); err != nil {
-		t.Fatalf("%s: %v", text, err)
-	}
-	s.fill(b, "/send/events?id="+url.QueryEscape(waits.ID))
 	b.open("/send")
 	b.waitFor("#send")
+	until(t, "what the page before had is taken", func() bool { return s.fill(b, "/events") != nil })
 	b.do("choose an app", chromedp.SetValue(chromedp.CSS("[name=topic]"), otherTopic))
 	b.fill("[name=token]", token(2))
 	b.fill("[name=delay]", "2")

@@ -13,34 +13,37 @@ import (
 	"time"
 )
 
-// takenBy is how many places a client has.
-func (p *places) takenBy(key string) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.byKey[key]
+// takenBy is how much a client has, or waits for.
+func (b *budget) takenBy(key string) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.shares[key]; s != nil {
+		return s.n
+	}
+	return 0
 }
 
-// Each client has its share of the places at most; who waits gets them in turn,
-// but for those whose share is used up.
-func TestPlaces(t *testing.T) {
+// Each client has its share at most; who waits gets it in turn, but for those whose
+// share is used up.
+func TestBudget(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newPlaces(40, 10)
+		b := newBudget(40, 10)
 		for _, c := range []struct {
 			key  string
-			n    int
+			n    int64
 			want bool
 		}{{"a", 11, false}, {"a", 10, true}, {"a", 1, false}, {"b", 10, true}, {"c", 10, true}, {"d", 5, true}} {
-			if got := p.try(c.key, c.n); got != c.want {
+			if got := b.try(c.key, c.n); got != c.want {
 				t.Errorf("%+v: %v", c, got)
 			}
 		}
 		var mu sync.Mutex
 		var got []string
 		var waiting sync.WaitGroup
-		wait := func(ctx context.Context, key string, n int) {
+		wait := func(ctx context.Context, key string, n int64) {
 			waiting.Go(func() {
-				err := p.take(ctx, key, n)
+				err := b.take(ctx, key, n)
 				mu.Lock()
 				defer mu.Unlock()
 				if err != nil {
@@ -64,21 +67,21 @@ func TestPlaces(t *testing.T) {
 			t.Errorf("e waits no more: %q", got)
 		}
 		got = nil
-		p.free("b", 10)
+		b.free("b", 10)
 		synctest.Wait()
 		if len(got) != 0 {
 			t.Errorf("b's are free, and go to %q", got)
 		}
-		p.free("a", 10)
+		b.free("a", 10)
 		waiting.Wait()
 		if strings.Join(got, " ") != "a" {
 			t.Errorf("a's are free, and go to %q", got)
 		}
-		for key, n := range map[string]int{"a": 10, "c": 10, "d": 5, "f": 4} {
-			p.free(key, n)
+		for key, n := range map[string]int64{"a": 10, "c": 10, "d": 5, "f": 4} {
+			b.free(key, n)
 		}
-		if p.taken != 0 || len(p.byKey) != 0 || len(p.waiting) != 0 {
-			t.Errorf("%+v", p)
+		if len(b.shares) != 0 || !b.try("x", 10) || !b.all.TryAcquire(30) {
+			t.Errorf("%d shares are left, or not all is free", len(b.shares))
 		}
 	})
 }
@@ -92,7 +95,7 @@ func begin(t *testing.T, addr, token, kind string) net.Conn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	head := "POST /v1/notifications HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + token + "\r\nContent-Type: " + kind + "\r\nContent-Length: 16000000\r\n\r\n"
-	if _, err := io.WriteString(conn, head+strings.Repeat("[", smallBody+1)); err != nil {
+	if _, err := io.WriteString(conn, head+strings.Repeat("[", chunk+1)); err != nil {
 		t.Fatal(err)
 	}
 	return conn
@@ -110,8 +113,8 @@ func TestNoTurnWhileReading(t *testing.T) {
 	api := New(tree, Options{})
 	text := strings.NewReader(choice)
 	body := readFunc(func(p []byte) (int, error) {
-		if n := api.turn.takenBy("socket"); n != 0 {
-			t.Errorf("%d turns are taken", n)
+		if n := api.asking.takenBy("socket"); n != 0 {
+			t.Errorf("%d are taken", n)
 		}
 		return text.Read(p)
 	})
@@ -129,10 +132,10 @@ func TestLargeBodiesOfOthers(t *testing.T) {
 	api := New(tree, Options{})
 	api.Use(Settings{Keys: testKeys})
 	addr := serveWeb(t, Web{Listen: "127.0.0.1:0"}, api.Network())
-	for range 2 * largeAtOnce / largeBody {
+	for range 2 * bodyBudget / bodyCost / largeBody {
 		begin(t, addr, "sender-0123", "application/json")
 	}
-	waitFor(t, func() bool { return api.large.takenBy("sender") > api.large.each-largeBody })
+	waitFor(t, func() bool { return api.bodies.takenBy("sender") > api.bodies.each-bodyCost*largeBody })
 	r, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+addr+"/v1/notifications", strings.NewReader("["+notification("")+strings.Repeat(" ", 3*smallBody)+"]"))
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +149,7 @@ func TestLargeBodiesOfOthers(t *testing.T) {
 	if resp.StatusCode != http.StatusAccepted {
 		t.Error(resp.Status)
 	}
-	if api.large.takenBy("sender") == 0 {
+	if api.bodies.takenBy("sender") == 0 {
 		t.Error("the slow ones had gone before")
 	}
 }
@@ -173,8 +176,8 @@ func TestLargeBodyTooSlow(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() {
-		if n := api.large.takenBy("sender"); n != 0 {
-			t.Errorf("%d places are held", n)
+		if n := api.bodies.takenBy("sender"); n != 0 {
+			t.Errorf("%d are held", n)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -8,9 +9,12 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // guessWays are the ways to show a key: how one is refused, and how one is let in.
@@ -36,56 +40,100 @@ var guessWays = map[string]struct { // never written to
 	"page": {func(g *guest, key string) *httptest.ResponseRecorder { return g.post("/login", "key", key) }, 401, 303},
 }
 
-// Nobody tries very many keys quickly or unseen, in whatever way; a right key is
-// taken at once, whatever others at its address have done.
-func TestGuesses(t *testing.T) {
+// Nobody tries very many keys quickly or unseen, in whatever way and from however
+// many addresses; a right key is taken at once, whatever others do.
+func TestWrongKeys(t *testing.T) {
 	t.Parallel()
 	for name, way := range guessWays {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				api, log := guessedAPI()
-				evil := newGuest(t, api.Network())
-				guess := func(i int) (took time.Duration) {
-					t.Helper()
-					evil.from = fmt.Sprintf("[2001:db8::%x]:1", i%9+1) // of one network
+				h := api.Network()
+				guess := func(i int) (answered bool, took time.Duration) {
+					evil := newGuest(t, h)
+					evil.from = fmt.Sprintf("198.51.100.%d:1", i%250)
+					defer func() {
+						if v := recover(); v != nil && v != http.ErrAbortHandler {
+							panic(v)
+						}
+					}()
 					began := time.Now()
-					w := way.ask(evil, fmt.Sprint("guess-", i))
-					took = time.Since(began)
-					if w.Code != way.right || took > 0 && w.Header().Get("Connection") != "close" {
-						t.Errorf("%d after %v: %d %v", i, took, w.Code, w.Header())
+					if w := way.ask(evil, fmt.Sprint("guess-", i)); w.Code != way.right {
+						t.Errorf("%d: %d", i, w.Code)
 					}
-					return took
+					return true, time.Since(began)
 				}
-				for i := range guessBurst {
-					if took := guess(i); took != 0 {
-						t.Errorf("%d: %v", i, took)
+				for i := range wrongBurst {
+					if ok, took := guess(i); !ok || took != 0 {
+						t.Errorf("%d: %t after %v", i, ok, took)
 					}
 				}
-				for i := range 3 {
-					if took := guess(i); took != guessWait {
-						t.Errorf("too many: %v", took)
-					}
+				const more = 1000
+				var answered atomic.Int64
+				var all sync.WaitGroup
+				for i := range more {
+					all.Go(func() {
+						ok, took := guess(i)
+						if ok {
+							answered.Add(1)
+						}
+						if took > wrongWait {
+							t.Errorf("answered after %v", took)
+						}
+					})
 				}
 				began := time.Now()
-				if w := way.ask(evil, "admin-0123"); w.Code != way.in || time.Since(began) > 0 {
+				if w := way.ask(newGuest(t, h), "admin-0123"); w.Code != way.in || time.Since(began) > 0 {
 					t.Errorf("the right key: %d after %v", w.Code, time.Since(began))
 				}
-				if guessLines(log) != 1 {
-					t.Errorf("at first the log has %d lines: %s", guessLines(log), log)
+				all.Wait()
+				if n := answered.Load(); n != int64(wrongWait.Seconds()*wrongRate) {
+					t.Errorf("%d of %d are answered", n, more)
 				}
-				time.Sleep(guessLog)
+				if wrongLines(log) != 1 {
+					t.Errorf("at first the log has %d lines: %s", wrongLines(log), log)
+				}
+				time.Sleep(wrongLog)
 				synctest.Wait()
-				if guessLines(log) != 2 || !strings.Contains(log.String(), "keys=12") || strings.Contains(log.String(), "guess-") {
+				if wrongLines(log) != 2 || !strings.Contains(log.String(), fmt.Sprint("keys=", wrongBurst-1+more)) || strings.Contains(log.String(), "guess-") {
 					t.Errorf("then the log has: %s", log)
 				}
-				time.Sleep(guessLog)
+				time.Sleep(2 * wrongLog)
 				synctest.Wait()
-				if guessLines(log) != 2 || len(api.wrong.byAddr) != 0 {
-					t.Errorf("at the end %d addresses are remembered, the log has: %s", len(api.wrong.byAddr), log)
+				if wrongLines(log) != 2 {
+					t.Errorf("at the end the log has: %s", log)
 				}
 			})
 		})
+	}
+}
+
+// Over the network a wrong key too many gets no answer, and its connection ends.
+func TestWrongKeysAreCut(t *testing.T) {
+	t.Parallel()
+	for _, second := range []bool{false, true} {
+		api, _ := guessedAPI()
+		addr := serveTLS(t, api.Network())
+		api.wrong.limit.SetBurst(1)
+		api.wrong.limit.SetLimit(rate.Every(time.Hour))
+		for i := range 3 {
+			client := newClient(t)
+			tr := client.Transport.(*http.Transport)
+			tr.ForceAttemptHTTP2, tr.TLSClientConfig = second, &tls.Config{InsecureSkipVerify: true} // its name is no host's
+			r, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+addr+"/v1/apps", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer wrong-0123")
+			resp, err := client.Do(r)
+			if err == nil {
+				resp.Body.Close()
+			}
+			if answered := err == nil; answered != (i == 0) {
+				t.Errorf("HTTP/2 %t: wrong key %d is answered: %t, %v", second, i, answered, err)
+			}
+		}
 	}
 }
 
@@ -114,48 +162,9 @@ func (l *logText) String() string {
 	return l.text.String()
 }
 
-// guessLines counts the log's lines about wrong keys.
-func guessLines(log *logText) int {
+// wrongLines counts the log's lines about wrong keys.
+func wrongLines(log *logText) int {
 	return strings.Count(log.String(), `msg="http: wrong keys"`)
-}
-
-// Very many addresses, and very many guesses at once, take a bounded number of
-// places.
-func TestGuessesBounded(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		api, _ := guessedAPI()
-		h := api.Network()
-		guess := func(from string) {
-			g := newGuest(t, h)
-			g.from = from
-			guessWays["header"].ask(g, "wrong")
-		}
-		for i := range maxAddrs + 50 {
-			guess(fmt.Sprintf("198.51.%d.%d:1", i/250, i%250))
-		}
-		if n := len(api.wrong.byAddr); n != maxAddrs+1 || api.wrong.byAddr[otherAddrs].n != 49 {
-			t.Errorf("%d addresses are told apart", n)
-		}
-		began := time.Now()
-		for range 3 * maxHeld {
-			go guess("203.0.113.1:1")
-		}
-		synctest.Wait()
-		if n := len(api.wrong.held); n != maxHeld {
-			t.Errorf("%d answers are held back", n)
-		}
-		time.Sleep(guessWait)
-		synctest.Wait()
-		if n := len(api.wrong.held); n != 0 || time.Since(began) != guessWait {
-			t.Errorf("%d answers are held back after %v", n, time.Since(began))
-		}
-		time.Sleep(2 * guessLog)
-		synctest.Wait()
-		if n := len(api.wrong.byAddr); n != 0 {
-			t.Errorf("%d addresses are remembered for nothing", n)
-		}
-	})
 }
 
 // A proxy that nobody has told of is warned of, once.
