@@ -22,6 +22,10 @@ const (
 	// strangerStay is how long a stranger may stay for sure: long enough to show a
 	// key. With more strangers than that allows the next ones are accepted later.
 	strangerStay = time.Second
+	// herdTime is how long the next of a network that has its share may hold up all
+	// others: when the clients of one host come at once, somebody shows a key soon.
+	// If nobody does they need not wait for that network for strangerStay.
+	herdTime = 100 * time.Millisecond
 	// strangerTime is how long a request of a stranger may take, from its first byte
 	// to the last of its form, and the answer a second more.
 	strangerTime = 5 * time.Second
@@ -49,6 +53,7 @@ type conns struct {
 	unknown int            // strangers
 	from    map[string]int // strangers of a network
 	left    chan struct{}  // a stranger may have left
+	vain    time.Time      // until then no network is waited for
 }
 
 // held is an open connection.
@@ -92,7 +97,7 @@ func known(r *http.Request) {
 	h.of.leaveLocked(h)
 	h.known.Store(true)
 	if g := h.gate.Load(); g != nil {
-		g.change(func() {})
+		g.change(func() { g.known = true })
 	}
 }
 
@@ -105,7 +110,7 @@ func sendAway(r *http.Request) {
 
 // begin is for http.Server.ConnContext, where it also holds up those that come next.
 func (c *conns) begin(ctx context.Context, conn net.Conn) context.Context {
-	h := &held{of: c, conn: conn, from: c.network(conn)}
+	h := &held{of: c, conn: conn, from: c.network(conn), came: time.Now()}
 	for {
 		admitted, wait := c.admit(h)
 		switch {
@@ -131,7 +136,7 @@ func (c *conns) admit(h *held) (admitted bool, wait time.Duration) {
 	switch {
 	case h.from != "" && c.from[h.from] >= max(1, c.strangers*3/4):
 		if c.dropLocked(func(other *held) bool { return stranger(other) && other.from == h.from }) > 0 {
-			return false, 0 // others need not wait for this network
+			return false, c.herdLocked(h)
 		}
 	case c.unknown >= c.strangers:
 		wait = c.dropLocked(stranger)
@@ -154,6 +159,19 @@ func (c *conns) admit(h *held) (admitted bool, wait time.Duration) {
 		c.from[h.from]++
 	}
 	return true, 0
+}
+
+// herdLocked says how long a stranger may wait whose network has its share.
+func (c *conns) herdLocked(h *held) time.Duration {
+	now := time.Now()
+	if now.Before(c.vain) {
+		return 0
+	}
+	if wait := herdTime - now.Sub(h.came); wait > 0 {
+		return wait
+	}
+	c.vain = now.Add(strangerStay)
+	return 0
 }
 
 // changed is for http.Server.ConnState.

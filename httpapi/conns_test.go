@@ -179,6 +179,31 @@ func TestConnsOfOneNetwork(t *testing.T) {
 	}
 }
 
+// When very many clients of one host come at once, and show keys, all get in; when
+// they show none, they hold up nobody for long.
+func TestConnsOfOneHost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := newKnownConns(1000, 8) // six for each
+		for i := range 300 {
+			f := k.dial("192.0.2.1:1")
+			if f.closed.Load() {
+				t.Fatalf("%d of those with keys was closed", i)
+			}
+			r := new(http.Request).WithContext(k.ctx[f])
+			time.AfterFunc(herdTime/2, func() { known(r) })
+		}
+		time.Sleep(time.Minute)
+		began := time.Now()
+		for range 300 {
+			k.dial("192.0.2.1:1")
+		}
+		if took := time.Since(began); took > herdTime || k.unknown != 6 {
+			t.Errorf("those without keys hold up others for %v, and there are %d", took, k.unknown)
+		}
+	})
+}
+
 // Half of a process's descriptors are not for connections.
 func TestLimits(t *testing.T) {
 	t.Parallel()

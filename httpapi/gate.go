@@ -45,7 +45,8 @@ type gate struct {
 	open    bool   // a key has been shown, and all that waited is read
 
 	mu     sync.Mutex
-	moved  sync.Cond // what follows, or whether a key is shown, has changed
+	moved  sync.Cond // what follows has changed
+	known  bool      // a key has been shown
 	stream uint32    // the last that was let in
 	busy   bool      // it is not answered yet
 	body   int       // bytes of its body that may still come
@@ -56,6 +57,8 @@ type gate struct {
 }
 
 // serveGate answers HTTP/2 on a connection until it ends.
+//
+//lint:ignore SA1019 net/http has no other way to have something stand before a connection of HTTP/2
 func serveGate(server *http2.Server, base *http.Server, conn *tls.Conn, h http.Handler) {
 	ctx := context.Background()
 	if of, ok := h.(interface{ BaseContext() context.Context }); ok { // what net/http has for x/net/http2
@@ -68,6 +71,7 @@ func serveGate(server *http2.Server, base *http.Server, conn *tls.Conn, h http.H
 	}
 	g.moved.L = &g.mu
 	g.of.gate.Store(g)
+	//lint:ignore SA1019 net/http has no other way to have something stand before a connection of HTTP/2
 	server.ServeConn(g, &http2.ServeConnOpts{Context: ctx, BaseConfig: base, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer g.answered()
 		h.ServeHTTP(w, r)
@@ -158,7 +162,7 @@ func (g *gate) tryPick() (done bool, err error) {
 			return true, nil
 		}
 		if len(g.head) < frameHead {
-			g.open = len(g.head) == 0 && len(g.aside) == 0 && g.of.known.Load()
+			g.open = len(g.head) == 0 && len(g.aside) == 0 && g.known
 			g.reads = len(g.aside) > 0
 			return g.open, nil
 		}
@@ -244,7 +248,7 @@ const (
 func (g *gate) judge(head []byte) verdict {
 	kind, id := http2.FrameType(head[3]), binary.BigEndian.Uint32(head[5:])&(1<<31-1)
 	switch {
-	case g.of.known.Load(), id == 0:
+	case g.known, id == 0:
 	case g.busy && id > g.stream:
 		return putAside
 	case g.busy && id == g.stream && kind == http2.FrameHeaders && len(g.aside) > 0: // a trailer, after other heads

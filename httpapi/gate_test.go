@@ -18,11 +18,11 @@ import (
 // newHTTP2 is a client that has one connection of HTTP/2, and no other.
 func newHTTP2(t *testing.T, addr string) *http.Client {
 	t.Helper()
-	conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) // its name is no host's
-	if err != nil {
-		t.Fatal(err)
+	tr := &http.Transport{
+		ForceAttemptHTTP2: true, HTTP2: &http.HTTP2Config{StrictMaxConcurrentRequests: true},
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // its name is no host's
 	}
-	one, err := (&http2.Transport{StrictMaxConcurrentStreams: true}).NewClientConn(conn)
+	one, err := tr.NewClientConn(t.Context(), "https", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

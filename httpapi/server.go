@@ -179,7 +179,10 @@ func (s *Server) server() (*http.Server, error) {
 		return srv, nil
 	}
 	srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert.get}
-	second, base := new(http2.Server), make(maxHeader-overhead)
+	base := make(maxHeader - overhead)
+	//lint:ignore SA1019 see serveGate
+	second := new(http2.Server)
+	//lint:ignore SA1019 see serveGate
 	if err := http2.ConfigureServer(srv, second); err != nil { // for Shutdown
 		return nil, err
 	}
