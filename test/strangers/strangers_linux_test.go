@@ -35,6 +35,16 @@ func newKeyed(t *testing.T, addr string, more func(*http.Transport)) *keyed {
 	return &keyed{t, addr, &http.Client{Transport: tr, Timeout: time.Minute}}
 }
 
+// keptBy is a client that has shown its key, and keeps its connection.
+func keptBy(t *testing.T, addr string) *keyed {
+	t.Helper()
+	kept := newKeyed(t, addr, nil)
+	if _, err := kept.push(0); err != nil {
+		t.Fatal(err)
+	}
+	return kept
+}
+
 // push sends one, and says how long that took.
 func (k *keyed) push(i int) (took time.Duration, err error) {
 	body := fmt.Sprintf(`{"topic": "com.example.a", "token": "%064x", "title": "x"}`, i)
@@ -69,11 +79,11 @@ func served(t *testing.T, ctx context.Context, kept *keyed, addr string) (longes
 		}
 		longest = max(longest, took)
 		began := time.Now()
-		for tries := 1; ; tries++ {
+		for tries := 1; ; tries++ { // on a busy machine a handshake may take longer than a stranger may stay for sure
 			if _, err = fresh.push(i); err == nil {
 				break
 			}
-			if again++; tries == 5 {
+			if again++; tries == 10 {
 				t.Errorf("a client that comes with a key: %v", err)
 				return
 			}
@@ -88,10 +98,7 @@ func served(t *testing.T, ctx context.Context, kept *keyed, addr string) (longes
 // play has a crowd come, and returns what it costs at most, in MiB.
 func play(t *testing.T, d *daemon, each int, ways ...Way) {
 	t.Helper()
-	kept := newKeyed(t, d.addr, nil)
-	if _, err := kept.push(0); err != nil {
-		t.Fatal(err)
-	}
+	kept := keptBy(t, d.addr)
 	before, _ := d.memory()
 	ctx, cancel := context.WithTimeout(t.Context(), staying)
 	defer cancel()
@@ -130,12 +137,13 @@ func TestStrangersAreBounded(t *testing.T) {
 func TestStrangersLeaveDescriptors(t *testing.T) {
 	t.Parallel()
 	d := start(t, 256)
+	kept := keptBy(t, d.addr)
 	ctx, cancel := context.WithTimeout(t.Context(), staying/2)
 	defer cancel()
 	c := &Crowd{Addr: d.addr}
 	var strangers sync.WaitGroup
 	strangers.Go(func() { c.Run(ctx, 120, Way{"idle", idle}, Way{"idle over HTTP/2", idleHTTP2}) })
-	_, again, n := served(t, ctx, newKeyed(t, d.addr, nil), d.addr)
+	_, again, n := served(t, ctx, kept, d.addr)
 	strangers.Wait()
 	t.Logf("%d pushes, %d tried again, of %d connections %d at the end", n, again, c.Dialled.Load(), c.Held.Load())
 	if strings.Contains(d.text(), "too many open files") {
