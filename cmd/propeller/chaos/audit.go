@@ -19,6 +19,7 @@ type account struct {
 	waiting                    int // still in the queue; calm.go says why
 	lost                       []uint32
 	twice, excused             int // delivered more than once; of those whose daemon was killed
+	stored                     int // of a delayed job that the queue's server has stored twice
 	uncounted                  []uint32
 	unrecorded                 []uint32 // ended without the record that was promised
 	repeated                   int      // records given more than once
@@ -311,9 +312,23 @@ func (c *court) judgeDoubles(a *account, n uint32, d *deeds) {
 	if open == 0 {
 		a.excused++
 	}
-	if open > d.counted {
+	switch {
+	case open <= d.counted:
+	case c.storedTwice(n, d):
+		a.stored++
+	default:
 		a.uncounted = append(a.uncounted, n)
 	}
+}
+
+// storedTwice says whether a push may have been in two copies of a delayed job, one of which
+// was finished before the daemon's restart (docs/reliability.md: such are not counted). The
+// queue's server stores a job twice if trouble comes when it is due.
+func (c *court) storedTwice(n uint32, d *deeds) bool {
+	list := c.ledger.jobOf(n)
+	delayed := slices.ContainsFunc(append(d.jobs, list.id), func(id string) bool { return id != "" && stay{job: id}.number() == 0 })
+	last := d.deliveries[len(d.deliveries)-2:]
+	return delayed && c.lifeAt(last[0].open) != c.lifeAt(last[1].open) && c.troubled(list.at, last[0].at)
 }
 
 // torn counts how often a killed daemon may have left a push in two jobs: it had

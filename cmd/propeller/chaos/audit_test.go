@@ -482,6 +482,37 @@ func TestATornListIsExcusedByItsNumber(t *testing.T) {
 	}
 }
 
+// A delayed job may be in the queue twice after trouble when it was due. Only that, and only
+// over a restart, is not for the daemon to count.
+func TestDelayedJobsStoredTwice(t *testing.T) {
+	for name, tt := range map[string]struct {
+		id      string
+		trouble bool
+		again   int // the connection of the second delivery
+		faults  []string
+	}{
+		"stored twice": {"dp4z", true, 2, nil},
+		"no trouble":   {"dp4z", false, 2, []string{"1 pushes delivered more than once without"}},
+		"one life":     {"dp4z", true, 3, []string{"1 pushes delivered more than once without"}},
+		"not delayed":  {"b-7", true, 2, []string{"1 pushes delivered more than once without"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.lives = []life{{began: second(0), ended: second(15)}, {began: second(16)}}
+			s.open(2, second(17))
+			s.open(3, second(12))
+			if tt.trouble {
+				s.troubles = []span{{from: second(5), to: second(6)}}
+			}
+			n := s.put(withTube, delayed, good)
+			s.ledger.jobOf(n).id = tt.id
+			s.deliver(n, 1, 10)
+			s.deliver(n, tt.again, 20)
+			s.wantFaults(t, tt.faults...)
+		})
+	}
+}
+
 // The killed daemon had not come to send the push: it spoke of another of its
 // list only.
 func TestATornListIsExcusedForWhatWasNotSent(t *testing.T) {

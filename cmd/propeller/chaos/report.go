@@ -20,7 +20,7 @@ func (a *account) print(w io.Writer) {
 	row(a.removed, "removed with a stream")
 	row(a.waiting, "still in the queue")
 	row(len(a.lost), "lost")
-	row(a.twice, fmt.Sprintf("delivered more than once, %d of them for a killed daemon", a.excused))
+	row(a.twice, fmt.Sprintf("delivered more than once, %d of them for a killed daemon, %d because the queue's server stored a delayed job twice", a.excused, a.stored))
 	row(len(a.uncounted), "delivered more than once and not counted")
 	fmt.Fprintf(w, "besides: %d put without an answer from the queue, %d of them never stored; %d possible duplicates counted by the daemon; %d pushed to the wrong environment\n",
 		a.unsure, a.never, s.doubts, a.misled)
