@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -279,12 +278,4 @@ func (q *client) watchDamage() {
 			q.embedded.fail(fmt.Errorf("a file of the queue cannot be read: %s", why)) // a new server looks at the files
 		}
 	}
-}
-
-// readFault finds in a line of the server's log why it cannot read a job. It serves
-// none of that tube then, and looks at its files only when it starts (nats-server:
-// consumer.go, loopAndGatherMsgs).
-func readFault(line string) (why string, ok bool) {
-	_, why, ok = strings.Cut(line, "Received an error looking up message ")
-	return why, ok
 }

@@ -277,19 +277,3 @@ func fillDisk() (room func() error, err error) {
 	full.Cur = 0
 	return func() error { return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &was) }, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &full)
 }
-
-// What the server says when it stores nothing any more.
-func TestWriteFault(t *testing.T) {
-	t.Parallel()
-	for line, want := range map[string]string{
-		"Filestore [PROPELLER_JOBS] Critical write error: write 1.blk: no space left on device":                 "write 1.blk: no space left on device",
-		"JetStream stream '$G > PROPELLER_JOBS' critical write error: write 1.blk: no space left on device":     "write 1.blk: no space left on device",
-		"Filesystem permission denied while writing msg, disabling JetStream: open 2.blk: permission denied":    "open 2.blk: permission denied",
-		"JetStream failed to store a msg on stream '$G > PROPELLER_JOBS': maximum messages exceeded":            "",
-		"Filestore [PROPELLER_JOBS] Ignoring non-write error: bad message, will be tried again when it is read": "",
-	} {
-		if got, ok := writeFault(line); got != want && ok || ok != (want != "") {
-			t.Errorf("%q: %q, %v", line, got, ok)
-		}
-	}
-}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -97,7 +96,7 @@ func (e *embedded) start(o Options) error {
 	if err != nil {
 		return err
 	}
-	log := &serverLog{log: o.Log, failed: e.failDisk, unread: e.unread}
+	log := newServerLog(o.Log, e.failDisk, e.unread)
 	s.SetLoggerV2(log, false, false, false)
 	s.Start()
 	if !s.ReadyForConnections(startTime) || !s.JetStreamEnabled() {
@@ -269,48 +268,4 @@ func attach(o Options, err error) (Options, bool) {
 	o.Servers, o.Token = []string{used.Listen}, readLine(filepath.Join(o.Dir, tokenFile))
 	o.Dir, o.Listen = "", ""
 	return o, true
-}
-
-// serverLog passes on what the server warns of.
-type serverLog struct {
-	log    *slog.Logger
-	failed func(why string) // the server stores nothing from now on; must not wait
-	unread chan<- string    // gets why it cannot read a job
-
-	mu  sync.Mutex
-	bad string // the last error
-}
-
-func (l *serverLog) Warnf(format string, v ...any) {
-	l.log.Warn("queue server: " + fmt.Sprintf(format, v...))
-}
-
-func (l *serverLog) Errorf(format string, v ...any) {
-	text := fmt.Sprintf(format, v...)
-	l.mu.Lock()
-	l.bad = text
-	l.mu.Unlock()
-	l.log.Error("queue server: " + text)
-	if why, ok := writeFault(text); ok {
-		l.failed(why)
-	}
-	if why, ok := readFault(text); ok {
-		select {
-		case l.unread <- why:
-		default:
-		}
-	}
-}
-
-// Fatalf logs: the process is not the server's to end.
-func (l *serverLog) Fatalf(format string, v ...any) { l.Errorf(format, v...) }
-
-func (l *serverLog) Noticef(string, ...any) {}
-func (l *serverLog) Debugf(string, ...any)  {}
-func (l *serverLog) Tracef(string, ...any)  {}
-
-func (l *serverLog) last() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.bad
 }

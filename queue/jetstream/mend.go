@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -36,18 +35,6 @@ const (
 )
 
 var errNoServer = errors.New("the queue's server is being started again")
-
-// writeFault finds in a line of the server's log why it can store nothing from
-// now on (nats-server: filestore.go, stream.go, jetstream_cluster.go,
-// setWriteErr; stream.go where JetStream is disabled).
-func writeFault(line string) (why string, ok bool) {
-	for _, mark := range []string{"ritical write error: ", "disabling JetStream: "} {
-		if _, why, ok = strings.Cut(line, mark); ok {
-			return why, true
-		}
-	}
-	return "", false
-}
 
 // fail notes why the server has to be started again. The server calls it with its
 // locks held.
@@ -100,7 +87,7 @@ func (e *embedded) examine() {
 			why = err.Error()
 		}
 		e.failDisk(why)
-	} else if h := s.Healthz(&server.HealthzOptions{}); strings.Contains(h.Error, "write error") {
+	} else if h := s.Healthz(&server.HealthzOptions{}); writeFaultOf(h.Error) {
 		e.failDisk(h.Error)
 	}
 }
