@@ -133,14 +133,14 @@ func errorOf(err error) *ResultError {
 	return r
 }
 
-// passing says that nothing has been put, and that the same notification may be
-// taken later.
-func (e *ResultError) passing() bool {
-	switch e.Status {
-	case http.StatusServiceUnavailable, http.StatusInsufficientStorage, http.StatusTooManyRequests:
-		return !e.Uncertain
+// mayBePut says that something was put, or that nobody knows: 4xx and what is in
+// passing trouble has certainly put nothing.
+func (r *Result) mayBePut() bool {
+	e := r.Error
+	if e == nil || e.Uncertain || len(r.IDs) > 0 {
+		return true
 	}
-	return false
+	return e.Status >= 500 && e.Status != http.StatusServiceUnavailable && e.Status != http.StatusInsufficientStorage
 }
 
 // problem is the answer to a request that is only for what e is about.

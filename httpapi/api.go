@@ -48,6 +48,9 @@ type Options struct {
 	// Outcomes remembers what has become of notifications, told by the tree; nil:
 	// nothing does.
 	Outcomes *Outcomes
+	// Forgotten counts answers to requests with an Idempotency-Key that left before
+	// their time; nil: nothing does.
+	Forgotten *atomic.Int64
 	// Reload reads the configuration and applies it; nil: it cannot be.
 	Reload func(ctx context.Context) error
 	// Reloads tells how the last ones went; nil: nothing is known of them.
@@ -76,6 +79,7 @@ func New(t Tree, o Options) *API {
 		bodies: newBudget(bodyBudget, bodyBudget/4), asking: newBudget(askBudget, askBudget/2), once: newBudget(onceBudget, onceBudget/4),
 		lasting: newBudget(lastBudget, lastBudget/4), forms: newBudget(formBudget, formBudget/4),
 	}
+	a.answers.forgotten = o.Forgotten
 	if a.o.Log == nil {
 		a.o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"propeller/queue"
@@ -190,22 +192,94 @@ func TestAnswersUnderWay(t *testing.T) {
 	t.Parallel()
 	var k answers
 	sum := [32]byte{1}
-	first, _ := k.begin("first", sum, time.Now())
+	first, _ := k.begin("c", "first", sum, time.Now())
 	for i := range 3 * maxKept {
-		e, f := k.begin(fmt.Sprint(i), sum, time.Now())
+		e, f := k.begin("c", fmt.Sprint(i), sum, time.Now())
 		if f != answerNew {
 			t.Fatal(f)
 		}
 		k.finish(e, answer{}, true)
 	}
-	if _, f := k.begin("first", sum, time.Now()); f != answerPending {
+	if _, f := k.begin("c", "first", sum, time.Now()); f != answerPending {
 		t.Errorf("%v", f)
 	}
-	if len(k.order) > maxKept {
-		t.Errorf("%d answers", len(k.order))
+	if n := k.shelves["c"].order.Len(); n > maxKept+1 || k.bytes > maxKeptBytes {
+		t.Errorf("%d answers, %d bytes", n, k.bytes)
 	}
 	k.finish(first, answer{}, true)
-	if _, f := k.begin("first", sum, time.Now()); f != answerKept {
+	if _, f := k.begin("c", "first", sum, time.Now()); f != answerKept {
 		t.Errorf("%v", f)
+	}
+}
+
+// What one client sends pushes nobody below an equal share, is counted, and nothing
+// of those that have nothing left stays.
+func TestAnswersHaveShares(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, testShares)
+}
+
+func testShares(t *testing.T) {
+	forgotten := new(atomic.Int64)
+	k := answers{forgotten: forgotten}
+	sum := [32]byte{1}
+	take := func(client, key string, keep bool) {
+		if e, f := k.begin(client, key, sum, time.Now()); f == answerNew {
+			k.finish(e, answer{body: make([]byte, 100)}, keep)
+		}
+	}
+	for i := range maxKept / 3 {
+		take("quiet", fmt.Sprint(i), true)
+	}
+	for i := range 2 * maxKept {
+		take("loud", fmt.Sprint(i), true)
+	}
+	take("once", "k", true)
+	if _, f := k.begin("quiet", "0", sum, time.Now()); f != answerKept {
+		t.Errorf("the quiet client's oldest: %v", f)
+	}
+	if _, f := k.begin("once", "k", sum, time.Now()); f != answerKept {
+		t.Errorf("a third client's: %v", f)
+	}
+	if n := k.shelves["loud"].order.Len() + int(forgotten.Load()); n != 2*maxKept || forgotten.Load() == 0 {
+		t.Errorf("%d counted, of %d", n, 2*maxKept)
+	}
+	before, counted := k.bytes, forgotten.Load()
+	for i := range maxKept {
+		take("refused", fmt.Sprint(i), false)
+	}
+	if k.bytes != before || k.shelves["refused"] != nil || forgotten.Load() != counted {
+		t.Errorf("%d bytes, then %d with refused ones; %d forgotten", before, k.bytes, forgotten.Load()-counted)
+	}
+	time.Sleep(keepFor)
+	for i := range maxKept { // a day later all others make room before anything is forgotten
+		take("late", fmt.Sprint(i), true)
+	}
+	if k.shelves["quiet"] != nil || forgotten.Load() != counted {
+		t.Errorf("%d forgotten before old ones", forgotten.Load()-counted)
+	}
+}
+
+// A refused request has done nothing: it holds no place, and is judged again, also
+// with another body.
+func TestIdempotencyOfTheRefused(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{"{}", "[]", "[{}]", "[{", `{"topic":"com.example.elsewhere","token":"` + goodToken + `","title":"x"}`} {
+		tree := new(putTree)
+		api := New(tree, Options{})
+		api.Use(Settings{Keys: testKeys})
+		h := api.Network()
+		for range 2 {
+			w := send(h, "sender-0123", "POST", "/v1/notifications", body, "Idempotency-Key", "k")
+			if w.Header().Get("Idempotency-Replayed") != "" || w.Code == http.StatusAccepted && body != "[{}]" {
+				t.Errorf("%s: %d %s", body, w.Code, w.Body)
+			}
+		}
+		if api.answers.bytes != 0 || len(api.answers.shelves) != 0 {
+			t.Errorf("%s: %d bytes kept", body, api.answers.bytes)
+		}
+		if w := send(h, "sender-0123", "POST", "/v1/notifications", notification(""), "Idempotency-Key", "k"); w.Code != http.StatusAccepted || len(tree.jobs) != 1 {
+			t.Errorf("%s, then one that is right: %d %s", body, w.Code, w.Body)
+		}
 	}
 }

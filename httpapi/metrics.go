@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,12 +23,13 @@ type Reloads struct {
 }
 
 // NewMetrics answers GET /metrics with the numbers of a tree, in the form of
-// Prometheus. It keeps none of its own: they are read when it is asked.
-func NewMetrics(t Tree, version string, reloads func() Reloads) http.Handler {
+// Prometheus. It keeps none of its own: they are read when it is asked. forgotten is
+// Options.Forgotten.
+func NewMetrics(t Tree, version string, reloads func() Reloads, forgotten *atomic.Int64) http.Handler {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&collector{tree: t, version: version, reloads: reloads},
+		&collector{tree: t, version: version, reloads: reloads, forgotten: forgotten},
 	)
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
@@ -37,6 +39,8 @@ type collector struct {
 	tree    Tree
 	version string
 	reloads func() Reloads
+
+	forgotten *atomic.Int64
 }
 
 // The metrics. docs/http-api.md has them in a table.
@@ -67,6 +71,7 @@ var (
 	descReloadOK   = global("config_reload_ok", "1 if the last configuration read was taken over.")
 	descReloadAt   = global("config_reload_timestamp_seconds", "When a configuration was last taken over.")
 	descLost       = global("queue_lost_jobs_total", "Jobs lost from an embedded queue's files, about.")
+	descForgotten  = global("idempotency_forgotten_total", "Answers to requests with an Idempotency-Key that were forgotten before their 24 hours.")
 	descBuild      = global("build_info", "1; the labels say what runs.", "version", "goversion")
 )
 
@@ -94,6 +99,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	out.gauge(descReloadOK, truth(r.Refused == nil))
 	out.gauge(descReloadAt, float64(r.At.Unix()))
 	out.counter(descLost, c.tree.LostJobs())
+	out.counter(descForgotten, c.forgotten.Load())
 	out.gauge(descBuild, 1, c.version, runtime.Version())
 }
 

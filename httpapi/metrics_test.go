@@ -5,6 +5,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,7 +33,9 @@ func fullApp() supervisor.AppStatus {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Topic: "bare", Health: supervisor.Health{State: supervisor.Guarded}, Counters: new(worker.Counters), Steps: new(supervisor.Steps)}}}
-	api := New(tree, Options{Metrics: NewMetrics(tree, "v1", func() Reloads { return Reloads{At: time.Unix(1e9, 0)} })})
+	forgotten := new(atomic.Int64)
+	forgotten.Store(23)
+	api := New(tree, Options{Metrics: NewMetrics(tree, "v1", func() Reloads { return Reloads{At: time.Unix(1e9, 0)} }, forgotten)})
 	w := httptest.NewRecorder()
 	api.Socket().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	text := w.Body.String()
@@ -54,7 +57,7 @@ func TestMetrics(t *testing.T) {
 		`propeller_credential_expiry_timestamp_seconds{topic="com.example.app"} 2e+09`,
 		`propeller_credential_refused{topic="com.example.app"} 1`, `propeller_credential_refused{topic="bare"} 0`,
 		`propeller_feedback_records{topic="com.example.app"} 7`, `propeller_webhook_stalled{topic="com.example.app"} 0`,
-		`propeller_config_reload_ok 1`, `propeller_queue_lost_jobs_total 17`, `version="v1"`, `go_goroutines`, `process_open_fds`,
+		`propeller_config_reload_ok 1`, `propeller_queue_lost_jobs_total 17`, `propeller_idempotency_forgotten_total 23`, `version="v1"`, `go_goroutines`, `process_open_fds`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)

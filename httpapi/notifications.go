@@ -85,8 +85,8 @@ func bodyFault(err error) string {
 	return err.Error()
 }
 
-// acceptBody takes one notification or a list. keep is false if the same
-// request may go better later, and has certainly done nothing yet.
+// acceptBody takes one notification or a list. keep is false if it has certainly
+// done nothing: the same request is then judged anew.
 func (a *API) acceptBody(ctx context.Context, c *client, body []byte) (out answer, keep bool) {
 	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) > 0 && trimmed[0] == '[' {
 		return a.acceptList(ctx, c, body)
@@ -96,7 +96,7 @@ func (a *API) acceptBody(ctx context.Context, c *client, body []byte) (out answe
 	}
 	r := a.accept(ctx, c, body)
 	if r.Error != nil {
-		return r.Error.problem(), !r.Error.passing() || len(r.IDs) > 0
+		return r.Error.problem(), r.mayBePut()
 	}
 	out = jsonAnswer(http.StatusAccepted, r)
 	out.location = a.access.Load().BasePath + "/v1/notifications/" + url.PathEscape(r.ID)
@@ -118,33 +118,33 @@ func (a *API) acceptList(ctx context.Context, c *client, body []byte) (out answe
 	})
 	switch {
 	case errors.Is(err, rawjson.ErrDepth):
-		return problemOf(http.StatusBadRequest, "", "the body: is "+err.Error()), true
+		return problemOf(http.StatusBadRequest, "", "the body: is "+err.Error()), false
 	case err != nil:
-		return problemOf(http.StatusBadRequest, "", "the body: is not JSON: "+err.Error()), true
+		return problemOf(http.StatusBadRequest, "", "the body: is not JSON: "+err.Error()), false
 	case n == 0:
-		return problemOf(http.StatusBadRequest, "", "the body: is an empty list"), true
+		return problemOf(http.StatusBadRequest, "", "the body: is an empty list"), false
 	case n > maxItems:
-		return problemOf(http.StatusRequestEntityTooLarge, "", fmt.Sprintf("the body: a list of %d, at most %d: send more as a stream, application/x-ndjson", n, maxItems)), true
+		return problemOf(http.StatusRequestEntityTooLarge, "", fmt.Sprintf("the body: a list of %d, at most %d: send more as a stream, application/x-ndjson", n, maxItems)), false
 	case !c.limit.AllowN(time.Now(), len(items)):
 		return tooMany(c), false
 	}
 	all := Results{Results: make([]Result, len(items))}
 	a.acceptAll(ctx, c, c.pay, len(items), func(i int) []byte { return items[i] }, all.Results)
 	for i := range all.Results {
-		if e := all.Results[i].Error; e == nil {
+		if all.Results[i].Error == nil {
 			all.Accepted++
 		} else {
 			all.Refused++
-			keep = keep || !e.passing() || len(all.Results[i].IDs) > 0
 		}
+		keep = keep || all.Results[i].mayBePut()
 	}
-	return jsonAnswer(http.StatusAccepted, all), keep || all.Accepted > 0
+	return jsonAnswer(http.StatusAccepted, all), keep
 }
 
 // onlyOnce answers a request with an Idempotency-Key: by do for the first with that
 // key, else as the first was answered.
 func (a *API) onlyOnce(w http.ResponseWriter, c *client, key string, body []byte, do func() (out answer, keep bool)) {
-	e, found := a.answers.begin(c.name+"\x00"+key, sha256.Sum256(body), time.Now())
+	e, found := a.answers.begin(c.name, key, sha256.Sum256(body), time.Now())
 	switch found {
 	case answerOther:
 		writeProblem(w, http.StatusUnprocessableEntity, "Idempotency-Key: has been used for another body")

@@ -250,7 +250,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		var k answers
 		sum := [32]byte{1}
 		take := func(key string) found {
-			e, f := k.begin(key, sum, time.Now())
+			e, f := k.begin("c", key, sum, time.Now())
 			if f == answerNew {
 				k.finish(e, answer{body: make([]byte, 1000)}, true)
 			}
@@ -270,18 +270,18 @@ func TestAnswersAreBounded(t *testing.T) {
 		for i := range 2 * maxKept {
 			take(fmt.Sprint(i))
 		}
-		if len(k.order) > maxKept || k.bytes > maxKeptBytes+2000 || len(k.byKey) > len(k.order) {
-			t.Errorf("%d answers, %d bytes", len(k.order), k.bytes)
+		if n := k.shelves["c"].order.Len(); n > maxKept || k.bytes > maxKeptBytes || len(k.shelves["c"].byKey) != n {
+			t.Errorf("%d answers, %d bytes", n, k.bytes)
 		}
 		if take(fmt.Sprint(2*maxKept-1)) != answerKept || take("0") != answerNew {
 			t.Error("not the oldest have left")
 		}
-		pending, _ := k.begin("p", sum, time.Now())
-		if _, f := k.begin("p", sum, time.Now()); f != answerPending {
+		pending, _ := k.begin("c", "p", sum, time.Now())
+		if _, f := k.begin("c", "p", sum, time.Now()); f != answerPending {
 			t.Errorf("%v", f)
 		}
 		k.finish(pending, answer{}, false)
-		if _, f := k.begin("p", sum, time.Now()); f != answerNew {
+		if _, f := k.begin("c", "p", sum, time.Now()); f != answerNew {
 			t.Errorf("%v", f)
 		}
 	})

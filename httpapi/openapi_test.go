@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,7 +100,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 	outcomes := new(Outcomes)
 	api := New(tree, Options{
 		Outcomes: outcomes, Reload: func(context.Context) error { return nil },
-		Metrics: NewMetrics(tree, "v", func() Reloads { return Reloads{} }),
+		Metrics: NewMetrics(tree, "v", func() Reloads { return Reloads{} }, new(atomic.Int64)),
 		Reloads: func() Reloads {
 			return Reloads{Refused: &RefusedReload{At: time.Unix(1e9, 0), Fault: "propeller.yaml:3: no"}}
 		},

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,7 +71,7 @@ func TestRefusedReload(t *testing.T) {
 	refused := &RefusedReload{At: time.Now().UTC(), Fault: "propeller.yaml:3: <no> such file"}
 	tree := newCountedTree(topic, "com.example.other")
 	var last Reloads
-	api := New(tree, Options{Reloads: func() Reloads { return last }, Metrics: NewMetrics(tree, "v", func() Reloads { return last })})
+	api := New(tree, Options{Reloads: func() Reloads { return last }, Metrics: NewMetrics(tree, "v", func() Reloads { return last }, new(atomic.Int64))})
 	api.Use(Settings{Keys: testKeys})
 	h := api.Network()
 	for _, r := range []*RefusedReload{nil, refused} {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -117,7 +118,7 @@ func (d *daemon) run(cfg *config.Config) error {
 	if d.web, err = openWeb(cfg.HTTP, d.log); err != nil {
 		return err
 	}
-	outcomes := new(httpapi.Outcomes)
+	outcomes, forgotten := new(httpapi.Outcomes), new(atomic.Int64)
 	sup, err := supervisor.New(cfg, supervisor.Options{
 		Log:       d.log,
 		OpenQueue: func(urls []string) (queue.Queue, error) { return d.open(urls, d.log) },
@@ -128,7 +129,7 @@ func (d *daemon) run(cfg *config.Config) error {
 	}
 	d.asks = make(chan chan error)
 	api := httpapi.New(sup, httpapi.Options{
-		Log: d.log, Metrics: httpapi.NewMetrics(sup, buildVersion(), d.lastReload), Reload: d.askReload, Reloads: d.lastReload, Outcomes: outcomes,
+		Log: d.log, Metrics: httpapi.NewMetrics(sup, buildVersion(), d.lastReload, forgotten), Forgotten: forgotten, Reload: d.askReload, Reloads: d.lastReload, Outcomes: outcomes,
 	})
 	if server := d.web.serve(api); server != nil {
 		sup.Attach(server)
