@@ -48,6 +48,7 @@ type embedded struct {
 
 	mu      sync.Mutex
 	server  *server.Server // nil while none runs
+	log     *serverLog     // its
 	started time.Time
 	fault   error // why it stores nothing; nil when it does
 	faultAt time.Time
@@ -102,13 +103,14 @@ func (e *embedded) start(o Options) error {
 	if !s.ReadyForConnections(startTime) || !s.JetStreamEnabled() {
 		s.Shutdown()
 		s.WaitForShutdown()
+		log.end()
 		if last := log.last(); last != "" {
 			return fmt.Errorf("server does not start: %s", last)
 		}
 		return errors.New("server does not start")
 	}
 	e.mu.Lock()
-	e.server, e.started = s, time.Now()
+	e.server, e.log, e.started = s, log, time.Now()
 	e.hidden = o.Listen != ""
 	e.mu.Unlock()
 	if addr, ok := s.Addr().(*net.TCPAddr); ok && o.Listen != "" {
@@ -200,13 +202,14 @@ func (e *embedded) close() error {
 // stop ends the server, if one runs.
 func (e *embedded) stop() {
 	e.mu.Lock()
-	s := e.server
+	s, log := e.server, e.log
 	e.server = nil
 	e.mu.Unlock()
 	if s != nil {
 		_ = os.Remove(filepath.Join(e.dir, listenFile))
 		s.Shutdown()
 		s.WaitForShutdown()
+		log.end()
 	}
 }
 

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -20,6 +21,11 @@ const (
 	reconnectWait = 250 * time.Millisecond // between rounds over all servers, plus as much jitter
 	prepareRetry  = 100 * time.Millisecond // doubled up to maxRetry
 	maxRetry      = 2 * time.Second
+
+	// saidAtOnce and saidEvery bound the lines about what a server says of the
+	// connection.
+	saidAtOnce = 5
+	saidEvery  = time.Minute
 )
 
 // link is the queue's one connection and what is known of it.
@@ -31,6 +37,7 @@ type link struct {
 	q      *client
 	events event // something changed: look again
 	dials  dials
+	said   *sparing // what the server says of the connection
 
 	// Only for run.
 	rescued bool      // left jobs have been put again
@@ -59,7 +66,7 @@ var errConnecting = errors.New("connecting")
 
 func newLink(q *client) *link {
 	return &link{
-		q: q, events: newEvent(), err: unavailable(errConnecting), trying: true,
+		q: q, events: newEvent(), said: newSparing(q.opts.Log, saidEvery, saidAtOnce), err: unavailable(errConnecting), trying: true,
 		changed: make(chan struct{}), checked: make(chan struct{}),
 	}
 }
@@ -282,7 +289,7 @@ func (q *client) natsOptions() nats.Options {
 	o.ReconnectedCB = q.link.again
 	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		if !turnedAway(err) { // see explain
-			q.opts.Log.Warn("queue connection", "queue", q.opts.String(), "err", err)
+			q.link.said.note(line{level: slog.LevelWarn, text: "queue connection", queue: q.opts.String(), err: brief(err.Error())})
 		}
 	}
 	return o

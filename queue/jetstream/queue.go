@@ -169,6 +169,7 @@ func (q *client) Close() error {
 	if cn, _, _, _ := q.link.ready(); cn != nil {
 		cn.nc.Close()
 	}
+	q.link.said.end()
 	q.calls.fail(farFuture, errQueueClosed)
 	if q.embedded != nil {
 		return q.embedded.close()

@@ -164,7 +164,7 @@ func (nd *node) up() error {
 		return err
 	}
 	nd.server = s
-	log := &serverLog{log: slog.New(slog.DiscardHandler), failed: func(string) {}}
+	log := newServerLog(slog.New(slog.DiscardHandler), func(string) {}, nil)
 	s.SetLoggerV2(log, false, false, false)
 	s.Start()
 	if !s.ReadyForConnections(20*time.Second) || !s.JetStreamEnabled() {
