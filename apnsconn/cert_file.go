@@ -7,13 +7,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
-	"software.sslmate.com/src/go-pkcs12"
+	"propeller/internal/files"
 )
 
 // maxCredentialFile bounds what is read of a certificate or key file, in
@@ -55,7 +53,9 @@ func readBundle(file, password string, wantKeys bool) (bundle, error) {
 		return parsePEM(data, password, wantKeys)
 	}
 	if cert, err := x509.ParseCertificate(data); err == nil { // Apple's portal hands out .cer
-		return bundle{certs: []*x509.Certificate{cert}}, nil
+		var b bundle
+		err := b.addCert(cert)
+		return b, err
 	}
 	ext := strings.ToLower(filepath.Ext(file))
 	if ext == ".p12" || ext == ".pfx" || isSequence(data) {
@@ -68,21 +68,14 @@ func readBundle(file, password string, wantKeys bool) (bundle, error) {
 func isSequence(data []byte) bool { return len(data) > 1 && data[0] == 0x30 }
 
 func readCredential(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
+	data, err := files.Read(file, maxCredentialFile)
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, fileError(err)
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxCredentialFile+1))
-	switch {
-	case err != nil:
-		return nil, fileError(err)
-	case len(data) == 0:
-		return nil, errors.New("is empty")
-	case len(data) > maxCredentialFile:
-		return nil, fmt.Errorf("has more than %d bytes, so it is no certificate or key", maxCredentialFile)
+	if err == nil && len(data) == 0 {
+		err = errors.New("is empty")
 	}
-	return data, nil
+	return data, err
 }
 
 // fileError takes the file's name out of an error, which is named elsewhere.
@@ -104,6 +97,7 @@ func fileError(err error) error {
 // the blocks, and blocks of other types, is passed over.
 func parsePEM(data []byte, password string, wantKeys bool) (bundle, error) {
 	var b bundle
+	left := budget(maxIterations)
 	blocks := 0
 	for {
 		var block *pem.Block
@@ -117,54 +111,24 @@ func parsePEM(data []byte, password string, wantKeys bool) (bundle, error) {
 			if err != nil {
 				return bundle{}, cause{fmt.Sprintf("its certificate %d cannot be parsed: %v", len(b.certs)+1, err), err}
 			}
-			b.certs = append(b.certs, cert)
+			if err := b.addCert(cert); err != nil {
+				return bundle{}, err
+			}
 		case wantKeys && strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			key, err := parseKey(block, password)
+			if len(b.keys) == maxKeys {
+				return bundle{}, fmt.Errorf("holds more than %d private keys: give a file with one", maxKeys)
+			}
+			key, err := parseKey(block, password, &left)
+			if err == nil {
+				err = b.addKey(key)
+			}
 			if err != nil {
 				return bundle{}, err
 			}
-			b.keys = append(b.keys, key)
 		}
 	}
 	if blocks == 0 {
 		return bundle{}, errors.New("is damaged: it has a line with BEGIN, but no whole PEM block")
 	}
 	return b, nil
-}
-
-// parsePKCS12 reads both the old form (RC2, triple DES) and the modern one.
-func parsePKCS12(data []byte, password string) (bundle, error) {
-	key, cert, chain, err := pkcs12.DecodeChain(data, password)
-	switch {
-	case errors.Is(err, pkcs12.ErrIncorrectPassword), errors.Is(err, pkcs12.ErrDecryption):
-		return bundle{}, passwordError("the PKCS#12 file", password)
-	case err != nil:
-		return bundle{}, pkcs12Error(err)
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return bundle{}, fmt.Errorf("has a private key of a kind that cannot sign: %T", key)
-	}
-	return bundle{
-		certs:  append([]*x509.Certificate{cert}, chain...),
-		keys:   []crypto.Signer{signer},
-		pkcs12: true,
-	}, nil
-}
-
-// pkcs12Error turns go-pkcs12's terms into what a user can do. Its errors are
-// known by their text only; a text it changes falls through to the last case.
-func pkcs12Error(err error) error {
-	text := strings.TrimPrefix(err.Error(), "pkcs12: ")
-	switch text {
-	case "private key missing":
-		text = "holds a certificate but no private key: in Keychain Access, export the certificate together with the key below it"
-	case "certificate missing":
-		text = "holds no certificate: in Keychain Access, export the certificate together with its key"
-	case "expected exactly one key bag":
-		text = "holds several private keys: export one certificate with its key only"
-	default:
-		text = "is no PKCS#12 file that can be read (" + text + "): export it anew, or convert it to .pem with: openssl pkcs12 -legacy -nodes"
-	}
-	return cause{text, err}
 }

@@ -6,12 +6,17 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+
+	"propeller/internal/keysize"
 )
 
 // parseKey reads the private key of a PEM block, decrypting it if need be.
-func parseKey(block *pem.Block, password string) (crypto.Signer, error) {
-	der, encrypted, err := decryptKey(block, password)
+func parseKey(block *pem.Block, password string, left *budget) (crypto.Signer, error) {
+	der, encrypted, err := decryptKey(block, password, left)
 	if err != nil {
+		return nil, err
+	}
+	if err := keysize.Private(der); err != nil {
 		return nil, err
 	}
 	key, err := parseKeyDER(der)
@@ -26,10 +31,10 @@ func parseKey(block *pem.Block, password string) (crypto.Signer, error) {
 }
 
 // decryptKey returns the DER of a key and whether it was encrypted.
-func decryptKey(block *pem.Block, password string) (der []byte, encrypted bool, err error) {
+func decryptKey(block *pem.Block, password string, left *budget) (der []byte, encrypted bool, err error) {
 	switch {
 	case block.Type == "ENCRYPTED PRIVATE KEY":
-		der, err = decryptPKCS8(block.Bytes, password)
+		der, err = decryptPKCS8(block.Bytes, password, left)
 	//lint:ignore SA1019 insecure by design, as the package says, but what old OpenSSL wrote and people still have
 	case x509.IsEncryptedPEMBlock(block):
 		der, err = decryptOld(block, password)

@@ -18,10 +18,6 @@ import (
 // rewriteKey says how to get out of a form that is not supported.
 const rewriteKey = "rewrite the key with: openssl pkcs8 -topk8 -v2 aes-256-cbc"
 
-// maxIterations bounds the work that a key file may ask for: some seconds.
-// OpenSSL writes 2048, careful people a million.
-const maxIterations = 10_000_000
-
 // Encrypted PKCS#8 (RFC 5958, section 3) by PBES2 (RFC 8018, appendix A).
 type (
 	encryptedPrivateKeyInfo struct {
@@ -71,7 +67,7 @@ var pbkdf2Hashes = map[string]func() hash.Hash{
 var errKeyDamaged = errors.New("its private key cannot be parsed: the file is damaged")
 
 // decryptPKCS8 opens an ENCRYPTED PRIVATE KEY block.
-func decryptPKCS8(der []byte, password string) ([]byte, error) {
+func decryptPKCS8(der []byte, password string, left *budget) ([]byte, error) {
 	var info encryptedPrivateKeyInfo
 	if !unmarshalAll(der, &info) {
 		return nil, errKeyDamaged
@@ -90,7 +86,7 @@ func decryptPKCS8(der []byte, password string) ([]byte, error) {
 	if !ok {
 		return nil, unsupported("cipher", params.Cipher.Algorithm)
 	}
-	key, err := pbes2Key(params.KDF, password, c.keyLength)
+	key, err := pbes2Key(params.KDF, password, c.keyLength, left)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +108,7 @@ func decryptPKCS8(der []byte, password string) ([]byte, error) {
 }
 
 // pbes2Key derives the cipher's key from the password.
-func pbes2Key(kdf pkix.AlgorithmIdentifier, password string, length int) ([]byte, error) {
+func pbes2Key(kdf pkix.AlgorithmIdentifier, password string, length int, left *budget) ([]byte, error) {
 	if !kdf.Algorithm.Equal(oidPBKDF2) {
 		return nil, unsupported("key derivation", kdf.Algorithm)
 	}
@@ -121,13 +117,12 @@ func pbes2Key(kdf pkix.AlgorithmIdentifier, password string, length int) ([]byte
 		params.KeyLength != 0 && params.KeyLength != length {
 		return nil, errKeyDamaged
 	}
-	if params.Iterations > maxIterations {
-		return nil, fmt.Errorf("its private key asks for %d rounds of PBKDF2, at most %d are done: %s",
-			params.Iterations, maxIterations, rewriteKey)
-	}
 	h, ok := pbkdf2Hashes[params.PRF.Algorithm.String()]
 	if !ok {
 		return nil, unsupported("hash", params.PRF.Algorithm)
+	}
+	if err := left.spend(params.Iterations); err != nil {
+		return nil, fmt.Errorf("its private key %w; %s", err, rewriteKey)
 	}
 	key, err := pbkdf2.Key(h, password, params.Salt, params.Iterations, length)
 	if err != nil { // a FIPS mode that does not approve of the parameters

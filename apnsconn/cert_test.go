@@ -188,9 +188,9 @@ func TestLoadCertificateFaults(t *testing.T) {
 
 	wantFault(t, "nowhere.pem", "", "", "no such file", fs.ErrNotExist)
 	wantFault(t, certOnly, "nowhere.key", "", "no such file", fs.ErrNotExist)
-	wantFault(t, t.TempDir(), "", "", "cannot be read: is a directory", nil)
+	wantFault(t, t.TempDir(), "", "", "is not a regular file", nil)
 	wantFault(t, inTempFile(t, "empty.pem"), "", "", "is empty", nil)
-	wantFault(t, inTempFile(t, "huge.pem", huge), "", "", "has more than 1048576 bytes", nil)
+	wantFault(t, inTempFile(t, "huge.pem", huge), "", "", "is larger than 1024 KiB", nil)
 	wantFault(t, inTempFile(t, "x.pem", []byte("hello")), "", "", "is neither PEM nor PKCS#12", nil)
 	wantFault(t, inTempFile(t, "x.p12", []byte("hello")), "", "", "is no PKCS#12 file that can be read", nil)
 	wantFault(t, inTempFile(t, "x", []byte{0x30, 0x80, 0, 0}), "", "", "is no PKCS#12 file that can be read", nil)

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"propeller/internal/keysize"
 )
 
 // Key signs provider tokens: the .p8 file that Apple gives out under Keys, with
@@ -168,6 +170,9 @@ func parseSigningBlock(block *pem.Block) (*ecdsa.PrivateKey, error) {
 		return nil, errors.New("is an EC key in OpenSSL's old form (SEC 1): convert it with openssl pkcs8 -topk8 -nocrypt")
 	default:
 		return nil, fmt.Errorf("is a private key of a form that is not supported, %s: give the .p8 file that Apple offers under Keys", pemName(block.Type))
+	}
+	if err := keysize.Private(block.Bytes); err != nil {
+		return nil, err
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {

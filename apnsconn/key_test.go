@@ -127,7 +127,7 @@ func TestLoadKeyFaults(t *testing.T) {
 		{"OpenSSH", pemBlock("OPENSSH PRIVATE KEY", sec1), `is a private key of a form that is not supported, "OPENSSH PRIVATE KEY"`},
 		{"garbage inside", pemBlock("PRIVATE KEY", sec1), "is damaged: its private key cannot be parsed as PKCS#8"},
 		{"two keys", append(text, text...), "holds several private keys"},
-		{"huge", bytes.Repeat([]byte("x"), maxCredentialFile+1), "has more than 1048576 bytes"},
+		{"huge", bytes.Repeat([]byte("x"), maxCredentialFile+1), "is larger than 1024 KiB"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -147,7 +148,7 @@ func stampOf(path string) string {
 	if !info.Mode().IsRegular() {
 		return stamp
 	}
-	f, err := os.Open(path) // the rights to it are not all in its mode
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // the rights to it are not all in its mode
 	if err != nil {
 		return stamp + fileError(err).Error()
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"propeller/apnsconn"
+	"propeller/internal/keysize"
 )
 
 // loadCredential loads the app's certificate or key, of which it must give one.
@@ -177,6 +178,9 @@ func (p *parser) loadRoots(d *draft) {
 	d.RootCAs, d.rootsHash = pool, sha256.Sum256(data)
 }
 
+// maxRoots bounds the roots of a file: a browser's list has less than 200.
+const maxRoots = 1000
+
 // addRoots adds the certificates of a PEM file. x509's own AppendCertsFromPEM
 // passes over what it cannot read; a root that is silently missing is found
 // out at the first push only.
@@ -194,6 +198,12 @@ func addRoots(pool *x509.CertPool, data []byte) error {
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return errCause{fmt.Sprintf("its certificate %d cannot be parsed", n), err}
+		}
+		if n > maxRoots {
+			return fmt.Errorf("holds more than %d certificates", maxRoots)
+		}
+		if err := keysize.Public(cert.PublicKey); err != nil {
+			return fmt.Errorf("its certificate %d %w", n, err)
 		}
 		pool.AddCert(cert)
 	}

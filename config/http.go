@@ -1,7 +1,6 @@
 package config
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +11,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"propeller/internal/keysize"
 )
 
 // HTTP says how the daemon is reached over HTTP; without Listen it is not.
@@ -306,7 +307,7 @@ func (p *parser) checkTLS(h *HTTP, place func(string) entry) {
 		}
 		pem[i] = data
 	}
-	if _, err := tls.X509KeyPair(pem[0], pem[1]); err != nil { // its text quotes nothing of the key
+	if _, err := keysize.Pair(pem[0], pem[1]); err != nil { // its text quotes nothing of the key
 		p.wrong(place("http.tls_cert"), errCause{"is not usable with http.tls_key: " + err.Error(), err})
 	}
 }

@@ -3,12 +3,13 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
+
+	"propeller/internal/files"
 )
 
 // Options are what Parse needs to know of its surroundings. Zero values mean
@@ -133,26 +134,11 @@ func (p *parser) path(text string) string {
 // ever and would be empty at the next reload, so it is refused. Errors do not
 // hold the path: the fault they go into does.
 func readFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
+	data, err := files.Read(path, limit)
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, fileError(err)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fileError(err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fileError(err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("is larger than %d KiB", limit>>10)
-	}
-	return data, nil
+	return data, err
 }
 
 // fileError says in a few words why a file cannot be read, and what to do.

@@ -1,0 +1,101 @@
+// Package keysize bounds keys before they cost anything: to check an RSA key
+// takes time by the cube of its size, and so does each signature.
+package keysize
+
+import (
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"fmt"
+	"strings"
+)
+
+// MaxRSA is the largest RSA key that is used, in bits. crypto/tls takes no larger
+// one of a peer.
+const MaxRSA = 8192
+
+// maxPrimes bounds what an RSA key has of further primes, in bits, all together.
+const maxPrimes = 4 * MaxRSA
+
+// maxNumbers bounds the numbers of a key: an RSA key of two primes has 9.
+const maxNumbers = 64
+
+func tooLarge(bits int) error {
+	return fmt.Errorf("has an RSA key of %d bits, and at most %d are used: make a key of 2048 or 4096 bits", bits, MaxRSA)
+}
+
+// Private looks at the DER of a private key of any form, unencrypted, without
+// parsing it as a key. What is no such DER is for the parser to refuse.
+func Private(der []byte) error { return private(der, true) }
+
+func private(der []byte, wrapped bool) error {
+	var parts []asn1.RawValue
+	if _, err := asn1.Unmarshal(der, &parts); err != nil {
+		return nil
+	}
+	if len(parts) > maxNumbers {
+		return fmt.Errorf("has a key of %d parts, which no key has", len(parts))
+	}
+	for _, part := range parts {
+		if part.Class != asn1.ClassUniversal {
+			continue
+		}
+		switch bits := 8 * len(part.Bytes); {
+		case part.Tag == asn1.TagInteger && bits > MaxRSA+8: // a leading zero
+			return tooLarge(bits)
+		case part.Tag == asn1.TagInteger && bits == MaxRSA+8 && part.Bytes[0] != 0:
+			return tooLarge(bits)
+		case part.Tag == asn1.TagSequence && bits > maxPrimes:
+			return tooLarge(bits)
+		case part.Tag == asn1.TagOctetString && wrapped: // PKCS#8
+			if err := private(part.Bytes, false); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Public looks at a parsed public key.
+func Public(key any) error {
+	if key, ok := key.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSA {
+		return tooLarge(key.N.BitLen())
+	}
+	return nil
+}
+
+// maxPair bounds the certificates and keys of a server's files.
+const maxPair = 100
+
+// Pair is tls.X509KeyPair of keys that may be used.
+func Pair(cert, key []byte) (tls.Certificate, error) {
+	for _, text := range [][]byte{cert, key} {
+		if err := blocks(text); err != nil {
+			return tls.Certificate{}, err
+		}
+	}
+	return tls.X509KeyPair(cert, key)
+}
+
+func blocks(text []byte) error {
+	for n := 1; ; n++ {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return nil
+		}
+		if n > maxPair {
+			return fmt.Errorf("has more than %d PEM blocks", maxPair)
+		}
+		var err error
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			err = Private(block.Bytes)
+		} else if cert, parse := x509.ParseCertificate(block.Bytes); parse == nil {
+			err = Public(cert.PublicKey)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
