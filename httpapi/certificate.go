@@ -7,6 +7,9 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"propeller/internal/files"
+	"propeller/internal/keysize"
 )
 
 // certificate is a TLS certificate in files, read anew when they change.
@@ -14,17 +17,22 @@ type certificate struct {
 	cert, key string
 	log       *slog.Logger
 
-	mu      sync.Mutex
+	mu      sync.Mutex // held for moments only: every handshake takes it
 	current *tls.Certificate
-	stamp   [2]fileStamp
 	looked  time.Time
-	failed  bool // the last reading, which has been logged
+
+	renewing sync.Mutex // held by who looks at the files; guards what follows
+	stamp    [2]fileStamp
+	failed   bool // the last reading, which has been logged
 }
 
 type fileStamp struct {
 	changed time.Time
 	size    int64
 }
+
+// maxCertificateFile bounds what is read of a file, in bytes.
+const maxCertificateFile = 1 << 20
 
 // lookEvery is how often the files are looked at while clients connect.
 const lookEvery = 5 * time.Second
@@ -39,15 +47,28 @@ func newCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 }
 
 // get is for tls.Config. A renewal that cannot be read leaves the certificate
-// before in use.
+// before in use. One handshake looks at the files, which may take its time: the
+// others do not wait for it.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if c.due() && c.renewing.TryLock() {
+		c.renew()
+		c.renewing.Unlock()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := time.Now(); now.Sub(c.looked) >= lookEvery {
-		c.looked = now
-		c.renew()
-	}
 	return c.current, nil
+}
+
+// due reports whether the files are to be looked at, once.
+func (c *certificate) due() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if now.Sub(c.looked) < lookEvery {
+		return false
+	}
+	c.looked = now
+	return true
 }
 
 func (c *certificate) renew() {
@@ -69,11 +90,20 @@ func (c *certificate) read() error {
 	if err != nil {
 		return fmt.Errorf("http.tls_cert: %w", err)
 	}
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	var text [2][]byte
+	for i, name := range []string{c.cert, c.key} {
+		if text[i], err = files.Read(name, maxCertificateFile); err != nil {
+			return fmt.Errorf("http.tls_cert, http.tls_key: %q: %w", name, err)
+		}
+	}
+	pair, err := keysize.Pair(text[0], text[1])
 	if err != nil {
 		return fmt.Errorf("http.tls_cert %q: %w", c.cert, err)
 	}
-	c.current, c.stamp = &pair, stamp
+	c.stamp = stamp
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.current = &pair
 	return nil
 }
 

@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -72,7 +71,7 @@ func (q *client) advised(err error) error {
 // expired says whether the credentials in a file are of the past. The server
 // calls them only wrong.
 func expired(file string) bool {
-	text, err := os.ReadFile(file)
+	text, err := readFile(file)
 	if err != nil {
 		return false
 	}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"propeller/internal/files"
 	"propeller/queue"
 )
 
@@ -241,9 +242,12 @@ func (d *damage) note(dir string, n notes) {
 	}
 }
 
+// maxStored bounds the file, which has some 200 bytes for each stream.
+const maxStored = 64 << 20
+
 // readStored reads the file; without one nothing is known to have been there.
 func readStored(dir string) (s notes) {
-	text, err := os.ReadFile(filepath.Join(dir, storedFile))
+	text, err := files.Read(filepath.Join(dir, storedFile), maxStored)
 	if err == nil {
 		err = json.Unmarshal(text, &s)
 	}

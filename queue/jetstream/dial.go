@@ -204,7 +204,7 @@ func (o Options) roots() (*x509.CertPool, error) {
 	if o.CAFile == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(o.CAFile)
+	text, err := readFile(o.CAFile)
 	if err != nil {
 		return nil, err
 	}

@@ -171,7 +171,7 @@ func (e *embedded) serverOptions(o Options) (*server.Options, error) {
 
 // ownToken reads the folder's token, or makes one.
 func ownToken(path string) (string, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path)
 	if token := strings.TrimSpace(string(b)); err == nil && token != "" {
 		return token, nil
 	}
@@ -254,7 +254,7 @@ func lockDir(dir string) (*os.File, error) {
 }
 
 func readLine(path string) string {
-	b, _ := os.ReadFile(path)
+	b, _ := readFile(path)
 	line, _, _ := strings.Cut(string(b), "\n")
 	return strings.TrimSpace(line)
 }

@@ -309,7 +309,7 @@ func (q *client) access(o *nats.Options) error {
 	o.User, o.Password, o.Token = q.opts.User, q.opts.Password, q.opts.Token
 	o.Secure = q.opts.encrypted()
 	if file := q.opts.CredsFile; file != "" {
-		return nats.UserCredentials(file)(o)
+		return credentials(file)(o)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package jetstream
 import (
 	"context"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +30,7 @@ func open(o Options) (*client, error) {
 		if file == "" {
 			continue
 		}
-		if _, err := os.ReadFile(file); err != nil {
+		if _, err := readFile(file); err != nil {
 			return nil, fmt.Errorf("jetstream: %w", err)
 		}
 	}
