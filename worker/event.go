@@ -53,6 +53,8 @@ type Event struct {
 
 	t *task // set for the delivered pushes of a list
 	p *push // set for any other push
+
+	lines *lines // of the list that it is part of; nil: it gets a line of its own
 }
 
 // Explanation says in words why the push was not delivered; "" if it was.
@@ -152,9 +154,16 @@ func (r *run) tellDelivered(t *task) {
 
 // tell reports all other ends, once the task is settled.
 func (r *run) tell(t *task) {
-	for i := range t.told {
-		r.emit(t, &t.told[i])
+	var lines lines
+	for _, o := range t.told {
+		r.scratch = t.eventOf(o)
+		if t.list() {
+			r.scratch.lines = &lines
+		}
+		r.emit(t, &r.scratch)
 	}
+	r.scratch = Event{}
+	t.lineMore(&lines)
 	if t.lastWord != "" {
 		r.log.Warn(t.lastWord, "job", t.id, "err", t.lastErr)
 	}

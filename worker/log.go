@@ -37,8 +37,20 @@ func (l logSink) Pushed(e *Event) {
 	case e.Why != "":
 		l.write(e, slog.LevelWarn, "job buried", append(outcomeAttrs(e), "why", e.Why))
 	case (e.p != nil || e.Action == Deleted) && l.writes(e.Class):
-		l.write(e, pushLevel[e.Class], "push", outcomeAttrs(e))
+		if level := l.level(e); l.w.log.Enabled(context.Background(), level) {
+			l.write(e, level, "push", outcomeAttrs(e))
+		}
 	}
+}
+
+// level is that of an event's line. Where log.pushes does not ask for every one, those of
+// a list that has had its lines are for debugging only.
+func (l logSink) level(e *Event) slog.Level {
+	level := pushLevel[e.Class]
+	if e.lines != nil && level > slog.LevelDebug && Pushes(l.w.cfg.Live.Pushes.Load()) != LogAll && e.lines.full(e) {
+		return slog.LevelDebug
+	}
+	return level
 }
 
 // writes reports whether pushes of a class are logged.

@@ -60,9 +60,6 @@ func (t *task) tally() *tally {
 	return s
 }
 
-// note keeps an event until the task is settled.
-func (t *task) note(e Event) { t.told = append(t.told, e) }
-
 // work settles a task, in a settler. A panic there buries its job.
 func (t *task) work() {
 	defer func() {
@@ -125,7 +122,7 @@ func (t *task) settlePushed() {
 		return
 	}
 	for _, p := range s.dead {
-		t.note(p.event(Deleted))
+		t.notePush(p, Deleted)
 	}
 	if len(s.late) > 0 {
 		t.r.cfg.Counters.Expired.Add(1)
@@ -148,7 +145,7 @@ func (t *task) settlePushed() {
 		}
 		t.tellBack(s)
 		for _, p := range s.bury {
-			t.note(p.event(a))
+			t.notePush(p, a)
 		}
 	}
 }
@@ -158,14 +155,13 @@ func (t *task) tellBack(s *tally) {
 	if len(s.unsent) > 0 {
 		t.note(t.goesBack(len(s.unsent)))
 	}
+	if len(s.later) > 0 {
+		t.attempt, _, _ = t.history()
+		t.put = time.Now().Add(-t.age())
+	}
 	for _, ended := range [...][]*push{s.again, s.later} {
 		for _, p := range ended {
-			e := p.event(Retried)
-			if p.verdict == later {
-				e.Attempt, _, _ = t.history()
-				e.Put = time.Now().Add(-t.age())
-			}
-			t.note(e)
+			t.notePush(p, Retried)
 		}
 	}
 }
@@ -329,10 +325,12 @@ func (t *task) setAside(pushes []*push) {
 		t.r.cfg.Buried(t.job.ID(), o.burial(&t.decoded))
 	}
 	for i, p := range pushes {
-		e := p.event(Buried)
-		if i == 0 {
-			e.Why = o.bury
+		if i > 0 {
+			t.notePush(p, Buried)
+			continue
 		}
+		e := p.event(Buried)
+		e.Why = o.bury
 		t.note(e)
 	}
 	switch {
@@ -354,7 +352,7 @@ func (t *task) notBuried(pushes []*push, err error) {
 	t.r.log.Warn(what, "job", t.id, "err", err)
 	for _, p := range pushes {
 		t.countDuplicate(p)
-		t.note(p.event(Retried))
+		t.notePush(p, Retried)
 	}
 	if errors.Is(err, queue.ErrRejected) { // else it is no longer ours, or about to go back
 		t.giveBack(t.r.cfg.Retry.Max)

@@ -42,9 +42,11 @@ type task struct {
 	asked    bool // the queue was asked for stat
 	stat     queue.Stat
 	statErr  error
-	next     stage   // result of stageAge; stagePushed means send it
-	told     []Event // events to report once the task is settled
-	lastWord string  // a log line about the whole job, after those; "" = none
+	next     stage     // result of stageAge; stagePushed means send it
+	told     []told    // what to report once the task is settled
+	attempt  int       // which try this was for pushes that come later, and
+	put      time.Time // when their job was put, as an Event has them
+	lastWord string    // a log line about the whole job, after those; "" = none
 	lastErr  error
 
 	settling time.Time // when it was last handed to a settler
