@@ -7,7 +7,7 @@ import (
 // plan is what a worker may do now, or how long it has to wait.
 //
 // Every wait ends by itself. A dial, a push and a settling have deadlines and report to
-// the mailbox. dialAt and the breaker's probe are times. A Receive ends with a job or by
+// the mailbox, and so does each job that is held without a push to send. dialAt and the breaker's probe are times. A Receive ends with a job or by
 // cancellation, and an operator who ends a hold rings the mailbox. Only the act itself, in
 // do, uses up the permission for it. So while the app is open and a job is at hand, there
 // is a dial or a push when dialAt and the probe's time have come at the latest, and its
@@ -70,6 +70,9 @@ func (r *run) plan(now time.Time) (p plan) {
 		p.dial = true
 	default:
 		p.receive = 1 // the push that opens the connection
+	}
+	if p.receive > 0 && r.weight.full() {
+		p.receive, p.cause, p.rest = 0, Heavy, true // what the consumer has fetched ahead goes back
 	}
 	p.until = sooner(p.until, r.due())
 	p.until = sooner(p.until, now.Add(idle))

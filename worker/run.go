@@ -34,6 +34,7 @@ type run struct {
 	undecided int                // how many of guarded have not gone back in doubt
 	held      int                // jobs received and not yet settled
 	slots     int                // of InFlight: pushes sent, jobs being settled
+	weight    weight             // of those jobs
 	perJob    float64            // average number of pushes in a job; 0 = unknown
 	settlers  settlers
 	shown     shown
@@ -224,24 +225,14 @@ const firstJobs = 16
 // jobsFor is how many jobs to ask for to make about n pushes.
 func (r *run) jobsFor(n int) int {
 	if r.perJob == 0 {
-		return min(n, firstJobs)
+		return r.weight.jobs(min(n, firstJobs))
 	}
-	return max(1, min(n, int(float64(n)/r.perJob)))
+	return r.weight.jobs(max(1, min(n, int(float64(n)/r.perJob))))
 }
 
-// counted updates the average number of pushes in a job: a moving average that
-// rises fast and falls slowly, since too many large jobs are the greater harm.
+// counted updates the average number of pushes in a job.
 func (r *run) counted(pushes int) {
-	n := float64(pushes)
-	switch {
-	case r.perJob == 0:
-		r.perJob = n
-	case n > r.perJob:
-		r.perJob += (n - r.perJob) / 2
-	case n < r.perJob:
-		r.perJob = max(1, r.perJob+(n-r.perJob)/16)
-		if r.perJob < 1.01 {
-			r.perJob = 1
-		}
+	if r.perJob = max(1, moved(r.perJob, float64(pushes))); r.perJob < 1.01 {
+		r.perJob = 1
 	}
 }

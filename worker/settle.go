@@ -81,6 +81,8 @@ func (t *task) work() {
 		t.setAside(nil)
 	case stageExpired:
 		t.expired()
+	case stageUnread:
+		t.giveBack(0)
 	case stageBack:
 		pause := time.Duration(0)
 		if t.statErr != nil {

@@ -156,6 +156,9 @@ func (r *run) linger(now time.Time) {
 	}
 	for len(s.crowd) > 0 && s.lingering < r.cfg.InFlight {
 		if c := s.crowd[0]; !c.over() {
+			if !r.weight.linger(c.t) {
+				break
+			}
 			c.t.lingers = true
 			s.lingering++
 			r.slots--
@@ -186,9 +189,13 @@ func (r *run) settled(t *task) {
 		r.slots--
 	}
 	if t.stage == stageAge {
+		if t.lingers {
+			r.weight.stay(t)
+		}
 		r.goOn(t)
 		return
 	}
+	r.weight.leave(t)
 	t.finishing = true
 	if r.held--; r.held == 0 {
 		r.settlers.rest()

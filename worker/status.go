@@ -14,6 +14,7 @@ type Cause string
 const (
 	NoCause     Cause = "" // nothing: it works, or waits for a job
 	Full        Cause = "as many pushes are in flight as may be"
+	Heavy       Cause = "the jobs at hand are as large as may be"
 	Dialing     Cause = "connecting to apns"
 	Unreachable Cause = "waiting for the next dial to apns"
 	Closed      Cause = "the app is broken or guarded, and the next probe is not due"

@@ -64,6 +64,7 @@ const (
 	stageUnfit                // it can never work: task.err
 	stageExpired              // too late to be sent
 	stageBack                 // give it back
+	stageUnread               // give it back as it came: those held are large enough
 	stageRefused              // its pushes failed for good in an earlier job: bury it
 )
 
@@ -79,6 +80,10 @@ func (r *run) start(job queue.Job) {
 	t := &task{r: r, job: job}
 	defer t.rescue()
 	t.id, t.body = job.ID(), job.Body()
+	if !r.weight.take(t) { // it came with others that are large
+		r.settle(t, stageUnread)
+		return
+	}
 	switch t.decoded, t.err = ParseJob(t.body, r.cfg.Topic, t.id); {
 	case t.err != nil && t.refused():
 		r.settle(t, stageAge)
