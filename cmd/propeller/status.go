@@ -114,10 +114,10 @@ func (o *statusFlags) client(named bool) (*httpapi.Client, error) {
 		}
 		cfg, err := config.LoadWithoutCredentials(o.config)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w\na daemon that runs works on by what it read before: to ask it, name its folder with --state-dir, or its address with --url", err)
 		}
 		if dir = cfg.StateDir; dir == "" {
-			return nil, fmt.Errorf("%s has no state_dir, where the daemon's socket would be: name the daemon's folder with --state-dir, or its address with --url", o.config)
+			return nil, fmt.Errorf("%s has no state_dir, where the daemon's socket would be: give it one and restart the daemon, name the daemon's folder with --state-dir, or its address with --url", o.config)
 		}
 	}
 	return httpapi.ForState(dir), nil
