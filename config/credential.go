@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"propeller/apnsconn"
 	"propeller/internal/keysize"
@@ -72,7 +73,7 @@ func (p *parser) loadKey(d *draft) {
 	if !readable {
 		file = "" // which no file is called: only the faults of the ids are of interest
 	}
-	key, err := apnsconn.LoadKey(file, d.KeyID, d.TeamID)
+	key, err := inTime(p.patience, func() (*apnsconn.Key, error) { return apnsconn.LoadKey(file, d.KeyID, d.TeamID) })
 	for _, err := range split(err) {
 		var ke *apnsconn.KeyError
 		if !errors.As(err, &ke) {
@@ -114,7 +115,10 @@ func (p *parser) loadCertificate(d *draft) {
 	if !ready {
 		return
 	}
-	cert, err := apnsconn.LoadCertificate(d.Cert, d.CertKey, d.CertPassword.Reveal())
+	certFile, keyFile, password := d.Cert, d.CertKey, d.CertPassword.Reveal()
+	cert, err := inTime(p.patience, func() (*apnsconn.Certificate, error) {
+		return apnsconn.LoadCertificate(certFile, keyFile, password)
+	})
 	if err != nil {
 		at, err := d.blame(err)
 		p.wrong(at, err)
@@ -148,11 +152,38 @@ func (p *parser) readable(d *draft, key string) bool {
 		return true
 	}
 	path := map[string]string{"cert": d.Cert, "cert_key": d.CertKey, "key": d.Key}[key]
-	if _, err := readFile(path, maxFile); err != nil {
+	if _, err := inTime(p.patience, func() ([]byte, error) { return readFile(path, maxFile) }); err != nil {
 		p.wrong(e, p.hint(e.text, err))
 		return false
 	}
 	return true
+}
+
+// credentialTime is how long one credential may take to be read and decrypted. What
+// a file may ask for takes some seconds; a disk may not answer at all.
+const credentialTime = 30 * time.Second
+
+// inTime does f, which reads files, and waits for it no longer than limit: other apps'
+// credentials come next. What takes longer is left to end by itself.
+func inTime[T any](limit time.Duration, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := f()
+		done <- result{value, err}
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-timer.C:
+		var none T
+		return none, fmt.Errorf("takes longer than %s to read and decrypt: ask for fewer rounds of key derivation, or look at the disk", limit)
+	}
 }
 
 // loadRoots makes the pool of the system's roots and those of ca_file.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,6 +26,8 @@ type Options struct {
 	// for a program that only puts jobs and may not read them. Such an app has no
 	// Feedback.Webhook, nor the Feedback.Tube that goes with one.
 	WithoutCredentials bool
+
+	patience time.Duration // for one credential; default credentialTime
 }
 
 // Load reads the configuration at path with everything it names: secrets and
@@ -89,13 +92,15 @@ type parser struct {
 	now    time.Time
 	bare   bool // WithoutCredentials
 
+	patience time.Duration // for one credential
+
 	lenient    bool
 	faults     Faults // of the file; at most maxFaults+1
 	credential Faults // of apps' credentials, all of them: an app whose fault is not known would be taken for a good one
 }
 
 func newParser(name string, o Options) *parser {
-	p := &parser{file: name, dir: o.Dir, getenv: o.Getenv, bare: o.WithoutCredentials, lenient: o.Lenient}
+	p := &parser{file: name, dir: o.Dir, getenv: o.Getenv, bare: o.WithoutCredentials, lenient: o.Lenient, patience: cmp.Or(o.patience, credentialTime)}
 	if p.getenv == nil {
 		p.getenv = os.LookupEnv
 	}

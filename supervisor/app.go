@@ -26,6 +26,7 @@ type app struct {
 	workers []*appWorker
 	webhook *webhook // nil: none
 
+	noted   int                           // how often wanted was; under Supervisor.mu
 	bad     atomic.Pointer[badCredential] // wanted's; nil: it is good
 	stalled atomic.Pointer[Stall]         // set by the watchdog; nil: it does not stall
 	past    atomic.Pointer[past]          // set by the lookout; nil before its first look

@@ -37,6 +37,7 @@ func (s *Supervisor) place(c config.App, moved bool) (gone []waiter) {
 // credential that it names.
 func (s *Supervisor) note(a *app, c config.App) {
 	a.wanted = c
+	a.noted++
 	was := a.bad.Load()
 	if len(c.Faults) == 0 {
 		if a.bad.Store(nil); was != nil {
@@ -61,16 +62,23 @@ func (s *Supervisor) note(a *app, c config.App) {
 // rereadTime bounds how long one Renew reads credentials; the rest is for the next one.
 const rereadTime = 200 * time.Millisecond
 
+// reread is what the files of an app's credential hold now.
+type reread struct {
+	noted int // the app's when they were read: what was noted since is newer
+	cfg   config.App
+}
+
 // Renew looks at the files of the credentials that cannot be used, or that APNs refuses,
 // and reads those again that have changed: an app whose credential has become good goes
 // on with it. Nothing else of the configuration is read. One Renew runs at a time.
 func (s *Supervisor) Renew() {
-	now, read := time.Now(), make(map[*app]config.App)
+	now, read := time.Now(), make(map[*app]reread)
 	for a, wanted := range s.unfit() { // in any order, so that each gets its turn
-		if !wanted.Changed(now) {
+		if !wanted.cfg.Changed(now) {
 			continue
 		}
-		read[a] = wanted.Reread(now)
+		wanted.cfg = wanted.cfg.Reread(now)
+		read[a] = wanted
 		if time.Since(now) > rereadTime {
 			break
 		}
@@ -82,25 +90,25 @@ func (s *Supervisor) Renew() {
 
 // unfit returns the apps whose credentials are to be looked at, and what the
 // configuration says of them.
-func (s *Supervisor) unfit() map[*app]config.App {
+func (s *Supervisor) unfit() map[*app]reread {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out map[*app]config.App
+	var out map[*app]reread
 	for _, a := range s.apps {
 		if len(a.wanted.Faults) == 0 && !a.common.Breaker.State().Broken {
 			continue
 		}
 		if out == nil {
-			out = make(map[*app]config.App)
+			out = make(map[*app]reread)
 		}
-		out[a] = a.wanted
+		out[a] = reread{a.noted, a.wanted}
 	}
 	return out
 }
 
 // renew puts apps with what was read of their credentials in their places, as far as
 // that is news.
-func (s *Supervisor) renew(read map[*app]config.App) {
+func (s *Supervisor) renew(read map[*app]reread) {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	select {
@@ -110,9 +118,10 @@ func (s *Supervisor) renew(read map[*app]config.App) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for a, c := range read {
+	for a, r := range read {
+		c := r.cfg
 		switch {
-		case s.apps[a.cfg.Topic] != a:
+		case s.apps[a.cfg.Topic] != a || a.noted != r.noted:
 		case c.Fault() == a.wanted.Fault() && c.SameCredential(&a.wanted):
 			a.wanted = c
 		default:

@@ -220,3 +220,24 @@ func TestRenewOfManyApps(t *testing.T) {
 	}
 	t.Errorf("%d apps are still broken", broken())
 }
+
+// What a reload finds while a Renew reads is newer than what the Renew has read.
+func TestReloadDuringRenew(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.start("  - {topic: " + topic + ", cert: none.pem}\n")
+	read := w.sup.unfit()
+	if len(read) != 1 {
+		t.Fatalf("%d apps to be looked at", len(read))
+	}
+	for a, r := range read {
+		r.cfg = r.cfg.Reread(time.Now())
+		r.cfg.Faults[0].Msg = "an old fault"
+		read[a] = r
+	}
+	w.apply("  - {topic: " + topic + ", cert: other.pem}\n")
+	before := w.status(topic).CredentialFault
+	w.sup.renew(read)
+	if got := w.status(topic).CredentialFault; got != before || strings.Contains(got, "an old fault") {
+		t.Errorf("%q, want %q", got, before)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -24,6 +25,8 @@ type fakeTree struct {
 	serving chan struct{}
 	failed  chan error
 	lock    chan struct{} // held by Status; no Mutex, on which a bubble's clock would not run
+
+	renewing atomic.Pointer[chan struct{}] // not nil: Renew waits for it
 }
 
 func newFakeTree() *fakeTree {
@@ -44,7 +47,11 @@ func (f *fakeTree) Started() <-chan struct{} { return f.serving }
 
 func (f *fakeTree) Apply(*config.Config) error { return nil }
 
-func (f *fakeTree) Renew() {}
+func (f *fakeTree) Renew() {
+	if until := f.renewing.Load(); until != nil {
+		<-*until
+	}
+}
 
 func (f *fakeTree) Status() []supervisor.AppStatus {
 	f.lock <- struct{}{}
@@ -57,6 +64,7 @@ func (f *fakeTree) Status() []supervisor.AppStatus {
 type bubble struct {
 	*daemon
 	tree   *fakeTree
+	hup    chan os.Signal
 	stops  chan os.Signal
 	log    strings.Builder
 	sent   []string // under notify.mu
@@ -65,12 +73,11 @@ type bubble struct {
 
 func newBubble(watchdog time.Duration) *bubble {
 	b := &bubble{tree: newFakeTree(), result: make(chan error, 1)}
-	var hups chan os.Signal
-	hups, b.stops = makeSignals()
+	b.hup, b.stops = makeSignals()
 	log := slog.New(slog.NewTextHandler(&b.log, nil))
 	b.daemon = &daemon{
 		load:  func() (*config.Config, error) { return &config.Config{ShutdownTimeout: time.Minute}, nil },
-		level: new(slog.LevelVar), log: log, hups: hups, stops: b.stops,
+		level: new(slog.LevelVar), log: log, hups: b.hup, stops: b.stops,
 		notify: &notifier{watchdog: watchdog, log: log, send: func(s string) error { b.sent = append(b.sent, s); return nil }},
 	}
 	go func() { b.result <- b.serve(&config.Config{ShutdownTimeout: time.Minute}, b.tree) }()

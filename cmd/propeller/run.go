@@ -45,8 +45,8 @@ func newRun() *cobra.Command {
 		defer signal.Stop(stops)
 		// Whoever read the log may go, Ctrl-C taking both, and the drain goes on.
 		signal.Ignore(syscall.SIGPIPE)
-		cfg, err := load()
-		if err != nil {
+		cfg, err := loadUnless(stops, load)
+		if err != nil || cfg == nil {
 			return err
 		}
 		level := new(slog.LevelVar)
@@ -55,6 +55,25 @@ func newRun() *cobra.Command {
 		return d.run(cfg)
 	}
 	return cmd
+}
+
+// loadUnless loads the configuration, and nothing more if the process is told to end
+// meanwhile: a disk that does not answer, or much to decrypt, must not hold it. Then
+// there is no configuration, and no error.
+func loadUnless(stops <-chan os.Signal, load func() (*config.Config, error)) (*config.Config, error) {
+	var cfg *config.Config
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		cfg, err = load()
+	}()
+	select {
+	case <-done:
+		return cfg, err
+	case <-stops:
+		return nil, nil // the process ends, and its goroutines with it
+	}
 }
 
 // makeSignals makes a channel of its own for each order, since a signal that
@@ -153,6 +172,7 @@ func (d *daemon) serve(cfg *config.Config, t tree) error {
 	alive, end := context.WithCancel(context.Background()) // pings go on while the tree drains
 	var background sync.WaitGroup
 	background.Go(func() { d.reload(ctx, t) })
+	background.Go(func() { d.renew(ctx, t) })
 	background.Go(func() { d.beat(alive, t) })
 	background.Go(func() { d.tell(alive) })
 	ended := make(chan error, 1)
@@ -246,7 +266,7 @@ func (d *daemon) end(err error, told bool) error {
 const renewEvery = 5 * time.Second
 
 // reload says when the tree runs, and applies the configuration anew at each
-// SIGHUP. Between them it looks whether apps without a good credential can have one.
+// SIGHUP.
 func (d *daemon) reload(ctx context.Context, t tree) {
 	select {
 	case <-t.Started():
@@ -254,21 +274,20 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 		return
 	}
 	d.notify.ready(d.status(t))
-	renew := time.NewTicker(renewEvery)
-	defer renew.Stop()
 	for {
 		answer := make(chan error, 1) // a signal has nobody who reads it
 		select {
 		case <-ctx.Done():
 			return
-		case <-renew.C:
-			t.Renew()
-			continue
 		case <-d.hups:
 		case answer = <-d.asks:
 		}
 		d.notify.reloading()
-		cfg, err := d.load()
+		var cfg *config.Config
+		var err error
+		if !unless(ctx, func() { cfg, err = d.load() }) {
+			return
+		}
 		if err == nil {
 			err = t.Apply(cfg)
 		}
@@ -278,6 +297,44 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 		d.reloaded(cfg, err)
 		answer <- err
 		d.notify.ready(d.status(t))
+	}
+}
+
+// renew looks from time to time whether apps without a good credential can have one.
+// A file that takes its time holds no reload.
+func (d *daemon) renew(ctx context.Context, t tree) {
+	select {
+	case <-t.Started():
+	case <-ctx.Done():
+		return
+	}
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if !unless(ctx, t.Renew) {
+				return
+			}
+		}
+	}
+}
+
+// unless does f, which reads files, and reports whether it has ended before ctx. What
+// has not is left behind: the process ends.
+func unless(ctx context.Context, f func()) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
