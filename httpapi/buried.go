@@ -29,7 +29,7 @@ var errBody = errors.New("the body")
 // what the log calls it; "" if it changes nothing.
 func (a *API) buried(action string, do func(ctx context.Context, l Local, r *http.Request) (any, error)) func(http.ResponseWriter, *http.Request, *client) {
 	return func(w http.ResponseWriter, r *http.Request, c *client) {
-		if action != "" && !c.limit.Allow() {
+		if !c.limit.Allow() { // also for a look: of very many jobs it is work
 			tooMany(c).write(w)
 			return
 		}

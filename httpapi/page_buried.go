@@ -88,6 +88,10 @@ func (p *page) buried(w http.ResponseWriter, r *http.Request, v *visitor) {
 
 // showBuried shows the jobs that are buried now, below what d has to say.
 func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, status int, d buriedPage) {
+	if !v.limit.Allow() {
+		p.fault(w, r, v, http.StatusTooManyRequests, v.overRate().Error())
+		return
+	}
 	list, err := p.desk(r.Context(), v, d.Topic, func(ctx context.Context, l Local) (any, error) { return l.List(ctx, "", 0) })
 	if err != nil {
 		p.fault(w, r, v, statusOf(err), err.Error())

@@ -10,8 +10,6 @@ package buried
 import (
 	"cmp"
 	"log/slog"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -190,20 +188,6 @@ func (x *Index) keep(tubes map[string]Tube) {
 		}
 	}
 	x.said = x.said && x.fullLocked()
-}
-
-// all returns the entries of a tube, the oldest burial first.
-func (x *Index) all(tube string) []*Entry {
-	x.mu.Lock()
-	var out []*Entry
-	if s := x.shelves[tube]; s != nil {
-		out = slices.Collect(maps.Values(s.entries))
-	}
-	x.mu.Unlock()
-	slices.SortFunc(out, func(a, b *Entry) int {
-		return cmp.Or(cmp.Compare(a.At.Unix(), b.At.Unix()), len(a.Job)-len(b.Job), cmp.Compare(a.Job, b.Job), cmp.Compare(a.ID, b.ID))
-	})
-	return out
 }
 
 // count returns how many entries a tube has, and whether they are complete.

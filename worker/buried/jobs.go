@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"propeller/queue"
@@ -56,12 +55,6 @@ type Result struct {
 	More bool // the limit was reached, and there are more
 }
 
-// match reports whether an entry matches the filter, not counting IDs.
-func (f Filter) match(e *Entry) bool {
-	want := strings.ToLower(f.Reason)
-	return (f.Only == nil || f.Only(e)) && (strings.Contains(strings.ToLower(e.Reason), want) || strings.Contains(strings.ToLower(e.Class), want))
-}
-
 // List lists the jobs that f selects. Errors: ErrRejected for an invalid tube name, the
 // queue's errors, ctx.Err(). Even with an error it returns the jobs it knows.
 func (v Jobs) List(ctx context.Context, f Filter) (l Listing, err error) {
@@ -69,7 +62,7 @@ func (v Jobs) List(ctx context.Context, f Filter) (l Listing, err error) {
 		return l, err
 	}
 	counted, err := v.refresh(ctx, restAfter)
-	entries, more := f.choose(v.Index.all(v.Tube))
+	entries, more := v.Index.oldest(v.Tube, f)
 	l.More = more
 	for _, e := range entries {
 		l.Items = append(l.Items, Item{Entry: e.public(), Unverified: counted < 0})
@@ -77,20 +70,6 @@ func (v Jobs) List(ctx context.Context, f Filter) (l Listing, err error) {
 	n, whole := v.Index.count(v.Tube)
 	l.Complete = whole && counted <= n
 	return l, err
-}
-
-// choose returns the entries that match, up to the limit.
-func (f Filter) choose(all []*Entry) (some []*Entry, more bool) {
-	for _, e := range all {
-		if !f.match(e) {
-			continue
-		}
-		if len(some) == cmp.Or(f.Limit, DefaultMany) {
-			return some, true
-		}
-		some = append(some, e)
-	}
-	return some, false
 }
 
 // refresh reads the tube if the queue's number of jobs differs from the index, or if the
@@ -182,11 +161,12 @@ func (v Jobs) act(ctx context.Context, f Filter, do func(ctx context.Context, tu
 	var errs []error
 	if len(f.IDs) > 0 {
 		entries, errs = s.named(f.IDs)
+		entries, r.More = f.choose(entries)
 	} else {
 		_, err = v.refresh(ctx, restAfter)
-		entries, errs = v.Index.all(v.Tube), append(errs, err)
+		errs = append(errs, err)
+		entries, r.More = v.Index.oldest(v.Tube, f)
 	}
-	entries, r.More = f.choose(entries)
 	for _, e := range entries {
 		if ctx.Err() != nil || s.failures == maxFailures {
 			break // errs already says why
