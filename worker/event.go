@@ -2,6 +2,7 @@ package worker
 
 import (
 	"iter"
+	"log/slog"
 	"time"
 
 	"propeller/apnsconn"
@@ -165,7 +166,7 @@ func (r *run) tell(t *task) {
 	r.scratch = Event{}
 	t.lineMore(&lines)
 	if t.lastWord != "" {
-		r.log.Warn(t.lastWord, "job", t.id, "err", t.lastErr)
+		r.w.few.Log(slog.LevelWarn, t.lastWord, "job", t.id, "err", t.lastErr)
 	}
 }
 

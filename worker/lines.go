@@ -3,7 +3,6 @@ package worker
 import (
 	"cmp"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 )
@@ -53,7 +52,7 @@ func (t *task) lineMore(l *lines) {
 	for i, kind := range kinds {
 		kinds[i] = fmt.Sprintf("%d %s", l.kinds[kind], kind)
 	}
-	t.line(slog.LevelWarn, "more pushes of the list failed", "pushes", l.more, "of", strings.Join(kinds, "; "))
+	t.r.log.Warn("more pushes of the list failed", "job", t.id, "first_job", shortJob(t.firstID()), "pushes", l.more, "of", strings.Join(kinds, "; "))
 }
 
 // told is an end that is reported once the task is settled: that of a push, whose event is

@@ -2,7 +2,9 @@ package worker
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -66,4 +68,67 @@ func TestKindsOfFailuresAreBounded(t *testing.T) {
 	if len(l.kinds) > listKinds+1 || l.more != 1000-listLines || l.kinds["others"] != l.more-listKinds {
 		t.Errorf("%d kinds, %d more", len(l.kinds), l.more)
 	}
+}
+
+// A queue that serves a job again and again does not fill the log; how many lines were
+// left out is told. With log.pushes all, or at level debug, every one is there.
+func TestLinesOfAServedAgainJobAreBounded(t *testing.T) {
+	const n = 3000
+	for name, tt := range map[string]struct {
+		pushes Pushes
+		level  slog.Level
+		body   string
+		msg    string
+		lines  int
+	}{
+		"unfit":         {LogFailures, slog.LevelInfo, "{}", "job buried", 200},
+		"none":          {LogNone, slog.LevelInfo, "{}", "job buried", 200},
+		"unfit, all":    {LogAll, slog.LevelInfo, "{}", "job buried", n},
+		"unfit, debug":  {LogFailures, slog.LevelDebug, "{}", "job buried", n},
+		"expired":       {LogFailures, slog.LevelInfo, jobText(`,"expiration":1`), "expired, not sent", 200},
+		"perhaps again": {LogFailures, slog.LevelInfo, jobText(""), "job may have been finished before: it may have been pushed twice", 200},
+		"refused":       {LogFailures, slog.LevelInfo, jobText(`,"id":"x"`), "job buried", 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				q := newFakeQueue()
+				for range n {
+					q.add(tt.body).repeats = true
+				}
+				b := newBench(t, q)
+				b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+					return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 0
+				}
+				var log bytes.Buffer
+				b.cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: tt.level}))
+				b.cfg.Live.Pushes.Store(int32(tt.pushes))
+				b.start()
+				time.Sleep(10 * time.Millisecond)
+				synctest.Wait()
+				b.halt(t)
+				if got := strings.Count(log.String(), fmt.Sprintf("msg=%q", tt.msg)); got != tt.lines {
+					t.Errorf("%d lines, want %d", got, tt.lines)
+				}
+			})
+		})
+	}
+}
+
+// Each job that APNs refuses has its line, at whatever rate.
+func TestLinesOfRefusedJobsAreAllThere(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const n = 3000
+		q := newFakeQueue(slices.Repeat([]string{jobText("")}, n)...)
+		b := newBench(t, q)
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return badTopic, 0 }
+		var log bytes.Buffer
+		b.cfg.Log = newTextLog(&log)
+		b.start()
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		b.halt(t)
+		if got := strings.Count(log.String(), `msg="job buried"`); got != n {
+			t.Errorf("%d lines of %d", got, n)
+		}
+	})
 }

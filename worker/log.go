@@ -103,10 +103,16 @@ func jobAttrs(id, token, first, ref string) []any {
 	return attrs
 }
 
-// line logs what became of a job.
+// line logs what became of a job. Unless log.pushes asks for every one, a queue that
+// serves it again and again does not fill the log.
 func (t *task) line(level slog.Level, msg string, attrs ...any) {
 	n := &t.decoded.Notification
-	t.r.log.Log(context.Background(), level, msg, append(jobAttrs(t.id, shortToken(n), t.firstID(), t.decoded.Ref), attrs...)...)
+	attrs = append(jobAttrs(t.id, shortToken(n), t.firstID(), t.decoded.Ref), attrs...)
+	if Pushes(t.r.cfg.Live.Pushes.Load()) == LogAll {
+		t.r.log.Log(context.Background(), level, msg, attrs...)
+		return
+	}
+	t.r.w.few.Log(level, msg, attrs...)
 }
 
 // shortJob is the end of a job's id, with its number. Ids of rest jobs come with

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -151,7 +152,7 @@ func (t *task) rescue() {
 
 func (t *task) panicked(v any) {
 	t.r.cfg.Counters.Panics.Add(1)
-	t.r.log.Error("panic while handling a job: the job is buried", "job", t.id, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	t.r.w.few.Log(slog.LevelError, "panic while handling a job: the job is buried", "job", t.id, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	t.err = fmt.Errorf("worker: panic: %v", v)
 }
 

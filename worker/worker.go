@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"propeller/internal/flood"
 	"propeller/queue"
 	"propeller/worker/feedback"
 )
@@ -78,6 +79,7 @@ type Live struct {
 type Worker struct {
 	cfg   Config
 	log   *slog.Logger
+	few   *flood.Lines // to log; for what a queue or producer may cause without end
 	sinks []Sink
 	cur   atomic.Pointer[run]
 
@@ -87,6 +89,8 @@ type Worker struct {
 // New returns a worker that does nothing until Serve.
 func New(cfg Config) *Worker {
 	w := &Worker{cfg: cfg, log: cfg.Log.With("topic", cfg.Topic, "worker", cfg.Index)}
+	// After an outage each job held may have lost its reservation.
+	w.few = flood.New(w.log, 2*cfg.InFlight)
 	if w.cfg.Wall == nil {
 		w.cfg.Wall = time.Now
 	}

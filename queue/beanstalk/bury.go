@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
@@ -230,7 +231,7 @@ func (s *session) replace(j *job, pri uint32, c *replacement) error {
 		}
 		id, err := s.put(j.src.c.tube, c.body, queue.PutOptions{Priority: pri, Delay: copyDelay})
 		if errors.Is(err, queue.ErrUncertain) {
-			s.srv.log.Warn("the put of a buried job's copy was not answered: there may be two buried copies",
+			s.srv.few.Log(slog.LevelWarn, "the put of a buried job's copy was not answered: there may be two buried copies",
 				"tube", j.src.c.tube, "job", j.ID(), "err", err)
 			if c.lost++; c.lost == maxLost && isBroken(err) {
 				err = fmt.Errorf("%d answers were lost, the last with: %s: %w", c.lost, err.Error(), queue.ErrUnavailable)

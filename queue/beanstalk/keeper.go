@@ -2,6 +2,7 @@ package beanstalk
 
 import (
 	"errors"
+	"log/slog"
 	"time"
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
@@ -102,7 +103,7 @@ func (s *session) touchHeld(j *job) {
 	}
 	s.srv.mu.Unlock()
 	if gone {
-		s.srv.log.Warn("reservation lost while its job was held: TTR too short, or the server clock jumped",
+		s.srv.few.Log(slog.LevelWarn, "reservation lost while its job was held: TTR too short, or the server clock jumped",
 			"tube", s.src.c.tube, "job", j.ID())
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"runtime/debug"
 	"strconv"
@@ -206,10 +207,10 @@ func (src *source) buryUnread(j *job, why string) {
 	work := func() {
 		defer src.c.release()
 		if err := j.Bury(src.ctx, nil); err != nil {
-			srv.log.Warn("a job that is too large could not be buried", "tube", src.c.tube, "job", j.ID(), "why", why, "err", err)
+			srv.few.Log(slog.LevelWarn, "a job that is too large could not be buried", "tube", src.c.tube, "job", j.ID(), "why", why, "err", err)
 			return
 		}
-		srv.log.Warn("a job that is too large was buried", "tube", src.c.tube, "job", j.ID(), "why", why)
+		srv.few.Log(slog.LevelWarn, "a job that is too large was buried", "tube", src.c.tube, "job", j.ID(), "why", why)
 	}
 	if !srv.spawn(work) {
 		src.c.release() // closed: it goes back with the connection

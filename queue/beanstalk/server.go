@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"propeller/internal/flood"
 )
 
 // server is one beanstalkd: what all connections to it share.
@@ -14,6 +16,7 @@ type server struct {
 	addr string
 	dial dialFunc
 	log  *slog.Logger
+	few  *flood.Lines // to log; for what the server may cause without end
 
 	putters   [putConns]*putter
 	putTokens chan struct{} // bounds puts under way
@@ -50,6 +53,7 @@ func newServer(q *client, addr string, dial dialFunc) *server {
 		seed:      maphash.MakeSeed(),
 		hands:     newHands(),
 	}
+	srv.few = flood.New(srv.log, 1000) // about the jobs held: an outage may cost them all
 	srv.ctx, srv.stop = context.WithCancel(context.Background())
 	for i := range srv.putters {
 		srv.putters[i] = &putter{link: link{srv: srv}}

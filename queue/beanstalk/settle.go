@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
@@ -255,7 +256,7 @@ func (j *job) giveBack() {
 	j.unregisterLocked()
 	srv.mu.Unlock() // s keeps it on its list until the release is answered
 	if err := s.release(j, 0); err != nil && !isBroken(err) {
-		srv.log.Warn("job could not be given back", "tube", j.src.c.tube, "err", err)
+		srv.few.Log(slog.LevelWarn, "job could not be given back", "tube", j.src.c.tube, "err", err)
 	}
 	srv.mu.Lock()
 	j.forgetLocked()
