@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"propeller/internal/keysize"
 )
 
 // Certificate is a client certificate with its private key, and what it says
@@ -135,12 +137,12 @@ func newCertificate(file string, certs []*x509.Certificate, leaf int, key crypto
 
 // inFile makes err a *CertificateError about the file.
 func inFile(file string, err error) error {
-	return &CertificateError{File: file, Why: err.Error(), Err: errors.Unwrap(err)}
+	return &CertificateError{File: file, Why: keysize.Short(err.Error()), Err: errors.Unwrap(err)}
 }
 
 // String is one line for people: file, UID and expiry.
 func (c Certificate) String() string {
-	return fmt.Sprintf("certificate %q (UID %q, expires %s)", c.File, c.UID, day(c.NotAfter))
+	return fmt.Sprintf("certificate %q (UID %.*q, expires %s)", c.File, maxQuoted, c.UID, day(c.NotAfter))
 }
 
 // Format prints String for every verb, since the fields hold the private key.

@@ -111,6 +111,10 @@ func bundleOf(topic string) string {
 	return topic
 }
 
+// maxQuoted bounds what is quoted of a name in a certificate, in characters. It goes
+// into logs and answers, and may be as long as the file.
+const maxQuoted = 100
+
 // quoted lists topics for people, the first few of many.
 func quoted(topics []string) string {
 	const most = 5
@@ -123,7 +127,7 @@ func quoted(topics []string) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "%q", t)
+		fmt.Fprintf(&b, "%.*q", maxQuoted, t)
 	}
 	return b.String()
 }

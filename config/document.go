@@ -51,8 +51,22 @@ func (p *parser) document(data []byte) Config {
 	return cfg
 }
 
+// maxDirectives bounds the directives, which yaml.v3 compares with each other.
+const maxDirectives = 10
+
+// directives counts what may be one, at the start of a line in any of the encodings
+// that YAML has.
+func directives(data []byte) int {
+	data = bytes.ReplaceAll(data, []byte{0}, nil) // UTF-16
+	return bytes.Count(data, []byte("%TAG")) + bytes.Count(data, []byte("%YAML"))
+}
+
 // yaml parses data into the node of the one document's mapping.
 func (p *parser) yaml(data []byte) (*yaml.Node, bool) {
+	if n := directives(data); n > maxDirectives {
+		p.at(0, "", `has %d YAML directives (%%TAG, %%YAML), and at most %d are read: it needs none`, n, maxDirectives)
+		return nil, false
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	err := dec.Decode(&doc)
@@ -108,6 +122,9 @@ func (p *parser) defaults(n *yaml.Node) layer {
 	return l
 }
 
+// maxApps bounds the list of apps, each of which costs much more than its few bytes.
+const maxApps = 20_000
+
 // apps reads the list of apps, each over the defaults.
 func (p *parser) apps(n *yaml.Node, defaults layer) []*draft {
 	switch {
@@ -126,7 +143,14 @@ func (p *parser) apps(n *yaml.Node, defaults layer) []*draft {
 	s := appSchema("under an app")
 	s.other = &top
 	var drafts []*draft
+	if len(n.Content) > maxApps {
+		p.at(n.Line, "apps", "has %d entries, and at most %d are served by one daemon", len(n.Content), maxApps)
+		return nil
+	}
 	for i, item := range n.Content {
+		if p.full() {
+			return nil
+		}
 		path := fmt.Sprintf("apps[%d]", i)
 		l := p.layer(item, path, s, nil)
 		if item.Kind == yaml.MappingNode || isNull(item) {

@@ -80,6 +80,9 @@ func (p *parser) layer(n *yaml.Node, path string, s schema, special func(pair) b
 
 func (p *parser) flatten(out layer, n *yaml.Node, path, prefix string, s schema, special func(pair) bool) {
 	for _, kv := range p.mapping(n, path) {
+		if p.full() {
+			return
+		}
 		full := prefix + kv.key
 		kv.full = full
 		switch {

@@ -113,6 +113,9 @@ func newParser(name string, o Options) *parser {
 
 // at adds a fault of the given line and key.
 func (p *parser) at(line int, key, format string, args ...any) {
+	if p.full() {
+		return
+	}
 	p.add(Fault{Line: line, Key: key, Msg: fmt.Sprintf(format, args...)})
 }
 
@@ -120,8 +123,11 @@ func (p *parser) at(line int, key, format string, args ...any) {
 // nobody reads more.
 const maxFaults = 1000
 
+// full reports whether no more faults are wanted: what finds them can stop.
+func (p *parser) full() bool { return len(p.faults) > maxFaults }
+
 func (p *parser) add(f Fault) {
-	if len(p.faults) <= maxFaults {
+	if !p.full() {
 		f.File = p.file
 		p.faults = append(p.faults, f)
 	}

@@ -76,7 +76,32 @@ func Pair(cert, key []byte) (tls.Certificate, error) {
 			return tls.Certificate{}, err
 		}
 	}
-	return tls.X509KeyPair(cert, key)
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil { // it may quote names and types of any length
+		return tls.Certificate{}, pairError{Short(err.Error()), err}
+	}
+	return pair, nil
+}
+
+// pairError is an error with a shorter text.
+type pairError struct {
+	text string
+	err  error
+}
+
+func (e pairError) Error() string { return e.text }
+func (e pairError) Unwrap() error { return e.err }
+
+// maxText bounds what is said about a file, in bytes.
+const maxText = 600
+
+// Short is a text about a key or certificate as a log may have it: what is quoted in it
+// from the file may be as long as the file.
+func Short(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "") + "…"
 }
 
 func blocks(text []byte) error {
