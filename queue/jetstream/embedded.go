@@ -1,7 +1,6 @@
 package jetstream
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -43,7 +42,7 @@ type embedded struct {
 	anew  event // another server was started
 	// unread is why the server cannot read a job; room for one.
 	unread chan string
-	port   int // of the listener of the first start, for the later ones
+	door   *listener // lets other programs in; nil: there is none
 	room   room
 
 	mu      sync.Mutex
@@ -80,20 +79,35 @@ func startEmbedded(o Options) (*embedded, error) {
 		return nil, err
 	}
 	e := &embedded{dir: o.Dir, lock: lock, look: newEvent(), anew: newEvent(), unread: make(chan string, 1), room: room{free: diskFree, look: newEvent()}}
-	if err := e.start(o); err != nil {
+	if err := e.open(o); err != nil {
 		_ = e.close()
 		return nil, fmt.Errorf("jetstream: folder %q: %w", o.Dir, err)
 	}
 	return e, nil
 }
 
-// start starts a server. When it fails, none runs.
-func (e *embedded) start(o Options) error {
-	so, err := e.serverOptions(o)
-	if err != nil {
+// open takes the port of the listener, if there is to be one, and starts a server.
+func (e *embedded) open(o Options) (err error) {
+	if o.Listen != "" {
+		if e.token, err = ownToken(filepath.Join(o.Dir, tokenFile)); err != nil {
+			return fmt.Errorf("token: %w", err)
+		}
+		if e.door, err = listen(o.Listen, e.token, e.InProcessConn, o.Log); err != nil {
+			return err
+		}
+	}
+	if err := e.start(o); err != nil {
 		return err
 	}
-	s, err := server.NewServer(so)
+	if e.door != nil {
+		e.door.accept()
+	}
+	return nil
+}
+
+// start starts a server. When it fails, none runs.
+func (e *embedded) start(o Options) error {
+	s, err := server.NewServer(e.serverOptions(o))
 	if err != nil {
 		return err
 	}
@@ -111,11 +125,8 @@ func (e *embedded) start(o Options) error {
 	}
 	e.mu.Lock()
 	e.server, e.log, e.started = s, log, time.Now()
-	e.hidden = o.Listen != ""
+	e.hidden = e.door != nil
 	e.mu.Unlock()
-	if addr, ok := s.Addr().(*net.TCPAddr); ok && o.Listen != "" {
-		e.port = addr.Port
-	}
 	if err := e.show(); err != nil { // the disk may be full
 		o.Log.Warn("other programs cannot find the queue until its folder takes files", "queue", o.String(), "err", err)
 	}
@@ -135,15 +146,19 @@ func (e *embedded) show() error {
 			return err
 		}
 	}
-	err := writeFile(filepath.Join(e.dir, listenFile), e.server.Addr().String())
+	err := writeFile(filepath.Join(e.dir, listenFile), e.door.l.Addr().String())
 	e.hidden = err != nil
 	return err
 }
 
-func (e *embedded) serverOptions(o Options) (*server.Options, error) {
-	so := &server.Options{
+func (e *embedded) serverOptions(o Options) *server.Options {
+	return &server.Options{
 		ServerName:             "propeller",
-		DontListen:             o.Listen == "",
+		DontListen:             true, // the listener does
+		Authorization:          e.token,
+		AuthTimeout:            strangerTime,
+		MaxControlLine:         maxControlLine,
+		WriteDeadline:          writeTime,
 		JetStream:              true,
 		StoreDir:               o.Dir,
 		JetStreamMaxStore:      noLimit, // see full.go
@@ -155,18 +170,6 @@ func (e *embedded) serverOptions(o Options) (*server.Options, error) {
 		// Of streams that name no number, those of older versions among them.
 		JetStreamLimits: server.JSLimitOpts{DefaultMaxConsumers: -1},
 	}
-	if o.Listen == "" {
-		return so, nil
-	}
-	host, port, _ := net.SplitHostPort(o.Listen) // checkLoopback has
-	given, _ := strconv.Atoi(port)
-	so.Host, so.Port = host, cmp.Or(e.port, given, server.RANDOM_PORT)
-	var err error
-	if e.token == "" {
-		e.token, err = ownToken(filepath.Join(o.Dir, tokenFile))
-	}
-	so.Authorization = e.token
-	return so, err
 }
 
 // ownToken reads the folder's token, or makes one.
@@ -195,6 +198,9 @@ func writeFile(path, text string) error {
 
 // close ends the server and gives the folder free.
 func (e *embedded) close() error {
+	if e.door != nil {
+		e.door.close()
+	}
 	e.stop()
 	return errors.Join(unlock(e.lock), e.lock.Close())
 }

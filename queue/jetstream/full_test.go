@@ -118,7 +118,7 @@ func TestFull(t *testing.T) {
 func TestFullForOthers(t *testing.T) {
 	t.Parallel()
 	q, d, jobs, _ := openFilling(t)
-	nc, err := nats.Connect(q.embedded.server.ClientURL(), nats.Token(q.embedded.token))
+	nc, err := nats.Connect(q.embedded.door.l.Addr().String(), nats.Token(q.embedded.token))
 	if err != nil {
 		t.Fatal(err)
 	}
