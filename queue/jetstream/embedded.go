@@ -107,6 +107,9 @@ func (e *embedded) open(o Options) (err error) {
 
 // start starts a server. When it fails, none runs.
 func (e *embedded) start(o Options) error {
+	if err := checkFiles(filepath.Join(o.Dir, server.JetStreamStoreDir)); err != nil {
+		return err
+	}
 	s, err := server.NewServer(e.serverOptions(o))
 	if err != nil {
 		return err
@@ -186,16 +189,6 @@ func ownToken(path string) (string, error) {
 	return hex.EncodeToString(b), nil
 }
 
-// writeFile writes a file that only its owner can read, in one step.
-func writeFile(path, text string) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, []byte(text+"\n"), 0o600); err != nil {
-		_ = os.Remove(tmp)
-		return err
-	}
-	return os.Rename(tmp, path)
-}
-
 // close ends the server and gives the folder free.
 func (e *embedded) close() error {
 	if e.door != nil {
@@ -239,7 +232,7 @@ func (e *embedded) InProcessConn() (net.Conn, error) {
 // lockDir takes the folder for this process.
 func lockDir(dir string) (*os.File, error) {
 	path := filepath.Join(dir, lockFile)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openOwn(path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: folder: %w", err)
 	}

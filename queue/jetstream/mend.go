@@ -96,7 +96,7 @@ func (e *embedded) examine() {
 func (e *embedded) trial() error {
 	path := filepath.Join(e.dir, trialFile)
 	defer func() { _ = os.Remove(path) }()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := openOwn(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package jetstream
+
+const ownFlags = 0
