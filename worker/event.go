@@ -97,13 +97,9 @@ func (e *Event) Each() iter.Seq[Delivery] {
 		if e.t == nil {
 			return
 		}
-		for _, chunk := range e.t.chunks {
-			for i := range chunk {
-				if p := &chunk[i]; p.outcome.Class == apnsconn.Delivered && p.over.Load() {
-					if !yield(Delivery{p.n.Token, p.outcome.APNsID, p.began.Add(p.took), p.took}) {
-						return
-					}
-				}
+		for i := range e.t.chunks {
+			if !e.t.chunks[i].each(yield) {
+				return
 			}
 		}
 	}
@@ -147,7 +143,7 @@ func (r *run) tellDelivered(t *task) {
 	if t.list() {
 		*e = Event{At: time.Now(), Action: Deleted, Class: apnsconn.Delivered, Status: 200, N: t.delivered, Sent: true, t: t}
 	} else {
-		*e = t.chunks[len(t.chunks)-1][0].event(Deleted)
+		*e = t.chunks[len(t.chunks)-1].pushes[0].event(Deleted)
 	}
 	r.emit(t, e)
 	*e = Event{}

@@ -209,7 +209,7 @@ func (r *run) over(p *push) {
 	}
 	switch {
 	case p.verdict == finished:
-		t.delivered++
+		t.finish(p)
 	case o.Class == apnsconn.NotSent && p.verdict == again && t.err == nil && !r.ending && !t.finishing:
 		r.unsent(p)
 	default:

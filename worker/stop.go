@@ -81,8 +81,8 @@ func (r *run) abandon() {
 			continue
 		}
 		for _, chunk := range t.chunks {
-			for i := range chunk {
-				if p := &chunk[i]; !p.over.Swap(true) {
+			for i := range chunk.pushes {
+				if p := &chunk.pushes[i]; !p.over.Swap(true) {
 					p.outcome = apnsconn.Outcome{Class: apnsconn.Unknown, Err: errUnfinished}
 					r.box.pushEnded(p)
 				}

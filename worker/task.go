@@ -34,8 +34,8 @@ type task struct {
 	queued    bool      // it is in run.sendq
 	finishing bool      // it was handed to a settler
 
-	chunks    [][]push // every push made for it
-	one       [1]push  // the first chunk of a job with one token
+	chunks    []chunk // every push made for it
+	one       [1]push // the first chunk of a job with one token
 	delivered int
 	failed    []*push // pushes that ended and were not delivered
 
@@ -176,24 +176,24 @@ func (t *task) newChunk(n int, c *conn, now time.Time) []push {
 	n = min(n, chunkSize)
 	tokens := t.unsent[:n]
 	t.unsent = t.unsent[n:]
-	chunk := t.one[:]
+	pushes := t.one[:]
 	if t.list() || len(t.chunks) > 0 {
-		chunk = make([]push, n)
+		pushes = make([]push, n)
 	}
 	ids := t.decoded.Notification.ID
 	if t.list() {
 		ids = t.decoded.seed.ids(tokens)
 	}
-	for i := range chunk {
-		p := &chunk[i]
+	for i := range pushes {
+		p := &pushes[i]
 		p.t, p.n, p.conn, p.began = t, t.decoded.Notification, c, now
 		p.n.Token = tokens[i]
 		if t.list() {
 			p.n.ID = ids[i*uuidLen : (i+1)*uuidLen]
 		}
 	}
-	t.chunks = append(t.chunks, chunk)
-	return chunk
+	t.addChunk(pushes)
+	return pushes
 }
 
 // tooLate reports whether no push of the task may be sent any more.
@@ -222,7 +222,7 @@ func (t *task) send(n int, now time.Time) int {
 			t.open -= len(chunk) - begun
 			chunk[begun].freeSlot()
 			chunk[begun].over.Store(true)
-			t.chunks[len(t.chunks)-1] = chunk[:begun]
+			t.chunks[len(t.chunks)-1].pushes = chunk[:begun]
 		}
 	}()
 	for i := range chunk {
@@ -269,6 +269,7 @@ func (t *task) addressed() int { return max(1, len(t.decoded.Tokens)) }
 // push is one notification on its way to one device or channel.
 type push struct {
 	t       *task
+	chunk   int // of t.chunks
 	n       apnsconn.Notification
 	conn    *conn
 	began   time.Time
