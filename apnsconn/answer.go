@@ -234,7 +234,7 @@ func (c *Conn) answered(p *push) Outcome {
 		c.reset(p, http2.ErrCodeCancel) // answered without waiting for all of the request
 	}
 	c.tokenAnswer(p, &o)
-	c.opened = true
+	c.fresh = c.fresh && o.Reason == "ExpiredProviderToken"
 	c.heardOf()
 	if p.status == http.StatusInternalServerError {
 		c.faults++

@@ -100,7 +100,7 @@ type Conn struct {
 	corked     bool // the reader has more answers at hand: gather what their callbacks send
 
 	// Health.
-	opened       bool          // the first answer has come: no longer one push at a time
+	fresh        bool          // no answer yet but ExpiredProviderToken
 	faults       int           // answers of status 500 in a row
 	timeouts     int           // timed-out streams in a row
 	heard        time.Duration // when the last answer came in
@@ -186,7 +186,7 @@ func (c *Conn) refusal() error {
 }
 
 // Push sends n and waits for its outcome. When ctx ends first, this push alone
-// is cancelled: NotSent if nothing of it has been written, else Unknown.
+// is cancelled: NotSent if its end has not been written, else Unknown.
 func (c *Conn) Push(ctx context.Context, n *Notification) Outcome {
 	if err := ctx.Err(); err != nil {
 		return Outcome{Class: NotSent, Err: err}
@@ -215,9 +215,8 @@ func (c *Conn) cancel(p *push, err error) {
 }
 
 // Free is how many pushes may be sent now and leave at once: the smaller of
-// Config.InFlight and the peer's stream limit, less those under way. It is 1
-// at most until the first answer on a new connection, since APNs may bind the
-// connection by its first push, and 0 when not Usable.
+// Config.InFlight and the peer's stream limit, less those under way; 0 when not
+// Usable.
 func (c *Conn) Free() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -228,8 +227,7 @@ func (c *Conn) Free() int {
 }
 
 // Streams says how many pushes are under way, and how many may be at once: the
-// smaller of Config.InFlight and the peer's stream limit, 1 until the first
-// answer.
+// smaller of Config.InFlight and the peer's stream limit.
 func (c *Conn) Streams() (open, limit int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -238,9 +236,6 @@ func (c *Conn) Streams() (open, limit int) {
 
 // streamLimit is how many streams may be open. mu is held.
 func (c *Conn) streamLimit() int {
-	if !c.opened {
-		return int(min(1, c.peer.maxStreams))
-	}
 	return int(min(int64(c.cfg.InFlight), int64(c.peer.maxStreams)))
 }
 
@@ -269,7 +264,7 @@ func (c *Conn) Drain(ctx context.Context) error {
 }
 
 // Close ends the connection now. Pushes under way end as NotSent or, if
-// anything of them was written, Unknown. It returns when all callbacks have
+// their end was written, Unknown. It returns when all callbacks have
 // been made and the connection's goroutines are gone, so it must not be called
 // from a callback. The error is always nil.
 func (c *Conn) Close() error {

@@ -209,19 +209,20 @@ func TestSilentPeer(t *testing.T) {
 func TestPeerStopsReading(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, apnstest.Options{AllowAnonymous: true, ConnWindow: maxWindow, Settings: apnstest.Settings{InitialWindowSize: new(uint32(maxWindow))}})
-	c := mustDial(t, s, Config{WriteTimeout: 200 * time.Millisecond, InFlight: 20})
+	const pushes = 200
+	c := mustDial(t, s, Config{WriteTimeout: 200 * time.Millisecond, InFlight: pushes})
 	if o := c.Push(within(t), testPush()); o.Class != Delivered {
 		t.Fatal(o)
 	}
 	s.EachConn((*apnstest.Conn).Stall)
 	big := testPush()
-	big.Payload = make([]byte, 8<<20)
+	big.Payload = make([]byte, 256<<10)
 	o := newOutcomes(t)
-	for i := range 20 {
+	for i := range pushes {
 		c.Send(big, o.done(i))
 	}
 	<-c.Done()
-	if n := o.counts(); n[Unknown] == 0 || n[NotSent] == 0 || n[Unknown]+n[NotSent] != 20 {
+	if n := o.counts(); n[Unknown] == 0 || n[NotSent] == 0 || n[Unknown]+n[NotSent] != pushes {
 		t.Errorf("outcomes %v", n)
 	}
 }

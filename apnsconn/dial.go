@@ -132,6 +132,7 @@ func newConn(ctx context.Context, cfg Config, authority string, nc, raw net.Conn
 		streams: make(map[uint32]*push),
 		nextID:  firstStreamID,
 		peer:    defaultPeerSettings(),
+		fresh:   true,
 		window:  65535, // RFC 9113 §6.9.2: not changed by SETTINGS
 		headers: newHeaderEncoder(authority),
 		token:   connToken{source: cfg.Token},

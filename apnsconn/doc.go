@@ -23,8 +23,9 @@
 // Free never has pushes waiting in the connection. One who sends more, up to
 // Config.InFlight, has them wait in order, while their PushTimeout runs.
 //
-// A new connection takes one push, and after its answer as many as APNs allows,
-// often 1000. That number can fall at any time, to 0 even.
+// A new connection takes as many pushes at once as APNs' SETTINGS allow: often
+// 1000, and with a provider token 1 until the first good answer. That number can
+// fall at any time, to 0 even.
 //
 // # Outcomes
 //
@@ -41,10 +42,11 @@
 //
 // [Outcome.Reason] is APNs' own word and [ReasonText] explains it.
 //
-// NotSent is what was refused by Send, withdrawn or given up before its first byte
-// was handed to the network, refused by the server (REFUSED_STREAM, a GOAWAY with a
+// NotSent is what was refused by Send, withdrawn or given up before its last byte
+// was handed to the network (a peer that shuts its flow-control windows can cause that),
+// refused by the server (REFUSED_STREAM, a GOAWAY with a
 // lower stream), or part of a write that failed before the TLS record in which it
-// begins was complete. Unknown is all else that got no answer, also a push that
+// ends was complete. Unknown is all else that got no answer, also a push that
 // timed out while the write it is part of was under way: how far that came is
 // only known afterwards.
 //
@@ -92,9 +94,10 @@
 //
 // A push waits as a plain list entry until the writer encodes it, immediately
 // before its bytes go to the network. That is why it can be withdrawn without
-// a trace until then, and why "never written" is known for certain. When a write
+// a trace until then, and why "never written" is known for certain. What has not
+// been written to its end is no request yet (life.go). When a write
 // fails, crypto/tls says how many bytes went out in whole records; the peer can
-// use no part of a record, so what begins behind them was not sent (writer.go).
+// use no part of a record, so what ends behind them was not sent (writer.go).
 //
 // # Tests
 //

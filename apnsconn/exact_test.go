@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -15,7 +17,7 @@ import (
 )
 
 // What a write that fails has handed to the network, and what not, is told
-// apart to the byte: a push is not sent only if nothing of it was.
+// apart to the byte: a push is not sent unless all of it was.
 func TestFailedWrite(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -23,13 +25,12 @@ func TestFailedWrite(t *testing.T) {
 		unknown int                    // pushes of 3
 	}{
 		{func([]byte) int { return 0 }, 0},
-		{func([]byte) int { return 1 }, 1},
-		{func(b []byte) int { return streamStart(b, 5) - 1 }, 1},
-		{func(b []byte) int { return streamStart(b, 5) }, 1},
-		{func(b []byte) int { return streamStart(b, 5) + 1 }, 2},
-		{func(b []byte) int { return streamStart(b, 7) }, 2},
-		{func(b []byte) int { return streamStart(b, 7) + 1 }, 3},
-		{func(b []byte) int { return len(b) - 1 }, 3},
+		{func([]byte) int { return 1 }, 0},
+		{func(b []byte) int { return streamEnd(b, 3) - 1 }, 0},
+		{func(b []byte) int { return streamEnd(b, 3) }, 1},
+		{func(b []byte) int { return streamEnd(b, 3) + 1 }, 1},
+		{func(b []byte) int { return streamEnd(b, 5) }, 2},
+		{func(b []byte) int { return len(b) - 1 }, 2},
 		{func(b []byte) int { return len(b) }, 3},
 	} {
 		bubble(t, Config{}, func(t *testing.T, c *Conn, p *peer) {
@@ -73,38 +74,89 @@ func (c breakingConn) Write(p []byte) (int, error) {
 	return n, io.ErrClosedPipe
 }
 
-// streamStart is where stream begins in a batch.
-func streamStart(batch []byte, stream uint32) int {
+// streamEnd is where stream ends in a batch.
+func streamEnd(batch []byte, stream uint32) int {
 	for n := range batch {
-		if first, ok := firstUnsent(batch, n); !ok || first > stream {
-			return n - 1
+		if !slices.Contains(slices.Collect(unsent(batch, n)), stream) {
+			return n
 		}
 	}
 	panic(fmt.Sprintf("no stream %d", stream))
 }
 
-func TestFirstUnsent(t *testing.T) {
+func TestUnsent(t *testing.T) {
 	t.Parallel()
 	var b frameBuffer
 	fr := http2.NewFramer(&b, nil)
 	fr.WritePing(true, [8]byte{1}) // 17 bytes
 	fr.WriteData(1, true, []byte("rest of a push of an earlier batch"))
-	starts := map[int]uint32{}
+	ends := map[uint32]int{1: len(b.b)}
 	for id := uint32(3); id < 9; id += 2 {
-		starts[len(b.b)] = id
-		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{1, 2, 3}})
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{1, 2, 3}, EndStream: id == 5})
 		fr.WriteContinuation(id, true, []byte{4})
-		fr.WriteData(id, true, []byte{0, 0, 0, 1, 0, 0, 0, 0, 9})
-		fr.WriteRSTStream(1, 0)
+		if id != 5 {
+			fr.WriteData(id, true, []byte{0, 0, 0, 1, 0, 0, 0, 0, 9})
+		}
+		ends[id] = len(b.b)
+		fr.WriteRSTStream(11, 0) // of a push that has ended
 	}
-	want, ok := uint32(0), false
-	for n := len(b.b); n >= 0; n-- {
-		if id := starts[n]; id != 0 {
-			want, ok = id, true
+	for n := range len(b.b) + 1 {
+		got := map[uint32]bool{}
+		for id := range unsent(b.b, n) {
+			got[id] = true
 		}
-		if got, found := firstUnsent(b.b, n); got != want || found != ok {
-			t.Errorf("%d bytes written: %d %v, want %d %v", n, got, found, want, ok)
+		for id, end := range ends {
+			if got[id] != (n < end) || got[11] {
+				t.Errorf("%d bytes written: %v", n, got)
+			}
 		}
+	}
+}
+
+// A push whose end was never written, because the peer's windows are shut, is no request
+// that the peer could process. Its stream is reset, and nothing of it follows.
+func TestEndIsNotWritten(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		window uint32 // of each stream
+		end    func(c *Conn, p *peer)
+		want   map[Class]int
+	}{
+		{0, func(*Conn, *peer) { time.Sleep(time.Minute) }, map[Class]int{NotSent: 1}},
+		{10, func(*Conn, *peer) { time.Sleep(time.Minute) }, map[Class]int{NotSent: 1}},
+		{24, func(*Conn, *peer) { time.Sleep(time.Minute) }, map[Class]int{NotSent: 1}}, // a byte is missing
+		{25, func(*Conn, *peer) { time.Sleep(time.Minute) }, map[Class]int{Unknown: 1}},
+		{10, func(c *Conn, _ *peer) { c.Close() }, map[Class]int{NotSent: 1}},
+		{10, func(_ *Conn, p *peer) { p.nc.Close() }, map[Class]int{NotSent: 1}},
+		{10, func(_ *Conn, p *peer) {
+			p.do(func(fr *http2.Framer) { fr.WriteRSTStream(1, http2.ErrCodeInternal) })
+		}, map[Class]int{NotSent: 1}},
+		{10, func(_ *Conn, p *peer) { p.answer("200", 1) }, map[Class]int{Delivered: 1}}, // it did not need the rest
+		{10, func(c *Conn, p *peer) {
+			p.do(settings(http2.SettingInitialWindowSize, 100))
+			c.Close()
+		}, map[Class]int{Unknown: 1}},
+	} {
+		first := []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: tt.window}}
+		bubbleWith(t, Config{}, first, func(t *testing.T, c *Conn, p *peer) {
+			o := newOutcomes(t)
+			n := testPush()
+			n.Payload = make([]byte, 25)
+			c.Send(n, o.done(0))
+			p.settle()
+			if s := p.seen(1); len(s.body) != int(tt.window) || s.ended != (tt.window == 25) {
+				t.Fatalf("window %d: %d bytes before, ended %v", tt.window, len(s.body), s.ended)
+			}
+			tt.end(c, p)
+			p.settle()
+			o.want(tt.want)
+			if tt.want[NotSent] == 1 {
+				p.do(settings(http2.SettingInitialWindowSize, 100))
+				if s := p.seen(1); s.ended || len(s.body) != int(tt.window) {
+					t.Errorf("window %d: goes on after it was called not sent", tt.window)
+				}
+			}
+		})
 	}
 }
 
@@ -167,8 +219,7 @@ func testFailedWriteOverTLS(t *testing.T, bytes int) {
 			t.Errorf("push %d was received, and ended as not sent", i)
 		}
 	}
-	// The last may have begun in the last whole record, and not ended there.
-	if n := unknown - len(received); n < 0 || n > 1 {
+	if unknown != len(received) {
 		t.Errorf("%d pushes unknown, %d received", unknown, len(received))
 	}
 }

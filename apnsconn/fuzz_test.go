@@ -78,9 +78,6 @@ func fuzzPeer(t *testing.T, data []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.mu.Lock()
-	c.opened = true
-	c.mu.Unlock()
 	const pushes = 4
 	o := newOutcomes(t)
 	o.send(c, 0, pushes)
@@ -127,9 +124,6 @@ func fuzzHeaderBlock(t *testing.T, data []byte, split int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.mu.Lock()
-	c.opened = true
-	c.mu.Unlock()
 	o := newOutcomes(t)
 	o.send(c, 0, 2)
 	synctest.Wait()

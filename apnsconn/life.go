@@ -59,11 +59,16 @@ func (c *Conn) unlockForOwner() {
 }
 
 // lost is the outcome of p when there will be no (further) answer.
+//
+// Without the end of its payload, which has END_STREAM, the peer has no request that it
+// could process, and a JSON object without its end is none. Nothing more is written of a
+// push that has ended, so it stays without.
 func (p *push) lost(err error) Outcome {
 	switch {
-	case p.id == 0 || p.unsent:
+	case p.status != 0: // see below
+	case p.id == 0 || p.unsent || len(p.rest()) > 0:
 		return Outcome{Class: NotSent, Err: err}
-	case p.status == 0:
+	default:
 		return Outcome{Class: Unknown, Err: err}
 	}
 	// There was an answer, only its body is incomplete.

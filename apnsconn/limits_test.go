@@ -8,41 +8,50 @@ import (
 	"golang.org/x/net/http2"
 )
 
-func TestOnePushFirst(t *testing.T) {
+// A new connection takes at once what SETTINGS allow, also when the first answer is slow.
+func TestSettingsHoldAtOnce(t *testing.T) {
 	t.Parallel()
-	bubble(t, Config{InFlight: 50}, func(t *testing.T, c *Conn, p *peer) {
-		streams := func(wantOpen, wantLimit int) {
-			t.Helper()
-			if open, limit := c.Streams(); open != wantOpen || limit != wantLimit {
-				t.Errorf("%d of %d streams, want %d of %d", open, limit, wantOpen, wantLimit)
-			}
-		}
-		if n := c.Free(); n != 1 {
-			t.Errorf("Free %d on a new connection, want 1", n)
-		}
-		streams(0, 1)
-		o := newOutcomes(t)
-		o.send(c, 0, 50)
-		p.settle()
-		if n := p.opened(); n != 1 {
-			t.Fatalf("%d streams before the first answer, want 1", n)
-		}
-		p.answer("410", 1) // any answer will do
-		if n := p.opened(); n != 50 {
-			t.Errorf("%d streams after it, want 50", n)
-		}
-		if n := c.Free(); n != 1 {
-			t.Errorf("Free %d, want 1", n)
-		}
-		streams(49, 50)
-	})
+	limit := func(n uint32) []http2.Setting {
+		return []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: n}}
+	}
+	for _, tt := range []struct {
+		name  string
+		first []http2.Setting
+		want  int
+	}{
+		{"fewer than in flight", limit(20), 20},
+		{"more", limit(1000), 50},
+		{"one, as with a provider token", limit(1), 1},
+		{"no word of it", nil, 50},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubbleWith(t, Config{InFlight: 50}, tt.first, func(t *testing.T, c *Conn, p *peer) {
+				if n := c.Free(); n != tt.want {
+					t.Errorf("Free %d on a new connection, want %d", n, tt.want)
+				}
+				o := newOutcomes(t)
+				o.send(c, 0, 50)
+				p.settle()
+				if n := p.opened(); n != tt.want {
+					t.Fatalf("%d streams before the first answer, want %d", n, tt.want)
+				}
+				if open, limit := c.Streams(); open != 50 || limit != tt.want {
+					t.Errorf("%d of %d streams, want 50 of %d", open, limit, tt.want)
+				}
+				p.answer("410", 1)
+				if n := p.opened(); n != min(tt.want+1, 50) {
+					t.Errorf("%d streams after an answer, want %d", n, min(tt.want+1, 50))
+				}
+			})
+		})
+	}
 }
 
 func TestInFlightIsBounded(t *testing.T) {
 	t.Parallel()
 	bubble(t, Config{InFlight: 3}, func(t *testing.T, c *Conn, p *peer) {
 		o := newOutcomes(t)
-		o.send(c, 0, 5) // one goes out, two wait
+		o.send(c, 0, 5)
 		o.want(map[Class]int{NotSent: 2})
 		if err := o.get(3).Err; err != ErrFull {
 			t.Errorf("Err %v", err)

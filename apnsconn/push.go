@@ -10,7 +10,7 @@ type push struct {
 	deadline time.Duration // on the connection's clock
 
 	id     uint32        // its stream; 0 while nothing of it has been given to the network
-	unsent bool          // it has a stream, but the write failed before its first byte
+	unsent bool          // it has a stream, but the write failed before its last byte
 	opened time.Duration // when it was given its stream
 	window int64         // what the peer allows on the stream; below 0 after it shrank its windows
 	sent   int           // bytes of the payload written so far

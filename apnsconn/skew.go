@@ -57,7 +57,7 @@ func (c *Conn) tokenAnswer(p *push, o *Outcome) {
 	case "ExpiredProviderToken":
 		age, better := c.token.expired()
 		o.Err = clockFault(p.skew, tokenLife-age)
-		if !c.opened && !better {
+		if c.fresh && !better {
 			// The connection is as fresh as the token: no other one can do
 			// better, so this is not to be tried push by push.
 			o.Class = Credential

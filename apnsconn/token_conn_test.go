@@ -270,6 +270,22 @@ func TestTokenRefusedForTheClock(t *testing.T) {
 	}
 }
 
+// It is so for each of several pushes that were sent at once.
+func TestTokensRefusedForTheClock(t *testing.T) {
+	t.Parallel()
+	key := testSigningKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		withToken(t, NewProviderToken(key), func(c *Conn, p *peer) {
+			o := newOutcomes(t)
+			o.send(c, 0, 2)
+			p.settle()
+			p.refuse(1, "403", "ExpiredProviderToken")
+			p.refuse(3, "403", "ExpiredProviderToken")
+			o.want(map[Class]int{Credential: 2})
+		})
+	})
+}
+
 // It is not the credential's fault while something better can be tried: another
 // connection, or another token.
 func TestExpiredTokenIsTriedAgain(t *testing.T) {

@@ -3,6 +3,7 @@ package apnsconn
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"net"
 	"runtime"
 	"time"
@@ -225,9 +226,9 @@ func (c *Conn) control(err error) {
 // and then ends the connection. Of batch the first n bytes were written.
 func (c *Conn) writeFailed(err error, batch []byte, n int) {
 	c.mu.Lock()
-	if first, ok := firstUnsent(batch, n); ok {
-		for p := c.all.head; p != nil; p = p.links[kindAll].next {
-			p.unsent = p.id >= first
+	for stream := range unsent(batch, n) {
+		if p := c.streams[stream]; p != nil {
+			p.unsent = true
 		}
 	}
 	if !c.ended {
@@ -239,21 +240,30 @@ func (c *Conn) writeFailed(err error, batch []byte, n int) {
 	c.unlock()
 }
 
-// firstUnsent finds the first stream of a batch that begins behind the n bytes
-// that were written; the streams after it do so too.
+// unsent finds the streams of a batch whose request does not end within the n bytes that
+// were written.
 //
 // crypto/tls counts whole records, and only those that the kernel took to the
 // last byte. Of a record it took in part, the peer can use nothing: its
 // authentication code is at its end (RFC 8446 §5.2, RFC 5246 §6.2.3). So what
-// lies behind n has provably not been processed, whereas before n nothing is
-// known.
-func firstUnsent(batch []byte, n int) (stream uint32, ok bool) {
-	for at := 0; at < len(batch); at += frameHeader + int(binary.BigEndian.Uint32(batch[at:])>>8) {
-		if at >= n && http2.FrameType(batch[at+3]) == http2.FrameHeaders {
-			return binary.BigEndian.Uint32(batch[at+5:]), true
+// lies behind n has provably not arrived, and without it the request is not
+// complete. Of a request that ends before n nothing is known.
+func unsent(batch []byte, n int) iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		for at := 0; at < len(batch); {
+			head := batch[at:]
+			at += frameHeader + int(binary.BigEndian.Uint32(head)>>8)
+			if at <= n {
+				continue
+			}
+			switch http2.FrameType(head[3]) {
+			case http2.FrameHeaders, http2.FrameContinuation, http2.FrameData:
+				if !yield(binary.BigEndian.Uint32(head[5:])) {
+					return
+				}
+			}
 		}
 	}
-	return 0, false
 }
 
 // closeWrite says in TLS too that no more comes.

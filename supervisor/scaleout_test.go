@@ -119,7 +119,7 @@ func TestDaemonIsKilled(t *testing.T) {
 	const held, jobs = 1 + fleetFlight*2/3, 300 // one of the two workers holds nearly all of them
 	victim := f.daemonProcess()
 	f.put(0)
-	f.wait(1) // until the first answer APNs takes one push at a time
+	f.wait(1)
 	silent.Store(true)
 	f.putMany(1, held)
 	waitUntil(t, "it has sent all", func() bool { return f.apns.Count() == held })

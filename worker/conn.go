@@ -129,7 +129,7 @@ func (r *run) reachable() {
 	}
 	switch {
 	case !l.told:
-	case errors.Is(l.down, errTakesNothing):
+	case l.takesNone():
 		r.log.Info("apns takes pushes again")
 	default:
 		r.log.Info("apns reachable again")
@@ -248,7 +248,7 @@ func (r *run) refusesAll(c *conn, now time.Time) bool {
 	switch {
 	case c.answered:
 		return c.unsent >= max(minRefused, r.cfg.InFlight) || c.unsent > 1 && now.Sub(c.unsentSince) >= refusedTime
-	case r.link.down != nil:
+	case r.link.takesNone():
 		return true // see plan
 	}
 	return c.unsent >= minRefused
@@ -271,6 +271,9 @@ func (r *run) takesNothing(why error, now time.Time) {
 // errTakesNothing is in link.down if a connection opened but took no pushes.
 var errTakesNothing = errors.New("apns takes no pushes")
 
+// takesNone reports whether the last connection took no pushes, though it opened.
+func (l *link) takesNone() bool { return errors.Is(l.down, errTakesNothing) }
+
 // jitter spreads d over ±20 %, so that many workers do not act as one.
 func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
@@ -280,7 +283,7 @@ func jitter(d time.Duration) time.Duration {
 type Link struct {
 	Since  time.Time // when it was opened; zero if there is none
 	Open   int       // streams open, of Limit
-	Limit  int       // streams that APNs and the configuration allow now; 1 until the first answer
+	Limit  int       // streams that APNs and the configuration allow now
 	GoAway GoAway    // the last one received
 }
 

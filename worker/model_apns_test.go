@@ -20,7 +20,7 @@ type conn struct {
 	onChange func()
 
 	flights  map[*flight]struct{} // pushes under way
-	narrow   bool                 // one stream until the first answer
+	narrow   bool                 // SETTINGS allow one stream until the first answer
 	answered bool
 	usable   bool
 	bounces  time.Duration // if not 0: the next push ends the connection with a GOAWAY that covers nothing, then APNs is away this long

@@ -51,8 +51,8 @@ func (r *run) plan(now time.Time) (p plan) {
 		p.cause = Full
 	case conn != nil:
 		n := min(room, conn.Free())
-		if closed || r.link.down != nil && !conn.answered {
-			n = min(n, 1-conn.sending) // one push shows whether the connection works
+		if closed || r.link.takesNone() && !conn.answered {
+			n = min(n, 1-conn.sending) // one push shows whether APNs takes any again
 		}
 		if n <= 0 {
 			p.cause = Full

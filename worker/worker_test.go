@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -120,6 +121,52 @@ func TestApnsAbsent(t *testing.T) {
 		}
 		b.halt(t)
 	})
+}
+
+// No push waits for another's answer: not for the first of a connection, nor after dials
+// that failed. Only after a connection that took no push, one shows whether the next does.
+func TestFirstPushIsNotAlone(t *testing.T) {
+	const jobs = 50
+	for name, tt := range map[string]struct {
+		refuse error // of the dials before
+		deaf   bool  // the connections before took no push
+		want   int
+	}{
+		"at the start":       {want: jobs},
+		"after failed dials": {refuse: errors.New("refused"), want: jobs},
+		"after a deaf peer":  {deaf: true, want: 1},
+	} {
+		bubble(t, func(t *testing.T) {
+			q := newFakeQueue(slices.Repeat([]string{jobText("")}, jobs)...)
+			b := newBench(t, q)
+			b.cfg.Retry = Retry{Min: time.Second, Max: time.Second, GiveUpAfter: 24 * time.Hour}
+			var well atomic.Bool
+			var sent atomic.Int64 // while all is well
+			b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+				if !well.Load() {
+					return apnsconn.Outcome{Class: apnsconn.Unknown, Err: apnsconn.ErrTimeout}, 20 * time.Second
+				}
+				sent.Add(1)
+				return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 30 * time.Second
+			}
+			b.setRefuse(tt.refuse)
+			well.Store(!tt.deaf)
+			b.start()
+			if tt.deaf || tt.refuse != nil {
+				time.Sleep(time.Minute)
+			}
+			b.setRefuse(nil)
+			well.Store(true)
+			for sent.Load() == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(10 * time.Second)
+			if got := int(sent.Load()); got != tt.want {
+				t.Errorf("%s: %d pushes before the first answer, want %d", name, got, tt.want)
+			}
+			b.halt(t)
+		})
+	}
 }
 
 // A connection that ends before a good answer must not be dialled again at once.
