@@ -9,7 +9,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Debian has servers such as nghttpd there, and ordinary users not on their PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: run test build bench bench-go bench-http chaos model soak fuzz screenshots tools test-tools
+.PHONY: run test build bench bench-go bench-http chaos model stress soak fuzz screenshots tools test-tools
 
 build:
 	go build -o propeller ./cmd/propeller
@@ -55,6 +55,10 @@ MODEL_SEEDS = 1000000
 MODEL_FROM = 0
 model:
 	go test -count 1 -timeout 0 -run '^TestModel$$' ./worker -model.from $(MODEL_FROM) -model.seeds $(MODEL_SEEDS)
+
+# stress sends a million pushes over connections that break in every way.
+stress:
+	APNSCONN_STRESS=1000000 go test -race -count 1 -timeout 30m -v -run '^TestStress$$' ./apnsconn
 
 # soak works off a million jobs and fails if memory, goroutines or files grow.
 soak: tools

@@ -56,7 +56,7 @@ func growth(small, large string) float64 {
 
 // What a file takes to read grows with its size, not with the square of it.
 func TestFilesAreReadInLinearTime(t *testing.T) {
-	const n = 32 << 10
+	const n = 8 << 10
 	small, large := costly(n), costly(4*n)
 	for shape := range small {
 		by := 9.0
