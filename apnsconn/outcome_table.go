@@ -1,5 +1,11 @@
 package apnsconn
 
+import (
+	"regexp"
+	"strconv"
+	"strings"
+)
+
 // reasonKey is what APNs answered: the HTTP status and the reason of the
 // body. The reason anyReason stands for every reason not listed beside it.
 type reasonKey struct {
@@ -155,4 +161,23 @@ func ReasonText(status int, reason string) string {
 		return "APNs gave no answer"
 	}
 	return verdictOf(status, reason).text
+}
+
+// apnsAnswer is how the reason of an outcome begins if it is an answer of APNs': with
+// its status and APNs' reason.
+var apnsAnswer = regexp.MustCompile(`^([45]\d\d) (\w+)`)
+
+// Explain says in words what the answer of APNs that a reason begins with means, and what
+// to do, for example "The device token has expired". It returns "" for any other reason.
+func Explain(reason string) string {
+	answer := apnsAnswer.FindStringSubmatch(reason)
+	if answer == nil {
+		return ""
+	}
+	status, err := strconv.Atoi(answer[1])
+	if err != nil {
+		return ""
+	}
+	text := ReasonText(status, answer[2])
+	return strings.ToUpper(text[:1]) + text[1:]
 }

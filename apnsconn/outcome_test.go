@@ -267,3 +267,16 @@ func TestReasonStatus(t *testing.T) {
 		}
 	}
 }
+
+// The reason of an app's state or of a burial begins with APNs' answer if it is one.
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	for reason, want := range map[string]string{
+		"403 BadCertificate": "The client certificate is not valid; renew it", "413 PayloadTooLarge after 3 tries": "The payload is over 4096 bytes (5120 for voip and broadcasts)",
+		"": "", "worker: no answer": "", "4711 tries": "",
+	} {
+		if got := Explain(reason); got != want {
+			t.Errorf("%q: %q", reason, got)
+		}
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,7 +114,7 @@ func workerRowOf(i int, s *worker.Status, rest string, now time.Time) workerRow 
 func endedRows(ended []worker.Event) (out []endedRow) {
 	for i := range ended {
 		f := failureOf(&ended[i])
-		out = append(out, endedRow{f, explained(f.Reason), millis(float64(ended[i].Took) / float64(time.Millisecond))})
+		out = append(out, endedRow{f, apnsconn.Explain(f.Reason), millis(float64(ended[i].Took) / float64(time.Millisecond))})
 	}
 	return out
 }
@@ -131,7 +130,7 @@ func refusalsOf(c *worker.Counters) (out []refusalRow) {
 		if reason == "" {
 			reason = "without a reason of APNs’"
 		}
-		out = append(out, refusalRow{r.Class.String(), reason, explained(reason), count(n), n})
+		out = append(out, refusalRow{r.Class.String(), reason, apnsconn.Explain(reason), count(n), n})
 	}
 	slices.SortFunc(out, func(a, b refusalRow) int {
 		if a.N != b.N {
@@ -152,24 +151,6 @@ func stepsOf(s *supervisor.Steps) (out []stepRow) {
 		}
 	}
 	return out
-}
-
-// apnsAnswer begins as an answer of APNs' does in reasons: status and APNs' reason.
-var apnsAnswer = regexp.MustCompile(`^([45]\d\d) (\w+)`)
-
-// explained says in words what an answer of APNs' means, and what to do; "" for what
-// is none.
-func explained(reason string) string {
-	answer := apnsAnswer.FindStringSubmatch(reason)
-	if answer == nil {
-		return ""
-	}
-	status, err := strconv.Atoi(answer[1])
-	if err != nil {
-		return ""
-	}
-	text := apnsconn.ReasonText(status, answer[2])
-	return strings.ToUpper(text[:1]) + text[1:]
 }
 
 // age is a duration as one number.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"propeller/apnsconn"
 	"propeller/internal/rawjson"
 	"propeller/queue"
 )
@@ -53,7 +54,7 @@ func grouped(jobs []BuriedJob) []*buriedGroup {
 		reason := groupOf(j.Reason)
 		g := byReason[reason]
 		if g == nil {
-			g = &buriedGroup{Reason: reason, Help: explained(reason)}
+			g = &buriedGroup{Reason: reason, Help: apnsconn.Explain(reason)}
 			byReason[reason] = g
 			out = append(out, g)
 		}

@@ -508,14 +508,6 @@ func TestAppPage(t *testing.T) {
 	if want := (endedRow{Failure{now, 2, "12345678", "token", 410, "410 Unregistered", "A", 40}, "The device token is not active for this topic any more", "40 ms"}); ended[0] != want {
 		t.Errorf("%+v", ended)
 	}
-	for reason, want := range map[string]string{
-		"403 BadCertificate": "The client certificate is not valid; renew it", "413 PayloadTooLarge after 3 tries": "The payload is over 4096 bytes (5120 for voip and broadcasts)",
-		"": "", "worker: no answer": "", "4711 tries": "",
-	} {
-		if got := explained(reason); got != want {
-			t.Errorf("%q: %q", reason, got)
-		}
-	}
 }
 
 // A job that JetStream was given back is reserved in its numbers until the next is

@@ -46,7 +46,7 @@ const (
 func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	view := appOf(st)
 	r := appRow{
-		Topic: st.Topic, State: view.State.Word(), Why: view.Reason, Help: explained(view.Reason), Rate: unknown, P50: unknown, P99: unknown,
+		Topic: st.Topic, State: view.State.Word(), Why: view.Reason, Help: apnsconn.Explain(view.Reason), Rate: unknown, P50: unknown, P99: unknown,
 		Ready: unknown, Delayed: unknown, Buried: unknown,
 		Delivered: count(st.Counters.Ended(apnsconn.Delivered)), Failed: count(failedOf(st)),
 	}

@@ -41,7 +41,7 @@ func (s *Supervisor) note(a *app, c config.App) {
 	was := a.bad.Load()
 	if len(c.Faults) == 0 {
 		if a.bad.Store(nil); was != nil {
-			s.o.Log.Info("the app's credential can be used again", "topic", c.Topic)
+			s.o.Log.Info("the credential can be used again: app works", "topic", c.Topic)
 		}
 		return
 	}

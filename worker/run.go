@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"propeller/apnsconn"
 	"propeller/queue"
 )
 
@@ -207,7 +208,7 @@ func (r *run) pauseQueue() {
 // refused marks the app broken.
 func (r *run) refused(reason string) {
 	if r.cfg.Breaker.trip(reason, time.Now()) {
-		r.log.Error("apns refuses the credential: app is broken; its jobs stay in the queue, one is tried each minute", "reason", reason)
+		r.log.Error("apns refuses the credential: app is broken; its jobs stay in the queue, one is tried each minute", "reason", reason, "meaning", apnsconn.Explain(reason))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"propeller/apnsconn"
 	"propeller/httpapi"
 	"propeller/supervisor"
 )
@@ -169,6 +170,9 @@ func (r *statusRow) notes(now time.Time) (all []statusNote) {
 	switch {
 	case r.Reason != "":
 		all = append(all, statusNote{stateColour(r.State), r.State.Word() + ": " + r.Reason + since(r.Since)})
+		if help := apnsconn.Explain(r.Reason); help != "" {
+			all = append(all, statusNote{grey, help})
+		}
 	case waits >= 0:
 		all = append(all, statusNote{yellow, fmt.Sprintf("worker %d waits: %s", waits, r.Workers[waits].Waiting)})
 	}

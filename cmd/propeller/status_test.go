@@ -269,7 +269,7 @@ func TestStatusOfABrokenApp(t *testing.T) {
 	d := startDaemon(t, s.dir)
 	s.putByHand(topic, `{"token": "`+token(1)+`", "title": "x"}`)
 	until(t, "the status is 1", func() bool { return runProgram(t, s.dir, "", "status").status == exitFailed })
-	if r := runProgram(t, s.dir, "", "status"); !strings.Contains(r.out, "broken: 403 BadCertificate") || strings.Contains(r.out, "failures") || r.err != "" {
+	if r := runProgram(t, s.dir, "", "status"); !strings.Contains(r.out, "broken: 403 BadCertificate") || !strings.Contains(r.out, "The client certificate is not valid; renew it") || strings.Contains(r.out, "failures") || r.err != "" {
 		t.Errorf("%+v", r)
 	}
 	const failure = "credential  403 BadCertificate  token 00000000\n"
