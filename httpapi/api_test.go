@@ -121,7 +121,7 @@ func buriedJobs(t *testing.T) (buried.Jobs, map[string][]string) {
 
 // desk is what Local and Client have in common.
 type desk interface {
-	List(ctx context.Context, reason string, limit int) (BuriedList, error)
+	List(ctx context.Context, s Selection) (BuriedList, error)
 	Show(ctx context.Context, id string) (BuriedJob, error)
 	Kick(ctx context.Context, c Choice) (Settled, error)
 	Delete(ctx context.Context, c Choice) (Settled, error)
@@ -157,7 +157,7 @@ func session(t *testing.T, d desk, ids map[string][]string) {
 	ctx := t.Context()
 	list := func(reason string, limit int) (got []string, more bool) {
 		t.Helper()
-		l, err := d.List(ctx, reason, limit)
+		l, err := d.List(ctx, Selection{Reason: reason, Limit: limit})
 		if err != nil || l.Incomplete != "" || !l.Complete {
 			t.Fatalf("%v, %+v", err, l)
 		}
@@ -201,7 +201,7 @@ func session(t *testing.T, d desk, ids map[string][]string) {
 	wrong(err, 404)
 	_, err = d.Show(ctx, "kick/and more?%2f")
 	wrong(err, 400)
-	_, err = d.List(ctx, "", MaxJobs+1)
+	_, err = d.List(ctx, Selection{Limit: MaxJobs + 1})
 	wrong(err, 400)
 	for _, c := range []Choice{{}, {All: true, Reason: "x"}, {IDs: []string{"1"}, All: true}, {All: true, Limit: -1}, {IDs: make([]string, MaxJobs+1)}} {
 		_, err := d.Kick(ctx, c)
@@ -217,19 +217,19 @@ func session(t *testing.T, d desk, ids map[string][]string) {
 		}
 		return s
 	}
-	if s := settled(d.Delete(ctx, Choice{Reason: "PAYLOAD", Limit: 3})); s != (Settled{Jobs: 3, More: true}) {
+	if s := settled(d.Delete(ctx, Choice{Reason: "PAYLOAD", Limit: 3})); s.Jobs != 3 || len(s.IDs) != 3 || !s.More {
 		t.Errorf("%+v", s)
 	}
 	if s := settled(d.Kick(ctx, Choice{IDs: []string{last, "4711"}})); s.Jobs != 1 || !strings.Contains(s.Incomplete, "4711") {
 		t.Errorf("%+v", s)
 	}
-	if s := settled(d.Kick(ctx, Choice{Reason: "badtopic"})); s != (Settled{Jobs: 10}) {
+	if s := settled(d.Kick(ctx, Choice{Reason: "badtopic"})); s.Jobs != 10 || len(s.IDs) != 10 || s.More {
 		t.Errorf("%+v", s)
 	}
 	if got, _ := list("", 0); len(got) != 16 {
 		t.Errorf("%d left", len(got))
 	}
-	if s := settled(d.Delete(ctx, Choice{All: true})); s != (Settled{Jobs: 16}) {
+	if s := settled(d.Delete(ctx, Choice{All: true})); s.Jobs != 16 || s.More {
 		t.Errorf("%+v", s)
 	}
 	if got, _ := list("", 0); len(got) != 0 {
@@ -452,7 +452,7 @@ func TestNotificationIsBuried(t *testing.T) {
 	id := ids["400 BadTopic"][0]
 	var n Notification
 	ask(t, api.Socket(), "GET", "/v1/notifications/"+id, "", 404, new(Problem))
-	if _, err := (Local{jobs}).List(t.Context(), "", 0); err != nil {
+	if _, err := (Local{jobs}).List(t.Context(), Selection{}); err != nil {
 		t.Fatal(err)
 	}
 	ask(t, api.Socket(), "GET", "/v1/notifications/"+id, "", 200, &n)

@@ -75,13 +75,18 @@ func list(ctx context.Context, l Local, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: the query: %w", errBody, err)
 	}
-	limit := 0
+	s := Selection{Reason: q.Get("reason")}
 	if text := q.Get("limit"); text != "" {
-		if limit, err = strconv.Atoi(text); err != nil || limit < 1 {
+		if s.Limit, err = strconv.Atoi(text); err != nil || s.Limit < 1 {
 			return nil, errLimit
 		}
 	}
-	return l.List(ctx, q.Get("reason"), limit)
+	if text := q.Get("since"); text != "" {
+		if s.Since, err = strconv.ParseInt(text, 10, 64); err != nil || s.Since < 1 {
+			return nil, fmt.Errorf("%w: the query: since: must be seconds of Unix time", errBody)
+		}
+	}
+	return l.List(ctx, s)
 }
 
 func show(ctx context.Context, l Local, r *http.Request) (any, error) {

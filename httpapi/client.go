@@ -117,13 +117,16 @@ func (c *Client) App(ctx context.Context, topic string) (out App, err error) {
 }
 
 // List is Local.List, in the daemon.
-func (c *Client) List(ctx context.Context, reason string, limit int) (out BuriedList, err error) {
+func (c *Client) List(ctx context.Context, s Selection) (out BuriedList, err error) {
 	q := url.Values{}
-	if reason != "" {
-		q.Set("reason", reason)
+	if s.Reason != "" {
+		q.Set("reason", s.Reason)
 	}
-	if limit != 0 {
-		q.Set("limit", strconv.Itoa(limit))
+	if s.Limit != 0 {
+		q.Set("limit", strconv.Itoa(s.Limit))
+	}
+	if s.Since != 0 {
+		q.Set("since", strconv.FormatInt(s.Since, 10))
 	}
 	err = c.do(ctx, http.MethodGet, c.app()+"/buried?"+q.Encode(), nil, &out)
 	return out, err
@@ -168,6 +171,35 @@ func (c *Client) Put(ctx context.Context, job []byte, delay time.Duration) (id s
 // app is the path of the client's app.
 func (c *Client) app() string { return "/v1/apps/" + url.PathEscape(c.topic) }
 
+// aliveTime is how long a daemon may take to say that it is alive. What it is asked for
+// may take longer.
+const aliveTime = 5 * time.Second
+
+// errFrozen: the daemon takes connections, or rather its system does, and says nothing.
+var errFrozen = fmt.Errorf("it does not answer within %v, though something listens there: the process is stopped, or its machine is overloaded", aliveTime)
+
+// alive asks whether the daemon answers at all.
+func (c *Client) alive(ctx context.Context) error {
+	within, cancel := context.WithTimeoutCause(ctx, aliveTime, errFrozen)
+	defer cancel()
+	req, err := http.NewRequestWithContext(within, http.MethodGet, c.base+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	switch {
+	case err == nil:
+		_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
+		_ = resp.Body.Close()
+	case c.dir != "":
+		err = nobody(c.dir, err)
+	}
+	if within.Err() != nil && ctx.Err() == nil {
+		return errFrozen
+	}
+	return err
+}
+
 // do makes one request; in is nil, or the body, or what is its
 // JSON. An answer that is a problem is a *Problem as error.
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
@@ -193,10 +225,10 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	if c.key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
-	resp, err := c.http.Do(req)
-	if err != nil && c.dir != "" {
-		err = nobody(c.dir, err)
+	if err := c.alive(ctx); err != nil {
+		return fmt.Errorf("asking the daemon: %w", err)
 	}
+	resp, err := c.http.Do(req)
 	if err != nil {
 		return fmt.Errorf("asking the daemon: %w", err)
 	}

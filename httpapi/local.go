@@ -13,14 +13,13 @@ type Local struct {
 	Jobs buried.Jobs
 }
 
-// List lists buried jobs whose reason or class contains reason, at most limit;
-// 0 means MaxJobs. The list may be incomplete, which it says; an error is that
-// there is none at all.
-func (l Local) List(ctx context.Context, reason string, limit int) (BuriedList, error) {
-	if limit < 0 || limit > MaxJobs {
+// List lists the selected buried jobs. The list may be incomplete, which it says; an
+// error means that there is none at all.
+func (l Local) List(ctx context.Context, s Selection) (BuriedList, error) {
+	if s.Limit < 0 || s.Limit > MaxJobs {
 		return BuriedList{}, errLimit
 	}
-	known, err := l.Jobs.List(ctx, buried.Filter{Reason: reason, Limit: orMax(limit)})
+	known, err := l.Jobs.List(ctx, buried.Filter{Reason: s.Reason, Limit: orMax(s.Limit), Since: unixTime(s.Since)})
 	list := BuriedList{Jobs: []BuriedJob{}, More: known.More, Complete: known.Complete}
 	for i := range known.Items {
 		list.Jobs = append(list.Jobs, buriedOf(&known.Items[i]))
@@ -55,8 +54,8 @@ func (l Local) settle(ctx context.Context, c Choice, do func(context.Context, bu
 		return Settled{}, err
 	}
 	r, err := do(ctx, f)
-	s := Settled{Jobs: r.N, More: r.More}
-	s.Incomplete, err = partly(r.N, err)
+	s := Settled{Jobs: len(r.Jobs), IDs: r.Jobs, More: r.More}
+	s.Incomplete, err = partly(s.Jobs, err)
 	return s, err
 }
 

@@ -93,7 +93,7 @@ func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, st
 		p.fault(w, r, v, http.StatusTooManyRequests, v.overRate().Error())
 		return
 	}
-	list, err := p.desk(r.Context(), v, d.Topic, func(ctx context.Context, l Local) (any, error) { return l.List(ctx, "", 0) })
+	list, err := p.desk(r.Context(), v, d.Topic, func(ctx context.Context, l Local) (any, error) { return l.List(ctx, Selection{}) })
 	if err != nil {
 		p.fault(w, r, v, statusOf(err), err.Error())
 		return

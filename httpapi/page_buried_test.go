@@ -19,7 +19,7 @@ func TestPageBuried(t *testing.T) {
 	const here = "/apps/" + topic + "/buried"
 	left := func() int {
 		t.Helper()
-		l, err := Local{jobs}.List(t.Context(), "", 0)
+		l, err := Local{jobs}.List(t.Context(), Selection{})
 		if err != nil {
 			t.Fatal(err)
 		}

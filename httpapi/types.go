@@ -162,7 +162,8 @@ type Choice struct {
 	IDs    jobIDs `json:"ids,omitempty"`
 	Reason string `json:"reason,omitempty"` // part of the reason or class
 	All    bool   `json:"all,omitempty"`
-	Limit  int    `json:"limit,omitempty"` // at most so many, up to MaxJobs, which is the default
+	Limit  int    `json:"limit,omitempty"`  // at most so many, up to MaxJobs, which is the default
+	Before int64  `json:"before,omitempty"` // only jobs buried before this second of Unix time
 
 	group string // used by the page: only jobs whose reason belongs to this group
 }
@@ -198,9 +199,10 @@ const MaxJobs = 1000
 
 // Settled is the answer of kick and delete.
 type Settled struct {
-	Jobs       int    `json:"jobs"` // kicked or deleted
-	More       bool   `json:"more"` // the limit was reached, and there are others
-	Incomplete string `json:"incomplete,omitempty"`
+	Jobs       int      `json:"jobs"`          // kicked or deleted
+	IDs        []string `json:"ids,omitempty"` // their ids
+	More       bool     `json:"more"`          // the limit was reached, and there are others
+	Incomplete string   `json:"incomplete,omitempty"`
 }
 
 var (
@@ -222,11 +224,26 @@ func (c Choice) filter() (buried.Filter, error) {
 	case c.Limit < 0 || c.Limit > MaxJobs || len(c.IDs) > MaxJobs:
 		return buried.Filter{}, errLimit
 	}
-	f := buried.Filter{IDs: c.IDs, Reason: c.Reason, Limit: orMax(c.Limit)}
+	f := buried.Filter{IDs: c.IDs, Reason: c.Reason, Limit: orMax(c.Limit), Before: unixTime(c.Before)}
 	if c.group != "" {
 		f.Only = func(e *buried.Entry) bool { return groupOf(e.Reason) == c.group }
 	}
 	return f, nil
+}
+
+// unixTime is a time given in Unix seconds, of which 0 means none.
+func unixTime(seconds int64) time.Time {
+	if seconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0)
+}
+
+// Selection says which buried jobs a list has. The zero value selects all, up to MaxJobs.
+type Selection struct {
+	Reason string // part of the reason or class
+	Limit  int    // at most so many; 0 means MaxJobs
+	Since  int64  // only jobs buried at this second of Unix time or later
 }
 
 func orMax(limit int) int {

@@ -112,7 +112,7 @@ func TestKickedIsPushed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err := view.Kick(t.Context(), buried.Filter{}); err != nil || r.N != 1 {
+	if r, err := view.Kick(t.Context(), buried.Filter{}); err != nil || len(r.Jobs) != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	w.empty(topic)

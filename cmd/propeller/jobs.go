@@ -17,9 +17,6 @@ import (
 	"propeller/worker/buried"
 )
 
-// jobsTime bounds a command. The daemon bounds its part by itself, to less.
-const jobsTime = 2 * time.Minute
-
 const jobsLong = `jobs shows an app's buried jobs with their reasons: those that propeller set
 aside because they can never work, or were tried for too long. kick gives them
 back to be sent again; delete removes them for good.
@@ -39,7 +36,7 @@ type jobFlags struct {
 // desk is what the commands need: httpapi.Client is one over the daemon's
 // socket, httpapi.Local one on the queue itself.
 type desk interface {
-	List(ctx context.Context, reason string, limit int) (httpapi.BuriedList, error)
+	List(ctx context.Context, s httpapi.Selection) (httpapi.BuriedList, error)
 	Show(ctx context.Context, id string) (httpapi.BuriedJob, error)
 	Kick(ctx context.Context, c httpapi.Choice) (httpapi.Settled, error)
 	Delete(ctx context.Context, c httpapi.Choice) (httpapi.Settled, error)
@@ -97,8 +94,7 @@ func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Con
 		if err := o.check(f.Changed("limit")); err != nil {
 			return usageError{err}
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), jobsTime)
-		defer cancel()
+		ctx := context.Background()
 		d, end, err := o.open(ctx, cmd)
 		if err != nil {
 			return err
@@ -147,11 +143,11 @@ func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d desk, end fu
 		return nil, nil, errors.Join(supervisor.ErrNoAdmin, q.Close())
 	}
 	known := buried.NewIndex(slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)))
-	return httpapi.Local{Jobs: buried.Jobs{Queue: admin, Index: known, Tube: where.tube, Topic: o.topic}}, func() { _ = q.Close() }, nil
+	return httpapi.Local{Jobs: buried.Jobs{Queue: admin, Index: known, Tube: where.tube, Topic: o.topic, Brief: true}}, func() { _ = q.Close() }, nil
 }
 
 func (o *jobFlags) list(ctx context.Context, cmd *cobra.Command, d desk) error {
-	l, err := d.List(ctx, o.reason, o.limit)
+	l, err := d.List(ctx, httpapi.Selection{Reason: o.reason, Limit: o.limit})
 	if err != nil {
 		return advise(err)
 	}
@@ -185,36 +181,6 @@ func (o *jobFlags) show(ctx context.Context, cmd *cobra.Command, d desk) error {
 		}
 	}
 	return nil
-}
-
-func (o *jobFlags) kick(ctx context.Context, cmd *cobra.Command, d desk) error {
-	return o.settle(ctx, cmd, d.Kick, "kicked")
-}
-
-func (o *jobFlags) remove(ctx context.Context, cmd *cobra.Command, d desk) error {
-	return o.settle(ctx, cmd, d.Delete, "deleted")
-}
-
-func (o *jobFlags) settle(ctx context.Context, cmd *cobra.Command, do func(context.Context, httpapi.Choice) (httpapi.Settled, error), done string) error {
-	given := 0
-	for _, is := range []bool{len(o.ids) > 0, o.reason != "", o.all} {
-		if is {
-			given++
-		}
-	}
-	if given != 1 {
-		return usageError{errors.New("say which jobs: --id ID, --reason TEXT or --all")}
-	}
-	s, err := do(ctx, httpapi.Choice{IDs: o.ids, Reason: o.reason, All: o.all, Limit: o.limit})
-	if err != nil {
-		return advise(err)
-	}
-	if o.json {
-		err = printJSON(cmd.OutOrStdout(), s)
-	} else {
-		err = printSettled(cmd.OutOrStdout(), s, done)
-	}
-	return errors.Join(err, incomplete(s.Incomplete))
 }
 
 // incomplete is the error of a command that did only a part.

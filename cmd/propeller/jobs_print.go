@@ -27,7 +27,7 @@ const maxShown = 256 << 10
 // printBuried prints a list as a table.
 func printBuried(out io.Writer, l httpapi.BuriedList, now time.Time) error {
 	unread := ""
-	if !l.Complete {
+	if !l.Complete && !l.More {
 		unread = "not all buried jobs have been read from the queue yet: there may be more\n"
 	}
 	if len(l.Jobs) == 0 {
@@ -95,19 +95,6 @@ func printJob(out io.Writer, j httpapi.BuriedJob, now time.Time) error {
 	}
 	fmt.Fprintf(&b, "body\n  %s\n\n", printable(body))
 	_, err := io.WriteString(out, b.String())
-	return err
-}
-
-func printSettled(out io.Writer, s httpapi.Settled, done string) error {
-	noun := "jobs"
-	if s.Jobs == 1 {
-		noun = "job"
-	}
-	more := ""
-	if s.More {
-		more = "; there are more: do it again"
-	}
-	_, err := fmt.Fprintf(out, "%d %s %s%s\n", s.Jobs, noun, done, more)
 	return err
 }
 

@@ -143,7 +143,9 @@ func (s *site) tryJobs() {
 func TestKickedJobsAreSent(t *testing.T) {
 	s, _ := newBuriedSite(t)
 	s.apns.SetScript(nil)
-	s.jobs("kick", "--topic", topic, "--all")
+	if out := s.jobs("kick", "--topic", topic, "--all"); !strings.HasPrefix(out, "3 jobs kicked") {
+		t.Errorf("kick says %q", out)
+	}
 	until(t, "two are delivered", func() bool { return s.apns.Count() == 4 })
 	until(t, "the third is buried again", func() bool { return s.buried() == 1 })
 	until(t, "and listed with its reason", func() bool {
@@ -246,7 +248,7 @@ func TestOneDaemonForAStateDir(t *testing.T) {
 			return false
 		}
 		defer c.Close()
-		l, err := c.List(t.Context(), "", 0)
+		l, err := c.List(t.Context(), httpapi.Selection{})
 		return err == nil && len(l.Jobs) == 3
 	})
 	s.write("propeller.yaml", strings.Replace(s.read("propeller.yaml"), "state_dir: state", "state_dir: elsewhere", 1))

@@ -98,7 +98,7 @@ func TestKickByReason(t *testing.T) {
 			buryJobs(t, q, nil, n)
 			v.Index.rested()
 		}
-		if r, err := v.Kick(t.Context(), Filter{Reason: "reason 1"}); err != nil || r != (Result{N: n / 3}) {
+		if r, err := v.Kick(t.Context(), Filter{Reason: "reason 1"}); err != nil || len(r.Jobs) != n/3 || r.More {
 			t.Fatalf("%+v, %v", r, err)
 		}
 		st, err := v.Queue.TubeStats(t.Context(), tube)
@@ -108,10 +108,10 @@ func TestKickByReason(t *testing.T) {
 		if got := reasons(t, v); got[reason(0)] != n/3 || got[reason(2)] != n/3 || len(got) != 2 {
 			t.Fatalf("left: %v", got)
 		}
-		if r, err := v.Delete(t.Context(), Filter{IDs: []string{"first-0"}}); err != nil || r.N != 1 {
+		if r, err := v.Delete(t.Context(), Filter{IDs: []string{"first-0"}}); err != nil || len(r.Jobs) != 1 {
 			t.Fatalf("%+v, %v", r, err)
 		}
-		if r, err := v.Delete(t.Context(), Filter{}); err != nil || r.N != n-n/3-1 {
+		if r, err := v.Delete(t.Context(), Filter{}); err != nil || len(r.Jobs) != n-n/3-1 {
 			t.Fatalf("%+v, %v", r, err)
 		}
 	}
@@ -131,7 +131,7 @@ func TestSecondServer(t *testing.T) {
 	if it, err := v.Show(t.Context(), "first-3"); err != nil || it.Reason != reason(3) {
 		t.Fatalf("%+v, %v", it, err)
 	}
-	if r, err := v.Kick(t.Context(), Filter{}); err != nil || r.N != n {
+	if r, err := v.Kick(t.Context(), Filter{}); err != nil || len(r.Jobs) != n {
 		t.Fatalf("%+v, %v", r, err)
 	}
 }
@@ -160,11 +160,11 @@ func TestKickWhileListedElsewhere(t *testing.T) {
 		r, err := v.Kick(ctx, Filter{})
 		stop()
 		wg.Wait()
-		if kicked += r.N; err != nil && !errors.Is(err, queue.ErrBusy) {
+		if kicked += len(r.Jobs); err != nil && !errors.Is(err, queue.ErrBusy) {
 			t.Fatalf("%+v, %v", r, err)
 		}
 		st, err := v.Queue.TubeStats(ctx, tube)
-		if err != nil || r.N == 0 && st.Buried > 0 && ctx.Err() != nil {
+		if err != nil || len(r.Jobs) == 0 && st.Buried > 0 && ctx.Err() != nil {
 			t.Fatalf("%+v, %v", st, err)
 		}
 		if st.Buried == 0 {

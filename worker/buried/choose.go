@@ -13,17 +13,23 @@ const maxTexts = 1000
 // matcher applies a filter, but for its IDs, to very many entries, most of which have one
 // of few reasons.
 type matcher struct {
-	only func(*Entry) bool
-	want string          // in lower case
+	Filter
+	want string          // the reason in lower case
 	has  map[string]bool // by reason or class: whether want is in it
 }
 
 func (f Filter) matcher() *matcher {
-	return &matcher{f.Only, strings.ToLower(f.Reason), make(map[string]bool)}
+	return &matcher{f, strings.ToLower(f.Reason), make(map[string]bool)}
 }
 
 func (m *matcher) match(e *Entry) bool {
-	return (m.only == nil || m.only(e)) && (m.want == "" || m.contains(e.Reason) || m.contains(e.Class))
+	switch at := e.At.Unix(); {
+	case !m.Since.IsZero() && at < m.Since.Unix(), !m.Before.IsZero() && at >= m.Before.Unix():
+		return false
+	case m.Only != nil && !m.Only(e):
+		return false
+	}
+	return m.want == "" || m.contains(e.Reason) || m.contains(e.Class)
 }
 
 func (m *matcher) contains(text string) bool {
@@ -50,6 +56,11 @@ func (f Filter) choose(all []*Entry) (some []*Entry, more bool) {
 		some = append(some, e)
 	}
 	return some, false
+}
+
+// selectsAll reports whether f selects every job, up to its limit.
+func (f Filter) selectsAll() bool {
+	return f.Reason == "" && f.Only == nil && len(f.IDs) == 0 && f.Since.IsZero() && f.Before.IsZero()
 }
 
 func (f Filter) limit() int { return cmp.Or(f.Limit, DefaultMany) }

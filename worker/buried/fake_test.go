@@ -31,6 +31,7 @@ type fakeQueue struct {
 	half   bool              // one of two servers is away
 	before func()            // called before each kick or delete
 	during func()            // called after a list was made
+	listed func(n int)       // called with the length of each list
 	busy   string            // the id of a held job, or "all"
 	cut    int               // the most that a list has
 	turns  bool              // a list begins where the last one ended
@@ -96,6 +97,9 @@ func (q *fakeQueue) Buried(ctx context.Context, name string, limit int) ([]queue
 	}
 	if q.during != nil {
 		q.during()
+	}
+	if q.listed != nil {
+		q.listed(len(some))
 	}
 	return some, err
 }

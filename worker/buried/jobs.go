@@ -20,6 +20,8 @@ type Jobs struct {
 	Topic string // of the tube's app
 	// Wait bounds that reading; 0 means as long as the request.
 	Wait time.Duration
+	// Brief: a list reads no more jobs than it shows. It is for an index that nobody keeps.
+	Brief bool
 }
 
 // Filter selects buried jobs. The zero value selects all, up to DefaultMany.
@@ -28,6 +30,8 @@ type Filter struct {
 	Only   func(*Entry) bool // if it returns true; nil selects all
 	IDs    []string          // by the producer's ids or the queue's; empty selects all
 	Limit  int               // 0 means DefaultMany
+	Since  time.Time         // buried in this second or later; zero means no bound
+	Before time.Time         // buried in an earlier second than this; zero means no bound
 }
 
 // DefaultMany is the limit of a Filter without one.
@@ -51,8 +55,8 @@ type Item struct {
 
 // Result is what Kick and Delete did.
 type Result struct {
-	N    int  // jobs kicked or deleted
-	More bool // the limit was reached, and there are more
+	Jobs []string // the jobs kicked or deleted, by their producer's ids
+	More bool     // the limit was reached, and there are more
 }
 
 // List lists the jobs that f selects. Errors: ErrRejected for an invalid tube name, the
@@ -61,7 +65,11 @@ func (v Jobs) List(ctx context.Context, f Filter) (l Listing, err error) {
 	if err := queue.CheckTube(v.Tube); err != nil {
 		return l, err
 	}
-	counted, err := v.refresh(ctx, restAfter)
+	read := v.Index.limit
+	if v.Brief && f.selectsAll() {
+		read = f.limit() + 1
+	}
+	counted, err := v.refresh(ctx, restAfter, read)
 	entries, more := v.Index.oldest(v.Tube, f)
 	l.More = more
 	for _, e := range entries {
@@ -72,28 +80,28 @@ func (v Jobs) List(ctx context.Context, f Filter) (l Listing, err error) {
 	return l, err
 }
 
-// refresh reads the tube if the queue's number of jobs differs from the index, or if the
-// index is incomplete; rest is as in stale. It returns the queue's number, or -1 if the
+// refresh reads up to limit jobs of the tube if the queue's number of jobs differs from the
+// index, or if the index is incomplete; rest is as in stale. It returns the queue's number, or -1 if the
 // queue did not answer at all, and the queue's error.
-func (v Jobs) refresh(ctx context.Context, rest time.Duration) (counted int, err error) {
+func (v Jobs) refresh(ctx context.Context, rest time.Duration, limit int) (counted int, err error) {
 	st, err := v.Queue.TubeStats(ctx, v.Tube)
 	switch {
 	case err != nil && st == (queue.TubeStats{}):
 		return -1, err
 	case v.Index.stale(v.Tube, st.Buried, err != nil, rest):
-		err = cmp.Or(err, v.walk(ctx))
+		err = cmp.Or(err, v.walk(ctx, limit))
 	}
 	return st.Buried, err
 }
 
-// walk reads the tube into the index. Running out of time is no error.
-func (v Jobs) walk(ctx context.Context) error {
+// walk reads up to limit jobs of the tube into the index. Running out of time is no error.
+func (v Jobs) walk(ctx context.Context, limit int) error {
 	within, cancel := ctx, context.CancelFunc(func() {})
 	if v.Wait > 0 {
 		within, cancel = context.WithTimeout(ctx, v.Wait)
 	}
 	defer cancel()
-	err := v.Index.walk(within, v.Queue, v.Tube, v.Topic)
+	err := v.Index.walk(within, v.Queue, v.Tube, v.Topic, limit)
 	if errors.Is(err, queue.ErrCut) || within.Err() != nil && ctx.Err() == nil {
 		return nil
 	}
@@ -163,7 +171,7 @@ func (v Jobs) act(ctx context.Context, f Filter, do func(ctx context.Context, tu
 		entries, errs = s.named(f.IDs)
 		entries, r.More = f.choose(entries)
 	} else {
-		_, err = v.refresh(ctx, restAfter)
+		_, err = v.refresh(ctx, restAfter, v.Index.limit)
 		errs = append(errs, err)
 		entries, r.More = v.Index.oldest(v.Tube, f)
 	}
@@ -173,7 +181,7 @@ func (v Jobs) act(ctx context.Context, f Filter, do func(ctx context.Context, tu
 		}
 		switch err := s.act(e, do); {
 		case err == nil:
-			r.N++
+			r.Jobs = append(r.Jobs, e.Job)
 		case gone(err) && len(f.IDs) == 0: // another client was faster
 		default:
 			errs = append(errs, err)
@@ -251,7 +259,7 @@ func (s *seeker) learn(id string) (*Entry, error) {
 	}
 	if !s.looked && (gone(err) || errors.Is(err, queue.ErrRejected)) {
 		s.looked = true
-		if _, rerr := s.v.refresh(s.ctx, 0); rerr != nil {
+		if _, rerr := s.v.refresh(s.ctx, 0, s.v.Index.limit); rerr != nil {
 			return nil, errors.Join(err, rerr)
 		}
 	}

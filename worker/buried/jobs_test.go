@@ -68,7 +68,7 @@ func TestToldJobsAreFound(t *testing.T) {
 			t.Fatalf("%q, asked %v", names(l.Items), q.asked)
 		}
 		r, err := v.Kick(context.Background(), f)
-		if err != nil || r.N != 2 {
+		if err != nil || len(r.Jobs) != 2 {
 			t.Fatalf("%s: %+v, %v", name, r, err)
 		}
 		if l := mustList(t, v, Filter{}); !slices.Equal(names(l.Items), firsts(0, 2, 3, 5)) || len(q.jobs) != 4 || !l.Complete {
@@ -113,13 +113,13 @@ func TestPartsOfOneJob(t *testing.T) {
 	if found := mustList(t, v, Filter{}); len(found.Items) != 4 || len(v.Index.Find("first-1")) != 2 || len(v.Index.Find("1")) != 0 {
 		t.Fatalf("%q", names(found.Items))
 	}
-	if r, err := v.Kick(context.Background(), Filter{IDs: []string{"first-1"}, Reason: "another"}); err != nil || r.N != 1 || q.jobs[1].ID != "1" {
+	if r, err := v.Kick(context.Background(), Filter{IDs: []string{"first-1"}, Reason: "another"}); err != nil || len(r.Jobs) != 1 || q.jobs[1].ID != "1" {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	q.jobs = append(q.jobs, queue.BuriedJob{ID: "9", Body: body(1, "a third")})
 	v.Index.rested()
 	mustList(t, v, Filter{})
-	if r, err := v.Delete(context.Background(), Filter{IDs: []string{"first-1"}}); err != nil || r.N != 2 || len(q.jobs) != 2 {
+	if r, err := v.Delete(context.Background(), Filter{IDs: []string{"first-1"}}); err != nil || len(r.Jobs) != 2 || len(q.jobs) != 2 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 }
@@ -135,7 +135,7 @@ func TestOtherNames(t *testing.T) {
 		}
 		mustList(t, v, Filter{})
 	}
-	if r, err := v.Kick(context.Background(), Filter{IDs: []string{"also 2", "2", "first-2", "also 3"}}); err != nil || r.N != 2 || len(q.jobs) != 2 {
+	if r, err := v.Kick(context.Background(), Filter{IDs: []string{"also 2", "2", "first-2", "also 3"}}); err != nil || len(r.Jobs) != 2 || len(q.jobs) != 2 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 }
@@ -156,7 +156,7 @@ func TestSilentJobs(t *testing.T) {
 	// The worker that buried it unchanged knows more, also after a walk.
 	at := time.Now()
 	v.Index.Told(tube, "8", worker.Burial{Job: "8", Reason: "no room", At: at})
-	if err := v.walk(context.Background()); err != nil {
+	if err := v.walk(context.Background(), v.Index.limit); err != nil {
 		t.Fatal(err)
 	}
 	if l := mustList(t, v, Filter{Reason: "no room"}); len(l.Items) != 1 || !l.Items[0].At.Equal(at) {
@@ -172,7 +172,7 @@ func TestOthersKick(t *testing.T) {
 	v := viewOf(q)
 	mustList(t, v, Filter{})
 	q.jobs = q.jobs[3:]
-	if r, err := v.Kick(context.Background(), Filter{Reason: "Reason 0"}); err != nil || r.N != 1 {
+	if r, err := v.Kick(context.Background(), Filter{Reason: "Reason 0"}); err != nil || len(r.Jobs) != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if l := mustList(t, v, Filter{}); !slices.Equal(names(l.Items), firsts(1, 2, 4, 5)) {
@@ -205,7 +205,7 @@ func TestIDReused(t *testing.T) {
 	v := viewOf(q)
 	mustList(t, v, Filter{})
 	q.jobs[1].Body = body(77, "another")
-	if r, err := v.Kick(context.Background(), Filter{Reason: "Reason 1"}); err != nil || r.N != 0 || len(q.jobs) != 3 {
+	if r, err := v.Kick(context.Background(), Filter{Reason: "Reason 1"}); err != nil || len(r.Jobs) != 0 || len(q.jobs) != 3 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if it, err := v.Show(context.Background(), "1"); err != nil || it.Job != "first-77" {
@@ -230,7 +230,7 @@ func TestListDuringOutage(t *testing.T) {
 		t.Fatalf("%d items, %v", len(l.Items), err)
 	}
 	r, err := v.Kick(context.Background(), Filter{})
-	if r.N != 0 || !errors.Is(err, queue.ErrUnavailable) || q.asked["kick"] > 0 || q.asked["peek"] > maxFailures {
+	if len(r.Jobs) != 0 || !errors.Is(err, queue.ErrUnavailable) || q.asked["kick"] > 0 || q.asked["peek"] > maxFailures {
 		t.Fatalf("%+v, %v, asked %v", r, err, q.asked)
 	}
 	q.down = false
@@ -246,15 +246,15 @@ func TestKickAndDelete(t *testing.T) {
 		q := newFakeQueue(10)
 		v := viewOf(q)
 		r, err := act(v, context.Background(), Filter{Reason: "reason 1", Limit: 2})
-		if err != nil || r != (Result{N: 2, More: true}) {
+		if err != nil || len(r.Jobs) != 2 || !r.More {
 			t.Fatalf("%s: %+v, %v", name, r, err)
 		}
 		r, err = act(v, context.Background(), Filter{Reason: "reason 1", Limit: 2})
-		if err != nil || r != (Result{N: 1}) {
+		if err != nil || len(r.Jobs) != 1 || r.More {
 			t.Fatalf("%s: %+v, %v", name, r, err)
 		}
 		r, err = act(v, context.Background(), Filter{IDs: []string{"0", "first-1", "first-3", "3"}})
-		if !errors.Is(err, queue.ErrNotFound) || !strings.Contains(fmt.Sprint(err), `"first-1"`) || r.N != 2 {
+		if !errors.Is(err, queue.ErrNotFound) || !strings.Contains(fmt.Sprint(err), `"first-1"`) || len(r.Jobs) != 2 {
 			t.Fatalf("%s: %+v, %v", name, r, err)
 		}
 		if l := mustList(t, v, Filter{}); !slices.Equal(names(l.Items), firsts(2, 5, 6, 8, 9)) || len(q.jobs) != 5 {
@@ -278,7 +278,7 @@ func TestKickBuriedAgain(t *testing.T) {
 		}
 	}
 	r, err := v.Kick(context.Background(), Filter{})
-	if err != nil || r.N != 3 || kicks != 3 {
+	if err != nil || len(r.Jobs) != 3 || kicks != 3 {
 		t.Fatalf("%+v, %v, %d kicks", r, err, kicks)
 	}
 	if l := mustList(t, v, Filter{}); len(l.Items) != 1 || l.Items[0].Reason != "failed anew" {
@@ -305,7 +305,7 @@ func TestKickInterrupted(t *testing.T) {
 			}
 		}
 		r, err := v.Kick(ctx, Filter{})
-		if r.N != 7 || err == nil || kicks > 7+maxFailures {
+		if len(r.Jobs) != 7 || err == nil || kicks > 7+maxFailures {
 			t.Fatalf("%s: %+v, %v, %d kicks", name, r, err, kicks)
 		}
 		q.down = false
@@ -323,7 +323,7 @@ func TestBusyIsSaid(t *testing.T) {
 	mustList(t, v, Filter{})
 	q.busy = "1"
 	r, err := v.Kick(context.Background(), Filter{})
-	if r.N != 2 || !errors.Is(err, queue.ErrBusy) {
+	if len(r.Jobs) != 2 || !errors.Is(err, queue.ErrBusy) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if l := mustList(t, v, Filter{}); !slices.Equal(names(l.Items), firsts(1)) {
@@ -334,10 +334,41 @@ func TestBusyIsSaid(t *testing.T) {
 	v = viewOf(q)
 	mustList(t, v, Filter{})
 	q.busy = "all"
-	if r, err := v.Kick(context.Background(), Filter{}); r.N != 0 || !errors.Is(err, queue.ErrBusy) {
+	if r, err := v.Kick(context.Background(), Filter{}); len(r.Jobs) != 0 || !errors.Is(err, queue.ErrBusy) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if limit := 200 + int(maxInsisted/firstPause); q.asked["peek"] > limit {
 		t.Fatalf("asked %d times", q.asked["peek"])
+	}
+}
+
+// A list without a keeper of its index reads no more jobs than it shows.
+func TestBriefListReadsFew(t *testing.T) {
+	t.Parallel()
+	q := newFakeQueue(100)
+	read := 0
+	q.listed = func(n int) { read += n }
+	v := viewOf(q)
+	v.Brief = true
+	l := mustList(t, v, Filter{Limit: 5})
+	if !slices.Equal(names(l.Items), firsts(0, 1, 2, 3, 4)) || !l.More || read != 6 {
+		t.Errorf("%q, more %v, %d read", names(l.Items), l.More, read)
+	}
+	v.Index.rested()
+	if l := mustList(t, v, Filter{Reason: "Reason 1", Limit: 5}); len(l.Items) != 5 || l.Items[4].Job != "first-13" || read != 106 {
+		t.Errorf("%q, %d read", names(l.Items), read)
+	}
+}
+
+func TestTimeOfBurial(t *testing.T) {
+	t.Parallel()
+	q := newFakeQueue(10) // buried at 2000 to 2009
+	v := viewOf(q)
+	if l := mustList(t, v, Filter{Since: time.Unix(2008, 0)}); !slices.Equal(names(l.Items), firsts(8, 9)) {
+		t.Errorf("since: %q", names(l.Items))
+	}
+	r, err := v.Kick(t.Context(), Filter{Before: time.Unix(2002, 999)})
+	if err != nil || !slices.Equal(r.Jobs, firsts(0, 1)) {
+		t.Errorf("before: %+v, %v", r, err)
 	}
 }

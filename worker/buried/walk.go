@@ -11,10 +11,10 @@ import (
 	"propeller/queue"
 )
 
-// walk reads the buried jobs of a tube into the index. A caller waits for a walk under
+// walk reads up to limit buried jobs of a tube into the index. A caller waits for a walk under
 // way, and uses its result if it began after the caller asked. The error is the queue's;
 // the index has what could be read all the same.
-func (x *Index) walk(ctx context.Context, q queue.Admin, tube, topic string) error {
+func (x *Index) walk(ctx context.Context, q queue.Admin, tube, topic string, limit int) error {
 	asked := time.Now()
 	x.mu.Lock()
 	s := x.shelfLocked(tube)
@@ -32,7 +32,7 @@ func (x *Index) walk(ctx context.Context, q queue.Admin, tube, topic string) err
 	}
 	s.began, s.gone = time.Now(), make(map[string]bool)
 	x.mu.Unlock()
-	found, err := read(ctx, q, tube, topic, x.limit)
+	found, err := read(ctx, q, tube, topic, limit)
 	x.take(tube, s, found, err == nil)
 	return err
 }
@@ -164,7 +164,7 @@ func (w *Walker) read(ctx context.Context, admin queue.Admin, tube, topic string
 	began := time.Now()
 	within, cancel := context.WithTimeout(ctx, maxWalk)
 	defer cancel()
-	err := w.Index.walk(within, admin, tube, topic)
+	err := w.Index.walk(within, admin, tube, topic, w.Index.limit)
 	if err != nil && !w.warned && !errors.Is(err, queue.ErrCut) && ctx.Err() == nil {
 		w.warned = true
 		w.Log.Warn("buried jobs cannot be read yet, their list is not complete", "tube", tube, "err", err)

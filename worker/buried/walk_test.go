@@ -33,7 +33,7 @@ func TestDuringAWalk(t *testing.T) {
 		v.Index.Told(tube, "2", again)
 	}
 	q.jobs = append(q.jobs, queue.BuriedJob{ID: "107", Body: body(7, "told of, listed before")})
-	if err := v.walk(context.Background()); err != nil {
+	if err := v.walk(context.Background(), v.Index.limit); err != nil {
 		t.Fatal(err)
 	}
 	q.during = nil
@@ -78,7 +78,7 @@ func TestFullIndex(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		total += r.N
+		total += len(r.Jobs)
 		v.Index.rested()
 	}
 	if l := mustList(t, v, Filter{}); total != 30 || len(q.jobs) != 0 || !l.Complete || v.Index.n != 0 {
@@ -115,7 +115,7 @@ func TestWaitForAWalk(t *testing.T) {
 	}
 	go func() {
 		defer close(ended)
-		_ = v.walk(context.Background())
+		_ = v.walk(context.Background(), v.Index.limit)
 	}()
 	<-began
 	other := viewOf(newFakeQueue(3)) // it answers meanwhile
@@ -220,7 +220,7 @@ func TestReset(t *testing.T) {
 	q := newFakeQueue(5)
 	v := viewOf(q)
 	q.during = v.Index.Reset
-	if err := v.walk(context.Background()); err != nil {
+	if err := v.walk(context.Background(), v.Index.limit); err != nil {
 		t.Fatal(err)
 	}
 	if v.Index.n != 0 || len(v.Index.all(tube)) != 0 {
@@ -268,7 +268,7 @@ func TestConcurrentUse(t *testing.T) {
 				}
 				x.Find(fmt.Sprint("first-", n))
 				if n%100 == 0 {
-					_ = x.walk(t.Context(), q, name, topic)
+					_ = x.walk(t.Context(), q, name, topic, x.limit)
 				}
 			}
 		})

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"propeller/httpapi"
+)
+
+// settleFunc is Kick or Delete of a desk.
+type settleFunc func(context.Context, httpapi.Choice) (httpapi.Settled, error)
+
+// settled is what a kick or a delete did, in JSON as it is printed.
+type settled struct {
+	httpapi.Settled
+	BuriedAgain int    `json:"buried_again,omitempty"`        // of the kicked jobs
+	Reason      string `json:"buried_again_reason,omitempty"` // of the first of them
+}
+
+func (o *jobFlags) kick(ctx context.Context, cmd *cobra.Command, d desk) error {
+	began := time.Now()
+	s, err := o.settle(ctx, cmd, d.Kick, "kicked")
+	if err != nil && s.Jobs == 0 {
+		return advise(err)
+	}
+	all := settled{Settled: s}
+	if c, asked := d.(*httpapi.Client); asked {
+		all.again(ctx, c, began)
+	}
+	return errors.Join(o.printSettled(cmd, all, "kicked"), incomplete(s.Incomplete), err)
+}
+
+func (o *jobFlags) remove(ctx context.Context, cmd *cobra.Command, d desk) error {
+	s, err := o.settle(ctx, cmd, d.Delete, "deleted")
+	if err != nil && s.Jobs == 0 {
+		return advise(err)
+	}
+	return errors.Join(o.printSettled(cmd, settled{Settled: s}, "deleted"), incomplete(s.Incomplete), err)
+}
+
+// settle kicks or deletes the chosen jobs, up to MaxJobs with one request. Without
+// --limit it goes on until none is left that was buried before it began: a job that is
+// buried again meanwhile stays.
+func (o *jobFlags) settle(ctx context.Context, cmd *cobra.Command, do settleFunc, done string) (sum httpapi.Settled, err error) {
+	given := 0
+	for _, is := range []bool{len(o.ids) > 0, o.reason != "", o.all} {
+		if is {
+			given++
+		}
+	}
+	if given != 1 {
+		return sum, usageError{errors.New("say which jobs: --id ID, --reason TEXT or --all")}
+	}
+	choice := httpapi.Choice{IDs: o.ids, Reason: o.reason, All: o.all, Limit: o.limit}
+	began := time.Now().Unix()
+	for {
+		s, err := do(ctx, choice)
+		sum.Jobs += s.Jobs
+		sum.IDs = append(sum.IDs, s.IDs...)
+		sum.More, sum.Incomplete = s.More, cmp.Or(s.Incomplete, sum.Incomplete)
+		if err != nil || !s.More || s.Jobs == 0 || s.Incomplete != "" || o.limit > 0 || len(o.ids) > 0 {
+			return sum, err
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s %s so far\n", jobs(sum.Jobs), done)
+		choice.Before = began
+	}
+}
+
+const (
+	// againTime is how long kick waits to see whether its jobs fail at once.
+	againTime  = time.Second
+	againEvery = 50 * time.Millisecond
+)
+
+// again finds which of the kicked jobs are buried again within againTime. A daemon that
+// does not say is not asked for longer.
+func (s *settled) again(ctx context.Context, c *httpapi.Client, began time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, againTime)
+	defer cancel()
+	tick := time.NewTicker(againEvery)
+	defer tick.Stop()
+	kicked := make(map[string]bool, len(s.IDs))
+	for _, id := range s.IDs {
+		kicked[id] = true
+	}
+	for s.BuriedAgain < s.Jobs {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		list, err := c.List(ctx, httpapi.Selection{Since: began.Unix()})
+		if err != nil {
+			continue
+		}
+		s.BuriedAgain, s.Reason = 0, ""
+		for _, j := range list.Jobs {
+			if kicked[j.ID] {
+				s.BuriedAgain++
+				s.Reason = cmp.Or(s.Reason, j.Reason)
+			}
+		}
+	}
+}
+
+func (o *jobFlags) printSettled(cmd *cobra.Command, s settled, done string) error {
+	if o.json {
+		return printJSON(cmd.OutOrStdout(), s)
+	}
+	text := jobs(s.Jobs) + " " + done
+	if s.BuriedAgain > 0 {
+		text += fmt.Sprintf("; %d of them buried again at once: %s", s.BuriedAgain, cell(s.Reason))
+	}
+	if s.More {
+		text += "; there are more: run it again"
+	}
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
+	return err
+}
+
+// jobs is a number of jobs in words.
+func jobs(n int) string {
+	if n == 1 {
+		return "1 job"
+	}
+	return fmt.Sprint(n, " jobs")
+}
