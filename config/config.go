@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/queue/queueurl"
 )
 
 // Config is a whole configuration, checked: what Load returns needs no further
@@ -17,10 +18,9 @@ type Config struct {
 	// File is the path the configuration was read from; "" when it came from
 	// flags.
 	File string `yaml:"-"`
-	// Queue is where the jobs are: at least one URL, in the form that
-	// queue_url.go describes.
-	Queue Queues `yaml:"queue"`
-	Log   Log    `yaml:"log"`
+	// Queue is where the jobs are.
+	Queue queueurl.URL `yaml:"queue"`
+	Log   Log          `yaml:"log"`
 	// ShutdownTimeout bounds the drain at SIGTERM: 1 s to 10 min.
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
 	// Watchdog is how long an app may have work and finish none of it before

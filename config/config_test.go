@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"propeller/queue/queueurl"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -67,7 +69,7 @@ apps:
 `, Options{Dir: "dir", Getenv: env(map[string]string{"KEY": "hunter2-0123"})})
 	want := &Config{
 		File:            "test.yaml",
-		Queue:           []string{"beanstalk://127.0.0.1:11300", "beanstalk://[::1]:11301", "beanstalk://queue.example:11302"},
+		Queue:           queueurl.URL{Scheme: "beanstalk", Servers: []string{"127.0.0.1:11300", "[::1]:11301", "queue.example:11302"}},
 		Log:             Log{Level: slog.LevelDebug, Format: FormatJSON, Pushes: PushesAll},
 		ShutdownTimeout: time.Minute,
 		Watchdog:        90 * time.Second,
@@ -149,7 +151,7 @@ log: {level: "${LEVEL}"}
 apps:
   - {topic: "${APP}.${_x1}", server: mock, workers: "${N}"}
 `, o)
-	if got := cfg.Queue[0]; got != "beanstalk://10.0.0.1:1" {
+	if got := cfg.Queue.String(); got != "beanstalk://10.0.0.1:1" {
 		t.Errorf("queue: %q", got)
 	}
 	if a := cfg.Apps[0]; a.Topic != "com.example.a" || a.Workers != 7 || cfg.Log.Level != slog.LevelWarn {
@@ -341,7 +343,7 @@ func tags(s reflect.Type, prefix string) []string {
 		tag := f.Tag.Get("yaml")
 		switch {
 		case tag == "-" || !f.IsExported():
-		case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[Secret]() && f.Type != reflect.TypeFor[SecretURL]():
+		case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[Secret]() && f.Type != reflect.TypeFor[SecretURL]() && f.Type != reflect.TypeFor[queueurl.URL]():
 			out = append(out, tags(f.Type, prefix+tag+".")...)
 		default:
 			out = append(out, prefix+tag)

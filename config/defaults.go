@@ -3,6 +3,8 @@ package config
 import (
 	"log/slog"
 	"time"
+
+	"propeller/queue/queueurl"
 )
 
 // Default returns the configuration of an empty file, but for Apps, which has
@@ -10,7 +12,7 @@ import (
 // configuration is in this literal.
 func Default() Config {
 	return Config{
-		Queue:           []string{"beanstalk://127.0.0.1:11300"},
+		Queue:           queueurl.URL{Scheme: "beanstalk", Servers: []string{"127.0.0.1:11300"}},
 		Log:             Log{Level: slog.LevelInfo, Format: FormatText, Pushes: PushesFailures},
 		ShutdownTimeout: 30 * time.Second,
 		Watchdog:        time.Minute,

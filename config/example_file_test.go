@@ -24,7 +24,7 @@ func TestShippedFileLoads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Queue.Folder() != folder || cfg.StateDir != folder || len(cfg.Apps) != 1 ||
+	if cfg.Queue.Dir != folder || cfg.StateDir != folder || len(cfg.Apps) != 1 ||
 		cfg.Apps[0].Topic != "com.example.app" || !cfg.Apps[0].Mock() || len(cfg.Apps[0].Warnings) > 0 {
 		t.Errorf("got %+v", cfg)
 	}
@@ -88,7 +88,7 @@ func TestShippedFileTellsDefaults(t *testing.T) {
 	want := Default()
 	want.File = "test.yaml"
 	// So that a newcomer needs no server.
-	want.Queue, want.StateDir = got.Queue, got.Queue.Folder()
+	want.Queue, want.StateDir = got.Queue, got.Queue.Dir
 	if want.StateDir == "" {
 		t.Errorf("queue %v: is no embedded one", got.Queue)
 	}
@@ -97,7 +97,7 @@ func TestShippedFileTellsDefaults(t *testing.T) {
 	if !reflect.DeepEqual(got, &want) {
 		t.Errorf("got  %+v\nwant %+v", got, &want)
 	}
-	if !strings.Contains(text, "# default: "+Default().Queue[0]+"\n") {
+	if !strings.Contains(text, "# default: "+Default().Queue.String()+"\n") {
 		t.Error("the default of queue is another one")
 	}
 	if !strings.Contains(text, "server: mock                      # default: "+Default().Apps[0].Server) {

@@ -67,8 +67,8 @@ func checkLimits(t *testing.T, cfg *Config) {
 			t.Errorf("%s is %s", what, d)
 		}
 	}
-	if len(cfg.Queue) < 1 || len(cfg.Queue) > maxQueues || len(cfg.Apps) < 1 {
-		t.Errorf("%d queues, %d apps", len(cfg.Queue), len(cfg.Apps))
+	if len(cfg.Queue.Servers) > 32 || (len(cfg.Queue.Servers) == 0) == (cfg.Queue.Dir == "") || len(cfg.Apps) < 1 {
+		t.Errorf("queue %s, %d apps", cfg.Queue, len(cfg.Apps))
 	}
 	within("shutdown_timeout", cfg.ShutdownTimeout, minTimeout, maxShutdownTimeout)
 	within("watchdog", cfg.Watchdog, minWatchdog, maxWatchdog)

@@ -22,7 +22,7 @@ func (p *parser) global(l layer, cfg *Config) (bad map[string]bool) {
 			cfg.StateDir = dir
 		} else {
 			// Commands reach a queue inside a daemon by the socket only.
-			cfg.StateDir = cfg.Queue.Folder()
+			cfg.StateDir = cfg.Queue.Dir
 		}
 		return bad
 	}

@@ -1,92 +1,43 @@
 package config
 
 import (
-	"encoding/json"
-	"errors"
+	"crypto/x509"
 	"fmt"
-	"net/url"
-	"slices"
-	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"propeller/queue/queueurl"
 )
-
-// maxQueues: every worker keeps a connection to each server.
-const maxQueues = 32
-
-// Queues are URLs of queues in the form that queueURL (queue_url.go) gives
-// them. One URL, or several of beanstalkd servers that share the jobs. A URL may
-// hold a password: fmt with any verb, JSON, YAML and slog show [secret] in its
-// place, and so does Redacted. A single element is the plain URL.
-type Queues []string
-
-// Redacted returns the URLs with users and passwords masked.
-func (q Queues) Redacted() []string {
-	out := make([]string, len(q))
-	for i, text := range q {
-		out[i] = redactQueue(text)
-	}
-	return out
-}
-
-// Folder is where an embedded queue is kept; "" for other queues.
-func (q Queues) Folder() string {
-	if len(q) != 1 {
-		return ""
-	}
-	u, err := url.Parse(q[0])
-	if err != nil || u.Scheme != embeddedScheme { // NATS URLs are none to net/url
-		return ""
-	}
-	return u.Path
-}
-
-// Format prints Redacted whatever the verb and flags.
-func (q Queues) Format(f fmt.State, verb rune) {
-	fmt.Fprintf(f, fmt.FormatString(f, verb), q.Redacted())
-}
-
-// MarshalJSON returns the JSON of Redacted.
-func (q Queues) MarshalJSON() ([]byte, error) { return json.Marshal(q.Redacted()) }
-
-// MarshalYAML returns Redacted.
-func (q Queues) MarshalYAML() (any, error) { return q.Redacted(), nil }
 
 // ParseQueue reads the URL of a queue, or those of several beanstalkd servers
 // separated by commas, as the flag --queue has it. Of the options only Dir
 // matters: relative paths start there. The error is a Faults that tells no
 // password.
-func ParseQueue(text string, o Options) (Queues, error) {
+func ParseQueue(text string, o Options) (queueurl.URL, error) {
 	p := newParser("", o)
-	urls := p.queueFlag(text)
+	u := p.queueFlag(text)
 	if len(p.faults) > 0 {
-		return nil, p.faults.sorted()
+		return queueurl.URL{}, p.faults.sorted()
 	}
-	return urls, nil
+	return u, nil
 }
 
-// queueFlag reads the value of --queue. Commas stand between URLs, and also
-// between the servers of a NATS URL.
-func (p *parser) queueFlag(text string) Queues {
+// queueFlag reads the value of --queue.
+func (p *parser) queueFlag(text string) queueurl.URL {
 	var entries []entry
-	for part := range strings.SplitSeq(text, ",") {
-		part = strings.TrimSpace(part)
-		if last := len(entries) - 1; last >= 0 && isNATS(entries[last].text) && !strings.Contains(part, ":/") {
-			entries[last].text += "," + part
-			continue
-		}
+	for _, part := range queueurl.Split(text) {
 		entries = append(entries, entry{text: part, key: flagPath + "queue", flag: true})
 	}
-	return p.queues(entries)
+	return p.queue(entries)
 }
 
 // queueNode reads the URL, or the list of URLs, of queue.
-func (p *parser) queueNode(kv pair) Queues {
+func (p *parser) queueNode(kv pair) queueurl.URL {
 	nodes, paths := []*yaml.Node{kv.val}, []string{kv.path}
 	switch kv.val.Kind {
 	case yaml.MappingNode:
 		p.at(kv.val.Line, kv.path, "must be a URL or a list of URLs, not a mapping")
-		return nil
+		return queueurl.URL{}
 	case yaml.SequenceNode:
 		nodes, paths = kv.val.Content, nil
 		for i := range nodes {
@@ -102,38 +53,48 @@ func (p *parser) queueNode(kv pair) Queues {
 	if len(nodes) == 0 {
 		p.at(kv.val.Line, kv.path, "is an empty list: give a URL or remove the key")
 	}
-	return p.queues(entries)
+	return p.queue(entries)
 }
 
-// queues turns entries into URLs, each server once.
-func (p *parser) queues(entries []entry) Queues {
-	if len(entries) > maxQueues {
-		e := entries[maxQueues]
-		p.at(e.line, e.key, "more than %d servers: every worker keeps a connection to each", maxQueues)
-		return nil
-	}
-	var urls Queues
-	first := map[string]entry{}
+// queue is the queue that all entries are of.
+func (p *parser) queue(entries []entry) (all queueurl.URL) {
 	for _, e := range entries {
 		text, ok := p.text(e)
-		if !ok {
+		if !ok || p.full() {
 			continue
 		}
-		e.secret = isNATS(text) // one without its "@host" would pass for host:port
-		u, err := p.queueURL(text)
+		e.secret = queueurl.MayHoldSecret(text) // one without its "@host" would pass for host:port
+		u, err := queueurl.Parse(text, queueurl.Files{Dir: p.dir, Read: p.optionFile})
+		if err == nil {
+			err = p.checkRoots(u.Options["ca"])
+		}
+		if err == nil {
+			err = all.Add(u)
+		}
 		if err != nil {
 			p.wrong(e, err)
-			continue
 		}
-		if f, ok := first[u]; ok {
-			p.wrong(e, fmt.Errorf("the same server as %s: remove one", f.key))
-			continue
-		}
-		first[u] = e
-		urls = append(urls, u)
 	}
-	if i := slices.IndexFunc(urls, func(u string) bool { return !strings.HasPrefix(u, beanstalkScheme+":") }); i >= 0 && len(urls) > 1 {
-		p.wrong(first[urls[i]], errors.New("is not alone: a list is for several beanstalkd servers; the servers of a NATS cluster stand in one URL, like nats://a:4222,b:4222"))
+	return all
+}
+
+// optionFile reads a file that a queue's URL names.
+func (p *parser) optionFile(text, path string) ([]byte, error) {
+	data, err := readFile(path, maxFile)
+	return data, p.hint(text, err)
+}
+
+// checkRoots checks the roots that a queue's URL names, if it does.
+func (p *parser) checkRoots(path string) error {
+	if path == "" {
+		return nil
 	}
-	return urls
+	data, err := readFile(path, maxFile)
+	if err == nil {
+		err = addRoots(x509.NewCertPool(), data)
+	}
+	if err != nil {
+		return fmt.Errorf("ca: %w", err)
+	}
+	return nil
 }

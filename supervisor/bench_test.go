@@ -16,6 +16,7 @@ import (
 	"propeller/queue"
 	"propeller/queue/beanstalk"
 	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/queueurl"
 )
 
 // benchTree prepares a tree of one app between a real beanstalkd and the
@@ -26,11 +27,11 @@ func benchTree(b *testing.B, n, inFlight int, delay time.Duration) (*Supervisor,
 	apns := apnstest.NewServer(apnstest.Options{Delay: delay, Record: -1, AllowAnonymous: true})
 	b.Cleanup(apns.Close)
 	cfg := config.Default()
-	cfg.Queue = []string{bs.URL()}
+	cfg.Queue.Servers = []string{bs.Addr()}
 	cfg.Apps[0].Topic, cfg.Apps[0].Tube = topic, topic
 	cfg.Apps[0].Addr, cfg.Apps[0].RootCAs, cfg.Apps[0].InFlight = apns.Addr, apns.CertPool(), inFlight
 	log := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError}))
-	sup, err := New(&cfg, Options{Log: log, OpenQueue: func([]string) (queue.Queue, error) {
+	sup, err := New(&cfg, Options{Log: log, OpenQueue: func(queueurl.URL) (queue.Queue, error) {
 		return beanstalk.Open(beanstalk.Options{Addrs: []string{bs.Addr()}, Log: log})
 	}})
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"propeller/queue"
 	"propeller/queue/beanstalk"
 	"propeller/queue/jetstream"
+	"propeller/queue/queueurl"
 )
 
 // fleetTopic is the app of these tests: one tube for all daemons.
@@ -58,36 +59,23 @@ func newFleet(t *testing.T, url string, o apnstest.Options) *fleet {
 			t.Fatal(err)
 		}
 	}
-	var err error
-	if f.q, err = openFleetQueue([]string{url}, slog.New(slog.DiscardHandler)); err != nil {
+	u, err := config.ParseQueue(url, config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.q, err = openFleetQueue(u, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.q.Close() })
 	return f
 }
 
-// openFleetQueue is what cmd/propeller does, with the short ackWait. Several
-// beanstalkd servers are one text with commas.
-func openFleetQueue(urls []string, log *slog.Logger) (queue.Queue, error) {
-	if !strings.HasPrefix(urls[0], "beanstalk:") {
-		o, err := jetstream.Parse(urls[0])
-		if err != nil {
-			return nil, err
-		}
-		o.AckWait, o.Log = ackWait, log
-		return jetstream.Open(o)
+// openFleetQueue is what cmd/propeller does, with the short ackWait.
+func openFleetQueue(u queueurl.URL, log *slog.Logger) (queue.Queue, error) {
+	if u.Scheme != "beanstalk" {
+		return jetstream.Open(jetstream.Options{URL: u, AckWait: ackWait, Log: log})
 	}
-	var addrs []string
-	for _, u := range urls {
-		for part := range strings.SplitSeq(u, ",") {
-			addr, err := beanstalk.ParseURL(part)
-			if err != nil {
-				return nil, err
-			}
-			addrs = append(addrs, addr)
-		}
-	}
-	return beanstalk.Open(beanstalk.Options{Addrs: addrs, Log: log})
+	return beanstalk.Open(beanstalk.Options{Addrs: u.Servers, Log: log})
 }
 
 // fleetConfig is the configuration of each daemon.
@@ -111,7 +99,7 @@ func (f *fleet) daemon() *fleetDaemon {
 	}
 	m := &fleetDaemon{log: new(logBuffer), done: make(chan error, 1)}
 	log := slog.New(slog.NewTextHandler(m.log, nil))
-	m.sup, err = New(cfg, Options{Log: log, OpenQueue: func(urls []string) (queue.Queue, error) { return openFleetQueue(urls, log) }})
+	m.sup, err = New(cfg, Options{Log: log, OpenQueue: func(u queueurl.URL) (queue.Queue, error) { return openFleetQueue(u, log) }})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -276,7 +264,7 @@ func beDaemon() bool {
 		if cfg, err = fleetConfig(o.Dir, o.URL, o.Server); err == nil {
 			log := slog.New(slog.DiscardHandler)
 			var sup *Supervisor
-			sup, err = New(cfg, Options{Log: log, OpenQueue: func(urls []string) (queue.Queue, error) { return openFleetQueue(urls, log) }})
+			sup, err = New(cfg, Options{Log: log, OpenQueue: func(u queueurl.URL) (queue.Queue, error) { return openFleetQueue(u, log) }})
 			if err == nil {
 				ctx, stop := context.WithCancel(context.Background())
 				go func() {

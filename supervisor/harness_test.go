@@ -24,6 +24,7 @@ import (
 	"propeller/queue/beanstalk"
 	"propeller/queue/beanstalk/beanstalktest"
 	"propeller/queue/jetstream/jetstreamtest"
+	"propeller/queue/queueurl"
 )
 
 func TestMain(m *testing.M) {
@@ -120,16 +121,8 @@ func (w *world) app(topic string, keys ...string) string {
 func (w *world) start(apps string) {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	sup, err := New(w.config(apps), Options{Log: log, OpenQueue: func(urls []string) (queue.Queue, error) {
-		addrs := make([]string, len(urls))
-		for i, u := range urls {
-			addr, err := beanstalk.ParseURL(u)
-			if err != nil {
-				return nil, err
-			}
-			addrs[i] = addr
-		}
-		q, err := beanstalk.Open(beanstalk.Options{Addrs: addrs, Log: log})
+	sup, err := New(w.config(apps), Options{Log: log, OpenQueue: func(u queueurl.URL) (queue.Queue, error) {
+		q, err := beanstalk.Open(beanstalk.Options{Addrs: u.Servers, Log: log})
 		if err != nil || w.wrap == nil {
 			return q, err
 		}

@@ -9,6 +9,7 @@ import (
 	"propeller/apnsconn"
 	"propeller/apnsconn/apnstest"
 	"propeller/config"
+	"propeller/queue/queueurl"
 	"propeller/worker"
 )
 
@@ -194,7 +195,7 @@ func TestReloadThatFailsChangesNothing(t *testing.T) {
 	entry := w.app(topic)
 	w.start(entry)
 	cfg := w.config(entry)
-	cfg.Queue = []string{"nonsense://"}
+	cfg.Queue = queueurl.URL{Scheme: "nonsense"}
 	cfg.Apps = append([]config.App{}, cfg.Apps...)
 	cfg.Apps[0].InFlight = 7
 	if err := w.sup.Apply(cfg); err == nil {

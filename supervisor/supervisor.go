@@ -22,7 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +32,7 @@ import (
 	"propeller/apnsconn/apnstest"
 	"propeller/config"
 	"propeller/queue"
+	"propeller/queue/queueurl"
 	"propeller/worker"
 	"propeller/worker/buried"
 	"propeller/worker/feedback"
@@ -41,9 +41,9 @@ import (
 // Options are what a Supervisor needs besides the configuration.
 type Options struct {
 	Log *slog.Logger
-	// OpenQueue connects to the queue at the given URLs. It does not wait for
+	// OpenQueue connects to the queue at the given URL. It does not wait for
 	// it to be reachable.
-	OpenQueue func(urls []string) (queue.Queue, error)
+	OpenQueue func(queueurl.URL) (queue.Queue, error)
 	// Sinks receive the end of every push.
 	Sinks []worker.Sink
 }
@@ -58,7 +58,7 @@ type Supervisor struct {
 	ended   chan struct{} // closed when root has stopped
 
 	applying sync.Mutex // one Apply at a time; guards the fields below
-	urls     []string
+	url      queueurl.URL
 	queue    queue.Queue
 	users    *sync.WaitGroup    // what reloads have removed that still drains into queue
 	mock     *apnstest.Server   // for server: mock; nil until an app needs it
@@ -191,11 +191,11 @@ func (s *Supervisor) part(former queue.Queue, users *sync.WaitGroup) {
 	}
 }
 
-func (s *Supervisor) openQueue(urls []string) (q queue.Queue, moved bool, err error) {
-	if s.queue != nil && slices.Equal(urls, s.urls) {
+func (s *Supervisor) openQueue(u queueurl.URL) (q queue.Queue, moved bool, err error) {
+	if s.queue != nil && u.Equal(s.url) {
 		return s.queue, false, nil
 	}
-	q, err = s.o.OpenQueue(urls)
+	q, err = s.o.OpenQueue(u)
 	if err != nil {
 		return nil, false, fmt.Errorf("supervisor: queue: %w", err)
 	}
@@ -221,7 +221,7 @@ func (s *Supervisor) setLive(cfg *config.Config) {
 func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone []waiter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queue, s.urls = q, cfg.Queue
+	s.queue, s.url = q, cfg.Queue
 	wanted := make(map[string]bool, len(cfg.Apps))
 	for _, c := range cfg.Apps {
 		wanted[c.Topic] = true

@@ -12,6 +12,7 @@ import (
 	"propeller/config"
 	"propeller/httpapi"
 	"propeller/queue"
+	"propeller/queue/queueurl"
 	"propeller/supervisor"
 )
 
@@ -106,7 +107,7 @@ func (r *httpRig) serve() error {
 	app.Topic, app.Tube, app.Addr = r.topic, r.topic, "127.0.0.1:1"
 	cfg.Apps = []config.App{app}
 	sup, err := supervisor.New(&cfg, supervisor.Options{
-		Log: r.plan.log, OpenQueue: func([]string) (queue.Queue, error) { return r.q.engine, nil }, // it is not closed: the tree does not run
+		Log: r.plan.log, OpenQueue: func(queueurl.URL) (queue.Queue, error) { return r.q.engine, nil }, // it is not closed: the tree does not run
 	})
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"propeller/config"
 	"propeller/queue"
 	"propeller/queue/jetstream"
+	"propeller/queue/queueurl"
 )
 
 // Values of --queue besides URLs.
@@ -69,29 +70,28 @@ func openBenchQueue(ctx context.Context, name string, log *slog.Logger) (*benchQ
 	case ownEmbedded:
 		return startEmbedded(log)
 	}
-	urls, err := config.ParseQueue(name, config.Options{})
+	u, err := config.ParseQueue(name, config.Options{})
 	if err != nil {
 		return nil, err
 	}
-	return reachQueue(urls, log)
+	return reachQueue(u, log)
 }
 
 // reachQueue opens a queue that is there already, or an embedded one in a
 // folder that is.
-func reachQueue(urls []string, log *slog.Logger) (*benchQueue, error) {
-	q, err := asEngine(openQueue(urls, log))
+func reachQueue(u queueurl.URL, log *slog.Logger) (*benchQueue, error) {
+	q, err := asEngine(openQueue(u, log))
 	if err != nil {
 		return nil, err
 	}
 	b := &benchQueue{engine: q, end: q.Close}
-	if onBeanstalkd(urls) {
-		o, err := beanstalkOptions(urls)
-		b.what, b.servers = strings.Join(urls, ", "), o.Addrs
-		return b, err
-	}
-	b.what = "NATS cluster" // its URL may hold a password
-	if o, err := jetstream.Parse(urls[0]); err == nil && o.Dir != "" {
-		b.what, b.inside = "embedded, in "+o.Dir, true
+	switch u.Scheme {
+	case "beanstalk":
+		b.what, b.servers = strings.ReplaceAll(u.String(), ",", ", "), u.Servers
+	case "embedded":
+		b.what, b.inside = "embedded, in "+u.Dir, true
+	default:
+		b.what = "NATS cluster"
 	}
 	return b, nil
 }
@@ -101,7 +101,7 @@ func startEmbedded(log *slog.Logger) (*benchQueue, error) {
 	if err != nil {
 		return nil, err
 	}
-	q, err := asEngine(jetstream.Open(jetstream.Options{Dir: filepath.Join(dir, "queue"), Log: log}))
+	q, err := asEngine(jetstream.Open(jetstream.Options{URL: queueurl.URL{Scheme: "embedded", Dir: filepath.Join(dir, "queue")}, Log: log}))
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -137,7 +137,7 @@ func startBeanstalkd(ctx context.Context, log *slog.Logger) (*benchQueue, error)
 			_ = p.Wait()         // killed, as it should be
 			return nil
 		}
-		b, err := reachQueue([]string{"beanstalk://" + addr}, log)
+		b, err := reachQueue(queueurl.URL{Scheme: "beanstalk", Servers: []string{addr}}, log)
 		if err != nil {
 			return nil, errors.Join(err, end())
 		}

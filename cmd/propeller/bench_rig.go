@@ -11,6 +11,7 @@ import (
 	"propeller/apnsconn/apnslean"
 	"propeller/config"
 	"propeller/queue"
+	"propeller/queue/queueurl"
 	"propeller/supervisor"
 )
 
@@ -48,7 +49,7 @@ func newBenchRig(ctx context.Context, p *benchPlan, o apnslean.Options, apps int
 		open = r.timed
 	}
 	r.sup, err = supervisor.New(r.config(apps), supervisor.Options{
-		Log: p.log, OpenQueue: func([]string) (queue.Queue, error) { return open, nil },
+		Log: p.log, OpenQueue: func(queueurl.URL) (queue.Queue, error) { return open, nil },
 	})
 	if err != nil {
 		return nil, errors.Join(err, r.close())

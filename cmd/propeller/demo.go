@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"propeller/queue"
+	"propeller/queue/queueurl"
 )
 
 // The two apps of the demonstration.
@@ -99,9 +100,9 @@ func (d *demo) daemon(stops <-chan os.Signal) *daemon {
 	log := slog.New(d.screen.handler())
 	return &daemon{
 		load: d.stage.load, level: new(slog.LevelVar), log: log, stops: stops, notify: takeNotifier(log),
-		open: func(urls []string, _ *slog.Logger) (queue.Queue, error) {
+		open: func(u queueurl.URL, _ *slog.Logger) (queue.Queue, error) {
 			// The server inside has little to say to who sees a demonstration.
-			q, err := openQueue(urls, slog.New(slog.DiscardHandler))
+			q, err := openQueue(u, slog.New(slog.DiscardHandler))
 			if err == nil {
 				d.queue <- q
 			}

@@ -125,7 +125,7 @@ func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d desk, end fu
 		where.state = o.state
 	}
 	say := func(err error) { fmt.Fprintf(cmd.ErrOrStderr(), "propeller: %v\n", err) }
-	if where.state != "" && (o.queue == "" || where.urls.Folder() != "") && o.tube == "" {
+	if where.state != "" && (o.queue == "" || where.queue.Dir != "") && o.tube == "" {
 		c, err := httpapi.Dial(ctx, where.state, o.topic)
 		switch {
 		case err == nil:
@@ -134,7 +134,7 @@ func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d desk, end fu
 			say(fmt.Errorf("the daemon cannot be asked: %w", err))
 		}
 	}
-	q, err := visitQueue(where.urls, askHolder)
+	q, err := visitQueue(where.queue, askHolder)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os/signal"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"propeller/config"
 	"propeller/queue"
 	"propeller/queue/move"
+	"propeller/queue/queueurl"
 	"propeller/worker"
 )
 
@@ -65,7 +65,7 @@ func newMove() *cobra.Command {
 }
 
 // queues are the two URLs, checked.
-func (o *moveFlags) queues() (from, to config.Queues, err error) {
+func (o *moveFlags) queues() (from, to queueurl.URL, err error) {
 	given := 0
 	for _, is := range []bool{o.topic != "", o.tube != "", o.all} {
 		if is {
@@ -74,24 +74,21 @@ func (o *moveFlags) queues() (from, to config.Queues, err error) {
 	}
 	switch {
 	case o.from == "" || o.to == "":
-		return nil, nil, usageError{errors.New("--from and --to are both needed")}
+		return from, to, usageError{errors.New("--from and --to are both needed")}
 	case given > 1:
-		return nil, nil, usageError{errors.New("of --topic, --tube and --all give one at most")}
+		return from, to, usageError{errors.New("of --topic, --tube and --all give one at most")}
 	}
 	if from, err = config.ParseQueue(o.from, config.Options{}); err != nil {
-		return nil, nil, fmt.Errorf("--from: %w", err)
+		return from, to, fmt.Errorf("--from: %w", err)
 	}
 	if to, err = config.ParseQueue(o.to, config.Options{}); err != nil {
-		return nil, nil, fmt.Errorf("--to: %w", err)
+		return from, to, fmt.Errorf("--to: %w", err)
 	}
-	for _, u := range from {
-		where, _, _ := strings.Cut(u, "?")
-		if slices.ContainsFunc(to, func(v string) bool { return v == where || strings.HasPrefix(v, where+"?") }) {
-			return nil, nil, errors.New("--from and --to have a server in common: jobs would go round and round")
-		}
+	if from.Meets(to) {
+		return from, to, errors.New("--from and --to have a server in common: jobs would go round and round")
 	}
-	if folder := from.Folder(); folder != "" && missing(folder) {
-		return nil, nil, fmt.Errorf("--from: folder %q: is not there", folder)
+	if from.Dir != "" && missing(from.Dir) {
+		return from, to, fmt.Errorf("--from: folder %q: is not there", from.Dir)
 	}
 	return from, to, nil
 }
@@ -142,7 +139,7 @@ func tubesOf(cfg *config.Config, topic string) []string {
 }
 
 // carry moves the chosen jobs.
-func carry(ctx context.Context, cmd *cobra.Command, from, to config.Queues, choice moveChoice) error {
+func carry(ctx context.Context, cmd *cobra.Command, from, to queueurl.URL, choice moveChoice) error {
 	src, err := openMover(from)
 	if err != nil {
 		return fmt.Errorf("--from: %w", err)
@@ -162,8 +159,8 @@ func carry(ctx context.Context, cmd *cobra.Command, from, to config.Queues, choi
 	return nil
 }
 
-func openMover(urls config.Queues) (move.From, error) {
-	q, err := visitQueue(urls, stopHolder)
+func openMover(u queueurl.URL) (move.From, error) {
+	q, err := visitQueue(u, stopHolder)
 	if err != nil {
 		return nil, err
 	}

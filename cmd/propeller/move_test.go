@@ -18,6 +18,7 @@ import (
 	"propeller/httpapi"
 	"propeller/queue"
 	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/queueurl"
 )
 
 func openForTest(t *testing.T, url string) interface {
@@ -25,7 +26,11 @@ func openForTest(t *testing.T, url string) interface {
 	queue.Admin
 } {
 	t.Helper()
-	q, err := openQueue([]string{url}, slog.New(slog.DiscardHandler))
+	u, err := queueurl.Parse(url, queueurl.Files{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := openQueue(u, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

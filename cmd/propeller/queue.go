@@ -7,53 +7,32 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"propeller/queue"
 	"propeller/queue/beanstalk"
 	"propeller/queue/jetstream"
+	"propeller/queue/queueurl"
 )
 
-// openQueue connects to the queue that the configuration names; an embedded
-// one is started. urls are as package config gives them: one URL, or those of
-// several beanstalkd servers.
-func openQueue(urls []string, log *slog.Logger) (queue.Queue, error) {
-	q, err := open(urls, log, false)
-	return q, explainInUse(err, stopHolder)
+// adapter opens the queue at a URL. visit: for a command that looks in, not for a daemon.
+type adapter func(u queueurl.URL, log *slog.Logger, visit bool) (queue.Queue, error)
+
+// adapters are the engines, by the schemes of their URLs (queueurl has how these are
+// written). Never written to.
+var adapters = map[string]adapter{
+	"beanstalk": openBeanstalk,
+	"embedded":  openJetStream,
+	"nats":      openJetStream,
+	"tls":       openJetStream,
 }
 
-// visitQueue is openQueue for a command that looks in: an embedded queue that a
-// daemon runs is used through that daemon's listen address, if it has one. instead
-// says what to do when it is somebody's and that does not help: stopHolder,
-// askHolder.
-func visitQueue(urls []string, instead string) (queue.Queue, error) {
-	q, err := open(urls, slog.New(slog.DiscardHandler), true)
-	return q, explainInUse(err, instead)
+func openBeanstalk(u queueurl.URL, log *slog.Logger, _ bool) (queue.Queue, error) {
+	return beanstalk.Open(beanstalk.Options{Addrs: u.Servers, Log: log})
 }
 
-const (
-	stopHolder = "stop it first"
-	askHolder  = "stop it, or name its state_dir with --state-dir: it is asked through the socket there"
-)
-
-func open(urls []string, log *slog.Logger, visit bool) (queue.Queue, error) {
-	if onBeanstalkd(urls) {
-		o, err := beanstalkOptions(urls)
-		if err != nil {
-			return nil, err
-		}
-		o.Log = log
-		return beanstalk.Open(o)
-	}
-	if len(urls) != 1 {
-		return nil, errors.New("queue: only beanstalkd servers make a list")
-	}
-	o, err := jetstream.Parse(urls[0])
-	if err != nil {
-		return nil, err
-	}
-	o.Log, o.Attach = log, visit
+func openJetStream(u queueurl.URL, log *slog.Logger, visit bool) (queue.Queue, error) {
+	o := jetstream.Options{URL: u, Log: log, Attach: visit}
 	if !visit {
 		o.Still = func(error) { os.Exit(exitFailed) } // it was logged, and an orderly end would wait for it
 	}
@@ -66,6 +45,35 @@ func open(urls []string, log *slog.Logger, visit bool) (queue.Queue, error) {
 			return nil, err
 		}
 	}
+}
+
+// openQueue connects to the queue that the configuration names; an embedded
+// one is started.
+func openQueue(u queueurl.URL, log *slog.Logger) (queue.Queue, error) {
+	q, err := open(u, log, false)
+	return q, explainInUse(err, stopHolder)
+}
+
+// visitQueue is openQueue for a command that looks in: an embedded queue that a
+// daemon runs is used through that daemon's listen address, if it has one. instead
+// says what to do when it is somebody's and that does not help: stopHolder,
+// askHolder.
+func visitQueue(u queueurl.URL, instead string) (queue.Queue, error) {
+	q, err := open(u, slog.New(slog.DiscardHandler), true)
+	return q, explainInUse(err, instead)
+}
+
+const (
+	stopHolder = "stop it first"
+	askHolder  = "stop it, or name its state_dir with --state-dir: it is asked through the socket there"
+)
+
+func open(u queueurl.URL, log *slog.Logger, visit bool) (queue.Queue, error) {
+	with, ok := adapters[u.Scheme]
+	if !ok {
+		return nil, errors.New("queue: no adapter for " + u.String())
+	}
+	return with(u, log, visit)
 }
 
 // An embedded queue's folder is somebody's alone. Commands have it for
@@ -87,23 +95,6 @@ func holder(err error) string {
 }
 
 func self() string { return strconv.Itoa(os.Getpid()) }
-
-// onBeanstalkd reports whether the URLs are of beanstalkd servers.
-func onBeanstalkd(urls []string) bool {
-	return len(urls) > 0 && strings.HasPrefix(urls[0], "beanstalk:")
-}
-
-func beanstalkOptions(urls []string) (beanstalk.Options, error) {
-	o := beanstalk.Options{Addrs: make([]string, len(urls))}
-	for i, u := range urls {
-		addr, err := beanstalk.ParseURL(u)
-		if err != nil {
-			return o, err
-		}
-		o.Addrs[i] = addr
-	}
-	return o, nil
-}
 
 // explainInUse adds to the error of an embedded queue that is somebody's what
 // to do about it. Others are returned as they are, nil too.

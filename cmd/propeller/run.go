@@ -17,6 +17,7 @@ import (
 	"propeller/config"
 	"propeller/httpapi"
 	"propeller/queue"
+	"propeller/queue/queueurl"
 	"propeller/supervisor"
 	"propeller/worker"
 )
@@ -88,7 +89,7 @@ type daemon struct {
 	load   func() (*config.Config, error)
 	level  *slog.LevelVar
 	log    *slog.Logger
-	open   func(urls []string, log *slog.Logger) (queue.Queue, error)
+	open   func(u queueurl.URL, log *slog.Logger) (queue.Queue, error)
 	hups   <-chan os.Signal // SIGHUP; nil: no reloads
 	stops  <-chan os.Signal // SIGTERM, SIGINT
 	notify *notifier
@@ -140,7 +141,7 @@ func (d *daemon) run(cfg *config.Config) error {
 	outcomes, forgotten := new(httpapi.Outcomes), new(atomic.Int64)
 	sup, err := supervisor.New(cfg, supervisor.Options{
 		Log:       d.log,
-		OpenQueue: func(urls []string) (queue.Queue, error) { return d.open(urls, d.log) },
+		OpenQueue: func(u queueurl.URL) (queue.Queue, error) { return d.open(u, d.log) },
 		Sinks:     []worker.Sink{outcomes},
 	})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"propeller/config"
 	"propeller/httpapi"
 	"propeller/queue"
+	"propeller/queue/queueurl"
 	"propeller/worker"
 )
 
@@ -149,7 +150,7 @@ func jobBody(cmd *cobra.Command, whole string) ([]byte, error) {
 
 // place is where an app's jobs are.
 type place struct {
-	urls  config.Queues
+	queue queueurl.URL
 	tube  string
 	named bool   // tube was given by hand
 	state string // the daemon's state_dir; "" if it has none, or is not known
@@ -163,7 +164,7 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 		if err != nil {
 			return place{}, err
 		}
-		return place{urls: at, tube: cmp.Or(tube, topic), named: tube != "", state: at.Folder()}, nil
+		return place{queue: at, tube: cmp.Or(tube, topic), named: tube != "", state: at.Dir}, nil
 	}
 	if !named && missing(file) {
 		return place{}, errors.New("no propeller.yaml in this folder: name the file with -c, or the queue with --queue beanstalk://host:port")
@@ -210,7 +211,7 @@ func put(p place, topic string, body []byte, delay time.Duration) (id string, er
 // dialDaemon finds the daemon that the queue is inside of. The error wraps
 // httpapi.ErrNoDaemon if there is none, or the queue is elsewhere.
 func dialDaemon(ctx context.Context, p place, topic string) (*httpapi.Client, error) {
-	if p.urls.Folder() == "" || p.state == "" {
+	if p.queue.Dir == "" || p.state == "" {
 		return nil, httpapi.ErrNoDaemon
 	}
 	c, err := httpapi.Dial(ctx, p.state, topic)
@@ -222,7 +223,7 @@ func dialDaemon(ctx context.Context, p place, topic string) (*httpapi.Client, er
 }
 
 func putOnQueue(ctx context.Context, p place, body []byte, delay time.Duration) (string, error) {
-	q, err := visitQueue(p.urls, askHolder)
+	q, err := visitQueue(p.queue, askHolder)
 	if err != nil {
 		return "", err
 	}

@@ -289,7 +289,7 @@ func TestBuryRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			srv := beanstalktest.Start(t, beanstalktest.WithArgs("-z", "10"))
-			q := openTest(t, Options{Addrs: []string{srv.Addr()}, TTR: 5 * time.Second})
+			q := openTest(t, Options{Addrs: []string{srv.Addr()}, ttr: 5 * time.Second})
 			c := consumeTest(t, q, "tube")
 			mustPut(t, q, "tube", "x")
 			j := mustReceive(t, c, 1)[0]

@@ -53,7 +53,7 @@ func (src *source) close() {
 		}
 	}
 	if len(foreign) > 0 {
-		srv.spawnLocked(func() { parallel(srv.q.opts.Reservers, foreign, (*job).giveBack) })
+		srv.spawnLocked(func() { parallel(reservers, foreign, (*job).giveBack) })
 	}
 	srv.mu.Unlock()
 	for _, s := range sessions {

@@ -33,7 +33,7 @@ func TestConformance(t *testing.T) {
 func newInstance(t *testing.T) queuetest.Instance {
 	srv := beanstalktest.Start(t, beanstalktest.WithBinlog())
 	const lease = 5 * time.Second // longer than touchEvery, as short as the suite can have it
-	q, err := Open(Options{Addrs: []string{srv.Addr()}, TTR: lease})
+	q, err := Open(Options{Addrs: []string{srv.Addr()}, ttr: lease})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func newCluster(t *testing.T) queuetest.Instance {
 		addrs = append(addrs, srv.Addr())
 	}
 	const lease = 5 * time.Second
-	q, err := Open(Options{Addrs: addrs, TTR: lease})
+	q, err := Open(Options{Addrs: addrs, ttr: lease})
 	if err != nil {
 		t.Fatal(err)
 	}

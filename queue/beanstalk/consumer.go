@@ -128,7 +128,7 @@ func (c *consumer) deliver(j *job, s *session) bool {
 	case c.notify <- struct{}{}:
 	default:
 	}
-	if src := s.src; src.helpers < c.q.opts.Reservers-1 && c.waiting == 0 && c.mayReserveLocked(false) {
+	if src := s.src; src.helpers < reservers-1 && c.waiting == 0 && c.mayReserveLocked(false) {
 		src.helpers++
 		s.wg.Go(func() { src.help(s) }) // the caller is of s.wg, or waits for it later
 	}
@@ -212,7 +212,7 @@ func (c *consumer) Pause() {
 	defer c.mu.Unlock()
 	back := c.pauseLocked()
 	if len(back) > 0 && !c.closed {
-		c.wg.Go(func() { parallel(c.q.opts.Reservers, back, (*job).giveBack) })
+		c.wg.Go(func() { parallel(reservers, back, (*job).giveBack) })
 	}
 }
 

@@ -16,7 +16,7 @@ func putTo(t *testing.T, fakes ...*fake) error {
 	for _, f := range fakes {
 		addrs = append(addrs, f.listen(t))
 	}
-	q := openTest(t, Options{Addrs: addrs, Timeout: 2 * time.Second})
+	q := openTest(t, Options{Addrs: addrs, timeout: 2 * time.Second})
 	_, err := q.Put(ctxOf(t), "tube", []byte("x"), queue.PutOptions{})
 	return err
 }

@@ -25,7 +25,7 @@ const (
 // go-beanstalk has no deadlines, and per-command ones could not work: an
 // answer that comes late would be taken for the next command's.
 func (srv *server) keep() {
-	tick := time.NewTicker(min(keeperTick, srv.q.opts.Timeout/4))
+	tick := time.NewTicker(min(keeperTick, srv.q.opts.timeout/4))
 	defer tick.Stop()
 	for {
 		select {
@@ -42,7 +42,7 @@ func (srv *server) check(now time.Time) {
 	var silent []*session
 	srv.mu.Lock()
 	for s := range srv.sessions {
-		if s.outstanding > 0 && now.Sub(s.progress) > srv.q.opts.Timeout+s.patience {
+		if s.outstanding > 0 && now.Sub(s.progress) > srv.q.opts.timeout+s.patience {
 			silent = append(silent, s)
 			continue
 		}
@@ -77,7 +77,7 @@ func (s *session) touchLocked(now time.Time, age time.Duration) {
 	}
 	s.touching = true
 	s.wg.Go(func() {
-		parallel(s.srv.q.opts.Reservers, due, s.touchHeld)
+		parallel(reservers, due, s.touchHeld)
 		s.srv.mu.Lock()
 		s.touching = false
 		s.srv.mu.Unlock()

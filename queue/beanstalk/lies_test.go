@@ -54,7 +54,7 @@ func TestLyingServer(t *testing.T) {
 				t.Parallel()
 				srv := beanstalktest.Start(t)
 				log, lines := newLog()
-				q := openTest(t, Options{Addrs: []string{srv.Addr()}, Timeout: 300 * time.Millisecond, Log: log})
+				q := openTest(t, Options{Addrs: []string{srv.Addr()}, timeout: 300 * time.Millisecond, Log: log})
 				c := consumeTest(t, q, "tube")
 				mustPut(t, q, "tube", "before")
 				mustDone(t, mustReceive(t, c, 1)...)

@@ -45,7 +45,7 @@ func TestAbsentAtStart(t *testing.T) {
 func TestFrozenServer(t *testing.T) {
 	t.Parallel()
 	srv := beanstalktest.Start(t)
-	q := openTest(t, Options{Addrs: []string{srv.Addr()}, Timeout: 300 * time.Millisecond})
+	q := openTest(t, Options{Addrs: []string{srv.Addr()}, timeout: 300 * time.Millisecond})
 	mustPut(t, q, "tube", "one")
 	c := consumeTest(t, q, "tube")
 	j := mustReceive(t, c, 1)[0]

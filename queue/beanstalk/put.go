@@ -209,7 +209,7 @@ func (p *putter) useLocked(arrived time.Time, tube string) error {
 func (s *session) put(tube string, body []byte, o queue.PutOptions) (id uint64, err error) {
 	buried := "" // the id, if the server buried the job
 	err = s.do(func(bs *gobeanstalk.Conn) (err error) {
-		id, err = gobeanstalk.NewTube(bs, tube).Put(body, o.Priority, wholeSeconds(o.Delay), wholeSeconds(s.srv.q.opts.TTR))
+		id, err = gobeanstalk.NewTube(bs, tube).Put(body, o.Priority, wholeSeconds(o.Delay), wholeSeconds(s.srv.q.opts.ttr))
 		if n, ok := buriedByPut(err); ok {
 			buried, err = n, gobeanstalk.ErrBuried
 		}

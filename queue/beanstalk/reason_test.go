@@ -92,7 +92,7 @@ func TestReasonStays(t *testing.T) {
 				}
 			}()
 			addr := l.Addr().String()
-			q := openTest(t, Options{Addrs: []string{addr}, Timeout: 100 * time.Millisecond})
+			q := openTest(t, Options{Addrs: []string{addr}, timeout: 100 * time.Millisecond})
 			c := consumeTest(t, q, "tube")
 			why := func() string {
 				if err := c.Err(); err != nil {

@@ -76,7 +76,7 @@ func (srv *server) connect(ctx context.Context, src *source) (*session, error) {
 // command. Sent here, alone, a refusal is an error; the second watch, of a
 // tube already watched, needs nothing that could run out.
 func (s *session) watch(tube string) error {
-	if err := s.nc.SetDeadline(time.Now().Add(s.srv.q.opts.Timeout)); err != nil {
+	if err := s.nc.SetDeadline(time.Now().Add(s.srv.q.opts.timeout)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(s.nc, "watch "+tube+"\r\n"); err != nil {

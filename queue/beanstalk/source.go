@@ -103,7 +103,7 @@ func (src *source) publish(s *session) {
 	clear(src.pending)
 	srv.mu.Unlock()
 	srv.back()
-	parallel(srv.q.opts.Reservers, pending, (*job).drive)
+	parallel(reservers, pending, (*job).drive)
 }
 
 // unpublish takes the failed s away from the jobs that it held.

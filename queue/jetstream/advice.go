@@ -53,7 +53,7 @@ func turnedAway(err error) bool { return understand(err).away }
 func (q *client) advised(err error) error {
 	do := understand(err).do
 	if do == checkCredentials {
-		switch file := q.opts.CredsFile; {
+		switch file := q.opts.Options["creds"]; {
 		case file == "":
 			do = "the server does not take the queue's user, password or token"
 		case expired(file):

@@ -128,9 +128,11 @@ func TestTurnedAway(t *testing.T) {
 	o := newOperator(t)
 	nd := o.start(t)
 	file := filepath.Join(t.TempDir(), "queue.creds")
-	o.credentials(t, file, 5*time.Second)
+	o.credentials(t, file, time.Hour)
 	log, lines := newLog()
-	opts := Options{Servers: []string{nd.addr}, CredsFile: file, Replicas: 1, Log: log}
+	opts := Options{URL: serversAt(nd.addr), Log: log}.with("creds", file, "replicas", "1")
+	closeNow(t, openReady(t, opts)) // the streams are made, which may take a busy machine longer than what follows
+	o.credentials(t, file, 8*time.Second)
 	q := openReady(t, opts)
 	c := consumeTest(t, q, "x")
 	mustPut(t, q, "x", "before")

@@ -26,7 +26,7 @@ func (l *link) checkBuried(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, buriedWait)
 		defer cancel()
 	}
-	_, err := l.q.ensureStream(ctx, l.cn, buriedConfig(l.q.opts.Replicas), func() {
+	_, err := l.q.ensureStream(ctx, l.cn, buriedConfig(l.q.opts.replicas()), func() {
 		if l.buried.seen {
 			l.madeAnew(buriedStream)
 		}

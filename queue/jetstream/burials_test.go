@@ -91,7 +91,7 @@ func TestStartedTogether(t *testing.T) {
 	t.Parallel()
 	for range 8 {
 		o := cluster.options(t)
-		o.Timeout = 20 * time.Second
+		o.timeout = 20 * time.Second
 		var wg sync.WaitGroup
 		for range 4 {
 			q := openTest(t, o)

@@ -21,7 +21,7 @@ func TestBuryRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			q := openTest(t, Options{Dir: t.TempDir(), AckWait: time.Second, Timeout: 500 * time.Millisecond})
+			q := openTest(t, Options{URL: embeddedIn(t.TempDir()), AckWait: 4 * time.Second, timeout: 2 * time.Second})
 			buryOne(t, q, "tube", "first", "first buried")
 			s := stream(t, q, buriedStream)
 			was := s.CachedInfo().Config
@@ -42,7 +42,7 @@ func TestBuryRefused(t *testing.T) {
 					t.Fatalf("took %v", took)
 				}
 			}
-			time.Sleep(2 * time.Second) // its reservation is kept alive
+			time.Sleep(5 * time.Second) // its reservation is kept alive
 			if st, err := q.TubeStats(ctxOf(t), "tube"); err != nil || st.Reserved != 1 {
 				t.Fatalf("%+v, %v", st, err)
 			}

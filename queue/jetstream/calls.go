@@ -126,10 +126,10 @@ type answer struct {
 
 var answerChans = sync.Pool{New: func() any { return make(chan answer, 1) }}
 
-// request sends m and waits for the answer, for q.opts.Timeout at most. When
+// request sends m and waits for the answer, for q.opts.timeout at most. When
 // ctx ends first, the request may still be carried out.
 func (q *client) request(ctx context.Context, cn *conn, m *nats.Msg) (*nats.Msg, error) {
-	return q.requestWithin(ctx, cn, m, q.opts.Timeout)
+	return q.requestWithin(ctx, cn, m, q.opts.timeout)
 }
 
 // requestWithin is request with a time of its own; the keeper looks about once

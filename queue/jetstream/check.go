@@ -43,7 +43,7 @@ func (l *link) check() error {
 	if err := checkVersion(l.cn.nc.ConnectedServerVersion()); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(l.q.ctx, l.q.opts.Timeout)
+	ctx, cancel := context.WithTimeout(l.q.ctx, l.q.opts.timeout)
 	defer cancel()
 	if err := l.checkStreams(ctx); err != nil {
 		return err
@@ -87,7 +87,7 @@ func (l *link) confirm(ctx context.Context) error {
 // before has other jobs under the same numbers: what is said of those that were
 // held would concern them.
 func (l *link) checkStreams(ctx context.Context) error {
-	jobs, err := l.q.ensureStream(ctx, l.cn, jobsConfig(l.q.opts.Replicas), func() {
+	jobs, err := l.q.ensureStream(ctx, l.cn, jobsConfig(l.q.opts.replicas()), func() {
 		if !l.made.IsZero() { // somebody was here before
 			l.q.forgetHeld()
 			l.madeAnew(jobsStream)

@@ -75,7 +75,7 @@ func TestConformanceEmbedded(t *testing.T) {
 
 func newEmbedded(t *testing.T) queuetest.Instance {
 	const ackWait = 6 * time.Second
-	q, err := Open(Options{Dir: t.TempDir(), AckWait: ackWait})
+	q, err := Open(Options{URL: embeddedIn(t.TempDir()), AckWait: ackWait})
 	if err != nil {
 		t.Fatal(err)
 	}

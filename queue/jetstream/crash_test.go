@@ -24,7 +24,7 @@ const helperIdle = "JETSTREAM_TEST_IDLE"
 
 // helper prints one line per job that the queue has accepted.
 func helper() int {
-	q, err := Open(Options{Dir: os.Getenv(helperDir), Listen: "127.0.0.1:0"})
+	q, err := Open(Options{URL: embeddedIn(os.Getenv(helperDir), "listen", "127.0.0.1:0")})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -75,13 +75,13 @@ func TestKilledProcess(t *testing.T) {
 		accepted = append(accepted, lines.Text())
 	}
 
-	_, err := Open(Options{Dir: dir})
+	_, err := Open(Options{URL: embeddedIn(dir)})
 	used, ok := errors.AsType[*InUseError](err)
 	if !ok || used.Holder != fmt.Sprint(cmd.Process.Pid) {
 		t.Fatalf("open of a folder in use: %v, want the process %d named", err, cmd.Process.Pid)
 	}
 	// A command may look in, over the listener.
-	q := openTest(t, Options{Dir: dir, Attach: true})
+	q := openTest(t, Options{URL: embeddedIn(dir), Attach: true})
 	eventually(t, "jobs seen from outside", func() bool {
 		st, err := q.TubeStats(ctxOf(t), "crash")
 		return err == nil && st.Ready >= len(accepted)
@@ -94,7 +94,7 @@ func TestKilledProcess(t *testing.T) {
 		accepted = append(accepted, lines.Text())
 	}
 	_ = cmd.Wait()
-	q2 := openTest(t, Options{Dir: dir}) // the lock went with the process
+	q2 := openTest(t, Options{URL: embeddedIn(dir)}) // the lock went with the process
 	c := consumeTest(t, q2, "crash")
 	seen := make(map[string]bool)
 	for len(seen) < len(accepted) {
@@ -113,15 +113,15 @@ func TestKilledProcess(t *testing.T) {
 func TestFolderInUse(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	q := openTest(t, Options{Dir: dir})
+	q := openTest(t, Options{URL: embeddedIn(dir)})
 	for _, attach := range []bool{false, true} { // no listener to attach to
-		_, err := Open(Options{Dir: dir, Attach: attach})
+		_, err := Open(Options{URL: embeddedIn(dir), Attach: attach})
 		if used, ok := errors.AsType[*InUseError](err); !ok || !strings.Contains(used.Error(), fmt.Sprint(os.Getpid())) {
 			t.Fatalf("attach %v: %v", attach, err)
 		}
 	}
 	closeNow(t, q)
-	openTest(t, Options{Dir: dir})
+	openTest(t, Options{URL: embeddedIn(dir)})
 }
 
 // A folder that was given free is free, though a child that was started
@@ -129,21 +129,21 @@ func TestFolderInUse(t *testing.T) {
 func TestFolderFreeInSpiteOfChild(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	q := openTest(t, Options{Dir: dir})
+	q := openTest(t, Options{URL: embeddedIn(dir)})
 	child, err := syscall.Dup(int(q.embedded.lock.Fd()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer syscall.Close(child)
 	closeNow(t, q)
-	openTest(t, Options{Dir: dir})
+	openTest(t, Options{URL: embeddedIn(dir)})
 }
 
 // Jobs of every state outlive an orderly restart. A held one comes back when
 // its reservation has ended, and its tries go on counting.
 func TestRestartEmbedded(t *testing.T) {
 	t.Parallel()
-	o := Options{Dir: t.TempDir(), AckWait: time.Second}
+	o := Options{URL: embeddedIn(t.TempDir()), AckWait: time.Second}
 	q := openTest(t, o)
 	for _, body := range []string{"held", "buried", "later", "ready"} {
 		mustPut(t, q, "states", body)
@@ -189,7 +189,7 @@ func TestRestartEmbedded(t *testing.T) {
 // nobody waited for the server's word on it.
 func TestDoneThenClose(t *testing.T) {
 	t.Parallel()
-	o := Options{Dir: t.TempDir()}
+	o := Options{URL: embeddedIn(t.TempDir())}
 	q := openTest(t, o)
 	const n = 3000
 	for range n {

@@ -60,7 +60,7 @@ func TestDamage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			q := openTest(t, Options{Dir: dir, Timeout: patience})
+			q := openTest(t, Options{URL: embeddedIn(dir), timeout: patience})
 			storeMany(t, q)
 			stream := filepath.Join(dir, "jetstream", "$G", "streams", jobsStream)
 			if tt.killed { // the file is as it was seconds before, and the server has no index
@@ -85,7 +85,7 @@ func TestDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 			log, lines := newLog()
-			q = openTest(t, Options{Dir: dir, Log: log})
+			q = openTest(t, Options{URL: embeddedIn(dir), Log: log})
 			var told []string
 			for line := range strings.Lines(lines.String()) {
 				if strings.Contains(line, `msg="jobs are gone from the queue's files"`) {
@@ -102,7 +102,7 @@ func TestDamage(t *testing.T) {
 				t.Errorf("told %d, %q, want %q", q.LostJobs(), told, tt.want)
 			}
 			closeNow(t, q)
-			if q = openTest(t, Options{Dir: dir}); q.LostJobs() != 0 {
+			if q = openTest(t, Options{URL: embeddedIn(dir)}); q.LostJobs() != 0 {
 				t.Errorf("told %d again", q.LostJobs())
 			}
 		})
@@ -115,7 +115,7 @@ func TestDamageAtWork(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	log, lines := newLog()
-	q := openTest(t, Options{Dir: dir, Log: log, Timeout: patience})
+	q := openTest(t, Options{URL: embeddedIn(dir), Log: log, timeout: patience})
 	storeMany(t, q)
 	if err := os.Remove(filepath.Join(dir, "jetstream", "$G", "streams", jobsStream, "msgs", "2.blk")); err != nil {
 		t.Fatal(err)

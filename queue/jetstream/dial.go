@@ -196,21 +196,19 @@ func readFirst(in *bufio.Reader) (line []byte, err error) {
 	}
 }
 
-// encrypted says whether nothing is to be said unencrypted.
-func (o Options) encrypted() bool { return o.TLS || o.CAFile != "" }
-
 // roots are who may have signed a server's certificate; nil: as the system says.
 func (o Options) roots() (*x509.CertPool, error) {
-	if o.CAFile == "" {
+	file := o.Options["ca"]
+	if file == "" {
 		return nil, nil
 	}
-	text, err := readFile(o.CAFile)
+	text, err := readFile(file)
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s: has no certificate (PEM)", o.CAFile)
+		return nil, fmt.Errorf("%s: has no certificate (PEM)", file)
 	}
 	return pool, nil
 }

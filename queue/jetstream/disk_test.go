@@ -43,7 +43,7 @@ func TestFullDisk(t *testing.T) {
 func disk() int {
 	log, lines := newLog()
 	const ackWait = 4 * time.Second
-	q, err := open(Options{Dir: os.Getenv(helperDisk), Timeout: time.Second, AckWait: ackWait, Log: log})
+	q, err := open(Options{URL: embeddedIn(os.Getenv(helperDisk)), timeout: time.Second, AckWait: ackWait, Log: log})
 	if err == nil {
 		err = errors.Join(fullDisk(q, ackWait), q.Close())
 	}

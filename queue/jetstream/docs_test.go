@@ -26,7 +26,7 @@ func TestDocs(t *testing.T) {
 		size[:1] + "," + size[1:4] + "," + size[4:] + " bytes",
 		fmt.Sprintf("less %d KiB", headerRoom>>10),
 		fmt.Sprintf("Server %d.%d or newer", minMajor, minMinor),
-		fmt.Sprintf("%d (default)", DefaultReplicas),
+		fmt.Sprintf("%d (default)", defaultReplicas),
 		"`" + (&fullError{used: 75 << 30, free: 25 << 30}).Error() + "`", fmt.Sprintf("but for %d MiB", 2*trialSize>>20),
 		"`" + fullPrefix + ">`", "`" + settlePrefix + ">`",
 	} {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"propeller/queue/queueurl"
 )
 
 const (
@@ -88,11 +90,11 @@ func startEmbedded(o Options) (*embedded, error) {
 
 // open takes the port of the listener, if there is to be one, and starts a server.
 func (e *embedded) open(o Options) (err error) {
-	if o.Listen != "" {
+	if o.Options["listen"] != "" {
 		if e.token, err = ownToken(filepath.Join(o.Dir, tokenFile)); err != nil {
 			return fmt.Errorf("token: %w", err)
 		}
-		if e.door, err = listen(o.Listen, e.token, e.InProcessConn, o.Log); err != nil {
+		if e.door, err = listen(o.Options["listen"], e.token, e.InProcessConn, o.Log); err != nil {
 			return err
 		}
 	}
@@ -166,7 +168,7 @@ func (e *embedded) serverOptions(o Options) *server.Options {
 		StoreDir:               o.Dir,
 		JetStreamMaxStore:      noLimit, // see full.go
 		SyncInterval:           syncInterval,
-		SyncAlways:             o.FsyncAlways,
+		SyncAlways:             o.Options["fsync"] != "",
 		NoSigs:                 true, // signals are the daemon's
 		NoLog:                  true, // its own; serverLog is set instead
 		DisableJetStreamBanner: true,
@@ -267,7 +269,6 @@ func attach(o Options, err error) (Options, bool) {
 	if !ok || used.Listen == "" {
 		return o, false
 	}
-	o.Servers, o.Token = []string{used.Listen}, readLine(filepath.Join(o.Dir, tokenFile))
-	o.Dir, o.Listen = "", ""
+	o.URL = queueurl.URL{Scheme: "nats", Servers: []string{used.Listen}, Token: readLine(filepath.Join(o.Dir, tokenFile)), Options: map[string]string{"replicas": "1"}}
 	return o, true
 }

@@ -112,7 +112,7 @@ func stranger(t *testing.T, addr, says string) {
 func TestStrangersWords(t *testing.T) {
 	t.Parallel()
 	log, lines := newLog()
-	q := openReady(t, Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: log})
+	q := openReady(t, Options{URL: embeddedIn(t.TempDir(), "listen", "127.0.0.1:0"), Log: log})
 	was, _ := q.embedded.running()
 	addr := readLine(filepath.Join(q.opts.Dir, listenFile))
 	for _, words := range []string{

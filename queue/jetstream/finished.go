@@ -104,7 +104,7 @@ func (q *client) removeFinished() error {
 			continue
 		}
 		if err == nil {
-			err = deleteMsg(s, j.seq, q.opts.Timeout)
+			err = deleteMsg(s, j.seq, q.opts.timeout)
 		}
 		if err != nil {
 			return err

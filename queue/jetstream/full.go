@@ -204,7 +204,7 @@ func (r *room) close(q *client, cn *conn, s *server.Server) error {
 		}
 		r.sub = sub
 		// Before the server knows of it a put would find nobody to answer.
-		if err := cn.nc.FlushTimeout(q.opts.Timeout); err != nil {
+		if err := cn.nc.FlushTimeout(q.opts.timeout); err != nil {
 			return err
 		}
 	}

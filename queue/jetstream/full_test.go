@@ -52,7 +52,7 @@ func fill(t *testing.T, q *client, tube string) (n int) {
 func openFilling(t *testing.T) (q *client, d *testDisk, jobs int, lines *logLines) {
 	t.Helper()
 	log, lines := newLog()
-	q = openTest(t, Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: log})
+	q = openTest(t, Options{URL: embeddedIn(t.TempDir(), "listen", "127.0.0.1:0"), Log: log})
 	d = new(testDisk)
 	d.size.Store(64 << 20)
 	d.on(q)
@@ -187,7 +187,7 @@ func TestFullToTheEnd(t *testing.T) {
 	})
 	dir := q.opts.Dir
 	closeNow(t, q)
-	q = openTest(t, Options{Dir: dir})
+	q = openTest(t, Options{URL: embeddedIn(dir)})
 	d.on(q)
 	fill(t, q, "other")
 	mustDone(t, mustReceive(t, consumeTest(t, q, "full"), 10)...)

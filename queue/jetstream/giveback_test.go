@@ -91,7 +91,7 @@ func TestGiveBackKeepsTheOrder(t *testing.T) {
 // those that come after them.
 func TestGiveBackOutlivesTheServer(t *testing.T) {
 	t.Parallel()
-	o := Options{Dir: t.TempDir(), AckWait: time.Hour}
+	o := Options{URL: embeddedIn(t.TempDir()), AckWait: time.Hour}
 	q := openTest(t, o)
 	for i := range 5 {
 		mustPut(t, q, "order", fmt.Sprint(i))
@@ -112,7 +112,7 @@ func TestGiveBackOutlivesTheServer(t *testing.T) {
 // A retry that was asked for a moment before the end waits as long as it should.
 func TestRetryBeforeTheEnd(t *testing.T) {
 	t.Parallel()
-	o := Options{Dir: t.TempDir(), AckWait: 3 * time.Second}
+	o := Options{URL: embeddedIn(t.TempDir()), AckWait: 3 * time.Second}
 	q := openTest(t, o)
 	mustPut(t, q, "end", "later")
 	c := consumeTest(t, q, "end")

@@ -3,16 +3,42 @@ package jetstream
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"propeller/queue"
+	"propeller/queue/queueurl"
 )
 
 // patience bounds waits for what must happen; only a failing test reaches it.
 const patience = 60 * time.Second
+
+// embeddedIn is the URL of an embedded queue with an option, if one is given.
+func embeddedIn(dir string, option ...string) queueurl.URL {
+	u := queueurl.URL{Scheme: "embedded", Dir: dir}
+	if len(option) == 2 {
+		u.Options = map[string]string{option[0]: option[1]}
+	}
+	return u
+}
+
+// serversAt is the URL of a cluster.
+func serversAt(addrs ...string) queueurl.URL { return queueurl.URL{Scheme: "nats", Servers: addrs} }
+
+// with is o with some options, which are keys and values; "" removes one.
+func (o Options) with(options ...string) Options {
+	o.Options = maps.Clone(o.Options)
+	if o.Options == nil {
+		o.Options = map[string]string{}
+	}
+	for i := 0; i < len(options); i += 2 {
+		o.Options[options[i]] = options[i+1]
+	}
+	return o
+}
 
 func ctxOf(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -55,7 +81,7 @@ func awaitReady(t testing.TB, q *client) {
 
 func openEmbedded(t testing.TB) *client {
 	t.Helper()
-	return openTest(t, Options{Dir: t.TempDir()})
+	return openTest(t, Options{URL: embeddedIn(t.TempDir())})
 }
 
 // closeNow ends a queue before its test ends.

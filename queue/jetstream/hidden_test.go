@@ -37,7 +37,7 @@ func TestBeginOnFullDisk(t *testing.T) {
 // beginOnFullDisk is the process.
 func beginOnFullDisk() int {
 	log, lines := newLog()
-	o := Options{Dir: os.Getenv(helperBegin), Listen: "127.0.0.1:0", Log: log}
+	o := Options{URL: embeddedIn(os.Getenv(helperBegin), "listen", "127.0.0.1:0"), Log: log}
 	if err := beginTwice(o); err != nil {
 		fmt.Println(err, lines)
 		return 1
@@ -86,7 +86,7 @@ func findHidden(ctx context.Context, q *client, room func() error) error {
 	}
 	defer nc.Close()
 	for { // until the server stores again
-		once, cancel := context.WithTimeout(ctx, q.opts.Timeout)
+		once, cancel := context.WithTimeout(ctx, q.opts.timeout)
 		_, err := nc.RequestWithContext(once, jobSubject("t"), []byte("y"))
 		cancel()
 		if err == nil || ctx.Err() != nil {

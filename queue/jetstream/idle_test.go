@@ -42,7 +42,7 @@ func BenchmarkIdleTubes(b *testing.B) {
 
 // idle is the process: it prints MB, percent of a core, goroutines.
 func idle() int {
-	q, err := open(Options{Dir: os.Getenv(helperIdle)})
+	q, err := open(Options{URL: embeddedIn(os.Getenv(helperIdle))})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

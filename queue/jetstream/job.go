@@ -238,7 +238,7 @@ func (j *job) acknowledge(ctx context.Context) (repeated bool, err error) {
 			err = cn.publish(m)
 			j.c.t.noteAcked(address)
 		} else {
-			_, err = q.requestWithin(ctx, cn, m, min(ackTime, q.opts.Timeout))
+			_, err = q.requestWithin(ctx, cn, m, min(ackTime, q.opts.timeout))
 		}
 		if err == nil {
 			q.finished.add(j.d.numbered())

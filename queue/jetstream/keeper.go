@@ -14,7 +14,7 @@ var farFuture = time.Unix(1<<40, 0)
 // keep keeps reservations alive, repeats acknowledgements that were not heard,
 // and ends requests that nobody answers. One goroutine does it for all tubes.
 func (q *client) keep() {
-	tick := time.NewTicker(min(q.opts.AckWait/8, q.opts.Timeout/4, time.Second))
+	tick := time.NewTicker(min(q.opts.AckWait/8, q.opts.timeout/4, time.Second))
 	defer tick.Stop()
 	for {
 		select {
@@ -59,7 +59,7 @@ func (t *tube) keep(cn *conn, now time.Time, settles bool) {
 		}
 	}
 	for j := range t.late {
-		if settles && now.Sub(j.touched) >= min(t.q.opts.Timeout, t.q.opts.AckWait/2) {
+		if settles && now.Sub(j.touched) >= min(t.q.opts.timeout, t.q.opts.AckWait/2) {
 			j.touched = now
 			due = append(due, j)
 		}
@@ -87,7 +87,7 @@ func (t *tube) keep(cn *conn, now time.Time, settles bool) {
 // send sends a word about the job. then is called with the outcome.
 func (j *job) send(cn *conn, word []byte, now time.Time, then func(sent time.Time, err error)) {
 	q := j.c.t.q
-	id, reply := q.calls.start(&call{until: now.Add(q.opts.Timeout), done: func(_ *nats.Msg, err error) { then(now, err) }})
+	id, reply := q.calls.start(&call{until: now.Add(q.opts.timeout), done: func(_ *nats.Msg, err error) { then(now, err) }})
 	if err := cn.publish(&nats.Msg{Subject: j.address(), Reply: reply, Data: word}); err != nil && q.calls.end(id) != nil {
 		then(now, err)
 	}

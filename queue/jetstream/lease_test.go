@@ -41,7 +41,7 @@ func leaseTest(t *testing.T) (*client, *consumer, queue.Job) {
 
 func leaseTestOf(t *testing.T, ackWait time.Duration) (*client, *consumer, queue.Job) {
 	t.Helper()
-	q := openTest(t, Options{Dir: t.TempDir(), AckWait: ackWait})
+	q := openTest(t, Options{URL: embeddedIn(t.TempDir()), AckWait: ackWait})
 	c := consumeTest(t, q, "lease")
 	mustPut(t, q, "lease", "x")
 	return q, c, mustReceive(t, c, 1)[0]

@@ -159,7 +159,7 @@ func (q *client) putTubeLeft(ctx context.Context, cn *conn, s jetstream.Stream, 
 				return again, removed, err
 			}
 		}
-		if err := deleteMsg(s, m.Sequence, q.opts.Timeout); err != nil {
+		if err := deleteMsg(s, m.Sequence, q.opts.timeout); err != nil {
 			return again, removed, err
 		}
 		if finished {

@@ -51,7 +51,7 @@ func TestLookForLeftDisturbsNothing(t *testing.T) {
 // a kill between the two leaves it: the jobs are served again, under their ids.
 func TestLeftJobsAreServed(t *testing.T) {
 	t.Parallel()
-	o := Options{Dir: t.TempDir()}
+	o := Options{URL: embeddedIn(t.TempDir())}
 	const tube, jobs = "left", 3
 	q := openTest(t, o)
 	ids := map[string]bool{}

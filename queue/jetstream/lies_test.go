@@ -319,7 +319,7 @@ func TestLyingFromTheStart(t *testing.T) {
 	addr := ns.all[0].addr
 	log, lines := newLog()
 	o := ns.options(t)
-	o.Log, o.Timeout = log, 500*time.Millisecond
+	o.Log, o.timeout = log, 500*time.Millisecond
 	q := openReady(t, o)
 	c := consumeTest(t, q, "tube")
 	mustPut(t, q, "tube", "before")
@@ -435,7 +435,7 @@ func TestLyingUnderTLS(t *testing.T) {
 	}()
 	log, lines := newLog()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	q := openTest(t, Options{Servers: []string{"localhost:" + port}, CAFile: ca, Log: log})
+	q := openTest(t, Options{URL: serversAt("localhost:" + port), Log: log}.with("ca", ca))
 	_, _ = q.TubeStats(ctxOf(t), "tube")
 	eventually(t, "it is said why", func() bool { return strings.Contains(lines.String(), "a message of") })
 }
@@ -468,13 +468,14 @@ func TestTLS(t *testing.T) {
 	}
 	_, port, _ := net.SplitHostPort(ns.all[0].addr)
 
-	o.TLS, o.CAFile, o.Servers = true, ca, []string{"localhost:" + port}
+	o.Scheme, o.Servers = "tls", []string{"localhost:" + port}
+	o = o.with("ca", ca)
 	q := openReady(t, o)
 	mustPut(t, q, "tube", "x")
 	mustDone(t, mustReceive(t, consumeTest(t, q, "tube"), 1)...)
 
 	for want, change := range map[string]func(*Options){
-		"certificate":     func(o *Options) { o.CAFile = "" },
+		"certificate":     func(o *Options) { *o = o.with("ca", "") },
 		"cannot validate": func(o *Options) { o.Servers = []string{"127.0.0.1:" + port} },
 	} {
 		bad := o
@@ -549,7 +550,7 @@ func TestLyingLists(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close()
 	s.listen(t, addr)
-	q := openTest(t, Options{Servers: []string{addr}})
+	q := openTest(t, Options{URL: serversAt(addr)})
 	eventually(t, "it is connected", func() bool { cn, _, _, _ := q.link.ready(); return cn != nil })
 	cn, _, _, _ := q.link.ready()
 	n := 0

@@ -95,7 +95,7 @@ func TestManyTubesAtOnce(t *testing.T) {
 	ns := nodesTest(t, 1)
 	o := ns.options(t)
 	openReady(t, o) // makes the streams, which may take longer
-	o.Timeout = 250 * time.Millisecond
+	o.timeout = 250 * time.Millisecond
 	q := openReady(t, o)
 	acc, err := ns.all[0].server.LookupAccount("A0")
 	if err != nil {

@@ -231,7 +231,7 @@ func (l *link) dial() (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(l.q.opts.Timeout))
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(l.q.opts.timeout))
 	if err == nil {
 		var sub *nats.Subscription
 		if sub, err = nc.Subscribe(l.q.calls.inbox+"*", l.q.guarded(l.q.answered)); err == nil {
@@ -304,11 +304,11 @@ func (q *client) access(o *nats.Options) error {
 		return nil
 	}
 	for _, addr := range q.opts.Servers {
-		o.Servers = append(o.Servers, q.opts.scheme()+addr)
+		o.Servers = append(o.Servers, q.opts.Scheme+"://"+addr)
 	}
 	o.User, o.Password, o.Token = q.opts.User, q.opts.Password, q.opts.Token
 	o.Secure = q.opts.encrypted()
-	if file := q.opts.CredsFile; file != "" {
+	if file := q.opts.Options["creds"]; file != "" {
 		return credentials(file)(o)
 	}
 	return nil

@@ -15,7 +15,7 @@ import (
 func openListening(t *testing.T) (q *client, addr, token string, lines *logLines) {
 	t.Helper()
 	log, lines := newLog()
-	q = openReady(t, Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: log})
+	q = openReady(t, Options{URL: embeddedIn(t.TempDir(), "listen", "127.0.0.1:0"), Log: log})
 	return q, readLine(filepath.Join(q.opts.Dir, listenFile)), readLine(filepath.Join(q.opts.Dir, tokenFile)), lines
 }
 

@@ -63,7 +63,7 @@ func (t *tube) make(ctx context.Context, cn *conn) (*jetstream.ConsumerInfo, err
 		return nil, err
 	}
 	defer t.q.makes.giveBack()
-	ctx, cancel := context.WithTimeout(ctx, t.q.opts.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.q.opts.timeout)
 	defer cancel()
 	info, err := t.makeOrFind(ctx, cn)
 	if err != nil {

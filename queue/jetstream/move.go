@@ -85,7 +85,7 @@ func (q *client) walk(ctx context.Context, cn *conn, stream, pattern string, f f
 		case err != nil:
 			return err
 		}
-		return deleteMsg(s, m.Sequence, q.opts.Timeout)
+		return deleteMsg(s, m.Sequence, q.opts.timeout)
 	})
 }
 

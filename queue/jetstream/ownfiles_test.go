@@ -27,7 +27,7 @@ func TestNamedPipes(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			o := Options{Dir: dir, Listen: "127.0.0.1:0"}
+			o := Options{URL: embeddedIn(dir, "listen", "127.0.0.1:0")}
 			q := openReady(t, o)
 			c := consumeTest(t, q, "t")
 			mustPut(t, q, "t", "x")

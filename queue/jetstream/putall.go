@@ -23,7 +23,7 @@ func (q *client) PutAll(ctx context.Context, jobs []queue.NewJob) []queue.Stored
 	cn, err := q.link.get(ctx, untilTried)
 	b := &batch{puts: make([]batched, len(jobs)), all: make(chan struct{})}
 	b.open.Store(int64(len(jobs)))
-	until := time.Now().Add(q.opts.Timeout)
+	until := time.Now().Add(q.opts.timeout)
 	for i := range jobs {
 		p := &b.puts[i]
 		p.b = b

@@ -26,14 +26,6 @@ func open(o Options) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, file := range []string{o.CredsFile, o.CAFile} {
-		if file == "" {
-			continue
-		}
-		if _, err := readFile(file); err != nil {
-			return nil, fmt.Errorf("jetstream: %w", err)
-		}
-	}
 	var emb *embedded
 	if o.Dir != "" {
 		emb, err = startEmbedded(o)

@@ -73,7 +73,7 @@ func TestNoNATSServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			q := openTest(t, Options{Servers: []string{tt.addr}})
+			q := openTest(t, Options{URL: serversAt(tt.addr)})
 			saysJust(t, q, consumeTest(t, q, "x"), "jetstream: server "+tt.addr+": "+tt.want)
 		})
 	}

@@ -68,7 +68,7 @@ func TestBrief(t *testing.T) {
 func TestServerLogIsBounded(t *testing.T) {
 	t.Parallel()
 	log, lines := newLog()
-	q := openReady(t, Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: log})
+	q := openReady(t, Options{URL: embeddedIn(t.TempDir(), "listen", "127.0.0.1:0"), Log: log})
 	c := consumeTest(t, q, "t")
 	mustPut(t, q, "t", "x")
 	mustDone(t, mustReceive(t, c, 1)...)

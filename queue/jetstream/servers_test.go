@@ -203,10 +203,7 @@ func (ns *nodes) options(t *testing.T) Options {
 	for _, nd := range ns.all {
 		addrs = append(addrs, nd.addr)
 	}
-	o, err := Parse(fmt.Sprintf("nats://user%d:pass%d@%s", a, a, strings.Join(addrs, ",")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Replicas = min(len(ns.all), 3)
-	return o
+	o := Options{URL: serversAt(addrs...)}
+	o.User, o.Password = fmt.Sprint("user", a), fmt.Sprint("pass", a)
+	return o.with("replicas", fmt.Sprint(min(len(ns.all), 3)))
 }

@@ -36,7 +36,7 @@ func TestServerStandsStill(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	q := openTest(t, Options{Dir: dir})
+	q := openTest(t, Options{URL: embeddedIn(dir)})
 	c := consumeTest(t, q, "t")
 	for range 3 { // one that was there, and two whose schedules fired
 		mustDone(t, mustReceive(t, c, 1)...)
@@ -48,7 +48,7 @@ func TestServerStandsStill(t *testing.T) {
 func still() int {
 	log, lines := newLog()
 	told := make(chan error, 1)
-	q, err := open(Options{Dir: os.Getenv(helperStill), Timeout: time.Second, Log: log, Still: func(err error) { told <- err }})
+	q, err := open(Options{URL: embeddedIn(os.Getenv(helperStill)), timeout: time.Second, Log: log, Still: func(err error) { told <- err }})
 	if err == nil {
 		err = standStill(q)
 	}

@@ -16,8 +16,10 @@ import (
 func TestNoJobIsServedToTheGone(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(*testing.T) *client{
-		"cluster":  func(t *testing.T) *client { return openReady(t, cluster.options(t)) },
-		"embedded": func(t *testing.T) *client { return openTest(t, Options{Dir: t.TempDir(), AckWait: 2 * time.Minute}) },
+		"cluster": func(t *testing.T) *client { return openReady(t, cluster.options(t)) },
+		"embedded": func(t *testing.T) *client {
+			return openTest(t, Options{URL: embeddedIn(t.TempDir()), AckWait: 2 * time.Minute})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

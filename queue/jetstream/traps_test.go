@@ -21,7 +21,7 @@ func TestSyncInterval(t *testing.T) {
 	if c := q.embedded.server.JetStreamConfig(); c.SyncInterval != time.Second || c.SyncAlways {
 		t.Errorf("every %v, always %v", c.SyncInterval, c.SyncAlways)
 	}
-	q = openTest(t, Options{Dir: t.TempDir(), FsyncAlways: true})
+	q = openTest(t, Options{URL: embeddedIn(t.TempDir(), "fsync", "always")})
 	if c := q.embedded.server.JetStreamConfig(); !c.SyncAlways {
 		t.Error("fsync=always is not passed on")
 	}
@@ -208,8 +208,7 @@ func TestConsumerIsNotAltered(t *testing.T) {
 func TestReplicasNeedServers(t *testing.T) {
 	t.Parallel()
 	ns := nodesTest(t, 1)
-	o := ns.options(t)
-	o.Replicas = 3
+	o := ns.options(t).with("replicas", "3")
 	q := openTest(t, o)
 	eventually(t, "a put says what to do", func() bool {
 		_, err := q.Put(ctxOf(t), "x", nil, queue.PutOptions{})

@@ -39,7 +39,7 @@ func TestEndOnFullDisk(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			again := openReady(t, Options{Dir: dir})
+			again := openReady(t, Options{URL: embeddedIn(dir)})
 			st, err := again.TubeStats(ctxOf(t), "t")
 			if err != nil {
 				t.Fatal(err)
@@ -57,7 +57,7 @@ func TestEndOnFullDisk(t *testing.T) {
 func TestEndAfterFault(t *testing.T) {
 	t.Parallel()
 	log, lines := newLog()
-	q := openTest(t, Options{Dir: t.TempDir(), Log: log})
+	q := openTest(t, Options{URL: embeddedIn(t.TempDir()), Log: log})
 	mustPut(t, q, "t", "x")
 	c := consumeTest(t, q, "t")
 	mustDone(t, mustReceive(t, c, 1)...)
@@ -71,7 +71,7 @@ func TestEndAfterFault(t *testing.T) {
 // endOnFullDisk is the process.
 func endOnFullDisk() int {
 	log, lines := newLog()
-	q, err := open(Options{Dir: os.Getenv(helperEnd), Timeout: time.Second, Log: log})
+	q, err := open(Options{URL: embeddedIn(os.Getenv(helperEnd)), timeout: time.Second, Log: log})
 	if err == nil {
 		err = errors.Join(finishOnFullDisk(q), q.Close())
 	}

@@ -15,6 +15,7 @@ import (
 	"propeller/queue/beanstalk"
 	"propeller/queue/beanstalk/beanstalktest"
 	"propeller/queue/jetstream"
+	"propeller/queue/queueurl"
 )
 
 const tube = "com.example.app"
@@ -48,10 +49,7 @@ var engines = []engine{
 
 func openURL(url string) (From, error) {
 	if strings.HasPrefix(url, "embedded") {
-		o, err := jetstream.Parse(url)
-		if err != nil {
-			return nil, err
-		}
+		o := jetstream.Options{URL: queueurl.URL{Scheme: "embedded", Dir: strings.TrimPrefix(url, "embedded://")}}
 		// Processes that are being started hold the lock of the folder for a
 		// moment with all that this one has open.
 		for end := time.Now().Add(patient); ; time.Sleep(time.Millisecond) {

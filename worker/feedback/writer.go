@@ -14,7 +14,7 @@ import (
 
 // putTimeout bounds the put of one record: the job that it is about stays
 // reserved meanwhile, and whoever settles it waits. It is longer than the
-// queue's own limits (beanstalk.DefaultTimeout), whose errors say more.
+// queue's own limits (answerTime in beanstalk), whose errors say more.
 const putTimeout = 15 * time.Second
 
 // maxText is the most bytes that a text of a record may have. It is far above

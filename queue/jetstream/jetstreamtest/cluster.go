@@ -9,7 +9,7 @@
 //	}
 //
 //	c := jetstreamtest.Start(t, 3)
-//	o, err := jetstream.Parse(c.URL())
+//	u, err := queueurl.Parse(c.URL(), queueurl.Files{})
 //	c.Kill(c.Leader("PROPELLER_JOBS")) // kill -9
 //
 // The servers are this test binary, executed again. They end with their test,

@@ -8,6 +8,7 @@ import (
 
 	"propeller/queue"
 	"propeller/queue/jetstream"
+	"propeller/queue/queueurl"
 )
 
 func TestMain(m *testing.M) {
@@ -21,11 +22,11 @@ func TestMain(m *testing.M) {
 func TestClusterIsOne(t *testing.T) {
 	t.Parallel()
 	c := Start(t, 3)
-	o, err := jetstream.Parse(c.URL())
+	u, err := queueurl.Parse(c.URL(), queueurl.Files{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	q, err := jetstream.Open(o)
+	q, err := jetstream.Open(jetstream.Options{URL: u})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,11 +55,11 @@ func TestClusterIsOne(t *testing.T) {
 func TestSingleServer(t *testing.T) {
 	t.Parallel()
 	c := Start(t, 1)
-	o, err := jetstream.Parse(c.URL())
+	u, err := queueurl.Parse(c.URL(), queueurl.Files{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	q, err := jetstream.Open(o)
+	q, err := jetstream.Open(jetstream.Options{URL: u})
 	if err != nil {
 		t.Fatal(err)
 	}
