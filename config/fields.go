@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"propeller/apnsconn"
 	"propeller/queue"
 )
 
@@ -43,7 +44,7 @@ func appFields() []field[App] {
 	return []field[App]{
 		{key: "topic", own: true, set: name(func(a *App) *string { return &a.Topic })},
 		{key: "tube", own: true, set: name(func(a *App) *string { return &a.Tube })},
-		{key: "server", set: plain(func(a *App) *string { return &a.Server })},
+		{key: "server", set: setServer},
 		{key: "cert", path: true, cred: true, set: plain(func(a *App) *string { return &a.Cert })},
 		{key: "cert_key", path: true, cred: true, set: plain(func(a *App) *string { return &a.CertKey })},
 		{key: "cert_password", secret: true, set: func(a *App, s string) error { a.CertPassword = NewSecret(s); return nil }},
@@ -132,6 +133,18 @@ func (p *parser) hint(path string, err error) error {
 		return errCause{err.Error() + ": relative paths start at the folder of this file", err}
 	}
 	return err
+}
+
+// setServer takes the names in capitals, too: production is what it was where
+// Production was.
+func setServer(a *App, s string) error {
+	for _, name := range []string{apnsconn.Production.String(), apnsconn.Sandbox.String(), ServerMock} {
+		if strings.EqualFold(s, name) {
+			s = name
+		}
+	}
+	a.Server = s
+	return nil
 }
 
 func plain[T any](at func(*T) *string) func(*T, string) error {

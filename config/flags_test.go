@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"propeller/apnsconn"
 )
 
 // Flags mean what the same keys in a file mean.
@@ -82,5 +84,38 @@ func TestSingleFaults(t *testing.T) {
 		if err == nil || err.Error() != strings.Join(c.want, "\n") {
 			t.Errorf("%v:\ngot  %v\nwant %s", c.flags, err, strings.Join(c.want, "\n"))
 		}
+	}
+}
+
+// The names of servers are taken in any case, by the flag, by the file and by its
+// defaults: they mean, and read, what they are in small letters.
+func TestServerNamesInAnyCase(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m := made{uid: "com.example.app"}.make(t)
+	write(t, dir, "app.pem", m.certPEM(), m.keyPEM(t))
+	for text, want := range map[string]struct {
+		name string
+		env  apnsconn.Environment
+	}{
+		"Sandbox": {"sandbox", apnsconn.Sandbox}, "SANDBOX": {"sandbox", apnsconn.Sandbox},
+		"Production": {"production", apnsconn.Production}, "Mock": {ServerMock, apnsconn.Other},
+		"HTTPS://API.Push.Apple.com": {"HTTPS://API.Push.Apple.com", apnsconn.Production},
+	} {
+		flags, err := Single(map[string]string{"topic": "com.example.app", "cert": "app.pem", "server": text}, Options{Dir: dir})
+		if err != nil {
+			t.Errorf("--server=%s: %v", text, err)
+			continue
+		}
+		apps := append(flags.Apps, mustParse(t, "apps: [{topic: com.example.app, cert: app.pem, server: '"+text+"'}]", Options{Dir: dir}).Apps...)
+		apps = append(apps, mustParse(t, "defaults: {server: '"+text+"'}\napps: [{topic: com.example.app, cert: app.pem}]", Options{Dir: dir}).Apps...)
+		for _, a := range apps {
+			if a.Server != want.name || a.Env != want.env || a.Mock() != (want.name == ServerMock) {
+				t.Errorf("%s: server %q, %s", text, a.Server, a.Env)
+			}
+		}
+	}
+	if _, err := Single(map[string]string{"topic": "a", "server": "Sandbox2"}, Options{}); err == nil || !strings.Contains(err.Error(), `"Sandbox2"`) {
+		t.Errorf("%v", err)
 	}
 }
