@@ -225,6 +225,14 @@ func (r *carrier) counted() string {
 	return fmt.Sprintf("moved %d jobs: %d ready, %d delayed, %d buried", c.Moved(), c.Ready.Load(), c.Delayed.Load(), c.Buried.Load())
 }
 
+// progressed is counted with what the run waits for.
+func (r *carrier) progressed() string {
+	if waits := oneLine(r.counts.Waits()); waits != "" {
+		return r.counted() + "; waiting for " + waits
+	}
+	return r.counted()
+}
+
 // How often progress is shown: on a terminal it is one line that changes.
 const (
 	terminalEvery = 200 * time.Millisecond
@@ -244,7 +252,7 @@ func (r *carrier) progress(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		text := r.counted()
+		text := r.progressed()
 		r.mu.Lock()
 		if r.terminal {
 			fmt.Fprintf(r.out, "\r%-*s", r.line, text)

@@ -165,6 +165,8 @@ func TestDestinationRestarts(t *testing.T) {
 	go func() { ended <- m.Tube(ctxOf(t), tube) }()
 	for i := range 3 {
 		eventually(t, "some have arrived", func() bool { return m.Counts.Moved() > int64(i+1)*n/5 })
+		srv.Kill()
+		eventually(t, "it says what it waits for", func() bool { return strings.HasPrefix(m.Counts.Waits(), "the queue to put into: ") })
 		srv.Restart()
 	}
 	if err := <-ended; err != nil {

@@ -54,10 +54,20 @@ type Counts struct {
 	// those that were ready are of more than 64 MB, the rest of them is served
 	// only 10 minutes later.
 	Refused atomic.Int64
+
+	waits atomic.Pointer[string]
 }
 
 // Moved is how many jobs have been moved.
 func (c *Counts) Moved() int64 { return c.Ready.Load() + c.Delayed.Load() + c.Buried.Load() }
+
+// Waits says what the run waits for, "" while it goes on.
+func (c *Counts) Waits() string {
+	if text := c.waits.Load(); text != nil {
+		return *text
+	}
+	return ""
+}
 
 // Mover moves jobs.
 type Mover struct {
@@ -113,6 +123,7 @@ func (m *Mover) Tube(ctx context.Context, tube string) error {
 		case left <= 0:
 			return nil
 		case time.Since(r.progress) < r.patience:
+			r.waits(fmt.Sprintf("%d jobs of tube %q, %d of them reserved by others", left, r.tube, st.Reserved))
 		case st.Reserved >= left:
 			return &HeldError{tube, left}
 		default:
@@ -181,6 +192,7 @@ func (r *run) ready(ctx context.Context) (err error) {
 		}
 		if len(jobs) > 0 {
 			wait, r.progress = minQuiet, time.Now()
+			r.waits("")
 			for _, j := range jobs {
 				b.start(func() error { return r.one(j) })
 			}
@@ -205,9 +217,13 @@ func (r *run) moreReady(ctx context.Context, c queue.Consumer) (bool, error) {
 		if time.Since(r.progress) > r.patience {
 			return false, err
 		}
+		r.waits("the queue to take from: " + err.Error())
 		return true, nil // the queue may come back
 	}
 	st, err := r.From.TubeStats(ctx, r.tube)
+	if st.Ready > 0 {
+		r.waits(fmt.Sprintf("%d ready jobs of tube %q that the queue does not serve", st.Ready, r.tube))
+	}
 	return st.Ready > 0, err
 }
 
@@ -326,6 +342,9 @@ func (r *run) put(j queue.StoredJob) error {
 		_, err := r.To.Restore(ctx, r.tube, j)
 		switch {
 		case err == nil:
+			if pause > minPause {
+				r.waits("")
+			}
 			return nil
 		case errors.Is(err, queue.ErrRejected):
 			r.refuse(j.ID, err)
@@ -333,6 +352,7 @@ func (r *run) put(j queue.StoredJob) error {
 		case !errors.Is(err, queue.ErrUnavailable):
 			return err
 		}
+		r.waits("the queue to put into: " + err.Error())
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -340,6 +360,9 @@ func (r *run) put(j queue.StoredJob) error {
 		}
 	}
 }
+
+// waits notes what the run waits for.
+func (r *run) waits(text string) { r.Counts.waits.Store(&text) }
 
 func (r *run) refusals() int {
 	r.mu.Lock()

@@ -289,8 +289,8 @@ func TestHeld(t *testing.T) {
 
 			m := &Mover{From: src, To: dst, Counts: new(Counts), patience: 2 * time.Second}
 			err = m.Tube(ctxOf(t), tube)
-			if held, ok := errors.AsType[*HeldError](err); !ok || held.Jobs != 1 || held.Tube != tube || m.Counts.Moved() != 0 {
-				t.Errorf("%v", err)
+			if held, ok := errors.AsType[*HeldError](err); !ok || held.Jobs != 1 || held.Tube != tube || m.Counts.Moved() != 0 || m.Counts.Waits() != `1 jobs of tube "com.example.app", 1 of them reserved by others` {
+				t.Errorf("%v; waits for %q", err, m.Counts.Waits())
 			}
 			if err := jobs[0].Done(ctxOf(t)); err != nil {
 				t.Error(err)
@@ -309,8 +309,8 @@ func TestPaused(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := &Mover{From: src, To: dst, Counts: new(Counts), patience: time.Second}
-	if err := m.Tube(ctxOf(t), tube); err == nil || !strings.Contains(err.Error(), "is it paused?") {
-		t.Errorf("%v", err)
+	if err := m.Tube(ctxOf(t), tube); err == nil || !strings.Contains(err.Error(), "is it paused?") || !strings.Contains(m.Counts.Waits(), "1 ready jobs of tube") {
+		t.Errorf("%v; waits for %q", err, m.Counts.Waits())
 	}
 }
 
