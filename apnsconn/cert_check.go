@@ -1,8 +1,10 @@
 package apnsconn
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -33,6 +35,32 @@ func (c *Certificate) Check(topic string, env Environment, now time.Time) (warni
 	k.topic(topic)
 	k.environment(env)
 	return k.warnings, errors.Join(k.faults...)
+}
+
+// For returns the certificate of c's file that is best for a topic and an environment at
+// a time: of those that are fit, the one that serves the topic without a warning, and of
+// these the one that expires last. Where there was a choice, why is a sentence that says
+// which it is.
+func (c *Certificate) For(topic string, env Environment, now time.Time) (best *Certificate, why string) {
+	if len(c.all) < 2 {
+		return c, ""
+	}
+	best = slices.MinFunc(c.all, func(a, b *Certificate) int {
+		return cmp.Or(slices.Compare(a.misfits(topic, env, now), b.misfits(topic, env, now)), b.NotAfter.Compare(a.NotAfter))
+	})
+	return best, fmt.Sprintf("%.*q has %d certificates with their key: the one that expires on %s is used (serial number %.40s)",
+		maxQuoted, filepath.Base(c.File), len(c.all), minute(best.NotAfter), best.Leaf.SerialNumber.Text(16))
+}
+
+// misfits counts what speaks against a certificate: faults, and then warnings of other
+// things than that it expires soon.
+func (c *Certificate) misfits(topic string, env Environment, now time.Time) []int {
+	k := check{cert: c}
+	k.topic(topic)
+	warnings := len(k.warnings)
+	k.environment(env)
+	k.time(now)
+	return []int{len(k.faults), warnings}
 }
 
 // check gathers the findings about one certificate.

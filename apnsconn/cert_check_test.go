@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"propeller/internal/pemfile"
 )
 
 // TestCheck is a table of certificates, each with what Check has to say.
@@ -162,9 +164,13 @@ func FuzzParseBundle(f *testing.F) {
 	f.Add([]byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n"))
 	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMAA=\n-----END EC PRIVATE KEY-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b, err := parsePEM(data, "x", true)
-		if err == nil && b.pkcs12 {
-			t.Error("PEM taken for PKCS#12")
+		blocks, err := pemfile.Parse(data)
+		if err != nil {
+			return
+		}
+		b, err := parseBundle(blocks, "x", true)
+		if err == nil && b.pkcs12 && len(b.keys) != 1 {
+			t.Errorf("PKCS#12 with %d keys", len(b.keys))
 		}
 		if err != nil && (len(b.keys) > 0 || err.Error() == "") {
 			t.Errorf("error %q with %d keys", err, len(b.keys))

@@ -1,17 +1,16 @@
 package apnsconn
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/x509"
-	"encoding/pem"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"strings"
 
 	"propeller/internal/files"
+	"propeller/internal/pemfile"
 )
 
 // maxCredentialFile bounds what is read of a certificate or key file, in
@@ -23,6 +22,7 @@ type bundle struct {
 	certs  []*x509.Certificate
 	keys   []crypto.Signer
 	pkcs12 bool
+	other  []pemfile.Block // what is neither, or not wanted
 }
 
 // cause is an error whose text does not repeat the error it wraps.
@@ -45,37 +45,27 @@ func passwordError(what, password string) error {
 // readBundle reads a file of any form. Keys are decrypted only if wanted.
 // Errors do not name the file.
 func readBundle(file, password string, wantKeys bool) (bundle, error) {
-	data, err := readCredential(file)
+	blocks, err := readCredential(file, "is neither PEM nor PKCS#12: give the certificate and its key as .pem or .p12")
 	if err != nil {
 		return bundle{}, err
 	}
-	if bytes.Contains(data, []byte("-----BEGIN ")) {
-		return parsePEM(data, password, wantKeys)
-	}
-	if cert, err := x509.ParseCertificate(data); err == nil { // Apple's portal hands out .cer
-		var b bundle
-		err := b.addCert(cert)
-		return b, err
-	}
-	ext := strings.ToLower(filepath.Ext(file))
-	if ext == ".p12" || ext == ".pfx" || isSequence(data) {
-		return parsePKCS12(data, password)
-	}
-	return bundle{}, errors.New("is neither PEM nor PKCS#12: give the certificate and its key as .pem or .p12")
+	return parseBundle(blocks, password, wantKeys)
 }
 
-// isSequence reports whether data may be DER or BER at all.
-func isSequence(data []byte) bool { return len(data) > 1 && data[0] == 0x30 }
-
-func readCredential(file string) ([]byte, error) {
+// readCredential takes a file apart; neither is what is said of something else.
+func readCredential(file, neither string) ([]pemfile.Block, error) {
 	data, err := files.Read(file, maxCredentialFile)
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, fileError(err)
 	}
-	if err == nil && len(data) == 0 {
-		err = errors.New("is empty")
+	if err != nil {
+		return nil, err
 	}
-	return data, err
+	blocks, err := pemfile.Parse(data)
+	if errors.Is(err, pemfile.ErrNeither) {
+		err = cause{neither, err}
+	}
+	return blocks, err
 }
 
 // fileError takes the file's name out of an error, which is named elsewhere.
@@ -93,42 +83,59 @@ func fileError(err error) error {
 	return cause{"cannot be read: " + why.Error(), err}
 }
 
-// parsePEM takes certificates and keys out of PEM text; what stands between
-// the blocks, and blocks of other types, is passed over.
-func parsePEM(data []byte, password string, wantKeys bool) (bundle, error) {
-	var b bundle
+// parseBundle takes certificates and keys out of the blocks of a file.
+func parseBundle(blocks []pemfile.Block, password string, wantKeys bool) (b bundle, err error) {
 	left := budget(maxIterations)
-	blocks := 0
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			break
-		}
-		blocks++
+	for i := range blocks {
+		block := &blocks[i]
 		switch {
-		case block.Type == "CERTIFICATE":
-			cert, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
-				return bundle{}, cause{fmt.Sprintf("its certificate %d cannot be parsed: %v", len(b.certs)+1, err), err}
-			}
-			if err := b.addCert(cert); err != nil {
-				return bundle{}, err
-			}
+		case block.Type == "PKCS12":
+			return parsePKCS12(block.Bytes, password)
+		case strings.HasSuffix(block.Type, "CERTIFICATE"):
+			err = b.parseCert(block)
 		case wantKeys && strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			if len(b.keys) == maxKeys {
-				return bundle{}, fmt.Errorf("holds more than %d private keys: give a file with one", maxKeys)
-			}
-			key, err := parseKey(block, password, &left)
-			if err == nil {
-				err = b.addKey(key)
-			}
-			if err != nil {
-				return bundle{}, err
-			}
+			err = b.parseKey(block, password, &left)
+		default:
+			b.other = append(b.other, *block)
 		}
-	}
-	if blocks == 0 {
-		return bundle{}, errors.New("is damaged: it has a line with BEGIN, but no whole PEM block")
+		if err != nil {
+			return bundle{}, err
+		}
 	}
 	return b, nil
+}
+
+// parseCert takes a certificate up: also OpenSSL's TRUSTED CERTIFICATE, after which
+// stands what it is trusted for.
+func (b *bundle) parseCert(block *pemfile.Block) error {
+	var first asn1.RawValue
+	der := block.Bytes
+	if _, err := asn1.Unmarshal(der, &first); err == nil && block.Type == "TRUSTED CERTIFICATE" {
+		der = first.FullBytes
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return cause{"its certificate" + block.At() + " cannot be parsed" + reason(err) + ": get it from Apple's developer account or export it again; the certificate of an authority may also be left out", err}
+	}
+	return b.addCert(cert)
+}
+
+func (b *bundle) parseKey(block *pemfile.Block, password string, left *budget) error {
+	if len(b.keys) == maxKeys {
+		return fmt.Errorf("holds more than %d private keys: give a file with one", maxKeys)
+	}
+	key, err := parseKey(block, password, left)
+	if err != nil {
+		return err
+	}
+	return b.addKey(key)
+}
+
+// reason is what a parser says, if it says it to people.
+func reason(err error) string {
+	text := strings.TrimPrefix(err.Error(), "x509: ")
+	if strings.Contains(text, "asn1:") {
+		return ""
+	}
+	return " (" + text + ")"
 }

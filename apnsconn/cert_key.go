@@ -3,15 +3,16 @@ package apnsconn
 import (
 	"crypto"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 
 	"propeller/internal/keysize"
+	"propeller/internal/pemfile"
 )
 
 // parseKey reads the private key of a PEM block, decrypting it if need be.
-func parseKey(block *pem.Block, password string, left *budget) (crypto.Signer, error) {
+func parseKey(block *pemfile.Block, password string, left *budget) (crypto.Signer, error) {
 	der, encrypted, err := decryptKey(block, password, left)
 	if err != nil {
 		return nil, err
@@ -25,18 +26,18 @@ func parseKey(block *pem.Block, password string, left *budget) (crypto.Signer, e
 		// One wrong password in 256 leaves a well-formed padding behind.
 		return nil, passwordError("its private key", password)
 	case err != nil:
-		return nil, cause{"its private key cannot be parsed: the file is damaged, or of a kind that is not supported", err}
+		return nil, cause{"its private key" + block.At() + " cannot be parsed: it is damaged, or neither RSA, EC nor Ed25519", err}
 	}
 	return key, nil
 }
 
 // decryptKey returns the DER of a key and whether it was encrypted.
-func decryptKey(block *pem.Block, password string, left *budget) (der []byte, encrypted bool, err error) {
+func decryptKey(block *pemfile.Block, password string, left *budget) (der []byte, encrypted bool, err error) {
 	switch {
 	case block.Type == "ENCRYPTED PRIVATE KEY":
-		der, err = decryptPKCS8(block.Bytes, password, left)
+		der, err = decryptPKCS8(block, password, left)
 	//lint:ignore SA1019 insecure by design, as the package says, but what old OpenSSL wrote and people still have
-	case x509.IsEncryptedPEMBlock(block):
+	case x509.IsEncryptedPEMBlock(&block.Block):
 		der, err = decryptOld(block, password)
 	default:
 		return block.Bytes, false, nil
@@ -46,17 +47,17 @@ func decryptKey(block *pem.Block, password string, left *budget) (der []byte, en
 
 // decryptOld opens the form with Proc-Type and DEK-Info headers (RFC 1421) that
 // OpenSSL wrote before version 1.0.
-func decryptOld(block *pem.Block, password string) ([]byte, error) {
+func decryptOld(block *pemfile.Block, password string) ([]byte, error) {
 	if password == "" {
 		return nil, passwordError("its private key", password)
 	}
 	//lint:ignore SA1019 see decryptKey; the ciphertext comes from the operator's own disk, so a padding oracle gains nobody anything
-	der, err := x509.DecryptPEMBlock(block, []byte(password))
+	der, err := x509.DecryptPEMBlock(&block.Block, []byte(password))
 	if errors.Is(err, x509.IncorrectPasswordError) {
 		return nil, passwordError("its private key", password)
 	}
 	if err != nil {
-		return nil, cause{"its private key cannot be decrypted: " + err.Error() + "; " + rewriteKey, err}
+		return nil, cause{"its private key" + block.At() + " is encrypted in a way that is not supported: " + rewriteKey(block, !strings.HasPrefix(block.Headers["DEK-Info"], "CAMELLIA")), err}
 	}
 	return der, nil
 }

@@ -16,6 +16,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"propeller/internal/keysize"
+	"propeller/internal/pemfile"
 )
 
 // PKCS#12 (RFC 7292, section 4), as far as it takes to see what a file asks for
@@ -81,19 +82,20 @@ const maxShrouded = 8 << 10
 //
 // A key inside an encrypted part could ask for any work, unseen. So the parts are
 // handed to go-pkcs12 with those that can be seen in front: it takes one key only,
-// and refuses another before it looks at it.
+// and refuses another before it looks at it. They go under a seal of our own, since
+// it knows only some, and none only without a password.
 func parsePKCS12(data []byte, password string) (bundle, error) {
 	var p pfx
-	if _, err := asn1.Unmarshal(data, &p); err != nil {
-		return bundle{}, pkcs12Error(err)
-	}
-	parts, err := p.parts()
-	if err != nil {
-		return bundle{}, pkcs12Error(err)
-	}
 	s := sight{left: maxIterations}
+	parts, err := p.read(data)
+	if err != nil {
+		return bundle{}, s.convert(err.Error(), err)
+	}
 	if err := s.mac(p.Mac); err != nil {
 		return bundle{}, err
+	}
+	if len(parts) > 2 {
+		s.refused = fmt.Sprintf("it has %d parts, and at most 2 are read", len(parts))
 	}
 	for _, part := range parts {
 		if err := s.part(part); err != nil {
@@ -102,16 +104,20 @@ func parsePKCS12(data []byte, password string) (bundle, error) {
 	}
 	// This reads the certificates only, and with them whether the password is right.
 	_, err = pkcs12.DecodeTrustStore(data, password)
-	if isPassword(err) {
+	switch {
+	case isPassword(err):
 		return bundle{}, passwordError("the PKCS#12 file", password)
+	case s.refused != "":
+		return bundle{}, s.convert(s.refused, nil)
+	case strings.ContainsFunc(password, func(r rune) bool { return r > 0xffff }):
+		return bundle{}, s.convert("a password with an emoji, or another character beyond U+FFFF, does not open it here", nil)
+	case s.keys == 0 && s.encrypted > 0:
+		return bundle{}, s.error(errors.New("private key missing"), password)
+	case s.keys > 1:
+		return bundle{}, s.error(errors.New("expected exactly one key bag"), password)
 	}
-	if s.keys == 0 && s.encrypted > 0 {
-		return bundle{}, pkcs12Error(errors.New("private key missing"))
-	}
-	if s.keys > 1 {
-		return bundle{}, pkcs12Error(errors.New("expected exactly one key bag"))
-	}
-	return p.decode(s.seen, s.unseen, data, password)
+	s.sealed = len(p.Mac.Digest.Algorithm.Algorithm) > 0 && !(err != nil && strings.Contains(err.Error(), "MAC"))
+	return p.decode(&s, password)
 }
 
 // sight is what can be seen of a PKCS#12 file without decrypting anything.
@@ -121,25 +127,33 @@ type sight struct {
 	encrypted int
 	seen      []contentInfo // the parts whose bags can be seen
 	unseen    []contentInfo
+	refused   string // what go-pkcs12 does not read; "" for nothing
+	legacy    bool   // something is encrypted as OpenSSL 3 does only if told so
+	sealed    bool   // the seal has shown that the password is right
 }
 
-// parts are the parts of the file: in each there are bags.
-func (p *pfx) parts() (parts []contentInfo, err error) {
-	if !p.Safe.Type.Equal(oidData) {
-		return nil, errors.New("only password-protected PFX is implemented")
+// read takes the file apart into its parts: in each there are bags.
+func (p *pfx) read(data []byte) (parts []contentInfo, err error) {
+	switch _, err := asn1.Unmarshal(data, p); {
+	case len(data) > 1 && data[1] == 0x80:
+		return nil, errors.New("it is in BER, as NSS and Firefox write it")
+	case err != nil:
+		return nil, errDamaged
+	case !p.Safe.Type.Equal(oidData):
+		return nil, errors.New("it is sealed by a public key instead of a password")
 	}
 	content, err := octets(p.Safe.Content.Bytes)
+	if err == nil {
+		_, err = asn1.Unmarshal(content, &parts)
+	}
 	if err != nil {
-		return nil, err
-	}
-	if _, err := asn1.Unmarshal(content, &parts); err != nil {
-		return nil, err
-	}
-	if len(parts) > 2 {
-		return nil, fmt.Errorf("it has %d parts, and at most 2 are read", len(parts))
+		return nil, errDamaged
 	}
 	return parts, nil
 }
+
+// errDamaged is for what does not parse.
+var errDamaged = errors.New("it is damaged, or in BER")
 
 // octets is what an OCTET STRING holds.
 func octets(der []byte) (out []byte, err error) {
@@ -164,7 +178,7 @@ func (s *sight) part(part contentInfo) error {
 	case part.Type.Equal(oidEncryptedData):
 		var e encryptedContent
 		if _, err := asn1.Unmarshal(part.Content.Bytes, &e); err != nil {
-			return pkcs12Error(err)
+			return s.convert(errDamaged.Error(), err)
 		}
 		s.encrypted++
 		s.unseen = append(s.unseen, part)
@@ -173,17 +187,17 @@ func (s *sight) part(part contentInfo) error {
 		s.seen = append(s.seen, part)
 		return s.bags(part)
 	}
-	return pkcs12Error(fmt.Errorf("it has a part of a type that is not supported (%s)", part.Type))
+	return s.convert(fmt.Sprintf("it has a part of a type that is not read (%s)", part.Type), nil)
 }
 
 func (s *sight) bags(part contentInfo) error {
 	content, err := octets(part.Content.Bytes)
 	if err != nil {
-		return pkcs12Error(err)
+		return s.convert(errDamaged.Error(), err)
 	}
 	var bags []safeBag
 	if _, err := asn1.Unmarshal(content, &bags); err != nil {
-		return pkcs12Error(err)
+		return s.convert(errDamaged.Error(), err)
 	}
 	if len(bags) > maxCertificates+maxKeys {
 		return fmt.Errorf("holds %d certificates and keys, more than are read: export one certificate with its key only", len(bags))
@@ -205,7 +219,7 @@ func (s *sight) bag(bag safeBag) error {
 		s.keys++
 		var key encryptedPrivateKeyInfo
 		if _, err := asn1.Unmarshal(bag.Value.Bytes, &key); err != nil {
-			return pkcs12Error(err)
+			return s.convert(errDamaged.Error(), err)
 		}
 		if len(key.Data) > maxShrouded {
 			return fmt.Errorf("has a private key of %d bytes, so it is larger than any that is used", len(key.Data))
@@ -221,11 +235,27 @@ func (s *sight) algorithm(a pkix.AlgorithmIdentifier) error {
 	if a.Algorithm.Equal(oidPBES2) {
 		return s.pbkdf2(a)
 	}
+	s.legacy = s.legacy || isLegacy(a.Algorithm)
+	s.support(a.Algorithm, pbes1Read)
 	var params pbeParams
 	if _, err := asn1.Unmarshal(a.Parameters.FullBytes, &params); err != nil {
-		return pkcs12Error(err)
+		return s.convert(errDamaged.Error(), err)
 	}
 	return s.left.spend(params.Iterations)
+}
+
+// What go-pkcs12 reads, by object identifier: encryption, PBES2's ciphers, its hashes.
+var (
+	pbes1Read  = []string{"1.2.840.113549.1.12.1.3", "1.2.840.113549.1.12.1.5", "1.2.840.113549.1.12.1.6"}
+	cipherRead = []string{"2.16.840.1.101.3.4.1.2", "2.16.840.1.101.3.4.1.22", "2.16.840.1.101.3.4.1.42"}
+	hashRead   = []string{"", "1.2.840.113549.2.7", "1.2.840.113549.2.9", "1.2.840.113549.2.11"}
+)
+
+// support notes an algorithm that is not among those that are read.
+func (s *sight) support(id asn1.ObjectIdentifier, read []string) {
+	if s.refused == "" && !slices.Contains(read, id.String()) {
+		s.refused = "it is encrypted in a way that is not supported (" + nameOf(id) + ")"
+	}
 }
 
 // pbkdf2 counts the rounds of PBES2 and PBMAC1. Any other way to derive a key
@@ -233,34 +263,37 @@ func (s *sight) algorithm(a pkix.AlgorithmIdentifier) error {
 func (s *sight) pbkdf2(a pkix.AlgorithmIdentifier) error {
 	var params pbes2Params // of PBMAC1, too: it has a MAC for the cipher
 	if _, err := asn1.Unmarshal(a.Parameters.FullBytes, &params); err != nil {
-		return pkcs12Error(err)
+		return s.convert(errDamaged.Error(), err)
+	}
+	if a.Algorithm.Equal(oidPBES2) {
+		s.legacy = s.legacy || isLegacy(params.Cipher.Algorithm)
+		s.support(params.Cipher.Algorithm, cipherRead)
 	}
 	if !params.KDF.Algorithm.Equal(oidPBKDF2) {
-		return pkcs12Error(unsupported("key derivation", params.KDF.Algorithm))
+		s.support(params.KDF.Algorithm, nil)
+		return nil
 	}
 	var kdf kdfParams
 	if _, err := asn1.Unmarshal(params.KDF.Parameters.FullBytes, &kdf); err != nil {
-		return pkcs12Error(err)
+		return s.convert(errDamaged.Error(), err)
+	}
+	if a.Algorithm.Equal(oidPBES2) {
+		s.support(kdf.PRF.Algorithm, hashRead)
 	}
 	return s.left.spend(kdf.Iterations)
 }
 
 // decode takes the key and the certificates out, the parts that can be seen first.
-func (p *pfx) decode(seen, unseen []contentInfo, data []byte, password string) (bundle, error) {
-	seals := []string{""} // no seal at all
-	if len(p.Mac.Digest.Algorithm.Algorithm) > 0 {
-		if seals = []string{bmp(password)}; password == "" {
-			seals = append(seals, "") // what some programs mean by an empty password
-		}
+func (p *pfx) decode(s *sight, password string) (bundle, error) {
+	seals := []string{bmp(password)}
+	if password == "" {
+		seals = append(seals, "") // what some programs mean by an empty password
 	}
 	var err error // the one that says most
 	for _, seal := range seals {
-		sealed := data
-		if len(unseen) > 0 { // else nothing is hidden
-			var failed error
-			if sealed, failed = p.sealed(slices.Concat(seen, unseen), seal); failed != nil {
-				return bundle{}, pkcs12Error(failed)
-			}
+		sealed, failed := p.sealed(slices.Concat(s.seen, s.unseen), seal)
+		if failed != nil {
+			return bundle{}, s.convert(errDamaged.Error(), failed)
 		}
 		key, cert, chain, failed := pkcs12.DecodeChain(sealed, password)
 		if failed == nil {
@@ -270,10 +303,7 @@ func (p *pfx) decode(seen, unseen []contentInfo, data []byte, password string) (
 			err = failed
 		}
 	}
-	if isPassword(err) {
-		return bundle{}, passwordError("the PKCS#12 file", password)
-	}
-	return bundle{}, pkcs12Error(err)
+	return bundle{}, s.error(err, password)
 }
 
 func isPassword(err error) bool {
@@ -284,7 +314,7 @@ func newPKCS12(key any, certs []*x509.Certificate) (bundle, error) {
 	b := bundle{pkcs12: true}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return bundle{}, fmt.Errorf("has a private key of a kind that cannot sign: %T", key)
+		return bundle{}, errors.New("has a private key that is neither RSA, EC nor Ed25519: give the key that the certificate's signing request was made with")
 	}
 	if err := b.addKey(signer); err != nil {
 		return bundle{}, err
@@ -298,7 +328,7 @@ func newPKCS12(key any, certs []*x509.Certificate) (bundle, error) {
 }
 
 // sealed is the file with its parts in another order, under a seal of its own (RFC
-// 7292, appendix B, one round), if it had one.
+// 7292, appendix B, one round).
 func (p *pfx) sealed(parts []contentInfo, password string) ([]byte, error) {
 	content, err := asn1.Marshal(parts)
 	if err != nil {
@@ -309,12 +339,6 @@ func (p *pfx) sealed(parts []contentInfo, password string) ([]byte, error) {
 		return nil, err
 	}
 	safe := contentInfo{oidData, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 0, IsCompound: true, Bytes: inner}}
-	if len(p.Mac.Digest.Algorithm.Algorithm) == 0 {
-		return asn1.Marshal(struct {
-			Version int
-			Safe    contentInfo
-		}{p.Version, safe})
-	}
 	salt := []byte("propeller")
 	mac := hmac.New(sha1.New, sealKey(string(salt), password))
 	mac.Write(content)
@@ -348,19 +372,35 @@ func bmp(password string) string {
 	return b.String()
 }
 
-// pkcs12Error turns go-pkcs12's terms into what a user can do. Its errors are
-// known by their text only; a text it changes falls through to the last case.
-func pkcs12Error(err error) error {
-	text := strings.TrimPrefix(err.Error(), "pkcs12: ")
-	switch text {
-	case "private key missing":
-		text = "holds a certificate but no private key: in Keychain Access, export the certificate together with the key below it"
-	case "certificate missing":
-		text = "holds no certificate: in Keychain Access, export the certificate together with its key"
-	case "expected exactly one key bag":
-		text = "holds several private keys: export one certificate with its key only"
-	default:
-		text = "is no PKCS#12 file that can be read (" + text + "): export it anew, or convert it to .pem with: openssl pkcs12 -legacy -nodes"
+// error turns go-pkcs12's terms into what a user can do. Its errors are known by their
+// text only; a text it changes falls through to the last cases.
+func (s *sight) error(err error, password string) error {
+	switch text := strings.TrimPrefix(err.Error(), "pkcs12: "); {
+	case text == "private key missing":
+		return cause{"holds a certificate but no private key: in Keychain Access, export the certificate together with the key below it; or convert it with: " + s.command("") + ", and give the key's file as cert_key", err}
+	case text == "certificate missing":
+		return cause{"holds no certificate, only a private key: in Keychain Access, export the certificate together with its key", err}
+	case text == "expected exactly one key bag":
+		return cause{"holds several private keys: export one certificate with its key only, or convert it to PEM, of which the certificate that fits is used: " + s.command(""), err}
+	case strings.HasPrefix(text, "x509: "):
+		return cause{"has a certificate that cannot be parsed" + reason(err) + ": take the app's own certificate and key out of it with: " + s.command("-clcerts "), err}
+	case isPassword(err) || !s.sealed && s.left < maxIterations: // nothing has shown that the password is right
+		return passwordError("the PKCS#12 file", password)
 	}
-	return cause{text, err}
+	return s.convert(errDamaged.Error(), err)
+}
+
+// convert is the error of a file that OpenSSL may read.
+func (s *sight) convert(why string, err error) error {
+	return cause{"is a PKCS#12 file that cannot be used as it is: " + why + "; convert it to PEM with: " + s.command(""), err}
+}
+
+// command writes the file as PEM. What cannot be seen is taken for what OpenSSL 3 reads
+// only if told so.
+func (s *sight) command(options string) string {
+	const in = "-in " + pemfile.File + " -nodes -out new.pem"
+	if s.encrypted+s.keys > 0 && !s.legacy {
+		return "openssl pkcs12 " + options + in
+	}
+	return "openssl pkcs12 -legacy " + options + in + " (without -legacy if your openssl does not know it)"
 }

@@ -13,10 +13,29 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
+	"strings"
+
+	"propeller/internal/pemfile"
 )
 
-// rewriteKey says how to get out of a form that is not supported.
-const rewriteKey = "rewrite the key with: openssl pkcs8 -topk8 -v2 aes-256-cbc"
+// rewriteKey says how to get out of an encryption that is not supported: by OpenSSL,
+// whose version 3 does the older ones only if told so.
+func rewriteKey(block *pemfile.Block, legacy bool) string {
+	if legacy {
+		return "rewrite the key with: " + block.Convert("pkey -provider legacy -provider default", "-aes256") +
+			" (without the -provider options if your openssl does not know them), and give new.pem as cert_key"
+	}
+	return "rewrite the key with: " + block.Convert("pkey", "-aes256") + ", and give new.pem as cert_key"
+}
+
+// isLegacy reports whether OpenSSL 3 has an algorithm in its legacy provider only: DES,
+// RC2 and RC4, or a hash of their time.
+func isLegacy(oid asn1.ObjectIdentifier) bool {
+	text := oid.String()
+	return slices.ContainsFunc([]string{"1.2.840.113549.1.5.", "1.2.840.113549.3.2", "1.3.14.3.2.7"}, func(s string) bool { return strings.HasPrefix(text, s) }) ||
+		slices.Contains([]string{"1.2.840.113549.1.12.1.1", "1.2.840.113549.1.12.1.2", "1.2.840.113549.1.12.1.5", "1.2.840.113549.1.12.1.6"}, text)
+}
 
 // Encrypted PKCS#8 (RFC 5958, section 3) by PBES2 (RFC 8018, appendix A).
 type (
@@ -67,13 +86,13 @@ var pbkdf2Hashes = map[string]func() hash.Hash{
 var errKeyDamaged = errors.New("its private key cannot be parsed: the file is damaged")
 
 // decryptPKCS8 opens an ENCRYPTED PRIVATE KEY block.
-func decryptPKCS8(der []byte, password string, left *budget) ([]byte, error) {
+func decryptPKCS8(b *pemfile.Block, password string, left *budget) ([]byte, error) {
 	var info encryptedPrivateKeyInfo
-	if !unmarshalAll(der, &info) {
+	if !unmarshalAll(b.Bytes, &info) {
 		return nil, errKeyDamaged
 	}
 	if !info.Algorithm.Algorithm.Equal(oidPBES2) {
-		return nil, unsupported("method", info.Algorithm.Algorithm)
+		return nil, unsupported(b, info.Algorithm.Algorithm)
 	}
 	var params pbes2Params
 	if !unmarshalAll(info.Algorithm.Parameters.FullBytes, &params) {
@@ -84,9 +103,9 @@ func decryptPKCS8(der []byte, password string, left *budget) ([]byte, error) {
 	}
 	c, ok := pbes2Ciphers[params.Cipher.Algorithm.String()]
 	if !ok {
-		return nil, unsupported("cipher", params.Cipher.Algorithm)
+		return nil, unsupported(b, params.Cipher.Algorithm)
 	}
-	key, err := pbes2Key(params.KDF, password, c.keyLength, left)
+	key, err := pbes2Key(b, params.KDF, password, c.keyLength, left)
 	if err != nil {
 		return nil, err
 	}
@@ -108,9 +127,9 @@ func decryptPKCS8(der []byte, password string, left *budget) ([]byte, error) {
 }
 
 // pbes2Key derives the cipher's key from the password.
-func pbes2Key(kdf pkix.AlgorithmIdentifier, password string, length int, left *budget) ([]byte, error) {
+func pbes2Key(b *pemfile.Block, kdf pkix.AlgorithmIdentifier, password string, length int, left *budget) ([]byte, error) {
 	if !kdf.Algorithm.Equal(oidPBKDF2) {
-		return nil, unsupported("key derivation", kdf.Algorithm)
+		return nil, unsupported(b, kdf.Algorithm)
 	}
 	var params pbkdf2Params
 	if !unmarshalAll(kdf.Parameters.FullBytes, &params) || params.Iterations < 1 ||
@@ -119,10 +138,10 @@ func pbes2Key(kdf pkix.AlgorithmIdentifier, password string, length int, left *b
 	}
 	h, ok := pbkdf2Hashes[params.PRF.Algorithm.String()]
 	if !ok {
-		return nil, unsupported("hash", params.PRF.Algorithm)
+		return nil, unsupported(b, params.PRF.Algorithm)
 	}
 	if err := left.spend(params.Iterations); err != nil {
-		return nil, fmt.Errorf("its private key %w; %s", err, rewriteKey)
+		return nil, fmt.Errorf("its private key %w", err)
 	}
 	key, err := pbkdf2.Key(h, password, params.Salt, params.Iterations, length)
 	if err != nil { // a FIPS mode that does not approve of the parameters
@@ -131,8 +150,25 @@ func pbes2Key(kdf pkix.AlgorithmIdentifier, password string, length int, left *b
 	return key, nil
 }
 
-func unsupported(what string, oid asn1.ObjectIdentifier) error {
-	return fmt.Errorf("its private key is encrypted by a %s that is not supported (%s): %s", what, oid, rewriteKey)
+func unsupported(b *pemfile.Block, oid asn1.ObjectIdentifier) error {
+	return fmt.Errorf("its private key%s is encrypted in a way that is not supported (%s): %s", b.At(), nameOf(oid), rewriteKey(b, isLegacy(oid)))
+}
+
+// nameOf is an algorithm as people call it, if they do.
+func nameOf(oid asn1.ObjectIdentifier) string {
+	text := oid.String()
+	name, ok := map[string]string{
+		"1.2.840.113549.1.5.1": "MD2 with DES", "1.2.840.113549.1.5.3": "MD5 with DES", "1.2.840.113549.1.5.4": "MD2 with RC2",
+		"1.2.840.113549.1.5.6": "MD5 with RC2", "1.2.840.113549.1.5.10": "SHA-1 with DES", "1.2.840.113549.1.5.11": "SHA-1 with RC2",
+		"1.2.840.113549.1.12.1.1": "RC4", "1.2.840.113549.1.12.1.2": "RC4", "1.2.840.113549.1.12.1.3": "triple DES of PKCS#12",
+		"1.2.840.113549.1.12.1.4": "two-key triple DES", "1.2.840.113549.1.12.1.5": "RC2", "1.2.840.113549.1.12.1.6": "RC2",
+		"1.2.840.113549.3.7": "PBES2 with triple DES", "1.3.6.1.4.1.11591.4.11": "scrypt", "1.3.14.3.2.7": "DES", "1.2.840.113549.3.2": "RC2",
+		"1.2.392.200011.61.1.1.1.2": "Camellia", "1.2.392.200011.61.1.1.1.3": "Camellia", "1.2.392.200011.61.1.1.1.4": "Camellia",
+	}[text]
+	if ok {
+		return name
+	}
+	return text
 }
 
 // unmarshalAll parses DER and wants nothing left over.

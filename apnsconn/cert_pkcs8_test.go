@@ -3,8 +3,11 @@ package apnsconn
 import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/pem"
 	"strings"
 	"testing"
+
+	"propeller/internal/pemfile"
 )
 
 // pbes2Spec describes an encrypted key. Its data is no real ciphertext.
@@ -56,8 +59,8 @@ func TestDecryptPKCS8Parameters(t *testing.T) {
 		"no rounds":                   {func(s *pbes2Spec) { s.iterations = 0 }, "the file is damaged"},
 		"negative rounds":             {func(s *pbes2Spec) { s.iterations = -1 }, "the file is damaged"},
 		"too many rounds":             {func(s *pbes2Spec) { s.iterations = 10_000_001 }, "asks for 10000001 rounds of key derivation, at most 10000000 are done"},
-		"unknown hash":                {func(s *pbes2Spec) { s.prf = md5 }, "by a hash that is not supported (1.2.840.113549.2.5)"},
-		"unknown cipher":              {func(s *pbes2Spec) { s.cipher = md5 }, "by a cipher that is not supported (1.2.840.113549.2.5)"},
+		"unknown hash":                {func(s *pbes2Spec) { s.prf = md5 }, "in a way that is not supported (1.2.840.113549.2.5)"},
+		"unknown cipher":              {func(s *pbes2Spec) { s.cipher = md5 }, "in a way that is not supported (1.2.840.113549.2.5)"},
 		"short iv":                    {func(s *pbes2Spec) { s.iv = 8 }, "the file is damaged"},
 		"no data":                     {func(s *pbes2Spec) { s.data = 0 }, "the file is damaged"},
 		"data not whole blocks":       {func(s *pbes2Spec) { s.data = 33 }, "the file is damaged"},
@@ -68,7 +71,7 @@ func TestDecryptPKCS8Parameters(t *testing.T) {
 			s := good
 			tt.change(&s)
 			left := budget(maxIterations)
-			_, err := decryptPKCS8(s.der(t), "hunter2", &left)
+			_, err := decryptPKCS8(&pemfile.Block{Block: pem.Block{Bytes: s.der(t)}}, "hunter2", &left)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q in it", err, tt.want)
 			}

@@ -1,19 +1,17 @@
 package apnsconn
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 
-	"propeller/internal/keysize"
+	"propeller/internal/pemfile"
 )
 
 // Key signs provider tokens: the .p8 file that Apple gives out under Keys, with
@@ -61,8 +59,8 @@ func (e *KeyError) Error() string {
 // Unwrap returns the cause, or nil.
 func (e *KeyError) Unwrap() error { return e.Err }
 
-// LoadKey reads a key for provider tokens: an unencrypted PEM file with one EC
-// key on curve P-256 in PKCS#8, of at most 1 MiB, as Apple's AuthKey_….p8. keyID
+// LoadKey reads a key for provider tokens: an unencrypted file with one EC key on
+// curve P-256, of at most 1 MiB, as Apple's AuthKey_….p8. keyID
 // and teamID are the ids that Apple shows beside the key and for the account,
 // each 10 capital letters and digits. Whether they belong to the key only Apple
 // knows. All faults are reported together, joined by errors.Join; each is a
@@ -71,7 +69,7 @@ func LoadKey(file, keyID, teamID string) (*Key, error) {
 	private, err := readSigningKey(file)
 	var faults []error
 	if err != nil {
-		faults = append(faults, &KeyError{file, FieldKeyFile, err.Error(), errors.Unwrap(err)})
+		faults = append(faults, &KeyError{file, FieldKeyFile, pemfile.InFile(err.Error(), file), errors.Unwrap(err)})
 	}
 	if !isAppleID(keyID) {
 		faults = append(faults, &KeyError{file, FieldKeyID, idFault(keyID) + ": Apple shows it beside the key, and it is in the file's name, AuthKey_<key id>.p8", nil})
@@ -109,85 +107,55 @@ func idFault(s string) string {
 	return "is not 10 capital letters and digits"
 }
 
+// readSigningKey finds the one private key in a file. Its errors are sentences without
+// a subject, which is the file.
 func readSigningKey(file string) (*ecdsa.PrivateKey, error) {
-	data, err := readCredential(file)
+	blocks, err := readCredential(file, "is neither PEM nor DER: give the .p8 file as Apple offers it, whose first line is -----BEGIN PRIVATE KEY-----")
 	if err != nil {
 		return nil, err
 	}
-	return parseSigningKey(data)
+	return parseSigningKey(blocks)
 }
 
-// parseSigningKey finds the one private key in PEM text. Its errors are
-// sentences without a subject, which is the file.
-func parseSigningKey(data []byte) (*ecdsa.PrivateKey, error) {
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // some editors put a byte order mark there
-	var key *pem.Block
-	blocks, other := 0, ""
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			break
-		}
-		blocks++
-		switch {
-		case block.Type == "CERTIFICATE":
-			return nil, errors.New("holds a certificate, not a key for provider tokens: give it as the certificate, or give the .p8 file that Apple offers under Keys")
-		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			other = block.Type
+func parseSigningKey(blocks []pemfile.Block) (*ecdsa.PrivateKey, error) {
+	if what := uselessKey(blocks); what != "" {
+		return nil, errors.New(what)
+	}
+	var key *pemfile.Block
+	for i := range blocks {
+		switch b := &blocks[i]; {
+		case !strings.HasSuffix(b.Type, "PRIVATE KEY"):
 		case key != nil:
 			return nil, errors.New("holds several private keys: give a file with one")
 		default:
-			key = block
+			key = b
 		}
 	}
-	switch {
-	case key != nil:
-		return parseSigningBlock(key)
-	case blocks > 0:
-		return nil, fmt.Errorf("holds no private key, only %s: give the .p8 file that Apple offers under Keys", pemName(other))
-	case bytes.Contains(data, []byte("-----BEGIN ")):
-		return nil, errors.New("is damaged: it has a line with BEGIN, but no whole PEM block")
+	if key == nil {
+		return nil, errors.New("holds no private key" + onlyTypes(blocks) + ": " + getP8)
 	}
-	return nil, errors.New("is no PEM file: give the .p8 file as Apple offers it, whose first line is -----BEGIN PRIVATE KEY-----")
+	return parseSigningBlock(key)
 }
 
-// pemName shows a PEM type, which is whatever the file says it is.
-func pemName(s string) string {
-	if s == "PUBLIC KEY" {
-		return "a public key"
+func parseSigningBlock(block *pemfile.Block) (*ecdsa.PrivateKey, error) {
+	//lint:ignore SA1019 see decryptKey
+	if block.Type == "ENCRYPTED PRIVATE KEY" || x509.IsEncryptedPEMBlock(&block.Block) {
+		return nil, errors.New("is encrypted, which Apple's .p8 files are not: decrypt it with: " + block.Convert("pkey", "") + ", and give new.pem as key")
 	}
-	return fmt.Sprintf("%.40q", s)
-}
-
-func parseSigningBlock(block *pem.Block) (*ecdsa.PrivateKey, error) {
-	switch block.Type {
-	case "PRIVATE KEY":
-	case "ENCRYPTED PRIVATE KEY":
-		return nil, errors.New("is encrypted, which Apple's .p8 files are not: decrypt it with openssl pkcs8 -topk8 -nocrypt")
-	case "RSA PRIVATE KEY":
-		return nil, errors.New("is an RSA key (PKCS#1), which belongs to a certificate: provider tokens need the EC key of Apple's .p8 file")
-	case "EC PRIVATE KEY":
-		return nil, errors.New("is an EC key in OpenSSL's old form (SEC 1): convert it with openssl pkcs8 -topk8 -nocrypt")
-	default:
-		return nil, fmt.Errorf("is a private key of a form that is not supported, %s: give the .p8 file that Apple offers under Keys", pemName(block.Type))
-	}
-	if err := keysize.Private(block.Bytes); err != nil {
-		return nil, err
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, err := parseKey(block, "", nil)
 	if err != nil {
-		return nil, cause{"is damaged: its private key cannot be parsed as PKCS#8", err}
+		return nil, err
 	}
 	switch key := key.(type) {
 	case *ecdsa.PrivateKey:
 		if key.Curve != elliptic.P256() {
-			return nil, fmt.Errorf("is an EC key on curve %s: provider tokens need one on P-256, as in Apple's .p8 files", key.Params().Name)
+			return nil, fmt.Errorf("is an EC key on curve %s, and provider tokens need one on P-256: %s", key.Params().Name, getP8)
 		}
 		return key, nil
 	case *rsa.PrivateKey:
-		return nil, errors.New("is an RSA key, which belongs to a certificate: provider tokens need the EC key of Apple's .p8 file")
+		return nil, errors.New("is an RSA key, which belongs to a certificate: " + getP8)
 	}
-	return nil, errors.New("is neither an EC nor an RSA key: provider tokens need the EC key of Apple's .p8 file")
+	return nil, errors.New("is neither an EC nor an RSA key: " + getP8)
 }
 
 // Same reports whether both are the same key with the same ids, wherever they

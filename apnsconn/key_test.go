@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -19,6 +20,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"propeller/internal/pemfile"
 )
 
 const (
@@ -61,7 +64,20 @@ func TestLoadKey(t *testing.T) {
 	t.Parallel()
 	private := newTestKey(t)
 	text := keyPEM(t, private)
+	block, _ := pem.Decode(text)
+	sec1, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, data := range map[string][]byte{
+		"DER":                 block.Bytes,
+		"EC in SEC 1":         append(pemBlock("EC PARAMETERS", []byte{6, 1, 1}), pemBlock("EC PRIVATE KEY", sec1)...),
+		"SEC 1 as DER":        sec1,
+		"base64":              []byte(base64.StdEncoding.EncodeToString(text)),
+		"without BEGIN":       bytes.Join(bytes.Split(text, []byte("\n"))[1:4], []byte("\n")),
+		"literal line ends":   bytes.ReplaceAll(text, []byte("\n"), []byte(`\n`)),
+		"one line":            bytes.ReplaceAll(text, []byte("\n"), []byte(" ")),
+		"indented":            bytes.ReplaceAll(text, []byte("\n"), []byte("\n    ")),
 		"as Apple's":          text,
 		"no final newline":    bytes.TrimSpace(text),
 		"Windows line ends":   bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n")),
@@ -112,20 +128,19 @@ func TestLoadKeyFaults(t *testing.T) {
 		want string
 	}{
 		{"empty", nil, "is empty"},
-		{"binary", append([]byte{0x30, 0x82}, sec1...), "is no PEM file: give the .p8 file as Apple offers it, whose first line is -----BEGIN PRIVATE KEY-----"},
-		{"cut off", text[:len(text)/2], "is damaged: it has a line with BEGIN, but no whole PEM block"},
+		{"binary", append([]byte{0x30, 0x82}, sec1...), "is damaged or cut off"},
+		{"cut off", text[:len(text)/2], "is damaged: the PRIVATE KEY that begins at line 1 has no END line"},
 		{"certificate", certPEM(cert), "holds a certificate, not a key for provider tokens"},
 		{"certificate and key", append(text, certPEM(cert)...), "holds a certificate, not a key for provider tokens"},
-		{"public key", pemBlock("PUBLIC KEY", public), "holds no private key, only a public key"},
-		{"request", pemBlock("CERTIFICATE REQUEST", public), `holds no private key, only "CERTIFICATE REQUEST"`},
-		{"RSA in PKCS#1", pemBlock("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey)), "is an RSA key (PKCS#1), which belongs to a certificate"},
+		{"public key", pemBlock("PUBLIC KEY", public), "holds a public key, not a key for provider tokens: give the .p8 file"},
+		{"request", pemBlock("CERTIFICATE REQUEST", public), "holds a certificate signing request, not a key for provider tokens: give the .p8 file"},
+		{"RSA in PKCS#1", pemBlock("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey)), "is an RSA key, which belongs to a certificate"},
 		{"RSA in PKCS#8", keyPEM(t, rsaKey), "is an RSA key, which belongs to a certificate"},
-		{"EC in SEC 1", pemBlock("EC PRIVATE KEY", sec1), "is an EC key in OpenSSL's old form (SEC 1): convert it with openssl pkcs8 -topk8 -nocrypt"},
-		{"wrong curve", keyPEM(t, curve384), "is an EC key on curve P-384: provider tokens need one on P-256"},
+		{"wrong curve", keyPEM(t, curve384), "is an EC key on curve P-384, and provider tokens need one on P-256"},
 		{"Ed25519", keyPEM(t, edKey), "is neither an EC nor an RSA key"},
 		{"encrypted", pemBlock("ENCRYPTED PRIVATE KEY", sec1), "is encrypted, which Apple's .p8 files are not"},
-		{"OpenSSH", pemBlock("OPENSSH PRIVATE KEY", sec1), `is a private key of a form that is not supported, "OPENSSH PRIVATE KEY"`},
-		{"garbage inside", pemBlock("PRIVATE KEY", sec1), "is damaged: its private key cannot be parsed as PKCS#8"},
+		{"OpenSSH", pemBlock("OPENSSH PRIVATE KEY", sec1), "holds an SSH key, not a key for provider tokens"},
+		{"garbage inside", pemBlock("PRIVATE KEY", sec1[1:]), "its private key at line 1 cannot be parsed: it is damaged"},
 		{"two keys", append(text, text...), "holds several private keys"},
 		{"huge", bytes.Repeat([]byte("x"), maxCredentialFile+1), "is larger than 1024 KiB"},
 	} {
@@ -277,7 +292,11 @@ func FuzzSigningKey(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		key, err := parseSigningKey(data)
+		blocks, err := pemfile.Parse(data)
+		var key *ecdsa.PrivateKey
+		if err == nil {
+			key, err = parseSigningKey(blocks)
+		}
 		if err != nil {
 			if text := err.Error(); key != nil || text == "" || len(text) > 300 || strings.ContainsAny(text, "\n\r\x1b\x00") {
 				t.Errorf("%v, %q", key, text)

@@ -111,8 +111,13 @@ func (a *App) Changed(now time.Time) bool {
 	if a.source == nil {
 		return false
 	}
-	if a.found != nil && a.source.now.Before(a.found.Leaf.NotBefore) && !now.Before(a.found.Leaf.NotBefore) {
-		return true
+	if a.found != nil {
+		if a.source.now.Before(a.found.Leaf.NotBefore) && !now.Before(a.found.Leaf.NotBefore) {
+			return true
+		}
+		if best, _ := a.found.For(a.Topic, a.Env, now); best != a.found { // of several in its file
+			return true
+		}
 	}
 	return a.source.stampOf(a) != a.source.stamp
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/internal/keysize"
+	"propeller/internal/pemfile"
 )
 
 // loadCredential loads the app's certificate or key, of which it must give one.
@@ -62,12 +62,6 @@ func (p *parser) orphans(d *draft, to string, keys []string) {
 
 // loadKey loads the app's key for provider tokens.
 func (p *parser) loadKey(d *draft) {
-	if strings.Contains(d.Key, "PRIVATE KEY") {
-		e := d.at("key")
-		e.secret = true
-		p.wrong(e, errors.New("holds the key itself: give the path of a file with it"))
-		return
-	}
 	file := d.Key
 	readable := !d.bad["key"] && p.readable(d, "key")
 	if !readable {
@@ -127,6 +121,10 @@ func (p *parser) loadCertificate(d *draft) {
 	d.found = cert
 	if d.bad["topic"] || d.bad["server"] {
 		return
+	}
+	cert, choice := cert.For(d.Topic, d.Env, p.now)
+	if d.found = cert; choice != "" {
+		d.Warnings = append(d.Warnings, choice)
 	}
 	warnings, err := cert.Check(d.Topic, d.Env, p.now)
 	if err == nil || d.Mock() {
@@ -202,46 +200,11 @@ func (p *parser) loadRoots(d *draft) {
 		// A machine without roots of its own: those of the file must do.
 		pool = x509.NewCertPool()
 	}
-	if err := addRoots(pool, data); err != nil {
-		p.wrong(e, err)
+	if err := keysize.Roots(pool, data); err != nil {
+		p.wrong(e, errCause{pemfile.InFile(err.Error(), d.CAFile), err})
 		return
 	}
 	d.RootCAs, d.rootsHash = pool, sha256.Sum256(data)
-}
-
-// maxRoots bounds the roots of a file: a browser's list has less than 200.
-const maxRoots = 1000
-
-// addRoots adds the certificates of a PEM file. x509's own AppendCertsFromPEM
-// passes over what it cannot read; a root that is silently missing is found
-// out at the first push only.
-func addRoots(pool *x509.CertPool, data []byte) error {
-	n := 0
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			break
-		}
-		n++
-		if block.Type != "CERTIFICATE" {
-			return fmt.Errorf("its PEM block %d is no certificate: only roots belong there", n)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return errCause{fmt.Sprintf("its certificate %d cannot be parsed", n), err}
-		}
-		if n > maxRoots {
-			return fmt.Errorf("holds more than %d certificates", maxRoots)
-		}
-		if err := keysize.Public(cert.PublicKey); err != nil {
-			return fmt.Errorf("its certificate %d %w", n, err)
-		}
-		pool.AddCert(cert)
-	}
-	if n == 0 {
-		return errors.New("holds no certificate: it must be a .pem with CERTIFICATE blocks")
-	}
-	return nil
 }
 
 // split returns the parts of an error that was made by errors.Join.

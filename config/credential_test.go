@@ -159,8 +159,8 @@ func TestBadCredentials(t *testing.T) {
 		{"cert: app.p12, cert_password: wrong-" + hidden, []string{`cert "app.p12": `}},
 		{"cert: app.p12", []string{`cert "app.p12": `}},
 		{"cert: garbage, ca_file: garbage", []string{`cert "garbage": is neither`, `ca_file "garbage": holds no certificate`}},
-		{"cert: app.pem, ca_file: mixed.pem", []string{`ca_file "mixed.pem": its PEM block 2 is no certificate`}},
-		{"cert: app.pem, ca_file: broken.pem", []string{`ca_file "broken.pem": its certificate 1 cannot be parsed`}},
+		{"cert: app.pem, ca_file: mixed.pem", []string{`ca_file "mixed.pem": holds a PRIVATE KEY at line 10: only the certificates of roots`}},
+		{"cert: app.pem, ca_file: broken.pem", []string{`ca_file "broken.pem": its certificate at line 1 cannot be parsed`}},
 		{"cert: app.pem, cert_key: missing", []string{`cert_key "missing": no such file`}},
 	} {
 		_, err := Parse("test.yaml", []byte("apps: [{topic: com.example.app, "+c.keys+"}]"), Options{Dir: dir})

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"propeller/internal/pemfile"
 )
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
@@ -56,7 +58,7 @@ func (p *parser) text(e entry) (string, bool) {
 // wrong adds a fault of an entry.
 func (p *parser) wrong(e entry, err error) {
 	f := Fault{Line: e.line, Key: e.key, Msg: oneLine(err.Error()), Err: err}
-	if !e.secret {
+	if !e.secret && !pemfile.Holds(e.text) {
 		f.Value = shown(e.text)
 	}
 	if e.cred {

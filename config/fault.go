@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
 // Fault is one thing wrong with a configuration.
@@ -98,12 +97,13 @@ func shown(text string) string {
 		}
 		text = scheme + redacted + text[at:]
 	}
-	if len(text) > maxShown {
-		cut := maxShown
-		for cut > 0 && !utf8.RuneStart(text[cut]) {
-			cut--
-		}
-		text = text[:cut] + "…"
+	text = strings.ToValidUTF8(text, "?")
+	if len(text) <= maxShown {
+		return text
 	}
-	return strings.ToValidUTF8(text, "?")
+	tail := 0
+	if i := strings.LastIndexByte(text, '/'); i >= 0 {
+		tail = min(len(text)-i, maxShown*3/4) // of a path the file's name tells most
+	}
+	return strings.ToValidUTF8(text[:maxShown-tail], "") + "…" + strings.ToValidUTF8(text[len(text)-tail:], "")
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/internal/pemfile"
 	"propeller/queue"
 )
 
@@ -118,6 +119,10 @@ func assignOne[T any](p *parser, l layer, f field[T], dst *T) bool {
 		return false
 	}
 	if f.path {
+		if pemfile.Holds(text) {
+			p.wrong(e, errors.New("holds the key or certificate itself: give the path of a file with it"))
+			return false
+		}
 		text = p.path(text)
 	}
 	if err := f.set(dst, text); err != nil {

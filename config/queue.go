@@ -6,6 +6,8 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"propeller/internal/keysize"
+	"propeller/internal/pemfile"
 	"propeller/queue/queueurl"
 )
 
@@ -91,10 +93,10 @@ func (p *parser) checkRoots(path string) error {
 	}
 	data, err := readFile(path, maxFile)
 	if err == nil {
-		err = addRoots(x509.NewCertPool(), data)
+		err = keysize.Roots(x509.NewCertPool(), data)
 	}
 	if err != nil {
-		return fmt.Errorf("ca: %w", err)
+		return errCause{"ca: " + pemfile.InFile(err.Error(), path), err}
 	}
 	return nil
 }

@@ -191,3 +191,47 @@ func TestPageOfBadCredentials(t *testing.T) {
 	b.says(".why", `cert "com.example.expired.pem": expired on `)
 	b.says("#workers", "No worker")
 }
+
+// What a file is that cannot be used, and what to do, is the same in check and in status,
+// and names the file however long its path is. Of two certificates check says which.
+func TestStatusSaysWhatAFileIs(t *testing.T) {
+	s := &webSite{site: newSite(t, apnstest.Options{})}
+	whole := string(s.apns.ClientCertPEM(topic))
+	i := strings.Index(whole, "-----BEGIN CERTIFICATE")
+	j := i + strings.Index(whole[i:], "-----END CERTIFICATE-----\n") + len("-----END CERTIFICATE-----\n")
+	cert, key := whole[i:j], whole[:i]+whole[j:]
+	folder := filepath.Join(s.dir, strings.Repeat("a-long-folder/", 8))
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	files := []struct{ name, text, want string }{
+		{"only-key.pem", key, "holds no certificate, only a private key: give the certificate that belongs to it as cert, and this file as cert_key"},
+		{"only-cert.pem", cert, "holds a certificate but no private key: export both together from Keychain Access as .p12, or give the key's file as cert_key"},
+		{"damaged.pem", strings.Replace(whole, "\nMI", "\nM*", 1), "is damaged: "},
+		{"cut.p12", "0\x82\x01\x00", "is damaged or cut off: copy or export it again"},
+	}
+	text := fmt.Sprintf("queue: %s\nstate_dir: state\ndefaults: {server: %s, ca_file: ca.pem}\nhttp: {listen: \"127.0.0.1:0\"}\napps:\n  - {topic: %s, cert: good.pem}\n", s.bs.URL(), s.apns.URL, topic)
+	s.write("good.pem", whole+string(s.apns.ClientCertPEM(topic)))
+	for i, f := range files {
+		if err := os.WriteFile(filepath.Join(folder, f.name), []byte(f.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		text += fmt.Sprintf("  - {topic: com.example.n%d, cert: %q}\n", i, filepath.Join(folder, f.name))
+	}
+	s.write("propeller.yaml", text)
+	r := runProgram(t, s.dir, "", "check")
+	s.start()
+	status := runProgram(t, s.dir, "", "status")
+	for _, f := range files {
+		for what, got := range map[string]string{"check": r.err, "status": strings.Join(strings.Fields(status.out), " ")} {
+			if !strings.Contains(got, "…/"+f.name+`": `+f.want) {
+				t.Errorf("%s does not say of %s that it %s:\n%s", what, f.name, f.want, got)
+			}
+		}
+	}
+	s.write("propeller.yaml", strings.Split(text, "  - {topic: com.example.n0")[0])
+	if r := runProgram(t, s.dir, "", "check"); r.status != 0 || !strings.Contains(r.out, "has 2 certificates with their key: the one that expires on ") {
+		t.Errorf("check: %+v", r)
+	}
+	s.daemon.says("has 2 certificates with their key: the one that expires on ")
+}

@@ -10,6 +10,8 @@ import (
 	"encoding/pem"
 	"fmt"
 	"strings"
+
+	"propeller/internal/pemfile"
 )
 
 // MaxRSA is the largest RSA key that is used, in bits. crypto/tls takes no larger
@@ -69,12 +71,14 @@ func Public(key any) error {
 // maxPair bounds the certificates and keys of a server's files.
 const maxPair = 100
 
-// Pair is tls.X509KeyPair of keys that may be used.
+// Pair is tls.X509KeyPair of keys that may be used, of PEM as pemfile reads it.
 func Pair(cert, key []byte) (tls.Certificate, error) {
-	for _, text := range [][]byte{cert, key} {
-		if err := blocks(text); err != nil {
+	for _, text := range []*[]byte{&cert, &key} {
+		clean, err := blocks(*text)
+		if err != nil {
 			return tls.Certificate{}, err
 		}
+		*text = clean
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil { // it may quote names and types of any length
@@ -104,23 +108,25 @@ func Short(text string) string {
 	return strings.ToValidUTF8(text[:maxText], "") + "…"
 }
 
-func blocks(text []byte) error {
-	for n := 1; ; n++ {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			return nil
-		}
-		if n > maxPair {
-			return fmt.Errorf("has more than %d PEM blocks", maxPair)
-		}
-		var err error
-		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-			err = Private(block.Bytes)
-		} else if cert, parse := x509.ParseCertificate(block.Bytes); parse == nil {
+// blocks is the text as PEM without faults, once its keys have been looked at.
+func blocks(text []byte) (clean []byte, err error) {
+	all, err := pemfile.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) > maxPair {
+		return nil, fmt.Errorf("has more than %d PEM blocks", maxPair)
+	}
+	for _, b := range all {
+		if strings.HasSuffix(b.Type, "PRIVATE KEY") {
+			err = Private(b.Bytes)
+		} else if cert, parse := x509.ParseCertificate(b.Bytes); parse == nil {
 			err = Public(cert.PublicKey)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
+		clean = append(clean, pem.EncodeToMemory(&b.Block)...)
 	}
+	return clean, nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"propeller/internal/keysize"
 	"propeller/internal/neterr"
 )
 
@@ -207,8 +208,8 @@ func (o Options) roots() (*x509.CertPool, error) {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s: has no certificate (PEM)", file)
+	if err := keysize.Roots(pool, text); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return pool, nil
 }
