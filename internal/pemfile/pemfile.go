@@ -150,7 +150,7 @@ func decode(kind string, body []byte) (b *pem.Block, bad int) {
 		if line = bytes.TrimSpace(line); len(line) == 0 && clean.Len() == first {
 			continue // headers would not be seen after it
 		}
-		if bad < 0 && !base64Line.Match(line) && !headerLine.Match(line) {
+		if bad < 0 && len(line) > 0 && !base64Line.Match(line) && !headerLine.Match(line) {
 			bad = i
 		}
 		clean.Write(line)
