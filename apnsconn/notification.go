@@ -20,5 +20,16 @@ type Notification struct {
 	Payload    []byte // JSON object of at most MaxPayload bytes; must not change until the push has ended
 }
 
+// MaxPayload is how many bytes APNs takes of the payload.
+func (n *Notification) MaxPayload() int { return n.typ().maxPayload }
+
+// typ is what is known of the notification's kind of push.
+func (n *Notification) typ() *pushType {
+	if n.broadcast() {
+		return &broadcastType
+	}
+	return pushTypeNamed(n.PushType)
+}
+
 // broadcast reports whether n goes to a channel.
 func (n *Notification) broadcast() bool { return n.ChannelID != "" }

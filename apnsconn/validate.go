@@ -66,12 +66,11 @@ func (n *Notification) Validate() error {
 	if why := collapseFault(n.CollapseID); why != "" {
 		return &FieldError{"collapse_id", why}
 	}
-	t := pushTypeNamed(n.PushType)
+	t := n.typ()
 	if n.broadcast() {
 		if err := n.validateBroadcast(); err != nil {
 			return err
 		}
-		t = &broadcastType
 	}
 	if !t.allows(n.Priority) {
 		return &FieldError{"priority", priorityFault(t, n.Priority)}

@@ -47,15 +47,15 @@ func TestLittleIsPutForLittle(t *testing.T) {
 	}
 }
 
-// Of a payload all stays, of the rest only the blanks outside strings go.
-func TestStoredWithoutBlanks(t *testing.T) {
+// A payload stays as it is, the rest is stored in its shortest form.
+func TestStoredInTheShortestForm(t *testing.T) {
 	t.Parallel()
 	tree := new(putTree)
 	api := New(tree, Options{Outcomes: new(Outcomes)})
 	api.Use(Settings{Keys: []Key{{Name: "k", Token: "k-0123456", Role: RoleSend}}})
 	token := strings.Repeat("0", 64)
 	for body, want := range map[string]string{
-		`{ "topic" : "` + topic + `", "token" : "` + token + `", "data" : { "a b" : [ 1.0 , " x" ] } , "title" : " t\u0020 " }`: `{"token":"` + token + `","data":{"a b":[1.0," x"]},"title":" t\u0020 "} 0s`,
+		`{ "topic" : "` + topic + `", "token" : "` + token + `", "data" : { "a b" : [ 1.0 , " x" ] } , "title" : " t\u0020 " }`: `{"token":"` + token + `","data":{"a b":[1.0," x"]},"title":" t  "} 0s`,
 		`{"topic":"` + topic + `","token":"` + token + `", "payload": { "aps" : {} , "a":[ 1 ]}}`:                               `{"token":"` + token + `","payload":{ "aps" : {} , "a":[ 1 ]}} 0s`,
 	} {
 		tree.jobs = nil

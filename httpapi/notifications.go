@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -88,7 +87,7 @@ func bodyFault(err error) string {
 // acceptBody takes one notification or a list. keep is false if it has certainly
 // done nothing: the same request is then judged anew.
 func (a *API) acceptBody(ctx context.Context, c *client, body []byte) (out answer, keep bool) {
-	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) > 0 && trimmed[0] == '[' {
+	if rawjson.Begin(body) == '[' {
 		return a.acceptList(ctx, c, body)
 	}
 	if !c.limit.Allow() {

@@ -12,7 +12,7 @@ import (
 type Envelope struct {
 	Topic string        // of the app; "" when not given
 	Delay time.Duration // before it may be sent, in whole seconds
-	Job   []byte        // the job, as it was written but for blanks outside its payload
+	Job   []byte        // the job, in its shortest form but for its payload
 
 	known bool     // the following are
 	keys  gathered // the members of Job, in front of fault
@@ -58,8 +58,8 @@ func ParseEnvelope(body []byte, now time.Time) (Envelope, error) {
 	return e, e.read(&own, now)
 }
 
-// add takes up one of the job's own members, without the blanks in it unless it is the
-// payload: what is split into several jobs would have them in each. A fault of it is told when the job
+// add takes up one of the job's own members, in its shortest form unless it is the payload:
+// what is split into several jobs has it in each. A fault of it is told when the job
 // is decoded.
 func (e *Envelope) add(name string, value []byte) {
 	if len(e.Job) > 1 {
@@ -70,7 +70,7 @@ func (e *Envelope) add(name string, value []byte) {
 	if name == jobKeys[keyPayload].name {
 		e.Job = append(e.Job, value...)
 	} else {
-		e.Job = rawjson.AppendCompact(e.Job, value)
+		e.Job = rawjson.AppendShort(e.Job, value)
 	}
 	if e.fault == nil {
 		e.fault = e.keys.add(name, e.Job[from:])

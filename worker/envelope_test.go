@@ -18,7 +18,7 @@ func TestParseEnvelope(t *testing.T) {
 		`{"topic":"a","at":1767323050}`:                                      `a 5s {}`, // 4.5 s from now
 		`{"at":"2026-01-02T04:04:05+01:00"}`:                                 ` 0s {}`,
 		`{"at":0,"topic":null,"delay":null}`:                                 ` 0s {}`,
-		`{"title":"a\u00e9\"b"}`:                                             ` 0s {"title":"a\u00e9\"b"}`,
+		`{"title":"a\u00e9\"b"}`:                                             ` 0s {"title":"aé\"b"}`,
 
 		``:                              "job: empty",
 		`{"topic":"a"`:                  "job: not JSON",

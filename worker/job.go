@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/internal/rawjson"
 )
 
 // Job is one decoded job: what to push, and what its producer wants to happen
@@ -201,6 +202,9 @@ func parseJob(raw *rawJob, err error, body []byte, topic, jobID string) (Job, er
 	if err := j.identify(raw, jobID, body); err != nil {
 		return j, err
 	}
+	if len(n.Payload) > n.MaxPayload() {
+		n.Payload = rawjson.Short(n.Payload)
+	}
 	if err := n.Validate(); err != nil {
 		return j, asJobError(err)
 	}
@@ -287,6 +291,9 @@ func (g *gathered) add(name string, value []byte) error {
 	g.seen[k] = true
 	if isNull(value) {
 		return nil
+	}
+	if jobKeys[k].kind == kindObject && isEmptyList(value) {
+		value = []byte(emptyObject)
 	}
 	if !jobKeys[k].kind.accepts(value) {
 		return &JobError{name, kindText[jobKeys[k].kind]}

@@ -12,9 +12,8 @@ import (
 	"propeller/internal/rawjson"
 )
 
-// The job is cut into raw JSON values and the payload is assembled from them,
-// so that what the producer wrote reaches the device byte for byte and nothing
-// is decoded and encoded again.
+// The job is cut into raw JSON values and the payload is assembled from them: nothing is
+// decoded and encoded again, so that each number stays as the producer wrote it.
 
 // eachMember calls f with the name and the raw value of each member of the
 // object obj, which is known to be one, in order, until f returns an error.
@@ -40,7 +39,7 @@ func bodyMembers(body []byte, f func(name string, value []byte) error) (object b
 		return false, &JobError{"", err.Error()}
 	case !errors.As(err, &syntax):
 		return true, err
-	case len(bytes.TrimLeft(body, " \t\r\n")) == 0:
+	case rawjson.Begin(body) == 0:
 		return false, &JobError{"", "empty"}
 	}
 	return false, &JobError{"", "not JSON"}
@@ -75,7 +74,14 @@ func isString(raw []byte) bool { return raw[0] == '"' }
 func isObject(raw []byte) bool { return raw[0] == '{' }
 func isList(raw []byte) bool   { return raw[0] == '[' }
 func isNull(raw []byte) bool   { return raw[0] == 'n' }
+func isEmptyList(raw []byte) bool {
+	return isList(raw) && len(bytes.Trim(raw[1:len(raw)-1], " \t\r\n")) == 0
+}
 func isNumber(raw []byte) bool { return raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9' }
+
+// emptyObject is what a list without elements counts as where an object is due: PHP writes
+// both in the same way.
+const emptyObject = "{}"
 
 // maxDigits is more than a number has, with some zeros in front.
 const maxDigits = 32

@@ -44,7 +44,7 @@ func parseOrigin(obj []byte) (*origin, error) {
 		if given.has(name) || !o.set(name, value) {
 			return badOrigin()
 		}
-		given = append(given, member{name, value})
+		given = append(given, member{name: name})
 		return nil
 	})
 	for _, name := range [...]string{"job", "seed", "put", "attempt", "bury", "class"} {

@@ -2,11 +2,13 @@ package worker
 
 import (
 	"fmt"
+	"slices"
 
 	"propeller/apnsconn"
+	"propeller/internal/rawjson"
 )
 
-// payload assembles the JSON body of the push: the job's payload verbatim, or
+// payload assembles the JSON body of the push: the job's payload as it was written, or
 // aps made of the short forms with the job's aps over them, and data beside it.
 // pushType is what such a payload's is unless the job says.
 func payload(raw *rawJob, topic string) (body []byte, pushType string, err error) {
@@ -21,17 +23,38 @@ func payload(raw *rawJob, topic string) (body []byte, pushType string, err error
 		}
 		return raw[keyPayload], pushType, nil
 	}
-	given, err := apsMembers(raw[keyAPS])
+	given, err := givenOf(raw[keyAPS])
 	if err != nil {
 		return nil, "", err
 	}
-	keys := keysOfAPS(raw, given)
-	body, err = assemble(raw, given)
+	keys := keysOfAPS(raw, given.aps)
+	body, err = assemble(raw, &given)
 	return body, keys.PushType(topic), err
 }
 
-// assemble makes the payload of a job that does not hold it as it is.
-func assemble(raw *rawJob, given members) (b []byte, err error) {
+// given is the job's aps object, without what is null there: that is how serializers write
+// fields that nobody has set.
+type given struct {
+	aps   members
+	alert members // of its alert, if that is an object; one without any counts as absent
+}
+
+func givenOf(aps []byte) (g given, err error) {
+	if g.aps, err = apsMembers(aps); err != nil {
+		return g, err
+	}
+	alert := g.aps.get("alert")
+	if alert == nil || !isObject(alert) {
+		return g, nil
+	}
+	if g.alert, err = apsMembers(alert); len(g.alert) == 0 {
+		g.aps = slices.DeleteFunc(g.aps, func(m member) bool { return m.name == "alert" })
+	}
+	return g, err
+}
+
+// assemble makes the payload of a job that does not hold it as it is, in its shortest form.
+func assemble(raw *rawJob, given *given) (b []byte, err error) {
 	size := 32
 	for k := keyTitle; k <= keyData; k++ {
 		if raw[k] != nil {
@@ -41,17 +64,15 @@ func assemble(raw *rawJob, given members) (b []byte, err error) {
 	b = make([]byte, 0, size)
 	b = append(b, `{"aps":{`...)
 	start := len(b)
-	if b, err = appendAlert(b, raw, given); err != nil {
-		return nil, err
-	}
+	b = appendAlert(b, raw, given)
 	for k := keyTitle; k < keyAPS; k++ {
-		if name := jobKeys[k].aps; name != "" && raw[k] != nil && !given.has(name) {
+		if name := jobKeys[k].aps; name != "" && raw[k] != nil && !given.aps.has(name) {
 			b = appendShort(b, start, k, raw[k])
 		}
 	}
-	for _, m := range given {
+	for _, m := range given.aps {
 		if m.name != "alert" {
-			b = appendMember(b, start, m.name, m.value)
+			b = appendPair(b, start, m.quoted, m.value)
 		}
 	}
 	b = append(b, '}')
@@ -83,18 +104,25 @@ func keysOfAPS(raw *rawJob, given members) apnsconn.PayloadKeys {
 func isContent(k key) bool { return k >= keyTitle && k <= keyData }
 
 type member struct {
-	name  string
-	value []byte
+	name          string
+	quoted, value []byte // name as JSON, and its value; in their shortest forms
 }
 
 type members []member
 
-func (ms members) has(name string) bool { return ms.get(name) != nil }
+func (ms members) has(name string) bool {
+	for i := range ms {
+		if ms[i].name == name {
+			return true
+		}
+	}
+	return false
+}
 
 func (ms members) get(name string) []byte {
-	for _, m := range ms {
-		if m.name == name {
-			return m.value
+	for i := range ms {
+		if ms[i].name == name {
+			return ms[i].value
 		}
 	}
 	return nil
@@ -103,8 +131,8 @@ func (ms members) get(name string) []byte {
 // fewMembers are compared faster than they are looked up.
 const fewMembers = 16
 
-// apsMembers lists the members of the job's aps object, or of its alert; none for
-// nil. No more is listed than fits in a payload.
+// apsMembers lists the members of the job's aps object, or of its alert, that are not null;
+// none for nil. No more is listed than fits in a payload.
 func apsMembers(obj []byte) (members, error) {
 	if obj == nil {
 		return nil, nil
@@ -112,9 +140,18 @@ func apsMembers(obj []byte) (members, error) {
 	var ms members
 	var seen map[string]bool // once there are more than few
 	size := len(`{"aps":{}}`) - len(`,`)
-	err := eachMember(obj, func(name string, value []byte) error {
-		size += len(name) + len(`"":,`)
-		if name != "alert" || !isObject(value) { // of which the members count, without blanks between
+	err := rawjson.Members(obj, func(quoted, value []byte) error {
+		if isNull(value) {
+			return nil
+		}
+		name := nameOf(quoted)
+		if name == "alert" && isEmptyList(value) {
+			value = []byte(emptyObject)
+		}
+		quoted = rawjson.Short(quoted)
+		size += len(quoted) + len(`:,`)
+		if name != "alert" || !isObject(value) { // of which the members count
+			value = rawjson.Short(value)
 			size += len(value)
 		}
 		if size > apnsconn.MaxPayloadVoIP {
@@ -123,7 +160,7 @@ func apsMembers(obj []byte) (members, error) {
 		if len(ms) < fewMembers && ms.has(name) || seen[name] {
 			return &JobError{"aps", "a key is given twice"}
 		}
-		ms = append(ms, member{name, value})
+		ms = append(ms, member{name, quoted, value})
 		if len(ms) == fewMembers {
 			seen = make(map[string]bool)
 			for _, m := range ms {
@@ -142,29 +179,25 @@ func apsMembers(obj []byte) (members, error) {
 
 // appendAlert writes aps.alert. An alert object in aps is laid over title,
 // subtitle and body; anything else there replaces them.
-func appendAlert(b []byte, raw *rawJob, given members) ([]byte, error) {
-	alert := given.get("alert")
+func appendAlert(b []byte, raw *rawJob, given *given) []byte {
+	alert := given.aps.get("alert")
 	if alert != nil && !isObject(alert) {
-		return append(append(b, `"alert":`...), alert...), nil
+		return append(append(b, `"alert":`...), alert...)
 	}
 	if alert == nil && raw[keyTitle] == nil && raw[keySubtitle] == nil && raw[keyBody] == nil {
-		return b, nil
-	}
-	over, err := apsMembers(alert)
-	if err != nil {
-		return nil, err
+		return b
 	}
 	b = append(b, `"alert":{`...)
 	start := len(b)
 	for _, k := range []key{keyTitle, keySubtitle, keyBody} {
-		if name := jobKeys[k].name; raw[k] != nil && !over.has(name) {
-			b = appendMember(b, start, name, raw[k])
+		if name := jobKeys[k].name; raw[k] != nil && !given.alert.has(name) {
+			b = appendMember(b, start, name, rawjson.Short(raw[k]))
 		}
 	}
-	for _, m := range over {
-		b = appendMember(b, start, m.name, m.value)
+	for _, m := range given.alert {
+		b = appendPair(b, start, m.quoted, m.value)
 	}
-	return append(b, '}'), nil
+	return append(b, '}')
 }
 
 // appendShort writes one short form under its name in aps.
@@ -181,7 +214,7 @@ func appendShort(b []byte, start int, k key, value []byte) []byte {
 		}
 		value = []byte{'1'}
 	}
-	return appendMember(b, start, jobKeys[k].aps, value)
+	return appendMember(b, start, jobKeys[k].aps, rawjson.Short(value))
 }
 
 func trimZeros(digits []byte) []byte {
@@ -196,8 +229,16 @@ func appendMember(b []byte, start int, name string, value []byte) []byte {
 	if len(b) > start {
 		b = append(b, ',')
 	}
-	b = appendName(b, name)
-	b = append(b, ':')
+	b = append(appendName(b, name), ':')
+	return append(b, value...)
+}
+
+// appendPair is appendMember with the name as JSON.
+func appendPair(b []byte, start int, quoted, value []byte) []byte {
+	if len(b) > start {
+		b = append(b, ',')
+	}
+	b = append(append(b, quoted...), ':')
 	return append(b, value...)
 }
 
@@ -206,11 +247,12 @@ func appendData(b, data []byte) ([]byte, error) {
 	if data == nil {
 		return b, nil
 	}
-	err := eachMember(data, func(name string, value []byte) error {
-		if name == "aps" {
+	err := rawjson.Members(data, func(quoted, value []byte) error {
+		if nameOf(quoted) == "aps" {
 			return &JobError{"data", "cannot hold aps: use the key aps"}
 		}
-		b = appendMember(b, 0, name, value)
+		b = append(rawjson.AppendShort(append(b, ','), quoted), ':')
+		b = rawjson.AppendShort(b, value)
 		return nil
 	})
 	return b, err

@@ -44,14 +44,3 @@ func TestIndent(t *testing.T) {
 		}
 	}
 }
-
-func TestAppendCompact(t *testing.T) {
-	for in, want := range map[string]string{
-		"{ \"a b\" :\t[ 1.50 , \" \\u0020\\ud800\" ] ,\r\n\"a b\": { } }": `{"a b":[1.50," \u0020\ud800"],"a b":{}}`,
-		`"a b"`: `"a b"`, `[1]`: `[1]`, `-0`: `-0`,
-	} {
-		if got := string(AppendCompact([]byte("x"), []byte(in))); got != "x"+want {
-			t.Errorf("%s", got)
-		}
-	}
-}

@@ -1,5 +1,6 @@
 // Package rawjson cuts JSON into its values, each as it was written. It checks the
-// whole text by jsontext and copies nothing: what it hands out is a part of the text.
+// whole text by jsontext and copies nothing: what it hands out is a part of the text. A
+// byte order mark in front of the text counts as a blank.
 package rawjson
 
 import (
@@ -61,8 +62,18 @@ func Elements(text []byte, f func(at int, value []byte) error) error {
 		if err != nil || r.told {
 			return nil, err
 		}
-		return f(int(r.dec.InputOffset())-len(value), value), nil
+		return f(r.mark+int(r.dec.InputOffset())-len(value), value), nil
 	})
+}
+
+// Begin is the byte that a text begins with, after blanks: '{' of an object; 0 of a text
+// without any.
+func Begin(text []byte) byte {
+	text = bytes.TrimLeft(bytes.TrimPrefix(text, []byte(mark)), " \t\r\n")
+	if len(text) == 0 {
+		return 0
+	}
+	return text[0]
 }
 
 // Valid says whether text is one JSON value, nested no deeper than MaxDepth.
@@ -71,19 +82,6 @@ func Valid(text []byte) bool {
 	defer r.close()
 	_, err := r.value()
 	return err == nil && r.end() == nil
-}
-
-// AppendCompact appends a value that is known to be JSON to b, without the blanks in it
-// that stand outside strings. All else stays as it was written.
-func AppendCompact(b, value []byte) []byte {
-	if k := value[0]; k != '{' && k != '[' || !bytes.ContainsAny(value, " \t\r\n") {
-		return append(b, value...)
-	}
-	out, err := jsontext.AppendFormat(b, value, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
-	if err != nil { // of JSON there is none
-		return append(b, value...)
-	}
-	return out
 }
 
 // walk calls next for each element or member of the container that text is and that
@@ -130,13 +128,18 @@ type reader struct {
 	text []byte
 	deep bool // the text may be nested more than MaxDepth deep
 	told bool // f has returned an error
+	mark int  // bytes of the mark in front of the text
 }
+
+// mark is a byte order mark, which some programs write in front of UTF-8.
+const mark = "\ufeff"
 
 var readers = sync.Pool{New: func() any { return new(reader) }}
 
 func open(text []byte) *reader {
 	r := readers.Get().(*reader)
-	r.text, r.in, r.told = text, *bytes.NewBuffer(text), false
+	r.text, r.told = bytes.TrimPrefix(text, []byte(mark)), false
+	r.mark, r.in = len(text)-len(r.text), *bytes.NewBuffer(r.text)
 	r.deep = bytes.Count(text, []byte{'['})+bytes.Count(text, []byte{'{'}) > MaxDepth
 	r.dec.Reset(&r.in, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	return r
