@@ -97,6 +97,33 @@ func TopicFor(bundle, pushType string) string {
 	return bundle + suffix
 }
 
+// TokenOnly reports whether pushes of a type need a provider token: no certificate serves them.
+func TokenOnly(pushType string) bool { return pushTypeNamed(pushType).tokenOnly }
+
+// Meant returns the one of the words that given is but for its case and for hyphens and the
+// like between its parts; "" if there is none, or given is right as it is.
+func Meant(given string, words []string) string {
+	for _, word := range words {
+		if len(given) <= 2*len(word) && given != word && strings.EqualFold(joined(given), joined(word)) {
+			return word
+		}
+	}
+	return ""
+}
+
+func joined(s string) string {
+	return strings.NewReplacer("-", "", "_", "", " ", "", ".", "").Replace(s)
+}
+
+// typeMeant is Meant for push types.
+func typeMeant(given string) string {
+	var names []string
+	for i := range pushTypes {
+		names = append(names, pushTypes[i].name)
+	}
+	return Meant(given, names)
+}
+
 // DefaultPriority returns the priority a push of a type must have when its
 // sender named none: 5 for background, whose only priority that is while APNs
 // takes an absent one for 10; else 0, which omits the header.

@@ -67,6 +67,11 @@ func (n *Notification) Validate() error {
 		return &FieldError{"collapse_id", why}
 	}
 	t := n.typ()
+	if t == &otherPushType {
+		if right := typeMeant(n.PushType); right != "" {
+			return &FieldError{"push_type", fmt.Sprintf("is %q: write %q", n.PushType, right)}
+		}
+	}
 	if n.broadcast() {
 		if err := n.validateBroadcast(); err != nil {
 			return err

@@ -56,6 +56,7 @@ func (p *parser) finish(drafts []*draft, cfg *Config) []App {
 			p.loadRoots(d)
 			p.checkFeedback(d)
 		}
+		d.ByCertificate = d.has("cert") && !d.has("key")
 		d.warnOfTimes(cfg)
 		if !p.bare {
 			p.credentialOf(d)

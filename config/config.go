@@ -60,6 +60,12 @@ const (
 // stand-in instead of Apple.
 const ServerMock = "mock"
 
+// Values of extra_keys.
+const (
+	ExtraRefuse = "refuse" // a job with a key that no job has can never work
+	ExtraIgnore = "ignore" // such a key is left out
+)
+
 // App is one topic to deliver for.
 type App struct {
 	Topic  string `yaml:"topic"`  // bundle id; the default of apns-topic
@@ -87,6 +93,7 @@ type App struct {
 	// TTL a job is not sent any more.
 	Expiration time.Duration `yaml:"expiration"`
 	TTL        time.Duration `yaml:"ttl"`
+	ExtraKeys  string        `yaml:"extra_keys"` // of jobs: ExtraRefuse or ExtraIgnore
 	Feedback   Feedback      `yaml:"feedback"`
 
 	// What loading found out, from the keys above.
@@ -95,6 +102,8 @@ type App struct {
 	Addr string `yaml:"-" json:"-"`
 	// Env is Apple's environment behind Addr.
 	Env apnsconn.Environment `yaml:"-" json:"-"`
+	// ByCertificate: the file gives Cert. Known without credentials, too.
+	ByCertificate bool `yaml:"-" json:"-"`
 	// Certificate is nil without Cert, and if Cert cannot be used.
 	Certificate *apnsconn.Certificate `yaml:"-" json:"-"`
 	// SigningKey is nil without Key, and if Key cannot be used.
@@ -136,6 +145,7 @@ func (a *App) Same(other *App) bool {
 		a.Retry == other.Retry &&
 		a.Expiration == other.Expiration &&
 		a.TTL == other.TTL &&
+		a.ExtraKeys == other.ExtraKeys &&
 		a.Feedback.same(other.Feedback) &&
 		a.rootsHash == other.rootsHash &&
 		a.Proxy.same(other.Proxy) &&

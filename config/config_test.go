@@ -65,6 +65,7 @@ apps:
     retry: {min: 2s, max: 1m, give_up_after: 1h}
     expiration: 720h
     ttl: 1s
+    extra_keys: ignore
     feedback: {tube: records, webhook: "https://me:pw@example.com:8443/hook?a=b", secret: `+hidden+`-hunter2}
 `, Options{Dir: "dir", Getenv: env(map[string]string{"KEY": "hunter2-0123"})})
 	want := &Config{
@@ -83,7 +84,7 @@ apps:
 			Topic: "com.example.app", Tube: "jobs", Server: "mock", Workers: 4, InFlight: 1000,
 			PushTimeout: 1500 * time.Millisecond,
 			Retry:       Retry{Min: 2 * time.Second, Max: time.Minute, GiveUpAfter: time.Hour},
-			Expiration:  30 * 24 * time.Hour, TTL: time.Second,
+			Expiration:  30 * 24 * time.Hour, TTL: time.Second, ExtraKeys: ExtraIgnore,
 			Feedback: Feedback{
 				Tube: "records", Secret: NewSecret(hidden + "-hunter2"),
 				Webhook: SecretURL{&url.URL{Scheme: "https", User: url.UserPassword("me", "pw"), Host: "example.com:8443", Path: "/hook", RawQuery: "a=b"}},

@@ -234,6 +234,8 @@ func TestSame(t *testing.T) {
 		"cert: a.pem, ca_file: roots.pem, in_flight: 7":               false,
 		"cert: a.pem, ca_file: roots.pem, push_timeout: 7s":           false,
 		"cert: a.pem, ca_file: roots.pem, tube: other":                false,
+		"cert: a.pem, ca_file: roots.pem, extra_keys: refuse":         true,
+		"cert: a.pem, ca_file: roots.pem, extra_keys: ignore":         false,
 		"cert: a.pem, ca_file: roots.pem, retry: {min: 7s}":           false,
 		"cert: a.pem, ca_file: roots.pem, retry: {max: 17m}":          false,
 		"cert: a.pem, ca_file: roots.pem, retry: {give_up_after: 7h}": false,

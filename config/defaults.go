@@ -23,6 +23,7 @@ func Default() Config {
 			Workers:     1,
 			InFlight:    500,
 			PushTimeout: 20 * time.Second,
+			ExtraKeys:   ExtraRefuse,
 			// Apple asks for 15 minutes between tries after a 5xx and tells of
 			// nothing shorter ("Handling notification responses from APNs");
 			// a first try after one minute catches the usual short outage.

@@ -70,6 +70,7 @@ func appFields() []field[App] {
 			minLife, maxStored, "APNs keeps a notification for 30 days at most")},
 		{key: "ttl", set: duration(func(a *App) *time.Duration { return &a.TTL },
 			minLife, maxStored, "APNs itself keeps a notification for 30 days at most")},
+		{key: "extra_keys", set: word(func(a *App) *string { return &a.ExtraKeys }, ExtraRefuse, ExtraIgnore)},
 		{key: "feedback.tube", set: name(func(a *App) *string { return &a.Feedback.Tube })},
 		{key: "feedback.webhook", secret: true, set: setWebhook}, // may hold a password
 		{key: "feedback.secret", secret: true, set: setWebhookSecret},

@@ -55,7 +55,7 @@ func (a *API) accept(ctx context.Context, c *client, body []byte) Result {
 
 // enqueue checks the job of an envelope and puts it into the queue.
 func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) Result {
-	jobs, r := prepare(c, e, c.pay)
+	jobs, r := a.prepare(c, e, c.pay)
 	if r.Error != nil {
 		return r
 	}
@@ -65,8 +65,8 @@ func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) Result 
 // prepare returns the jobs that a notification is, for which the client's limit
 // is charged, and what there is to say of it already: an Error, or malformed
 // tokens.
-func prepare(c *client, e worker.Envelope, charge func(jobs int) error) (jobs []worker.Part, r Result) {
-	jobs, job, err := check(c, e)
+func (a *API) prepare(c *client, e worker.Envelope, charge func(jobs int) error) (jobs []worker.Part, r Result) {
+	jobs, job, _, err := a.check(c, e)
 	if err != nil {
 		return nil, Result{Error: errorOf(err)}
 	}
@@ -101,19 +101,22 @@ func (a *API) putJobs(ctx context.Context, e worker.Envelope, jobs []worker.Part
 // errTopic: the client's key is for other apps.
 var errTopic = errors.New("this key is for other apps")
 
-// check returns the jobs that a notification is, and what they are decoded.
-func check(c *client, e worker.Envelope) (jobs []worker.Part, job worker.Job, err error) {
+// check returns the jobs that a notification is, what they are decoded, and their app.
+func (a *API) check(c *client, e worker.Envelope) (jobs []worker.Part, job worker.Job, app worker.App, err error) {
 	switch {
 	case e.Topic == "":
-		return nil, job, &worker.JobError{Key: "topic", Why: "missing"}
+		return nil, job, app, &worker.JobError{Key: "topic", Why: "missing"}
 	case !c.may(e.Topic):
-		return nil, job, fmt.Errorf("topic %.60q: %w", e.Topic, errTopic)
+		return nil, job, app, fmt.Errorf("topic %.60q: %w", e.Topic, errTopic)
 	}
-	if job, err = e.ParseJob(); err != nil {
-		return nil, job, err
+	if app, err = a.tree.App(e.Topic); err != nil {
+		return nil, job, app, err
+	}
+	if job, err = e.ParseJob(&app, time.Now()); err != nil {
+		return nil, job, app, err
 	}
 	jobs, err = worker.SplitJob(e.Job, &job, maxJob)
-	return jobs, job, err
+	return jobs, job, app, err
 }
 
 // errorOf says for a client what err is about.

@@ -16,6 +16,7 @@ import (
 
 	"propeller/queue"
 	"propeller/supervisor"
+	"propeller/worker"
 	"propeller/worker/buried"
 )
 
@@ -29,6 +30,8 @@ type Tree interface {
 	Jobs(topic string) (buried.Jobs, error)
 	// FindBuried returns the buried jobs whose producer got this id, and their app's topic.
 	FindBuried(id string) (topic string, found []buried.Entry)
+	// App is what an app's jobs are judged by. Errors: supervisor.ErrNoApp.
+	App(topic string) (worker.App, error)
 	// Put puts a job in an app's tube. Errors: supervisor.ErrNoApp, those of
 	// queue.Queue.
 	Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error)

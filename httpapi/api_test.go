@@ -60,6 +60,14 @@ func (f *fakeTree) Jobs(name string) (buried.Jobs, error) {
 	return f.jobs, f.err
 }
 
+func (*fakeTree) App(name string) (worker.App, error) {
+	app := worker.App{Topic: name}
+	if name != topic {
+		return app, noApp(name)
+	}
+	return app, nil
+}
+
 func (f *fakeTree) FindBuried(id string) (string, []buried.Entry) {
 	if f.jobs.Index == nil {
 		return "", nil

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
-	"slices"
 
 	"propeller/supervisor"
 )
@@ -33,8 +32,3 @@ func (a *API) app(w http.ResponseWriter, r *http.Request, _ *client) {
 }
 
 func noApp(topic string) error { return fmt.Errorf("topic %.60q: %w", topic, supervisor.ErrNoApp) }
-
-// has says whether there is an app with this topic.
-func (a *API) has(topic string) bool {
-	return slices.ContainsFunc(a.tree.Status(), func(s supervisor.AppStatus) bool { return s.Topic == topic })
-}

@@ -23,6 +23,7 @@ type Lint struct {
 	Payload      json.RawMessage   `json:"payload,omitempty"` // as it would be sent
 	PayloadBytes int               `json:"payload_bytes,omitempty"`
 	Malformed    []ResultError     `json:"malformed,omitempty"` // tokens that are none, at most 20
+	Warnings     []string          `json:"warnings,omitempty"`  // of what works, and is perhaps not what was meant
 }
 
 // lint looks at a notification without putting it.
@@ -51,17 +52,14 @@ func (a *API) lintOf(c *client, body []byte) Lint {
 }
 
 func (a *API) lintEnvelope(c *client, e worker.Envelope) Lint {
-	jobs, job, err := check(c, e)
-	if err == nil && !a.has(e.Topic) {
-		err = noApp(e.Topic)
-	}
+	jobs, job, app, err := a.check(c, e)
 	if err != nil {
 		return Lint{Error: errorOf(err)}
 	}
 	n := &job.Notification
 	out := Lint{
 		OK: true, Jobs: len(jobs), Pushes: max(1, len(job.Tokens)), Delay: int64(e.Delay / time.Second),
-		Headers: headersOf(n), Payload: n.Payload, PayloadBytes: len(n.Payload),
+		Headers: headersOf(n), Payload: n.Payload, PayloadBytes: len(n.Payload), Warnings: app.Warnings(&job),
 	}
 	for _, bad := range job.Malformed[:min(len(job.Malformed), maxMalformed)] {
 		out.Malformed = append(out.Malformed, ResultError{Key: bad.Err.Key, Detail: bad.Err.Why})

@@ -90,7 +90,7 @@ func (p *part) add(ctx context.Context, i int, body []byte, now time.Time) {
 		p.out[i].Error = errorOf(err)
 		return
 	}
-	jobs, r := prepare(p.client, e, p.charge)
+	jobs, r := p.api.prepare(p.client, e, p.charge)
 	if r.Error == nil && len(jobs) > 1 {
 		r = p.api.putJobs(ctx, e, jobs, r)
 	} else if r.Error == nil {

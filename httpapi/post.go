@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"propeller/worker"
@@ -104,14 +105,14 @@ func formEnvelope(r *http.Request) (e worker.Envelope, err error) {
 	e.Topic = r.PostForm.Get("topic")
 	job := FormJob{Token: r.PostForm.Get("token"), Title: text("title"), Body: text("body")}
 	if badge := text("badge"); badge != nil {
-		n, err := strconv.ParseInt(*badge, 10, 64)
+		n, err := strconv.ParseInt(strings.TrimSpace(*badge), 10, 64)
 		if err != nil || n < 0 {
 			return e, &worker.JobError{Key: "badge", Why: "must be a whole number, 0 or more"}
 		}
 		job.Badge = &n
 	}
 	if delay := text("delay"); delay != nil {
-		s, err := strconv.ParseInt(*delay, 10, 64)
+		s, err := strconv.ParseInt(strings.TrimSpace(*delay), 10, 64)
 		if err != nil || s < 0 || s > int64(worker.MaxDelay/time.Second) {
 			return e, &worker.JobError{Key: "delay", Why: "must be a whole number of seconds, 0 or more"}
 		}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"propeller/queue"
-	"propeller/supervisor"
 	"propeller/worker"
 )
 
@@ -56,7 +55,7 @@ func putProblem(err error) answer {
 // putLater is the delay that a request asks for.
 func (a *API) putLater(r *http.Request) (delay time.Duration, err error) {
 	// First: of an app that is not there nothing else is to be said.
-	if _, err := a.tree.Jobs(r.PathValue("topic")); errors.Is(err, supervisor.ErrNoApp) {
+	if _, err := a.tree.App(r.PathValue("topic")); err != nil {
 		return 0, err
 	}
 	if wait := r.URL.Query().Get("delay"); wait != "" {
@@ -71,9 +70,13 @@ func (a *API) putJob(ctx context.Context, c *client, topic string, body []byte, 
 	if !c.limit.Allow() {
 		return "", c.overRate()
 	}
-	job, err := worker.ParseProduced(body, topic)
+	app, err := a.tree.App(topic)
 	if err != nil {
-		return "", fmt.Errorf("%w: the job would be buried: %w", errBody, err)
+		return "", err
+	}
+	job, err := app.ParseProduced(body, time.Now(), delay)
+	if err != nil {
+		return "", fmt.Errorf("%w: the job would be buried or dropped: %w", errBody, err)
 	}
 	return a.remember(topic, delay, max(1, len(job.Tokens)), func() (string, error) { return a.tree.Put(ctx, topic, body, delay) })
 }

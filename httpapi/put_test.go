@@ -41,6 +41,7 @@ type putTree struct {
 	mu   sync.Mutex
 	jobs []string
 	err  error
+	app  worker.App
 }
 
 func (*putTree) Status() []supervisor.AppStatus { return nil }
@@ -52,6 +53,14 @@ func (*putTree) Jobs(name string) (buried.Jobs, error) {
 		return buried.Jobs{}, fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)
 	}
 	return buried.Jobs{}, supervisor.ErrNoAdmin
+}
+
+func (p *putTree) App(name string) (worker.App, error) {
+	app := p.app
+	if app.Topic = name; name != topic {
+		return app, fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)
+	}
+	return app, nil
 }
 
 func (*putTree) FindBuried(string) (string, []buried.Entry) { return "", nil }

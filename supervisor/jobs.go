@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"propeller/config"
 	"propeller/queue"
+	"propeller/worker"
 	"propeller/worker/buried"
 )
 
@@ -71,6 +73,23 @@ func (s *Supervisor) tubes() (map[string]buried.Tube, queue.Admin) {
 		out[a.cfg.Tube] = t
 	}
 	return out, admin
+}
+
+// AppOf is what the jobs of an app are judged by, as far as its configuration goes.
+func AppOf(c *config.App) worker.App {
+	return worker.App{
+		Topic: c.Topic, Expiration: c.Expiration, TTL: c.TTL, ExtraKeys: c.ExtraKeys == config.ExtraIgnore,
+		Certificate: c.SigningKey == nil && (c.Certificate != nil || c.ByCertificate),
+	}
+}
+
+// App is what the jobs of an app are judged by. Errors: ErrNoApp.
+func (s *Supervisor) App(topic string) (worker.App, error) {
+	a, err := s.app(topic)
+	if err != nil {
+		return worker.App{}, err
+	}
+	return a.common.App(), nil
 }
 
 // Put puts a job in an app's tube, to be served after delay. Errors: ErrNoApp,

@@ -248,8 +248,10 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 	for _, w := range c.Warnings {
 		s.o.Log.Warn(w, "topic", c.Topic)
 	}
+	rules := AppOf(&c)
 	wc := worker.Config{
 		Topic: c.Topic, Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry), Expiration: c.Expiration, TTL: c.TTL,
+		ExtraKeys: rules.ExtraKeys, Certificate: rules.Certificate, LiveActivities: new(worker.LiveActivities),
 		Queue: s.queue, Dial: s.dialer(c), Breaker: worker.NewBreaker(), Counters: &l.pushes, Log: s.o.Log, Live: &s.live,
 		Guard: worker.NewGuard(), Memory: memory(c, old), Hold: &l.hold, Sinks: append([]worker.Sink{&l.recent, &l.ends}, s.o.Sinks...),
 	}

@@ -56,7 +56,7 @@ func TestBuriedBody(t *testing.T) {
 func TestBurialOf(t *testing.T) {
 	for body, want := range map[string]Burial{
 		"garbage":                     {Reason: "job: not JSON", Class: "rejected", Tokens: 1},
-		`{"colour":1,"ref":"r"}`:      {Reason: `job: "colour": unknown key`, Class: "rejected", Tokens: 1},
+		`{"colour":1,"ref":"r"}`:      {Reason: `job: "colour": unknown key`, Class: "rejected", Tokens: 1, Ref: "r"},
 		jobText(`,"ref":"r"`):         {Reason: NotRecorded, Tokens: 1, Token: testToken[:8], Ref: "r"},
 		fanOutText(manyTokens(3), ""): {Reason: NotRecorded, Tokens: 3, Token: manyTokens(1)[0][:8], Ref: BurialOf([]byte(fanOutText(manyTokens(3), "")), topic).Ref},
 	} {

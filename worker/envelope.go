@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	"propeller/internal/rawjson"
@@ -12,6 +14,7 @@ import (
 type Envelope struct {
 	Topic string        // of the app; "" when not given
 	Delay time.Duration // before it may be sent, in whole seconds
+	later string        // the key that gives Delay; "" = delay
 	Job   []byte        // the job, in its shortest form but for its payload
 
 	known bool     // the following are
@@ -19,12 +22,17 @@ type Envelope struct {
 	fault error    // of one of them
 }
 
-// ParseJob decodes the envelope's job, as the function of that name.
-func (e *Envelope) ParseJob() (Job, error) {
-	if !e.known {
-		return ParseJob(e.Job, e.Topic, "")
+// ParseJob decodes the envelope's job for its app, as a job that is put now.
+func (e *Envelope) ParseJob(app *App, now time.Time) (j Job, err error) {
+	if e.known {
+		j, err = app.parse(&e.keys, e.fault, e.Job, "")
+	} else {
+		j, err = app.ParseJob(e.Job, "")
 	}
-	return parseJob(&e.keys.raw, e.fault, e.Job, e.Topic, "")
+	if err == nil {
+		err = j.inTime(now, e.Delay, cmp.Or(e.later, "delay"))
+	}
+	return j, err
 }
 
 // MaxDelay bounds a delay: nobody means a later time.
@@ -118,6 +126,9 @@ func (e *Envelope) read(given *envelopeKeys, now time.Time) error {
 		e.Delay = time.Duration(s) * time.Second
 	case at != nil:
 		when, ok := moment(at)
+		if s := when.Unix(); ok && s > 0 && s < longest {
+			return &JobError{"at", fmt.Sprintf("is %d, a time in %d: write Unix time in seconds, or give seconds from now as delay", s, when.UTC().Year())}
+		}
 		if !ok {
 			return &JobError{"at", "must be Unix time in seconds, or a time such as 2026-01-02T15:04:05Z"}
 		}
@@ -125,6 +136,7 @@ func (e *Envelope) read(given *envelopeKeys, now time.Time) error {
 			return &JobError{"at", "is more than a year from now"}
 		}
 		e.Delay = (e.Delay + time.Second - 1).Truncate(time.Second) // not before
+		e.later = "at"
 	}
 	return nil
 }
@@ -137,7 +149,7 @@ func moment(raw []byte) (time.Time, bool) {
 	if !isString(raw) {
 		return time.Time{}, false
 	}
-	t, err := time.Parse(time.RFC3339, text(raw))
+	t, err := time.Parse(time.RFC3339, strings.TrimSpace(text(raw)))
 	return t, err == nil
 }
 

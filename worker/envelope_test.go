@@ -145,7 +145,7 @@ func FuzzParseEnvelope(f *testing.F) {
 		}
 		e.Topic = "com.example.app"
 		j, err := ParseJob(e.Job, e.Topic, "")
-		if same, again := e.ParseJob(); !reflect.DeepEqual(same, j) || fmt.Sprint(again) != fmt.Sprint(err) {
+		if same, again := e.ParseJob(&App{Topic: e.Topic}, time.Now()); !reflect.DeepEqual(same, j) || fmt.Sprint(again) != fmt.Sprint(err) {
 			t.Fatalf("%s: %+v, %v and %+v, %v", e.Job, j, err, same, again)
 		}
 		if err != nil {

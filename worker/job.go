@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -26,6 +25,7 @@ type Job struct {
 
 	seed   seed    // of the apns-ids, unless the job brings its own
 	origin *origin // nil unless the job is a rest or was buried
+	extra  error   // of the first key that is ignored; nil if none is
 }
 
 // JobError says which key of a job can never work, and why.
@@ -41,7 +41,7 @@ func (e *JobError) Error() string {
 	if e.Key == "" {
 		return "job: " + e.Why
 	}
-	if e.Why == unknown { // the key may be any text
+	if strings.HasPrefix(e.Why, unknown) { // the key may be any text
 		return fmt.Sprintf("job: %q: %s", e.Key, e.Why)
 	}
 	return fmt.Sprintf("job: %s: %s", e.Key, e.Why)
@@ -161,54 +161,65 @@ const (
 	maxSince = 253402300799
 )
 
-// ParseJob decodes a job for an app's topic. jobID is the queue's id of it,
-// from which the apns-id is derived when the job brings none: it is the same
-// on every try. The error is a *JobError: the job can never work; the Job then
-// holds of its address, ref and origin what could be read.
+// ParseJob is App.ParseJob for an app with a topic and no more.
 func ParseJob(body []byte, topic, jobID string) (Job, error) {
-	var g gathered
-	err := g.read(body)
-	j, err := parseJob(&g.raw, err, body, topic, jobID)
-	if err != nil {
-		j.origin, _ = originOf(body)
-	}
-	return j, err
+	app := App{Topic: topic}
+	return app.ParseJob(body, jobID)
 }
 
-// parseJob is ParseJob of what has been gathered.
-func parseJob(raw *rawJob, err error, body []byte, topic, jobID string) (Job, error) {
-	var j Job
+// ParseJob decodes a job of the app. jobID is the queue's id of it, from which the apns-id is
+// derived when the job brings none: it is the same on every try. The error is a *JobError:
+// the job can never work; the Job then holds of its address, ref and origin what could be
+// read.
+func (a *App) ParseJob(body []byte, jobID string) (Job, error) {
+	var g gathered
+	err := g.read(body)
+	return a.parse(&g, err, body, jobID)
+}
+
+// parse is ParseJob of what has been gathered up to a fault.
+func (a *App) parse(g *gathered, err error, body []byte, jobID string) (j Job, _ error) {
+	if err == nil && !a.ExtraKeys {
+		err = g.extra
+	}
+	if err == nil {
+		err = j.read(&g.raw, a, body, jobID)
+	}
+	if err != nil {
+		return salvaged(body), err
+	}
+	j.extra = g.extra
+	return j, nil
+}
+
+func (j *Job) read(raw *rawJob, app *App, body []byte, jobID string) error {
 	if raw[keyRef] != nil {
-		j.Ref = text(raw[keyRef])
-		if len(j.Ref) > maxRef {
-			j.Ref = ""
-			err = cmp.Or(err, error(&JobError{"ref", fmt.Sprintf("more than %d bytes", maxRef)}))
+		if j.Ref = text(raw[keyRef]); len(j.Ref) > maxRef {
+			return &JobError{"ref", fmt.Sprintf("has %d bytes, at most %d are allowed", len(j.Ref), maxRef)}
 		}
 	}
 	n := &j.Notification
-	if e := j.address(raw); err == nil {
-		err = e
-	}
+	err := j.address(raw)
 	if err != nil {
-		return j, err
+		return err
 	}
 	var inferred string
-	if n.Payload, inferred, err = payload(raw, topic); err != nil {
-		return j, err
+	if n.Payload, inferred, err = payload(raw, app.Topic); err != nil {
+		return err
 	}
-	if err := j.headers(raw, topic, inferred); err != nil {
-		return j, err
+	if err := j.headers(raw, app, inferred); err != nil {
+		return err
 	}
 	if err := j.identify(raw, jobID, body); err != nil {
-		return j, err
+		return err
 	}
-	if len(n.Payload) > n.MaxPayload() {
+	if len(n.Payload) > apnsconn.MaxPayload && len(n.Payload) > n.MaxPayload() {
 		n.Payload = rawjson.Short(n.Payload)
 	}
 	if err := n.Validate(); err != nil {
-		return j, asJobError(err)
+		return asJobError(err)
 	}
-	return j, nil
+	return app.fits(n)
 }
 
 // address fills in where the push goes: to a device, to several, or to a channel.
@@ -263,27 +274,27 @@ func (j *Job) tokenSince(raw *rawJob) error {
 type rawJob [numKeys][]byte
 
 // read checks the form of a job: a JSON object of known keys, each once, each of
-// its kind. With an error g holds what stands in front of the fault, or nothing
-// of what is no JSON object.
+// its kind.
 func (g *gathered) read(body []byte) error {
-	object, err := bodyMembers(body, func(name string, value []byte) error { return g.add(name, value) })
-	if !object {
-		g.raw = rawJob{}
-	}
+	_, err := bodyMembers(body, func(name string, value []byte) error { return g.add(name, value) })
 	return err
 }
 
 // gathered are the members of a job so far.
 type gathered struct {
-	raw  rawJob
-	seen [numKeys]bool
+	raw   rawJob
+	seen  [numKeys]bool
+	extra error // of the first key that no job has; nil if there is none
 }
 
 // add takes up one member, unless it is at fault.
 func (g *gathered) add(name string, value []byte) error {
 	k, ok := keyOf(name)
 	if !ok {
-		return unknownKey(name)
+		if g.extra == nil {
+			g.extra = unknownKey(name)
+		}
+		return nil
 	}
 	if g.seen[k] {
 		return &JobError{name, "given twice"}
@@ -308,7 +319,18 @@ func unknownKey(name string) error {
 	if len(name) > 24 {
 		name = strings.ToValidUTF8(name[:8], "") + "…"
 	}
-	return &JobError{name, unknown}
+	why := unknown
+	if right := apnsconn.Meant(name, keyNames()); right != "" {
+		why += fmt.Sprintf(": write %q", right)
+	}
+	return &JobError{name, why}
+}
+
+func keyNames() (names []string) {
+	for k := range jobKeys {
+		names = append(names, jobKeys[k].name)
+	}
+	return names
 }
 
 func (k kind) accepts(raw []byte) bool {
@@ -335,7 +357,7 @@ func (k kind) accepts(raw []byte) bool {
 
 // headers fills what is sent beside the payload, whose push type is the inferred one
 // unless the job says.
-func (j *Job) headers(raw *rawJob, topic, inferred string) error {
+func (j *Job) headers(raw *rawJob, app *App, inferred string) error {
 	n := &j.Notification
 	for _, h := range [...]struct {
 		key key
@@ -362,9 +384,11 @@ func (j *Job) headers(raw *rawJob, topic, inferred string) error {
 			return &JobError{"ttl", "must be a number of seconds, 1 or more"}
 		}
 		j.TTL = time.Duration(s) * time.Second
+	} else {
+		j.TTL = app.TTL
 	}
 	if n.ChannelID != "" {
-		broadcast(n, topic)
+		broadcast(n, app.Topic)
 		return nil
 	}
 	if n.PushType == "" {
@@ -373,7 +397,10 @@ func (j *Job) headers(raw *rawJob, topic, inferred string) error {
 	if n.Priority == 0 {
 		n.Priority = apnsconn.DefaultPriority(n.PushType)
 	}
-	n.Topic = apnsconn.TopicFor(topic, n.PushType)
+	if n.Expiration == nil && n.PushType == "voip" && app.Expiration == 0 {
+		n.Expiration = new(int64) // a call that APNs stores rings late
+	}
+	n.Topic = apnsconn.TopicFor(app.Topic, n.PushType)
 	return nil
 }
 

@@ -86,12 +86,21 @@ const emptyObject = "{}"
 // maxDigits is more than a number has, with some zeros in front.
 const maxDigits = 32
 
+// digits is the text of a number: of a string the white space around it is no part.
+func digits(raw []byte) []byte {
+	switch {
+	case !isString(raw):
+		return raw
+	case bytes.IndexByte(raw, '\\') >= 0: // perhaps a line end
+		return bytes.TrimSpace([]byte(text(raw)))
+	}
+	return bytes.TrimSpace(raw[1 : len(raw)-1])
+}
+
 // wholeNumber reads a JSON number without fraction or exponent, or a string of
 // digits, as form clients send them. The result is in 0…math.MaxInt64.
 func wholeNumber(raw []byte) (int64, bool) {
-	if isString(raw) {
-		raw = raw[1 : len(raw)-1]
-	}
+	raw = digits(raw)
 	if len(raw) == 0 || len(raw) > maxDigits || raw[0] == '+' || raw[0] == '-' {
 		return 0, false
 	}

@@ -95,7 +95,7 @@ func TestParsersAreLinear(t *testing.T) {
 		"ParseJob": func(s string) { _, _ = ParseJob([]byte(s), topic, "1") },
 		"ParseEnvelope": func(s string) {
 			if e, err := ParseEnvelope([]byte(s), time.Now()); err == nil {
-				if j, err := e.ParseJob(); err == nil {
+				if j, err := e.ParseJob(&App{Topic: e.Topic}, time.Now()); err == nil {
 					_, _ = SplitJob(e.Job, &j, 16<<10)
 				}
 			}

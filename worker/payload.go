@@ -27,9 +27,43 @@ func payload(raw *rawJob, topic string) (body []byte, pushType string, err error
 	if err != nil {
 		return nil, "", err
 	}
+	if len(given.aps) > 0 || raw[keyInterruptionLevel] != nil {
+		if err := misspelt(raw, given.aps); err != nil {
+			return nil, "", err
+		}
+	}
 	keys := keysOfAPS(raw, given.aps)
 	body, err = assemble(raw, &given)
 	return body, keys.PushType(topic), err
+}
+
+// apsWords are the words that a key of aps may have; to another spelling of one the device
+// pays no heed.
+var apsWords = [...]struct {
+	name  string
+	words []string
+}{
+	{"interruption-level", []string{"passive", "active", "time-sensitive", "critical"}},
+	{"event", []string{"start", "update", "end"}},
+}
+
+// misspelt finds a word that is known in another spelling. Unknown ones pass: Apple may have
+// more of them.
+func misspelt(raw *rawJob, aps members) error {
+	for _, key := range apsWords {
+		name, value := "aps", aps.get(key.name)
+		if value == nil && key.name == jobKeys[keyInterruptionLevel].aps {
+			name, value = jobKeys[keyInterruptionLevel].name, raw[keyInterruptionLevel]
+		}
+		if value == nil || !isString(value) {
+			continue
+		}
+		given := text(value)
+		if right := apnsconn.Meant(given, key.words); right != "" {
+			return &JobError{name, fmt.Sprintf("the %s %q: write %q", key.name, given, right)}
+		}
+	}
+	return nil
 }
 
 // given is the job's aps object, without what is null there: that is how serializers write
@@ -205,7 +239,7 @@ func appendShort(b []byte, start int, k key, value []byte) []byte {
 	switch jobKeys[k].kind {
 	case kindWhole:
 		if isString(value) { // "3" → 3; leading zeros are no JSON number
-			value = trimZeros(value[1 : len(value)-1])
+			value = trimZeros(digits(value))
 		}
 	case kindFlag:
 		on, _ := flag(value)

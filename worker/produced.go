@@ -1,12 +1,17 @@
 package worker
 
-// ParseProduced is ParseJob for a job that a producer is about to put: the key
-// again is the daemon's own. Who could write it could have a job buried under
-// another's name, or its time begin in the past.
-func ParseProduced(body []byte, topic string) (Job, error) {
-	j, err := ParseJob(body, topic, "")
+import "time"
+
+// ParseProduced is ParseJob for a job that a producer is about to put, now, to be served
+// after delay: it must not expire unsent. And the key again is the daemon's own. Who could
+// write it could have a job buried under another's name, or its time begin in the past.
+func (a *App) ParseProduced(body []byte, now time.Time, delay time.Duration) (Job, error) {
+	j, err := a.ParseJob(body, "")
 	if err == nil && j.origin != nil {
 		err = badOrigin()
+	}
+	if err == nil {
+		err = j.inTime(now, delay, "delay")
 	}
 	return j, err
 }

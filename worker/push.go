@@ -285,6 +285,9 @@ func (r *run) tellBreaker(p *push, now time.Time) {
 	switch {
 	case o.Class == apnsconn.Credential && p.reachesFurther():
 		o.Class, further = apnsconn.Rejected, true
+		if r.w.app.liveByCertificate(&p.n) {
+			r.w.app.LiveActivities.refuse(time.Now())
+		}
 	case o.Class == apnsconn.Credential:
 		r.refused(why(*o))
 		return

@@ -46,13 +46,17 @@ func (t *task) reportEnded(s *tally) bool {
 // reportLate reports tokens that expired unsent. If APNs is known to have called a token
 // dead, that is reported instead.
 func (t *task) reportLate(tokens []string) bool {
+	if len(tokens) == 0 {
+		return true
+	}
+	reason := t.whyExpired()
 	return inParallel(len(tokens), func(i int) bool {
 		p := push{t: t, n: t.decoded.Notification}
 		p.n.Token = tokens[i]
 		if p.known(time.Now()) && p.verdict == dead {
 			return t.report(p.record(Deleted, p.outcome.Reason))
 		}
-		e := t.neverSent(Expired, 1, expiredReason)
+		e := t.neverSent(Expired, 1, reason)
 		rec := t.recordOf(&e, tokens[i])
 		rec.Class = classExpired
 		return t.report(rec)

@@ -3,6 +3,7 @@ package worker
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // bom is what some programs write in front of UTF-8.
@@ -66,7 +67,7 @@ func TestJobsOfSerializers(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.Topic = topic
-		viaHTTP, err := e.ParseJob()
+		viaHTTP, err := e.ParseJob(&App{Topic: e.Topic}, time.Now())
 		if err != nil || string(viaHTTP.Notification.Payload) != test.payload {
 			t.Errorf("%s: over HTTP\n%s, %v\nwant\n%s", name, viaHTTP.Notification.Payload, err, test.payload)
 		}

@@ -129,7 +129,7 @@ func (t *task) settlePushed() {
 	if len(s.late) > 0 {
 		t.r.cfg.Counters.Expired.Add(1)
 		t.line(slog.LevelWarn, "expired before all of it was sent", "class", classExpired, "unsent", len(s.late), "tokens", t.addressed())
-		t.note(t.neverSent(Expired, len(s.late), expiredReason))
+		t.note(t.neverSent(Expired, len(s.late), t.whyExpired()))
 	}
 	rests := t.rests(s)
 	switch {
@@ -289,15 +289,14 @@ func (t *task) expired() {
 		return
 	}
 	t.r.cfg.Counters.Expired.Add(1)
-	t.note(t.neverSent(Expired, t.addressed(), expiredReason))
-	t.line(slog.LevelWarn, "expired, not sent", "class", classExpired)
+	reason := t.whyExpired()
+	t.note(t.neverSent(Expired, t.addressed(), reason))
+	t.line(slog.LevelWarn, "expired, not sent", "class", classExpired, "reason", reason)
 	t.remove(0)
 }
 
 // classExpired is the class of a job that expired unsent.
 const classExpired = "expired"
-
-const expiredReason = "expired before it was sent"
 
 // setAside buries the job. pushes are those that ended so and have been reported; none if
 // nothing was sent. Counters, log and events follow once the queue has confirmed the burial.

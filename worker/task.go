@@ -85,7 +85,7 @@ func (r *run) start(job queue.Job) {
 		r.settle(t, stageUnread)
 		return
 	}
-	switch t.decoded, t.err = ParseJob(t.body, r.cfg.Topic, t.id); {
+	switch t.decoded, t.err = r.w.app.ParseJob(t.body, t.id); {
 	case t.err != nil && t.refused():
 		r.settle(t, stageAge)
 		return
@@ -94,6 +94,9 @@ func (r *run) start(job queue.Job) {
 		return
 	}
 	t.applyDefaults()
+	if r.w.app.liveByCertificate(&t.decoded.Notification) && r.w.app.LiveActivities.firstWarning() {
+		r.log.Warn(liveWarning)
+	}
 	if t.list() {
 		t.unsent = t.decoded.Tokens
 		r.lists[t] = struct{}{}
@@ -125,11 +128,7 @@ func (r *run) wait(t *task) {
 
 // applyDefaults sets the app's defaults where the job says nothing.
 func (t *task) applyDefaults() {
-	cfg, j := t.r.cfg, &t.decoded
-	if j.TTL == 0 {
-		j.TTL = cfg.TTL
-	}
-	n := &j.Notification
+	cfg, n := t.r.cfg, &t.decoded.Notification
 	if n.Expiration == nil && cfg.Expiration > 0 {
 		at := cfg.Wall().Add(cfg.Expiration).Unix()
 		n.Expiration = &at

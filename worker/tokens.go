@@ -5,7 +5,6 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"slices"
-	"strings"
 
 	"propeller/apnsconn"
 	"propeller/internal/rawjson"
@@ -57,8 +56,7 @@ func (j *Job) list(raw []byte) error {
 				strange = make(map[string]bool)
 			}
 			strange[element] = true
-			cut := strings.Clone(strings.ToValidUTF8(token[:min(len(token), maxBadToken)], ""))
-			j.Malformed = append(j.Malformed, BadToken{cut, err})
+			j.Malformed = append(j.Malformed, BadToken{cutToken(token), err})
 		}
 		return nil
 	})

@@ -102,6 +102,9 @@ func TestPushTypesOnTheWire(t *testing.T) {
 				if priority != "" {
 					want["apns-priority"] = priority
 				}
+				if tt.pushType == "voip" {
+					want["apns-expiration"] = "0"
+				}
 				if got := r.Header.Map(); !maps.Equal(got, want) || len(r.Header) != len(want) {
 					t.Errorf("headers\ngot  %v\nwant %v", got, want)
 				}

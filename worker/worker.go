@@ -64,9 +64,17 @@ type Config struct {
 	// Expiration and TTL are the app's defaults for jobs that give none; 0 means none. Such
 	// an apns-expiration counts from when the push is sent.
 	Expiration, TTL time.Duration
+	ExtraKeys       bool            // see App
+	Certificate     bool            // see App
+	LiveActivities  *LiveActivities // shared by the app's workers; see App
 	// Wall is the wall clock, which may be set, for apns-expiration; nil means time.Now.
 	// Everything else uses a clock that is never set.
 	Wall func() time.Time
+}
+
+// App is what the jobs are judged by.
+func (c *Config) App() App {
+	return App{c.Topic, c.Expiration, c.TTL, c.ExtraKeys, c.Certificate, c.LiveActivities}
 }
 
 // Live is what a reload may change under running workers.
@@ -78,6 +86,7 @@ type Live struct {
 // Worker is a suture service: one queue consumer and one APNs connection.
 type Worker struct {
 	cfg   Config
+	app   App // of cfg
 	log   *slog.Logger
 	few   *flood.Lines // to log; for what a queue or producer may cause without end
 	sinks []Sink
@@ -88,7 +97,7 @@ type Worker struct {
 
 // New returns a worker that does nothing until Serve.
 func New(cfg Config) *Worker {
-	w := &Worker{cfg: cfg, log: cfg.Log.With("topic", cfg.Topic, "worker", cfg.Index)}
+	w := &Worker{cfg: cfg, app: cfg.App(), log: cfg.Log.With("topic", cfg.Topic, "worker", cfg.Index)}
 	// After an outage each job held may have lost its reservation.
 	w.few = flood.New(w.log, 2*cfg.InFlight)
 	if w.cfg.Wall == nil {

@@ -17,6 +17,7 @@ import (
 	"propeller/httpapi"
 	"propeller/queue"
 	"propeller/queue/queueurl"
+	"propeller/supervisor"
 	"propeller/worker"
 )
 
@@ -57,7 +58,8 @@ func newSend() *cobra.Command {
 		Use:   "send",
 		Short: "put one push on the queue",
 		Long: `send puts one job on the configured queue and prints its id. It checks the job
-first, as the daemon will: a job that can never work is refused here. A queue
+first, as the daemon will: a job that can never work, or would expire before it
+is sent, is refused here. A queue
 inside a running daemon is reached by the socket in its state_dir.`,
 	}
 	f := cmd.Flags()
@@ -82,15 +84,19 @@ inside a running daemon is reached by the socket in its state_dir.`,
 		if err != nil {
 			return err
 		}
-		switch job, err := worker.ParseProduced(body, *topic); {
+		where, unknown := target(*file, f.Changed("config"), *urls, *topic, *tube)
+		where.app.Topic = *topic
+		switch job, err := where.app.ParseProduced(body, time.Now(), *delay); {
 		case err != nil:
-			return fmt.Errorf("the job would be buried: %w", err)
+			return fmt.Errorf("the job would be buried or dropped: %w", err)
 		case len(job.Malformed) > 0:
 			return fmt.Errorf("the job would not reach all its tokens: %w", job.Malformed[0].Err)
-		}
-		where, err := target(*file, f.Changed("config"), *urls, *topic, *tube)
-		if err != nil {
-			return err
+		case unknown != nil:
+			return unknown
+		default:
+			for _, warning := range where.app.Warnings(&job) {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
+			}
 		}
 		where.state = cmp.Or(*state, where.state)
 		id, err := put(where, *topic, body, *delay)
@@ -152,8 +158,9 @@ func jobBody(cmd *cobra.Command, whole string) ([]byte, error) {
 type place struct {
 	queue queueurl.URL
 	tube  string
-	named bool   // tube was given by hand
-	state string // the daemon's state_dir; "" if it has none, or is not known
+	named bool       // tube was given by hand
+	state string     // the daemon's state_dir; "" if it has none, or is not known
+	app   worker.App // what its jobs are judged by
 }
 
 // target finds the queue and the tube: from --queue and --tube, else from the
@@ -173,13 +180,13 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	if tube != "" {
-		return place{cfg.Queue, tube, true, cfg.StateDir}, nil
-	}
 	for i := range cfg.Apps {
-		if cfg.Apps[i].Topic == topic {
-			return place{cfg.Queue, cfg.Apps[i].Tube, false, cfg.StateDir}, nil
+		if c := &cfg.Apps[i]; c.Topic == topic {
+			return place{cfg.Queue, cmp.Or(tube, c.Tube), tube != "", cfg.StateDir, supervisor.AppOf(c)}, nil
 		}
+	}
+	if tube != "" {
+		return place{cfg.Queue, tube, true, cfg.StateDir, worker.App{}}, nil
 	}
 	return place{}, fmt.Errorf("topic %q is not in %s: add the app there, or name the tube with --tube", topic, file)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -122,5 +123,39 @@ func TestIdempotencyOverAFrozenQueue(t *testing.T) {
 	s.daemon.says(last[:8])
 	if n := s.apns.Count(); n != 2 {
 		t.Errorf("%d pushes, want 2", n)
+	}
+}
+
+// send judges a job as the daemon would, by what the configuration says of its app; no
+// certificate is read for that.
+func TestSendKnowsTheApp(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := []byte(`
+queue: beanstalk://127.0.0.1:1
+defaults: {ttl: 1m}
+apps:
+  - {topic: com.example.app, cert: none.pem}
+  - {topic: com.example.own, key: none.p8, key_id: ABC123DEFG, team_id: DEF123GHIJ, extra_keys: ignore}
+`)
+	if err := os.WriteFile(filepath.Join(dir, "propeller.yaml"), file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const nobody = "start the queue server" // the job is good, and there is no queue
+	for _, test := range []struct{ topic, more, delay, want, warning string }{
+		{"com.example.app", ``, "59s", nobody, ""},
+		{"com.example.app", ``, "60s", "delay: is 1m0s from now, when the job's ttl of 1m0s is over", ""},
+		{"com.example.app", `,"expiration":3600`, "0s", "expiration: is 3600, a time in 1970", ""},
+		{"com.example.app", `,"push_type":"location"`, "0s", "push_type: location works with a key", ""},
+		{"com.example.app", `,"push_type":"liveactivity","data":{"a":null}`, "0s", nobody, "warning: a Live Activity with a certificate"},
+		{"com.example.app", `,"colour":1`, "0s", `"colour": unknown key`, ""},
+		{"com.example.own", `,"colour":1`, "0s", nobody, `warning: job: "colour": unknown key: it is ignored`},
+		{"com.example.own", `,"push_type":"location"`, "0s", nobody, ""},
+	} {
+		job := "\xef\xbb\xbf" + `{"token":"` + token(1) + `","title":"x"` + test.more + `}`
+		r := runProgram(t, dir, job, "send", "--topic", test.topic, "--json", "-", "--delay", test.delay)
+		if r.status != 1 || !strings.Contains(r.err, test.want) || strings.Contains(r.err, "warning") != (test.warning != "") || !strings.Contains(r.err, test.warning) {
+			t.Errorf("%s%s, delay %s: %+v", test.topic, test.more, test.delay, r)
+		}
 	}
 }

@@ -1,0 +1,61 @@
+package worker
+
+import (
+	"sync/atomic"
+	"time"
+
+	"propeller/apnsconn"
+)
+
+// App is what the jobs of an app are judged by.
+type App struct {
+	Topic string // its bundle id
+	// Expiration and TTL are for jobs that give none; 0 means none.
+	Expiration, TTL time.Duration
+	ExtraKeys       bool            // keys that no job has are ignored
+	Certificate     bool            // it has a certificate, and no key for provider tokens
+	LiveActivities  *LiveActivities // with a certificate: what APNs has said of them; nil: nothing
+}
+
+// LiveActivities remembers that APNs has refused an app's Live Activities. With a certificate
+// they may work or not: Apple says of location pushes only that they need a provider token.
+type LiveActivities struct {
+	refused atomic.Int64 // when, in Unix nanoseconds
+	warned  atomic.Bool
+}
+
+// refusedFor is how long a refusal is believed: then one push asks APNs again.
+const refusedFor = time.Hour
+
+func (l *LiveActivities) refuse(now time.Time) {
+	if l != nil {
+		l.refused.Store(now.UnixNano())
+	}
+}
+
+func (l *LiveActivities) areRefused(now time.Time) bool {
+	return l != nil && now.Sub(time.Unix(0, l.refused.Load())) < refusedFor
+}
+
+// firstWarning reports, once, that nobody has been warned of Live Activities yet.
+func (l *LiveActivities) firstWarning() bool { return l != nil && !l.warned.Swap(true) }
+
+// liveByCertificate reports whether the push is a Live Activity that goes to a device with
+// a certificate.
+func (a *App) liveByCertificate(n *apnsconn.Notification) bool {
+	return a.Certificate && n.PushType == "liveactivity" && n.ChannelID == ""
+}
+
+const liveWarning = "a Live Activity with a certificate: APNs may refuse it; a key for provider tokens (.p8) serves all push types"
+
+// fits checks that the app's credential may serve the push.
+func (a *App) fits(n *apnsconn.Notification) error {
+	switch {
+	case !a.Certificate:
+	case apnsconn.TokenOnly(n.PushType):
+		return &JobError{"push_type", n.PushType + " works with a key for provider tokens (.p8) only, and the app has a certificate"}
+	case a.liveByCertificate(n) && a.LiveActivities.areRefused(time.Now()):
+		return &JobError{"push_type", "APNs has refused Live Activities with the app's certificate within the last hour: give the app a key for provider tokens (.p8)"}
+	}
+	return nil
+}

@@ -1,0 +1,276 @@
+package worker
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"propeller/apnsconn"
+)
+
+var testNow = time.Unix(1_800_000_000, 0)
+
+// What can never be sent is refused when it is put, with the key and a hint.
+func TestJobsThatWouldExpireUnsent(t *testing.T) {
+	t.Parallel()
+	app := App{Topic: topic, TTL: time.Hour}
+	for more, want := range map[string]string{
+		`,"expiration":0`:                     "",
+		`,"expiration":1800000001`:            "",
+		`,"expiration":1800000061,"delay":60`: "",
+		`,"ttl":61,"delay":60`:                "",
+		`,"ttl":86400,"delay":7200`:           "",
+		`,"at":0,"expiration":1800000001`:     "", // at once
+		`,"at":1700000000`:                    "", // at once
+		`,"expiration":3600`:                  "expiration is 3600, a time in 1970: write Unix time in seconds (now: 1800000000), or give a duration as ttl",
+		`,"expiration":"3600"`:                "expiration is 3600, a time in 1970",
+		`,"expiration":1800000000`:            "expiration is 1800000000, and that time has passed (now: 1800000000)",
+		`,"expiration":1799999999,"delay":60`: "expiration is 1799999999",
+		`,"expiration":1800000060,"delay":60`: "delay is 2027-01-15T08:01:00Z, when the job's expiration of 2027-01-15T08:01:00Z has passed",
+		`,"ttl":60,"delay":60`:                "delay is 1m0s from now, when the job's ttl of 1m0s is over: it would expire unsent",
+		`,"delay":3600`:                       "delay is 1h0m0s from now, when the job's ttl of 1h0m0s is over", // the app's
+		`,"ttl":60,"at":1800000060`:           "at is 1m0s from now, when",
+		`,"at":"2027-01-15T09:00:00Z","expiration":1800000100,"ttl":7200`: "at is 2027-01-15T09:00:00Z, when the job's expiration of 2027-01-15T08:01:40Z has passed",
+		`,"at":3600`: "at is 3600, a time in 1970: write Unix time in seconds, or give seconds from now as delay",
+	} {
+		_, err := putNow(&app, `{"topic":"`+topic+`",`+tok+`,"title":"t"`+more+`}`)
+		got := ""
+		if fault, ok := err.(*JobError); ok {
+			got = fault.Key + " " + fault.Why
+		}
+		if got == "" != (want == "") || !strings.HasPrefix(got, want) {
+			t.Errorf("%s:\n%s\nwant\n%s", more, got, want)
+		}
+	}
+	for delay, want := range map[time.Duration]string{time.Second: "", time.Minute: "delay", 2 * time.Minute: "delay"} {
+		_, err := app.ParseProduced([]byte(jobText(`,"ttl":60`)), testNow, delay)
+		if fault, ok := err.(*JobError); ok != (want != "") || ok && fault.Key != want {
+			t.Errorf("delay %s: %v", delay, err)
+		}
+	}
+}
+
+func putNow(app *App, body string) (Job, error) {
+	e, err := ParseEnvelope([]byte(body), testNow)
+	if err != nil {
+		return Job{}, err
+	}
+	return e.ParseJob(app, testNow)
+}
+
+// The record of a job that expired in the tube says why it could never be sent.
+func TestRecordsOfExpiredJobs(t *testing.T) {
+	for name, test := range map[string]struct {
+		more string        // %d: now
+		age  time.Duration // of the job
+		want string
+	}{
+		"duration":       {`,"expiration":3600`, 0, "expired before it was sent: expiration is 3600, a time in 1970: write Unix time"},
+		"before the put": {`,"expiration":%d`, 0, ""},
+		"long before":    {`,"expiration":400000000`, time.Minute, "expired before it was sent: expiration is 1982-09-04T15:06:40Z, and the job was put later, at "},
+		"in the queue":   {`,"expiration":%d`, time.Hour, ""},
+		"ttl":            {`,"ttl":60`, time.Minute, "expired before it was sent: older than its ttl of 1m0s, which counts from the put, as a delay does"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				more := test.more
+				if strings.Contains(more, "%d") {
+					more = fmt.Sprintf(more, time.Now().Unix())
+				}
+				q := newFakeQueue()
+				q.add(jobText(more)).put = time.Now().Add(-test.age)
+				b := newBench(t, q)
+				b.start()
+				synctest.Wait()
+				b.halt(t)
+				rec := b.rec.all()
+				if len(rec) != 1 || rec[0].Class != "expired" {
+					t.Fatalf("%+v", rec)
+				}
+				if want := test.want; want == "" && rec[0].Reason != "expired before it was sent" || !strings.HasPrefix(rec[0].Reason, want) {
+					t.Errorf("%s, want %s", rec[0].Reason, want)
+				}
+			})
+		})
+	}
+}
+
+// A certificate serves no location pushes. Live Activities pass, until APNs has refused one.
+func TestPushTypesOfACertificate(t *testing.T) {
+	t.Parallel()
+	location := jobText(`,"push_type":"location"`)
+	for app, want := range map[App]string{
+		{Topic: topic}:                                        "",
+		{Topic: topic, Certificate: true}:                     "job: push_type: location works with a key for provider tokens (.p8) only, and the app has a certificate",
+		{Topic: topic + ".location-query", Certificate: true}: "job: push_type: location works",
+	} {
+		_, err := app.ParseJob([]byte(location), "1")
+		if got := fmt.Sprint(err); err != nil && !strings.HasPrefix(got, want) || err == nil != (want == "") {
+			t.Errorf("%+v: %v", app, err)
+		}
+	}
+	bubble(t, func(t *testing.T) {
+		live := `{` + tok + `,"aps":{"event":"update","timestamp":1,"content-state":{}}}`
+		q := newFakeQueue(live, jobText(""))
+		b := newBench(t, q)
+		var log strings.Builder
+		b.cfg.Log, b.cfg.Certificate, b.cfg.LiveActivities = newTextLog(&log), true, new(LiveActivities)
+		refuse := false
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if refuse && n.PushType == "liveactivity" {
+				return apnsconn.Outcome{Class: apnsconn.Credential, Status: 400, Reason: "TopicDisallowed"}, 0
+			}
+			return delivered(n)
+		}
+		b.start()
+		time.Sleep(time.Second)
+		if done, buried, _, _ := q.counts(); done != 2 || buried != 0 || strings.Count(log.String(), "Live Activity") != 1 {
+			t.Errorf("%d done, %d buried\n%s", done, buried, log.String())
+		}
+		refuse = true
+		q.add(live)
+		time.Sleep(time.Second)
+		sent := b.sent()
+		q.add(live)
+		q.add(jobText(""))
+		time.Sleep(time.Second)
+		if done, buried, _, _ := q.counts(); done != 3 || buried != 2 || b.sent() != sent+1 || strings.Count(log.String(), "Live Activity with") != 1 {
+			t.Errorf("%d done, %d buried, %d sent\n%s", done, buried, b.sent()-sent, log.String())
+		}
+		app := b.cfg.App()
+		if _, err := app.ParseJob([]byte(live), "1"); !isFaultOf(err, "push_type") {
+			t.Errorf("put: %v", err)
+		}
+		time.Sleep(refusedFor)
+		if _, err := app.ParseJob([]byte(live), "1"); err != nil {
+			t.Errorf("an hour later: %v", err)
+		}
+		b.halt(t)
+	})
+}
+
+// A call that APNs stores rings late.
+func TestVoIPIsNotStored(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		app  App
+		more string
+		want string
+	}{
+		{App{Topic: topic}, `,"push_type":"voip"`, "0"},
+		{App{Topic: topic + ".voip"}, ``, "0"},
+		{App{Topic: topic}, `,"push_type":"voip","expiration":1800000001`, "1800000001"},
+		{App{Topic: topic, Expiration: time.Hour}, `,"push_type":"voip"`, "absent"}, // the worker counts it from the try
+		{App{Topic: topic}, ``, "absent"},
+	} {
+		j, err := test.app.ParseJob([]byte(jobText(test.more)), "1")
+		got := "absent"
+		if at := j.Notification.Expiration; at != nil {
+			got = fmt.Sprint(*at)
+		}
+		if err != nil || got != test.want {
+			t.Errorf("%+v %s: %s, %v", test.app, test.more, got, err)
+		}
+	}
+}
+
+// Known words in another spelling are refused with the right one; unknown ones may be
+// Apple's next.
+func TestSpelling(t *testing.T) {
+	t.Parallel()
+	for job, want := range map[string]string{
+		jobText(`,"push_type":"Alert"`):                                                 `job: push_type: is "Alert": write "alert"`,
+		jobText(`,"push_type":"BACKGROUND"`):                                            `job: push_type: is "BACKGROUND": write "background"`,
+		jobText(`,"push_type":"live-activity"`):                                         `job: push_type: is "live-activity": write "liveactivity"`,
+		jobText(`,"push_type":"push_to_talk"`):                                          `job: push_type: is "push_to_talk": write "pushtotalk"`,
+		jobText(`,"push_type":"hologram"`):                                              "",
+		`{"channel_id":"eA==","payload":{},"push_type":"LiveActivity"}`:                 `job: push_type: is "LiveActivity": a broadcast is a liveactivity`,
+		jobText(`,"interruption_level":"timeSensitive"`):                                `job: interruption_level: the interruption-level "timeSensitive": write "time-sensitive"`,
+		jobText(`,"aps":{"interruption-level":"Active"}`):                               `job: aps: the interruption-level "Active": write "active"`,
+		jobText(`,"interruption_level":"Active","aps":{"interruption-level":"active"}`): "",
+		jobText(`,"interruption_level":"loud"`):                                         "",
+		jobText(`,"aps":{"event":"Update","content-state":{}}`):                         `job: aps: the event "Update": write "update"`,
+		jobText(`,"Body":"x"`):                                                          `job: "Body": unknown key: write "body"`,
+		jobText(`,"thread-id":"x"`):                                                     `job: "thread-id": unknown key: write "thread_id"`,
+		jobText(`,"contentAvailable":1`):                                                `job: "contentAvailable": unknown key: write "content_available"`,
+		jobText(`,"colour":1,"size":2`):                                                 `job: "colour": unknown key`,
+	} {
+		_, err := ParseJob([]byte(job), topic, "1")
+		if got := fmt.Sprint(err); err != nil && got != want || err == nil != (want == "") {
+			t.Errorf("%s:\n%v\nwant\n%s", job, err, want)
+		}
+	}
+}
+
+// Numbers in strings may have white space around them, as int() of Python takes them.
+func TestWhiteSpaceAroundNumbers(t *testing.T) {
+	t.Parallel()
+	j, err := putNow(&App{Topic: topic}, `{"topic":"t",`+tok+`,"badge":" 3 ","priority":"\t5\n","expiration":" 1800000100","ttl":"90 ","token_since":" 1700000000\r\n","delay":" 7 "}`)
+	n := j.Notification
+	if err != nil || string(n.Payload) != `{"aps":{"badge":3}}` || n.Priority != 5 || *n.Expiration != 1800000100 || j.TTL != 90*time.Second || j.TokenSince.Unix() != 1700000000 {
+		t.Errorf("%+v %s, %v", j, n.Payload, err)
+	}
+	e, err := ParseEnvelope([]byte(`{"at":" 1800000007 "}`), testNow)
+	if later, err2 := ParseEnvelope([]byte(`{"at":" 2027-01-15T08:00:07Z\n"}`), testNow); err != nil || err2 != nil || e.Delay != 7*time.Second || later.Delay != e.Delay {
+		t.Errorf("%v %v, %v, %v", e.Delay, later.Delay, err, err2)
+	}
+	for _, badge := range []string{`" "`, `"3 4"`, `"+3"`, `" -3"`, `"3."`, `3.0`, `1e1`, `-0`} {
+		if _, err := ParseJob([]byte(jobText(`,"badge":`+badge)), topic, "1"); !isFaultOf(err, "badge") {
+			t.Errorf("%s: %v", badge, err)
+		}
+	}
+}
+
+// Keys of the producer's own are left out where the app says so, and nowhere else.
+func TestExtraKeys(t *testing.T) {
+	t.Parallel()
+	job := `{"colour":{"a":[1]},` + tok + `,"Title":"x","title":"t","colour":2}`
+	app := App{Topic: topic}
+	if _, err := app.ParseJob([]byte(job), "1"); !isFaultOf(err, "colour") {
+		t.Errorf("strict: %v", err)
+	}
+	if _, err := putNow(&app, job); !isFaultOf(err, "colour") {
+		t.Errorf("strict, over HTTP: %v", err)
+	}
+	app.ExtraKeys = true
+	for name, parse := range map[string]func(job string) (Job, error){
+		"queue": func(job string) (Job, error) { return app.ParseJob([]byte(job), "1") },
+		"HTTP":  func(job string) (Job, error) { return putNow(&app, job) },
+	} {
+		j, err := parse(job)
+		if err != nil || string(j.Notification.Payload) != `{"aps":{"alert":{"title":"t"}}}` {
+			t.Errorf("%s: %s, %v", name, j.Notification.Payload, err)
+		}
+		if _, err := parse(jobText(`,"colour":1,"badge":"x"`)); !isFaultOf(err, "badge") {
+			t.Errorf("%s: another fault: %v", name, err)
+		}
+		if _, err := parse(jobText(`,"again":{}`)); !isFaultOf(err, "again") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What works and is perhaps not meant.
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	app := App{Topic: topic, ExtraKeys: true, Certificate: true}
+	for job, want := range map[string]string{
+		jobText(`,"aps":{"badge":null},"data":{"a":[1,{"b":2}]}`): "",
+		jobText(`,"colour":1`): `job: "colour": unknown key: it is ignored (extra_keys)`,
+		`{` + tok + `,"aps":{"event":"end","timestamp":1,"content-state":{"a":{"b":null}}}}`: liveWarning + "|aps.content-state.a.b is null, and is sent so",
+		jobText(`,"data":{"x":null,"y":[1,null]}`):                                           "x is null, and is sent so|y.1 is null, and is sent so",
+		`{` + tok + `,"payload":{"aps":{"alert":null,"badge":1}}}`:                           "aps.alert is null, and is sent so",
+		jobText(`,"aps":{"contentAvailable":1,"thread_id":"x"}`):                             "aps.contentAvailable: Apple's key is content-available|aps.thread_id: Apple's key is thread-id",
+	} {
+		j, err := app.ParseJob([]byte(job), "1")
+		if got := strings.Join(app.Warnings(&j), "|"); err != nil || got != want {
+			t.Errorf("%s:\n%s, %v\nwant\n%s", job, got, err, want)
+		}
+	}
+	j, err := app.ParseJob([]byte(jobText(`,"data":{"x":[`+strings.Repeat("null,", 300)+`null]}`)), "1")
+	if got := app.Warnings(&j); err != nil || len(got) != maxWarnings {
+		t.Errorf("%d warnings, %v", len(got), err)
+	}
+}

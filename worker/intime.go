@@ -1,0 +1,58 @@
+package worker
+
+import (
+	"fmt"
+	"time"
+)
+
+// longest is more seconds than anybody gives as a duration, ten years. Unix time below is
+// a duration that was taken for a time.
+const longest = 10 * 365 * 24 * 60 * 60
+
+// inTime says why the job, put now and served after delay, would expire unsent; nil if it
+// would not. key is the one that gives the delay.
+func (j *Job) inTime(now time.Time, delay time.Duration, key string) error {
+	served := now.Add(delay)
+	switch {
+	case j.Expired(now):
+		return &JobError{"expiration", pastExpiration(*j.Notification.Expiration, now)}
+	case j.TTL > 0 && delay >= j.TTL:
+		return &JobError{key, fmt.Sprintf("is %s from now, when the job's ttl of %s is over: it would expire unsent", delay, j.TTL)}
+	case j.Expired(served):
+		return &JobError{key, fmt.Sprintf("is %s, when the job's expiration of %s has passed: it would expire unsent",
+			clock(served.Unix()), clock(*j.Notification.Expiration))}
+	}
+	return nil
+}
+
+// pastExpiration says what is wrong with an expiration that has passed.
+func pastExpiration(at int64, now time.Time) string {
+	if at < longest {
+		return fmt.Sprintf("is %d, a time in %d: write Unix time in seconds (now: %d), or give a duration as ttl", at, time.Unix(at, 0).UTC().Year(), now.Unix())
+	}
+	return fmt.Sprintf("is %d, and that time has passed (now: %d)", at, now.Unix())
+}
+
+func clock(at int64) string { return time.Unix(at, 0).UTC().Format(time.RFC3339) }
+
+// whyExpired says why the job expires unsent, and what is wrong with a job that could never
+// have been sent.
+func (t *task) whyExpired() string {
+	const late = "expired before it was sent"
+	at, wall := t.decoded.Notification.Expiration, t.r.cfg.Wall()
+	_, age, err := t.history()
+	put := wall.Add(-age)
+	switch {
+	case t.defaultExpiration || !t.decoded.Expired(wall):
+	case *at < longest:
+		return late + ": expiration " + pastExpiration(*at, wall)
+	case err == nil && *at < put.Unix():
+		return late + ": expiration is " + clock(*at) + ", and the job was put later, at " + clock(put.Unix())
+	default:
+		return late
+	}
+	if ttl := t.decoded.TTL; err == nil && ttl > 0 && age >= ttl {
+		return fmt.Sprintf("%s: older than its ttl of %s, which counts from the put, as a delay does", late, ttl)
+	}
+	return late
+}
