@@ -79,3 +79,20 @@ func TestPlain(t *testing.T) {
 		t.Error("no error became one")
 	}
 }
+
+func TestSame(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		a, b string
+		same bool
+	}{
+		{"read tcp 10.0.0.9:50001->a:4222: reset", "read tcp 10.0.0.9:50002->a:4222: reset", true},
+		{"[::1]:1 refused", "[::1]:65535 refused", true},
+		{"a refused", "a: no route", false},
+		{"429: a", "500: a", false},
+	} {
+		if got := Same(errors.New(tt.a), errors.New(tt.b)); got != tt.same {
+			t.Errorf("%s, %s: %v", tt.a, tt.b, got)
+		}
+	}
+}

@@ -1,6 +1,9 @@
 package neterr
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // Reworded is an error with a text of its own for what is wrapped.
 func Reworded(text string, errs ...error) error { return &reworded{text, errs} }
@@ -20,6 +23,14 @@ func After(prefix string, err error) error {
 		return err
 	}
 	return Reworded(text, err)
+}
+
+var port = regexp.MustCompile(`:[0-9]{1,5}\b`)
+
+// Same says whether two errors of connections say the same, but for the ports in their texts:
+// of those that a system hands out, each try has another.
+func Same(a, b error) bool {
+	return port.ReplaceAllString(a.Error(), "") == port.ReplaceAllString(b.Error(), "")
 }
 
 // Join is errors.Join on one line.

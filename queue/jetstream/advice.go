@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/nats-io/jwt/v2"
+
+	"propeller/internal/neterr"
 )
 
 // saying is what servers say of why the queue is away (nats-server: errors.go,
@@ -99,7 +101,7 @@ func (l *link) explain() {
 	if why == nil {
 		return
 	}
-	if why = unavailable(why); was.Error() != l.q.advised(why).Error() {
+	if why = unavailable(why); !neterr.Same(was, l.q.advised(why)) {
 		l.set(why)
 	}
 }

@@ -18,7 +18,8 @@ import (
 
 // calls matches answers to requests. They all come in on one subscription.
 type calls struct {
-	inbox string // "_INBOX.xyz."
+	inbox string // what subjects of answers begin with: "_INBOX.xyz."
+	api   string // what those of questions begin with: "$JS.API."
 
 	// changes counts what may have changed the queue: answers to requests that
 	// were not only questions, and what else says so.
@@ -31,15 +32,16 @@ type calls struct {
 
 // call is one request under way.
 type call struct {
-	until time.Time // an answer after this is of no use
-	asks  bool      // it is a question and changes nothing
+	subject string    // of the request
+	until   time.Time // an answer after this is of no use
+	asks    bool      // it is a question and changes nothing
 	// done is called once, by the goroutine of the subscription or of who ends
 	// the call; it must not block.
 	done func(m *nats.Msg, err error)
 }
 
-func newCalls() *calls {
-	return &calls{inbox: nats.NewInbox() + ".", open: make(map[uint64]*call)}
+func newCalls(o Options) *calls {
+	return &calls{inbox: o.newInbox(), api: o.apiPrefix(), open: make(map[uint64]*call)}
 }
 
 // errNoAnswer: the request may have been carried out.
@@ -86,10 +88,14 @@ func (cs *calls) answer(token string, m *nats.Msg) {
 
 // fail ends the calls whose time is over at a time, and counts them.
 func (cs *calls) fail(at time.Time, err error) int {
+	return cs.endAll(err, func(c *call) bool { return c.until.Before(at) })
+}
+
+func (cs *calls) endAll(err error, which func(*call) bool) int {
 	var failed []*call
 	cs.mu.Lock()
 	for id, c := range cs.open {
-		if c.until.Before(at) {
+		if which(c) {
 			delete(cs.open, id)
 			failed = append(failed, c)
 		}
@@ -115,7 +121,8 @@ func (e *notSentError) Unwrap() []error { return []error{queue.ErrUnavailable, e
 // out.
 func notDone(err error) bool {
 	_, unsent := errors.AsType[*notSentError](err)
-	return unsent || errors.Is(err, errNoResponders)
+	_, denied := errors.AsType[*deniedError](err)
+	return unsent || denied || errors.Is(err, errNoResponders)
 }
 
 // answer is what a waiting caller gets.
@@ -137,9 +144,10 @@ func (q *client) request(ctx context.Context, cn *conn, m *nats.Msg) (*nats.Msg,
 func (q *client) requestWithin(ctx context.Context, cn *conn, m *nats.Msg, limit time.Duration) (*nats.Msg, error) {
 	ch := answerChans.Get().(chan answer)
 	id, reply := q.calls.start(&call{
-		until: time.Now().Add(limit),
-		asks:  strings.HasPrefix(m.Subject, "$JS.API."), // of these we only use what informs
-		done:  func(m *nats.Msg, err error) { ch <- answer{m, err} },
+		subject: m.Subject,
+		until:   time.Now().Add(limit),
+		asks:    strings.HasPrefix(m.Subject, q.calls.api), // of these we only use what informs
+		done:    func(m *nats.Msg, err error) { ch <- answer{m, err} },
 	})
 	defer answerChans.Put(ch)
 	m.Reply = reply
@@ -147,7 +155,7 @@ func (q *client) requestWithin(ctx context.Context, cn *conn, m *nats.Msg, limit
 	if err == nil {
 		select {
 		case a := <-ch:
-			if a.err == nil && streamMissing(m.Subject, a.m.Data) {
+			if a.err == nil && q.calls.streamMissing(m.Subject, a.m.Data) {
 				q.streamGone(m.Subject)
 			}
 			return a.m, a.err
@@ -175,8 +183,8 @@ func (q *client) streamGone(subject string) {
 
 // streamMissing says whether a question was answered so (nats-server: errors.json,
 // 10059).
-func streamMissing(subject string, answer []byte) bool {
-	return strings.HasPrefix(subject, "$JS.API.") && len(answer) < 1<<10 && bytes.Contains(answer, []byte(`"err_code":10059`))
+func (cs *calls) streamMissing(subject string, answer []byte) bool {
+	return strings.HasPrefix(subject, cs.api) && len(answer) < 1<<10 && bytes.Contains(answer, []byte(`"err_code":10059`))
 }
 
 // publish sends m, or says that it was not sent.

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,7 +15,7 @@ import (
 func (l *link) prepare() (again <-chan time.Time) {
 	for retry := prepareRetry; l.cn.nc.IsConnected(); retry = min(retry*2, maxRetry) {
 		began := time.Now()
-		err := l.checkOnce()
+		err := l.q.denials.because(l.checkOnce(), began)
 		if err == nil {
 			l.quiet = quiet{}
 			l.set(nil)
@@ -26,11 +27,17 @@ func (l *link) prepare() (again <-chan time.Time) {
 		if !l.cn.nc.IsConnected() {
 			return nil // see lost
 		}
-		l.set(unavailable(ofServer(l.serving(), err)))
+		if _, denied := errors.AsType[*deniedError](err); !denied {
+			err = ofServer(l.serving(), err)
+		}
+		l.set(unavailable(err))
 		if e := l.q.embedded; e != nil {
 			e.suspect()
 		}
 		l.goElsewhere(began, err)
+		if since, why := l.q.denials.deafness(); why != nil && time.Since(since) > deafTime {
+			_ = l.cn.nc.ForceReconnect() // an error: it is closed
+		}
 		if l.q.sleep(l.q.ctx, about(retry)) != nil {
 			return nil
 		}
@@ -38,10 +45,17 @@ func (l *link) prepare() (again <-chan time.Time) {
 	return nil
 }
 
+// minPayload is the least max_payload of a server: a job for APNs is 4 or 5 KiB, and
+// beside it there must be room for headers and the reason of a burial (see maxBody).
+const minPayload = 32 << 10
+
 // check is what must be so before jobs flow.
 func (l *link) check() error {
 	if err := checkVersion(l.cn.nc.ConnectedServerVersion()); err != nil {
 		return err
+	}
+	if n := l.cn.nc.MaxPayload(); n < minPayload {
+		return fmt.Errorf("its max_payload is %d bytes: raise it to %d or more, which jobs need with what is added when they are buried", n, minPayload)
 	}
 	ctx, cancel := context.WithTimeout(l.q.ctx, l.q.opts.timeout)
 	defer cancel()

@@ -207,7 +207,7 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	if c.sub != nil || c.closed {
 		return nil
 	}
-	c.inbox = nats.NewInbox() + "."
+	c.inbox = c.t.q.opts.newInbox()
 	sub, err := cn.nc.Subscribe(c.inbox+"*", c.t.q.guarded(c.incoming))
 	if err != nil {
 		return err
@@ -232,7 +232,7 @@ func (c *consumer) failed(err error) time.Duration {
 		c.err = unavailable(err)
 	}
 	most := maxPause
-	if codeOf(err) == errCodeTooManyConsumers {
+	if _, denied := errors.AsType[*deniedError](err); denied || codeOf(err) == errCodeTooManyConsumers {
 		most = limitPause
 	}
 	c.refusedLocked(most)

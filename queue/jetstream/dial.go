@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -53,7 +54,7 @@ func (d *dialer) dial(network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	nc, err := dialAny(ctx, network, host, port)
+	nc, err := dialName(ctx, network, host, port)
 	if err != nil {
 		return nil, err
 	}
@@ -69,23 +70,35 @@ func (d *dialer) dial(network, address string) (net.Conn, error) {
 	return w, nil
 }
 
-// dialAny tries the addresses of a name in random order, so that the clients of a
-// cluster behind one name are spread over it.
-func dialAny(ctx context.Context, network, host, port string) (nc net.Conn, err error) {
+// dialName tries the addresses of a name.
+func dialName(ctx context.Context, network, host, port string) (nc net.Conn, err error) {
 	addrs, lookup := net.DefaultResolver.LookupHost(ctx, host)
 	if lookup != nil {
 		addrs = []string{host} // the dial says why
 	}
+	return dialAny(ctx, network, addrs, port)
+}
+
+// dialAny tries addresses in random order, so that the clients of a cluster behind one name
+// are spread over it. If none answers, the error is always that of the same one.
+func dialAny(ctx context.Context, network string, addrs []string, port string) (nc net.Conn, err error) {
 	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	least := slices.Min(addrs)
 	for i, addr := range addrs {
 		once, cancel := context.WithTimeout(ctx, dialTimeout/time.Duration(len(addrs)-i))
-		nc, err = new(net.Dialer).DialContext(once, network, net.JoinHostPort(addr, port))
+		nc, why := new(net.Dialer).DialContext(once, network, net.JoinHostPort(addr, port))
 		cancel()
-		if err == nil || ctx.Err() != nil {
+		if why == nil {
+			return nc, nil
+		}
+		if err == nil || addr == least {
+			err = why
+		}
+		if ctx.Err() != nil {
 			break
 		}
 	}
-	return nc, err
+	return nil, err
 }
 
 // serverName is whose certificate the server must have. The servers of a cluster
@@ -107,10 +120,21 @@ func (d *dialer) serverName(host string) string {
 }
 
 // greet reads the server's first line, and encrypts the connection where one of
-// both wants that.
+// both wants that: before that line if the URL says so.
 func (d *dialer) greet(ctx context.Context, nc net.Conn, name string) (*wire, error) {
+	o := d.q.opts
+	first := o.Options["tls_first"] != ""
+	if first {
+		var err error
+		if nc, err = o.encrypt(ctx, nc, name); err != nil {
+			return nil, err
+		}
+	}
 	in := bufio.NewReaderSize(nc, maxControl)
 	line, err := greeting(ctx, nc, in)
+	if err != nil && o.encrypted() && !first && (errors.Is(err, io.EOF) || errors.Is(err, errNoGreeting)) {
+		return nil, fmt.Errorf("%w: if it expects TLS from the first byte, give ?tls_first=true", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -122,8 +146,8 @@ func (d *dialer) greet(ctx context.Context, nc net.Conn, name string) (*wire, er
 		return nil, fmt.Errorf("server broke the protocol: INFO: %w", err)
 	}
 	early, _ := in.Peek(in.Buffered())
-	if !info.Required && (!d.q.opts.encrypted() || !info.Available) { // nats.go says if that will not do
-		w := newWire(nc, line, d.q.expectsLarge)
+	if first || !info.Required && (!o.encrypted() || !info.Available) { // nats.go says if that will not do
+		w := newWire(nc, line, o.inboxPrefix(), d.q.expectsLarge)
 		if good, err := w.check(early); err != nil {
 			return nil, fmt.Errorf("%w, behind %d bytes", err, good)
 		}
@@ -133,15 +157,29 @@ func (d *dialer) greet(ctx context.Context, nc net.Conn, name string) (*wire, er
 	if len(early) > 0 {
 		return nil, errors.New("server broke the protocol: it goes on unencrypted where TLS begins")
 	}
+	tc, err := o.encrypt(ctx, nc, name)
+	if err != nil {
+		return nil, err
+	}
+	return newWire(tc, line, o.inboxPrefix(), d.q.expectsLarge), nil
+}
+
+// encrypt makes a TLS connection of nc, to the server of that name. It reads the files
+// for that.
+func (o Options) encrypt(ctx context.Context, nc net.Conn, name string) (net.Conn, error) {
 	conf := &tls.Config{ServerName: name, MinVersion: tls.VersionTLS12}
-	if conf.RootCAs, err = d.q.opts.roots(); err != nil {
+	var err error
+	if conf.RootCAs, err = o.roots(); err != nil {
+		return nil, err
+	}
+	if conf.Certificates, err = o.certificates(); err != nil {
 		return nil, err
 	}
 	tc := tls.Client(nc, conf)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w", nats.ErrTLS, err)
 	}
-	return newWire(tc, line, d.q.expectsLarge), nil
+	return tc, nil
 }
 
 const (
@@ -150,6 +188,8 @@ const (
 	greetTime = 4 * time.Second
 	askTime   = time.Second / 2
 )
+
+var errNoGreeting = errors.New("no greeting of a NATS server in time")
 
 // greeting is readFirst with a limit. Most of those that wait to be asked say what they
 // are when they are asked for something that there is not.
@@ -171,7 +211,7 @@ func greeting(ctx context.Context, nc net.Conn, in *bufio.Reader) ([]byte, error
 	if _, err := readFirst(in); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil, err
 	}
-	return nil, errors.New("no greeting of a NATS server in time")
+	return nil, errNoGreeting
 }
 
 // readFirst reads the line that a server begins with.
@@ -212,4 +252,24 @@ func (o Options) roots() (*x509.CertPool, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return pool, nil
+}
+
+// certificates are ours, for a server that asks for one.
+func (o Options) certificates() ([]tls.Certificate, error) {
+	if o.Options["cert"] == "" {
+		return nil, nil
+	}
+	cert, err := readFile(o.Options["cert"])
+	if err != nil {
+		return nil, err
+	}
+	key, err := readFile(o.Options["key"])
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Options["cert"], err)
+	}
+	return []tls.Certificate{pair}, nil
 }

@@ -35,18 +35,44 @@ func credentials(file string) nats.Option {
 		defer clear(text)
 		return nkeys.ParseDecoratedJWT(text)
 	}
-	sign := func(nonce []byte) ([]byte, error) {
-		text, err := readFile(file)
+	return nats.UserJWT(token, signer(file))
+}
+
+// nkey is that of a file as it is when a connection is made.
+func nkey(file string) (nats.Option, error) {
+	key, err := readKey(file)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Wipe()
+	public, err := key.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return nats.Nkey(public, signer(file)), nil
+}
+
+// signer signs with the key in a file.
+func signer(file string) func(nonce []byte) ([]byte, error) {
+	return func(nonce []byte) ([]byte, error) {
+		key, err := readKey(file)
 		if err != nil {
 			return nil, err
-		}
-		defer clear(text)
-		key, err := nkeys.ParseDecoratedNKey(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s: has no key to sign with: %w", file, err)
 		}
 		defer key.Wipe()
 		return key.Sign(nonce)
 	}
-	return nats.UserJWT(token, sign)
+}
+
+func readKey(file string) (nkeys.KeyPair, error) {
+	text, err := readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	key, err := nkeys.ParseDecoratedNKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: has no key to sign with: %w", file, err)
+	}
+	return key, nil
 }

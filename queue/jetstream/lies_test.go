@@ -526,7 +526,7 @@ func TestWirePasses(t *testing.T) {
 	for name, r := range map[string]io.Reader{
 		"whole": strings.NewReader(text), "bytes": iotest.OneByteReader(strings.NewReader(text)), "halves": iotest.HalfReader(strings.NewReader(text)),
 	} {
-		got, err := io.ReadAll(io.Reader(newWire(scripted{Reader: r}, []byte("INFO {}\r\n"), nil)))
+		got, err := io.ReadAll(io.Reader(newWire(scripted{Reader: r}, []byte("INFO {}\r\n"), nats.InboxPrefix, nil)))
 		if err != nil || string(got) != "INFO {}\r\n"+text {
 			t.Errorf("%s: %d bytes, want %d: %v", name, len(got), len(text)+9, err)
 		}
@@ -579,7 +579,7 @@ func TestRoomForJobs(t *testing.T) {
 func BenchmarkWire(b *testing.B) {
 	one := "MSG _INBOX.abcdefghijklmnopqrstuv.1 3 $JS.ACK.propeller.com_example_app.1.1234567.1234567.1700000000000000000.12 300\r\n" + strings.Repeat("x", 300) + "\r\n"
 	text := bytes.Repeat([]byte(one), 70)
-	w := newWire(nil, nil, nil)
+	w := newWire(nil, nil, nats.InboxPrefix, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		for at := 0; at < len(text); at += 32 << 10 {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"propeller/internal/neterr"
 )
 
 const (
@@ -152,7 +155,7 @@ func (l *link) note(err error, loud bool) {
 	switch {
 	case err == nil && said && !first:
 		log.Info("queue is back", "queue", l.q.opts.String())
-	case err != nil && loud && (!said || first || was.Error() != err.Error()) && l.q.ctx.Err() == nil:
+	case err != nil && loud && (!said || first || !neterr.Same(was, err)) && l.q.ctx.Err() == nil:
 		log.Warn("queue unavailable", "queue", l.q.opts.String(), "err", err)
 	}
 }
@@ -231,7 +234,11 @@ func (l *link) dial() (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(l.q.opts.timeout))
+	limit := jetstream.WithDefaultTimeout(l.q.opts.timeout)
+	js, err := jetstream.New(nc, limit)
+	if domain := l.q.opts.Options["domain"]; domain != "" {
+		js, err = jetstream.NewWithDomain(nc, domain, limit)
+	}
 	if err == nil {
 		var sub *nats.Subscription
 		if sub, err = nc.Subscribe(l.q.calls.inbox+"*", l.q.guarded(l.q.answered)); err == nil {
@@ -253,6 +260,9 @@ func (l *link) lost(_ *nats.Conn, err error) {
 	} else if err == nil {
 		err = errors.New("connection lost")
 	}
+	if _, why := l.q.denials.deafness(); why != nil {
+		err = why
+	}
 	err = unavailable(err)
 	l.set(err)
 	l.q.calls.fail(farFuture, err)
@@ -270,6 +280,7 @@ func (l *link) again(*nats.Conn) {
 	l.mu.Lock()
 	l.server = l.dials.done()
 	l.mu.Unlock()
+	l.q.denials.forget()
 	l.look()
 }
 
@@ -288,6 +299,7 @@ func (q *client) natsOptions() nats.Options {
 	o.DisconnectedErrCB = q.link.lost
 	o.ReconnectedCB = q.link.again
 	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		q.deny(err)
 		if !turnedAway(err) { // see explain
 			q.link.said.note(line{level: slog.LevelWarn, text: "queue connection", queue: q.opts.String(), err: brief(err.Error())})
 		}
@@ -308,8 +320,16 @@ func (q *client) access(o *nats.Options) error {
 	}
 	o.User, o.Password, o.Token = q.opts.User, q.opts.Password, q.opts.Token
 	o.Secure = q.opts.encrypted()
+	o.InboxPrefix = strings.TrimSuffix(q.opts.inboxPrefix(), ".")
 	if file := q.opts.Options["creds"]; file != "" {
 		return credentials(file)(o)
+	}
+	if file := q.opts.Options["nkey"]; file != "" {
+		prove, err := nkey(file)
+		if err != nil {
+			return err
+		}
+		return prove(o)
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func (t *tube) make(ctx context.Context, cn *conn) (*jetstream.ConsumerInfo, err
 	defer cancel()
 	info, err := t.makeOrFind(ctx, cn)
 	if err != nil {
-		return nil, err
+		return nil, t.q.denials.because(err, since)
 	}
 	if m.info != nil && !m.info.Created.Equal(info.Created) {
 		t.q.opts.Log.Warn("a tube's consumer was missing and is made anew", "queue", t.q.opts.String(), "tube", t.name)

@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
 
 	"propeller/queue/queueurl"
 )
@@ -53,6 +57,22 @@ func (o Options) replicas() int {
 	}
 	n, _ := strconv.Atoi(o.Options["replicas"])
 	return cmp.Or(n, defaultReplicas)
+}
+
+// inboxPrefix is what the subjects of answers begin with.
+func (o Options) inboxPrefix() string {
+	return cmp.Or(o.Options["inbox_prefix"], strings.TrimSuffix(nats.InboxPrefix, ".")) + "."
+}
+
+// newInbox is the beginning of subjects that nobody else has.
+func (o Options) newInbox() string { return o.inboxPrefix() + nuid.Next() + "." }
+
+// apiPrefix is what the subjects of JetStream's own requests begin with.
+func (o Options) apiPrefix() string {
+	if d := o.Options["domain"]; d != "" {
+		return "$JS." + d + ".API."
+	}
+	return "$JS.API."
 }
 
 // encrypted says whether nothing is to be said unencrypted.

@@ -98,7 +98,7 @@ func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
 	reply := c.inbox + strconv.FormatUint(c.pull.id, 36)
 	c.t.mu.Unlock()
 	body := c.t.q.pullBody(n, knock)
-	err := cn.publish(&nats.Msg{Subject: pullSubject(c.t.config.Durable), Reply: reply, Data: body})
+	err := cn.publish(&nats.Msg{Subject: c.t.pullSubject(), Reply: reply, Data: body})
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
 	switch {
@@ -120,8 +120,8 @@ func (q *client) pullBody(n int, knock bool) []byte {
 	return fmt.Appendf(body, `{"batch":1,"max_bytes":1,"expires":%d,"idle_heartbeat":%d}`, expires, beat)
 }
 
-func pullSubject(durable string) string {
-	return "$JS.API.CONSUMER.MSG.NEXT." + jobsStream + "." + durable
+func (t *tube) pullSubject() string {
+	return t.q.calls.api + "CONSUMER.MSG.NEXT." + jobsStream + "." + t.config.Durable
 }
 
 // wait is how long from now the open pull may be silent.
@@ -253,7 +253,7 @@ func (c *consumer) withdraw(ctx context.Context) {
 	c.t.mu.Unlock()
 	_ = sub.Drain()
 	if open {
-		c.t.q.await(ctx, "$JS.API.CONSUMER.INFO."+jobsStream+"."+c.t.config.Durable, nil) // at worst the order of jobs given back changes
+		c.t.q.await(ctx, c.t.q.calls.api+"CONSUMER.INFO."+jobsStream+"."+c.t.config.Durable, nil) // at worst the order of jobs given back changes
 	}
 }
 

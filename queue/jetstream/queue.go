@@ -52,7 +52,7 @@ func open(o Options) (*client, error) {
 
 // start makes the queue and its goroutines.
 func start(o Options, emb *embedded) *client {
-	q := &client{opts: o, embedded: emb, calls: newCalls(), retries: retries{wake: newEvent()}, tubes: make(map[string]*tube)}
+	q := &client{opts: o, embedded: emb, calls: newCalls(o), retries: retries{wake: newEvent()}, tubes: make(map[string]*tube)}
 	q.makes, q.asks = make(slots, apiAtOnce), make(slots, apiAtOnce)
 	q.overviews.turn = make(slots, 1)
 	q.ctx, q.cancel = context.WithCancel(context.Background())
@@ -79,6 +79,7 @@ type client struct {
 	makes    slots // consumers being made in the server
 	asks     slots // questions to the server
 
+	denials   denials
 	overviews overviews
 	damage    damage // of an embedded server's files
 	finished  finished

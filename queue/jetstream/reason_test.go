@@ -1,10 +1,12 @@
 package jetstream
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,6 +55,57 @@ func TestReasonNamesTheServer(t *testing.T) {
 	time.Sleep(2 * time.Second) // some more tries
 	if n := strings.Count(lines.String(), "refused"); n != 2 {
 		t.Errorf("%d times refused in the log:\n%s", n, lines)
+	}
+}
+
+// A try that fails as the one before has no line, whatever port its text names.
+func TestRetriesHaveOneLine(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	var tries atomic.Int32
+	go func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			tries.Add(1)
+			_, _ = fmt.Fprintf(nc, "%s-ERR 'Connection from %s Throttled'\r\n", goodInfo, nc.RemoteAddr())
+			nc.Close()
+		}
+	}()
+	log, lines := newLog()
+	q := openTest(t, Options{URL: serversAt(l.Addr().String()), Log: log})
+	says(t, q, "Throttled")
+	eventually(t, "it is tried again", func() bool { return tries.Load() > 5 })
+	if n := strings.Count(lines.String(), "\n"); n != 1 {
+		t.Errorf("%d lines:\n%s", n, lines)
+	}
+}
+
+// Which of a name's addresses is tried last is chance, and no change.
+func TestDialErrorStaysTheSame(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	l.Close()
+	said := map[string]bool{}
+	for range 20 {
+		_, err := dialAny(ctxOf(t), "tcp", []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"}, port)
+		if err == nil {
+			t.Skip("somebody else has taken the port")
+		}
+		said[err.Error()] = true
+	}
+	if len(said) != 1 {
+		t.Errorf("says %v", said)
 	}
 }
 

@@ -178,7 +178,7 @@ func (q *client) askStream(ctx context.Context, cn *conn, stream string, questio
 		return info, err
 	}
 	defer q.asks.giveBack()
-	m, err := q.request(ctx, cn, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream, Data: question})
+	m, err := q.request(ctx, cn, &nats.Msg{Subject: q.calls.api + "STREAM.INFO." + stream, Data: question})
 	if err != nil {
 		return info, err
 	}

@@ -40,6 +40,7 @@ type wire struct {
 	left  int    // bytes of a message to come
 	end   int    // bytes of the line end behind it to come
 	err   error
+	inbox []byte      // what subjects of answers begin with; jobs have their own
 	large func() bool // an answer may have more than maxAnswer bytes
 
 	lines int // that the server may send before refill is asked
@@ -47,8 +48,8 @@ type wire struct {
 	at    time.Time
 }
 
-func newWire(nc net.Conn, first []byte, large func() bool) *wire {
-	return &wire{Conn: nc, first: first, large: large, lines: lineBurst, at: time.Now()}
+func newWire(nc net.Conn, first []byte, inbox string, large func() bool) *wire {
+	return &wire{Conn: nc, first: first, inbox: []byte(inbox), large: large, lines: lineBurst, at: time.Now()}
 }
 
 func (w *wire) Read(p []byte) (int, error) {
@@ -129,7 +130,6 @@ var (
 	hmsgWord = []byte("HMSG ")
 	infoWord = []byte("INFO {")
 	errWord  = []byte("-ERR '")
-	inbox    = []byte(nats.InboxPrefix) // subjects of answers; jobs have their own
 )
 
 // control checks a whole line.
@@ -183,7 +183,7 @@ func (w *wire) message(line, args []byte, sizes int) error {
 			return fmt.Errorf("server broke the protocol: headers of %.40q bytes in a message of %d", fields[n-2], size)
 		}
 	}
-	if size > maxAnswer && bytes.HasPrefix(fields[0], inbox) && !w.large() {
+	if size > maxAnswer && bytes.HasPrefix(fields[0], w.inbox) && !w.large() {
 		return fmt.Errorf("server sends an answer of %d bytes that nobody asked for", size)
 	}
 	w.left, w.end = size, len(lineEnd)
