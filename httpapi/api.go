@@ -23,6 +23,8 @@ import (
 // Tree is what the API needs of *supervisor.Supervisor.
 type Tree interface {
 	Status() []supervisor.AppStatus
+	// UnknownTubes are tubes that have jobs and belong to no app.
+	UnknownTubes() []supervisor.UnknownTube
 	// LostJobs is how many jobs the queue is known to have lost.
 	LostJobs() int64
 	// Jobs is the view of an app's buried jobs. Errors: supervisor.ErrNoApp,

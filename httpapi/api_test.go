@@ -44,12 +44,15 @@ func waitFor(t *testing.T, cond func() bool) {
 
 // fakeTree has one app, whose jobs are those of a test.
 type fakeTree struct {
-	apps []supervisor.AppStatus
-	jobs buried.Jobs
-	err  error
+	apps    []supervisor.AppStatus
+	unknown []supervisor.UnknownTube
+	jobs    buried.Jobs
+	err     error
 }
 
 func (f *fakeTree) Status() []supervisor.AppStatus { return f.apps }
+
+func (f *fakeTree) UnknownTubes() []supervisor.UnknownTube { return f.unknown }
 
 func (*fakeTree) LostJobs() int64 { return 17 }
 

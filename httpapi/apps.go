@@ -8,13 +8,24 @@ import (
 )
 
 func (a *API) apps(w http.ResponseWriter, _ *http.Request, c *client) {
-	out := Apps{Apps: []App{}, RefusedReload: a.refusedReload(c)}
+	out := Apps{Apps: []App{}, RefusedReload: a.refusedReload(c), UnknownTubes: a.unknownTubes(c)}
 	for _, s := range a.tree.Status() {
 		if c.may(s.Topic) {
 			out.Apps = append(out.Apps, appOf(&s))
 		}
 	}
 	writeJSON(w, http.StatusOK, out)
+}
+
+// unknownTubes are the tubes that belong to no app, for a client that may see all apps.
+func (a *API) unknownTubes(c *client) (out []UnknownTube) {
+	if c == nil || c.topics != nil {
+		return nil
+	}
+	for _, t := range a.tree.UnknownTubes() {
+		out = append(out, UnknownTube{t.Name, t.Ready, t.Delayed, t.Reserved, t.Buried})
+	}
+	return out
 }
 
 func (a *API) app(w http.ResponseWriter, r *http.Request, _ *client) {

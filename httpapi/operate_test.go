@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"propeller/queue"
 	"propeller/supervisor"
 	"propeller/worker"
 )
@@ -102,6 +103,27 @@ func TestRefusedReload(t *testing.T) {
 		}
 		if text := send(h, "reader-0123", "GET", "/metrics", "").Body.String(); strings.Contains(text, "\npropeller_config_reload_ok 1\n") != (r == nil) {
 			t.Errorf("%s", text)
+		}
+	}
+}
+
+// Tubes of no app are told to who may see all apps.
+func TestUnknownTubesAreTold(t *testing.T) {
+	t.Parallel()
+	tree := &fakeTree{unknown: []supervisor.UnknownTube{{Name: "a<b", TubeStats: queue.TubeStats{Ready: 4711, Buried: 1}}}}
+	api := New(tree, Options{})
+	api.Use(Settings{Keys: testKeys})
+	h := api.Network()
+	for key, told := range map[string]bool{"reader-0123": true, "other-0123": false} {
+		var apps Apps
+		if err := json.Unmarshal(send(h, key, "GET", "/v1/apps", "").Body.Bytes(), &apps); err != nil {
+			t.Fatal(err)
+		}
+		if told && (len(apps.UnknownTubes) != 1 || apps.UnknownTubes[0] != (UnknownTube{"a<b", 4711, 0, 0, 1})) || !told && apps.UnknownTubes != nil {
+			t.Errorf("%q is told %+v", key, apps.UnknownTubes)
+		}
+		if text := newGuest(t, h).signIn(key).get("/").Body.String(); strings.Contains(text, "a&lt;b</code>: 4711 ready, 0 delayed, 1 buried") != told {
+			t.Errorf("%q sees %s", key, text)
 		}
 	}
 }

@@ -47,6 +47,8 @@ func newCountedTree(topics ...string) *countedTree {
 
 func (*countedTree) LostJobs() int64 { return 0 }
 
+func (*countedTree) UnknownTubes() []supervisor.UnknownTube { return nil }
+
 func (c *countedTree) Status() []supervisor.AppStatus {
 	c.looks.Add(1)
 	c.mu.Lock()

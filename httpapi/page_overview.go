@@ -158,8 +158,9 @@ func calm(st *supervisor.AppStatus) int {
 
 // overviewPage is what the overview shows.
 type overviewPage struct {
-	Apps  []appRow // those in trouble in front
-	Total totals
+	Apps    []appRow // those in trouble in front
+	Total   totals
+	Unknown []UnknownTube
 }
 
 // refusedReload says that the last reload was refused; "" if it was not.
@@ -234,5 +235,5 @@ func (s *sampler) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 
 func (p *page) overview(w http.ResponseWriter, _ *http.Request, v *visitor) {
 	rows, seen := p.rows(v)
-	p.show(w, v, http.StatusOK, "overview", pageData{Title: "Apps", Events: "/events", Main: overviewPage{rows, totalsOf(seen, 0)}})
+	p.show(w, v, http.StatusOK, "overview", pageData{Title: "Apps", Events: "/events", Main: overviewPage{rows, totalsOf(seen, 0), p.api.unknownTubes(v.client)}})
 }

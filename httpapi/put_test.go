@@ -46,6 +46,8 @@ type putTree struct {
 
 func (*putTree) Status() []supervisor.AppStatus { return nil }
 
+func (*putTree) UnknownTubes() []supervisor.UnknownTube { return nil }
+
 func (*putTree) LostJobs() int64 { return 0 }
 
 func (*putTree) Jobs(name string) (buried.Jobs, error) {

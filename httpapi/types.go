@@ -19,6 +19,18 @@ type Apps struct {
 	Apps []App `json:"apps"`
 	// RefusedReload is there while the last reload is one that was refused.
 	RefusedReload *RefusedReload `json:"refused_reload,omitempty"`
+	// UnknownTubes have jobs and belong to no app. Keys with topics do not see them.
+	UnknownTubes []UnknownTube `json:"unknown_tubes,omitempty"`
+}
+
+// UnknownTube is a tube that has jobs and belongs to no app: a producer misspelled a
+// topic, an app was removed, or another program uses the queue.
+type UnknownTube struct {
+	Tube     string `json:"tube"`
+	Ready    int    `json:"ready"`
+	Delayed  int    `json:"delayed"`
+	Reserved int    `json:"reserved"`
+	Buried   int    `json:"buried"`
 }
 
 // RefusedReload is a configuration that was not taken over: the one before it is in

@@ -240,3 +240,5 @@ func TestPanic(t *testing.T) {
 type panicTree struct{ Tree }
 
 func (panicTree) Status() (out []supervisor.AppStatus) { panic("on purpose") }
+
+func (panicTree) UnknownTubes() []supervisor.UnknownTube { return nil }

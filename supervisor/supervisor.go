@@ -10,6 +10,7 @@
 //	├── app com.example.two
 //	├── watchdog                   demands progress of every worker
 //	├── lookout                    notes when apps' states change
+//	├── reader of tubes            finds tubes that belong to no app
 //	└── reader of buried jobs      keeps the index of buried jobs up to date
 //
 // Trouble that is to be expected (a refused dial, a queue that restarts) is
@@ -72,6 +73,7 @@ type Supervisor struct {
 	mu   sync.Mutex      // guards apps and queue beside applying, for whoever only looks
 	apps map[string]*app // by topic
 
+	unknown       atomic.Pointer[[]UnknownTube]
 	period        atomic.Int64  // the watchdog's, time.Duration
 	periodChanged chan struct{} // cap 1
 }
@@ -98,6 +100,7 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 	}
 	s.root.Add(&watchdog{log: o.Log, apps: s.watched, period: &s.period, changed: s.periodChanged})
 	s.root.Add(&lookout{log: o.Log, apps: func() []watched { apps, _ := s.watched(); return apps }})
+	s.root.Add(&unknownTubes{log: o.Log, queue: s.allTubes, found: &s.unknown})
 	s.root.Add(&buried.Walker{Log: o.Log, Index: s.buried, Tubes: s.tubes})
 	return s, nil
 }

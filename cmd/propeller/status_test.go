@@ -196,6 +196,15 @@ func TestStatusWatchJSON(t *testing.T) {
 	}
 }
 
+func TestStatusUnknownTubes(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	apps := httpapi.Apps{UnknownTubes: []httpapi.UnknownTube{{Tube: "com.example.ap\x1b", Ready: 2, Reserved: 1, Buried: 4}}}
+	if err := newStatusView(&out, false).once(apps, time.Now()); err != nil || !strings.HasSuffix(out.String(), "\n\nno app works on tube com.example.ap : 3 ready, 0 delayed, 4 buried\n") {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
 // A daemon that refuses the question ends it, unless it answered before.
 func TestStatusWatchRefused(t *testing.T) {
 	t.Parallel()

@@ -43,7 +43,19 @@ func (v *statusView) once(apps httpapi.Apps, now time.Time) error {
 	if refused := v.refused(apps.RefusedReload, now); len(refused) > 0 {
 		lines = append(append(lines, ""), refused...)
 	}
+	if tubes := v.unknownTubes(apps.UnknownTubes); len(tubes) > 0 {
+		lines = append(append(lines, ""), tubes...)
+	}
 	return v.lines(lines)
+}
+
+// unknownTubes is a line for each tube that belongs to no app.
+func (v *statusView) unknownTubes(tubes []httpapi.UnknownTube) (lines []string) {
+	for _, t := range tubes {
+		text := fmt.Sprintf("no app works on tube %s: %d ready, %d delayed, %d buried", cell(t.Tube), t.Ready+t.Reserved, t.Delayed, t.Buried)
+		lines = append(lines, v.paint(yellow, cutText(text, v.width())))
+	}
+	return lines
 }
 
 // refused says that the last reload was refused, and why; nothing if it was not.

@@ -1,0 +1,87 @@
+package supervisor
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"propeller/apnsconn/apnstest"
+	"propeller/queue"
+	"propeller/queue/beanstalk"
+	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/jetstream"
+	"propeller/queue/queueurl"
+)
+
+// Jobs that a producer put into a tube of no app are told, and so are those of an app
+// that was removed. Tubes of apps and of their records are not.
+func TestUnknownTubes(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.cert("com.example.other")
+	w.put("com.example.ap", `{}`, `{}`)
+	w.put(topic+".feedback", `{}`)
+	w.start(w.app(topic))
+	w.until("the misspelled tube is told", func() bool {
+		found := w.sup.UnknownTubes()
+		return len(found) == 1 && found[0].Name == "com.example.ap" && found[0].Ready == 2
+	})
+	if text := w.log.String(); !strings.Contains(text, `msg="tube has jobs, and no app works on it" tube=com.example.ap ready=2`) {
+		t.Error(text)
+	}
+}
+
+// However many there are, some are told, each once in the log, and what is empty again
+// is not told any more.
+func TestManyUnknownTubes(t *testing.T) {
+	t.Parallel()
+	srv := beanstalktest.Start(t)
+	bs, err := beanstalk.Open(beanstalk.Options{Addrs: []string{srv.Addr()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.Open(jetstream.Options{URL: queueurl.URL{Scheme: "embedded", Dir: t.TempDir()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, q := range map[string]queue.Queue{"beanstalkd": bs, "embedded": js} {
+		t.Run(name, func(t *testing.T) {
+			defer q.Close()
+			for i := range maxUnknown + 3 {
+				if _, err := q.Put(t.Context(), fmt.Sprintf("tube-%02d", i), []byte("x"), queue.PutOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			log := new(logBuffer)
+			u := &unknownTubes{log: slog.New(slog.NewTextHandler(log, nil)), found: new(atomic.Pointer[[]UnknownTube])}
+			u.queue = func() (queue.Mover, map[string]bool) { return q.(queue.Mover), map[string]bool{"tube-00": true} }
+			for range 2 {
+				if !u.look(t.Context()) {
+					t.Fatal("no answer")
+				}
+			}
+			if found := *u.found.Load(); len(found) != maxUnknown || found[0].Name != "tube-01" || found[0].Ready != 1 {
+				t.Errorf("%+v", found)
+			}
+			if n := strings.Count(log.String(), "no app works on it"); n != maxUnknown {
+				t.Errorf("%d lines", n)
+			}
+			c, err := q.Consume("tube-01")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close(t.Context())
+			jobs, err := c.Receive(t.Context(), 1)
+			if err == nil {
+				err = jobs[0].Done(t.Context())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if u.look(t.Context()); (*u.found.Load())[0].Name != "tube-02" {
+				t.Errorf("%+v", *u.found.Load())
+			}
+		})
+	}
+}
