@@ -49,6 +49,15 @@ func TestCertificateChoice(t *testing.T) {
 	if a := at(0, "com.example.app"); a.Changed(now.AddDate(0, 0, 41)) {
 		t.Error("when all have expired nothing else is to be had")
 	}
+	next := made{uid: "com.example.app", production: true, notBefore: now.AddDate(0, 0, 20)}.make(t)
+	write(t, dir, "all.pem", next.certPEM(), next.keyPEM(t), old.certPEM(), old.keyPEM(t))
+	a := at(0, "com.example.app")
+	if !a.Certificate.Leaf.Equal(old.cert) || a.Changed(now.AddDate(0, 0, 19)) || !a.Changed(now.AddDate(0, 0, 21)) {
+		t.Errorf("%v: the one that is not valid yet", a.Certificate)
+	}
+	if a = a.Reread(now.AddDate(0, 0, 21)); a.Broken() || !a.Certificate.Leaf.Equal(next.cert) || a.Changed(now.AddDate(0, 0, 22)) {
+		t.Errorf("%v, %q", a.Certificate, a.Fault())
+	}
 }
 
 // A key or certificate in the place of a path is not quoted, whatever its form.

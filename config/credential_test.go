@@ -24,6 +24,7 @@ import (
 type made struct {
 	uid        string
 	production bool
+	notBefore  time.Time // default two years ago
 	notAfter   time.Time // default in a year
 
 	cert *x509.Certificate
@@ -43,9 +44,12 @@ func (m made) make(t *testing.T) made {
 	if m.notAfter.IsZero() {
 		m.notAfter = time.Now().AddDate(1, 0, 0)
 	}
+	if m.notBefore.IsZero() {
+		m.notBefore = time.Now().AddDate(-2, 0, 0)
+	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
-		NotBefore:    time.Now().AddDate(-2, 0, 0),
+		NotBefore:    m.notBefore,
 		NotAfter:     m.notAfter,
 	}
 	if m.uid != "" {

@@ -73,12 +73,12 @@ const maxPair = 100
 
 // Pair is tls.X509KeyPair of keys that may be used, of PEM as pemfile reads it.
 func Pair(cert, key []byte) (tls.Certificate, error) {
-	for _, text := range []*[]byte{&cert, &key} {
-		clean, err := blocks(*text)
-		if err != nil {
-			return tls.Certificate{}, err
-		}
-		*text = clean
+	cert, err := blocks(cert)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("the certificate %w", err)
+	}
+	if key, err = blocks(key); err != nil {
+		return tls.Certificate{}, fmt.Errorf("the key %w", err)
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil { // it may quote names and types of any length

@@ -1,6 +1,7 @@
 package keysize
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -99,6 +100,18 @@ func TestPair(t *testing.T) {
 	good, own := of(&key.PublicKey), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	if _, err := Pair(good, own); err != nil {
 		t.Error(err)
+	}
+	mangled := []byte("\ufeff" + strings.ReplaceAll(string(good), "\n", "\r"))
+	if pair, err := Pair(append(mangled, good...), bytes.ReplaceAll(own, []byte("\n"), []byte(`\n`))); err != nil || len(pair.Certificate) != 2 {
+		t.Errorf("%d certificates, %v", len(pair.Certificate), err)
+	}
+	for want, pair := range map[string][2][]byte{
+		"the certificate is damaged: the CERTIFICATE that begins at line ": {append(bytes.Clone(good), good[:90]...), own},
+		"the key is neither PEM nor DER":                                   {good, []byte("hello")},
+	} {
+		if _, err := Pair(pair[0], pair[1]); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q in it", err, want)
+		}
 	}
 	large := of(&rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 9000, 1), E: 65537})
 	costly := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: numbers(t, 1<<20, []asn1.RawValue{})})
