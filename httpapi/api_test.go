@@ -344,7 +344,7 @@ func TestProblems(t *testing.T) {
 		{"a list", "POST", base + "/kick", `[1]`, nil, nil, 400, "choice"},
 		{"an unknown key", "POST", base + "/kick", `{"everything":true}`, nil, nil, 400, "everything"},
 		{"more than one value", "POST", base + "/kick", `{"all":true}{"all":true}`, nil, nil, 400, "more"},
-		{"a huge body", "POST", base + "/delete", `{"reason":"` + strings.Repeat("x", maxBody) + `"}`, nil, nil, 413, "too large"},
+		{"a huge body", "POST", base + "/delete", `{"reason":"` + strings.Repeat("x", maxBody) + `"}`, nil, nil, 413, "larger than 1024 KiB"},
 		{"queue away", "GET", base + "/7", "", fmt.Errorf("x: %w", queue.ErrUnavailable), nil, 503, "unavailable"},
 		{"time over", "GET", base + "/7", "", context.DeadlineExceeded, nil, 503, "deadline"},
 		{"a queue without operators", "GET", base + "/7", "", nil, supervisor.ErrNoAdmin, 501, "cannot be asked"},

@@ -24,22 +24,35 @@ const (
 	chunkTime = 5 * time.Second
 )
 
-// errLarge: a body or a line is larger than largeBody.
-var errLarge = fmt.Errorf("more than %d MiB", largeBody>>20)
+// errLarge: a line is larger than largeBody.
+var errLarge = &http.MaxBytesError{Limit: largeBody}
 
-// body reads the whole body of a client's request. free must be called when it is
-// of no more use.
-func (a *API) body(ctx context.Context, w http.ResponseWriter, r *http.Request, c *client) (body []byte, free func(), err error) {
+// bound limits the body of a request. One that says that it is longer is refused
+// at once: nothing of it is read, also not to find the next request behind it.
+func bound(w http.ResponseWriter, r *http.Request, limit int64) error {
+	if r.ContentLength > limit {
+		answerEarly(w)
+		w.Header().Set("Connection", "close")
+		return &http.MaxBytesError{Limit: limit}
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
+	return nil
+}
+
+// body reads the whole body of a client's request, which has at most limit bytes.
+// free must be called when it is of no more use.
+func (a *API) body(ctx context.Context, w http.ResponseWriter, r *http.Request, c *client, limit int) (body []byte, free func(), err error) {
+	if err := bound(w, r, int64(limit)); err != nil {
+		return nil, func() {}, err
+	}
 	body, err = readMore(nil, r.Body, smallBody)
 	switch {
 	case err == io.EOF:
 		return body, func() {}, nil
 	case err != nil:
 		return nil, func() {}, err
-	case r.ContentLength > largeBody:
-		return nil, func() {}, errLarge
 	}
-	size := largeBody // unless it is told
+	size := limit // unless it is told
 	if r.ContentLength >= 0 {
 		size = int(r.ContentLength)
 	}
@@ -47,15 +60,12 @@ func (a *API) body(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 	if err := own.take(ctx, size, readTime); err != nil {
 		return nil, own.free, err
 	}
-	for err == nil && len(body) <= largeBody {
+	for err == nil {
 		own.hurry()
 		body, err = readMore(body, r.Body, chunk)
 	}
 	own.keep(len(body))
-	switch {
-	case len(body) > largeBody:
-		err = errLarge
-	case err == io.EOF:
+	if err == io.EOF {
 		err = nil
 	}
 	return body, own.free, err

@@ -36,8 +36,7 @@ func (a *API) buried(action string, do func(ctx context.Context, l Local, r *htt
 		ctx, cancel := context.WithTimeout(r.Context(), maxTime)
 		defer cancel()
 		topic := r.PathValue("topic")
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		body, free, err := a.body(ctx, w, r, c) // first: it may be slow
+		body, free, err := a.body(ctx, w, r, c, maxBody) // first: it may be slow
 		defer free()
 		if err != nil {
 			problemOf(bodyStatus(err), "", "the body: "+bodyFault(err)).write(w)

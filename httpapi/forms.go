@@ -28,9 +28,12 @@ var errFields = fmt.Errorf("more than %d parameters", maxFields)
 // strangersForm reads the form of a stranger, of so many bytes at most.
 func (a *API) strangersForm(w http.ResponseWriter, r *http.Request, most int64) error {
 	until := time.Now().Add(strangerTime)
+	if err := bound(w, r, most); err != nil {
+		return err
+	}
 	_ = http.NewResponseController(w).SetReadDeadline(until) // where there is none, in tests, nobody is slow
 	size := r.ContentLength
-	if size < 0 || size > most {
+	if size < 0 {
 		size = most
 	}
 	if size > smallForm {
@@ -43,7 +46,7 @@ func (a *API) strangersForm(w http.ResponseWriter, r *http.Request, most int64) 
 		defer a.forms.free(from, formCost*size)
 	}
 	askBody(r, int(most)+1)
-	r.Body = &fewFields{http.MaxBytesReader(w, r.Body, most), maxFields}
+	r.Body = &fewFields{r.Body, maxFields}
 	return parseForm(r)
 }
 

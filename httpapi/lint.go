@@ -34,7 +34,7 @@ func (a *API) lint(w http.ResponseWriter, r *http.Request, c *client) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), maxTime)
 	defer cancel()
-	body, free, err := a.body(ctx, w, r, c)
+	body, free, err := a.body(ctx, w, r, c, largeBody)
 	defer free()
 	if err != nil {
 		problemOf(bodyStatus(err), "", "the body: "+bodyFault(err)).write(w)

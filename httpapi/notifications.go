@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"mime"
@@ -14,12 +13,8 @@ import (
 	"propeller/internal/rawjson"
 )
 
-const (
-	// maxItems is how many notifications one list may hold.
-	maxItems = 1000
-	// maxKeyLen bounds an Idempotency-Key in bytes.
-	maxKeyLen = 255
-)
+// maxItems is how many notifications one list may hold.
+const maxItems = 1000
 
 // Results is the answer to a list of notifications.
 type Results struct {
@@ -30,43 +25,35 @@ type Results struct {
 
 // notifications takes one notification, a list of them, or a stream.
 func (a *API) notifications(w http.ResponseWriter, r *http.Request, c *client) {
-	key := r.Header.Get("Idempotency-Key")
 	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
 	case "application/x-ndjson", "application/ndjson", "application/jsonl":
-		if key != "" {
+		if r.Header.Get(idempotencyKey) != "" {
 			writeProblem(w, http.StatusBadRequest, "Idempotency-Key: is not for streams, whose answers are not kept")
 			return
 		}
 		a.stream(w, r, c)
 		return
 	}
-	if len(key) > maxKeyLen {
-		writeProblem(w, http.StatusBadRequest, fmt.Sprintf("Idempotency-Key: more than %d bytes", maxKeyLen))
-		return
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), maxTime)
 	defer cancel()
-	body, free, err := a.body(ctx, w, r, c)
+	body, free, err := a.body(ctx, w, r, c, largeBody)
 	defer free()
 	if err != nil {
 		problemOf(bodyStatus(err), "", "the body: "+bodyFault(err)).write(w)
 		return
 	}
-	if key == "" {
-		out, _ := a.acceptBody(ctx, c, body)
-		out.write(w)
-		return
+	out, refused := a.onlyOnce(ctx, r, c, body, func(ctx context.Context) (answer, bool) { return a.acceptBody(ctx, c, body) })
+	if refused != nil {
+		out = refused.problem()
 	}
-	ctx, cancel = withoutClient(ctx, r)
-	defer cancel()
-	a.onlyOnce(w, c, key, body, func() (answer, bool) { return a.acceptBody(ctx, c, body) })
+	out.write(w)
 }
 
 // bodyStatus is the status for a body that cannot be read.
 func bodyStatus(err error) int {
 	_, large := errors.AsType[*http.MaxBytesError](err)
 	switch {
-	case large, errors.Is(err, errLarge):
+	case large:
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return http.StatusRequestTimeout
@@ -78,7 +65,11 @@ func bodyStatus(err error) int {
 
 // bodyFault says what is wrong with a body that cannot be read.
 func bodyFault(err error) string {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	large, is := errors.AsType[*http.MaxBytesError](err)
+	switch {
+	case is:
+		return fmt.Sprintf("is larger than %d KiB", large.Limit>>10)
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "did not arrive in time"
 	}
 	return err.Error()
@@ -138,34 +129,4 @@ func (a *API) acceptList(ctx context.Context, c *client, body []byte) (out answe
 		keep = keep || all.Results[i].mayBePut()
 	}
 	return jsonAnswer(http.StatusAccepted, all), keep
-}
-
-// onlyOnce answers a request with an Idempotency-Key: by do for the first with that
-// key, else as the first was answered.
-func (a *API) onlyOnce(w http.ResponseWriter, c *client, key string, body []byte, do func() (out answer, keep bool)) {
-	e, found := a.answers.begin(c.name, key, sha256.Sum256(body), time.Now())
-	switch found {
-	case answerOther:
-		writeProblem(w, http.StatusUnprocessableEntity, "Idempotency-Key: has been used for another body")
-		return
-	case answerPending:
-		w.Header().Set("Retry-After", "1")
-		writeProblem(w, http.StatusConflict, "Idempotency-Key: the first request with it is not answered yet")
-		return
-	case answerKept:
-		w.Header().Set("Idempotency-Replayed", "true")
-		e.answer.write(w)
-		return
-	}
-	if !a.once.try(c.name, onceCost) {
-		a.answers.finish(e, answer{}, false)
-		writeProblem(w, http.StatusServiceUnavailable, "Idempotency-Key: too many requests at once, of all clients or with this key")
-		return
-	}
-	defer a.once.free(c.name, onceCost)
-	// After a panic nobody knows what has been put.
-	out, keep := Problem{Status: http.StatusInternalServerError, Detail: errPanic.Error(), Uncertain: true}.answer(), true
-	defer func() { a.answers.finish(e, out, keep) }()
-	out, keep = do()
-	out.write(w)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -31,11 +32,10 @@ type FormJob struct {
 func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 	read := func() error { return a.strangersForm(w, r, maxForm) }
 	if c != nil {
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-		read = func() error { return parseForm(r) }
+		read = func() error { return parseBounded(w, r, maxForm) }
 	}
 	if err := read(); err != nil {
-		http.Error(w, "form: "+bodyFault(err), formStatus(err))
+		textAnswer(formStatus(err), "form: "+bodyFault(err)).write(w)
 		return
 	}
 	if token := r.PostForm.Get("auth_token"); c == nil && token != "" { // the header shows no key
@@ -46,26 +46,40 @@ func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 		}
 	}
 	if c == nil || c.role < RoleSend {
-		http.Error(w, "Unauthorized", http.StatusUnauthorized)
-		return
-	}
-	if !c.limit.Allow() {
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "Too Many Requests", http.StatusTooManyRequests)
-		return
-	}
-	e, err := formEnvelope(r)
-	if err != nil {
-		http.Error(w, formFault(errorOf(err)), http.StatusBadRequest)
+		textAnswer(http.StatusUnauthorized, "Unauthorized").write(w)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), putTime)
 	defer cancel()
-	if result := a.enqueue(ctx, c, e); result.Error != nil {
-		http.Error(w, formFault(result.Error), result.Error.Status)
-		return
+	asked := maps.Clone(r.PostForm)
+	asked.Del("auth_token") // which says who asks
+	out, refused := a.onlyOnce(ctx, r, c, []byte(asked.Encode()), func(ctx context.Context) (answer, bool) { return a.postForm(ctx, c, r) })
+	if refused != nil {
+		out = textAnswer(refused.Status, refused.Detail)
 	}
-	writeRaw(w, http.StatusOK, "application/json", e.Job)
+	out.write(w)
+}
+
+func (a *API) postForm(ctx context.Context, c *client, r *http.Request) (out answer, keep bool) {
+	if !c.limit.Allow() {
+		return textAnswer(http.StatusTooManyRequests, "Too Many Requests"), false
+	}
+	e, err := formEnvelope(r)
+	if err != nil {
+		return textAnswer(http.StatusBadRequest, formFault(errorOf(err))), false
+	}
+	result := a.enqueue(ctx, c, e)
+	if result.Error != nil {
+		out = textAnswer(result.Error.Status, formFault(result.Error))
+		out.uncertain = result.Error.Uncertain
+		return out, result.mayBePut()
+	}
+	return answer{status: http.StatusOK, contentType: "application/json", body: append(e.Job, '\n')}, true
+}
+
+// textAnswer is an answer for clients that expect text.
+func textAnswer(status int, text string) answer {
+	return answer{status: status, contentType: "text/plain; charset=utf-8", body: []byte(text + "\n")}
 }
 
 // formStatus is the status for a form that cannot be read.
@@ -74,6 +88,14 @@ func formStatus(err error) int {
 		return http.StatusRequestEntityTooLarge
 	}
 	return bodyStatus(err)
+}
+
+// parseBounded reads the form of a client.
+func parseBounded(w http.ResponseWriter, r *http.Request, most int64) error {
+	if err := bound(w, r, most); err != nil {
+		return err
+	}
+	return parseForm(r)
 }
 
 func parseForm(r *http.Request) error {

@@ -73,16 +73,13 @@ func writeProblem(w http.ResponseWriter, status int, detail string) {
 
 func writeJSON(w http.ResponseWriter, status int, v any) { jsonAnswer(status, v).write(w) }
 
-func writeRaw(w http.ResponseWriter, status int, contentType string, body []byte) {
-	answer{status: status, contentType: contentType, body: append(body, '\n')}.write(w)
-}
-
 // answer is a whole answer.
 type answer struct {
 	status      int
 	contentType string
 	location    string // header Location; "" for none
 	uncertain   bool   // who comes again may have it done twice
+	replayed    bool   // it is that of an earlier request
 	body        []byte
 }
 
@@ -105,8 +102,14 @@ func (a answer) write(w http.ResponseWriter) {
 	if a.location != "" {
 		h.Set("Location", a.location)
 	}
-	if (a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable) && !a.uncertain {
-		h.Set("Retry-After", "1")
+	switch a.status {
+	case http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		if !a.uncertain {
+			h.Set("Retry-After", "1")
+		}
+	}
+	if a.replayed {
+		h.Set("Idempotency-Replayed", "true")
 	}
 	w.WriteHeader(a.status)
 	_, _ = w.Write(a.body) // whoever has gone needs no answer

@@ -29,19 +29,24 @@ func (a *API) put(w http.ResponseWriter, r *http.Request, c *client) {
 		putProblem(err).write(w)
 		return
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	body, free, err := a.body(ctx, w, r, c)
+	body, free, err := a.body(ctx, w, r, c, maxBody)
 	defer free()
 	if err != nil {
 		problemOf(bodyStatus(err), "", "the body: "+bodyFault(err)).write(w)
 		return
 	}
-	id, err := a.putJob(ctx, c, r.PathValue("topic"), body, delay)
-	if err != nil {
-		putProblem(err).write(w)
-		return
+	out, refused := a.onlyOnce(ctx, r, c, body, func(ctx context.Context) (answer, bool) {
+		id, err := a.putJob(ctx, c, r.PathValue("topic"), body, delay)
+		if err != nil {
+			r := Result{Error: errorOf(err)}
+			return putProblem(err), r.mayBePut()
+		}
+		return jsonAnswer(http.StatusOK, Put{id}), true
+	})
+	if refused != nil {
+		out = refused.problem()
 	}
-	writeJSON(w, http.StatusOK, Put{id})
+	out.write(w)
 }
 
 func putProblem(err error) answer {

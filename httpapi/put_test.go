@@ -124,7 +124,7 @@ func TestPutRefuses(t *testing.T) {
 		{topic, "?delay=soon", good, nil, http.StatusBadRequest, `delay "soon"`},
 		{topic, "?delay=8761h", good, nil, http.StatusBadRequest, `a year`},
 		{topic, "?delay=-1s", good, nil, http.StatusBadRequest, `delay "-1s"`},
-		{topic, "", strings.Repeat(" ", maxBody+1), nil, http.StatusRequestEntityTooLarge, "too large"},
+		{topic, "", strings.Repeat(" ", maxBody+1), nil, http.StatusRequestEntityTooLarge, "larger than 1024 KiB"},
 		{topic, "", forged, nil, http.StatusBadRequest, "again"},
 		{"com.example.none", "?delay=soon", "bad", nil, http.StatusNotFound, "no such app"},
 		{"com.example.none", "", good, nil, http.StatusNotFound, "no such app"},
