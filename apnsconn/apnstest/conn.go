@@ -7,9 +7,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,6 +89,8 @@ type inbound struct {
 const (
 	// handshakeTimeout bounds a handshake that makes no progress.
 	handshakeTimeout = 30 * time.Second
+	// maxHead1 bounds the head of a request of HTTP/1.1, which is refused.
+	maxHead1 = 8 << 10
 	// lingerTimeout bounds the wait for the client to close after we did.
 	lingerTimeout = time.Second
 	// readBuffer holds one TLS record.
@@ -141,6 +145,9 @@ func (c *conn) handshake() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := c.tls.HandshakeContext(ctx); err != nil {
+		if plain, ok := errors.AsType[tls.RecordHeaderError](err); ok && plain.Conn != nil {
+			c.refuse(plain.Conn, "APNs takes HTTP/2 over TLS only: use https://, and a client that speaks HTTP/2")
+		}
 		return false
 	}
 	state := c.tls.ConnectionState()
@@ -150,10 +157,20 @@ func (c *conn) handshake() bool {
 	c.rules = c.srv.rulesOf(c.cert)
 	if state.NegotiatedProtocol != "h2" {
 		c.srv.handshakes.add()
-		io.Copy(io.Discard, c.tls) // until the client gives up
+		// A client that only speaks HTTP/2 has seen that, and sends nothing.
+		if _, err := http.ReadRequest(bufio.NewReader(io.LimitReader(c.tls, maxHead1))); err == nil {
+			c.refuse(c.tls, "APNs speaks HTTP/2 only, and this client has asked for HTTP/1.1 (ALPN): use a client that speaks HTTP/2")
+		}
 		return false
 	}
 	return true
+}
+
+// refuse tells a client of HTTP/1.1 in its own protocol why it gets no further.
+func (c *conn) refuse(to io.Writer, why string) {
+	c.tcp.SetWriteDeadline(time.Now().Add(lingerTimeout))
+	fmt.Fprintf(to, "HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n", len(why)+1, why)
+	c.linger()
 }
 
 // prepare sets up the two sides' codecs.
