@@ -2,6 +2,8 @@ module propeller
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/beanstalkd/go-beanstalk v0.2.0
 	github.com/chromedp/cdproto v0.159.0

@@ -2,6 +2,8 @@ module propeller/bench
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/sideshow/apns2 v0.25.0
 	go.uber.org/goleak v1.3.0

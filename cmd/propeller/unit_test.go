@@ -29,6 +29,14 @@ func TestSystemdUnit(t *testing.T) {
 			t.Errorf("%s=%s, want %s", key, unit[key], want)
 		}
 	}
+	for _, line := range []string{
+		"NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateUsers=yes", "LimitCORE=0",
+		"SystemCallFilter=@system-service", "SystemCallFilter=~@privileged @resources",
+	} {
+		if !strings.Contains(string(data), "\n"+line+"\n") {
+			t.Errorf("the unit lacks %s", line)
+		}
+	}
 	if _, err := strconv.Atoi(unit["WatchdogSec"]); err != nil {
 		t.Errorf("WatchdogSec: %v", err)
 	}
