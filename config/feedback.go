@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -19,16 +20,30 @@ type Feedback struct {
 	Tube string `yaml:"tube"`
 	// Webhook is sent what lies on Tube. Its path or query is often a secret.
 	Webhook SecretURL `yaml:"webhook"`
-	// Secret is the key of the signature of what Webhook is sent, at least 16
-	// bytes; empty without a Webhook.
+	// Secret is the key of the signature of what Webhook is sent, of at least 16
+	// bytes; empty without a Webhook. After whsec_ it is base64.
 	Secret Secret `yaml:"secret"`
+	// OldSecret is the one before, with which requests are signed too while it is
+	// being replaced; empty for none.
+	OldSecret Secret `yaml:"old_secret"`
 }
 
-// same compares all three, the secrets by content.
+// Keys are what signs, at least one with a Webhook.
+func (f Feedback) Keys() (keys [][]byte) {
+	for _, s := range []Secret{f.Secret, f.OldSecret} {
+		if key, err := webhookKey(s.Reveal()); err == nil && len(key) > 0 { // both have been checked
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// same compares all of it, the secrets by content.
 func (f Feedback) same(other Feedback) bool {
 	return f.Tube == other.Tube &&
 		f.Webhook.same(other.Webhook) &&
-		f.Secret.Reveal() == other.Secret.Reveal()
+		f.Secret.Reveal() == other.Secret.Reveal() &&
+		f.OldSecret.Reveal() == other.OldSecret.Reveal()
 }
 
 const (
@@ -39,11 +54,13 @@ const (
 	// minWebhookSecret: a signature is as hard to forge as its key is to guess,
 	// and 128 random bits are beyond guessing.
 	minWebhookSecret = 16
+	// webhookSecretPrefix begins a secret that is base64 (Standard Webhooks).
+	webhookSecretPrefix = "whsec_"
 )
 
 // webhookKeys are a webhook's keys, never written to; the first is the one that
 // the others belong to.
-var webhookKeys = []string{"feedback.webhook", "feedback.secret", "feedback.secret" + fileSuffix}
+var webhookKeys = []string{"feedback.webhook", "feedback.secret", "feedback.secret" + fileSuffix, "feedback.old_secret", "feedback.old_secret" + fileSuffix}
 
 // setWebhook sets the webhook that a key gives; the text is never quoted.
 func setWebhook(a *App, text string) error {
@@ -82,12 +99,26 @@ func webhookFault(u *url.URL) string {
 	return ""
 }
 
-func setWebhookSecret(a *App, text string) error {
-	if len(text) < minWebhookSecret {
-		return fmt.Errorf("must have at least %d bytes: who guesses it can forge records", minWebhookSecret)
+// webhookKey is the key that a secret's text stands for.
+func webhookKey(text string) ([]byte, error) {
+	if encoded, ok := strings.CutPrefix(text, webhookSecretPrefix); ok {
+		return base64.StdEncoding.DecodeString(encoded)
 	}
-	a.Feedback.Secret = NewSecret(text)
-	return nil
+	return []byte(text), nil
+}
+
+func webhookSecret(at func(*Feedback) *Secret) func(*App, string) error {
+	return func(a *App, text string) error {
+		key, err := webhookKey(text)
+		switch {
+		case err != nil: // its text may quote the secret
+			return errors.New("what follows whsec_ must be base64, with its = at the end")
+		case len(key) < minWebhookSecret:
+			return fmt.Errorf("must have at least %d bytes: who guesses it can forge records", minWebhookSecret)
+		}
+		*at(&a.Feedback) = NewSecret(text)
+		return nil
+	}
 }
 
 // checkFeedback completes an app's feedback and finds what does not go together.
@@ -98,7 +129,7 @@ func (p *parser) checkFeedback(d *draft) {
 	}
 	if f.Webhook.IsZero() {
 		p.orphans(d, "a webhook", webhookKeys[1:])
-		f.Secret = Secret{} // the defaults'
+		f.Secret, f.OldSecret = Secret{}, Secret{} // the defaults'
 		return
 	}
 	if !d.has("feedback.secret") && !d.has("feedback.secret"+fileSuffix) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,23 @@ func TestFeedback(t *testing.T) {
 	} {
 		if got := feedbackOf(t, text, o); got[0] != want {
 			t.Errorf("%s:\ngot  %q\nwant %q", text, got[0], want)
+		}
+	}
+}
+
+// A secret is its own bytes or, after whsec_, those that it stands for; while one is
+// replaced, both sign.
+func TestFeedbackKeys(t *testing.T) {
+	t.Parallel()
+	const encoded = "whsec_aHVudGVyMi1zaWduaW5nLTAxMjM=" // hunter2-signing-0123
+	for secrets, want := range map[string]string{
+		"secret: " + signing: signing,
+		"secret: " + encoded: "hunter2-signing-0123",
+		"secret: " + encoded + ", old_secret: " + signing: "hunter2-signing-0123 " + signing,
+	} {
+		f := mustParse(t, "apps: [{topic: a, server: mock, feedback: {webhook: 'http://localhost', "+secrets+"}}]", Options{}).Apps[0].Feedback
+		if got := string(bytes.Join(f.Keys(), []byte(" "))); got != want {
+			t.Errorf("%s: %q, want %q", secrets, got, want)
 		}
 	}
 }
@@ -113,6 +131,7 @@ func TestFeedbackInSame(t *testing.T) {
 		"feedback: {tube: x, webhook: 'http://localhost/1', secret: " + signing + "}",
 		"feedback: {tube: x, webhook: 'http://localhost/2', secret: " + signing + "}",
 		"feedback: {tube: x, webhook: 'http://localhost/1', secret: " + signing + "2}",
+		"feedback: {tube: x, webhook: 'http://localhost/1', secret: " + signing + ", old_secret: " + signing + "2}",
 	}
 	app := func(keys string) *App {
 		return &mustParse(t, "apps: [{topic: a, server: mock, "+keys+"}]", Options{}).Apps[0]

@@ -73,7 +73,8 @@ func appFields() []field[App] {
 		{key: "extra_keys", set: word(func(a *App) *string { return &a.ExtraKeys }, ExtraRefuse, ExtraIgnore)},
 		{key: "feedback.tube", set: name(func(a *App) *string { return &a.Feedback.Tube })},
 		{key: "feedback.webhook", secret: true, set: setWebhook}, // may hold a password
-		{key: "feedback.secret", secret: true, set: setWebhookSecret},
+		{key: "feedback.secret", secret: true, set: webhookSecret(func(f *Feedback) *Secret { return &f.Secret })},
+		{key: "feedback.old_secret", secret: true, set: webhookSecret(func(f *Feedback) *Secret { return &f.OldSecret })},
 	}
 }
 

@@ -20,7 +20,7 @@ func TestSecretURLNeverPrints(t *testing.T) {
 		if err := setWebhook(&a, webhook); err != nil {
 			t.Fatal(err)
 		}
-		a.Feedback.Secret = NewSecret(hidden)
+		a.Feedback.Secret, a.Feedback.OldSecret = NewSecret(hidden), NewSecret(hidden)
 		type unexported struct{ p SecretURL }
 		for name, v := range map[string]any{
 			"proxy": a.Proxy, "webhook": a.Feedback.Webhook, "pointer": &a.Proxy, "app": a, "config": &Config{Apps: []App{a}},

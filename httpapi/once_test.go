@@ -35,7 +35,9 @@ func TestIdempotencyOfFormsAndJobs(t *testing.T) {
 			func(h http.Handler) *httptest.ResponseRecorder {
 				return keyedForm(h, "", form("auth_token", "sender-0123"))
 			},
-			func(h http.Handler) *httptest.ResponseRecorder { return keyedForm(h, "sender-0123", form("badge", "3")) },
+			func(h http.Handler) *httptest.ResponseRecorder {
+				return keyedForm(h, "sender-0123", form("badge", "3"))
+			},
 		},
 		"job": {
 			func(h http.Handler) *httptest.ResponseRecorder { return putJob(h, "", job) },

@@ -34,7 +34,7 @@ func (a *app) addWebhook(t turns) {
 		return
 	}
 	a.webhook = &webhook{turn: t.of(c.Tube), Webhook: feedback.NewWebhook(feedback.WebhookConfig{
-		Topic: a.cfg.Topic, Tube: c.Tube, URL: c.Webhook.Reveal(), Secret: []byte(c.Secret.Reveal()),
+		Topic: a.cfg.Topic, Tube: c.Tube, URL: c.Webhook.Reveal(), Secrets: c.Keys(),
 		Queue: a.common.Queue, Log: a.common.Log, Counters: &a.ledger.webhook,
 	})}
 	sup := suture.New("feedback "+a.cfg.Topic, suture.Spec{

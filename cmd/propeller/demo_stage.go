@@ -16,6 +16,8 @@ import (
 	"propeller/apnsconn/apnstest"
 	"propeller/config"
 	"propeller/worker/feedback"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
 // stage is what stands around the daemon of a demonstration: a folder with its
@@ -133,7 +135,10 @@ const maxFeedback = 1 << 20
 func (s *stage) told(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxFeedback))
 	if err == nil {
-		err = feedback.Verify(s.secret, r.Header, body, time.Now(), time.Minute)
+		var hook *standardwebhooks.Webhook
+		if hook, err = standardwebhooks.NewWebhookRaw(s.secret); err == nil {
+			err = hook.Verify(body, r.Header)
+		}
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusUnauthorized)

@@ -43,6 +43,8 @@ var oneApp = []struct{ name, value, usage string }{
 	{"feedback-webhook-file", "FILE", "the same, read from a file, if it holds a secret"},
 	{"feedback-secret", "TEXT", "signs what the webhook is sent; others can see it in the process list"},
 	{"feedback-secret-file", "FILE", "the same, read from a file"},
+	{"feedback-old-secret", "TEXT", "signs beside feedback-secret while that is new"},
+	{"feedback-old-secret-file", "FILE", "the same, read from a file"},
 	{"queue", "URL[,URL]", "where the jobs are; several of beanstalkd servers"},
 	{"log-level", "LEVEL", "debug, info, warn or error"},
 	{"log-format", "FORMAT", "text or json"},

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"propeller/queue/beanstalk/beanstalktest"
 )
@@ -62,7 +63,7 @@ func TestDocumentedRecord(t *testing.T) {
 // The document's headers are those sent, and its figures are the constants.
 func TestDocumentedWebhook(t *testing.T) {
 	t.Parallel()
-	w := NewWebhook(WebhookConfig{URL: "http://user:password@127.0.0.1/", Secret: []byte(testSecret)})
+	w := NewWebhook(WebhookConfig{URL: "http://user:password@127.0.0.1/", Secrets: [][]byte{[]byte(testSecret)}})
 	r, err := w.request(t.Context(), []byte("{}"), exampleTime)
 	if err != nil {
 		t.Fatal(err)
@@ -93,16 +94,45 @@ func TestDocumentedWebhook(t *testing.T) {
 	}
 }
 
-// The receiver in the document takes what a webhook sends, and nothing else.
-func TestDocumentedReceiver(t *testing.T) {
+// The receivers in the document take what a webhook sends, and nothing else: with
+// each kind of secret, and with either while one is replaced. The one in Node uses
+// Standard Webhooks' own library.
+func TestDocumentedReceivers(t *testing.T) {
 	t.Parallel()
-	code := regexp.MustCompile("(?s)<!-- run: receiver -->\n```python\n(.*?)```").FindStringSubmatch(document(t))
-	if code == nil {
-		t.Fatal("docs/feedback.md has no receiver")
+	const standard = "whsec_MDEyMzQ1Njc4OWFiY2RlZg==" // 0123456789abcdef
+	for _, language := range []struct{ run, program, flag string }{
+		{"receiver", "python3", "-c"},
+		{"node receiver", "node", "-e"},
+	} {
+		code := regexp.MustCompile("(?s)<!-- run: " + language.run + " -->\n```[a-z]+\n(.*?)```").FindStringSubmatch(document(t))
+		if code == nil {
+			t.Fatalf("docs/feedback.md has no %s", language.run)
+		}
+		for name, c := range map[string]struct {
+			knows string
+			keys  []string
+		}{
+			"raw":      {testSecret, []string{testSecret}},
+			"standard": {standard, []string{"0123456789abcdef"}},
+			"new":      {standard, []string{"0123456789abcdef", testSecret}},
+			"old":      {testSecret, []string{"0123456789abcdef", testSecret}},
+		} {
+			t.Run(language.program+" "+name, func(t *testing.T) {
+				t.Parallel()
+				lines, port := startReceiver(t, c.knows, language.program, language.flag, code[1])
+				testReceiver(t, lines, "http://127.0.0.1:"+port+"/", c.keys)
+			})
+		}
 	}
-	lines, port := startPython(t, code[1])
-	url := "http://127.0.0.1:" + port + "/"
-	resp, err := http.Post(url, "application/json", strings.NewReader(`{"records":[{"class":"token","token":"forged","at":""}]}`))
+}
+
+func testReceiver(t *testing.T, lines *bufio.Scanner, url string, keys []string) {
+	forged, err := NewWebhook(WebhookConfig{URL: url, Secrets: [][]byte{[]byte("somebody else's")}}).
+		request(t.Context(), []byte(`{"records":[{"class":"token","token":"forged","at":""}]}`), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(forged)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +149,10 @@ func TestDocumentedReceiver(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := newHook(q, url)
+	h.cfg.Secrets = nil
+	for _, key := range keys {
+		h.cfg.Secrets = append(h.cfg.Secrets, []byte(key))
+	}
 	h.serve(t)
 	h.delivered(t, 2)
 	for _, want := range []string{"forget " + testToken(0) + " registered before 1750000000", "failed: größe BadCollapseId"} {
@@ -131,13 +165,14 @@ func TestDocumentedReceiver(t *testing.T) {
 	}
 }
 
-// startPython runs code until the test ends and returns what it prints after
+// startReceiver runs a program until the test ends and returns what it prints after
 // the line that tells its port.
-func startPython(t *testing.T, code string) (lines *bufio.Scanner, port string) {
+func startReceiver(t *testing.T, secret, program string, args ...string) (lines *bufio.Scanner, port string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	cmd := exec.CommandContext(ctx, "python3", "-c", code)
-	cmd.Env = append(os.Environ(), "FEEDBACK_SECRET="+testSecret, "PORT=0", "PYTHONIOENCODING=utf-8")
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = "../../.tools/npm" // whose modules Node finds
+	cmd.Env = append(os.Environ(), "FEEDBACK_SECRET="+secret, "PORT=0", "PYTHONIOENCODING=utf-8")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
@@ -146,20 +181,20 @@ func startPython(t *testing.T, code string) (lines *bufio.Scanner, port string) 
 	}
 	if err != nil {
 		cancel()
-		t.Fatalf("%v (make test-tools installs python3)", err)
+		t.Fatalf("%v (make test-tools installs %s, and deploy/npm.sh gets its packages)", err, program)
 	}
 	t.Cleanup(func() {
 		cancel()
 		_ = cmd.Wait() // killed
 		if t.Failed() {
-			t.Logf("python3 said:\n%s", stderr.String())
+			t.Logf("%s said:\n%s", program, stderr.String())
 		}
 	})
 	lines = bufio.NewScanner(out)
 	lines.Scan()
 	port, ok := strings.CutPrefix(lines.Text(), "listening on port ")
 	if !ok {
-		t.Fatalf("python3 printed %q (it needs the whole standard library: make test-tools installs it)", lines.Text())
+		t.Fatalf("%s printed %q (it needs what make test-tools installs)", program, lines.Text())
 	}
 	return lines, port
 }

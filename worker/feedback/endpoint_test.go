@@ -73,7 +73,7 @@ func (e *endpoint) serve(t *testing.T, w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // cut off
 	}
-	if err := Verify([]byte(testSecret), r.Header, body, time.Now(), time.Minute); err != nil {
+	if err := testHook(t).Verify(body, r.Header); err != nil {
 		t.Error(err)
 	}
 	var got struct{ Records []Record }
@@ -83,7 +83,7 @@ func (e *endpoint) serve(t *testing.T, w http.ResponseWriter, r *http.Request) {
 	if h := r.Header.Get("Content-Type"); r.Method != http.MethodPost || h != "application/json" {
 		t.Errorf("%s with %s", r.Method, h)
 	}
-	req := request{batch: r.Header.Get(HeaderBatch)}
+	req := request{batch: r.Header.Get(HeaderID)}
 	for _, rec := range got.Records {
 		i, err := strconv.Atoi(rec.Ref)
 		if err != nil || rec != testRecord(i) {
@@ -156,7 +156,7 @@ type hook struct {
 func newHook(q queue.Queue, url string) hook {
 	h := hook{counters: new(WebhookCounters), logs: new(logs)}
 	h.Webhook = NewWebhook(WebhookConfig{
-		Topic: "com.example.app", Tube: testTube, URL: url, Secret: []byte(testSecret),
+		Topic: "com.example.app", Tube: testTube, URL: url, Secrets: [][]byte{[]byte(testSecret)},
 		Queue: q, Log: h.logs.logger(), Counters: h.counters,
 	})
 	h.minPause = 10 * time.Millisecond

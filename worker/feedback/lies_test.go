@@ -60,7 +60,7 @@ func TestLyingEndpoint(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url, taken := endless(t, tt.first, tt.more)
-			w := NewWebhook(WebhookConfig{URL: url, Secret: []byte(testSecret)})
+			w := NewWebhook(WebhookConfig{URL: url, Secrets: [][]byte{[]byte(testSecret)}})
 			began := time.Now()
 			a := w.post(t.Context(), []byte(`{"records":[]}`))
 			w.client.CloseIdleConnections()

@@ -130,12 +130,13 @@ func (w *Webhook) request(ctx context.Context, body []byte, now time.Time) (*htt
 		return nil, err
 	}
 	timestamp := strconv.FormatInt(now.Unix(), 10)
-	id := sha256.Sum256(body)
+	sum := sha256.Sum256(body)
+	id := hex.EncodeToString(sum[:16])
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "propeller")
+	req.Header.Set(HeaderID, id)
 	req.Header.Set(HeaderTimestamp, timestamp)
-	req.Header.Set(HeaderSignature, sign(w.cfg.Secret, timestamp, body))
-	req.Header.Set(HeaderBatch, hex.EncodeToString(id[:16]))
+	req.Header.Set(HeaderSignature, sign(w.cfg.Secrets, id, timestamp, body))
 	// An empty one is not sent, but lets net/http repeat the request at once when
 	// an idle connection turns out to have been closed (http.Transport).
 	req.Header["Idempotency-Key"] = []string{}

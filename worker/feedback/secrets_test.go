@@ -21,13 +21,13 @@ func TestServeRefuses(t *testing.T) {
 	q := openQueue(t, beanstalktest.Start(t))
 	const secret = "hush"
 	for name, c := range map[string]WebhookConfig{
-		"no URL":      {Tube: testTube, Secret: []byte(secret)},
-		"scheme":      {Tube: testTube, Secret: []byte(secret), URL: "ftp://user:hush@example.com/hush"},
-		"no host":     {Tube: testTube, Secret: []byte(secret), URL: "http:hush"},
-		"not a URL":   {Tube: testTube, Secret: []byte(secret), URL: "http://hush:%zz@/"},
+		"no URL":      {Tube: testTube, Secrets: [][]byte{[]byte(secret)}},
+		"scheme":      {Tube: testTube, Secrets: [][]byte{[]byte(secret)}, URL: "ftp://user:hush@example.com/hush"},
+		"no host":     {Tube: testTube, Secrets: [][]byte{[]byte(secret)}, URL: "http:hush"},
+		"not a URL":   {Tube: testTube, Secrets: [][]byte{[]byte(secret)}, URL: "http://hush:%zz@/"},
 		"no secret":   {Tube: testTube, URL: "http://127.0.0.1:1/hush"},
-		"bad tube":    {Tube: "-", Secret: []byte(secret), URL: "http://127.0.0.1:1/hush"},
-		"empty tube":  {Secret: []byte(secret), URL: "http://127.0.0.1:1/hush"},
+		"bad tube":    {Tube: "-", Secrets: [][]byte{[]byte(secret)}, URL: "http://127.0.0.1:1/hush"},
+		"empty tube":  {Secrets: [][]byte{[]byte(secret)}, URL: "http://127.0.0.1:1/hush"},
 		"nothing set": {},
 	} {
 		c.Topic, c.Queue = "com.example.app", q

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -45,8 +46,9 @@ type WebhookConfig struct {
 	// URL is the endpoint, http or https. A user and password in it become
 	// basic authentication. Only its scheme and host are ever shown.
 	URL string
-	// Secret is the key of the signatures, not empty.
-	Secret []byte
+	// Secrets are the keys of the signatures, of which each request has one by each:
+	// at least one, none of them empty.
+	Secrets [][]byte
 
 	Queue queue.Queue
 	// Client makes the requests; its CheckRedirect and Timeout are not used. nil:
@@ -118,7 +120,7 @@ func (w *Webhook) Serve(ctx context.Context) error {
 	switch {
 	case w.endpoint == "":
 		return fmt.Errorf("feedback: webhook of %s: the URL must be http://… or https://…", w.cfg.Topic)
-	case len(w.cfg.Secret) == 0:
+	case len(w.cfg.Secrets) == 0 || slices.ContainsFunc(w.cfg.Secrets, func(s []byte) bool { return len(s) == 0 }):
 		return fmt.Errorf("feedback: webhook of %s: no secret", w.cfg.Topic)
 	}
 	c, err := w.cfg.Queue.Consume(w.cfg.Tube)

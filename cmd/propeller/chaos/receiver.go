@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,9 +9,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
 // receiver is the endpoint of the webhook. It checks each request as
@@ -107,24 +105,18 @@ func (r *receiver) arrives(n int) {
 
 // checkHook verifies a request and returns its records.
 func checkHook(req *http.Request, body []byte) ([]json.RawMessage, error) {
-	stamp := req.Header.Get("Propeller-Timestamp")
-	signed := false
+	err := errors.New("no secrets")
 	for _, secret := range hookSecrets() {
-		mac := hmac.New(sha256.New, []byte(secret))
-		io.WriteString(mac, stamp+".")
-		mac.Write(body)
-		want := "v1=" + hex.EncodeToString(mac.Sum(nil))
-		signed = signed || hmac.Equal([]byte(want), []byte(req.Header.Get("Propeller-Signature")))
+		var hook *standardwebhooks.Webhook
+		if hook, err = standardwebhooks.NewWebhookRaw([]byte(secret)); err == nil {
+			err = hook.Verify(body, req.Header)
+		}
+		if err == nil {
+			break
+		}
 	}
-	if !signed {
-		return nil, errors.New("bad signature")
-	}
-	seconds, err := strconv.ParseInt(stamp, 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("timestamp: %w", err)
-	}
-	if age := time.Since(time.Unix(seconds, 0)); age.Abs() > time.Minute {
-		return nil, fmt.Errorf("timestamp %v old", age)
+		return nil, err
 	}
 	var batch struct{ Records []json.RawMessage }
 	if err := json.Unmarshal(body, &batch); err != nil {
