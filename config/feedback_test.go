@@ -52,8 +52,8 @@ func TestFeedbackKeys(t *testing.T) {
 	t.Parallel()
 	const encoded = "whsec_aHVudGVyMi1zaWduaW5nLTAxMjM=" // hunter2-signing-0123
 	for secrets, want := range map[string]string{
-		"secret: " + signing: signing,
-		"secret: " + encoded: "hunter2-signing-0123",
+		"secret: " + signing:                              signing,
+		"secret: " + encoded:                              "hunter2-signing-0123",
 		"secret: " + encoded + ", old_secret: " + signing: "hunter2-signing-0123 " + signing,
 	} {
 		f := mustParse(t, "apps: [{topic: a, server: mock, feedback: {webhook: 'http://localhost', "+secrets+"}}]", Options{}).Apps[0].Feedback
