@@ -225,15 +225,16 @@ func signed(r *http.Request, g *guest, body, key string) {
 	switch key {
 	case "":
 	case "wrong-0123":
-		g.cookie = "wrong"
+		g.cookie = &http.Cookie{Name: "propeller_session", Value: "wrong"}
 	default:
 		g.signIn(key)
 	}
-	if g.cookie != "" {
-		r.AddCookie(&http.Cookie{Name: cookieName, Value: g.cookie})
+	r.Header.Set("Sec-Fetch-Site", "same-origin")
+	if g.cookie != nil {
+		r.AddCookie(g.cookie)
 	}
 	if body != "" {
-		body += "&csrf=" + g.csrf + "&key=" + key
+		body += "&key=" + key
 		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
 	}
 }

@@ -93,14 +93,16 @@ type access struct {
 }
 
 type accessKey struct {
-	sum keySum // of one length, whatever the token's
+	sum [sha256.Size]byte // of the token: of one length, whatever the token's
 	client
+	session func() []byte // what signs its sessions: made when it is first needed
 }
 
-// newAccess makes settings ready. A client whose limit stays the same keeps
-// what it has used of it.
+// newAccess makes settings ready. A client whose limit stays the same keeps what it
+// has used of it, and a key that stays the same what was derived from it.
 func newAccess(s Settings, before *access) *access {
 	a := &access{Settings: s}
+	var deriving sync.Mutex
 	for _, k := range s.Keys {
 		c := client{name: k.Name, role: k.Role, limit: rate.NewLimiter(rate.Inf, 0)}
 		if len(k.Topics) > 0 {
@@ -112,9 +114,29 @@ func newAccess(s Settings, before *access) *access {
 				c.limit = before.limitOf(k.Name, c.limit)
 			}
 		}
-		a.keys = append(a.keys, accessKey{sha256.Sum256([]byte(k.Token)), c})
+		key := accessKey{sum: sha256.Sum256([]byte(k.Token)), client: c}
+		if key.session = before.sessionOf(key.sum, k.Name); key.session == nil {
+			key.session = sync.OnceValue(func() []byte {
+				deriving.Lock() // it takes 19 MiB
+				defer deriving.Unlock()
+				return sessionKey(k.Name, k.Token)
+			})
+		}
+		a.keys = append(a.keys, key)
 	}
 	return a
+}
+
+func (a *access) sessionOf(sum [sha256.Size]byte, name string) func() []byte {
+	if a == nil {
+		return nil
+	}
+	for i := range a.keys {
+		if k := &a.keys[i]; k.sum == sum && k.name == name {
+			return k.session
+		}
+	}
+	return nil
 }
 
 func (a *access) limitOf(name string, otherwise *rate.Limiter) *rate.Limiter {
@@ -126,27 +148,17 @@ func (a *access) limitOf(name string, otherwise *rate.Limiter) *rate.Limiter {
 	return otherwise
 }
 
-// find is the client that shows token; nil if none does. It takes the same time
+// find is the key whose token is shown; nil if it is none's. It takes the same time
 // wherever they differ.
-func (a *access) find(token string) *client {
+func (a *access) find(token string) *accessKey {
 	sum := sha256.Sum256([]byte(token))
-	var found *client
+	var found *accessKey
 	for i := range a.keys {
 		if subtle.ConstantTimeCompare(sum[:], a.keys[i].sum[:]) == 1 {
-			found = &a.keys[i].client
+			found = &a.keys[i]
 		}
 	}
 	return found
-}
-
-// bySum is the client whose token has this hash; nil if there is none.
-func (a *access) bySum(sum keySum) *client {
-	for i := range a.keys {
-		if a.keys[i].sum == sum {
-			return &a.keys[i].client
-		}
-	}
-	return nil
 }
 
 // identify is who makes a request: by its bearer token, or, where there are no
@@ -162,7 +174,10 @@ func (a *access) identify(r *http.Request) *client {
 	if !ok {
 		return nil
 	}
-	return a.find(token)
+	if k := a.find(token); k != nil {
+		return &k.client
+	}
+	return nil
 }
 
 // newLocal is an admin without a key.

@@ -97,9 +97,7 @@ func New(t Tree, o Options) *API {
 // Use takes over settings, at once and for requests to come. Who has signed in
 // with a key that there is no more is signed out.
 func (a *API) Use(s Settings) {
-	access := newAccess(s, a.access.Load())
-	a.access.Store(access)
-	a.page.sessions.keep(func(key keySum) bool { return access.bySum(key) != nil })
+	a.access.Store(newAccess(s, a.access.Load()))
 }
 
 // route is one request that is answered.

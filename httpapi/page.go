@@ -2,13 +2,10 @@ package httpapi
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"embed"
-	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"html/template"
 	"io/fs"
@@ -23,15 +20,13 @@ import (
 // page is what people see in a browser: the apps, live; an app; its buried
 // jobs; a form to send a push. Whatever it does it does as the API does.
 type page struct {
-	api      *API
-	secret   []byte // of the CSRF tokens
-	cross    *http.CrossOriginProtection
-	sessions sessions
-	sampler  sampler
+	api     *API
+	cross   *http.CrossOriginProtection
+	sampler sampler
 }
 
 func newPage(a *API) *page {
-	p := &page{api: a, secret: []byte(rand.Text()), cross: http.NewCrossOriginProtection()}
+	p := &page{api: a, cross: http.NewCrossOriginProtection()}
 	p.sampler.tree = a.tree
 	return p
 }
@@ -39,8 +34,7 @@ func newPage(a *API) *page {
 // visitor is who looks at the page.
 type visitor struct {
 	*client
-	session string // "" without keys
-	csrf    string // what their forms must hold
+	signed bool // in: not without keys
 }
 
 // pageRoute is one request that the page answers.
@@ -72,9 +66,6 @@ func (p *page) routes() []pageRoute {
 		{"GET /assets/{version}/{file}", RoleNone, asset},
 	}
 }
-
-// cookieName is the session's cookie.
-const cookieName = "propeller_session"
 
 // pagePolicy lets a browser load nothing but what is embedded here, show it in no
 // frame, and send forms nowhere else.
@@ -111,8 +102,8 @@ func (p *page) handler(route pageRoute) http.HandlerFunc {
 			refuse(http.StatusForbidden, fmt.Sprintf("key %q has not the role for that", v.name))
 		case topic != "" && !v.may(topic):
 			refuse(http.StatusForbidden, fmt.Sprintf("key %q is for other apps", v.name))
-		case r.Method == http.MethodPost && !p.meant(w, r, v):
-			refuse(http.StatusForbidden, "this request did not come from the page itself; load the page again and repeat it")
+		case r.Method == http.MethodPost:
+			p.act(route, w, r, v)
 		default:
 			route.handle(w, r, v)
 		}
@@ -125,50 +116,48 @@ func (p *page) visitor(r *http.Request) *visitor {
 	a := p.api.access.Load()
 	if len(a.keys) == 0 {
 		if c := a.identify(r); c != nil {
-			return &visitor{client: c, csrf: p.csrf("")}
+			return &visitor{c, false}
 		}
 		return nil
 	}
-	cookie, err := r.Cookie(cookieName)
-	if err != nil {
-		return nil
-	}
-	key, ok := p.sessions.key(cookie.Value, time.Now())
-	if !ok {
-		return nil
-	}
-	if c := a.bySum(key); c != nil {
-		return &visitor{c, cookie.Value, p.csrf(cookie.Value)}
+	if c := a.visitor(r, time.Now()); c != nil {
+		return &visitor{c, true}
 	}
 	return nil
 }
 
-// csrf is the token of a session's forms.
-func (p *page) csrf(session string) string {
-	h := hmac.New(sha256.New, p.secret)
-	h.Write([]byte(session))
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+// meant says why an action may be something that the page has not asked for: that is
+// so unless the browser says where the request comes from, and it is the page. Browsers
+// that say nothing may also send the cookie with forms of others (SameSite).
+func (p *page) meant(r *http.Request) error {
+	h := r.Header
+	if h.Get("Sec-Fetch-Site") == "" && h.Get("Origin") == "" {
+		return errors.New("this browser does not say where a request comes from (Origin): use a newer one")
+	}
+	if p.cross.Check(r) != nil {
+		return errors.New("this request did not come from the page itself; load the page again and repeat it")
+	}
+	return nil
 }
 
-// meant says that an action was asked for by a form of the page: by what the
-// browser says of the request's origin, and by the form's token. To sign in
-// takes no token, since nobody has one yet; signIn reads the form of strangers.
-func (p *page) meant(w http.ResponseWriter, r *http.Request, v *visitor) bool {
-	if p.cross.Check(r) != nil {
-		return false
+// act answers an action. The form of strangers, who sign in, is read by signIn.
+func (p *page) act(route pageRoute, w http.ResponseWriter, r *http.Request, v *visitor) {
+	if err := p.meant(r); err != nil {
+		answerEarly(w)
+		p.fault(w, r, v, http.StatusForbidden, err.Error())
+		return
 	}
-	signIn := r.Pattern == "POST /login"
-	if v == nil {
-		return signIn
+	if v != nil {
+		err := bound(w, r, maxBody)
+		if err == nil {
+			err = r.ParseForm()
+		}
+		if err != nil {
+			p.fault(w, r, v, formStatus(err), "the form: "+bodyFault(err))
+			return
+		}
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	if r.ParseForm() != nil {
-		return false
-	}
-	if signIn {
-		return true
-	}
-	return subtle.ConstantTimeCompare([]byte(r.PostForm.Get("csrf")), []byte(v.csrf)) == 1
+	route.handle(w, r, v)
 }
 
 // pageData is what every page shows.
@@ -180,7 +169,6 @@ type pageData struct {
 	Signed  bool   // in, so that they may sign out
 	MaySend bool
 	MayAct  bool
-	CSRF    string
 	Events  string // the address of the page's live data; "" for none
 	Refused string // of the last reload, if it was refused
 	Main    any
@@ -190,7 +178,7 @@ func (p *page) show(w http.ResponseWriter, v *visitor, status int, name string, 
 	d.Base = p.api.access.Load().BasePath
 	d.Assets = d.Base + "/assets/" + assetVersion()
 	if v != nil {
-		d.Name, d.Signed, d.CSRF = v.name, v.session != "", v.csrf
+		d.Name, d.Signed = v.name, v.signed
 		d.MaySend, d.MayAct = v.role >= RoleSend, v.role >= RoleAdmin
 		d.Refused = p.refusedReload(v, time.Now())
 	}

@@ -242,7 +242,7 @@ func watch(t *testing.T, g *guest, addr, path string) *watching {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.AddCookie(&http.Cookie{Name: cookieName, Value: g.cookie})
+	r.AddCookie(g.cookie)
 	resp, err := newClient(t).Do(r)
 	if err != nil {
 		t.Fatal(err)

@@ -1,101 +1,88 @@
 package httpapi
 
 import (
-	"crypto/rand"
+	"crypto/hmac"
 	"crypto/sha256"
-	"sync"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
 	"time"
+
+	"golang.org/x/crypto/argon2"
 )
 
-// Bounds of sign-ins.
+// sessionTime is how long a sign-in holds: a long shift.
+const sessionTime = 12 * time.Hour
+
+// A session is a cookie and nothing else, so that it holds at every daemon that has
+// the key, also over restarts: its end in Unix seconds, a signature, and the name of
+// the key that was shown, with dots between them.
+
+// Costs of deriving what signs from a key (OWASP's for Argon2id): whoever sees a cookie
+// may try keys with it, at their own machines. It takes some 40 ms, once for each key.
 const (
-	// sessionTime is a long shift.
-	sessionTime = 12 * time.Hour
-	// maxSessions, and maxSessionsOfKey those of one key: with more, the oldest of the
-	// same key ends, so that who may look only does not sign out who may do more.
-	maxSessions      = 1000
-	maxSessionsOfKey = 50
+	deriveTime   = 2
+	deriveMemory = 19 << 10 // KiB
 )
 
-// keySum stands for a key: the hash of its token.
-type keySum = [sha256.Size]byte
-
-// sessions are the visits of those who have signed in. What is kept of the
-// cookie is its hash.
-type sessions struct {
-	mu   sync.Mutex
-	byID map[[sha256.Size]byte]visit // at most maxSessions
+// sessionKey derives what signs the sessions of a key.
+func sessionKey(name, token string) []byte {
+	return argon2.IDKey([]byte(token), []byte("propeller session of "+name), deriveTime, deriveMemory, 1, sha256.Size)
 }
 
-type visit struct {
-	key   keySum
-	until time.Time
+// newSession is the cookie's value for whoever has shown a key.
+func (k *accessKey) newSession(now time.Time) string {
+	until := strconv.FormatInt(now.Add(sessionTime).Unix(), 10)
+	return until + "." + k.sign(until) + "." + k.name
 }
 
-// begin returns the secret of a new session of whoever has shown a key.
-func (s *sessions) begin(key keySum, now time.Time) (id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byID == nil {
-		s.byID = make(map[[sha256.Size]byte]visit)
+func (k *accessKey) sign(until string) string {
+	h := hmac.New(sha256.New, k.session())
+	fmt.Fprintf(h, "%s %s", until, k.name)
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+// visitor is the client whose session a request shows; nil if it shows none that is
+// good, or one of a key that there is no more.
+func (a *access) visitor(r *http.Request, now time.Time) *client {
+	cookie, err := r.Cookie(a.cookieName(r))
+	if err != nil {
+		return nil
 	}
-	s.makeRoom(key)
-	id = rand.Text()
-	s.byID[sha256.Sum256([]byte(id))] = visit{key, now.Add(sessionTime)}
-	return id
-}
-
-// makeRoom ends a session if another one of key would be too many: the oldest of
-// that key, or of all if it has none.
-func (s *sessions) makeRoom(key keySum) {
-	var oldest, oldestOwn [sha256.Size]byte
-	own := 0
-	for id, one := range s.byID {
-		if was, ok := s.byID[oldest]; !ok || one.until.Before(was.until) {
-			oldest = id
-		}
-		if one.key != key {
-			continue
-		}
-		if was, ok := s.byID[oldestOwn]; !ok || one.until.Before(was.until) {
-			oldestOwn = id
-		}
-		own++
+	until, rest, _ := strings.Cut(cookie.Value, ".")
+	signature, name, _ := strings.Cut(rest, ".")
+	end, err := strconv.ParseInt(until, 10, 64)
+	if err != nil || !now.Before(time.Unix(end, 0)) {
+		return nil
 	}
-	switch full := len(s.byID) >= maxSessions; {
-	case own >= maxSessionsOfKey, full && own > 0:
-		delete(s.byID, oldestOwn)
-	case full:
-		delete(s.byID, oldest)
-	}
-}
-
-// key says with which key the session was begun, if there is one.
-func (s *sessions) key(id string, now time.Time) (key keySum, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sum := sha256.Sum256([]byte(id))
-	one, ok := s.byID[sum]
-	if ok && !now.Before(one.until) {
-		delete(s.byID, sum)
-		return key, false
-	}
-	return one.key, ok
-}
-
-func (s *sessions) end(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.byID, sha256.Sum256([]byte(id)))
-}
-
-// keep ends the sessions whose keys there are no more.
-func (s *sessions) keep(known func(keySum) bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, one := range s.byID {
-		if !known(one.key) {
-			delete(s.byID, id)
+	for i := range a.keys {
+		k := &a.keys[i]
+		if k.name == name && hmac.Equal([]byte(signature), []byte(k.sign(until))) {
+			return &k.client
 		}
+	}
+	return nil
+}
+
+// cookieName is the session's. By TLS it begins so that a browser takes it from this
+// very host alone, and only by TLS.
+func (a *access) cookieName(r *http.Request) string {
+	const name = "propeller_session"
+	switch {
+	case !a.overTLS(r):
+		return name
+	case a.BasePath != "":
+		return "__Secure-" + name
+	}
+	return "__Host-" + name
+}
+
+// cookie is the session's, to be kept so many seconds.
+func (a *access) cookie(r *http.Request, value string, age int) *http.Cookie {
+	return &http.Cookie{
+		Name: a.cookieName(r), Value: value, Path: a.BasePath + "/", MaxAge: age,
+		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: a.overTLS(r),
 	}
 }

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"crypto/sha256"
 	"net/http"
 	"net/url"
 	"strings"
@@ -50,7 +49,7 @@ func (p *page) askKey(w http.ResponseWriter, status int, d signInPage) {
 	p.show(w, nil, status, "login", pageData{Title: "Sign in", Main: d})
 }
 
-// signIn begins a session for who shows a key.
+// signIn gives a session to who shows a key.
 func (p *page) signIn(w http.ResponseWriter, r *http.Request, v *visitor) {
 	a := p.api.access.Load()
 	if v == nil { // else the form is read
@@ -61,32 +60,22 @@ func (p *page) signIn(w http.ResponseWriter, r *http.Request, v *visitor) {
 	}
 	next := safeNext(r.PostForm.Get("next"))
 	token := strings.TrimSpace(r.PostForm.Get("key"))
-	c := a.find(token)
-	if c == nil {
+	k := a.find(token)
+	if k == nil {
 		p.api.wrongKey(r)
 		p.askKey(w, http.StatusUnauthorized, signInPage{next, "This is none of the daemon's keys."})
 		return
 	}
 	known(r)
-	http.SetCookie(w, p.cookie(r, p.sessions.begin(sha256.Sum256([]byte(token)), time.Now()), int(sessionTime/time.Second)))
-	p.api.audit(r, c, "signed in")
+	http.SetCookie(w, a.cookie(r, k.newSession(time.Now()), int(sessionTime/time.Second)))
+	p.api.audit(r, &k.client, "signed in")
 	p.redirect(w, r, next)
 }
 
 func (p *page) signOut(w http.ResponseWriter, r *http.Request, v *visitor) {
-	p.sessions.end(v.session)
-	http.SetCookie(w, p.cookie(r, "", -1))
+	http.SetCookie(w, p.api.access.Load().cookie(r, "", -1))
 	p.api.audit(r, v.client, "signed out")
 	p.redirect(w, r, "/login")
-}
-
-// cookie is the session's, to be kept so many seconds.
-func (p *page) cookie(r *http.Request, value string, age int) *http.Cookie {
-	a := p.api.access.Load()
-	return &http.Cookie{
-		Name: cookieName, Value: value, Path: a.BasePath + "/", MaxAge: age,
-		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: a.overTLS(r),
-	}
 }
 
 // safeNext is a path of this page; "/" if next is anything else.

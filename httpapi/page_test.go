@@ -1,7 +1,10 @@
 package httpapi
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -10,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -24,13 +28,12 @@ type guest struct {
 	t       testing.TB
 	h       http.Handler
 	from    string
-	cookie  string // "" before signing in
-	csrf    string
+	cookie  *http.Cookie // nil before signing in
 	headers map[string]string
 }
 
 func newGuest(t testing.TB, h http.Handler) *guest {
-	return &guest{t: t, h: h, from: "192.0.2.1:1234", headers: make(map[string]string)}
+	return &guest{t: t, h: h, from: "192.0.2.1:1234", headers: map[string]string{"Sec-Fetch-Site": "same-origin"}}
 }
 
 func (g *guest) do(r *http.Request) *httptest.ResponseRecorder {
@@ -38,8 +41,8 @@ func (g *guest) do(r *http.Request) *httptest.ResponseRecorder {
 	for name, value := range g.headers {
 		r.Header.Set(name, value)
 	}
-	if g.cookie != "" {
-		r.AddCookie(&http.Cookie{Name: cookieName, Value: g.cookie})
+	if g.cookie != nil {
+		r.AddCookie(g.cookie)
 	}
 	w := httptest.NewRecorder()
 	g.h.ServeHTTP(w, r)
@@ -52,7 +55,7 @@ func (g *guest) get(path string) *httptest.ResponseRecorder {
 
 // post sends a form of the page, with pairs of names and values.
 func (g *guest) post(path string, fields ...string) *httptest.ResponseRecorder {
-	form := url.Values{"csrf": {g.csrf}}
+	form := url.Values{}
 	for i := 0; i < len(fields); i += 2 {
 		form.Add(fields[i], fields[i+1])
 	}
@@ -61,8 +64,6 @@ func (g *guest) post(path string, fields ...string) *httptest.ResponseRecorder {
 	return g.do(r)
 }
 
-var csrfField = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
-
 // signIn shows a key, which must be a right one.
 func (g *guest) signIn(key string) *guest {
 	g.t.Helper()
@@ -70,12 +71,7 @@ func (g *guest) signIn(key string) *guest {
 	if w.Code != http.StatusSeeOther {
 		g.t.Fatalf("sign in with %q: %d %s", key, w.Code, w.Body)
 	}
-	g.cookie = w.Result().Cookies()[0].Value
-	field := csrfField.FindStringSubmatch(g.get("/").Body.String())
-	if field == nil {
-		g.t.Fatal("no form on the page")
-	}
-	g.csrf = field[1]
+	g.cookie = w.Result().Cookies()[0]
 	return g
 }
 
@@ -122,7 +118,8 @@ func TestPageSignIn(t *testing.T) {
 	if w := g.get("/base/login"); w.Code != 303 || w.Header().Get("Location") != "/base/" {
 		t.Errorf("signed in already: %d %v", w.Code, w.Header())
 	}
-	if w := g.post("/logout"); w.Code != 303 || w.Result().Cookies()[0].MaxAge >= 0 {
+	w = g.post("/logout")
+	if g.cookie = w.Result().Cookies()[0]; w.Code != 303 || g.cookie.MaxAge >= 0 || g.cookie.Value != "" || g.cookie.Path != "/base/" {
 		t.Errorf("%d %v", w.Code, w.Header())
 	}
 	if w := g.get("/"); w.Code != 303 {
@@ -136,28 +133,52 @@ func TestPageSignIn(t *testing.T) {
 }
 
 // The cookie is kept for connections that nobody else reads: to here, or to a
-// proxy that is believed.
+// proxy that is believed. There no other host, nor a page without TLS, can set it.
 func TestPageSecureCookie(t *testing.T) {
 	t.Parallel()
-	api, _, _ := newPageAPI()
-	api.Use(Settings{Keys: testKeys, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
 	for _, c := range []struct {
-		from, proto string
-		tls, want   bool
+		from, proto, base string
+		tls               bool
+		name              string
 	}{
-		{"192.0.2.1:5", "", false, false}, {"192.0.2.1:5", "", true, true}, {"192.0.2.1:5", "https", false, false},
-		{"10.0.0.1:5", "https", false, true}, {"10.0.0.1:5", "http", false, false},
+		{from: "192.0.2.1:5", name: "propeller_session"},
+		{from: "192.0.2.1:5", tls: true, name: "__Host-propeller_session"},
+		{from: "192.0.2.1:5", tls: true, base: "/base", name: "__Secure-propeller_session"},
+		{from: "192.0.2.1:5", proto: "https", name: "propeller_session"},
+		{from: "10.0.0.1:5", proto: "https", name: "__Host-propeller_session"},
+		{from: "10.0.0.1:5", proto: "https", base: "/base", name: "__Secure-propeller_session"},
+		{from: "10.0.0.1:5", proto: "http", name: "propeller_session"},
 	} {
-		r := httptest.NewRequest("POST", "/login", strings.NewReader("key=admin-0123"))
-		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		r.Header.Set("X-Forwarded-Proto", c.proto)
-		r.RemoteAddr, r.TLS = c.from, nil
-		if c.tls {
-			r.TLS = new(tls.ConnectionState)
+		api, _, _ := newPageAPI()
+		api.Use(Settings{Keys: testKeys, BasePath: c.base, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
+		ask := func(method, path string, cookies ...*http.Cookie) *http.Response {
+			r := httptest.NewRequest(method, path, strings.NewReader("key=admin-0123"))
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			r.Header.Set("Sec-Fetch-Site", "same-origin")
+			r.Header.Set("X-Forwarded-Proto", c.proto)
+			r.RemoteAddr, r.TLS = c.from, nil
+			if c.tls {
+				r.TLS = new(tls.ConnectionState)
+			}
+			for _, cookie := range cookies {
+				r.AddCookie(cookie)
+			}
+			w := httptest.NewRecorder()
+			api.Network().ServeHTTP(w, r)
+			return w.Result()
 		}
-		w := httptest.NewRecorder()
-		if api.Network().ServeHTTP(w, r); w.Result().Cookies()[0].Secure != c.want {
-			t.Errorf("%+v: %v", c, w.Header())
+		cookie := ask("POST", "/login").Cookies()[0]
+		secure := c.name != "propeller_session"
+		if cookie.Name != c.name || cookie.Secure != secure || cookie.Path != c.base+"/" || cookie.Domain != "" || !cookie.HttpOnly || cookie.SameSite != http.SameSiteStrictMode {
+			t.Errorf("%+v: %v", c, cookie)
+		}
+		if got := ask("GET", "/", cookie).StatusCode; got != 200 {
+			t.Errorf("%+v: with the cookie %d", c, got)
+		}
+		if cookie.Name = "propeller_session"; secure {
+			if got := ask("GET", "/", cookie).StatusCode; got != 303 {
+				t.Errorf("%+v: under a name that a page without TLS can set, %d", c, got)
+			}
 		}
 	}
 }
@@ -175,77 +196,103 @@ func TestSafeNext(t *testing.T) {
 	}
 }
 
-// A session ends by itself, with its key, and when there are very many; what the
-// key may holds from the next request on.
+// A session holds for its time at every daemon that has the key, and ends with the
+// key; what the key may holds from the next request on.
 func TestPageSessions(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		api, _, _ := newPageAPI()
-		h := api.Network()
-		g := newGuest(t, h).signIn("admin-0123")
-		time.Sleep(sessionTime - time.Second)
-		if w := g.get("/"); w.Code != 200 {
-			t.Errorf("before its end: %d", w.Code)
+		other, _, _ := newPageAPI() // another daemon, or this one after a restart
+		g := newGuest(t, api.Network()).signIn("admin-0123")
+		at := func(api *API) int {
+			g.h = api.Network()
+			return g.get("/").Code
 		}
-		time.Sleep(time.Second)
-		if w := g.get("/"); w.Code != 303 {
-			t.Errorf("after its end: %d", w.Code)
+		time.Sleep(sessionTime - 2*time.Second)
+		if a, b := at(api), at(other); a != 200 || b != 200 {
+			t.Errorf("before its end: %d, %d", a, b)
 		}
-
-		g.signIn("admin-0123")
-		keys := []Key{{Name: "admin", Token: "admin-0123", Role: RoleRead}}
-		api.Use(Settings{Keys: keys})
-		if w := g.post("/apps/" + topic + "/pause"); w.Code != 403 {
-			t.Errorf("the key is for reading now: %d", w.Code)
-		}
-		api.Use(Settings{Keys: testKeys[:1]})
-		if w := g.get("/"); w.Code != 303 {
-			t.Errorf("the key is gone: %d", w.Code)
-		}
-		api.Use(Settings{Keys: testKeys})
-		if w := g.get("/"); w.Code != 303 {
-			t.Errorf("the key is there again, the session not: %d", w.Code)
+		time.Sleep(2 * time.Second)
+		if a, b := at(api), at(other); a != 303 || b != 303 {
+			t.Errorf("after its end: %d, %d", a, b)
 		}
 
 		g.signIn("admin-0123")
-		first := newGuest(t, h).signIn("reader-0123")
-		for i := range maxSessions {
-			if w := first.get("/"); (w.Code == 200) != (i < maxSessionsOfKey) {
-				t.Fatalf("the first of %d of one key: %d", i+1, w.Code)
+		other.Use(Settings{Keys: []Key{{Name: "admin", Token: "admin-0123", Role: RoleRead}}})
+		if at(other); g.post("/apps/"+topic+"/pause").Code != 403 {
+			t.Error("the key is for reading now")
+		}
+		for what, keys := range map[string][]Key{
+			"the key is gone":           testKeys[:1],
+			"the key has another token": {{Name: "admin", Token: "admin-4567", Role: RoleAdmin}},
+			"the key has another name":  {{Name: "boss", Token: "admin-0123", Role: RoleAdmin}},
+			"there are no keys":         nil,
+		} {
+			other.Use(Settings{Keys: keys})
+			if got := at(other); got == 200 {
+				t.Errorf("%s: %d", what, got)
 			}
-			time.Sleep(time.Millisecond)
-			newGuest(t, h).signIn("reader-0123")
-		}
-		if w := g.get("/"); w.Code != 200 || len(api.page.sessions.byID) != 1+maxSessionsOfKey {
-			t.Errorf("the only one of another key: %d, %d are left", w.Code, len(api.page.sessions.byID))
 		}
 	})
 }
 
-// There are not very many sessions: a key's own oldest ends, or that of all.
-func TestSessionsAreBounded(t *testing.T) {
+// A cookie that no key has signed as it is is none.
+func TestPageForgedSessions(t *testing.T) {
 	t.Parallel()
-	var s sessions
-	now := time.Now()
-	begin := func(i int) string {
-		now = now.Add(time.Millisecond)
-		return s.begin(keySum{byte(i), byte(i >> 8)}, now)
+	api, _, _ := newPageAPI()
+	h := api.Network()
+	good := newGuest(t, h).signIn("reader-0123").cookie
+	until, rest, _ := strings.Cut(good.Value, ".")
+	signature, name, _ := strings.Cut(rest, ".")
+	later := strconv.FormatInt(time.Now().Add(24*time.Hour).Unix(), 10)
+	signedBy := func(key, name string) string {
+		h := hmac.New(sha256.New, []byte(key))
+		fmt.Fprintf(h, "%s %s", until, name)
+		return until + "." + base64.RawURLEncoding.EncodeToString(h.Sum(nil)) + "." + name
 	}
-	lives := func(id string) bool {
-		_, ok := s.key(id, now)
-		return ok
+	for value, want := range map[string]int{
+		good.Value: 200,
+		"":         303, ".": 303, "..": 303, "x": 303, name: 303,
+		until + "." + signature + ".admin":       303, // another key's name
+		until + "." + signature + ".":            303,
+		later + "." + signature + "." + name:     303,
+		"0" + good.Value:                         303,
+		until + ".." + name:                      303,
+		until + "." + signature[1:] + "." + name: 303,
+		signedBy("", "reader"):                   303,
+		signedBy("reader-0123", "reader"):        303, // the key itself is not what signs
+		strings.Repeat("9", 30) + "." + rest:     303,
+	} {
+		g := newGuest(t, h)
+		g.cookie = &http.Cookie{Name: good.Name, Value: value}
+		if w := g.get("/"); w.Code != want {
+			t.Errorf("%q: %d, want %d", value, w.Code, want)
+		}
 	}
-	var ids []string
-	for i := range maxSessions {
-		ids = append(ids, begin(i))
+}
+
+// What signs is derived from a key once, also over reloads, and not before a session
+// needs it.
+func TestSessionKeysAreKept(t *testing.T) {
+	t.Parallel()
+	first := newAccess(Settings{Keys: testKeys}, nil)
+	derived := 0
+	for i := range first.keys {
+		first.keys[i].session = func() []byte { derived++; return []byte("x") }
 	}
-	begin(7)
-	if lives(ids[7]) || !lives(ids[0]) {
-		t.Error("not the oldest of the same key has ended")
+	second := newAccess(Settings{Keys: append([]Key{{Name: "new", Token: "new-01234", Role: RoleRead}}, testKeys...)}, first)
+	if derived != 0 {
+		t.Errorf("%d derived at a reload", derived)
 	}
-	begin(maxSessions)
-	if lives(ids[0]) || !lives(ids[1]) || len(s.byID) != maxSessions {
-		t.Errorf("not the oldest of all has ended; %d are left", len(s.byID))
+	for i := range second.keys[1:] {
+		second.keys[1+i].session()
+	}
+	if derived != len(testKeys) {
+		t.Errorf("%d of %d kept", derived, len(testKeys))
+	}
+	changed := newAccess(Settings{Keys: []Key{{Name: testKeys[0].Name, Token: "another-0123", Role: RoleRead}}}, first)
+	if key := changed.keys[0].session(); string(key) == "x" {
+		t.Error("another token has the signing key of the one before")
 	}
 }
 
@@ -310,6 +357,7 @@ func TestPageWithoutKeys(t *testing.T) {
 	api, tree, _ := newPageAPI()
 	api.Use(Settings{})
 	g := newGuest(t, api.Network())
+	g.headers = nil
 	local := func(method, body, site string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, map[string]string{"GET": "/", "POST": "/apps/" + topic + "/pause"}[method], strings.NewReader(body))
 		r.Host = "localhost:8080"
@@ -325,61 +373,67 @@ func TestPageWithoutKeys(t *testing.T) {
 	if w.Code != 200 || strings.Contains(w.Body.String(), "signout") {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	for body, want := range map[string]int{"": 403, "csrf=x": 403, "csrf=" + api.page.csrf(""): 303} {
-		if w := local("POST", body, "same-origin"); w.Code != want {
-			t.Errorf("%q: %d", body, w.Code)
+	for _, site := range []string{"", "cross-site", "same-site"} {
+		if w := local("POST", "", site); w.Code != 403 || tree.apps[0].Held.Held {
+			t.Errorf("from the site %q: %d", site, w.Code)
 		}
 	}
-	if !tree.apps[0].Held.Held {
-		t.Error("not paused")
-	}
-	if w := local("POST", "csrf="+api.page.csrf(""), "cross-site"); w.Code != 403 {
-		t.Errorf("from another site: %d", w.Code)
+	if w := local("POST", "", "same-origin"); w.Code != 303 || !tree.apps[0].Held.Held {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	if w := g.get("/login"); w.Code != 403 { // its host is example.com
 		t.Errorf("by another name: %d", w.Code)
 	}
 }
 
-// No action without a form of the page: each without its token, with another's,
-// and sent by another site.
-func TestPageCSRF(t *testing.T) {
+// No action but by the page: none that another site's page sends, and none of which
+// the browser does not say where it comes from.
+func TestPageCrossSite(t *testing.T) {
 	t.Parallel()
 	api, tree, _ := newPageAPI()
 	h := api.Network()
-	other := newGuest(t, h).signIn("admin-0123")
+	cookie := newGuest(t, h).signIn("admin-0123").cookie
 	for _, route := range api.page.routes() {
 		method, path := pathOf(route.pattern)
 		if method != "POST" {
 			continue
 		}
-		g := newGuest(t, h).signIn("admin-0123")
-		own := g.csrf
-		refused := func(what string) {
-			t.Helper()
-			w := g.post(path, "key", "admin-0123", "ids", "7")
-			if w.Code != 403 || !strings.Contains(w.Body.String(), "did not come from the page") {
-				t.Errorf("%s %s: %d %s", route.pattern, what, w.Code, w.Body)
+		for _, signed := range []bool{false, true} {
+			if !signed && route.role != RoleNone {
+				continue
 			}
-		}
-		if route.role != RoleNone {
-			for _, token := range []string{"", "x", other.csrf} {
-				g.csrf = token
-				refused("with the token " + token)
+			g := newGuest(t, h)
+			if signed {
+				g.cookie = cookie
 			}
-		}
-		g.csrf = own
-		for name, value := range map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"} {
-			g.headers = map[string]string{name: value}
-			refused(name)
+			for _, headers := range []map[string]string{
+				{}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "https://evil.example"}, {"Origin": "null"},
+				{"Sec-Fetch-Site": "cross-site", "Origin": "http://example.com"},
+			} {
+				g.headers = headers
+				w := g.post(path, "key", "admin-0123", "ids", "7")
+				if w.Code != 403 || len(w.Result().Cookies()) > 0 || !strings.Contains(w.Body.String(), "this request did not come from") && !strings.Contains(w.Body.String(), "this browser does not say") {
+					t.Errorf("%s with %v: %d %s", route.pattern, headers, w.Code, w.Body)
+				}
+			}
 		}
 	}
 	if tree.apps[0].Held.Held {
 		t.Error("the app was paused")
 	}
 	g := newGuest(t, h).signIn("admin-0123")
-	g.headers["Origin"] = "http://example.com" // as the request's host
+	g.headers = map[string]string{"Origin": "http://example.com"} // as the request's host; by plain HTTP a browser says no more
 	if w := g.post("/apps/" + topic + "/pause"); w.Code != 303 || w.Header().Get("Location") != "/apps/"+topic || !tree.apps[0].Held.Held {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// A form of the page that is far too large is refused as what it is.
+func TestPageLargeForm(t *testing.T) {
+	t.Parallel()
+	api, _, _ := newPageAPI()
+	g := newGuest(t, api.Network()).signIn("admin-0123")
+	if w := g.post("/apps/"+topic+"/pause", "x", strings.Repeat("x", maxBody)); w.Code != 413 || !strings.Contains(w.Body.String(), "larger than 1024 KiB") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

@@ -39,9 +39,10 @@ func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 		return
 	}
 	if token := r.PostForm.Get("auth_token"); c == nil && token != "" { // the header shows no key
-		if c = a.access.Load().find(token); c == nil {
+		if k := a.access.Load().find(token); k == nil {
 			a.wrongKey(r)
 		} else {
+			c = &k.client
 			known(r)
 		}
 	}

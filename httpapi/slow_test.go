@@ -32,7 +32,7 @@ func TestSlowClients(t *testing.T) {
 	tree := newTouchedTree()
 	api := New(tree, Options{})
 	api.Use(Settings{Keys: testKeys})
-	session := newGuest(t, api.Network()).signIn("reader-0123").cookie
+	session := newGuest(t, api.Network()).signIn("reader-0123").cookie.Value
 	addr := serveWeb(t, Web{Listen: "127.0.0.1:0"}, api.Network())
 	for range 1000 / len(slowClients) {
 		for way, begin := range slowClients {

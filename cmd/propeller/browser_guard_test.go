@@ -34,7 +34,7 @@ func TestPageRoles(t *testing.T) {
 	b.open("/send")
 	b.says("[role=alert]", "role")
 	for _, path := range []string{"/send", "/send/preview", "/apps/" + topic + "/pause", "/apps/" + topic + "/resume", "/apps/" + topic + "/buried/kick", "/apps/" + topic + "/buried/delete"} {
-		if status := b.post(path, b.csrf()); status != 403 {
+		if status := b.post(path); status != 403 {
 			t.Errorf("a reader's POST %s: %d", path, status)
 		}
 	}
@@ -55,7 +55,7 @@ func TestPageRoles(t *testing.T) {
 	if options := b.text("[name=topic]"); strings.Contains(options, topic) {
 		t.Errorf("a key for one app may choose of %s", options)
 	}
-	if status := b.post("/apps/"+topic+"/pause", b.csrf()); status != 403 {
+	if status := b.post("/apps/" + topic + "/pause"); status != 403 {
 		t.Errorf("a guest's pause: %d", status)
 	}
 	b.expect("403")
@@ -64,21 +64,11 @@ func TestPageRoles(t *testing.T) {
 	}
 }
 
-// csrf is the token of the forms of the page that is shown.
-func (b *tab) csrf() string {
+// post has a script of the page that is shown post an empty form, and returns the
+// answer's status.
+func (b *tab) post(path string) int {
 	b.t.Helper()
-	token, ok := eval[string](b, `document.querySelector("[name=csrf]").value`)
-	if !ok || token == "" {
-		b.t.Fatal("no form has a token")
-	}
-	return token
-}
-
-// post has a script of the page that is shown post a form with nothing but csrf,
-// and returns the answer's status.
-func (b *tab) post(path, csrf string) int {
-	b.t.Helper()
-	request := fmt.Sprintf(`fetch(%q, {method: "POST", body: new URLSearchParams({csrf: %q}), headers: {Accept: "application/json"}}).then(r => r.status)`, path, csrf)
+	request := fmt.Sprintf(`fetch(%q, {method: "POST", body: new URLSearchParams(), headers: {Accept: "application/json"}}).then(r => r.status)`, path)
 	status, err := chromedp.Run(b.ctx, chromedp.Evaluate[int](request, chromedp.EvalAwaitPromise))
 	if err != nil {
 		b.t.Fatal(err)
@@ -88,7 +78,7 @@ func (b *tab) post(path, csrf string) int {
 
 // evil is a site of somebody else on this machine, whose page submits a form to
 // the daemon at once, or shows the daemon in a frame.
-func evil(t *testing.T, target, csrf string) *httptest.Server {
+func evil(t *testing.T, target string) *httptest.Server {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		fmt.Fprint(w, `<!doctype html><link rel="icon" href="data:,"><h1>evil</h1>`)
@@ -96,16 +86,14 @@ func evil(t *testing.T, target, csrf string) *httptest.Server {
 			fmt.Fprintf(w, `<iframe src="%s/"></iframe>`, html.EscapeString(target))
 			return
 		}
-		fmt.Fprintf(w, `<form method="post" action="%s%s"><input type="hidden" name="csrf" value="%s"></form><script>document.forms[0].submit()</script>`,
-			html.EscapeString(target), html.EscapeString(r.URL.Path), html.EscapeString(csrf))
+		fmt.Fprintf(w, `<form method="post" action="%s%s"></form><script>document.forms[0].submit()</script>`,
+			html.EscapeString(target), html.EscapeString(r.URL.Path))
 	}))
 	t.Cleanup(s.Close)
 	return s
 }
 
-// Nobody but the page's own forms acts for who has signed in: not a form of the
-// page without its token, and no other site, even one that has got hold of it.
-// The second way to write this machine's name makes it another site to the
+// Nobody but the page itself acts for who has signed in, and no other site. The second way to write this machine's name makes it another site to the
 // browser, which then keeps the cookie back; the first does not.
 func TestPageRefusesOthers(t *testing.T) {
 	s, b := newPageSite(t, pageKeys)
@@ -116,14 +104,7 @@ func TestPageRefusesOthers(t *testing.T) {
 		_, text := s.ask("admin-0123", "GET", "/v1/apps/"+topic, "")
 		return strings.Contains(text, `"held":true`)
 	}
-	csrf := b.csrf()
-	for _, wrong := range []string{"", "wrong", csrf + "x", csrf[1:]} {
-		if status := b.post("/apps/"+topic+"/pause", wrong); status != 403 {
-			t.Errorf("with the token %q: %d", wrong, status)
-		}
-	}
-	b.expect("403")
-	site := evil(t, s.url, csrf)
+	site := evil(t, s.url)
 	for _, from := range []string{site.URL, strings.Replace(site.URL, "127.0.0.1", "localhost", 1)} {
 		b.do("an evil page", chromedp.Navigate(from+"/apps/"+topic+"/pause"))
 		b.waitFor("[role=alert]") // of the daemon
@@ -136,7 +117,7 @@ func TestPageRefusesOthers(t *testing.T) {
 		t.Error("the app was paused")
 	}
 	b.open("/apps/" + topic)
-	if status := b.post("/apps/"+topic+"/pause", b.csrf()); status != 200 || !held() {
+	if status := b.post("/apps/" + topic + "/pause"); status != 200 || !held() {
 		t.Errorf("with everything right: %d", status)
 	}
 }
@@ -152,7 +133,7 @@ func TestPageByPlainHTTP(t *testing.T) {
 	b.click("#pause")
 	b.says(row(topic, "state"), "paused")
 	// For the browser of the same site, so that it sends the cookie along.
-	site := evil(t, b.base, b.csrf())
+	site := evil(t, b.base)
 	b.do("an evil page", chromedp.Navigate(as(site.URL, "evil.corp.example")+"/apps/"+topic+"/resume"))
 	b.says("[role=alert]", "did not come from the page itself")
 	b.expect("403")
@@ -170,8 +151,7 @@ func TestPageWithoutKeys(t *testing.T) {
 		t.Error("there is something to sign in or out with")
 	}
 	b.open("/apps/" + topic)
-	csrf := b.csrf()
-	site := evil(t, s.url, csrf)
+	site := evil(t, s.url)
 	for _, from := range []string{site.URL, strings.Replace(site.URL, "127.0.0.1", "localhost", 1)} {
 		b.do("an evil page", chromedp.Navigate(from+"/apps/"+topic+"/pause"))
 		b.waitFor("[role=alert]")
