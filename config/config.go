@@ -34,6 +34,8 @@ type Config struct {
 	HTTP     HTTP   `yaml:"http"`
 	// Apps has at least one app; topics and tubes are unique.
 	Apps []App `yaml:"apps"`
+	// Warnings are sentences for the operator about the rest; an app has its own.
+	Warnings []string `yaml:"-" json:"-"`
 }
 
 // Log says what is logged and how.

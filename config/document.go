@@ -48,6 +48,7 @@ func (p *parser) document(data []byte) Config {
 
 	cfg.Apps = p.finish(p.apps(apps, p.defaults(defaults)), &cfg)
 	p.checkHTTP(global, bad, &cfg, keyPlaces)
+	p.warnOfRights(&cfg)
 	return cfg
 }
 

@@ -86,6 +86,10 @@ func (p *parser) secret(l layer, key string) (e entry, text string, given, ok bo
 		return e, "", false, true
 	case !inFile:
 		text, ok = p.text(e)
+		// The URLs among the secrets seldom are any.
+		if ok && text == e.text && text != "" && !e.flag && !strings.HasSuffix(key, "webhook") && key != "proxy" {
+			p.secretFiles = append(p.secretFiles, p.file)
+		}
 		return e, text, true, ok
 	case inline:
 		p.misplaced(f, fmt.Errorf("given beside %s: remove one of the two", key))
@@ -99,6 +103,7 @@ func (p *parser) secret(l layer, key string) (e entry, text string, given, ok bo
 		p.wrong(f, errEmpty)
 		return f, "", true, false
 	}
+	p.secretFiles = append(p.secretFiles, p.path(path))
 	data, err := readFile(p.path(path), maxSecretFile)
 	if err != nil {
 		p.wrong(f, p.hint(path, err))

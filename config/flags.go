@@ -29,6 +29,7 @@ func (p *parser) flags(flags map[string]string) Config {
 	app := takeFlags(rest, schemaOf("", appFields()))
 	cfg.Apps = p.finish([]*draft{p.draft(app, flagPath, 0)}, &cfg)
 	p.checkHTTP(global, bad, &cfg, nil)
+	p.warnOfRights(&cfg)
 
 	for _, name := range slices.Sorted(maps.Keys(rest)) {
 		p.wrong(entry{key: flagPath + name, flag: true}, errors.New("unknown flag"))

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"propeller/internal/files"
 )
 
 // stateVariable is what systemd sets to the folders of StateDirectory=, joined
@@ -29,6 +31,8 @@ func (p *parser) global(l layer, cfg *Config) (bad map[string]bool) {
 	// One that is not there yet is made when it is needed.
 	if info, err := os.Stat(cfg.StateDir); err == nil && !info.IsDir() {
 		p.wrong(e, errors.New("is not a folder"))
+	} else if errors.Is(files.CheckFolder(cfg.StateDir), files.ErrShared) {
+		p.wrong(e, files.ErrShared)
 	}
 	return bad
 }

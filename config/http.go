@@ -35,8 +35,8 @@ type HTTP struct {
 	// BasePath is where a proxy serves the daemon, "/a/b"; "" for "/".
 	BasePath string `yaml:"base_path"`
 	PProf    bool   `yaml:"pprof"` // serves profiles of the process
-
-	Warnings []string `yaml:"-" json:"-"` // as App's
+	// HSTS has browsers come by TLS only from then on, for a year.
+	HSTS bool `yaml:"hsts"`
 }
 
 // HTTPKey is what one client shows, and may do.
@@ -81,6 +81,7 @@ func httpFields() []field[Config] {
 		{key: "http.tls_key", path: true, set: plain(func(c *Config) *string { return &c.HTTP.TLSKey })},
 		{key: "http.base_path", set: setBasePath},
 		{key: "http.pprof", set: func(c *Config, s string) error { return setBool(&c.HTTP.PProf, s) }},
+		{key: "http.hsts", set: func(c *Config, s string) error { return setBool(&c.HTTP.HSTS, s) }},
 	}
 }
 
@@ -198,17 +199,37 @@ func (p *parser) proxies(kv pair) []netip.Prefix {
 	}
 	var out []netip.Prefix
 	for _, text := range texts {
-		prefix, err := netip.ParsePrefix(text)
-		if addr, aerr := netip.ParseAddr(text); aerr == nil && addr.Zone() == "" {
-			prefix, err = netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
-		}
+		prefix, err := proxyPrefix(text)
 		if err != nil {
 			p.wrong(entry{text: text, key: kv.path, line: kv.val.Line}, errors.New("must be an IP address, or a network such as 10.0.0.0/8"))
 			continue
 		}
-		out = append(out, prefix.Masked())
+		out = append(out, prefix)
 	}
 	return out
+}
+
+// proxyPrefix reads an address or a network. Of one that is mapped into IPv6
+// (RFC 4291, section 2.5.5.2) it is the network of IPv4, as clients' addresses are.
+func proxyPrefix(text string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		return addr.Prefix(addr.BitLen())
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil || !prefix.Addr().Is4In6() {
+		return prefix.Masked(), err
+	}
+	return prefix.Addr().Unmap().Prefix(prefix.Bits() - 96) // an error below 96
+}
+
+// wide says that so many hosts are in a network that it cannot be that of proxies: more
+// than in the largest private one.
+func wide(p netip.Prefix) bool {
+	if p.Addr().Is4() {
+		return p.Bits() < 8 // 10.0.0.0/8
+	}
+	return p.Bits() < 7 // fc00::/7
 }
 
 // checkHTTP completes http and finds what does not go together. at says where
@@ -237,13 +258,21 @@ func (p *parser) checkHTTP(l layer, bad map[string]bool, cfg *Config, at []entry
 	if p.bare {
 		return
 	}
+	for _, proxy := range h.TrustedProxies {
+		if wide(proxy) {
+			cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("http.trusted_proxies has %v: whoever can connect from there may say that it comes from any address, and by TLS; name the proxies", proxy))
+		}
+	}
+	if _, socket := strings.CutPrefix(h.Listen, socketPrefix); h.HSTS && h.TLSCert == "" && len(h.TrustedProxies) == 0 && !socket {
+		p.wrong(place("http.hsts"), errors.New("does nothing without TLS: give tls_cert and tls_key, or trusted_proxies if something before it speaks TLS"))
+	}
 	open := h.AuthToken.IsZero() && len(h.Keys) == 0 && !bad["http.auth_token"]
 	switch {
 	case local:
 	case open:
 		p.wrong(place("http.listen"), errors.New("other machines could send pushes: give http.auth_token or http.keys, or listen on 127.0.0.1"))
 	case h.TLSCert == "" && len(h.TrustedProxies) == 0:
-		h.Warnings = append(h.Warnings, "http.listen is open to other machines without TLS: tokens go there unencrypted; give tls_cert and tls_key, or trusted_proxies if something before it speaks TLS")
+		cfg.Warnings = append(cfg.Warnings, "http.listen is open to other machines without TLS: tokens go there unencrypted; give tls_cert and tls_key, or trusted_proxies if something before it speaks TLS")
 	}
 }
 

@@ -48,6 +48,9 @@ func TestHTTPFaults(t *testing.T) {
 		"{listen: 'localhost:0', base_path: /x/../y}":                                                                                 "must be a path such as",
 		"{listen: 'localhost:0', pprof: yes}":                                                                                         "must be true or false",
 		"{listen: 'localhost:0', trusted_proxies: [10.0.0.0/33]}":                                                                     "must be an IP address",
+		"{listen: 'localhost:0', trusted_proxies: ['::ffff:10.0.0.0/95']}":                                                            "must be an IP address",
+		"{listen: 'localhost:0', hsts: true}":                                                                                         "does nothing without TLS",
+		"{listen: 'localhost:0', hsts: 1}":                                                                                            "must be true or false",
 		"{listen: 'localhost:0', trusted_proxies: 10.0.0.1}":                                                                          "must be a list",
 		"{listen: 'localhost:0', port: 1}":                                                                                            "unknown key",
 	} {
@@ -67,13 +70,15 @@ func TestHTTPListens(t *testing.T) {
 		"{listen: '127.0.0.1:8080'}": false,
 		"{listen: '[::1]:0'}":        false,
 		"{listen: 'localhost:0', keys: [{name: n, token_file: t, role: send, topics: [a, b]}]}": false,
-		"{listen: 'unix:/run/x.sock'}":                                      false,
-		"{listen: ':80', auth_token_file: t}":                               true,
-		"{listen: ':80', auth_token_file: t, trusted_proxies: [127.0.0.1]}": false,
+		"{listen: 'unix:/run/x.sock'}":                                                  false,
+		"{listen: 'unix:/run/x.sock', hsts: true}":                                      false,
+		"{listen: ':80', auth_token_file: t, trusted_proxies: [127.0.0.1], hsts: true}": false,
+		"{listen: ':80', auth_token_file: t}":                                           true,
+		"{listen: ':80', auth_token_file: t, trusted_proxies: [127.0.0.1]}":             false,
 	} {
 		cfg := mustParse(t, "http: "+text+httpApp, Options{Dir: dir})
-		if (len(cfg.HTTP.Warnings) > 0) != warned {
-			t.Errorf("%s: %q", text, cfg.HTTP.Warnings)
+		if (len(cfg.Warnings) > 0) != warned {
+			t.Errorf("%s: %q", text, cfg.Warnings)
 		}
 		mustParse(t, "http: "+text+httpApp, Options{Dir: "/nowhere", WithoutCredentials: true})
 	}
@@ -90,5 +95,32 @@ func TestHTTPFlags(t *testing.T) {
 	delete(flags, "http-auth-token")
 	if _, err := Single(flags, Options{}); err == nil || !strings.Contains(err.Error(), `--http-listen "0.0.0.0:0": other machines`) {
 		t.Errorf("%v", err)
+	}
+}
+
+// A trusted proxy's network matches what clients' addresses are, and one of half the
+// world is warned of.
+func TestTrustedProxies(t *testing.T) {
+	t.Parallel()
+	for text, c := range map[string]struct {
+		want   string
+		warned bool
+	}{
+		"10.1.2.3":              {"10.1.2.3/32", false},
+		"10.1.2.3/8":            {"10.0.0.0/8", false},
+		"'::ffff:10.1.2.3'":     {"10.1.2.3/32", false},
+		"'::ffff:10.0.0.0/104'": {"10.0.0.0/8", false},
+		"'::ffff:a00:0/104'":    {"10.0.0.0/8", false},
+		"'fc00::/7'":            {"fc00::/7", false},
+		"0.0.0.0/0":             {"0.0.0.0/0", true},
+		"128.0.0.0/1":           {"128.0.0.0/1", true},
+		"'::/0'":                {"::/0", true},
+		"'::ffff:0.0.0.0/96'":   {"0.0.0.0/0", true},
+		"'2000::/3'":            {"2000::/3", true},
+	} {
+		cfg := mustParse(t, "http: {listen: 'localhost:0', trusted_proxies: ["+text+"]}"+httpApp, Options{})
+		if got := cfg.HTTP.TrustedProxies; len(got) != 1 || got[0].String() != c.want || len(cfg.Warnings) > 0 != c.warned {
+			t.Errorf("%s: %v, %q", text, got, cfg.Warnings)
+		}
 	}
 }

@@ -94,6 +94,8 @@ type parser struct {
 
 	patience time.Duration // for one credential
 
+	secretFiles []string // that hold secrets, apart from credentials
+
 	lenient    bool
 	faults     Faults // of the file; at most maxFaults+1
 	credential Faults // of apps' credentials, all of them: an app whose fault is not known would be taken for a good one

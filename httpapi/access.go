@@ -47,6 +47,7 @@ type Settings struct {
 	TrustedProxies []netip.Prefix
 	// BasePath is where a proxy serves the daemon: "/a/b", or "".
 	BasePath string
+	HSTS     bool // tell browsers to come by TLS only
 	PProf    bool // serve profiles of the process
 	Closed   bool // nobody is known any more: the configuration has no HTTP now
 }

@@ -169,6 +169,10 @@ func (a *API) Network() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")                               // but for assets
+		if access := a.access.Load(); access.HSTS && access.overTLS(r) { // RFC 6797, section 7.2
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		a.noteProxy(r)
 		below(a.access.Load().BasePath, mux, w, r)
 	})

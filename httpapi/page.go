@@ -84,7 +84,6 @@ func (p *page) handler(route pageRoute) http.HandlerFunc {
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
-		h.Set("Cache-Control", "no-store")
 		v := p.visitor(r)
 		if v != nil {
 			known(r)

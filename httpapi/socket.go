@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"propeller/internal/files"
 )
 
 // Names in state_dir.
@@ -39,8 +41,8 @@ type State struct {
 }
 
 // Open takes dir, which is created when missing, for this process. Errors: one
-// that wraps ErrInUse if another process has it, one that wraps ErrPath, or one
-// of the file system.
+// that wraps ErrInUse if another process has it, one that wraps ErrPath, or
+// files.ErrShared, or one of the file system.
 func Open(dir string) (*State, error) {
 	if path := filepath.Join(dir, socketName); len(path) > maxSocketPath {
 		return nil, fmt.Errorf("state_dir: socket %q: %d bytes, at most %d: %w: choose another folder", path, len(path), maxSocketPath, ErrPath)
@@ -48,7 +50,10 @@ func Open(dir string) (*State, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state_dir: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err := files.CheckFolder(dir); err != nil {
+		return nil, fmt.Errorf("state_dir: %w", err)
+	}
+	f, err := files.OpenOwn(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("state_dir: %w", err)
 	}

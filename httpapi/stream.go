@@ -39,7 +39,6 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, c *client) {
 	}
 	defer a.lasting.free(c.name, streamCost)
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusAccepted)
 	if err := control.Flush(); err != nil { // who waits for the head before it sends shall see it
 		return

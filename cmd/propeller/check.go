@@ -56,6 +56,9 @@ func printApps(out io.Writer, cfg *config.Config) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	for _, warning := range cfg.Warnings {
+		fmt.Fprintln(out, "warning:", warning)
+	}
 	for _, a := range cfg.Apps {
 		for _, warning := range a.Warnings {
 			fmt.Fprintf(out, "warning: %s: %s\n", a.Topic, warning)

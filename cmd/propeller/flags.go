@@ -57,6 +57,7 @@ var oneApp = []struct{ name, value, usage string }{
 	{"http-tls-cert", "FILE", "certificate of the HTTP server, .pem"},
 	{"http-tls-key", "FILE", "its key, .pem"},
 	{"http-base-path", "PATH", "where a proxy serves the daemon"},
+	{"http-hsts", "true", "tell browsers to come by TLS only"},
 	{"http-pprof", "true", "serve profiles of the process, for clients that may do everything"},
 	{"state-dir", "FOLDER", "for what outlives the process (default STATE_DIRECTORY, or an embedded queue's folder)"},
 }

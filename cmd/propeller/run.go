@@ -135,6 +135,9 @@ func (d *daemon) run(cfg *config.Config) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	var reaper sync.WaitGroup
 	defer d.leave(cancel, &reaper)
+	for _, warning := range cfg.Warnings {
+		d.log.Warn(warning)
+	}
 	if d.web, err = openWeb(cfg.HTTP, d.log); err != nil {
 		return err
 	}
@@ -370,6 +373,9 @@ func (d *daemon) reloaded(cfg *config.Config, err error) {
 		d.level.Set(cfg.Log.Level)
 		d.state.moved(cfg.StateDir)
 		d.web.changed(cfg.HTTP)
+		for _, warning := range cfg.Warnings {
+			d.log.Warn(warning)
+		}
 		d.log.Info("reloaded", "apps", len(cfg.Apps))
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"propeller/httpapi"
+	"propeller/internal/files"
 )
 
 // state is what a daemon keeps in its state_dir: the socket that `propeller jobs` uses.
@@ -18,8 +19,8 @@ type state struct {
 }
 
 // openState opens what there is in dir; "" is for a daemon without. An error is
-// one of the configuration: another daemon has the folder, or its path is too
-// long. What the file system refuses is logged, and the daemon runs without.
+// one of the configuration: another daemon has the folder, everybody may write
+// there, or its path is too long. What the file system refuses is logged, and the daemon runs without.
 func openState(dir string, log *slog.Logger) (*state, error) {
 	s := &state{dir: dir, log: log}
 	if dir == "" {
@@ -27,7 +28,7 @@ func openState(dir string, log *slog.Logger) (*state, error) {
 	}
 	hold, err := httpapi.Open(dir)
 	switch {
-	case errors.Is(err, httpapi.ErrInUse), errors.Is(err, httpapi.ErrPath):
+	case errors.Is(err, httpapi.ErrInUse), errors.Is(err, httpapi.ErrPath), errors.Is(err, files.ErrShared):
 		return nil, err
 	case err != nil:
 		log.Error("state_dir cannot be used: no socket", "err", err)

@@ -22,9 +22,6 @@ func openWeb(c config.HTTP, log *slog.Logger) (*web, error) {
 	if c.Listen == "" {
 		return w, nil
 	}
-	for _, warning := range c.Warnings {
-		log.Warn(warning)
-	}
 	var err error
 	w.server, err = httpapi.NewWeb(httpapi.Web{Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey}, log)
 	if err == nil {
@@ -76,7 +73,7 @@ var webRoles = map[string]httpapi.Role{ // never written to
 }
 
 func webSettings(c config.HTTP) httpapi.Settings {
-	s := httpapi.Settings{TrustedProxies: c.TrustedProxies, BasePath: c.BasePath, PProf: c.PProf, Closed: c.Listen == ""}
+	s := httpapi.Settings{TrustedProxies: c.TrustedProxies, BasePath: c.BasePath, PProf: c.PProf, HSTS: c.HSTS, Closed: c.Listen == ""}
 	if !c.AuthToken.IsZero() {
 		s.Keys = append(s.Keys, httpapi.Key{Name: config.AuthTokenName, Token: c.AuthToken.Reveal(), Role: httpapi.RoleAdmin})
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"propeller/internal/files"
 	"propeller/queue/queueurl"
 )
 
@@ -75,6 +76,9 @@ func (e *InUseError) Error() string {
 func startEmbedded(o Options) (*embedded, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("jetstream: folder: %w", err)
+	}
+	if err := files.CheckFolder(o.Dir); err != nil {
+		return nil, fmt.Errorf("jetstream: folder %w", err)
 	}
 	lock, err := lockDir(o.Dir)
 	if err != nil {
@@ -234,7 +238,7 @@ func (e *embedded) InProcessConn() (net.Conn, error) {
 // lockDir takes the folder for this process.
 func lockDir(dir string) (*os.File, error) {
 	path := filepath.Join(dir, lockFile)
-	f, err := openOwn(path, os.O_RDWR|os.O_CREATE)
+	f, err := files.OpenOwn(path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: folder: %w", err)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"propeller/internal/files"
 )
 
 // A server that could not write once, because its disk was full, stores nothing
@@ -96,7 +98,7 @@ func (e *embedded) examine() {
 func (e *embedded) trial() error {
 	path := filepath.Join(e.dir, trialFile)
 	defer func() { _ = os.Remove(path) }()
-	f, err := openOwn(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	f, err := files.OpenOwn(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}

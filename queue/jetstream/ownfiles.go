@@ -17,27 +17,10 @@ import (
 // maxWalk is how many of the server's files are looked at before a start.
 const maxWalk = 1_000_000
 
-// openOwn is os.OpenFile for regular files.
-func openOwn(path string, flag int) (*os.File, error) {
-	f, err := os.OpenFile(path, flag|ownFlags, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: path, Err: files.ErrNotRegular}
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
 // writeFile writes a file that only its owner can read, in one step.
 func writeFile(path, text string) error {
 	tmp := path + ".new"
-	f, err := openOwn(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	f, err := files.OpenOwn(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err == nil {
 		_, err = f.WriteString(text + "\n")
 		err = errors.Join(err, f.Close())

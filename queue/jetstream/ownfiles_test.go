@@ -61,25 +61,3 @@ func TestNamedPipes(t *testing.T) {
 		})
 	}
 }
-
-// Our own files are written to no link.
-func TestOwnFiles(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	path, link := filepath.Join(dir, "f"), filepath.Join(dir, "l")
-	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(path, link); err != nil {
-		t.Fatal(err)
-	}
-	for at, good := range map[string]bool{path: true, link: false, dir: false, os.DevNull: false} {
-		f, err := openOwn(at, os.O_WRONLY)
-		if (err == nil) != good {
-			t.Errorf("%s: %v", at, err)
-		}
-		if err == nil {
-			f.Close()
-		}
-	}
-}

@@ -1,5 +1,5 @@
 //go:build !unix
 
-package jetstream
+package files
 
 const ownFlags = 0

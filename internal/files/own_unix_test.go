@@ -1,0 +1,87 @@
+//go:build unix
+
+package files
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func chmod(t *testing.T, path string, mode fs.FileMode) {
+	t.Helper()
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The process's own files are written to no link.
+func TestOpenOwn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "f"), filepath.Join(dir, "l")
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	for at, good := range map[string]bool{path: true, link: false, dir: false, os.DevNull: false} {
+		f, err := OpenOwn(at, os.O_WRONLY)
+		if (err == nil) != good {
+			t.Errorf("%s: %v", at, err)
+		}
+		if err == nil {
+			f.Close()
+		}
+	}
+}
+
+func TestCheckFolder(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "d")
+	if err := CheckFolder(dir); err != nil {
+		t.Errorf("one that is not there: %v", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for mode, shared := range map[fs.FileMode]bool{
+		0o700: false, 0o755: false, 0o775: false, 0o2770: false, 0o777: true, 0o702: true, fs.ModeSticky | 0o777: true, // as /tmp
+	} {
+		chmod(t, dir, mode)
+		if err := CheckFolder(dir); errors.Is(err, ErrShared) != shared || err != nil != shared {
+			t.Errorf("%v: %v", mode, err)
+		}
+	}
+}
+
+// A file that everybody may read is not readable where a folder above it keeps them out.
+func TestReadableByAll(t *testing.T) {
+	t.Parallel()
+	top := t.TempDir()
+	above, dir := filepath.Dir(top), filepath.Join(top, "d")
+	path := filepath.Join(dir, "f")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(path, []byte("x"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		above, dir, file fs.FileMode
+		want             bool
+	}{
+		{0o755, 0o755, 0o644, true}, {0o711, 0o711, 0o604, true},
+		{0o755, 0o755, 0o640, false}, {0o755, 0o750, 0o644, false}, {0o700, 0o755, 0o644, false}, {0o755, 0o754, 0o644, false},
+	} {
+		chmod(t, above, c.above)
+		chmod(t, dir, c.dir)
+		chmod(t, path, c.file)
+		if got := ReadableByAll(path); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+	if ReadableByAll(path + "x") {
+		t.Error("one that is not there")
+	}
+}
