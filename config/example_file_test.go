@@ -41,9 +41,9 @@ func uncomment(t *testing.T, keep func(line string) bool) (text string, keys []s
 		t.Fatal(err)
 	}
 	known := append(schemaOf("", globalFields(), "queue", "defaults", "apps").names(""), schemaOf("", appFields()).names("")...)
-	known = append(known, "http", "listen", "auth_token", "auth_token_file", "keys", "tls_cert", "tls_key", "trusted_proxies", "base_path", "pprof")
+	known = append(known, "http", "listen", "auth_token", "auth_token_file", "keys", "tls_cert", "tls_key", "trusted_proxies", "base_path", "hsts", "pprof")
 	known = append(known, "name", "token", "token_file", "role", "topics", "rate")
-	known = append(known, "min", "max", "give_up_after", "level", "format", "pushes", "webhook", "webhook_file", "secret", "secret_file")
+	known = append(known, "min", "max", "give_up_after", "level", "format", "pushes", "webhook", "webhook_file", "secret", "secret_file", "old_secret", "old_secret_file")
 	var out []string
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimSuffix(line, "\n")
@@ -64,7 +64,7 @@ func TestShippedFileHasEveryKey(t *testing.T) {
 	_, have := uncomment(t, func(string) bool { return false })
 	want := append(tags(reflect.TypeFor[Config](), ""), tags(reflect.TypeFor[App](), "")...)
 	want = append(want, tags(reflect.TypeFor[HTTPKey](), "")...)
-	want = append(want, "http.auth_token_file", "token_file", "defaults", "cert_password_file", "feedback.webhook_file", "feedback.secret_file")
+	want = append(want, "http.auth_token_file", "token_file", "defaults", "cert_password_file", "feedback.webhook_file", "feedback.secret_file", "feedback.old_secret_file")
 	for _, key := range want {
 		for part := range strings.SplitSeq(key, ".") {
 			if !slices.Contains(have, part) {

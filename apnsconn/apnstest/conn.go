@@ -157,10 +157,11 @@ func (c *conn) handshake() bool {
 	c.rules = c.srv.rulesOf(c.cert)
 	if state.NegotiatedProtocol != "h2" {
 		c.srv.handshakes.add()
-		// A client that only speaks HTTP/2 has seen that, and sends nothing.
-		if _, err := http.ReadRequest(bufio.NewReader(io.LimitReader(c.tls, maxHead1))); err == nil {
-			c.refuse(c.tls, "APNs speaks HTTP/2 only, and this client has asked for HTTP/1.1 (ALPN): use a client that speaks HTTP/2")
+		r, err := http.ReadRequest(bufio.NewReader(io.LimitReader(c.tls, maxHead1)))
+		if err == nil && r.ProtoMajor == 1 {
+			c.refuse(c.tls, "APNs speaks HTTP/2 only, and this client speaks HTTP/1.1 (ALPN): use a client that speaks HTTP/2")
 		}
+		io.Copy(io.Discard, c.tls) // until the client gives up
 		return false
 	}
 	return true
