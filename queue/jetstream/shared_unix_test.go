@@ -19,7 +19,7 @@ func TestFolderOfOthers(t *testing.T) {
 	if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	if q, err := open(Options{Dir: dir}); !errors.Is(err, files.ErrShared) {
+	if q, err := open(Options{URL: embeddedIn(dir)}); !errors.Is(err, files.ErrShared) {
 		t.Errorf("everybody may write: %v", err)
 		if err == nil {
 			_ = q.Close()
@@ -36,7 +36,7 @@ func TestFolderOfOthers(t *testing.T) {
 		if err := os.Symlink(victim, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
-		if q, err := open(Options{Dir: dir, Listen: "127.0.0.1:0"}); err == nil {
+		if q, err := open(Options{URL: embeddedIn(dir, "listen", "127.0.0.1:0")}); err == nil {
 			_ = q.Close()
 		}
 		if text, err := os.ReadFile(victim); err != nil || string(text) != "precious" {
