@@ -36,18 +36,32 @@ func (l logSink) Pushed(e *Event) {
 		}
 	case e.Why != "":
 		l.write(e, slog.LevelWarn, "job buried", append(outcomeAttrs(e), "why", e.Why))
+		l.ended(e)
 	case (e.p != nil || e.Action == Deleted) && l.writes(e.Class):
 		if level := l.level(e); l.w.log.Enabled(context.Background(), level) {
 			l.write(e, level, "push", outcomeAttrs(e))
 		}
+		l.ended(e)
+	}
+}
+
+// ended notes that nothing more is to be told of a push.
+func (l logSink) ended(e *Event) {
+	if e.p != nil && e.Action != Retried && e.Action != Resent {
+		l.w.cfg.Live.failing.end(e)
 	}
 }
 
 // level is that of an event's line. Where log.pushes does not ask for every one, those of
-// a list that has had its lines are for debugging only.
+// a push that has failed before, and will be tried again, and those of a list that has had
+// its lines are for debugging only.
 func (l logSink) level(e *Event) slog.Level {
 	level := pushLevel[e.Class]
-	if e.lines != nil && level > slog.LevelDebug && Pushes(l.w.cfg.Live.Pushes.Load()) != LogAll && e.lines.full(e) {
+	switch {
+	case level <= slog.LevelDebug, Pushes(l.w.cfg.Live.Pushes.Load()) == LogAll:
+		return level
+	case e.p != nil && e.Action == Retried && !l.w.cfg.Live.failing.first(e),
+		e.lines != nil && e.lines.full(e):
 		return slog.LevelDebug
 	}
 	return level

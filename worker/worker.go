@@ -81,6 +81,8 @@ func (c *Config) App() App {
 type Live struct {
 	Drain  atomic.Int64 // time.Duration to finish and settle when told to stop
 	Pushes atomic.Int32 // Pushes: which finished pushes are logged
+
+	failing failing // pushes whose failure the log has
 }
 
 // Worker is a suture service: one queue consumer and one APNs connection.
