@@ -43,30 +43,46 @@ func (a *API) buried(action string, do func(ctx context.Context, l Local, r *htt
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		answer, err := a.inTurn(ctx, c, func() (any, error) {
+		err = a.inTurn(ctx, w, c, func() (answer, error) {
 			jobs, err := a.tree.Jobs(topic)
 			if err != nil {
-				return nil, err
+				return answer{}, err
 			}
-			return do(ctx, Local{jobs}, r)
+			done, err := do(ctx, Local{jobs}, r)
+			if err != nil {
+				return answer{}, err
+			}
+			if s, ok := done.(Settled); ok {
+				a.audit(r, c, action, "topic", topic, "jobs", s.Jobs)
+			}
+			return jsonAnswer(http.StatusOK, done), nil
 		})
 		if err != nil {
 			writeProblem(w, statusOf(err), err.Error())
-			return
 		}
-		if s, ok := answer.(Settled); ok {
-			a.audit(r, c, action, "topic", topic, "jobs", s.Jobs)
-		}
-		writeJSON(w, http.StatusOK, answer)
 	}
 }
 
-func (a *API) inTurn(ctx context.Context, c *client, do func() (any, error)) (any, error) {
+// inTurn has do make an answer when the client's turn has come, and writes it. As long
+// as the client does not read it, it counts with its size. An answer without a status is
+// none.
+func (a *API) inTurn(ctx context.Context, w http.ResponseWriter, c *client, do func() (answer, error)) error {
 	if err := a.asking.take(ctx, c.name, askCost); err != nil {
-		return nil, fmt.Errorf("too much at once: %w", err)
+		return fmt.Errorf("too much at once: %w", err)
 	}
-	defer a.asking.free(c.name, askCost)
-	return do()
+	held := int64(askCost)
+	defer func() { a.asking.free(c.name, held) }() // also after a panic
+	out, err := do()
+	if err != nil {
+		return err
+	}
+	rest := min(held, int64(len(out.body))+1)
+	a.asking.free(c.name, held-rest)
+	held = rest
+	if out.status != 0 {
+		out.write(w)
+	}
+	return nil
 }
 
 func list(ctx context.Context, l Local, r *http.Request) (any, error) {

@@ -174,6 +174,10 @@ type pageData struct {
 }
 
 func (p *page) show(w http.ResponseWriter, v *visitor, status int, name string, d pageData) {
+	p.render(v, status, name, d).write(w)
+}
+
+func (p *page) render(v *visitor, status int, name string, d pageData) answer {
 	d.Base = p.api.access.Load().BasePath
 	d.Assets = d.Base + "/assets/" + assetVersion()
 	if v != nil {
@@ -184,10 +188,9 @@ func (p *page) show(w http.ResponseWriter, v *visitor, status int, name string, 
 	var out bytes.Buffer
 	if err := pageTemplates()[name].ExecuteTemplate(&out, "layout", d); err != nil {
 		p.api.o.Log.Error("http: page", "page", name, "err", err)
-		writeProblem(w, http.StatusInternalServerError, errPanic.Error())
-		return
+		return problemOf(http.StatusInternalServerError, "", errPanic.Error())
 	}
-	answerHTML(status, out.Bytes()).write(w)
+	return answerHTML(status, out.Bytes())
 }
 
 func answerHTML(status int, text []byte) answer {

@@ -64,14 +64,14 @@ func grouped(jobs []BuriedJob) []*buriedGroup {
 	return out
 }
 
-// desk does something with an app's buried jobs, in turn with others.
-func (p *page) desk(ctx context.Context, v *visitor, topic string, do func(ctx context.Context, l Local) (any, error)) (any, error) {
+// desk answers with what do makes of an app's buried jobs, in turn with others.
+func (p *page) desk(ctx context.Context, w http.ResponseWriter, v *visitor, topic string, do func(ctx context.Context, l Local) (answer, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
-	return p.api.inTurn(ctx, v.client, func() (any, error) {
+	return p.api.inTurn(ctx, w, v.client, func() (answer, error) {
 		jobs, err := p.api.tree.Jobs(topic)
 		if err != nil {
-			return nil, err
+			return answer{}, err
 		}
 		return do(ctx, Local{jobs})
 	})
@@ -93,14 +93,17 @@ func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, st
 		p.fault(w, r, v, http.StatusTooManyRequests, v.overRate().Error())
 		return
 	}
-	list, err := p.desk(r.Context(), v, d.Topic, func(ctx context.Context, l Local) (any, error) { return l.List(ctx, Selection{}) })
+	err := p.desk(r.Context(), w, v, d.Topic, func(ctx context.Context, l Local) (answer, error) {
+		list, err := l.List(ctx, Selection{})
+		if err != nil {
+			return answer{}, err
+		}
+		d.Groups, d.Jobs, d.More, d.Reading, d.Incomplete = grouped(list.Jobs), plural(len(list.Jobs), "job"), list.More, !list.Complete, list.Incomplete
+		return p.render(v, status, "buried", pageData{Title: "Buried jobs of " + d.Topic, Main: d}), nil
+	})
 	if err != nil {
 		p.fault(w, r, v, statusOf(err), err.Error())
-		return
 	}
-	l := list.(BuriedList)
-	d.Groups, d.Jobs, d.More, d.Reading, d.Incomplete = grouped(l.Jobs), plural(len(l.Jobs), "job"), l.More, !l.Complete, l.Incomplete
-	p.show(w, v, status, "buried", pageData{Title: "Buried jobs of " + d.Topic, Main: d})
 }
 
 // settle makes a handler of Local.Kick or Local.Delete. The form says which jobs
@@ -113,22 +116,22 @@ func (p *page) settle(done string, do func(Local, context.Context, Choice) (Sett
 			p.showBuried(w, r, v, statusOf(err), buriedPage{Topic: topic, Fault: err.Error()})
 			return
 		}
-		answer, err := p.desk(r.Context(), v, topic, func(ctx context.Context, l Local) (any, error) {
+		var s Settled
+		err := p.desk(r.Context(), w, v, topic, func(ctx context.Context, l Local) (_ answer, err error) {
 			c, err := chosen(r.PostForm)
 			if err != nil {
-				return nil, err
+				return answer{}, err
 			}
-			s, err := do(l, ctx, c)
+			s, err = do(l, ctx, c)
 			if err == nil && s.Jobs == 0 {
 				err = fmt.Errorf("reason %.100q: %w", c.group, queue.ErrNotFound)
 			}
-			return s, err
+			return answer{}, err
 		})
 		if err != nil {
 			p.showBuried(w, r, v, statusOf(err), buriedPage{Topic: topic, Fault: err.Error()})
 			return
 		}
-		s := answer.(Settled)
 		p.api.audit(r, v.client, "buried jobs "+done, "topic", topic, "jobs", s.Jobs)
 		if s.Incomplete != "" {
 			p.showBuried(w, r, v, http.StatusOK, buriedPage{Topic: topic, Notice: plural(s.Jobs, "job") + " " + done, Fault: s.Incomplete})
@@ -162,24 +165,22 @@ type buriedJobPage struct {
 // rest.
 func (p *page) job(w http.ResponseWriter, r *http.Request, v *visitor) {
 	topic, id := r.PathValue("topic"), r.PathValue("id")
-	answer, err := p.desk(r.Context(), v, topic, func(ctx context.Context, l Local) (any, error) { return l.Show(ctx, id) })
+	err := p.desk(r.Context(), w, v, topic, func(ctx context.Context, l Local) (answer, error) {
+		j, err := l.Show(ctx, id)
+		if err != nil {
+			return answer{}, err
+		}
+		d := pageData{Title: "A buried job of " + topic, Main: buriedJobPage{topic, j, readable(j.Body, j.BodyBase64)}}
+		if !r.URL.Query().Has("part") {
+			return p.render(v, http.StatusOK, "job", d), nil
+		}
+		var out bytes.Buffer
+		err = pageTemplates()["job"].ExecuteTemplate(&out, "job", d.Main)
+		return answerHTML(http.StatusOK, out.Bytes()), err
+	})
 	if err != nil {
 		p.fault(w, r, v, statusOf(err), err.Error())
-		return
 	}
-	j := answer.(BuriedJob)
-	d := pageData{Title: "A buried job of " + topic, Main: buriedJobPage{topic, j, readable(j.Body, j.BodyBase64)}}
-	if !r.URL.Query().Has("part") {
-		p.show(w, v, http.StatusOK, "job", d)
-		return
-	}
-	var out bytes.Buffer
-	if err := pageTemplates()["job"].ExecuteTemplate(&out, "job", d.Main); err != nil {
-		p.api.panicked(r.Pattern, err)
-		writeProblem(w, http.StatusInternalServerError, errPanic.Error())
-		return
-	}
-	answerHTML(http.StatusOK, out.Bytes()).write(w)
 }
 
 var (

@@ -30,24 +30,44 @@ func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.Bu
 	if err != nil {
 		return nil, err
 	}
-	var ids []string
+	first, seen := firstIDs{limit: limit}, 0
 	err = q.eachSubject(ctx, cn, buriedStream, buriedSubject(tube, "*"), func(subject string) error {
-		if len(ids) == maxIDs {
+		if seen++; seen > maxIDs {
 			return queue.ErrCut
 		}
-		ids = append(ids, strings.TrimPrefix(subject, buriedSubject(tube, "")))
+		first.add(strings.TrimPrefix(subject, buriedSubject(tube, "")))
 		return nil
 	})
 	cut := errors.Is(err, queue.ErrCut)
 	if err != nil && !cut {
 		return nil, adminError(ctx, err)
 	}
-	slices.SortFunc(ids, compareIDs)
-	jobs, err := readBuried(ctx, s, tube, ids[:min(limit, len(ids))])
+	jobs, err := readBuried(ctx, s, tube, first.sorted())
 	if err == nil && cut {
 		err = fmt.Errorf("jetstream: tube %q has more than %d buried jobs: %w", tube, maxIDs, queue.ErrCut)
 	}
 	return jobs, err
+}
+
+// firstIDs keeps the first of very many ids, and hardly more than that.
+type firstIDs struct {
+	limit int
+	ids   []string
+}
+
+func (f *firstIDs) add(id string) {
+	if f.ids = append(f.ids, id); len(f.ids) >= 2*f.limit+1000 {
+		f.sorted()
+	}
+}
+
+func (f *firstIDs) sorted() []string {
+	slices.SortFunc(f.ids, compareIDs)
+	if len(f.ids) > f.limit {
+		clear(f.ids[f.limit:])
+		f.ids = f.ids[:f.limit]
+	}
+	return f.ids
 }
 
 // maxIDs is of how many buried jobs of a tube the oldest are sought.
