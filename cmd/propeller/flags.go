@@ -38,6 +38,7 @@ var oneApp = []struct{ name, value, usage string }{
 	{"retry-give-up-after", "DURATION", "age at which a job is buried instead of retried"},
 	{"expiration", "DURATION", "how long APNs stores pushes of jobs that do not say"},
 	{"ttl", "DURATION", "age past which jobs that do not say are not sent"},
+	{"extra-keys", "WORD", "what becomes of a job with unknown keys: refuse (default) or ignore"},
 	{"feedback-tube", "NAME", "queue tube for records of dead tokens and buried jobs"},
 	{"feedback-webhook", "URL", "where to send those records"},
 	{"feedback-webhook-file", "FILE", "the same, read from a file, if it holds a secret"},
