@@ -216,6 +216,9 @@ func TestWhiteSpaceAroundNumbers(t *testing.T) {
 	if later, err2 := ParseEnvelope([]byte(`{"at":" 2027-01-15T08:00:07Z\n"}`), testNow); err != nil || err2 != nil || e.Delay != 7*time.Second || later.Delay != e.Delay {
 		t.Errorf("%v %v, %v, %v", e.Delay, later.Delay, err, err2)
 	}
+	if _, err := ParseJob([]byte(jobText(`,"badge":3.0`)), topic, "1"); err == nil || err.Error() != "job: badge: is 3.0, and must be a whole number, 0 or more" {
+		t.Errorf("3.0: %v", err)
+	}
 	for _, badge := range []string{`" "`, `"3 4"`, `"+3"`, `" -3"`, `"3."`, `3.0`, `1e1`, `-0`} {
 		if _, err := ParseJob([]byte(jobText(`,"badge":`+badge)), topic, "1"); !isFaultOf(err, "badge") {
 			t.Errorf("%s: %v", badge, err)

@@ -306,8 +306,12 @@ func (g *gathered) add(name string, value []byte) error {
 	if jobKeys[k].kind == kindObject && isEmptyList(value) {
 		value = []byte(emptyObject)
 	}
-	if !jobKeys[k].kind.accepts(value) {
-		return &JobError{name, kindText[jobKeys[k].kind]}
+	if kind := jobKeys[k].kind; !kind.accepts(value) {
+		why := kindText[kind]
+		if isNumber(value) && len(value) <= maxDigits {
+			why = fmt.Sprintf("is %s, and %s", value, why)
+		}
+		return &JobError{name, why}
 	}
 	g.raw[k] = value
 	return nil

@@ -104,3 +104,27 @@ func TestEscapesAgainstTheLimit(t *testing.T) {
 		t.Errorf("%v, want %s", err, want)
 	}
 }
+
+// A job with a byte order mark in front is buried, shown, kicked and split as others are.
+func TestByteOrderMarkInTheTube(t *testing.T) {
+	t.Parallel()
+	o := &origin{job: "1", put: testNow, attempt: 1, bury: "because"}
+	body := bom + " " + jobText(`,"ref":"r"`)
+	buried := buriedBody([]byte(body), o)
+	if b := BurialOf(buried, topic); b.Reason != "because" || b.Ref != "r" || b.Token != testToken[:8] {
+		t.Errorf("%s: %+v", buried, b)
+	}
+	if put := string(AsPut(buried)); put != body {
+		t.Errorf("as put: %q", put)
+	}
+	if j, err := ParseJob(Kicked(buried), topic, "1"); err != nil || j.Refused() != "" || j.origin == nil {
+		t.Errorf("kicked: %+v, %v", j, err)
+	}
+	rest := restBody([]byte(bom+fanOutText(manyTokens(2), "")), manyTokens(1), o)
+	if j, err := ParseJob(rest, topic, "1"); err != nil || len(j.Tokens) != 1 {
+		t.Errorf("rest: %s, %v", rest, err)
+	}
+	if _, err := ParseJob([]byte(bom+"\n"), topic, "1"); err == nil || err.Error() != "job: empty" {
+		t.Errorf("nothing behind the mark: %v", err)
+	}
+}
