@@ -273,7 +273,7 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request, c *client, route *ro
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		refuse(http.StatusUnauthorized, "the header Authorization: Bearer must hold one of the daemon's keys")
 	case c.role < route.role:
-		refuse(http.StatusForbidden, fmt.Sprintf("key %q has not the role for that", c.name))
+		refuse(http.StatusForbidden, fmt.Sprintf("key %q lacks the role for that", c.name))
 	case route.whole && c.topics != nil, topic != "" && !c.may(topic):
 		refuse(http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
 	default:

@@ -22,7 +22,7 @@ import (
 )
 
 // ErrNoDaemon: nobody answers on the socket of a state_dir.
-var ErrNoDaemon = errors.New("no daemon runs with this state_dir")
+var ErrNoDaemon = errors.New("no running daemon found there")
 
 // maxAnswer bounds an answer: MaxJobs entries, or one body of the largest job.
 const maxAnswer = 8 << 20

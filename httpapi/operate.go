@@ -13,7 +13,7 @@ import (
 const reloadTime = time.Minute
 
 func (a *API) pause(w http.ResponseWriter, r *http.Request, c *client) {
-	a.operate(w, r, c, "app paused", a.tree.Pause(r.PathValue("topic"), "by order of "+c.name))
+	a.operate(w, r, c, "app paused", a.tree.Pause(r.PathValue("topic"), "paused by "+c.name))
 }
 
 func (a *API) resume(w http.ResponseWriter, r *http.Request, c *client) {

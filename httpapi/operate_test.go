@@ -49,7 +49,7 @@ func TestPauseAndResume(t *testing.T) {
 	for _, c := range []struct {
 		order, done, reason string
 		state               supervisor.State
-	}{{"pause", "paused", "by order of admin", supervisor.Paused}, {"resume", "resumed", "", supervisor.Running}} {
+	}{{"pause", "paused", "paused by admin", supervisor.Paused}, {"resume", "resumed", "", supervisor.Running}} {
 		w := send(h, "admin-0123", "POST", "/v1/apps/"+topic+"/"+c.order, "")
 		if w.Code != 200 || !strings.Contains(w.Body.String(), `"state":"`+string(c.state)+`"`) || !strings.Contains(w.Body.String(), c.reason) {
 			t.Errorf("%s: %d %s", c.order, w.Code, w.Body)

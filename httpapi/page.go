@@ -98,7 +98,7 @@ func (p *page) handler(route pageRoute) http.HandlerFunc {
 			answerEarly(w)
 			p.stranger(w, r)
 		case v != nil && v.role < route.role:
-			refuse(http.StatusForbidden, fmt.Sprintf("key %q has not the role for that", v.name))
+			refuse(http.StatusForbidden, fmt.Sprintf("key %q lacks the role for that", v.name))
 		case topic != "" && !v.may(topic):
 			refuse(http.StatusForbidden, fmt.Sprintf("key %q is for other apps", v.name))
 		case r.Method == http.MethodPost:

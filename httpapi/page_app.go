@@ -210,7 +210,7 @@ func (l *live) render(st *supervisor.AppStatus, now time.Time) map[string]string
 }
 
 func (p *page) pause(w http.ResponseWriter, r *http.Request, v *visitor) {
-	p.operate(w, r, v, "app paused", p.api.tree.Pause(r.PathValue("topic"), "by order of "+v.name))
+	p.operate(w, r, v, "app paused", p.api.tree.Pause(r.PathValue("topic"), "paused by "+v.name))
 }
 
 func (p *page) resume(w http.ResponseWriter, r *http.Request, v *visitor) {

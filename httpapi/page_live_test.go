@@ -214,8 +214,8 @@ func TestAppRow(t *testing.T) {
 		{func() { is(supervisor.Idle, "", never) }, "idle", "", "", "", ""},
 		{func() {
 			st.Held = worker.HoldState{Held: true}
-			is(supervisor.Paused, "by order of x", now.Add(-24*time.Hour))
-		}, "paused", "held", "", "by order of x, since Sep 8 01:46 UTC", ""},
+			is(supervisor.Paused, "paused by x", now.Add(-24*time.Hour))
+		}, "paused", "held", "", "paused by x, since Sep 8 01:46 UTC", ""},
 		{func() { is(supervisor.NoQueue, "q", never) }, "no queue", "held", "also paused by an operator", "q", ""},
 		{func() { is(supervisor.Broken, "403 x", never) }, "broken", "held", "also paused by an operator", "403 x", "APNs does not accept this certificate or key"},
 		{func() { st.CredentialFault = "cert: expired" }, "broken", "held", "also paused by an operator; new credential refused", "403 x; it keeps the credential it has, since the new one cannot be used: cert: expired", "APNs does not accept this certificate or key"},
@@ -472,7 +472,7 @@ func TestObstacle(t *testing.T) {
 		{supervisor.Health{State: supervisor.Stalled, Reason: "s"}, "the app is stalled: s"},
 		{supervisor.Health{State: supervisor.Unreachable, Reason: "u"}, "the app is unreachable: u"},
 		{supervisor.Health{State: supervisor.Failing, Reason: "f"}, "the app is failing: f"},
-		{supervisor.Health{State: supervisor.Paused, Reason: "by order of x"}, "the app is paused by order of x, until it is resumed"},
+		{supervisor.Health{State: supervisor.Paused, Reason: "paused by x"}, "the app is paused by x, until it is resumed"},
 		{supervisor.Health{State: supervisor.TubePaused, Reason: "in the queue until x"}, "the app's tube is paused in the queue until x"},
 		{supervisor.Health{State: supervisor.NoQueue, Reason: "q"}, "the app has no queue: q"},
 		{supervisor.Health{State: supervisor.Guarded, Reason: "wrong environment?"}, "the app is guarded: wrong environment?; one job a minute is tried"},

@@ -110,7 +110,7 @@ func obstacleOf(st *supervisor.AppStatus) string {
 	case supervisor.Broken, supervisor.Guarded:
 		return "the app is " + h.String() + "; one job a minute is tried"
 	case supervisor.Paused:
-		return "the app is paused " + h.Reason + ", until it is resumed"
+		return "the app is " + h.Reason + ", until it is resumed"
 	case supervisor.NoQueue:
 		return "the app has " + h.String()
 	case supervisor.TubePaused:

@@ -63,7 +63,7 @@ func (p *page) signIn(w http.ResponseWriter, r *http.Request, v *visitor) {
 	k := a.find(token)
 	if k == nil {
 		p.api.wrongKey(r)
-		p.askKey(w, http.StatusUnauthorized, signInPage{next, "This is none of the daemon's keys."})
+		p.askKey(w, http.StatusUnauthorized, signInPage{next, "Invalid key."})
 		return
 	}
 	known(r)

@@ -69,7 +69,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, c *client) {
 var (
 	errStopping = errors.New("the daemon stops")
 	errKeyGone  = errors.New("its key is none of the daemon's any more")
-	errKeyRole  = errors.New("its key has not the role for that any more")
+	errKeyRole  = errors.New("its key no longer has the role for that")
 )
 
 // lastWord tells the client why its stream was cut short by err.

@@ -82,8 +82,11 @@ type Health struct {
 
 // String returns state and reason, for people.
 func (h Health) String() string {
-	if h.Reason == "" {
-		return h.State.Word()
+	switch word := h.State.Word(); {
+	case h.Reason == "":
+		return word
+	case strings.HasPrefix(h.Reason, word+" "): // "paused by auth_token"
+		return h.Reason
 	}
 	return h.State.Word() + ": " + h.Reason
 }

@@ -48,6 +48,6 @@ func (l *lookout) look(a watched, now time.Time) {
 	case is.health.State == Failing && was.health.State != Failing:
 		l.log.Warn("app fails: most of its pushes are not delivered", "topic", a.cfg.Topic, "reason", is.health.Reason)
 	case was.health.State == Failing && is.health.State != Failing:
-		l.log.Info("app fails no more", "topic", a.cfg.Topic, "state", is.health.State)
+		l.log.Info("app recovered: most of its pushes are delivered again", "topic", a.cfg.Topic, "state", is.health.State)
 	}
 }

@@ -205,7 +205,7 @@ func (d *watchdog) act(a watched, w *appWorker, what step, why string) {
 		log.Error("watchdog: no progress: the worker stalls")
 		w.stuckBy = why
 	case mended:
-		log.Info("watchdog: the worker stalls no more")
+		log.Info("watchdog: worker recovered")
 		w.stuckBy = ""
 	}
 }
@@ -218,6 +218,6 @@ func (d *watchdog) tellStalled(a watched, now *Stall) {
 		a.ledger.steps.Stalled.note(now.Reason, time.Now())
 		d.log.Error("app stalls: it has jobs and finishes none", "topic", a.cfg.Topic, "reason", now.Reason, "since", now.Since)
 	case was != nil && now == nil:
-		d.log.Info("app stalls no more", "topic", a.cfg.Topic, "after", time.Since(was.Since).Round(time.Second))
+		d.log.Info("app recovered: it finishes jobs again", "topic", a.cfg.Topic, "after", time.Since(was.Since).Round(time.Second))
 	}
 }

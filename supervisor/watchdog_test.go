@@ -179,7 +179,7 @@ func TestWatchdogStallAndRecovery(t *testing.T) {
 	deaf.Store(0)
 	w.empty(topic)
 	w.until("it stalls no more", func() bool { return w.status(topic).Health.State != Stalled })
-	w.until("the log says so", func() bool { return w.log.contains("app stalls no more") })
+	w.until("the log says so", func() bool { return w.log.contains("app recovered: it finishes jobs again") })
 }
 
 // What the watchdog cannot mend it leaves alone, and names.

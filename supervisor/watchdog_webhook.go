@@ -41,7 +41,7 @@ func (d *watchdog) lookAtWebhook(a *app, records available) {
 		a.ledger.webhookSteps.Stalled.note(why, now)
 		h.stalled.Store(&Stall{Reason: why, Since: now.Add(-h.progress.total)})
 	case mended:
-		log.Info("watchdog: the feedback webhook stalls no more")
+		log.Info("watchdog: feedback webhook recovered")
 		h.stalled.Store(nil)
 	}
 }

@@ -265,7 +265,7 @@ func (r *run) takesNothing(why error, now time.Time) {
 	if why != nil {
 		err = fmt.Errorf("%w: %w", errTakesNothing, why)
 	}
-	r.unreachable(r.link.fails > 1, "apns takes no pushes though it is connected; jobs stay in the queue", err, now)
+	r.unreachable(r.link.fails > 1, "connected to apns, but it refuses every push; jobs stay in the queue", err, now)
 }
 
 // errTakesNothing is in link.down if a connection opened but took no pushes.

@@ -125,7 +125,7 @@ func TestRecordCannotBePut(t *testing.T) {
 		if want := []string{"expired", "rejected", "token", "token"}; !slices.Equal(classes, want) {
 			t.Errorf("records %q, want %q", classes, want)
 		}
-		if n := strings.Count(log.String(), "cannot be put into the queue; their jobs"); n != 1 || !strings.Contains(log.String(), "are taken again") {
+		if n := strings.Count(log.String(), "cannot store feedback records"); n != 1 || !strings.Contains(log.String(), "are stored again") {
 			t.Errorf("said %d times:\n%s", n, log.String())
 		}
 	})

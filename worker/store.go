@@ -81,13 +81,13 @@ type kept struct{ name, refused, taken string }
 // records covers both records and rests of jobs, which people need not tell apart.
 func records() kept {
 	return kept{
-		"records", "records or rests of jobs cannot be put into the queue; their jobs are held until they can",
-		"records and rests of jobs are taken again",
+		"records", "cannot store feedback records or remaining tokens in the queue; their jobs are held until it can",
+		"feedback records and remaining tokens are stored again",
 	}
 }
 
 func burials() kept {
-	return kept{"burials", "jobs cannot be buried in the queue; they are held until they can", "burials are taken again"}
+	return kept{"burials", "jobs cannot be buried in the queue; they are held until they can", "jobs can be buried again"}
 }
 
 // trouble is what a run cannot put now. Settlers update it, and anybody may ask.

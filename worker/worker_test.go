@@ -772,7 +772,7 @@ func TestStandstillIsSaid(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		said := strings.Count(log.String(), "takes no pushes though it is connected")
+		said := strings.Count(log.String(), "connected to apns, but it refuses every push")
 		if n := tries.Load(); said != 1 || n > 300 || b.Status().Waiting == "" {
 			t.Errorf("said %d times, %d tries, waiting %q", said, n, b.Status().Waiting)
 		}

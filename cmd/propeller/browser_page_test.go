@@ -72,7 +72,7 @@ func TestPageSignIn(t *testing.T) {
 	b.open("/")
 	b.until("who has not signed in is asked to", func() bool { return b.path() == "/login" })
 	b.keys("wrong-key" + kb.Enter)
-	b.says("[role=alert]", "none of the daemon's keys")
+	b.says("[role=alert]", "Invalid key")
 	b.expect("401")
 	b.keys("admin-0123" + kb.Enter)
 	b.live()
@@ -181,7 +181,7 @@ func TestPageOfAnApp(t *testing.T) {
 
 	b.click("#pause")
 	b.says(row(topic, "state"), "paused")
-	b.says(row(topic, "why"), "by order of auth_token")
+	b.says(row(topic, "why"), "paused by auth_token")
 	s.putByHand(topic, `{"token":"`+token(3)+`","title":"x"}`)
 	b.says(row(topic, "ready"), "1")
 	if n := s.apns.Count(); n != 3 {

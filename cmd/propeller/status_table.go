@@ -169,7 +169,7 @@ func (r *statusRow) notes(now time.Time) (all []statusNote) {
 	waits := slices.IndexFunc(r.Workers, func(w httpapi.Worker) bool { return w.Waiting != "" })
 	switch {
 	case r.Reason != "":
-		all = append(all, statusNote{stateColour(r.State), r.State.Word() + ": " + r.Reason + since(r.Since)})
+		all = append(all, statusNote{stateColour(r.State), supervisor.Health{State: r.State, Reason: r.Reason}.String() + since(r.Since)})
 		if help := apnsconn.Explain(r.Reason); help != "" {
 			all = append(all, statusNote{grey, help})
 		}

@@ -24,7 +24,7 @@ func statusApps(now time.Time) []httpapi.App {
 	return []httpapi.App{
 		{Topic: "com.example.app", State: supervisor.Running, Ready: true, Workers: worker, Pushes: httpapi.Pushes{Ended: map[string]int64{"delivered": 123456}},
 			Latency: &httpapi.Latency{P50: 31.2, P99: 1250}, Queue: &httpapi.Queue{Ready: 12, Delayed: 1234567, Buried: 3}, CredentialExpires: now.Add(100 * 24 * time.Hour)},
-		{Topic: "com.example.held", State: supervisor.Paused, Ready: true, Held: true, Reason: "by order of ops", Since: now.Add(-2 * time.Hour),
+		{Topic: "com.example.held", State: supervisor.Paused, Ready: true, Held: true, Reason: "paused by ops", Since: now.Add(-2 * time.Hour),
 			Workers: worker[:1], CredentialExpires: now.Add(20 * 24 * time.Hour)},
 		{Topic: "com.example.idle", State: supervisor.Idle, Ready: true, Active: now.Add(-2 * time.Minute), Workers: []httpapi.Worker{{Serving: true}}, CredentialExpires: now.Add(-time.Hour)},
 		{Topic: "com.example.broken", State: supervisor.Broken, Reason: "403 BadCertificate", Since: now.Add(-3 * time.Minute), Workers: []httpapi.Worker{{}},
@@ -48,7 +48,7 @@ func TestStatusTable(t *testing.T) {
 			t.Errorf("%d characters: %s", n, line)
 		}
 	}
-	for _, part := range []string{"com.example.broken: broken: 403 BadCertificate (for 3m)", "com.example.held: paused: by order of ops (for 2h)",
+	for _, part := range []string{"com.example.broken: broken: 403 BadCertificate (for 3m)", "com.example.held: paused by ops (for 2h)",
 		"com.example.slow: worker 1 waits: apns not reachable", "com.example.broken: webhook takes no records: 500 [2J", "2 possible duplicates",
 		"com.example.broken: the queue's numbers are incomplete: 1 of 2 servers answer",
 		"com.example.slow: its new credential cannot be used, so it keeps the one it"} {
@@ -225,7 +225,7 @@ func TestStatus(t *testing.T) {
 	s.stateful()
 	s.write("propeller.yaml", s.read("propeller.yaml")+"http: {listen: '127.0.0.1:0', keys: [{name: n, token: reader-token, role: read}]}\n")
 	none := runProgram(t, s.dir, "", "status")
-	if none.status != exitUnknown || !strings.Contains(none.err, "no daemon runs with this state_dir: start it") {
+	if none.status != exitUnknown || !strings.Contains(none.err, "no running daemon found there: start it") {
 		t.Errorf("without a daemon: %+v", none)
 	}
 	s.write("key", "reader-token\n")

@@ -212,7 +212,7 @@ func TestWebPause(t *testing.T) {
 	if status, text := s.ask("first-token", "GET", "/debug/pprof/goroutine?debug=1", ""); status != 200 || !strings.Contains(text, "goroutine profile") {
 		t.Errorf("pprof: %d %s", status, text)
 	}
-	if _, text := s.ask("first-token", "GET", "/v1/apps/"+topic, ""); !strings.Contains(text, `"state":"paused"`) || !strings.Contains(text, "by order of auth_token") {
+	if _, text := s.ask("first-token", "GET", "/v1/apps/"+topic, ""); !strings.Contains(text, `"state":"paused"`) || !strings.Contains(text, "paused by auth_token") {
 		t.Errorf("after a reload: %s", text)
 	}
 	if status, text := s.ask("", "GET", "/readyz", ""); status != 200 {
