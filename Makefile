@@ -83,3 +83,4 @@ test-tools:
 	@deploy/need.sh nc=netcat-openbsd,netcat python3=python3 nghttpd=nghttp2-server,nghttp2 h2load=nghttp2-client,nghttp2 node=nodejs,node chromium=chromium
 	@deploy/promtool.sh
 	@deploy/npm.sh
+	@deploy/clients.sh

@@ -1,12 +1,20 @@
 #!/bin/sh
 # Installs programs that are missing, with the system's package manager. Each
-# argument is PROGRAM=PACKAGE, or PROGRAM=APT-PACKAGE,BREW-PACKAGE.
+# argument is PROGRAM=PACKAGE, or PROGRAM=APT-PACKAGE,BREW-PACKAGE. A path stands for
+# a library.
 set -eu
+
+is_there() {
+	case $1 in
+	/*) [ -e "$1" ] ;;
+	*) command -v "$1" >/dev/null ;;
+	esac
+}
 
 apt= brew= missing=
 for need; do
 	program=${need%%=*} packages=${need#*=}
-	command -v "$program" >/dev/null && continue
+	is_there "$program" && continue
 	missing="$missing $program"
 	apt="$apt ${packages%%,*}"
 	brew="$brew ${packages##*,}"
@@ -39,8 +47,8 @@ else
 fi
 
 for program in $missing; do
-	command -v "$program" >/dev/null || {
-		echo "$program was installed but is not on the PATH" >&2
+	is_there "$program" || {
+		echo "$program was installed but is not there, or not on the PATH" >&2
 		exit 1
 	}
 done

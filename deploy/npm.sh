@@ -2,7 +2,7 @@
 # Gets the npm packages that tests use to .tools/npm/.
 set -eu
 cd "$(dirname "$0")/.."
-packages=standardwebhooks@1.1.1
+packages='standardwebhooks@1.1.1 jackd@2.2.2 @nats-io/jetstream@3.4.0 @nats-io/transport-node@3.4.0'
 [ "$(cat .tools/npm/packages 2>/dev/null)" != "$packages" ] || exit 0
 deploy/need.sh node=nodejs,node npm=npm,node
 echo "getting $packages with npm"

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"context"
 	"os"
-	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
 
-	"propeller/apnsconn/apnstest"
 	"propeller/config"
 )
 
@@ -48,29 +45,5 @@ func TestReadmeConfigurations(t *testing.T) {
 				t.Error(line)
 			}
 		}
-	}
-}
-
-// The clients in README.md that need no package put a job that arrives.
-func TestReadmeClients(t *testing.T) {
-	s := newSite(t, apnstest.Options{})
-	startDaemon(t, s.dir)
-	host, port, _ := strings.Cut(s.bs.Addr(), ":")
-	for i, client := range []struct{ name, interpreter, flag string }{{"shell", "sh", "-c"}, {"python", "python3", "-c"}} {
-		block := regexp.MustCompile("(?s)<!-- run: " + client.name + " -->\n```[a-z]+\n(.*?)```").FindStringSubmatch(readme(t))
-		if block == nil {
-			t.Fatalf("README.md has no client for %s", client.name)
-		}
-		code := strings.NewReplacer("127.0.0.1 11300", host+" "+port, `"127.0.0.1", 11300`, `"`+host+`", `+port).Replace(block[1])
-		if strings.Contains(code, "11300") {
-			t.Fatalf("%s: the port stands in a form this test does not know", client.name)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		out, err := exec.CommandContext(ctx, client.interpreter, client.flag, code).CombinedOutput()
-		if err != nil || !strings.Contains(string(out), "INSERTED") {
-			t.Fatalf("%s: %v\n%s(make test-tools installs what this needs)", client.name, err, out)
-		}
-		until(t, client.name+"'s push arrives", func() bool { return s.apns.Count() == int64(i+1) })
 	}
 }
