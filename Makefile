@@ -26,7 +26,7 @@ test: tools test-tools
 	VULNDB="$(VULNDB)" GOVULNCHECK=$(GOVULNCHECK) deploy/vulncheck.sh
 	go test -race -timeout 20m ./...
 	cd bench && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./... && go test -race ./...
-	CHAOS_TIME=60s CHAOS_SEED=1 go run ./cmd/propeller/chaos
+	CHAOS_TIME=60s CHAOS_SEED=1 go run ./test/chaos
 
 # bench: apnsconn beside other senders, against nghttpd. bench-go: this module's
 # own benchmarks, the daemon end to end among them.
@@ -47,7 +47,7 @@ bench-http:
 #	make chaos CHAOS_SEEDS=8 CHAOS_ENGINE=all
 # runs so many seeds on each engine and prints a table.
 chaos: tools
-	go run ./cmd/propeller/chaos
+	go run ./test/chaos
 
 # model plays a worker's life a million times over, each drawn from a seed, and
 # prints the shortest that goes wrong. MODEL_FROM is the first seed.

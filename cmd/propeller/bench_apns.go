@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"propeller/apnsconn/apnslean"
+	"propeller/internal/apnslean"
 )
 
 // simName is the value of --apns that asks for the stand-in.

@@ -9,7 +9,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"propeller/apnsconn/apnslean"
+	"propeller/internal/apnslean"
 )
 
 // idleFigures are what apps cost that have nothing to do.

@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"propeller/apnsconn/apnslean"
+	"propeller/internal/apnslean"
 	"propeller/queue"
 )
 

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"runtime"
 
-	"propeller/apnsconn/apnslean"
+	"propeller/internal/apnslean"
 )
 
 // shares are what limitations are judged by: of the time that the first part

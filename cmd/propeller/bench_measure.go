@@ -9,7 +9,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"propeller/apnsconn/apnslean"
+	"propeller/internal/apnslean"
 )
 
 // benchFigures are what a run has measured. Times are in seconds unless their

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"propeller/apnsconn"
-	"propeller/apnsconn/apnslean"
 	"propeller/config"
+	"propeller/internal/apnslean"
 	"propeller/queue"
 	"propeller/queue/queueurl"
 	"propeller/supervisor"

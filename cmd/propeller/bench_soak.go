@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
-	"propeller/apnsconn/apnslean"
+	"propeller/internal/apnslean"
 )
 
 const (

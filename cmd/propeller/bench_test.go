@@ -12,8 +12,8 @@ import (
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
-	"propeller/apnsconn/apnslean"
 	"propeller/apnsconn/apnstest"
+	"propeller/internal/apnslean"
 	"propeller/queue/beanstalk/beanstalktest"
 	"propeller/worker"
 )

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"propeller/apnsconn/apnslean"
+	"propeller/internal/apnslean"
 	"propeller/queue"
 )
 

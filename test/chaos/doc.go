@@ -5,10 +5,10 @@
 // is empty, and an auditor accounts for each push. docs/reliability.md says what is done
 // and what must hold.
 //
-//	go run ./cmd/propeller/chaos
-//	CHAOS_TIME=30m CHAOS_SEED=7 go run ./cmd/propeller/chaos
-//	CHAOS_ENGINE=nats go run ./cmd/propeller/chaos
-//	CHAOS_ENGINE=all CHAOS_SEEDS=8 go run ./cmd/propeller/chaos
+//	go run ./test/chaos
+//	CHAOS_TIME=30m CHAOS_SEED=7 go run ./test/chaos
+//	CHAOS_ENGINE=nats go run ./test/chaos
+//	CHAOS_ENGINE=all CHAOS_SEEDS=8 go run ./test/chaos
 //
 // The account is by push: one device token of one job. The push's number is the beginning
 // of its token, which all witnesses show. The auditor trusts the witnesses that survive
