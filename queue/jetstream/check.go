@@ -11,8 +11,9 @@ import (
 
 // prepare makes the link ready, trying until it is, or the connection is lost: then
 // the reconnect calls it again. While jobs cannot be buried it is to be called again
-// anyway.
-func (l *link) prepare() (again <-chan time.Time) {
+// anyway, and now and then to see what has changed: that is routine, and no answer to it
+// says nothing.
+func (l *link) prepare(routine bool) (again <-chan time.Time) {
 	for retry := prepareRetry; l.cn.nc.IsConnected(); retry = min(retry*2, maxRetry) {
 		began := time.Now()
 		err := l.q.denials.because(l.checkOnce(), began)
@@ -22,10 +23,13 @@ func (l *link) prepare() (again <-chan time.Time) {
 			if l.buried.err != nil {
 				return time.After(about(maxRetry))
 			}
-			return nil
+			return time.After(about(l.q.opts.lookEvery))
 		}
 		if !l.cn.nc.IsConnected() {
 			return nil // see lost
+		}
+		if _, _, _, known := l.ready(); routine && known == nil && leaderless(err) {
+			return time.After(about(l.q.opts.lookEvery))
 		}
 		if _, denied := errors.AsType[*deniedError](err); !denied {
 			err = ofServer(l.serving(), err)

@@ -284,6 +284,12 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (instead func
 		t.q.link.look() // the same number with another job: of another stream
 	}
 	j := &job{c: c, d: d, birth: t.q.birth.Load(), ack: m.Reply, body: m.Data, header: m.Header}
+	if size := m.Header.Get("Nats-Msg-Size"); len(m.Data) == 0 && size != "" && size != "0" { // headers_only: what comes is no job
+		c.ensured = false
+		c.giveUpLocked()
+		c.wake()
+		return j.sayBack
+	}
 	if c.gone || c.paused && !c.closed { // while it closes, it collects
 		return j.sayBack
 	}

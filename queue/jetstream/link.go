@@ -186,13 +186,15 @@ func (l *link) run() {
 	if !l.connect() {
 		return
 	}
-	for {
-		again := l.prepare()
+	for routine := false; ; {
+		again := l.prepare(routine)
 		select {
 		case <-l.q.ctx.Done():
 			return
 		case <-again:
+			routine = true
 		case <-l.events:
+			routine = false
 		}
 	}
 }

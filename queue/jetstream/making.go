@@ -115,7 +115,9 @@ func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInf
 		return nil, fmt.Errorf("jetstream: consumer %s: %w", name, inner(err))
 	}
 	m.asked = false
-	return c.CachedInfo(), consumerDiffers(c.CachedInfo().Config, t.config)
+	harmless, err := consumerDiffers(c.CachedInfo().Config, t.config)
+	t.q.remark(name, harmless)
+	return c.CachedInfo(), err
 }
 
 // late says whether an answer may still be on its way.

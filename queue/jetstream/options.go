@@ -25,6 +25,7 @@ const (
 
 	defaultReplicas = 3               // on how many servers of a cluster each job is kept
 	requestTimeout  = 5 * time.Second // bounds one request to the server
+	lookEvery       = 30 * time.Second
 )
 
 // Options configure Open. They print as their URL, without secrets.
@@ -47,7 +48,9 @@ type Options struct {
 	// process helps. nil: that is only logged.
 	Still func(error)
 
-	timeout time.Duration // of one request; tests have it shorter
+	// Tests have these shorter.
+	timeout   time.Duration // of one request
+	lookEvery time.Duration // how often the streams are compared with what they should be
 }
 
 // replicas is on how many servers each job is kept.
@@ -93,6 +96,7 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	o.AckWait = cmp.Or(o.AckWait, ackWait)
 	o.timeout = cmp.Or(o.timeout, requestTimeout)
+	o.lookEvery = cmp.Or(o.lookEvery, lookEvery)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	return o, nil
 }

@@ -52,7 +52,7 @@ func open(o Options) (*client, error) {
 
 // start makes the queue and its goroutines.
 func start(o Options, emb *embedded) *client {
-	q := &client{opts: o, embedded: emb, calls: newCalls(o), retries: retries{wake: newEvent()}, tubes: make(map[string]*tube)}
+	q := &client{opts: o, embedded: emb, calls: newCalls(o), retries: retries{wake: newEvent()}, tubes: make(map[string]*tube), told: make(map[string]string)}
 	q.makes, q.asks = make(slots, apiAtOnce), make(slots, apiAtOnce)
 	q.overviews.turn = make(slots, 1)
 	q.ctx, q.cancel = context.WithCancel(context.Background())
@@ -94,7 +94,8 @@ type client struct {
 
 	mu     sync.Mutex
 	closed bool
-	tubes  map[string]*tube // those that have consumers here
+	tubes  map[string]*tube  // those that have consumers here
+	told   map[string]string // how streams and consumers differ harmlessly; bounded by the tubes
 }
 
 var _ interface {

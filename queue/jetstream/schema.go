@@ -3,9 +3,6 @@ package jetstream
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -24,6 +21,9 @@ const maxWaiting = 2048
 // (nats-server: jetstream_api.go, JSDefaultMaxConsumersPerStream).
 const maxTubes = 1_000_000
 
+// duplicates is for how long a stream knows what has been put once; the server's default.
+const duplicates = 2 * time.Minute
+
 // jobsConfig is the stream of all jobs that wait, are held, or are to come.
 //
 // It has no limits: a work queue that is full drops waiting jobs in silence
@@ -41,6 +41,7 @@ func jobsConfig(replicas int) jetstream.StreamConfig {
 		Replicas:          replicas,
 		AllowMsgSchedules: true,
 		MaxConsumers:      maxTubes,
+		Duplicates:        duplicates,
 	}
 }
 
@@ -55,6 +56,7 @@ func buriedConfig(replicas int) jetstream.StreamConfig {
 		Replicas:          replicas,
 		MaxMsgsPerSubject: 1,
 		MaxAge:            buriedAge,
+		Duplicates:        duplicates,
 	}
 }
 
@@ -76,70 +78,6 @@ func consumerConfig(tube string, ackWait time.Duration) jetstream.ConsumerConfig
 		MaxAckPending: -1,
 		MaxWaiting:    maxWaiting,
 	}
-}
-
-// field is a setting that must be as we need it.
-type field struct{ name, have, want string }
-
-// differs is an error that says what is not as needed, or nil.
-func differs(what string, fields []field) error {
-	var diff []string
-	for _, f := range fields {
-		if f.have != f.want {
-			diff = append(diff, fmt.Sprintf("%s is %s, must be %s", f.name, f.have, f.want))
-		}
-	}
-	if diff == nil {
-		return nil
-	}
-	return fmt.Errorf("jetstream: %s: %s", what, strings.Join(diff, "; "))
-}
-
-func streamDiffers(have, want jetstream.StreamConfig) error {
-	subjects := func(c jetstream.StreamConfig) string {
-		return strings.Join(slices.Sorted(slices.Values(c.Subjects)), " ")
-	}
-	fields := []field{
-		{"subjects", subjects(have), subjects(want)},
-		{"retention", have.Retention.String(), want.Retention.String()},
-		{"storage", have.Storage.String(), want.Storage.String()},
-		{"num_replicas", strconv.Itoa(have.Replicas), strconv.Itoa(want.Replicas)},
-		{"max_msgs_per_subject", limit(have.MaxMsgsPerSubject), limit(want.MaxMsgsPerSubject)},
-	}
-	if want.Name == jobsStream { // of the buried ones the operator may set limits
-		fields = append(fields,
-			field{"allow_msg_schedules", strconv.FormatBool(have.AllowMsgSchedules), "true"},
-			field{"max_msgs", limit(have.MaxMsgs), limit(0)},
-			field{"max_bytes", limit(have.MaxBytes), limit(0)},
-			field{"max_age", have.MaxAge.String(), "0s"},
-			field{"sources", strconv.Itoa(len(have.Sources)), "0"},
-			field{"mirror", strconv.FormatBool(have.Mirror != nil), "false"},
-			field{"no_ack", strconv.FormatBool(have.NoAck), "false"})
-	}
-	err := differs("stream "+want.Name, fields)
-	if have.Replicas != want.Replicas {
-		return fmt.Errorf("%w: give ?replicas=%d in the queue's url, or have %d copies kept: nats stream edit %s --replicas %d",
-			err, have.Replicas, want.Replicas, want.Name, want.Replicas)
-	}
-	return err
-}
-
-func consumerDiffers(have, want jetstream.ConsumerConfig) error {
-	return differs("consumer "+want.Durable+" of stream "+jobsStream, []field{
-		{"filter_subject", have.FilterSubject, want.FilterSubject},
-		{"ack_policy", have.AckPolicy.String(), want.AckPolicy.String()},
-		{"ack_wait", have.AckWait.String(), want.AckWait.String()},
-		{"max_deliver", limit(int64(have.MaxDeliver)), limit(int64(want.MaxDeliver))},
-		{"max_ack_pending", limit(int64(have.MaxAckPending)), limit(int64(want.MaxAckPending))},
-	})
-}
-
-// limit prints a limit; the server says -1 or 0 for none.
-func limit(n int64) string {
-	if n <= 0 {
-		return "unlimited"
-	}
-	return strconv.FormatInt(n, 10)
 }
 
 // tooManyConsumers is whose limit is reached and what to do. Of the three limits

@@ -66,6 +66,9 @@ func (q *client) tubeStats(ctx context.Context, cn *conn, name string) (st queue
 		return st, err
 	}
 	info := c.CachedInfo()
+	if t := q.tube(name); t != nil {
+		t.compare(info.Config)
+	}
 	st.Ready, st.Reserved = int(info.NumPending), info.NumAckPending
 	if info.Paused {
 		st.Paused = st.Ready

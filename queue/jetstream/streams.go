@@ -47,7 +47,9 @@ func (q *client) ensureStream(ctx context.Context, cn *conn, want jetstream.Stre
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: stream %s: %w", want.Name, inner(err))
 	}
-	return info, streamDiffers(info.Config, want)
+	harmless, err := streamDiffers(info.Config, want)
+	q.remark(want.Name, harmless)
+	return info, err
 }
 
 // findStream asks for a stream, and again when there is no answer.

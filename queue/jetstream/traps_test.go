@@ -148,8 +148,10 @@ func TestStreamsAreNotAltered(t *testing.T) {
 		"retention": {func(c *jetstream.StreamConfig) { c.Retention = jetstream.LimitsPolicy }, "retention is Limits, must be WorkQueue"},
 		"limit":     {func(c *jetstream.StreamConfig) { c.MaxMsgs = 500 }, "max_msgs is 500, must be unlimited"},
 		"schedules": {func(c *jetstream.StreamConfig) { c.AllowMsgSchedules = false }, "allow_msg_schedules is false, must be true"},
-		"replicas":  {func(c *jetstream.StreamConfig) { c.Replicas = 1 }, "num_replicas is 1, must be 3: give ?replicas=1 in the queue's url, or have 3 copies kept: nats stream edit PROPELLER_JOBS --replicas 3"},
-		"subjects":  {func(c *jetstream.StreamConfig) { c.Subjects = c.Subjects[:1] }, "subjects is propeller.job.>, must be"},
+		"transform": {func(c *jetstream.StreamConfig) {
+			c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: "propeller.job.a", Destination: "propeller.job.b"}
+		}, `subject_transform is {"src":"propeller.job.a","dest":"propeller.job.b"}, must be none`},
+		"subjects": {func(c *jetstream.StreamConfig) { c.Subjects = c.Subjects[:1] }, "subjects is propeller.job.>, must be"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
