@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,9 +13,9 @@ const buriedWait = time.Second
 // buriedState is what is known of the stream of buried jobs. While it is without a
 // leader, burials wait for one, and puts and pulls go on.
 type buriedState struct {
-	seen  bool      // the stream has been there
-	err   error     // why jobs cannot be buried
-	since time.Time // that they cannot
+	seen  atomic.Bool // the stream has been there
+	err   error       // why jobs cannot be buried
+	since time.Time   // that they cannot
 	said  bool
 }
 
@@ -27,11 +28,13 @@ func (l *link) checkBuried(ctx context.Context) error {
 		defer cancel()
 	}
 	_, err := l.q.ensureStream(ctx, l.cn, buriedConfig(l.q.opts.replicas()), func() {
-		if l.buried.seen {
+		if l.buried.seen.Load() {
 			l.madeAnew(buriedStream)
 		}
 	})
-	l.buried.seen = l.buried.seen || err == nil
+	if err == nil {
+		l.buried.seen.Store(true)
+	}
 	if l.q.embedded == nil && (leaderless(err) || codeOf(err) == errCodeOffline) {
 		l.noBurials(err)
 		return nil

@@ -63,7 +63,7 @@ func streamDiffers(have, want jetstream.StreamConfig) (harmless string, err erro
 // consumerDiffers is the same for a tube's consumer.
 func consumerDiffers(have, want jetstream.ConsumerConfig) (harmless string, err error) {
 	have.MaxWaiting = min(have.MaxWaiting, want.MaxWaiting) // more is as good
-	if have.MaxRequestBatch >= maxBatch { // we ask for no more
+	if have.MaxRequestBatch >= maxBatch {                   // we ask for no more
 		have.MaxRequestBatch = 0
 	}
 	if have.MaxRequestExpires >= embeddedExpires {

@@ -30,6 +30,8 @@ func TestStreamIsRemoved(t *testing.T) {
 			log, lines := newLog()
 			o.Log = log
 			q := openReady(t, o)
+			// The queue is there without the stream of buried jobs, which a busy cluster makes later.
+			eventually(t, "both streams have been seen", q.link.buried.seen.Load)
 			c := consumeTest(t, q, "removed")
 			got := make(chan error, 1)
 			go func() {
