@@ -1,12 +1,14 @@
 package supervisor
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"propeller/apnsconn"
 	"propeller/apnsconn/apnstest"
+	"propeller/config"
 	"propeller/worker"
 )
 
@@ -180,4 +182,38 @@ func TestMockServer(t *testing.T) {
 	})
 	w.put("com.example.mock", strings.Replace(job(2), token(2), token(2)[:56]+"fa170410", 1))
 	w.until("the token is dead that says so", func() bool { return w.ended("com.example.mock", apnsconn.Token) == 1 })
+}
+
+// What the configuration says of an app decides over its jobs, in the tube and for whoever
+// puts them; a change of it counts.
+func TestAppDecidesOverItsJobs(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.start(w.app(topic, "extra_keys: ignore", "ttl: 1h"))
+	extra := strings.Replace(job(1), "{", `{"colour":1,`, 1)
+	w.put(topic, extra)
+	w.until("it is delivered", func() bool { return w.received()[token(1)] == 1 })
+	if app, err := w.sup.App(topic); err != nil || app.TTL != time.Hour || !app.ExtraKeys || !app.Certificate || app.LiveActivities == nil {
+		t.Errorf("%+v, %v", app, err)
+	}
+	if err := w.sup.Apply(w.config(w.app(topic))); err != nil {
+		t.Fatal(err)
+	}
+	w.put(topic, extra)
+	w.until("it is buried", func() bool { return w.tube(topic, "current-jobs-buried") == 1 })
+	if _, err := w.sup.App("com.example.none"); !errors.Is(err, ErrNoApp) {
+		t.Errorf("an app that is not there: %v", err)
+	}
+	for _, c := range []struct {
+		app  config.App
+		cert bool
+	}{
+		{config.App{Server: config.ServerMock}, false},
+		{config.App{ByCertificate: true}, true}, // cannot be read
+		{config.App{Certificate: new(apnsconn.Certificate)}, true},
+		{config.App{SigningKey: new(apnsconn.Key), ByCertificate: true}, false}, // the one before is kept
+	} {
+		if got := AppOf(&c.app).Certificate; got != c.cert {
+			t.Errorf("%+v: by certificate %v", c.app, got)
+		}
+	}
 }

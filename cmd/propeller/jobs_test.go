@@ -18,7 +18,7 @@ import (
 )
 
 // newBuriedSite is a site with a state_dir, whose daemon has buried three jobs:
-// 1 and 2 refused by APNs, 3 without sense. It runs on.
+// 1 and 2 refused by APNs, 3 broken off. It runs on.
 func newBuriedSite(t *testing.T) (*site, *daemonProcess) {
 	t.Helper()
 	s := newSite(t, apnstest.Options{Script: apnstest.Always(apnstest.Answer{Status: 400, Reason: "BadMessageId"})})
@@ -98,7 +98,7 @@ func (s *site) tryJobs() {
 	if len(lines) != 4 || !strings.HasPrefix(lines[0], "ID  SINCE  CLASS     TOKEN     REASON") {
 		t.Fatalf("the list:\n%s", table)
 	}
-	for i, want := range []string{"1 rejected 00000000 400 BadMessageId", "2 rejected 00000000 400 BadMessageId", "3 rejected - job: "} {
+	for i, want := range []string{"1 rejected 00000000 400 BadMessageId", "2 rejected 00000000 400 BadMessageId", "3 rejected 00000000 job: not JSON"} {
 		got := strings.Fields(lines[i+1])
 		got = append(got[:1], got[2:]...) // all but the age
 		if !strings.HasPrefix(strings.Join(got, " "), want) || len(lines[i+1]) > 90 {
