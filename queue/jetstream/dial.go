@@ -267,7 +267,7 @@ func (o Options) certificates() ([]tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	pair, err := tls.X509KeyPair(cert, key)
+	pair, err := keysize.Pair(cert, key)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Options["cert"], err)
 	}

@@ -1,7 +1,6 @@
 package queueurl
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +9,8 @@ import (
 	"unicode"
 
 	"github.com/nats-io/nkeys"
+
+	"propeller/internal/keysize"
 )
 
 // option is one setting behind the "?" of a URL.
@@ -111,7 +112,7 @@ func (u *URL) checkAccess(data map[string][]byte, files Files) error {
 	case files.Read == nil:
 		return nil
 	case cert:
-		if _, err := tls.X509KeyPair(data["cert"], data["key"]); err != nil {
+		if _, err := keysize.Pair(data["cert"], data["key"]); err != nil {
 			return fmt.Errorf("has a cert and a key that cannot be used together: %w", err)
 		}
 	}
