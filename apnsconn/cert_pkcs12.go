@@ -88,7 +88,10 @@ func parsePKCS12(data []byte, password string) (bundle, error) {
 	var p pfx
 	s := sight{left: maxIterations}
 	parts, err := p.read(data)
-	if err != nil {
+	switch {
+	case errors.Is(err, errPublicKey):
+		return bundle{}, err
+	case err != nil:
 		return bundle{}, s.convert(err.Error(), err)
 	}
 	if err := s.mac(p.Mac); err != nil {
@@ -140,7 +143,7 @@ func (p *pfx) read(data []byte) (parts []contentInfo, err error) {
 	case err != nil:
 		return nil, errDamaged
 	case !p.Safe.Type.Equal(oidData):
-		return nil, errors.New("it is sealed by a public key instead of a password")
+		return nil, errPublicKey
 	}
 	content, err := octets(p.Safe.Content.Bytes)
 	if err == nil {
@@ -152,8 +155,13 @@ func (p *pfx) read(data []byte) (parts []contentInfo, err error) {
 	return parts, nil
 }
 
-// errDamaged is for what does not parse.
-var errDamaged = errors.New("it is damaged, or in BER")
+var (
+	// errDamaged is for what does not parse.
+	errDamaged = errors.New("it is damaged, or in BER")
+
+	// errPublicKey is for what OpenSSL does not read either.
+	errPublicKey = errors.New("is a PKCS#12 file that a public key has sealed: export it again with a password")
+)
 
 // octets is what an OCTET STRING holds.
 func octets(der []byte) (out []byte, err error) {
