@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/thejerf/suture/v4"
 
+	"propeller/apnsconn/apnstest"
+	"propeller/queue"
 	"propeller/queue/beanstalk/beanstalktest"
 )
 
@@ -120,4 +123,59 @@ func (s slow) Serve(ctx context.Context) error {
 	time.Sleep(5 * time.Second)
 	s.stopped.Store(true)
 	return nil
+}
+
+// meetingQueue is a queue whose consumers close only when all of them are closing.
+type meetingQueue struct {
+	adminQueue
+	made    *atomic.Int64
+	missing *atomic.Int64
+	all     chan struct{}
+}
+
+func (q meetingQueue) Consume(tube string) (queue.Consumer, error) {
+	c, err := q.adminQueue.Consume(tube)
+	q.made.Add(1)
+	return meetingConsumer{c, q}, err
+}
+
+type meetingConsumer struct {
+	queue.Consumer
+	q meetingQueue
+}
+
+func (c meetingConsumer) Close(ctx context.Context) error {
+	if c.q.missing.Add(-1) == 0 {
+		close(c.q.all)
+	}
+	select {
+	case <-c.q.all:
+		return c.Consumer.Close(ctx)
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), c.Consumer.Close(context.Background()))
+	}
+}
+
+// The apps stop at the same time, not one after the other.
+func TestAllAppsStopAtOnce(t *testing.T) {
+	const n = 30
+	w := newWorld(t, apnstest.Options{})
+	q := meetingQueue{made: new(atomic.Int64), missing: new(atomic.Int64), all: make(chan struct{})}
+	q.missing.Store(n)
+	w.wrap = func(real adminQueue) adminQueue {
+		q.adminQueue = real
+		return q
+	}
+	var apps strings.Builder
+	for i := range n {
+		fmt.Fprintf(&apps, "  - {topic: com.example.mock%d, server: mock}\n", i)
+	}
+	w.start(apps.String())
+	w.until("all workers have their consumers", func() bool { return q.made.Load() == n })
+	w.halt()
+	select {
+	case <-q.all:
+	default:
+		t.Errorf("%d of %d apps did not stop while the others did", q.missing.Load(), n)
+	}
 }

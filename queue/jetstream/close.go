@@ -2,6 +2,8 @@ package jetstream
 
 import (
 	"context"
+	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -85,12 +87,64 @@ func (q *client) settleAll() bool {
 	}
 	ctx, cancel := context.WithTimeout(q.ctx, flushTime)
 	defer cancel()
-	all := true
-	for _, t := range q.allTubes() {
+	var failed atomic.Bool
+	_ = each(ctx, settlesAtOnce, slices.All(q.allTubes()), func(_ int, t *tube) error {
 		if err := q.barrier(ctx, cn, t.name); err != nil {
 			q.opts.Log.Warn("queue: jobs just finished may be served again", "tube", t.name, "err", err)
-			all = false
+			failed.Store(true)
+		}
+		return nil
+	})
+	return ctx.Err() == nil && !failed.Load()
+}
+
+const (
+	// settlesAtOnce is how many tubes an embedded server is asked about at once.
+	settlesAtOnce = 64
+	// forgetTime bounds forgetIdle.
+	forgetTime = 5 * time.Second
+)
+
+// forgetIdle removes those consumers of an embedded server that know nothing which is
+// not in the stream: none of their jobs was served and not finished. The server ends its
+// consumers one after the other and sleeps for 10 ms at each (nats-server: filestore.go,
+// waitOnFlusher), so that to end many would take long. Removing one takes less than a
+// tenth of that, and its tube makes it again when it is served.
+func (q *client) forgetIdle() {
+	cn, _, _, err := q.link.ready()
+	if err != nil || q.embedded.trouble() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(q.ctx, forgetTime)
+	defer cancel()
+	idle, err := q.idleConsumers(ctx, cn)
+	if err == nil {
+		err = each(ctx, apiAtOnce, slices.All(idle), func(_ int, name string) error {
+			return cn.js.DeleteConsumer(ctx, jobsStream, name)
+		})
+	}
+	if err != nil { // those that are left make the end slower
+		q.opts.Log.Debug("queue: consumers cannot be removed", "err", err)
+	}
+}
+
+// idleConsumers are the consumers of our tubes for which all of a tube's jobs are still
+// to be served for the first time.
+func (q *client) idleConsumers(ctx context.Context, cn *conn) (names []string, err error) {
+	jobs, err := q.streamInfo(ctx, cn, jobsStream, jobPrefix+">", 0)
+	if err != nil {
+		return nil, err
+	}
+	s, err := cn.js.Stream(ctx, jobsStream)
+	if err != nil {
+		return nil, err
+	}
+	all := s.ListConsumers(ctx)
+	for c := range all.Info() {
+		stored := uint64(jobs.State.Subjects[c.Config.FilterSubject])
+		if q.tube(tubeOf(c.Config.FilterSubject)) != nil && c.NumAckPending == 0 && c.NumPending == stored {
+			names = append(names, c.Name)
 		}
 	}
-	return all
+	return names, all.Err()
 }

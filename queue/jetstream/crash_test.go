@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -182,6 +183,45 @@ func TestRestartEmbedded(t *testing.T) {
 	st, err := q.TubeStats(ctxOf(t), "states")
 	if want := (queue.TubeStats{Delayed: 1, Reserved: 1, Buried: 1}); err != nil || st != want {
 		t.Fatalf("%+v, %v; want %+v", st, err, want)
+	}
+}
+
+// The server ends its consumers one by one, slowly. So at an orderly end only those are
+// left that know of jobs what the stream does not, and of the others nothing is lost.
+func TestEndForgetsIdleConsumers(t *testing.T) {
+	t.Parallel()
+	o := Options{URL: embeddedIn(t.TempDir())}
+	q := openTest(t, o)
+	const tubes = 100
+	for i := range tubes {
+		tube := fmt.Sprint("idle.", i)
+		mustPut(t, q, tube, "done")
+		mustPut(t, q, tube, "waits")
+		finish(t, q, tube, 1)
+	}
+	mustPut(t, q, "again", "again")
+	if err := mustReceive(t, consumeTest(t, q, "again"), 1)[0].Retry(ctxOf(t), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	closeNow(t, q)
+	left, err := filepath.Glob(filepath.Join(o.Dir, "jetstream", "$G", "streams", jobsStream, "obs", "*"))
+	if err != nil || len(left) != 1 || filepath.Base(left[0]) != "again" {
+		t.Errorf("%d consumers are left at the end (%v), want one", len(left), err)
+	}
+
+	q = openTest(t, o)
+	for i := range tubes {
+		c := consumeTest(t, q, fmt.Sprint("idle.", i))
+		if j := mustReceive(t, c, 1)[0]; string(j.Body()) != "waits" {
+			t.Errorf("tube %d: %q", i, j.Body())
+		} else {
+			mustDone(t, j)
+		}
+	}
+	mustNone(t, consumeTest(t, q, "again"))
+	st, err := q.TubeStats(ctxOf(t), "again")
+	if want := (queue.TubeStats{Reserved: 1}); err != nil || st != want {
+		t.Errorf("%+v, %v; want %+v", st, err, want)
 	}
 }
 

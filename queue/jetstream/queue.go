@@ -146,6 +146,7 @@ func (q *client) Close() error {
 	q.mu.Unlock()
 	q.burst(time.Now(), true)
 	if q.settleAll() {
+		q.forgetIdle()
 		q.noteAll()
 	}
 	if q.embedded != nil {
