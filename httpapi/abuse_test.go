@@ -143,7 +143,7 @@ func TestEveryRoute(t *testing.T) {
 	tree := newTouchedTree()
 	outcomes := new(Outcomes)
 	outcomes.begin()
-	outcomes.end(donePut{"7", topic, 0, 1, nil})
+	outcomes.end(donePut{id: "7", topic: topic, delay: 0, tokens: 1})
 	api := New(tree, Options{Outcomes: outcomes, Metrics: http.NotFoundHandler(), Reload: func(context.Context) error { return tree.touch("reload") }})
 	api.Use(Settings{Keys: testKeys, PProf: true})
 	api.wrong.limit.SetLimit(rate.Inf) // there are many

@@ -83,7 +83,7 @@ func (a *API) prepare(c *client, e worker.Envelope, charge func(jobs int) error)
 // be put.
 func (a *API) putJobs(ctx context.Context, e worker.Envelope, jobs []worker.Part, r Result) Result {
 	for _, one := range jobs {
-		id, err := a.remember(e.Topic, e.Delay, one.Tokens, func() (string, error) { return a.tree.Put(ctx, e.Topic, one.Body, e.Delay) })
+		id, err := a.remember(donePut{topic: e.Topic, body: one.Body, delay: e.Delay, tokens: one.Tokens}, func() (string, error) { return a.tree.Put(ctx, e.Topic, one.Body, e.Delay) })
 		if err != nil {
 			r.ID, r.Error = "", errorOf(err)
 			return r

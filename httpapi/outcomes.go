@@ -55,22 +55,31 @@ type Outcomes struct {
 
 	mu      sync.Mutex
 	byID    map[string]*outcome
-	order   []*outcome // oldest first, a ring once it is full
-	next    int        // in order, when it is full
-	pending int        // groups of puts under way: outcomes of ids not known yet may be theirs
+	order   []*outcome          // oldest first, a ring once it is full
+	next    int                 // in order, when it is full
+	pending int                 // groups of puts under way
+	early   map[source]*outcome // what came of jobs of which some may be of these
 }
 
 // outcome is what is known of one job.
 type outcome struct {
 	n      Notification
+	from   source
 	trying bool
-	known  bool // its put has returned
+}
+
+// source is the job that a producer put. Its id alone proves nothing: a queue's client can
+// write any into a job. Who knows the seed as well has read the job.
+type source struct {
+	id, app string
+	seed    worker.Seed
 }
 
 // donePut is a put that has returned.
 type donePut struct {
 	id     string
 	topic  string
+	body   []byte
 	delay  time.Duration
 	tokens int
 	err    error
@@ -94,44 +103,46 @@ func (o *Outcomes) end(puts ...donePut) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.pending--
 	now := time.Now()
 	for i := range puts {
 		if p := &puts[i]; p.err == nil {
 			o.putLocked(p, now)
 		}
 	}
+	if o.pending--; o.pending == 0 {
+		o.early = nil
+	}
 }
 
 func (o *Outcomes) putLocked(p *donePut, now time.Time) {
-	x := o.byID[p.id]
-	if x == nil || x.known { // the latter: the queue has given an id anew
-		x = o.addLocked(p.id)
+	from := source{p.id, p.topic, worker.SeedOf(p.id, p.body)}
+	x := o.early[from]
+	if x == nil {
+		x = &outcome{n: Notification{ID: p.id}, from: from}
 	}
-	x.known = true
+	delete(o.early, from)
+	o.addLocked(x) // for the one before, if the queue has given an id anew
 	x.n.Topic, x.n.Tokens, x.n.Put = p.topic, p.tokens, now
 	if p.delay > 0 {
 		x.n.DelayedUntil = now.Add(p.delay)
 	}
 }
 
-// addLocked makes room for one more.
-func (o *Outcomes) addLocked(id string) *outcome {
+// addLocked adds one, and makes room for it.
+func (o *Outcomes) addLocked(x *outcome) {
 	if o.byID == nil {
 		o.byID = make(map[string]*outcome)
 	}
-	x := &outcome{n: Notification{ID: id}}
-	o.byID[id] = x
+	o.byID[x.n.ID] = x
 	if len(o.order) < maxOutcomes {
 		o.order = append(o.order, x)
-		return x
+		return
 	}
 	if old := o.order[o.next]; o.byID[old.n.ID] == old {
 		delete(o.byID, old.n.ID)
 	}
 	o.order[o.next] = x
 	o.next = (o.next + 1) % maxOutcomes
-	return x
 }
 
 // Pushed implements worker.Sink. Until something is put over HTTP it only reads one
@@ -142,15 +153,31 @@ func (o *Outcomes) Pushed(e *worker.Event) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	x := o.byID[e.Job]
-	switch {
-	case x == nil && o.pending == 0:
-		return // put elsewhere
-	case x == nil:
-		x = o.addLocked(strings.Clone(e.Job))
+	from := source{e.Job, e.App, e.Seed}
+	if x := o.byID[e.Job]; x != nil && x.from == from {
+		x.pushed(e)
+		return
+	}
+	if o.pending == 0 {
+		return // put elsewhere, or not what it says
+	}
+	x := o.early[from]
+	if x == nil && len(o.early) == maxEarly {
+		return
+	}
+	if x == nil {
+		if o.early == nil {
+			o.early = make(map[source]*outcome)
+		}
+		from.id = strings.Clone(from.id)
+		x = &outcome{n: Notification{ID: from.id}, from: from}
+		o.early[from] = x
 	}
 	x.pushed(e)
 }
+
+// maxEarly bounds the jobs that end while the answers to puts are awaited.
+const maxEarly = maxOutcomes / 2
 
 // pushed records the end of some of the job's pushes.
 func (x *outcome) pushed(e *worker.Event) {
@@ -224,7 +251,7 @@ func (o *Outcomes) look(id string) (n Notification, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	x := o.byID[id]
-	if x == nil || !x.known {
+	if x == nil {
 		return n, false
 	}
 	n = x.n

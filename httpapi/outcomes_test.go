@@ -20,7 +20,7 @@ func TestOutcomes(t *testing.T) {
 		var o Outcomes
 		put := func(id string, tokens int, delay time.Duration) {
 			o.begin()
-			o.end(donePut{id, topic, delay, tokens, nil})
+			o.end(donePut{id: id, topic: topic, delay: delay, tokens: tokens})
 		}
 		state := func(id, want string) Notification {
 			t.Helper()
@@ -30,17 +30,17 @@ func TestOutcomes(t *testing.T) {
 			}
 			return n
 		}
-		o.Pushed(&worker.Event{At: time.Now(), Job: "elsewhere", N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "elsewhere", Seed: worker.SeedOf("elsewhere", nil), N: 1, Action: worker.Tried})
 		put("one", 1, 0)
 		state("one", FateQueued)
-		o.Pushed(&worker.Event{At: time.Now(), Job: "one", N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: worker.SeedOf("one", nil), N: 1, Action: worker.Tried})
 		state("one", FateTrying)
-		o.Pushed(&worker.Event{At: time.Now(), Job: "one", N: 1, Action: worker.Retried, Class: apnsconn.Unavailable, Status: 503, Reason: "Shutdown", Pause: time.Minute})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: worker.SeedOf("one", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable, Status: 503, Reason: "Shutdown", Pause: time.Minute})
 		if n := state("one", FateQueued); n.Tries != 1 || n.Reason != "Shutdown" || n.NextTry.Sub(n.At) != time.Minute {
 			t.Errorf("%+v", n)
 		}
-		o.Pushed(&worker.Event{At: time.Now(), Job: "one", N: 1, Action: worker.Tried})
-		o.Pushed(&worker.Event{At: time.Now(), Job: "one", N: 1, Action: worker.Deleted, Class: apnsconn.Delivered, Status: 200, APNsID: "x"})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: worker.SeedOf("one", nil), N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: worker.SeedOf("one", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered, Status: 200, APNsID: "x"})
 		if n := state("one", FateDelivered); n.Tries != 2 || n.APNsID != "x" || n.Status != 200 || n.At.IsZero() || !n.NextTry.IsZero() {
 			t.Errorf("%+v", n)
 		}
@@ -50,30 +50,30 @@ func TestOutcomes(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		state("later", FateQueued)
-		o.Pushed(&worker.Event{At: time.Now(), Job: "later", N: 1, Action: worker.Tried})
-		o.Pushed(&worker.Event{At: time.Now(), Job: "later", N: 1, Action: worker.Buried, Class: apnsconn.Rejected, Reason: "why"})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: worker.SeedOf("later", nil), N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: worker.SeedOf("later", nil), N: 1, Action: worker.Buried, Class: apnsconn.Rejected, Reason: "why"})
 		if n := state("later", FateBuried); n.Reason != "why" {
 			t.Errorf("%+v", n)
 		}
-		o.Pushed(&worker.Event{At: time.Now(), Job: "later", N: 1, Action: worker.Tried}) // kicked
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: worker.SeedOf("later", nil), N: 1, Action: worker.Tried}) // kicked
 		state("later", FateTrying)
-		o.Pushed(&worker.Event{At: time.Now(), Job: "later", N: 1, Action: worker.Deleted, Class: apnsconn.Token})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: worker.SeedOf("later", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Token})
 		state("later", FateRefused)
 		put("three", 3, 0)
-		o.Pushed(&worker.Event{At: time.Now(), Job: "three", N: 1, Action: worker.Tried})
-		o.Pushed(&worker.Event{At: time.Now(), Job: "three", N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
-		o.Pushed(&worker.Event{At: time.Now(), Job: "three", N: 1, Action: worker.Deleted, Class: apnsconn.Token})
-		o.Pushed(&worker.Event{At: time.Now(), Job: "three", N: 1, Action: worker.Retried, Class: apnsconn.Unavailable})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: worker.SeedOf("three", nil), N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: worker.SeedOf("three", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: worker.SeedOf("three", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Token})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: worker.SeedOf("three", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable})
 		state("three", FateQueued)
-		o.Pushed(&worker.Event{At: time.Now(), Job: "three", N: 1, Action: worker.Expired, Class: apnsconn.Rejected})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: worker.SeedOf("three", nil), N: 1, Action: worker.Expired, Class: apnsconn.Rejected})
 		state("three", FateFinished)
 		put("mixed", 3, 0)
-		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 3, Action: worker.Tried})
-		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
-		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 1, Action: worker.Retried, Class: apnsconn.Unavailable})
-		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 1, Action: worker.Buried, Class: apnsconn.Rejected})
-		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 1, Action: worker.Tried}) // the retried one
-		o.Pushed(&worker.Event{At: time.Now(), Job: "mixed", N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 3, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 1, Action: worker.Buried, Class: apnsconn.Rejected})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 1, Action: worker.Tried}) // the retried one
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
 		state("mixed", FateFinished)
 		put("three", 1, 0) // the queue has begun to count anew
 		state("three", FateQueued)
@@ -89,13 +89,13 @@ func TestOutcomeBeforePut(t *testing.T) {
 	var o Outcomes
 	o.begin()
 	o.begin()
-	o.Pushed(&worker.Event{At: time.Now(), Job: "7", N: 1, Action: worker.Tried})
-	o.Pushed(&worker.Event{At: time.Now(), Job: "7", N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
-	o.Pushed(&worker.Event{At: time.Now(), Job: "8", N: 1, Action: worker.Tried})
+	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "7", Seed: worker.SeedOf("7", nil), N: 1, Action: worker.Tried})
+	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "7", Seed: worker.SeedOf("7", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "8", Seed: worker.SeedOf("8", nil), N: 1, Action: worker.Tried})
 	if _, ok := o.look("7"); ok {
 		t.Error("known before it was put")
 	}
-	o.end(donePut{"7", topic, 0, 1, nil}, donePut{err: errors.New("no")})
+	o.end(donePut{id: "7", topic: topic, delay: 0, tokens: 1}, donePut{err: errors.New("no")})
 	o.end()
 	if n, ok := o.look("7"); !ok || n.State != FateDelivered || n.Tries != 1 {
 		t.Errorf("%+v", n)
@@ -103,9 +103,53 @@ func TestOutcomeBeforePut(t *testing.T) {
 	if _, ok := o.look("8"); ok {
 		t.Error("somebody else's job is known")
 	}
-	o.Pushed(&worker.Event{At: time.Now(), Job: "9", N: 1, Action: worker.Tried})
-	if len(o.byID) != 2 {
-		t.Errorf("%d remembered", len(o.byID))
+	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "9", Seed: worker.SeedOf("9", nil), N: 1, Action: worker.Tried})
+	if len(o.byID) != 1 || o.early != nil {
+		t.Errorf("%d remembered, %d early", len(o.byID), len(o.early))
+	}
+}
+
+// A job that says it is another one changes nothing of what is told of that: not one of
+// another app, and not one of the same app whose text is not the same.
+func TestForgedOutcomes(t *testing.T) {
+	t.Parallel()
+	var o Outcomes
+	body := []byte(notification(""))
+	deliver := func(app, id string, body []byte) {
+		e := worker.Event{At: time.Now(), App: app, Job: id, Seed: worker.SeedOf(id, body), N: 1, Action: worker.Tried}
+		o.Pushed(&e)
+		e.Action, e.Class = worker.Deleted, apnsconn.Delivered
+		o.Pushed(&e)
+	}
+	want := func(id, state string) {
+		t.Helper()
+		if n, ok := o.look(id); !ok || n.State != state || n.Topic != topic {
+			t.Errorf("%s: %+v, want %s", id, n, state)
+		}
+	}
+	forge := func(id string) {
+		deliver("com.example.other", id, body)
+		deliver(topic, id, []byte(`{"forged":1}`))
+	}
+	for _, id := range []string{"7", "8"} { // 8 is done before its put returns
+		o.begin()
+		forge(id)
+		if id == "8" {
+			deliver(topic, id, body)
+		}
+		forge(id)
+		o.end(donePut{id: id, topic: topic, body: body, tokens: 1})
+	}
+	want("7", FateQueued)
+	want("8", FateDelivered)
+	bury := worker.Event{At: time.Now(), App: topic, Job: "7", Seed: worker.SeedOf("7", body), N: 1, Action: worker.Buried, Class: apnsconn.Rejected}
+	o.Pushed(&bury)
+	forge("7")
+	want("7", FateBuried)
+	deliver(topic, "7", body) // kicked
+	want("7", FateDelivered)
+	if len(o.byID) != 2 || len(o.early) != 0 {
+		t.Errorf("%d remembered, %d early", len(o.byID), len(o.early))
 	}
 }
 

@@ -431,11 +431,11 @@ func TestPageSend(t *testing.T) {
 	if n := state(); n.State != FateQueued {
 		t.Errorf("%+v", n)
 	}
-	api.o.Outcomes.Pushed(&worker.Event{Job: "7", N: 1, Action: worker.Tried})
+	api.o.Outcomes.Pushed(&worker.Event{App: topic, Job: "7", Seed: api.o.Outcomes.byID["7"].from.seed, N: 1, Action: worker.Tried})
 	if n := state(); n.State != FateTrying {
 		t.Errorf("%+v", n)
 	}
-	api.o.Outcomes.Pushed(&worker.Event{At: time.Now(), Job: "7", N: 1, Action: worker.Deleted, Class: apnsconn.Token, Status: 410, Reason: "Unregistered"})
+	api.o.Outcomes.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "7", Seed: api.o.Outcomes.byID["7"].from.seed, N: 1, Action: worker.Deleted, Class: apnsconn.Token, Status: 410, Reason: "Unregistered"})
 	if n := state(); n.State != FateRefused || n.Reason != "Unregistered" {
 		t.Errorf("%+v", n)
 	}

@@ -83,13 +83,14 @@ func (a *API) putJob(ctx context.Context, c *client, topic string, body []byte, 
 	if err != nil {
 		return "", fmt.Errorf("%w: the job would be buried or dropped: %w", errBody, err)
 	}
-	return a.remember(topic, delay, max(1, len(job.Tokens)), func() (string, error) { return a.tree.Put(ctx, topic, body, delay) })
+	return a.remember(donePut{topic: topic, body: body, delay: delay, tokens: max(1, len(job.Tokens))}, func() (string, error) { return a.tree.Put(ctx, topic, body, delay) })
 }
 
 // remember has what becomes of the job that put puts be told to who asks.
-func (a *API) remember(topic string, delay time.Duration, tokens int, put func() (id string, err error)) (id string, err error) {
-	err = errPanic
+func (a *API) remember(p donePut, put func() (id string, err error)) (id string, err error) {
+	p.err = errPanic
 	a.o.Outcomes.begin()
-	defer func() { a.o.Outcomes.end(donePut{id, topic, delay, tokens, err}) }() // also after a panic
-	return put()
+	defer func() { a.o.Outcomes.end(p) }() // also after a panic
+	p.id, p.err = put()
+	return p.id, p.err
 }

@@ -15,7 +15,8 @@ import (
 
 // Burial is what a buried job says about itself.
 type Burial struct {
-	Job    string // the id its producer got; "" if unknown
+	Job    string // the id its producer got, as it says; "" if unknown
+	Seed   Seed   // of the producer's job; zero if unknown
 	Reason string // APNs', with the status, or ours in words
 	Class  string // of the last outcome; "" if unknown
 	Status int    // APNs' HTTP status; 0 without an answer
@@ -53,7 +54,7 @@ func BurialOf(body []byte, topic string) Burial {
 // burial describes j, with o as its origin.
 func (o *origin) burial(j *Job) Burial {
 	b := Burial{
-		Job: o.job, Reason: o.bury, Status: o.status, APNsID: o.apnsID, At: o.at, Put: o.put, Tries: o.attempt,
+		Job: o.job, Seed: o.seed, Reason: o.bury, Status: o.status, APNsID: o.apnsID, At: o.at, Put: o.put, Tries: o.attempt,
 		Tokens: max(1, len(j.Tokens)), Token: shortToken(&j.Notification), Ref: j.Ref,
 	}
 	if o.bury != "" {
@@ -121,11 +122,9 @@ func Kicked(body []byte) []byte {
 // origin returns what a job made of this one has to remember.
 func (t *task) origin() origin {
 	attempt, age, _ := t.history()
-	o := origin{job: t.id, seed: t.decoded.seed, put: t.r.cfg.Wall().Add(-age), attempt: min(attempt, maxAttempt)}
+	o := origin{job: t.id, seed: t.made(), put: t.r.cfg.Wall().Add(-age), attempt: min(attempt, maxAttempt)}
 	if first := t.decoded.origin; first != nil {
-		o.job, o.seed, o.put = first.job, first.seed, first.put
-	} else if o.seed == (seed{}) {
-		o.seed = seedOf(o.job, t.body)
+		o.job, o.put = first.job, first.put
 	}
 	return o
 }

@@ -27,7 +27,8 @@ type Event struct {
 	At     time.Time
 	App    string // the app's topic
 	Worker int    // its number in the app
-	Job    string // the id that the job's producer got
+	Job    string // the id that the job's producer got, as the job says
+	Seed   Seed   // of the producer's job: proves that this one comes of it
 	ID     string // the job's id in the queue; it differs from Job for the rest of a list
 	Ref    string // the producer's own id
 	Token  string // the first 8 characters of the token, or of the channel's id
@@ -108,6 +109,7 @@ func (e *Event) Each() iter.Seq[Delivery] {
 // emit completes an event of a task and hands it to the sinks.
 func (r *run) emit(t *task, e *Event) {
 	e.App, e.Worker, e.Job, e.ID, e.Ref = r.cfg.Topic, r.cfg.Index, t.firstID(), t.id, t.decoded.Ref
+	e.Seed = t.made()
 	for _, s := range r.w.sinks {
 		r.hand(s, e)
 	}

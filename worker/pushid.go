@@ -35,6 +35,24 @@ func (j *Job) identify(raw *rawJob, jobID string, body []byte) error {
 	return nil
 }
 
+// Seed is the seed of a job by the id that its producer got, and its text. Every job that
+// comes of it has the same; whoever has not read the job cannot make it up.
+type Seed = seed
+
+// SeedOf is the seed of a job that has been put.
+func SeedOf(id string, body []byte) Seed { return seedOf(id, body) }
+
+// made is the seed of the job that the producer put.
+func (t *task) made() seed {
+	if t.decoded.origin != nil {
+		return t.decoded.origin.seed
+	}
+	if t.decoded.seed == (seed{}) {
+		t.decoded.seed = seedOf(t.id, t.body)
+	}
+	return t.decoded.seed
+}
+
 // seedOf makes a seed from a job's id and text: the same on each try of the job, and different
 // for every other job.
 func seedOf(jobID string, body []byte) (s seed) {

@@ -79,7 +79,7 @@ func TestWhatIsInARecord(t *testing.T) {
 		e := b.rec.entries[0]
 		want := Burial{
 			Job: "2", Class: "rejected", Reason: "413 PayloadTooLarge", Token: testToken[:8], Ref: "order 7", APNsID: "ID", Status: 413,
-			Tries: 1, Tokens: 1, At: time.Now(), Put: time.Now(),
+			Tries: 1, Tokens: 1, At: time.Now(), Put: time.Now(), Seed: SeedOf("2", AsPut([]byte(q.buried[0].body))),
 		}
 		if e.ID != "2" || e.Burial != want {
 			t.Errorf("%+v, want %+v", e, want)

@@ -9,9 +9,10 @@ import (
 )
 
 // Bury implements queue.Job: the job is copied to the stream of buried jobs, with
-// the body that is given, and when it is safe there, removed. It keeps its id and
-// its age. After a crash in between it is served again, and burying it again
-// replaces the copy; so it does when an answer is lost.
+// the body that is given, and when it is safe there, removed. It is kept under its
+// number there, so that it overwrites no other, and keeps its age. After a crash in
+// between it is served again, and burying it again replaces the copy; so it does when an
+// answer is lost.
 func (j *job) Bury(ctx context.Context, body []byte) error {
 	expired, err := j.begin(ctx)
 	if err != nil {
@@ -24,6 +25,7 @@ func (j *job) Bury(ctx context.Context, body []byte) error {
 	err = j.copyToBuried(ctx, body)
 	switch {
 	case err == nil:
+		j.buried.Store(true)
 		return j.finish(ctx, false)
 	case ctx.Err() != nil || j.c.t.q.ctx.Err() != nil:
 		j.end(stateSettled) // it comes back when its reservation ends
@@ -72,6 +74,5 @@ func (j *job) buriedMsg(cn *conn, body []byte) (*nats.Msg, error) {
 	} else if err := cn.fits(body); err != nil {
 		return nil, err
 	}
-	id := j.ID()
-	return &nats.Msg{Subject: buriedSubject(j.c.t.name, id), Data: body, Header: past(id, putTime(j.header, j.d.stored))}, nil
+	return &nats.Msg{Subject: buriedSubject(j.c.t.name, j.key()), Data: body, Header: past(j.ID(), putTime(j.header, j.d.stored))}, nil
 }

@@ -296,7 +296,7 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (instead func
 	if !c.roomLocked(m.Data) {
 		return j.sayBack
 	}
-	done, held := t.firstCopyLocked(m.Header, d)
+	done, held := t.firstCopyLocked(m.Header, m.Data, d)
 	switch {
 	case done, d.tries > 1 && t.q.finished.has(d.numbered()): // it was on its way when it was finished
 		return func() { j.say(wordAck) }

@@ -192,7 +192,7 @@ func TestEndForgetsIdleConsumers(t *testing.T) {
 	t.Parallel()
 	o := Options{URL: embeddedIn(t.TempDir())}
 	q := openTest(t, o)
-	const tubes = 100
+	const tubes = 10
 	for i := range tubes {
 		tube := fmt.Sprint("idle.", i)
 		mustPut(t, q, tube, "done")

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"sync"
@@ -52,6 +53,13 @@ func (r *recent[K, V]) has(k K) bool {
 	return known
 }
 
+// get returns what is known of a key; the zero value if nothing is.
+func (r *recent[K, V]) get(k K) V {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.known[k]
+}
+
 func (r *recent[K, V]) all() []K {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -66,13 +74,6 @@ type finished struct {
 }
 
 func (f *finished) add(j numbered) { f.note(j, time.Now()) }
-
-// at is when a job was finished.
-func (f *finished) at(j numbered) time.Time {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.known[j]
-}
 
 // numbered names a job: another stream has others under the same number.
 type numbered struct {
@@ -128,14 +129,21 @@ const jsScheduler = "Nats-Scheduler"
 // firedAgain is how long the second copy of a job waits that is still held.
 const firedAgain = 5 * time.Second
 
+// copied is what two copies of a job have in common. Without the body any message of that id
+// would be one.
+type copied struct {
+	id   string
+	body [sha256.Size]byte
+}
+
 // firstCopyLocked says of a job that has come whether another copy of it was finished
 // here, or is held. A copy that is neither may be gone for other reasons.
-func (t *tube) firstCopyLocked(h nats.Header, d delivery) (done, held bool) {
+func (t *tube) firstCopyLocked(h nats.Header, body []byte, d delivery) (done, held bool) {
 	id := h.Get(headerID)
 	if id == "" || h.Get(jsScheduler) == "" || h.Get(headerKicked) != "" {
 		return false, false
 	}
-	first := t.q.fired.note(id, d.numbered())
+	first := t.q.fired.note(copied{t.name + "." + id, sha256.Sum256(body)}, d.numbered())
 	if first == d.numbered() {
 		return false, false
 	}

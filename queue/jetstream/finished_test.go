@@ -87,7 +87,7 @@ func TestFiredOnce(t *testing.T) {
 	if err := j.Bury(ctxOf(t), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := q.Kick(ctxOf(t), "tube", id); err != nil {
+	if err := q.Kick(ctxOf(t), "tube", j.ID()); err != nil {
 		t.Fatal(err)
 	}
 	mustDone(t, mustReceive(t, c, 1)...)

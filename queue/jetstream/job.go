@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -30,6 +31,7 @@ type job struct {
 	header nats.Header // nil for most
 	d      delivery    // the same at every try, but for tries
 	birth  int64       // of the stream
+	buried atomic.Bool // its copy is among the buried jobs, under its key
 
 	// Under c.t.mu, as is d.tries.
 	ack        string    // where to settle it
@@ -45,7 +47,18 @@ type job struct {
 var _ queue.Job = (*job)(nil)
 
 // ID implements queue.Job.
-func (j *job) ID() string { return idOf(j.header, j.birth, j.d.seq) }
+func (j *job) ID() string {
+	if j.buried.Load() {
+		return j.key()
+	}
+	if id := j.header.Get(headerID); id != "" && id == j.c.t.q.labels.get(j.key()) {
+		return id // this process has written it
+	}
+	return idOf(j.header, j.birth, j.d.seq)
+}
+
+// key is what the job is kept under, whatever it says of itself.
+func (j *job) key() string { return seqID(j.birth, j.d.seq) }
 
 // Body implements queue.Job.
 func (j *job) Body() []byte { return j.body }

@@ -11,8 +11,8 @@ import (
 	"propeller/queue"
 )
 
-// Kick implements queue.Admin. The job keeps its id. A kick that is repeated
-// because its answer was lost puts the job once.
+// Kick implements queue.Admin. The job gets a new number, with its id as a label. A kick
+// that is repeated because its answer was lost puts the job once.
 func (q *client) Kick(ctx context.Context, tube, id string) error {
 	for {
 		err := q.kick(ctx, tube, id)
@@ -31,11 +31,17 @@ func (q *client) kick(ctx context.Context, tube, id string) error {
 	if err != nil {
 		return err
 	}
-	again := q.again("kick", tube, b.ID, m)
+	label := b.ID
+	if id := m.Header.Get(headerID); jobID.MatchString(id) {
+		label = id
+	}
+	again := q.again("kick", tube, label, m)
 	again.Header.Set(headerKicked, "1")
-	if err := q.storeOnce(ctx, cn, again); err != nil {
+	seq, err := q.storeOnce(ctx, cn, again)
+	if err != nil {
 		return adminError(ctx, err)
 	}
+	q.labels.note(seqID(q.birth.Load(), seq), label)
 	err = q.remove(ctx, s, tube, b.ID, m.Sequence)
 	if errors.Is(err, queue.ErrBusy) {
 		return nil // it has been served and buried since
@@ -59,27 +65,26 @@ func (q *client) again(why, tube, id string, m *jetstream.RawStreamMsg) *nats.Ms
 // storeOnce stores a job that has a Nats-Msg-Id. What the stream calls a
 // duplicate is stored if it is this job, or is gone, because it was done: no
 // other has that Nats-Msg-Id, unless somebody has made it up.
-func (q *client) storeOnce(ctx context.Context, cn *conn, m *nats.Msg) error {
+func (q *client) storeOnce(ctx context.Context, cn *conn, m *nats.Msg) (seq uint64, err error) {
 	a, err := q.request(ctx, cn, m)
-	seq, err := q.sequence(a, err)
+	seq, err = q.sequence(a, err)
 	if err != nil || !bytes.Contains(a.Data, []byte(`"duplicate"`)) {
-		return err
+		return seq, err
 	}
 	q.expectLarge()
 	s, err := cn.js.Stream(ctx, jobsStream)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	first, err := s.GetMsg(ctx, seq)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
-		return nil
+		return seq, nil
 	case err != nil:
-		return err
+		return 0, err
 	case first.Subject == m.Subject && first.Header.Get(headerID) == m.Header.Get(headerID) && bytes.Equal(first.Data, m.Data):
-		return nil
+		return seq, nil
 	}
 	m.Header.Set(jsMsgID, newID())
-	_, err = q.store(ctx, cn, m)
-	return err
+	return q.store(ctx, cn, m)
 }

@@ -195,8 +195,8 @@ func TestBareIDs(t *testing.T) {
 	if err := j.Bury(ctxOf(t), []byte("old again")); err != nil {
 		t.Fatal(err)
 	}
-	mustPeek(t, q, "tube", old, "old again")
-	if err := q.Delete(ctxOf(t), "tube", old); err != nil {
+	mustPeek(t, q, "tube", j.ID(), "old again")
+	if err := q.Delete(ctxOf(t), "tube", j.ID()); err != nil {
 		t.Fatal(err)
 	}
 	// One whose producer was told a bare number, and that is buried since.

@@ -152,12 +152,15 @@ func (q *client) putTubeLeft(ctx context.Context, cn *conn, s jetstream.Stream, 
 			continue
 		}
 		if !finished {
-			id := idOf(m.Header, s.CachedInfo().Created.UnixMilli(), m.Sequence)
+			birth := s.CachedInfo().Created.UnixMilli()
+			id := idOf(m.Header, birth, m.Sequence)
 			left := q.again("rescue", tube, id, m)
 			left.Header.Set(headerLeft, "1")
-			if err := q.storeOnce(ctx, cn, left); err != nil {
+			seq, err := q.storeOnce(ctx, cn, left)
+			if err != nil {
 				return again, removed, err
 			}
+			q.labels.note(seqID(birth, seq), id)
 		}
 		if err := deleteMsg(s, m.Sequence, q.opts.timeout); err != nil {
 			return again, removed, err

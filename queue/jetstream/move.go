@@ -112,6 +112,9 @@ func stored(birth int64, m *jetstream.RawStreamMsg) (j queue.StoredJob, soon boo
 		Age:    max(time.Since(putTime(m.Header, m.Time.UnixNano())), 0),
 		Buried: strings.HasPrefix(m.Subject, buriedPrefix),
 	}
+	if j.Buried {
+		j.ID = m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	}
 	if !strings.HasPrefix(m.Subject, schedPrefix) {
 		return j, false, nil
 	}

@@ -72,10 +72,12 @@ func seqID(birth int64, seq uint64) string {
 	return string(strconv.AppendUint(b, seq, 10))
 }
 
-// idOf is the id of a job that the stream has under a number. A header that is
-// none of ours is another program's.
+// idOf is the id of a job that the stream has under a number. A header is only a label:
+// whoever may publish here can write any into it. So it never is the key of anything, and
+// is not believed if it is another job's number. Delayed jobs have names at random, which
+// only who has read them knows.
 func idOf(h nats.Header, birth int64, seq uint64) string {
-	if id := h.Get(headerID); id != "" && jobID.MatchString(id) {
+	if id := h.Get(headerID); strings.HasPrefix(id, "d") && jobID.MatchString(id) {
 		return id
 	}
 	return seqID(birth, seq)

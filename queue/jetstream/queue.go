@@ -83,7 +83,8 @@ type client struct {
 	overviews overviews
 	damage    damage // of an embedded server's files
 	finished  finished
-	fired     recent[string, numbered] // the jobs that schedules have become last, by their ids
+	fired     recent[copied, numbered] // the jobs that schedules have become last
+	labels    recent[string, string]   // the ids of jobs that this process has put again, by their new numbers
 
 	large atomic.Int64 // until when large answers may come, Unix nanoseconds
 	birth atomic.Int64 // of the stream of jobs, as last seen

@@ -30,7 +30,7 @@ func (q *client) tellUnstored() {
 	defer cancel()
 	n := 0
 	for _, j := range q.finished.all() {
-		if q.finished.at(j).After(since) || q.stillStored(ctx, j) {
+		if q.finished.get(j).After(since) || q.stillStored(ctx, j) {
 			n++
 		}
 	}

@@ -209,6 +209,29 @@ func (x *Index) byName(tube string) map[string][]*Entry {
 			out[e.ID] = append(out[e.ID], e)
 		}
 	}
+	for name, entries := range out {
+		if len(entries) > 1 {
+			out[name] = genuine(entries, name)
+		}
+	}
+	return out
+}
+
+// genuine returns those entries that come of one job: any client of the queue can write
+// another job's id into its own. An entry of that id is the job itself. Without one it is
+// the first of them that the queue stored.
+func genuine(entries []*Entry, id string) (out []*Entry) {
+	first := entries[0]
+	for _, e := range entries[1:] {
+		if first.ID != id && (e.ID == id || cmp.Or(len(e.ID)-len(first.ID), cmp.Compare(e.ID, first.ID)) < 0) {
+			first = e
+		}
+	}
+	for _, e := range entries {
+		if e.Tube == first.Tube && e.Seed == first.Seed {
+			out = append(out, e)
+		}
+	}
 	return out
 }
 
@@ -219,12 +242,16 @@ func (x *Index) Find(job string) (out []Entry) {
 	if x.jobs[job] == 0 {
 		return nil
 	}
+	var all []*Entry
 	for _, s := range x.shelves {
 		for _, e := range s.entries {
 			if e.Job == job {
-				out = append(out, e.public())
+				all = append(all, e)
 			}
 		}
+	}
+	for _, e := range genuine(all, job) {
+		out = append(out, e.public())
 	}
 	return out
 }

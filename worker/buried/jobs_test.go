@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -370,5 +371,34 @@ func TestTimeOfBurial(t *testing.T) {
 	r, err := v.Kick(t.Context(), Filter{Before: time.Unix(2002, 999)})
 	if err != nil || !slices.Equal(r.Jobs, firsts(0, 1)) {
 		t.Errorf("before: %+v, %v", r, err)
+	}
+}
+
+// A buried job that calls itself by another's id is not taken for it, nor for a part of it,
+// be it in its tube or in another.
+func TestForgedEntries(t *testing.T) {
+	x := NewIndex(slog.New(slog.DiscardHandler))
+	put := func(tube, id, job, text string) {
+		x.Told(tube, id, worker.Burial{Job: job, Seed: worker.SeedOf(job, []byte(text)), Reason: text})
+	}
+	put("another", "01", "7", "forged")
+	put(tube, "05", "7", "forged")
+	put(tube, "7", "7", "true")
+	put(tube, "08", "7", "true") // the rest of its list
+	put(tube, "11", "named", "true")
+	put(tube, "12", "named", "forged")
+	for job, want := range map[string]int{"7": 2, "named": 1} {
+		found := x.Find(job)
+		for _, e := range found {
+			if e.Tube != tube || e.Reason != "true" {
+				t.Errorf("%q is %+v", job, e)
+			}
+		}
+		if byName := x.byName(tube)[job]; len(found) != want || len(byName) != want {
+			t.Errorf("%q: %d and %d found, want %d", job, len(found), len(byName), want)
+		}
+	}
+	if e := x.byName(tube)["05"]; len(e) != 1 {
+		t.Errorf("the forged one: %v", e)
 	}
 }
