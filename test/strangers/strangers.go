@@ -173,7 +173,7 @@ func manyStreams(p *Peer) error {
 	}
 	head := oldHead
 	for i := range 16 {
-		s, err := p.request("POST", []string{"/post", "/v1/notifications", "/login"}[i%3], head, "content-type", kind)
+		s, err := p.request("POST", []string{"/post", "/v1/notifications", "/login"}[i%3], head, "content-type", kind, "sec-fetch-site", "same-origin")
 		if err == nil {
 			err = p.data(s, 16<<10-100)
 		}

@@ -171,7 +171,9 @@ func startReceiver(t *testing.T, secret, program string, args ...string) (lines 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir = "../../.tools/npm" // whose modules Node finds
+	if program == "node" {
+		cmd.Dir = "../../.tools/npm" // whose modules it finds
+	}
 	cmd.Env = append(os.Environ(), "FEEDBACK_SECRET="+secret, "PORT=0", "PYTHONIOENCODING=utf-8")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
