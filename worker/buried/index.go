@@ -38,12 +38,14 @@ func (e *Entry) public() Entry { return Entry{Burial: e.Burial, Tube: e.Tube, ID
 // maxText bounds each text that a job carries.
 const maxText = 512
 
+// newEntry copies the texts: each may be a part of the whole job's.
 func newEntry(tube, id string, b worker.Burial) *Entry {
 	b.Job = cmp.Or(b.Job, id)
-	for _, text := range []*string{&b.Job, &b.Reason, &b.Ref, &b.APNsID} {
+	for _, text := range []*string{&b.Job, &b.Reason, &b.Ref, &b.APNsID, &b.Token} {
 		if len(*text) > maxText {
-			*text = strings.ToValidUTF8(strings.Clone((*text)[:maxText]), "")
+			*text = strings.ToValidUTF8((*text)[:maxText], "")
 		}
+		*text = strings.Clone(*text)
 	}
 	return &Entry{Burial: b, Tube: tube, ID: id}
 }
