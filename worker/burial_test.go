@@ -232,3 +232,25 @@ func TestBurialWithoutRoom(t *testing.T) {
 		})
 	}
 }
+
+// A job that the queue knows to be none, whatever its body says, is buried with why.
+func TestFaultOfTheQueue(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(""))
+		b := newBench(t, q)
+		b.cfg.Queue = wrapped{played{q}, func(j *fakeJob) queue.Job { return faulty{j} }}
+		b.start()
+		synctest.Wait()
+		if len(q.buried) != 1 || b.sent() != 0 {
+			t.Fatalf("%d buried, %d sent", len(q.buried), b.sent())
+		}
+		if got := BurialOf([]byte(q.buried[0].body), topic); !strings.Contains(got.Reason, "on the wrong subject") {
+			t.Errorf("%+v", got)
+		}
+		b.halt(t)
+	})
+}
+
+type faulty struct{ *fakeJob }
+
+func (faulty) Fault() error { return errors.New("on the wrong subject") }

@@ -85,7 +85,11 @@ func (r *run) start(job queue.Job) {
 		r.settle(t, stageUnread)
 		return
 	}
-	switch t.decoded, t.err = r.w.app.ParseJob(t.body, t.id); {
+	t.decoded, t.err = r.w.app.ParseJob(t.body, t.id)
+	if f, ok := job.(interface{ Fault() error }); ok && t.err == nil {
+		t.err = f.Fault()
+	}
+	switch {
 	case t.err != nil && t.refused():
 		r.settle(t, stageAge)
 		return

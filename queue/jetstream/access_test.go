@@ -188,7 +188,7 @@ func TestPermissions(t *testing.T) {
 			o := serverWith(t, fmt.Sprintf("jetstream { store_dir: %q, %s }\nauthorization { users: [ {user: me, password: pw, %s} ] }",
 				t.TempDir(), c.conf, permissions(t, c.api, c.inbox)))
 			log, lines := newLog()
-			o.User, o.Password, o.Log = "me", "pw", log
+			o.User, o.Password, o.Log, o.lookEvery = "me", "pw", log, 50*time.Millisecond
 			o = o.with(c.options...)
 			defer func() {
 				if t.Failed() {

@@ -28,10 +28,11 @@ const (
 
 // Headers of our messages. A job that is put to be served at once has none.
 const (
-	headerID     = "Propeller-Id"     // the job's id when it is not made of its sequence number
-	headerPut    = "Propeller-Put"    // when it was put, Unix nanoseconds
-	headerKicked = "Propeller-Kicked" // "1": it was buried and kicked
-	headerLeft   = "Propeller-Left"   // "1": it may have been finished before; see left.go
+	headerID          = "Propeller-Id"          // the job's id when it is not made of its sequence number
+	headerPut         = "Propeller-Put"         // when it was put, Unix nanoseconds
+	headerKicked      = "Propeller-Kicked"      // "1": it was buried and kicked
+	headerUnscheduled = "Propeller-Unscheduled" // "1": see unscheduled.go
+	headerLeft        = "Propeller-Left"        // "1": it may have been finished before; see left.go
 )
 
 func jobSubject(tube string) string { return jobPrefix + tube }

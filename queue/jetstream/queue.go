@@ -60,6 +60,7 @@ func start(o Options, emb *embedded) *client {
 	q.wg.Go(q.link.run)
 	q.wg.Go(q.keep)
 	q.wg.Go(q.sendRetries)
+	q.wg.Go(q.watchSchedules)
 	if emb != nil {
 		q.wg.Go(q.mend)
 		q.wg.Go(q.watchRoom)
