@@ -186,7 +186,7 @@ func (a *App) parse(g *gathered, err error, body []byte, jobID string) (j Job, _
 		err = j.read(&g.raw, a, body, jobID)
 	}
 	if err != nil {
-		return salvaged(body), err
+		return j.salvaged(body), err
 	}
 	j.extra = g.extra
 	return j, nil

@@ -12,7 +12,11 @@ import (
 // salvaged is what can be read of a job that can never work: where it was to go, its ref
 // and its origin, for its record. Keys may be unknown, given twice or of another kind, and
 // the body may break off or be no UTF-8: what stands in front of that is read.
-func salvaged(body []byte) (j Job) {
+func (read *Job) salvaged(body []byte) (j Job) {
+	list := read.Tokens != nil // has been read, and is not small
+	if list {
+		j.Tokens, j.Malformed, j.MoreMalformed, j.Notification.Token = read.Tokens, read.Malformed, read.MoreMalformed, read.Notification.Token
+	}
 	var token, tokens []byte
 	_ = rawjson.Members(body, func(name, value []byte) error { // the job's fault is known
 		switch nameOf(name) {
@@ -35,7 +39,7 @@ func salvaged(body []byte) (j Job) {
 	})
 	for _, given := range [...][]byte{tokens, token} {
 		switch {
-		case given == nil:
+		case given == nil || list:
 		case isList(given):
 			_ = j.list(given)
 		case isString(given):
