@@ -101,7 +101,7 @@ func TestPageSignIn(t *testing.T) {
 	}
 	for _, key := range []string{"", "wrong", "admin-012"} {
 		w := g.post("/login", "key", key)
-		if w.Code != 401 || len(w.Result().Cookies()) != 0 || !strings.Contains(w.Body.String(), "none of the daemon") {
+		if w.Code != 401 || len(w.Result().Cookies()) != 0 || !strings.Contains(w.Body.String(), "Invalid key") {
 			t.Errorf("%q: %d %v", key, w.Code, w.Header())
 		}
 	}

@@ -68,7 +68,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, c *client) {
 // Why a stream is cut short, besides what its client does.
 var (
 	errStopping = errors.New("the daemon stops")
-	errKeyGone  = errors.New("its key is none of the daemon's any more")
+	errKeyGone  = errors.New("its key was removed from the configuration")
 	errKeyRole  = errors.New("its key no longer has the role for that")
 )
 
