@@ -131,6 +131,24 @@ func TestRecordCannotBePut(t *testing.T) {
 	})
 }
 
+// However long the queue took no records, those held are stored soon after it takes them again.
+func TestRecordsDoNotWaitAfterTheOutage(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const jobs = 30
+		q := newFakeQueue(slices.Repeat([]string{"garbage"}, jobs)...)
+		b := newBench(t, q)
+		b.rec.setFail(fmt.Errorf("no: %w", queue.ErrUnavailable))
+		b.start()
+		time.Sleep(17 * time.Minute)
+		b.rec.setFail(nil)
+		time.Sleep(2 * probeMax)
+		if _, buried, _, _ := q.counts(); buried != jobs {
+			t.Errorf("%d of %d jobs settled %v after the outage", buried, jobs, 2*probeMax)
+		}
+		b.halt(t)
+	})
+}
+
 // give_up_after, ttl and expiration end a job with a record.
 func TestEndsWithARecord(t *testing.T) {
 	for name, tt := range map[string]struct {

@@ -15,10 +15,13 @@ import (
 // back, it would be pushed again to devices that have it already. The same holds for a
 // burial that the queue refuses.
 
-// storeMin and storeMax bound the pause between two attempts.
+// storeMin and storeMax bound the pause between two attempts. One task of a worker tries
+// every probeMax at least, and when something is stored again all others try at once, so
+// that none waits longer than the trouble lasts.
 const (
 	storeMin = time.Second
 	storeMax = time.Minute
+	probeMax = 10 * time.Second
 )
 
 // store repeats put until it succeeds. It fails if the run ends first, or if the job's
@@ -32,7 +35,8 @@ func (t *task) store(what kept, put func(ctx context.Context) error) error {
 	}
 	s.trouble.begin(what, err, s.ctx.Err() == nil)
 	for pause := storeMin; s.ctx.Err() == nil && !errors.Is(err, queue.ErrLost); pause = min(2*pause, storeMax) {
-		t.r.nap(pause)
+		d, back := s.trouble.wait(t, pause)
+		t.r.nap(d, back)
 		if !t.reserved() {
 			err = queue.ErrLost
 			break
@@ -42,7 +46,7 @@ func (t *task) store(what kept, put func(ctx context.Context) error) error {
 		}
 		s.trouble.because(what, err)
 	}
-	s.trouble.end(err == nil)
+	s.trouble.end(t, err == nil)
 	return err
 }
 
@@ -53,13 +57,13 @@ func (t *task) reserved() bool {
 	if !errors.Is(t.job.Touch(ctx), queue.ErrLost) {
 		return true
 	}
-	t.r.nap(storeMin)
+	t.r.nap(storeMin, nil)
 	return !errors.Is(t.job.Touch(ctx), queue.ErrLost)
 }
 
-// nap waits for about d. When the run begins to end it returns early, for one more attempt,
-// and from then on waits at most storeMin.
-func (r *run) nap(d time.Duration) {
+// nap waits for about d, or until back is closed. When the run begins to end it returns
+// early, for one more attempt, and from then on waits at most storeMin.
+func (r *run) nap(d time.Duration, back <-chan struct{}) {
 	ends := r.ends
 	select {
 	case <-ends:
@@ -70,6 +74,7 @@ func (r *run) nap(d time.Duration) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-back:
 	case <-ends:
 	case <-r.settlers.ctx.Done():
 	}
@@ -94,10 +99,12 @@ func burials() kept {
 type trouble struct {
 	log *slog.Logger
 
-	mu   sync.Mutex
-	n    int   // tasks that wait
-	what kept  // what the last failed put was for
-	err  error // its error; nil when n is 0
+	mu    sync.Mutex
+	n     int           // tasks that wait
+	probe *task         // the one of them that finds out when it is over
+	back  chan struct{} // closed when one has been stored; nil until somebody waits for that
+	what  kept          // what the last failed put was for
+	err   error         // its error; nil when n is 0
 }
 
 // begin and end enclose the wait of one task. The first begin and the last end are logged.
@@ -110,9 +117,33 @@ func (u *trouble) begin(what kept, err error, tell bool) {
 	u.what, u.err = what, err
 }
 
-func (u *trouble) end(well bool) {
+// wait says how long a task waits for its next attempt, which would be after pause, and what ends
+// the wait before.
+func (u *trouble) wait(t *task, pause time.Duration) (time.Duration, <-chan struct{}) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.probe == nil {
+		u.probe = t
+	}
+	if u.probe == t {
+		pause = min(pause, probeMax)
+	}
+	if u.back == nil {
+		u.back = make(chan struct{})
+	}
+	return pause, u.back
+}
+
+func (u *trouble) end(t *task, well bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if well || u.probe == t { // in the latter case another one takes its place
+		u.probe = nil
+		if u.back != nil {
+			close(u.back)
+			u.back = nil
+		}
+	}
 	if u.n--; u.n > 0 {
 		return
 	}

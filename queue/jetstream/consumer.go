@@ -304,6 +304,7 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (instead func
 		return func() { j.say(wordNakAfter(firedAgain)) }
 	}
 	t.jobs[d.seq] = j
+	j.shared = t.q.pulse.stoodStill(now, t.q.opts.AckWait)
 	j.bindLocked(now)
 	c.waiting = append(c.waiting, j)
 	c.wake()

@@ -60,7 +60,7 @@ func (q *client) deny(err error) {
 	deaf := strings.EqualFold(parts[1], "subscription")
 	if deaf {
 		no.what = "subscribe to"
-		if !strings.HasPrefix(no.subject, q.opts.inboxPrefix()) { // we have no other subscriptions
+		if !strings.HasPrefix(no.subject, q.opts.inboxPrefix()) { // the other one is not needed to work
 			return
 		}
 	}

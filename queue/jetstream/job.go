@@ -40,6 +40,7 @@ type job struct {
 	touching   bool      // one is under way
 	state      state
 	void       bool // its stream is gone
+	shared     bool // the server may have served it to somebody else in the meantime
 	inHeld     bool
 	prev, next *job // in c.held
 }
@@ -89,6 +90,7 @@ func (j *job) aliveLocked(at time.Time) {
 
 // rebindLocked gives a job that was served again to the one who has it.
 func (j *job) rebindLocked(d delivery, ack string, now time.Time) {
+	j.shared = j.shared || d.tries > j.d.tries+1 // one in between was not to us
 	j.d.tries, j.ack = d.tries, ack
 	j.aliveLocked(now)
 	if j.inHeld {
@@ -211,14 +213,14 @@ func (j *job) finish(ctx context.Context, expired bool) error {
 		return err
 	}
 	j.c.t.mu.Lock()
-	expired = expired || time.Now().After(j.until)
+	shared := expired || j.shared || time.Now().After(j.until)
 	j.c.t.mu.Unlock()
-	if expired || repeated {
+	if shared || repeated {
 		j.end(stateDoubtful)
 	} else {
 		j.end(stateSettled)
 	}
-	if expired {
+	if shared {
 		return j.lost()
 	}
 	return nil

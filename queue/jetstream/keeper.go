@@ -21,6 +21,7 @@ func (q *client) keep() {
 		case <-q.ctx.Done():
 			return
 		case now := <-tick.C:
+			q.pulse.beat(now, q.opts.AckWait)
 			if q.calls.fail(now, errNoAnswer) > 0 {
 				q.doubt()
 			}

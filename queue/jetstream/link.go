@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/time/rate"
 
 	"propeller/internal/neterr"
 )
@@ -29,6 +30,11 @@ const (
 	// connection.
 	saidAtOnce = 5
 	saidEvery  = time.Minute
+
+	// changesAtOnce and changesEvery bound the lines about the queue's being there or not.
+	// Without a leader it may be both several times a second. What lasts is told in the end.
+	changesAtOnce = 10
+	changesEvery  = 10 * time.Second
 )
 
 // link is the queue's one connection and what is known of it.
@@ -41,6 +47,7 @@ type link struct {
 	events event // something changed: look again
 	dials  dials
 	said   *sparing // what the server says of the connection
+	lines  *rate.Limiter
 
 	// Only for run.
 	rescued bool      // left jobs have been put again
@@ -69,7 +76,8 @@ var errConnecting = errors.New("connecting")
 
 func newLink(q *client) *link {
 	return &link{
-		q: q, events: newEvent(), said: newSparing(q.opts.Log, saidEvery, saidAtOnce), err: unavailable(errConnecting), trying: true,
+		q: q, events: newEvent(), said: newSparing(q.opts.Log, saidEvery, saidAtOnce),
+		lines: rate.NewLimiter(rate.Every(changesEvery), changesAtOnce), err: unavailable(errConnecting), trying: true,
 		changed: make(chan struct{}), checked: make(chan struct{}),
 	}
 }
@@ -149,14 +157,15 @@ func (l *link) note(err error, loud bool) {
 	close(l.changed)
 	l.changed = make(chan struct{})
 	said := l.logged
-	l.logged = err != nil && (loud || said)
+	tell := err != nil && loud && (!said || first || !neterr.Same(was, err)) && l.q.ctx.Err() == nil && l.lines.Allow()
+	l.logged = err != nil && (tell || said)
 	l.mu.Unlock()
 	log := l.q.opts.Log
 	switch {
+	case tell:
+		log.Warn("queue unavailable", "queue", l.q.opts.String(), "err", err)
 	case err == nil && said && !first:
 		log.Info("queue is back", "queue", l.q.opts.String())
-	case err != nil && loud && (!said || first || !neterr.Same(was, err)) && l.q.ctx.Err() == nil:
-		log.Warn("queue unavailable", "queue", l.q.opts.String(), "err", err)
 	}
 }
 
@@ -246,6 +255,9 @@ func (l *link) dial() (*conn, error) {
 		if sub, err = nc.Subscribe(l.q.calls.inbox+"*", l.q.guarded(l.q.answered)); err == nil {
 			err = sub.SetPendingLimits(maxPending, maxPendingBytes)
 		}
+		if err == nil {
+			err = l.q.watchElections(nc)
+		}
 	}
 	if err != nil {
 		nc.Close()
@@ -283,6 +295,7 @@ func (l *link) again(*nats.Conn) {
 	l.server = l.dials.done()
 	l.mu.Unlock()
 	l.q.denials.forget()
+	l.q.reconnected()
 	l.look()
 }
 

@@ -57,6 +57,7 @@ func start(o Options, emb *embedded) *client {
 	q.overviews.turn = make(slots, 1)
 	q.ctx, q.cancel = context.WithCancel(context.Background())
 	q.link = newLink(q)
+	q.pulse.beat(time.Now(), q.opts.AckWait)
 	q.wg.Go(q.link.run)
 	q.wg.Go(q.keep)
 	q.wg.Go(q.sendRetries)
@@ -77,6 +78,7 @@ type client struct {
 	calls    *calls
 	link     *link
 	retries  retries
+	pulse    pulse
 	makes    slots // consumers being made in the server
 	asks     slots // questions to the server
 

@@ -1,0 +1,95 @@
+package jetstream
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"propeller/queue"
+)
+
+// A job that is held while its tube's consumer gets a new leader may be served by that to
+// somebody else, as if for the first time: Done says so. Those that come afterwards are ours.
+func TestElectionWhileHeld(t *testing.T) {
+	t.Parallel()
+	ns := nodesTest(t, 3)
+	q := openReady(t, ns.options(t))
+	c := consumeTest(t, q, "tube")
+	mustPut(t, q, "tube", "held")
+	j := mustReceive(t, c, 1)[0].(*job)
+	eventually(t, "the consumer has a new leader", func() bool {
+		_, _ = q.link.cn.nc.Request("$JS.API.CONSUMER.LEADER.STEPDOWN."+jobsStream+".tube", nil, time.Second)
+		c.t.mu.Lock()
+		defer c.t.mu.Unlock()
+		return j.shared
+	})
+	if err := j.Done(ctxOf(t)); !errors.Is(err, queue.ErrLost) {
+		t.Errorf("done: %v, want ErrLost", err)
+	}
+	eventually(t, "it is over", func() bool {
+		mustPut(t, q, "tube", "next")
+		return mustReceive(t, c, 1)[0].Done(ctxOf(t)) == nil
+	})
+}
+
+// What has lain in the socket while the process stood still may be somebody else's by now.
+func TestProcessStoodStill(t *testing.T) {
+	t.Parallel()
+	q := openEmbedded(t)
+	c := consumeTest(t, q, "tube")
+	done := func() error {
+		mustPut(t, q, "tube", "x")
+		return mustReceive(t, c, 1)[0].Done(ctxOf(t))
+	}
+	if err := done(); err != nil {
+		t.Fatal(err)
+	}
+	q.pulse.mu.Lock()
+	q.pulse.last = time.Now().Add(-q.opts.AckWait)
+	q.pulse.mu.Unlock()
+	if err := done(); !errors.Is(err, queue.ErrLost) {
+		t.Errorf("done: %v, want ErrLost", err)
+	}
+	q.pulse.mu.Lock()
+	q.pulse.last, q.pulse.until = time.Now(), time.Time{} // drainTime later
+	q.pulse.mu.Unlock()
+	if err := done(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A job that comes again with a number of tries that leaves one out was somebody else's in between.
+func TestServedElsewhereInBetween(t *testing.T) {
+	t.Parallel()
+	for tries, want := range map[string]error{"2": nil, "3": queue.ErrLost} {
+		q, c, j := leaseTestOf(t, 10*time.Second)
+		parts := strings.Split(j.(*job).address(), ".")
+		parts[4] = tries
+		c.incoming(&nats.Msg{Reply: strings.Join(parts, "."), Data: j.Body()})
+		if err := j.Done(ctxOf(t)); !errors.Is(err, want) {
+			t.Errorf("try %s: %v, want %v", tries, err, want)
+		}
+		_ = q
+	}
+}
+
+// A queue that is there and away in turns has few lines in the log, and one that stays away is
+// told of in the end.
+func TestFlappingIsToldBriefly(t *testing.T) {
+	t.Parallel()
+	logger, log := newLog()
+	q := openTest(t, Options{URL: embeddedIn(t.TempDir()), Log: logger})
+	for range 200 {
+		q.link.set(unavailable(errors.New("no leader")))
+		q.link.set(nil)
+	}
+	if n := strings.Count(log.String(), "queue unavailable"); n < 2 || n > changesAtOnce+2 {
+		t.Errorf("%d lines for 200 changes", n)
+	}
+	if n, back := strings.Count(log.String(), "queue unavailable"), strings.Count(log.String(), "queue is back"); n != back {
+		t.Errorf("unavailable %d times, back %d times", n, back)
+	}
+}
