@@ -127,7 +127,8 @@ func putUntil(ctx context.Context, t *testing.T, q queue.Queue, putter int, l *l
 	}
 }
 
-// All servers of a cluster go and come back.
+// All servers of a cluster go and come back. What was finished meanwhile is not served again,
+// though Done may say that it could have been: there is a new leader.
 func TestClusterGoesAway(t *testing.T) {
 	t.Parallel()
 	ns := nodesTest(t, 3)
@@ -153,7 +154,7 @@ func TestClusterGoesAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range jobs {
-		if err := <-errs; err != nil {
+		if err := <-errs; err != nil && !errors.Is(err, queue.ErrLost) {
 			t.Errorf("done over the outage: %v", err)
 		}
 	}
