@@ -17,7 +17,7 @@ import (
 )
 
 // accounts is how many tests can share a cluster, each with streams of its own.
-const accounts = 64
+const accounts = 96
 
 // node is a NATS server inside the test, reached over TCP.
 type node struct {
