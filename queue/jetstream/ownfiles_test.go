@@ -36,6 +36,9 @@ func TestNamedPipes(t *testing.T) {
 			closeNow(t, q)
 			path := filepath.Join(dir, file)
 			_ = os.Remove(path)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil { // a consumer's ends with the server
+				t.Fatal(err)
+			}
 			if err := syscall.Mkfifo(path, 0o600); err != nil {
 				t.Fatal(err)
 			}
