@@ -226,6 +226,8 @@ func TestBrowserComplains(t *testing.T) {
 		case "/own.js":
 			w.Header().Set("Content-Type", "text/javascript")
 			fmt.Fprint(w, `document.querySelector("#said").textContent = "after"; console.error("said by a script"); throw new Error("thrown by a script")`)
+		case "/favicon.ico": // the browser asks for it on a page that is not found
+			w.WriteHeader(http.StatusNoContent)
 		default:
 			http.NotFound(w, r)
 		}
