@@ -52,7 +52,7 @@ func (j *job) ID() string {
 	if j.buried.Load() {
 		return j.key()
 	}
-	if id := j.header.Get(headerID); id != "" && id == j.c.t.q.labels.get(j.key()) {
+	if id := j.header.Get(headerID); id != "" && id == j.c.t.q.labels.get(j.header.Get(jsMsgID)) {
 		return id // this process has written it
 	}
 	return idOf(j.header, j.birth, j.d.seq)

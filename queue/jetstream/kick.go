@@ -37,11 +37,9 @@ func (q *client) kick(ctx context.Context, tube, id string) error {
 	}
 	again := q.again("kick", tube, label, m)
 	again.Header.Set(headerKicked, "1")
-	seq, err := q.storeOnce(ctx, cn, again)
-	if err != nil {
+	if _, err := q.storeOnce(ctx, cn, again); err != nil {
 		return adminError(ctx, err)
 	}
-	q.labels.note(seqID(q.birth.Load(), seq), label)
 	err = q.remove(ctx, s, tube, b.ID, m.Sequence)
 	if errors.Is(err, queue.ErrBusy) {
 		return nil // it has been served and buried since
@@ -53,7 +51,9 @@ func (q *client) kick(ctx context.Context, tube, id string) error {
 // age. why tells apart what may be done with it, each of which is done once.
 func (q *client) again(why, tube, id string, m *jetstream.RawStreamMsg) *nats.Msg {
 	h := past(id, putTime(m.Header, m.Time.UnixNano()))
-	h.Set(jsMsgID, onceID(why, m))
+	once := onceID(why, m)
+	h.Set(jsMsgID, once)
+	q.labels.note(once, id) // before it can be served
 	for _, name := range [...]string{headerKicked, headerLeft} {
 		if v := m.Header.Get(name); v != "" {
 			h.Set(name, v)

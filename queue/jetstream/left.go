@@ -156,11 +156,9 @@ func (q *client) putTubeLeft(ctx context.Context, cn *conn, s jetstream.Stream, 
 			id := idOf(m.Header, birth, m.Sequence)
 			left := q.again("rescue", tube, id, m)
 			left.Header.Set(headerLeft, "1")
-			seq, err := q.storeOnce(ctx, cn, left)
-			if err != nil {
+			if _, err := q.storeOnce(ctx, cn, left); err != nil {
 				return again, removed, err
 			}
-			q.labels.note(seqID(birth, seq), id)
 		}
 		if err := deleteMsg(s, m.Sequence, q.opts.timeout); err != nil {
 			return again, removed, err

@@ -87,7 +87,7 @@ type client struct {
 	damage    damage // of an embedded server's files
 	finished  finished
 	fired     recent[copied, numbered] // the jobs that schedules have become last
-	labels    recent[string, string]   // the ids of jobs that this process has put again, by their new numbers
+	labels    recent[string, string]   // the ids of jobs that this process has put again, by their Nats-Msg-Id
 
 	large atomic.Int64 // until when large answers may come, Unix nanoseconds
 	birth atomic.Int64 // of the stream of jobs, as last seen
