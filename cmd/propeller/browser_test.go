@@ -226,13 +226,13 @@ func TestBrowserComplains(t *testing.T) {
 		case "/own.js":
 			w.Header().Set("Content-Type", "text/javascript")
 			fmt.Fprint(w, `document.querySelector("#said").textContent = "after"; console.error("said by a script"); throw new Error("thrown by a script")`)
-		case "/favicon.ico": // the browser asks for it on a page that is not found
+		case "/favicon.ico":
 			w.WriteHeader(http.StatusNoContent)
 		default:
 			http.NotFound(w, r)
 		}
 	}))
-	defer page.Close()
+	t.Cleanup(page.Close) // after the browser: it asks for an icon when it likes
 	b := newTab(t, page.URL)
 	b.open("/")
 	b.says("#said", "after")
