@@ -2,8 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -13,9 +11,8 @@ import (
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
 	"propeller/apnsconn/apnstest"
-	"propeller/internal/apnslean"
+	"propeller/internal/bench"
 	"propeller/queue/beanstalk/beanstalktest"
-	"propeller/worker"
 )
 
 // benchJSON runs bench with --json and decodes what it prints.
@@ -45,7 +42,7 @@ func TestBench(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			f := benchJSON[benchFigures](t, append(test.args, "--time", "200ms", "--rate", "500")...)
+			f := benchJSON[bench.Figures](t, append(test.args, "--time", "200ms", "--rate", "500")...)
 			if f.Pushes != test.pushes || f.Rate <= 0 || f.CPU <= 0 || f.APNsCPU <= 0 || f.PutRate <= 0 {
 				t.Errorf("%+v", f)
 			}
@@ -87,7 +84,7 @@ func TestBenchLeavesQueueClean(t *testing.T) {
 	if _, err := gobeanstalk.NewTube(c, topic).Put([]byte("mine"), 0, 0, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	f := benchJSON[benchFigures](t, "--queue", bs.URL(), "--jobs", "1000", "--rate", "0")
+	f := benchJSON[bench.Figures](t, "--queue", bs.URL(), "--jobs", "1000", "--rate", "0")
 	if f.Queue != bs.URL() || f.Latency != nil || f.QueueCPU <= 0 {
 		t.Errorf("%+v", f)
 	}
@@ -146,7 +143,7 @@ func TestBenchOtherServer(t *testing.T) {
 	t.Cleanup(apns.Close)
 	s := &site{t: t, dir: t.TempDir()}
 	s.write("ca.pem", string(apns.CACertPEM()))
-	f := benchJSON[benchFigures](t, "--queue", "beanstalkd", "--jobs", "500", "--time", "200ms", "--apns", apns.URL, "--ca-file", s.dir+"/ca.pem")
+	f := benchJSON[bench.Figures](t, "--queue", "beanstalkd", "--jobs", "500", "--time", "200ms", "--apns", apns.URL, "--ca-file", s.dir+"/ca.pem")
 	if f.APNsCPU != 0 || f.Latency.Jobs != 40 || f.Latency.From != "from put to the job's end" {
 		t.Errorf("%+v, latency %+v", f, f.Latency)
 	}
@@ -157,8 +154,8 @@ func TestBenchOtherServer(t *testing.T) {
 
 func TestBenchSoak(t *testing.T) {
 	t.Parallel()
-	f := benchJSON[soakFigures](t, "--soak", "--queue", "beanstalkd", "--jobs", "20000")
-	if want := int64(20000 + 400*(soakFanOut-1)); f.Pushes != want || f.Dead == 0 || f.Again == 0 {
+	f := benchJSON[bench.SoakFigures](t, "--soak", "--queue", "beanstalkd", "--jobs", "20000")
+	if want := int64(20000 + 400*(bench.SoakFanOut-1)); f.Pushes != want || f.Dead == 0 || f.Again == 0 {
 		t.Errorf("%d pushes, want %d; %d dead, %d tried again", f.Pushes, want, f.Dead, f.Again)
 	}
 	if f.First.HeapMiB <= 0 || f.First.Goroutines <= 0 || f.Last.HeapMiB <= 0 {
@@ -166,43 +163,9 @@ func TestBenchSoak(t *testing.T) {
 	}
 }
 
-func TestSoakFindsGrowth(t *testing.T) {
-	t.Parallel()
-	flat := soakSample{HeapMiB: 20, MemoryMiB: 60, Goroutines: 100, Files: 20}
-	for _, test := range []struct {
-		name  string
-		grow  func(s *soakSample, i int)
-		fails string
-	}{
-		{"nothing", func(*soakSample, int) {}, ""},
-		{"up and down", func(s *soakSample, i int) { s.HeapMiB += float64(i % 4 * 10) }, ""},
-		{"heap", func(s *soakSample, i int) { s.HeapMiB += float64(i) / 2 }, "live heap"},
-		{"memory", func(s *soakSample, i int) { s.MemoryMiB += float64(i) }, "resident"},
-		{"goroutines", func(s *soakSample, i int) { s.Goroutines += float64(i) }, "goroutines"},
-		{"files", func(s *soakSample, i int) { s.Files += float64(i) / 5 }, "open files"},
-	} {
-		f := soakFigures{}
-		for i := range 80 {
-			s := flat
-			test.grow(&s, i)
-			f.Samples = append(f.Samples, s)
-		}
-		f.quarters()
-		switch err := f.grown(); {
-		case test.fails == "" && err != nil:
-			t.Errorf("%s: %v", test.name, err)
-		case test.fails != "" && (err == nil || !strings.Contains(err.Error(), test.fails)):
-			t.Errorf("%s: %v", test.name, err)
-		}
-	}
-	if err := (&soakFigures{Samples: make([]soakSample, 3)}).grown(); err == nil {
-		t.Error("3 samples are enough")
-	}
-}
-
 func TestBenchIdle(t *testing.T) {
 	t.Parallel()
-	f := benchJSON[idleFigures](t, "--idle", "20", "--queue", "beanstalkd", "--time", "200ms")
+	f := benchJSON[bench.IdleFigures](t, "--idle", "20", "--queue", "beanstalkd", "--time", "200ms")
 	if f.Apps != 20 || f.MemoryMiB <= 0 || f.Goroutines < 20 {
 		t.Errorf("%+v", f)
 	}
@@ -229,67 +192,6 @@ func TestBenchUsage(t *testing.T) {
 		r := runProgram(t, t.TempDir(), "", append([]string{"bench"}, strings.Fields(test.args)...)...)
 		if r.status != exitUsage || !strings.Contains(r.err, test.says) {
 			t.Errorf("%s: status %d: %s", test.args, r.status, r.err)
-		}
-	}
-}
-
-// The jobs are what a worker makes pushes of, with payloads of the size wanted.
-func TestBenchJobs(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	tokens := make(map[string]bool)
-	for _, payload := range []int{leastPayload, defaultPayload, 4096} {
-		for _, n := range []int{1, 2, maxFanOut} {
-			body := newJobMaker(payload, randomHex(8)).job(7, n, now)
-			d, err := worker.ParseJob(body, topic, "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := d.Notification
-			if len(got.Payload) != payload {
-				t.Errorf("payload of %d bytes, want %d: %s", len(got.Payload), payload, got.Payload)
-			}
-			if put, ok := apnslean.Stamped(got.Payload); !ok || put.UnixMicro() != now.UnixMicro() {
-				t.Errorf("stamp %v of %s", put, got.Payload)
-			}
-			maps.Insert(tokens, maps.All(map[string]bool{fmt.Sprint(d.Tokens, got.Token): true}))
-			if beanstalkdMost := 65535; payload == defaultPayload && len(body) > beanstalkdMost {
-				t.Errorf("%d tokens: a job of %d bytes", n, len(body))
-			}
-		}
-	}
-	if len(tokens) != 9 {
-		t.Errorf("tokens come twice: %d different lists, want 9", len(tokens))
-	}
-}
-
-func TestLimit(t *testing.T) {
-	t.Parallel()
-	quiet := shares{
-		cores: 4, own: 0.5, apns: 0.1, queue: 0.2, idle: 3.2, queueOK: true, idleOK: true, queueServers: 1,
-		standIn: true, conns: 1, inFlight: 500, oneToken: true, held: 450, mayBeHeld: 500,
-	}
-	for _, test := range []struct {
-		want   string
-		change func(s *shares)
-	}{
-		{limitUnclear, func(*shares) {}},
-		{limitWindow, func(s *shares) { s.delayed, s.blocked = true, 0.8 }},
-		{limitInFlight, func(s *shares) { s.delayed, s.open = true, 480 }},
-		{limitStreams, func(s *shares) { s.delayed, s.open, s.inFlight = true, 990, 2000 }},
-		{limitQueue, func(s *shares) { s.queue, s.idle = 0.97, 2.4 }},
-		{limitQueue, func(s *shares) { s.held = 20 }},
-		{limitUnclear, func(s *shares) { s.held, s.oneToken = 20, false }},
-		{limitCPU, func(s *shares) { s.own, s.idle = 3.6, 0.1 }},
-		{limitOthers, func(s *shares) { s.own, s.idle = 2, 0.1 }},
-		{limitCPU, func(s *shares) { s.own, s.queue, s.idle, s.queueInside = 3.8, 0, 0.1, true }},
-		{limitStandIn, func(s *shares) { s.apns, s.idle = 0.96, 2 }},
-		{limitUnclear, func(s *shares) { s.idleOK, s.standIn, s.queueOK = false, false, false }},
-	} {
-		s := quiet
-		test.change(&s)
-		if got, why := s.limit(); got != test.want || why == "" {
-			t.Errorf("%+v\nlimit %q (%s), want %q", s, got, why, test.want)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 	"propeller/internal/apnslean"
 )
 
-// benchFigures are what a run has measured. Times are in seconds unless their
+// Figures are what a run has measured. Times are in seconds unless their
 // names say otherwise; what could not be told is absent.
-type benchFigures struct {
+type Figures struct {
 	Queue   string `json:"queue"`
 	APNs    string `json:"apns"`
 	Load    string `json:"load"`
@@ -63,7 +63,7 @@ func (p *benchPlan) measure(ctx context.Context) (print func(io.Writer) error, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	f := &benchFigures{Queue: r.q.what, APNs: r.apns.what + p.distance(), Load: p.load(), Machine: benchMachine()}
+	f := &Figures{Queue: r.q.what, APNs: r.apns.what + p.distance(), Load: p.load(), Machine: benchMachine()}
 	if err := r.backlog(ctx, f); err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (p *benchPlan) measure(ctx context.Context) (print func(io.Writer) error, e
 
 // backlog puts the jobs, then starts the tree and measures until the last push
 // has ended.
-func (r *benchRig) backlog(ctx context.Context, f *benchFigures) error {
+func (r *benchRig) backlog(ctx context.Context, f *Figures) error {
 	p := r.plan
 	p.say("putting %s on %s", count(p.jobs, "job"), r.q.what)
 	begun := time.Now()
@@ -123,7 +123,7 @@ func (r *benchRig) backlog(ctx context.Context, f *benchFigures) error {
 }
 
 // cost fills in what the pushes took.
-func (f *benchFigures) cost(before, after usage) {
+func (f *Figures) cost(before, after usage) {
 	took := after.at.Sub(before.at)
 	f.Took, f.Rate = took.Seconds(), float64(f.Pushes)/took.Seconds()
 	per := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) / float64(f.Pushes) }
@@ -147,7 +147,7 @@ func (r *benchRig) usage() (u usage, err error) {
 }
 
 // pacedPart puts jobs of one token at the plan's rate, on the tree that runs.
-func (r *benchRig) pacedPart(ctx context.Context, f *benchFigures) error {
+func (r *benchRig) pacedPart(ctx context.Context, f *Figures) error {
 	p := r.plan
 	n := max(1, int(float64(p.rate)*p.time.Seconds()))
 	p.say("putting %s a second for %v", count(p.rate, "job"), p.time)

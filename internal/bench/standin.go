@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"bufio"
@@ -109,10 +109,10 @@ func (p *benchPlan) openBenchAPNs(o apnslean.Options) (*benchAPNs, error) {
 	}
 	u, err := url.Parse(p.apns)
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" {
-		return nil, usageError{fmt.Errorf("--apns %q: must be sim or https://host:port", p.apns)}
+		return nil, p.usage(fmt.Errorf("--apns %q: must be sim or https://host:port", p.apns))
 	}
 	if host := strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")); host == "apple.com" || strings.HasSuffix(host, ".apple.com") {
-		return nil, usageError{errors.New("--apns: bench sends to tokens that it made up, which is not for Apple's servers")}
+		return nil, p.usage(errors.New("--apns: bench sends to tokens that it made up, which is not for Apple's servers"))
 	}
 	a := &benchAPNs{what: p.apns, addr: net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443"))}
 	if p.caFile == "" {

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -16,8 +16,8 @@ import (
 
 const (
 	soakJobs = 1_000_000
-	// Every soakFanOutEvery-th job has soakFanOut tokens, the others one.
-	soakFanOutEvery, soakFanOut = 50, 100
+	// Every soakFanOutEvery-th job has SoakFanOut tokens, the others one.
+	soakFanOutEvery, SoakFanOut = 50, 100
 	// So many requests have one answer of 410 and one of 503.
 	soakGoneEvery, soakBusyEvery = 100, 1000
 	// soakAhead is how many pushes may wait in the queue, and at most a tenth of
@@ -59,8 +59,8 @@ var soakLimits = []struct {
 	{"open files", func(s *soakSample) *float64 { return &s.Files }, 1, 5},
 }
 
-// soakFigures are a soak's result.
-type soakFigures struct {
+// SoakFigures are a soak's result.
+type SoakFigures struct {
 	Queue   string       `json:"queue"`
 	Jobs    int          `json:"jobs"`
 	Pushes  int64        `json:"pushes"`
@@ -74,7 +74,7 @@ type soakFigures struct {
 
 func soakTokens(i int) int {
 	if i%soakFanOutEvery == 0 {
-		return soakFanOut
+		return SoakFanOut
 	}
 	return 1
 }
@@ -88,7 +88,7 @@ func (p *benchPlan) soak(ctx context.Context) (print func(io.Writer) error, err 
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	p.say("working off %s, put meanwhile on %s", count(p.jobs, "job"), r.q.what)
-	f := &soakFigures{Queue: r.q.what, Jobs: p.jobs}
+	f := &SoakFigures{Queue: r.q.what, Jobs: p.jobs}
 	for i := range p.jobs {
 		f.Pushes += int64(soakTokens(i))
 	}
@@ -106,14 +106,14 @@ func (p *benchPlan) soak(ctx context.Context) (print func(io.Writer) error, err 
 
 // soakAll puts jobs, not far ahead, while it takes samples, and waits until all
 // are done. What comes after the last put is another load, and not sampled.
-func (r *benchRig) soakAll(ctx context.Context, f *soakFigures) error {
+func (r *benchRig) soakAll(ctx context.Context, f *SoakFigures) error {
 	if err := r.soakPut(ctx, f); err != nil {
 		return err
 	}
 	return r.wait(ctx, f.Pushes)
 }
 
-func (r *benchRig) soakPut(ctx context.Context, f *soakFigures) error {
+func (r *benchRig) soakPut(ctx context.Context, f *SoakFigures) error {
 	done := make(chan struct{})
 	var sampler sync.WaitGroup
 	sampler.Go(func() { r.sample(done, f) })
@@ -139,7 +139,7 @@ func (r *benchRig) soakPut(ctx context.Context, f *soakFigures) error {
 
 // sample adds samples to f once a tenth of the pushes has ended: until then
 // buffers and caches fill.
-func (r *benchRig) sample(done <-chan struct{}, f *soakFigures) {
+func (r *benchRig) sample(done <-chan struct{}, f *SoakFigures) {
 	tick := time.NewTicker(soakEvery(f.Pushes))
 	defer tick.Stop()
 	for {
@@ -161,7 +161,7 @@ func soakEvery(pushes int64) time.Duration {
 }
 
 // quarters fills in the means of the samples' first and last quarter.
-func (f *soakFigures) quarters() {
+func (f *SoakFigures) quarters() {
 	n := max(1, len(f.Samples)/4)
 	if len(f.Samples) == 0 {
 		return
@@ -181,7 +181,7 @@ func mean(samples []soakSample, of func(*soakSample) *float64) float64 {
 }
 
 // grown says what has grown beyond its limit.
-func (f *soakFigures) grown() error {
+func (f *SoakFigures) grown() error {
 	if len(f.Samples) < 8 {
 		return fmt.Errorf("soak: %d samples are too few to tell anything: give more --jobs", len(f.Samples))
 	}
@@ -195,13 +195,13 @@ func (f *soakFigures) grown() error {
 	return errors.Join(errs...)
 }
 
-func (f *soakFigures) print(asJSON bool) func(io.Writer) error {
+func (f *SoakFigures) print(asJSON bool) func(io.Writer) error {
 	if asJSON {
 		return func(w io.Writer) error { return printJSON(w, f) }
 	}
 	rows := [][2]string{
 		{"queue", f.Queue},
-		{"load", fmt.Sprintf("%s, every %dth with %d tokens", count(f.Jobs, "job"), soakFanOutEvery, soakFanOut)},
+		{"load", fmt.Sprintf("%s, every %dth with %d tokens", count(f.Jobs, "job"), soakFanOutEvery, SoakFanOut)},
 		{"pushes", fmt.Sprintf("%s in %s, of which %s to dead tokens; %s tried again", thousands(f.Pushes), roundTime(seconds(f.Took)), thousands(f.Dead), thousands(f.Again))},
 	}
 	for _, l := range soakLimits {

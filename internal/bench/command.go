@@ -1,4 +1,5 @@
-package main
+// Package bench is the command bench, which measures the daemon's own tree in this process.
+package bench
 
 import (
 	"context"
@@ -48,6 +49,8 @@ type benchPlan struct {
 
 	profile, heap string // files for profiles; "": none
 
+	usage func(error) error // marks an error of the command line
+
 	json bool
 	log  *slog.Logger
 	say  func(format string, args ...any) // what it is about to do
@@ -64,10 +67,11 @@ const (
 	defaultPayload = 113
 )
 
-func newBench() *cobra.Command {
+// New is the command bench. usage marks an error as one of the command line.
+func New(usage func(error) error) *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "measure rate, latency and cost on this machine", Long: benchLong}
 	f := cmd.Flags()
-	var p benchPlan
+	p := benchPlan{usage: usage}
 	f.StringVar(&p.queue, "queue", "", "`URL` of the queue, or beanstalkd or embedded for one of the run's own")
 	f.StringVar(&p.apns, "apns", "sim", "APNs side: sim, or the `URL` of another server")
 	f.StringVar(&p.caFile, "ca-file", "", ".pem `file` of the root that --apns URL is trusted by")
@@ -95,7 +99,7 @@ func newBench() *cobra.Command {
 		p.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 		p.say = func(format string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), "propeller: "+format+"\n", args...) }
 		if err := p.check(*soak, *overHTTP, *idle); err != nil {
-			return usageError{err}
+			return usage(err)
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()

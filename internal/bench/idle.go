@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"propeller/internal/apnslean"
 )
 
-// idleFigures are what apps cost that have nothing to do.
-type idleFigures struct {
+// IdleFigures are what apps cost that have nothing to do.
+type IdleFigures struct {
 	Queue      string  `json:"queue"`
 	Apps       int     `json:"apps"`
 	MemoryMiB  float64 `json:"memory_mib"`
@@ -59,7 +59,7 @@ func (p *benchPlan) idle(ctx context.Context, apps int) (print func(io.Writer) e
 		return nil, err
 	}
 	took := after.at.Sub(before.at)
-	f := &idleFigures{
+	f := &IdleFigures{
 		Queue: r.q.what, Apps: apps, MemoryMiB: mib(memory()), Goroutines: runtime.NumGoroutine(), Files: openFiles(),
 		Core: float64(after.own-before.own) / float64(took),
 	}
@@ -102,7 +102,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func (f *idleFigures) print(asJSON bool) func(io.Writer) error {
+func (f *IdleFigures) print(asJSON bool) func(io.Writer) error {
 	if asJSON {
 		return func(w io.Writer) error { return printJSON(w, f) }
 	}

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 
 	"propeller/config"
 	"propeller/queue"
+	"propeller/queue/beanstalk"
 	"propeller/queue/jetstream"
 	"propeller/queue/queueurl"
 )
@@ -75,6 +76,13 @@ func openBenchQueue(ctx context.Context, name string, log *slog.Logger) (*benchQ
 		return nil, err
 	}
 	return reachQueue(u, log)
+}
+
+func openQueue(u queueurl.URL, log *slog.Logger) (queue.Queue, error) {
+	if u.Scheme == "beanstalk" {
+		return beanstalk.Open(beanstalk.Options{Addrs: u.Servers, Log: log})
+	}
+	return jetstream.Open(jetstream.Options{URL: u, Log: log})
 }
 
 // reachQueue opens a queue that is there already, or an embedded one in a

@@ -1,6 +1,7 @@
-package main
+package bench
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -8,7 +9,7 @@ import (
 )
 
 // print returns what prints the figures.
-func (f *benchFigures) print(asJSON bool) func(io.Writer) error {
+func (f *Figures) print(asJSON bool) func(io.Writer) error {
 	if asJSON {
 		return func(w io.Writer) error { return printJSON(w, f) }
 	}
@@ -29,7 +30,7 @@ func (f *benchFigures) print(asJSON bool) func(io.Writer) error {
 	}
 }
 
-func (f *benchFigures) cpu() string {
+func (f *Figures) cpu() string {
 	text := fmt.Sprintf("%.2f µs here", f.CPU)
 	if f.QueueCPU > 0 {
 		text += fmt.Sprintf(", beanstalkd %.2f µs", f.QueueCPU)
@@ -40,7 +41,7 @@ func (f *benchFigures) cpu() string {
 	return text
 }
 
-func (f *benchFigures) again() string {
+func (f *Figures) again() string {
 	if f.Again == 0 {
 		return ""
 	}
@@ -70,3 +71,9 @@ func printRows(w io.Writer, rows [][2]string) error {
 
 // roundTime is d as a person reads it.
 func roundTime(d time.Duration) string { return d.Round(10 * time.Millisecond).String() }
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
