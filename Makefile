@@ -39,7 +39,7 @@ bench-go: tools
 # bench-http: how fast notifications are taken by HTTP, with wrk for a client.
 bench-http:
 	@deploy/need.sh wrk=wrk
-	go run ./cmd/propeller bench --http --queue embedded
+	go run ./test/rigs http
 
 # chaos kills, freezes and disturbs everything around and in the daemon, and
 # counts what was lost and what stands still. CHAOS_TIME (60s), CHAOS_SEED (1) and
@@ -61,8 +61,11 @@ stress:
 	APNSCONN_STRESS=1000000 go test -race -count 1 -timeout 30m -v -run '^TestStress$$' ./apnsconn
 
 # soak works off a million jobs and fails if memory, goroutines or files grow.
-soak: tools
-	go run ./cmd/propeller bench --soak
+# SOAK_QUEUE may be the URL of a beanstalkd.
+SOAK_JOBS = 1000000
+SOAK_QUEUE = embedded
+soak:
+	go run ./test/rigs -jobs $(SOAK_JOBS) -queue $(SOAK_QUEUE) soak
 
 # fuzz runs every fuzz target for a while; make test runs their corpora.
 FUZZTIME = 30s

@@ -11,8 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"propeller/internal/bench"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -81,7 +79,7 @@ shows it at work.`
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	runCmd := newRun()
 	runCmd.Use = "run"
-	for _, c := range []*cobra.Command{runCmd, newCheck(), newSend(), newStatus(), newJobs(), newSim(), bench.New(func(err error) error { return usageError{err} }), newDemo(), newVersion()} {
+	for _, c := range []*cobra.Command{runCmd, newCheck(), newSend(), newStatus(), newJobs(), newSim(), newBench(), newDemo(), newVersion()} {
 		c.Args = noArgs
 		root.AddCommand(c)
 	}

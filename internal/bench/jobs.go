@@ -4,19 +4,18 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"propeller/internal/apnslean"
 	"propeller/queue"
 )
 
-// leastPayload is the size of the payload that jobs make with an empty body.
-const leastPayload = len(`{"aps":{"alert":{"title":"Propeller","body":""}},"put":1700000000000000}`)
+// LeastPayload is the size of the payload that jobs make with an empty body.
+const LeastPayload = len(`{"aps":{"alert":{"title":"Propeller","body":""}},"put":1700000000000000}`)
 
 // jobMaker makes jobs whose pushes have that payload and tokens of their own.
 type jobMaker struct {
@@ -25,44 +24,24 @@ type jobMaker struct {
 }
 
 func newJobMaker(payload int, run string) jobMaker {
-	return jobMaker{strings.Repeat("x", payload-leastPayload), run}
+	return jobMaker{strings.Repeat("x", payload-LeastPayload), run}
 }
 
-// job is job number i with so many tokens.
-func (m jobMaker) job(i, tokens int, put time.Time) []byte {
-	b := make([]byte, 0, 200+len(m.text)+67*tokens)
-	if tokens == 1 {
-		b = append(b, `{"token":"`...)
-		b = m.token(b, i, 0)
-		b = append(b, '"')
-	} else {
-		b = append(b, `{"tokens":[`...)
-		for t := range tokens {
-			if t > 0 {
-				b = append(b, ',')
-			}
-			b = append(b, '"')
-			b = m.token(b, i, t)
-			b = append(b, '"')
-		}
-		b = append(b, ']')
+// Job is job number i with so many tokens.
+func (m jobMaker) Job(i, tokens int, put time.Time) []byte {
+	list := make([]string, tokens)
+	for t := range list {
+		list[t] = fmt.Sprintf("%q", fmt.Sprintf("%s%032x%016x", m.run, i, t))
 	}
-	b = append(b, `,"title":"Propeller","body":"`...)
-	b = append(b, m.text...)
-	b = append(b, `","data":{`...)
-	b = append(b, apnslean.Stamp(put)...)
-	return append(b, "}}"...)
+	to := `"token":` + list[0]
+	if tokens > 1 {
+		to = `"tokens":[` + strings.Join(list, ",") + "]"
+	}
+	return fmt.Appendf(nil, `{%s,"title":"Propeller","body":%q,"data":{%s}}`, to, m.text, apnslean.Stamp(put))
 }
 
-// token appends the 64 digits of token t of job i.
-func (m jobMaker) token(b []byte, i, t int) []byte {
-	b = append(b, m.run...)
-	b = fmt.Appendf(b, "%032x", uint64(i))
-	return fmt.Appendf(b, "%016x", uint64(t))
-}
-
-// randomHex is n random bytes as hex digits.
-func randomHex(n int) string {
+// RandomHex is n random bytes as hex digits.
+func RandomHex(n int) string {
 	b := make([]byte, n)
 	rand.Read(b) // never fails (crypto/rand)
 	return hex.EncodeToString(b)
@@ -72,121 +51,38 @@ func randomHex(n int) string {
 // answer; more do not make it faster.
 const putters = 128
 
-// putAll puts jobs from through to-1, as fast as the queue takes them.
-func putAll(ctx context.Context, q queue.Queue, tube string, m jobMaker, from, to int, tokens func(i int) int) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
-	next.Store(int64(from))
-	var wg sync.WaitGroup
-	for range min(putters, to-from) {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= to {
-					return
-				}
-				if _, err := q.Put(ctx, tube, m.job(i, tokens(i), time.Now()), queue.PutOptions{}); err != nil {
-					cancel(fmt.Errorf("put: %w", err))
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
-}
-
-// putPaced puts n jobs of one token at rate per second, each at its time even if
-// those before it are late, and says how long that took.
-func putPaced(ctx context.Context, q queue.Queue, tube string, m jobMaker, from, n, rate int) (time.Duration, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	due := make(chan int)
-	defer close(due)
-	for range min(putters, n) {
-		wg.Go(func() {
-			for i := range due {
-				if _, err := q.Put(ctx, tube, m.job(from+i, 1, time.Now()), queue.PutOptions{}); err != nil {
-					cancel(fmt.Errorf("put: %w", err))
-				}
-			}
-		})
-	}
+// Put puts jobs from through to-1: rate per second, each at its time even if those
+// before it are late, or, if rate is 0, as fast as the queue takes them.
+func (r *Rig) Put(ctx context.Context, from, to, rate int, tokens func(i int) int) error {
+	puts, ending := errgroup.WithContext(ctx)
+	puts.SetLimit(putters)
 	begun := time.Now()
-	for i := range n {
-		if wait := time.Until(begun.Add(time.Duration(i) * time.Second / time.Duration(rate))); wait > 0 {
-			time.Sleep(wait)
+	for i := from; i < to && ending.Err() == nil; i++ {
+		if rate > 0 {
+			due := begun.Add(time.Duration(i-from) * time.Second / time.Duration(rate))
+			_ = Pause(ending, time.Until(due)) // the loop sees that it has ended
 		}
-		select {
-		case due <- i:
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		}
-	}
-	return time.Since(begun), nil
-}
-
-// drainTime bounds how long a run looks for jobs that it has left behind.
-const drainTime = 20 * time.Second
-
-// drain removes what is left of the run's tube: all of it is the run's own.
-func drain(q engine, tube string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
-	defer cancel()
-	if err := deleteBuried(ctx, q, tube); err != nil {
-		return err
-	}
-	c, err := q.Consume(tube)
-	if err != nil {
-		return err
-	}
-	defer c.Close(ctx)
-	for {
-		left, err := q.TubeStats(ctx, tube)
-		if err != nil {
+		puts.Go(func() error {
+			_, err := r.Queue.Put(ending, r.Topic, r.Job(i, tokens(i), time.Now()), queue.PutOptions{})
 			return err
-		}
-		if left.Ready+left.Delayed+left.Reserved+left.Buried == 0 {
-			return nil
-		}
-		if err := removeSome(ctx, c); err != nil {
-			return fmt.Errorf("tube %q: %d jobs are left in it: %w", tube, left.Ready+left.Delayed+left.Reserved+left.Buried, err)
-		}
+		})
 	}
+	err := puts.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return errInterrupted
+	case err != nil:
+		return fmt.Errorf("put: %w", err)
+	}
+	return nil
 }
 
-// removeSome deletes jobs until none has come for a moment.
-func removeSome(ctx context.Context, c queue.Consumer) error {
-	for {
-		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-		jobs, err := c.Receive(short, 100)
-		cancel()
-		for _, j := range jobs {
-			if err := j.Done(ctx); err != nil && !errors.Is(err, queue.ErrLost) {
-				return err
-			}
-		}
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			return nil // none for now
-		}
-	}
-}
-
-func deleteBuried(ctx context.Context, q engine, tube string) error {
-	for {
-		jobs, err := q.Buried(ctx, tube, 1000)
-		if err != nil || len(jobs) == 0 {
-			return err
-		}
-		for _, j := range jobs {
-			if err := q.Delete(ctx, tube, j.ID); err != nil && !errors.Is(err, queue.ErrNotFound) {
-				return err
-			}
-		}
+// Pause waits, unless the run is interrupted.
+func Pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return errInterrupted
+	case <-time.After(d):
+		return nil
 	}
 }

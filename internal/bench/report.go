@@ -1,65 +1,54 @@
 package bench
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
+	"runtime"
 	"text/tabwriter"
 	"time"
 )
 
-// print returns what prints the figures.
-func (f *Figures) print(asJSON bool) func(io.Writer) error {
-	if asJSON {
-		return func(w io.Writer) error { return printJSON(w, f) }
-	}
-	return func(w io.Writer) error {
-		return printRows(w, [][2]string{
-			{"machine", f.Machine},
-			{"queue", f.Queue},
-			{"apns", f.APNs},
-			{"load", f.Load},
-			{"rate", fmt.Sprintf("%s pushes/s: %s in %s; put at %s jobs/s", thousands(int64(f.Rate)), thousands(f.Pushes), roundTime(seconds(f.Took)), thousands(int64(f.PutRate)))},
-			{"cpu per push", f.cpu()},
-			{"cores busy", f.Cores.String()},
-			{"memory", fmt.Sprintf("%.0f MiB at most", f.PeakMiB)},
-			{"tried again", f.again()},
-			{"limited by", f.Limit + ": " + f.Why},
-			{"latency", f.Latency.String()},
-		})
-	}
+// Print writes the figures for people.
+func (f *Figures) Print(w io.Writer) error {
+	return PrintRows(w, [][2]string{
+		{"machine", f.Machine},
+		{"queue", f.Queue},
+		{"apns", f.APNs},
+		{"load", f.Load},
+		{"rate", fmt.Sprintf("%s pushes/s: %s in %s; put at %s jobs/s", Thousands(int64(f.Rate)), Thousands(f.Pushes), Seconds(f.Took), Thousands(int64(f.PutRate)))},
+		{"cpu per push", fmt.Sprintf("%.2f µs here, stand-in %.2f µs", f.CPU, f.APNsCPU)},
+		{"cores busy", f.Cores.String()},
+		{"memory", known(f.PeakMiB > 0, "%.0f MiB at most", f.PeakMiB)},
+		{"tried again", known(f.Again > 0, "%s pushes", Thousands(f.Again))},
+		{"limited by", f.Limit + ": " + f.Why},
+		{"latency", f.Latency.String()},
+	})
 }
 
-func (f *Figures) cpu() string {
-	text := fmt.Sprintf("%.2f µs here", f.CPU)
-	if f.QueueCPU > 0 {
-		text += fmt.Sprintf(", beanstalkd %.2f µs", f.QueueCPU)
-	}
-	if f.APNsCPU > 0 {
-		text += fmt.Sprintf(", stand-in %.2f µs", f.APNsCPU)
-	}
-	return text
-}
-
-func (f *Figures) again() string {
-	if f.Again == 0 {
+// known is the text, or "" for what is not known or not there.
+func known(is bool, format string, value any) string {
+	if !is {
 		return ""
 	}
-	return thousands(f.Again) + " pushes"
+	return fmt.Sprintf(format, value)
 }
 
 // String is empty when nothing was measured.
-func (l *benchLatency) String() string {
+func (l *Latency) String() string {
 	if l == nil {
 		return ""
 	}
-	return fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, longest %.2f ms %s, of %s at %.0f a second", l.P50, l.P99, l.Max, l.From, count(int(l.Jobs), "job"), l.Rate)
+	return fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, longest %.2f ms from put to the request's arrival at the stand-in, of %s at %.0f a second",
+		l.P50, l.P99, l.Max, Count(int(l.Jobs), "job"), l.Rate)
 }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// Seconds is s as a person reads it.
+func Seconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(10 * time.Millisecond).String()
+}
 
-// printRows prints names and values, without those that have none.
-func printRows(w io.Writer, rows [][2]string) error {
+// PrintRows prints names and values, without those that have none.
+func PrintRows(w io.Writer, rows [][2]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	for _, row := range rows {
 		if row[1] != "" {
@@ -69,11 +58,24 @@ func printRows(w io.Writer, rows [][2]string) error {
 	return t.Flush()
 }
 
-// roundTime is d as a person reads it.
-func roundTime(d time.Duration) string { return d.Round(10 * time.Millisecond).String() }
+// Count is n of what.
+func Count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return Thousands(int64(n)) + " " + what
+}
 
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+// Thousands writes n with a comma before each three digits.
+func Thousands(n int64) string {
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
+
+// Machine is where it was measured.
+func Machine() string {
+	return fmt.Sprintf("%s %s/%s, %d cores", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0))
 }

@@ -2,201 +2,116 @@ package bench
 
 import (
 	"bufio"
-	"cmp"
-	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/url"
 	"os"
 	"os/exec"
-	"strings"
+	"strconv"
 	"syscall"
 	"time"
 
 	"propeller/internal/apnslean"
 )
 
-// simName is the value of --apns that asks for the stand-in.
-const simName = "sim"
-
-// benchAPNs is the APNs side of a run.
-type benchAPNs struct {
-	what  string
-	addr  string // host:port
-	roots *x509.CertPool
-
-	// The stand-in's process; nil for another server.
+// standIn is the APNs side of a run, a process of its own, so that its processor
+// time is told apart. It writes its address, and for each line that it reads what
+// it has seen since the line before.
+type standIn struct {
+	standInAddress
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *json.Decoder
 }
 
-// standInOrder is what the stand-in's process is told: first how to start, then
-// by a line each to say what it has seen, or to forget it.
-type standInOrder struct {
-	Options *apnslean.Options `json:",omitempty"`
-	Reset   bool              `json:",omitempty"`
-}
+type standInAddress struct{ Addr, Cert string }
 
-// standInReport is what it says after each order.
 type standInReport struct {
-	Addr, Cert string `json:",omitempty"` // after the first
-
 	CPU                   time.Duration
-	Conns                 int
-	Requests, Timed       int64
+	Timed                 int64 // requests whose way from their put was timed
 	P50, P99, Max         time.Duration
 	Active, Blocked, Open time.Duration // see apnslean.Stats
 }
 
-// serveStandIn is the stand-in's process. It ends when its input does.
-func serveStandIn(in io.Reader, out io.Writer) error {
-	orders, reports := json.NewDecoder(bufio.NewReader(in)), json.NewEncoder(out)
-	var first standInOrder
-	if err := orders.Decode(&first); err != nil || first.Options == nil {
-		return fmt.Errorf("--stand-in is for bench itself: no options on standard input: %w", err)
-	}
-	s, err := apnslean.Start(*first.Options)
+// ServeStandIn is the stand-in's process, with the plan's RTT and AckAtOnce. It
+// ends when its input does.
+func (p *Plan) ServeStandIn(in io.Reader, out io.Writer) error {
+	s, err := apnslean.Start(apnslean.Options{Delay: p.RTT, DelayWindow: !p.AckAtOnce})
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	report := standInReport{Addr: s.Addr(), Cert: string(s.CertPEM())}
-	for {
-		if err := reports.Encode(report); err != nil {
+	reports := json.NewEncoder(out)
+	if err := reports.Encode(standInAddress{s.Addr(), string(s.CertPEM())}); err != nil {
+		return err
+	}
+	asked := bufio.NewScanner(in)
+	for since := processCPU(); asked.Scan(); since = processCPU() {
+		st := s.Stats()
+		s.Reset()
+		h := &st.Latency
+		err := reports.Encode(standInReport{
+			CPU: processCPU() - since, Timed: h.Count, P50: h.Quantile(0.5), P99: h.Quantile(0.99), Max: h.Max,
+			Active: st.Active, Blocked: st.Blocked, Open: st.Open,
+		})
+		if err != nil {
 			return err
 		}
-		var o standInOrder
-		switch err := orders.Decode(&o); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-		if o.Reset {
-			s.Reset()
-		}
-		report = newStandInReport(s.Stats())
 	}
+	return asked.Err()
 }
 
-func newStandInReport(st apnslean.Stats) standInReport {
-	h := &st.Latency
-	return standInReport{
-		CPU: processCPU(), Conns: st.Conns, Requests: st.Requests,
-		Timed: h.Count, P50: h.Quantile(0.5), P99: h.Quantile(0.99), Max: h.Max,
-		Active: st.Active, Blocked: st.Blocked, Open: st.Open,
-	}
-}
-
-// processCPU is the user and system time that this process has used so far.
-func processCPU() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0 // cannot happen: both arguments are valid
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// openBenchAPNs starts the stand-in, or says how to reach another server.
-func (p *benchPlan) openBenchAPNs(o apnslean.Options) (*benchAPNs, error) {
-	if p.apns == simName {
-		return startStandIn(o)
-	}
-	u, err := url.Parse(p.apns)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" {
-		return nil, p.usage(fmt.Errorf("--apns %q: must be sim or https://host:port", p.apns))
-	}
-	if host := strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")); host == "apple.com" || strings.HasSuffix(host, ".apple.com") {
-		return nil, p.usage(errors.New("--apns: bench sends to tokens that it made up, which is not for Apple's servers"))
-	}
-	a := &benchAPNs{what: p.apns, addr: net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443"))}
-	if p.caFile == "" {
-		return a, nil
-	}
-	pem, err := os.ReadFile(p.caFile)
-	if err != nil {
-		return nil, fmt.Errorf("--ca-file: %w", err)
-	}
-	a.roots = x509.NewCertPool()
-	if !a.roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--ca-file %q: holds no certificate", p.caFile)
-	}
-	return a, nil
-}
-
-// standInTime bounds the stand-in's answers over its pipe.
-const standInTime = 20 * time.Second
-
-func startStandIn(o apnslean.Options) (*benchAPNs, error) {
+// startStandIn starts this program once more.
+func startStandIn(p *Plan) (*standIn, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, "bench", "--stand-in")
+	cmd := exec.Command(self, "bench", "--stand-in", "--rtt", p.RTT.String(), "--ack-at-once="+strconv.FormatBool(p.AckAtOnce))
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = endWithParent()
-	a := &benchAPNs{cmd: cmd, what: "stand-in"}
-	if a.in, err = cmd.StdinPipe(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is not for it: it is needed until the end
+	s := &standIn{cmd: cmd}
+	if s.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	a.out = json.NewDecoder(stdout)
+	s.out = json.NewDecoder(stdout)
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	hello, err := a.ask(standInOrder{Options: &o})
-	if err == nil {
-		a.addr, a.roots = hello.Addr, x509.NewCertPool()
-		if !a.roots.AppendCertsFromPEM([]byte(hello.Cert)) {
-			err = errors.New("no certificate")
-		}
+	if err := s.read(&s.standInAddress); err != nil {
+		return nil, errors.Join(err, s.close())
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("stand-in: %w", err), a.close())
-	}
-	return a, nil
+	return s, nil
 }
 
-// ask sends an order to the stand-in and returns its report.
-func (a *benchAPNs) ask(o standInOrder) (r standInReport, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), standInTime)
-	defer cancel()
-	// A process that is stuck is ended, which ends the wait for its answer.
-	defer context.AfterFunc(ctx, func() {
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			_ = a.cmd.Process.Kill()
-		}
-	})()
-	if err := json.NewEncoder(a.in).Encode(o); err != nil {
-		return r, err
+// standInTime bounds the wait for the stand-in.
+const standInTime = 20 * time.Second
+
+// read takes the next line of the stand-in. A stand-in that is stuck is killed,
+// which ends the wait.
+func (s *standIn) read(line any) error {
+	defer time.AfterFunc(standInTime, func() { _ = s.cmd.Process.Kill() }).Stop()
+	if err := s.out.Decode(line); err != nil {
+		return fmt.Errorf("stand-in: %w", err)
 	}
-	return r, a.out.Decode(&r)
+	return nil
 }
 
-// report says what the APNs side has seen; nothing of another server.
-func (a *benchAPNs) report(reset bool) (standInReport, error) {
-	if a.cmd == nil {
-		return standInReport{}, nil
-	}
-	r, err := a.ask(standInOrder{Reset: reset})
-	if err != nil {
+// report says what the stand-in has seen since it was asked last.
+func (s *standIn) report() (r standInReport, err error) {
+	if _, err := io.WriteString(s.in, "\n"); err != nil {
 		return r, fmt.Errorf("stand-in: %w", err)
 	}
-	return r, nil
+	return r, s.read(&r)
 }
 
-func (a *benchAPNs) close() error {
-	if a.cmd == nil {
-		return nil
-	}
-	_ = a.in.Close() // which tells it to end
-	return a.cmd.Wait()
+func (s *standIn) close() error {
+	_ = s.in.Close() // which tells it to end
+	defer time.AfterFunc(standInTime, func() { _ = s.cmd.Process.Kill() }).Stop()
+	return s.cmd.Wait()
 }

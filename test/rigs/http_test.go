@@ -1,9 +1,8 @@
-package bench
+package main
 
 import (
 	"bytes"
 	"encoding/json"
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,10 +12,10 @@ import (
 )
 
 // Each body of a load is taken whole, so that what is measured is no errors.
-func TestBenchHTTPBodies(t *testing.T) {
+func TestHTTPBodies(t *testing.T) {
 	t.Parallel()
-	p := &benchPlan{queue: ownEmbedded, payload: defaultPayload, log: slog.New(slog.DiscardHandler)}
-	r, err := newHTTPRig(t.Context(), p)
+	set, q := testSettings(t)
+	r, err := set.newHTTPRig(q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,8 +57,8 @@ func TestBenchHTTPBodies(t *testing.T) {
 			put += n
 		}
 	}
-	if u, err := r.usage(t.Context()); err != nil || u.jobs != int64(put) {
-		t.Errorf("%d jobs of %d in the queue, %v", u.jobs, put, err)
+	if n, err := r.stored(t.Context()); err != nil || n != int64(put) {
+		t.Errorf("%d jobs of %d in the queue, %v", n, put, err)
 	}
 }
 

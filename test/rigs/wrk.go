@@ -1,4 +1,4 @@
-package bench
+package main
 
 import (
 	"bytes"
@@ -11,10 +11,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
-// wrkLoad is one load of wrk, the load generator of --http
+// wrkLoad is one load of wrk, the load generator of http
 // (https://github.com/wg/wrk).
 type wrkLoad struct {
 	name    string
@@ -37,7 +38,7 @@ type wrkReport struct {
 func findWrk() (string, error) {
 	bin, err := exec.LookPath("wrk")
 	if err != nil {
-		return "", errors.New("--http needs wrk, a load generator: install the package wrk")
+		return "", errors.New("http needs wrk, a load generator: install the package wrk")
 	}
 	return bin, nil
 }
@@ -62,7 +63,7 @@ func (l wrkLoad) run(ctx context.Context, wrk, url, key string, d time.Duration,
 	// wrk takes whole seconds only.
 	seconds := max(1, int(d.Round(time.Second)/time.Second))
 	cmd := exec.CommandContext(ctx, wrk, "-t1", "-c"+strconv.Itoa(l.conns), "-d"+strconv.Itoa(seconds)+"s", "-s", script, url)
-	cmd.SysProcAttr = endWithParent()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is not for it: the context ends it
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
