@@ -223,6 +223,8 @@ func TestUnaskedMessages(t *testing.T) {
 	for _, text := range []string{
 		"MSG x SID 2\r\nhi\r\n",
 		"MSG x SID y 2\r\nhi\r\n",
+		"MSG x SID  2\r\nhi\r\n",
+		"HMSG x SID  10 12\r\nNATS/1.0\r\n{}\r\n",
 		"MSG " + q.calls.inbox + " SID 0\r\n\r\n",
 		"MSG " + q.calls.inbox + "zzzzzzzzzzzzzzzzzzzz SID 2\r\n{}\r\n",
 		"MSG x SID $JS.ACK.a.b.-5.7.7.7.7 2\r\nhi\r\n",

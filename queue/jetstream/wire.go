@@ -165,6 +165,9 @@ func (w *wire) message(line, args []byte, sizes int) error {
 		switch {
 		case i < len(args) && args[i] > ' ':
 			continue
+		case i == from && n == 2 && i < len(args) && args[i] == ' ': // an empty subject for the answer, as in advisories of a cluster
+			from = i + 1
+			continue
 		case i == from, n == len(fields), i < len(args) && args[i] != ' ':
 			return fmt.Errorf("server broke the protocol: %.60q", line)
 		}
