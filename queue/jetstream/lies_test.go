@@ -26,6 +26,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"golang.org/x/time/rate"
+
 	"propeller/queue"
 )
 
@@ -180,6 +182,7 @@ func TestLyingServer(t *testing.T) {
 	log, lines := newLog()
 	o.Log = log
 	q := openReady(t, o)
+	q.link.lines.SetLimit(rate.Inf) // each lie is told
 	c := consumeTest(t, q, "tube")
 	works := func(after string) {
 		t.Helper()
