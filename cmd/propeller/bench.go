@@ -18,7 +18,7 @@ import (
 
 const benchLong = `bench measures propeller on this machine. It puts jobs on a queue, sends them with
 the daemon's own workers in this process, and prints the rate, the CPU time of a
-push, the memory, what limited the rate, and the time from put to request.
+push, on Linux the memory, what limited the rate, and the time from put to request.
 
 Pushes go to a lean stand-in for APNs, in a process of its own, so that its CPU
 time is counted apart; --rtt is its distance.
