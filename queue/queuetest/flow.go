@@ -150,30 +150,40 @@ func testCloseWaits(t *testing.T, e Engine) {
 		t.Fatal(err)
 	}
 	jobs := receive(t, c, n)
-	errs := make(chan error, n)
-	var started sync.WaitGroup
+	var mu sync.Mutex
+	gone := make(map[string]bool) // the jobs whose Done returned nil
+	var started, ended sync.WaitGroup
 	started.Add(n)
 	for _, j := range jobs {
-		go func() {
+		ended.Go(func() {
 			started.Done()
-			errs <- j.Done(ctxOf(t))
-		}()
+			if j.Done(ctxOf(t)) == nil { // else it had not begun when Close did, or the job may be served again
+				mu.Lock()
+				defer mu.Unlock()
+				gone[string(j.Body())] = true
+			}
+		})
 	}
 	started.Wait()
 	if err := c.Close(ctxOf(t)); err != nil {
 		t.Fatalf("close: %v", err)
 	}
-	left := 0
-	for range n {
-		if err := <-errs; err != nil {
-			left++ // this call had not begun when Close did
-		}
-	}
+	ended.Wait()
 	b := consume(t, in.Queue, "close")
-	if left > 0 {
-		done(t, receive(t, b, left)...)
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
+		again, err := b.Receive(ctx, n)
+		cancel()
+		if err != nil {
+			break
+		}
+		for _, j := range again {
+			if gone[string(j.Body())] {
+				t.Errorf("job %q is served again after its Done", j.Body())
+			}
+		}
+		done(t, again...)
 	}
-	none(t, b) // whatever returned nil is gone
 }
 
 func testLeaseKept(t *testing.T, e Engine) {
