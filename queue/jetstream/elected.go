@@ -1,7 +1,11 @@
 package jetstream
 
 import (
+	"encoding/json"
 	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/nats-io/nats.go"
 )
@@ -24,9 +28,13 @@ func (q *client) watchElections(nc *nats.Conn) error {
 	}
 	_, err := nc.Subscribe(electedSubject+"*", q.guarded(func(m *nats.Msg) {
 		name := strings.TrimPrefix(m.Subject, electedSubject)
+		var said leadership
+		if json.Unmarshal(m.Data, &said) != nil {
+			said = leadership{} // then it counts as a new one
+		}
 		for _, t := range q.allTubes() {
 			if t.config.Durable == name {
-				t.elected()
+				t.elected(said)
 			}
 		}
 	}))
@@ -39,14 +47,43 @@ func (q *client) reconnected() {
 		return
 	}
 	for _, t := range q.allTubes() {
-		t.elected()
+		t.elected(leadership{})
 	}
 }
 
-// elected notes that the tube's consumer has a new leader.
-func (t *tube) elected() {
+// leadership is what a server says of its election (nats-server: jetstream_events.go,
+// JSConsumerLeaderElectedAdvisory).
+type leadership struct {
+	Leader string    `json:"leader"`
+	At     time.Time `json:"timestamp"` // by the leader's clock
+}
+
+// ledBy notes the leader that answered for the tube's consumer.
+func (t *tube) ledBy(info *jetstream.ConsumerInfo) {
+	if info.Cluster == nil || info.Cluster.Leader == "" {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if was := t.leader.Leader; was != "" && was != info.Cluster.Leader {
+		t.shareLocked()
+	}
+	t.leader = leadership{info.Cluster.Leader, info.TimeStamp}
+}
+
+// elected notes that the tube's consumer has a new leader. The election of the one that
+// has answered since, as when the consumer was made, is none: its word only comes late.
+func (t *tube) elected(e leadership) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e.Leader != "" && e.Leader == t.leader.Leader && e.At.Before(t.leader.At) {
+		return
+	}
+	t.shareLocked()
+}
+
+// shareLocked marks the jobs held here as perhaps served to others.
+func (t *tube) shareLocked() {
 	for _, j := range t.jobs {
 		j.shared = true
 	}

@@ -115,6 +115,7 @@ func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInf
 		return nil, fmt.Errorf("jetstream: consumer %s: %w", name, inner(err))
 	}
 	m.asked = false
+	t.ledBy(c.CachedInfo())
 	harmless, err := consumerDiffers(c.CachedInfo().Config, t.config)
 	t.q.remark(name, harmless)
 	return c.CachedInfo(), err

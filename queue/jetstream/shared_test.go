@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,44 @@ func TestElectionWhileHeld(t *testing.T) {
 		mustPut(t, q, "tube", "next")
 		return mustReceive(t, c, 1)[0].Done(ctxOf(t)) == nil
 	})
+}
+
+// Word of an election that comes late, after its leader has answered, is no news.
+func TestLateWordOfAnElection(t *testing.T) {
+	t.Parallel()
+	ns := nodesTest(t, 3)
+	q := openReady(t, ns.options(t))
+	c := consumeTest(t, q, "tube")
+	mustPut(t, q, "tube", "held")
+	j := mustReceive(t, c, 1)[0].(*job)
+	c.t.mu.Lock()
+	led := c.t.leader
+	c.t.mu.Unlock()
+	if led.Leader == "" || led.At.IsZero() {
+		t.Fatalf("%+v", led)
+	}
+	shared := func() bool {
+		c.t.mu.Lock()
+		defer c.t.mu.Unlock()
+		return j.shared
+	}
+	word := func(leader string, at time.Time) {
+		text := fmt.Sprintf(`{"type":"io.nats.jetstream.advisory.v1.consumer_leader_elected","leader":%q,"timestamp":%q}`, leader, at.Format(time.RFC3339Nano))
+		if err := q.link.cn.nc.Publish(electedSubject+"tube", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	word(led.Leader, led.At.Add(-time.Second))
+	mustPut(t, q, "tube", "next")
+	next := mustReceive(t, c, 1)[0] // behind it
+	if shared() {
+		t.Error("the election before the answer counts")
+	}
+	word("another", led.At.Add(-time.Second))
+	eventually(t, "another's election counts", shared)
+	if err := next.Done(ctxOf(t)); !errors.Is(err, queue.ErrLost) {
+		t.Error(err)
+	}
 }
 
 // What has lain in the socket while the process stood still may be somebody else's by now.

@@ -24,6 +24,8 @@ type tube struct {
 	// server serves again, because it heard nothing of it for too long, is
 	// bound to its old holder and not served twice.
 	jobs map[uint64]*job
+	// leader is the leader of the tube's consumer that last answered, and when; see ledBy.
+	leader leadership
 	// late are finished jobs whose acknowledgement the server does not know
 	// yet, because who finished them could not wait. The keeper goes on.
 	late map[*job]struct{}
