@@ -63,6 +63,47 @@ type Admin interface {
 	Kick(ctx context.Context, tube, id string) error
 	// Delete removes one buried job for good. Errors as Peek.
 	Delete(ctx context.Context, tube, id string) error
+
+	// Tubes lists the tubes that have jobs, in order of their names. Names that
+	// CheckTube refuses may be among them. Errors: ErrUnavailable, ctx.Err().
+	Tubes(ctx context.Context) ([]string, error)
+	// List calls f for all jobs of tube in the given state, some at a time, until f
+	// returns an error, which it returns. Jobs that are not deleted in f stay what
+	// they are, and for beanstalkd to show the others, it takes them out of the way:
+	// buried jobs become the last, delayed ones are reserved until List returns. If
+	// this process dies before that, they are ready.
+	//
+	// Delayed jobs are those that no consumer gets at present and that are not
+	// buried. Those due within Soon may be left out.
+	//
+	// It is for tubes that nobody works on. Other errors as TubeStats.
+	List(ctx context.Context, tube string, state State, f func([]StoredJob) error) error
+}
+
+// State is the state of jobs that List lists.
+type State string
+
+// The states that List knows.
+const (
+	Delayed State = "delayed"
+	Buried  State = "buried"
+)
+
+// Soon is a delay after which a job may become ready while it is listed.
+const Soon = 5 * time.Second
+
+// StoredJob is a job that nobody has reserved.
+type StoredJob struct {
+	ID       string
+	Body     []byte
+	Priority uint32        // as in PutOptions
+	Age      time.Duration // since it was put, to the engine's precision
+	Delay    time.Duration // from now until it may be served; never less than what is left
+	// Fault, an ErrRejected, says why Body is not what was put, or cannot be served.
+	Fault error
+	// Delete removes the job for good. If it is no longer what was listed, that is no
+	// error. It is called within f, for several jobs at once if need be.
+	Delete func() error
 }
 
 // BuriedJob is a job that was set aside.
@@ -93,6 +134,10 @@ type PutOptions struct {
 	// Settling marks a job that belongs to settling another one. The engine takes it even
 	// when it is full, if it reserves room for such jobs (see ErrFull).
 	Settling bool
+	// Buried puts the job among the buried ones. Delay does not count then.
+	Buried bool
+	// Age is how long ago the job was put elsewhere. Engines that cannot keep it ignore it.
+	Age time.Duration
 }
 
 // Consumer receives jobs of one tube. Receive is called by one goroutine at a

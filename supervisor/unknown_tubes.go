@@ -41,7 +41,7 @@ const (
 // unknownTubes is a service that looks for tubes which belong to no app.
 type unknownTubes struct {
 	log   *slog.Logger
-	queue func() (q queue.Mover, known map[string]bool) // nil if the queue cannot be asked
+	queue func() (q queue.Admin, known map[string]bool) // nil if the queue cannot be asked
 	found *atomic.Pointer[[]UnknownTube]
 }
 
@@ -104,10 +104,10 @@ func (u *unknownTubes) look(ctx context.Context) bool {
 
 // allTubes returns the queue, if it can be asked for its tubes, and the tubes that
 // belong to apps.
-func (s *Supervisor) allTubes() (queue.Mover, map[string]bool) {
+func (s *Supervisor) allTubes() (queue.Admin, map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q, ok := s.queue.(queue.Mover)
+	q, ok := s.queue.(queue.Admin)
 	if !ok {
 		return nil, nil
 	}

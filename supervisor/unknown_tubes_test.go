@@ -55,7 +55,7 @@ func TestManyUnknownTubes(t *testing.T) {
 			}
 			log := new(logBuffer)
 			u := &unknownTubes{log: slog.New(slog.NewTextHandler(log, nil)), found: new(atomic.Pointer[[]UnknownTube])}
-			u.queue = func() (queue.Mover, map[string]bool) { return q.(queue.Mover), map[string]bool{"tube-00": true} }
+			u.queue = func() (queue.Admin, map[string]bool) { return q.(queue.Admin), map[string]bool{"tube-00": true} }
 			for range 2 {
 				if !u.look(t.Context()) {
 					t.Fatal("no answer")

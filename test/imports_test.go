@@ -21,13 +21,14 @@ var mayImport = map[string]string{
 	"supervisor":     "internal apnsconn queue config worker",
 	"httpapi":        "internal apnsconn queue worker supervisor",
 	"internal/bench": "internal apnsconn queue config worker supervisor",
-	"cmd":            "internal apnsconn queue config worker supervisor httpapi internal/bench",
+	"internal/move":  "internal queue",
+	"cmd":            "internal apnsconn queue config worker supervisor httpapi internal/bench internal/move",
 	"test":           "internal apnsconn queue config worker supervisor httpapi internal/bench",
 }
 
 // part is the part of the program that a package belongs to.
 func part(name string) string {
-	if name == "internal/bench" {
+	if name == "internal/bench" || name == "internal/move" {
 		return name
 	}
 	name, _, _ = strings.Cut(name, "/")

@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"propeller/config"
+	"propeller/internal/move"
 	"propeller/queue"
-	"propeller/queue/move"
 	"propeller/queue/queueurl"
 	"propeller/worker"
 )
@@ -150,21 +150,20 @@ func carry(ctx context.Context, cmd *cobra.Command, from, to queueurl.URL, choic
 		return fmt.Errorf("--to: %w", err)
 	}
 	defer dst.Close()
-	out := cmd.ErrOrStderr()
-	r := &carrier{out: out, terminal: terminal(out)}
-	r.mover = move.Mover{From: src, To: dst, Counts: &r.counts, Refused: r.refused, Kicked: worker.Kicked}
+	r := &carrier{out: cmd.ErrOrStderr()}
+	r.mover = &move.Mover{From: src, To: dst, Kicked: worker.Kicked, Refused: r.refused}
 	if err := r.run(ctx, choice); err != nil {
 		return advise(err)
 	}
 	return nil
 }
 
-func openMover(u queueurl.URL) (move.From, error) {
+func openMover(u queueurl.URL) (move.Queue, error) {
 	q, err := visitQueue(u, stopHolder)
 	if err != nil {
 		return nil, err
 	}
-	m, ok := q.(move.From)
+	m, ok := q.(move.Queue)
 	if !ok {
 		return nil, errors.Join(errors.New("jobs cannot be moved from or to this queue"), q.Close())
 	}
@@ -173,13 +172,11 @@ func openMover(u queueurl.URL) (move.From, error) {
 
 // carrier is one run of jobs move.
 type carrier struct {
-	mover  move.Mover
-	counts move.Counts
+	mover *move.Mover
 
-	mu       sync.Mutex
-	out      io.Writer
-	terminal bool
-	line     int // length of the line of progress on the terminal
+	mu   sync.Mutex
+	out  io.Writer
+	stay []string // a line for each job that was refused
 }
 
 func (r *carrier) run(ctx context.Context, choice moveChoice) error {
@@ -191,90 +188,74 @@ func (r *carrier) run(ctx context.Context, choice moveChoice) error {
 	var watch sync.WaitGroup
 	watch.Go(func() { r.progress(progress) })
 	began := time.Now()
-	var errs []error
+	errs := r.tubes(ctx, there, choice)
+	stop()
+	watch.Wait()
+	r.say(r.stay...)
+	r.say(fmt.Sprintf("%s in %v", r.counted(), time.Since(began).Round(100*time.Millisecond)))
+	if ctx.Err() != nil {
+		return errors.New("stopped; run it again to go on")
+	}
+	if n := len(r.stay); n > 0 {
+		errs = append(errs, fmt.Errorf("%d jobs stay: the other queue does not take them", n))
+	}
+	return errors.Join(errs...)
+}
+
+// tubes moves one tube after the other.
+func (r *carrier) tubes(ctx context.Context, there []string, choice moveChoice) (errs []error) {
 	for _, tube := range there {
-		if ctx.Err() != nil {
-			break
-		}
 		switch {
+		case ctx.Err() != nil:
+			return errs
 		case choice.tubes != nil && !slices.Contains(choice.tubes, tube):
-			if !choice.apps {
-				continue
+			if choice.apps {
+				r.say(fmt.Sprintf("tube %q is left alone: it is of no app of the configuration (--tube and --all move it too)", tube))
 			}
-			r.say(fmt.Sprintf("tube %q is left alone: it is of no app of the configuration (--tube and --all move it too)", tube))
 		case queue.CheckTube(tube) != nil:
 			errs = append(errs, fmt.Errorf("tube %q stays: such a name is not allowed everywhere", tube))
 		default:
 			errs = append(errs, r.mover.Tube(ctx, tube))
 		}
 	}
-	stop()
-	watch.Wait()
-	r.say(fmt.Sprintf("%s in %v", r.counted(), time.Since(began).Round(100*time.Millisecond)))
-	if ctx.Err() != nil {
-		return errors.New("stopped; run it again to go on")
-	}
-	if n := r.counts.Refused.Load(); n > 0 {
-		errs = append(errs, fmt.Errorf("%d jobs stay: the other queue does not take them", n))
-	}
-	return errors.Join(errs...)
+	return errs
 }
 
 func (r *carrier) counted() string {
-	c := &r.counts
-	return fmt.Sprintf("moved %d jobs: %d ready, %d delayed, %d buried", c.Moved(), c.Ready.Load(), c.Delayed.Load(), c.Buried.Load())
+	m := r.mover
+	return fmt.Sprintf("moved %d jobs: %d ready, %d delayed, %d buried", m.Moved(), m.Ready.Load(), m.Delayed.Load(), m.Buried.Load())
 }
 
-// progressed is counted with what the run waits for.
-func (r *carrier) progressed() string {
-	if waits := oneLine(r.counts.Waits()); waits != "" {
-		return r.counted() + "; waiting for " + waits
-	}
-	return r.counted()
-}
-
-// How often progress is shown: on a terminal it is one line that changes.
-const (
-	terminalEvery = 200 * time.Millisecond
-	lineEvery     = 5 * time.Second
-)
+// progressEvery is how often progress is shown.
+const progressEvery = 3 * time.Second
 
 func (r *carrier) progress(ctx context.Context) {
-	every := lineEvery
-	if r.terminal {
-		every = terminalEvery
-	}
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			text := r.counted()
+			if waits := oneLine(r.mover.Waits()); waits != "" {
+				text += "; waiting for " + waits
+			}
+			r.say(text)
 		}
-		text := r.progressed()
-		r.mu.Lock()
-		if r.terminal {
-			fmt.Fprintf(r.out, "\r%-*s", r.line, text)
-			r.line = len(text)
-		} else {
-			fmt.Fprintln(r.out, text)
-		}
-		r.mu.Unlock()
 	}
 }
 
-// say prints a line, over that of progress.
-func (r *carrier) say(text string) {
+func (r *carrier) say(lines ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.line > 0 {
-		fmt.Fprintf(r.out, "\r%*s\r", r.line, "")
-		r.line = 0
+	for _, text := range lines {
+		fmt.Fprintln(r.out, text)
 	}
-	fmt.Fprintln(r.out, text)
 }
 
 func (r *carrier) refused(tube, id string, why error) {
-	r.say(fmt.Sprintf("job %s of %q stays: %v", id, tube, why))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stay = append(r.stay, fmt.Sprintf("job %s of %q stays: %v", id, tube, why))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
@@ -15,10 +16,10 @@ import (
 // Peek implements queue.Admin.
 func (q *client) Peek(ctx context.Context, tube, id string) (queue.BuriedJob, error) {
 	var b queue.BuriedJob
-	err := q.onBuried(ctx, tube, id, func(s *session, n uint64, st queue.Stat) error {
+	err := q.onBuried(ctx, tube, id, func(s *session, n uint64, j queue.StoredJob) error {
 		return s.do(func(bs *gobeanstalk.Conn) error {
 			body, err := bs.Peek(n)
-			b = queue.BuriedJob{ID: id, Body: body, Age: st.Age}
+			b = queue.BuriedJob{ID: id, Body: body, Age: j.Age}
 			return err
 		}, gobeanstalk.ErrNotFound)
 	})
@@ -42,7 +43,7 @@ func (q *client) Delete(ctx context.Context, tube, id string) error {
 // endBuried runs a command by which the job is buried no more.
 func (q *client) endBuried(ctx context.Context, tube, id string, cmd func(*gobeanstalk.Conn, uint64) error) error {
 	sent := false // on a connection that then broke
-	err := q.onBuried(ctx, tube, id, func(s *session, n uint64, _ queue.Stat) error {
+	err := q.onBuried(ctx, tube, id, func(s *session, n uint64, _ queue.StoredJob) error {
 		err := s.do(func(bs *gobeanstalk.Conn) error { return cmd(bs, n) }, gobeanstalk.ErrNotFound)
 		sent = sent || maybeRun(err)
 		return err
@@ -60,7 +61,7 @@ const maxLooks = 3
 // onBuried runs f when the job is buried in tube, else it returns ErrNotFound.
 // f may be run again when it says not found, or its connection broke (see
 // link.run), and after ctx has ended, see server.call.
-func (q *client) onBuried(ctx context.Context, tube, id string, f func(*session, uint64, queue.Stat) error) error {
+func (q *client) onBuried(ctx context.Context, tube, id string, f func(*session, uint64, queue.StoredJob) error) error {
 	if err := queue.CheckTube(tube); err != nil {
 		return err
 	}
@@ -73,11 +74,11 @@ func (q *client) onBuried(ctx context.Context, tube, id string, f func(*session,
 			srv.rotating.RLock() // not across the dial
 			defer srv.rotating.RUnlock()
 			for range maxLooks {
-				st, _, err := s.statBuried(n, tube)
+				j, err := s.stored(n, tube, queue.Buried)
 				if err != nil {
 					return err
 				}
-				if err := f(s, n, st); !errors.Is(err, gobeanstalk.ErrNotFound) {
+				if err := f(s, n, j); !errors.Is(err, gobeanstalk.ErrNotFound) {
 					return err
 				} // gone between the look and the command, or in another lister's hand
 			}
@@ -93,27 +94,36 @@ func (q *client) onBuried(ctx context.Context, tube, id string, f func(*session,
 	return err
 }
 
-// statBuried asks about a job. Unless it is buried in tube, the error is
+// stored asks about a job. Unless it is in that state in tube, the error is
 // queue.ErrBusy when it is reserved there, else gobeanstalk.ErrNotFound.
-func (s *session) statBuried(n uint64, tube string) (st queue.Stat, pri uint32, err error) {
+func (s *session) stored(n uint64, tube string, state queue.State) (j queue.StoredJob, err error) {
 	stats, err := s.statsJob(n)
 	if err != nil {
-		return st, 0, err
+		return j, err
 	}
-	state := unquote(stats["state"])
+	is := unquote(stats["state"])
 	switch {
 	case unquote(stats["tube"]) != tube:
-		return st, 0, gobeanstalk.ErrNotFound
-	case state == "reserved": // perhaps by who lists buried jobs in another process
-		return st, 0, queue.ErrBusy
-	case state != "buried":
-		return st, 0, gobeanstalk.ErrNotFound
+		return j, gobeanstalk.ErrNotFound
+	case is == "reserved": // perhaps by a program that lists the tube's jobs
+		return j, queue.ErrBusy
+	case is != string(state):
+		return j, gobeanstalk.ErrNotFound
 	}
-	if st, err = parseStat(stats); err != nil {
-		return st, 0, err
+	st, err := parseStat(stats)
+	if err != nil {
+		return j, err
 	}
-	pri, err = parsePriority(stats)
-	return st, pri, err
+	j = queue.StoredJob{ID: s.srv.jobID(n), Priority: st.Priority, Age: st.Age}
+	if state == queue.Delayed {
+		left, err := statNumber(stats, "time-left", 32)
+		if err != nil {
+			return j, err
+		}
+		// It is cut to whole seconds (beanstalkd: prot.c), and no job may come early.
+		j.Delay = time.Duration(left+1) * time.Second
+	}
+	return j, nil
 }
 
 // locate returns the server that an id speaks of, and its number there. With

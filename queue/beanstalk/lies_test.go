@@ -101,7 +101,7 @@ func callAll(t *testing.T, q *client) {
 	_, _ = q.Buried(ctx, "tube", 10)
 	_, _ = q.Peek(ctx, "tube", "1")
 	_ = q.Kick(ctx, "tube", "1")
-	_ = q.Aside(ctx, "tube", func(queue.StoredJob) error { return nil })
+	_ = q.List(ctx, "tube", queue.Buried, func([]queue.StoredJob) error { return nil })
 }
 
 // A size is refused before anything is allocated for it, and the reason is told.
@@ -162,9 +162,15 @@ func TestJobTooLarge(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].ID != id || !strings.Contains(string(list[0].Body), strconv.Itoa(size)) {
 		t.Errorf("listed: %d jobs, %v", len(list), err)
 	}
-	err = q.Aside(ctxOf(t), "tube", func(j queue.StoredJob) error { t.Errorf("aside: %.60q", j.Body); return nil })
-	if err != nil || lines.count("stays where it is") != 1 {
-		t.Errorf("aside: %v", err)
+	faults := 0
+	err = q.List(ctxOf(t), "tube", queue.Buried, func(jobs []queue.StoredJob) error {
+		if faults++; !errors.Is(jobs[0].Fault, queue.ErrRejected) {
+			t.Errorf("%.60q has no fault", jobs[0].Body)
+		}
+		return nil
+	})
+	if err != nil || faults != 1 {
+		t.Errorf("%d jobs, %v", faults, err)
 	}
 	n, err := strconv.ParseUint(id, 10, 64)
 	if err != nil {

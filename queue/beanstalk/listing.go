@@ -1,6 +1,7 @@
 package beanstalk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,15 +66,26 @@ func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.Bu
 	return all, cut
 }
 
-// buried lists one server's. One listing runs at a time: two would take jobs
-// out of each other's hands.
+// buried lists one server's.
 func (srv *server) buried(ctx context.Context, tube string, limit int) ([]queue.BuriedJob, error) {
-	select {
-	case srv.listing <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := srv.listed(ctx); err != nil {
+		return nil, err
 	}
-	l := &listing{srv: srv, ctx: ctx, tube: tube, limit: limit, seen: make(map[uint64]bool)}
+	var jobs []queue.BuriedJob
+	bytes := 0
+	l := &listing{srv: srv, ctx: ctx, tube: tube, state: queue.Buried, seen: make(map[uint64]bool)}
+	l.f = func(j queue.StoredJob) error {
+		jobs = append(jobs, queue.BuriedJob{ID: j.ID, Body: j.Body, Age: j.Age})
+		bytes += len(j.Body)
+		switch {
+		case len(jobs) == limit && limit < l.total, l.total == 1:
+			return errEnough
+		case bytes >= srv.q.maxListed && len(jobs) < l.total:
+			return fmt.Errorf("beanstalk: server %s has %d buried jobs in %q, %d are listed: %w", srv.addr, l.total, tube, len(jobs), queue.ErrCut)
+		}
+		return nil
+	}
+	l.lost = func() { jobs = jobs[:len(jobs)-1] }
 	result := make(chan error, 1)
 	run := func() {
 		defer func() { <-srv.listing }()
@@ -85,43 +97,93 @@ func (srv *server) buried(ctx context.Context, tube string, limit int) ([]queue.
 	}
 	select {
 	case err := <-result:
-		return l.jobs, err
+		return jobs, err
 	case <-ctx.Done():
 	}
 	t := time.NewTimer(listGrace)
 	defer t.Stop()
 	select {
 	case err := <-result:
-		return l.jobs, err
+		return jobs, err
 	case <-t.C: // the server is silent; the watchdog ends this
 		return nil, ctx.Err()
 	}
 }
 
-// listing is one walk over a server's buried jobs of one tube.
+// listed waits until no other listing of the server runs: two would take jobs out of
+// each other's hands.
+func (srv *server) listed(ctx context.Context) error {
+	select {
+	case srv.listing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// List implements queue.Admin, one job at a time. beanstalkd shows the job that was
+// buried first and the one that is due first: what is not deleted is taken out of the
+// way. If its TTR ends meanwhile, a delayed job is ready.
+func (q *client) List(ctx context.Context, tube string, state queue.State, f func([]queue.StoredJob) error) error {
+	if err := queue.CheckTube(tube); err != nil {
+		return err
+	}
+	for _, srv := range q.servers {
+		if err := srv.listed(ctx); err != nil {
+			return err
+		}
+		l := &listing{srv: srv, ctx: ctx, tube: tube, state: state, seen: make(map[uint64]bool), lost: func() {}}
+		l.f = func(j queue.StoredJob) error { return f([]queue.StoredJob{j}) }
+		err := l.run()
+		<-srv.listing
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errEnough ends a listing and leaves the job where it is.
+var errEnough = errors.New("enough is listed")
+
+// listing is one walk over a server's buried or delayed jobs of one tube.
 type listing struct {
 	srv   *server
 	ctx   context.Context
 	tube  string
-	limit int
+	state queue.State
+	f     func(queue.StoredJob) error // gets each. After an error the listing ends; after ErrCut with others in front
+	lost  func()                      // the job that f got last is no longer in this state
 
 	s     *session // of its own: what it has in its hand goes back when it breaks
-	total int      // jobs buried when it began
+	total int      // jobs in this state when it began
 	seen  map[uint64]bool
-	jobs  []queue.BuriedJob
-	bytes int
+	held  []delayedJob // out of the way
 }
 
-func (l *listing) run() error {
+// delayedJob is one that is to be released. There may be many: without their bodies.
+type delayedJob struct {
+	id  uint64
+	pri uint32
+	due time.Time
+}
+
+func (l *listing) run() (err error) {
 	st, err := l.srv.tubeStats(l.tube)
-	if err != nil || st.Buried == 0 {
+	if err != nil {
 		return err
 	}
-	l.total = st.Buried
+	if l.total = st.Buried; l.state == queue.Delayed {
+		l.total = st.Delayed
+	}
+	if l.total == 0 {
+		return nil
+	}
 	if l.s, err = l.srv.connect(l.ctx, nil); err != nil {
 		return err
 	}
 	defer l.s.fail(errClosed, false)
+	defer func() { err = errors.Join(err, l.release()) }()
 	// The use travels with a kick of no jobs, see putter.useLocked.
 	err = l.s.do(func(bs *gobeanstalk.Conn) error {
 		_, err := gobeanstalk.NewTube(bs, l.tube).Kick(0)
@@ -130,7 +192,7 @@ func (l *listing) run() error {
 	if err != nil {
 		return err
 	}
-	for range l.total { // jobs buried meanwhile come behind these
+	for range l.total { // jobs that come meanwhile are behind these
 		if more, err := l.step(); !more || err != nil {
 			return err
 		}
@@ -138,7 +200,7 @@ func (l *listing) run() error {
 	return nil
 }
 
-// step takes the first job in and makes it the last.
+// step hands the first job to f and takes it out of the way.
 func (l *listing) step() (more bool, err error) {
 	if err := l.ctx.Err(); err != nil {
 		return false, err
@@ -146,7 +208,12 @@ func (l *listing) step() (more bool, err error) {
 	var id uint64
 	var body []byte
 	err = l.s.do(func(bs *gobeanstalk.Conn) (err error) {
-		id, body, err = gobeanstalk.NewTube(bs, l.tube).PeekBuried()
+		tube := gobeanstalk.NewTube(bs, l.tube)
+		if l.state == queue.Delayed {
+			id, body, err = tube.PeekDelayed()
+		} else {
+			id, body, err = tube.PeekBuried()
+		}
 		return err
 	}, gobeanstalk.ErrNotFound)
 	if errors.Is(err, gobeanstalk.ErrNotFound) || (err == nil && l.seen[id]) {
@@ -155,33 +222,41 @@ func (l *listing) step() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	st, pri, err := l.s.statBuried(id, l.tube)
+	j, err := l.s.stored(id, l.tube, l.state)
 	if errors.Is(err, gobeanstalk.ErrNotFound) || errors.Is(err, queue.ErrBusy) {
-		return true, nil // kicked or deleted meanwhile, or in another lister's hand
+		return true, nil // kicked, deleted or ready meanwhile, or in another lister's hand
 	}
 	if err != nil {
 		return false, err
 	}
-	l.seen[id] = true
-	l.jobs = append(l.jobs, queue.BuriedJob{ID: l.srv.jobID(id), Body: body, Age: st.Age})
-	l.bytes += len(body)
-	if (len(l.jobs) == l.limit && l.limit < l.total) || l.total == 1 {
-		return false, nil
+	l.seen[id], j.Body = true, body
+	if why, large := tooLarge(body); large {
+		j.Fault = fmt.Errorf("beanstalk: %s: %w", why, queue.ErrRejected)
 	}
-	if l.bytes >= l.srv.q.maxListed && len(l.jobs) < l.total {
-		// This one too, so that the next listing begins with the others.
-		if err := l.rotate(id, pri); err != nil {
-			return false, err
+	deleted := false
+	j.Delete = func() error {
+		err := l.s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(id) }, gobeanstalk.ErrNotFound)
+		deleted = err == nil
+		if errors.Is(err, gobeanstalk.ErrNotFound) {
+			return nil
 		}
-		return false, fmt.Errorf("beanstalk: server %s has %d buried jobs in %q, %d are listed: %w",
-			l.srv.addr, l.total, l.tube, len(l.jobs), queue.ErrCut)
+		return err
 	}
-	return true, l.rotate(id, pri)
+	switch err = l.f(j); {
+	case err == errEnough:
+		return false, nil
+	case err != nil && !errors.Is(err, queue.ErrCut):
+		return false, err
+	case !deleted:
+		err = cmp.Or(l.rotate(id, j), err)
+	}
+	return err == nil, err
 }
 
-// rotate makes the first buried job the last. Nobody in this process looks at
-// a buried job while one is in the hand; others are told that it is held.
-func (l *listing) rotate(id uint64, pri uint32) error {
+// rotate takes the first job out of the way of the next: a buried one becomes the
+// last, a delayed one is held. Nobody in this process looks at a buried job while
+// one is in the hand; others are told that it is held.
+func (l *listing) rotate(id uint64, j queue.StoredJob) error {
 	l.srv.rotating.Lock()
 	defer l.srv.rotating.Unlock()
 	err := l.s.do(func(bs *gobeanstalk.Conn) error {
@@ -192,19 +267,35 @@ func (l *listing) rotate(id uint64, pri uint32) error {
 	case errors.Is(err, gobeanstalk.ErrNotFound):
 		return nil // kicked or deleted meanwhile
 	case errors.Is(err, gobeanstalk.ErrUnknown): // reserve-job came with 1.12
-		return fmt.Errorf("beanstalk: server %s is older than 1.12 and shows only one of %d buried jobs", l.srv.addr, l.total)
+		return fmt.Errorf("beanstalk: server %s is older than 1.12 and shows only one of %d %s jobs", l.srv.addr, l.total, l.state)
 	case err != nil:
 		return err
+	case l.state == queue.Delayed:
+		l.held = append(l.held, delayedJob{id, j.Priority, time.Now().Add(j.Delay)})
+		return nil
 	}
-	err = l.s.do(func(bs *gobeanstalk.Conn) error { return bs.Bury(id, pri) }, gobeanstalk.ErrNotFound)
+	err = l.s.do(func(bs *gobeanstalk.Conn) error { return bs.Bury(id, j.Priority) }, gobeanstalk.ErrNotFound)
 	switch {
 	case errors.Is(err, gobeanstalk.ErrNotFound): // its TTR was over: it is ready
-		l.jobs = l.jobs[:len(l.jobs)-1]
-		l.srv.log.Warn("a buried job that was being listed is served again", "tube", l.tube, "job", l.srv.jobID(id))
+		l.lost()
+		l.srv.log.Warn("a buried job that was being listed is served again", "tube", l.tube, "job", j.ID)
 		return nil
 	case err != nil:
 		l.srv.log.Warn("a buried job that was being listed may be served again, or is out of reach until the server is restarted",
-			"tube", l.tube, "job", l.srv.jobID(id), "err", err)
+			"tube", l.tube, "job", j.ID, "err", err)
 	}
 	return err
+}
+
+// release delays the jobs that were taken out of the way again.
+func (l *listing) release() error {
+	for _, h := range l.held {
+		err := l.s.do(func(bs *gobeanstalk.Conn) error {
+			return bs.Release(h.id, h.pri, wholeSeconds(time.Until(h.due)))
+		}, gobeanstalk.ErrNotFound)
+		if err != nil && !errors.Is(err, gobeanstalk.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
 }

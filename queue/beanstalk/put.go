@@ -37,8 +37,12 @@ const (
 
 // Put implements queue.Queue: on a random server that is well; the next is
 // tried while it is certain that the job was not stored. Priority is
-// beanstalkd's: 0 is most urgent. The id is as in Job.ID.
+// beanstalkd's: 0 is most urgent. The id is as in Job.ID. beanstalkd cannot store an
+// age.
 func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (string, error) {
+	if o.Buried {
+		return q.putBuried(ctx, tube, body, o.Priority)
+	}
 	if err := queue.CheckTube(tube); err != nil {
 		return "", err
 	}

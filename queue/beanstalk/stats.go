@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -156,4 +158,50 @@ func (srv *server) tubeStats(tube string) (st queue.TubeStats, err error) {
 		st.PausedUntil = time.Now().Add(time.Duration(left) * time.Second)
 	}
 	return st, nil
+}
+
+// Tubes implements queue.Admin: those of all servers.
+func (q *client) Tubes(ctx context.Context) ([]string, error) {
+	tubes := make(map[string]bool)
+	for _, srv := range q.servers {
+		err := srv.call(ctx, func() error {
+			names, err := srv.tubes()
+			for _, name := range names {
+				tubes[name] = true
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return slices.Sorted(maps.Keys(tubes)), nil
+}
+
+// tubes are the server's tubes that have jobs. The server also lists those that
+// somebody uses or watches.
+func (srv *server) tubes() (tubes []string, err error) {
+	var all []string
+	err = srv.admin.run(func(s *session) error {
+		return s.do(func(bs *gobeanstalk.Conn) (err error) {
+			s.in.listing.Add(1)
+			defer s.in.listing.Add(-1)
+			all, err = bs.ListTubes()
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range all {
+		name = unquote(name)
+		st, err := srv.tubeStats(name)
+		if err != nil {
+			return nil, err
+		}
+		if st.Ready+st.Delayed+st.Reserved+st.Buried > 0 {
+			tubes = append(tubes, name)
+		}
+	}
+	return tubes, nil
 }

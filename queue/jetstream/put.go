@@ -90,17 +90,27 @@ func (q *client) stored(ctx context.Context, tube, id string, a *nats.Msg, err e
 }
 
 // putMsg is the message that puts a job. A delayed one has an id of its own,
-// because the stream numbers it anew when its time has come.
+// because the stream numbers it anew when its time has come, and a buried one, because
+// its id is part of its subject.
 func putMsg(tube string, body []byte, o queue.PutOptions, now time.Time) (id string, m *nats.Msg) {
-	if o.Delay <= 0 {
-		return "", &nats.Msg{Subject: jobSubject(tube), Data: body}
+	m = &nats.Msg{Subject: jobSubject(tube), Data: body}
+	if o.Delay <= 0 && !o.Buried {
+		if o.Age > 0 {
+			m.Header = nats.Header{headerPut: {strconv.FormatInt(now.Add(-o.Age).UnixNano(), 10)}}
+		}
+		return "", m
 	}
 	id = newID()
-	h := past(id, now)
+	m.Header = past(id, now.Add(-o.Age))
+	if o.Buried {
+		m.Subject = buriedSubject(tube, id)
+		return id, m
+	}
 	// With its fraction: nats.go's own option cuts to whole seconds.
-	h.Set(jsSchedule, "@at "+now.Add(o.Delay).UTC().Format(time.RFC3339Nano))
-	h.Set(jsScheduleTarget, jobSubject(tube))
-	return id, &nats.Msg{Subject: schedSubject(tube, id), Data: body, Header: h}
+	m.Header.Set(jsSchedule, "@at "+now.Add(o.Delay).UTC().Format(time.RFC3339Nano))
+	m.Header.Set(jsScheduleTarget, jobSubject(tube))
+	m.Subject = schedSubject(tube, id)
+	return id, m
 }
 
 // Headers of JetStream (nats-server: stream.go).

@@ -25,17 +25,18 @@ const (
 
 // fakeQueue is an engine with one tube of buried jobs.
 type fakeQueue struct {
-	mu     sync.Mutex
-	jobs   []queue.BuriedJob // in the order they were buried
-	down   bool              // it does not answer
-	half   bool              // one of two servers is away
-	before func()            // called before each kick or delete
-	during func()            // called after a list was made
-	listed func(n int)       // called with the length of each list
-	busy   string            // the id of a held job, or "all"
-	cut    int               // the most that a list has
-	turns  bool              // a list begins where the last one ended
-	asked  map[string]int
+	queue.Admin // of what nobody asks it
+	mu          sync.Mutex
+	jobs        []queue.BuriedJob // in the order they were buried
+	down        bool              // it does not answer
+	half        bool              // one of two servers is away
+	before      func()            // called before each kick or delete
+	during      func()            // called after a list was made
+	listed      func(n int)       // called with the length of each list
+	busy        string            // the id of a held job, or "all"
+	cut         int               // the most that a list has
+	turns       bool              // a list begins where the last one ended
+	asked       map[string]int
 }
 
 // body is the body of buried job n, whose producer got the id first-n.

@@ -47,7 +47,7 @@ var engines = []engine{
 	{name: "embedded", age: true, url: func(t *testing.T) string { return "embedded://" + t.TempDir() }},
 }
 
-func openURL(url string) (From, error) {
+func openURL(url string) (Queue, error) {
 	if strings.HasPrefix(url, "embedded") {
 		o := jetstream.Options{URL: queueurl.URL{Scheme: "embedded", Dir: strings.TrimPrefix(url, "embedded://")}}
 		// Processes that are being started hold the lock of the folder for a
@@ -55,7 +55,7 @@ func openURL(url string) (From, error) {
 		for end := time.Now().Add(patient); ; time.Sleep(time.Millisecond) {
 			q, err := jetstream.Open(o)
 			if err == nil {
-				return q.(From), nil
+				return q.(Queue), nil
 			}
 			if _, used := errors.AsType[*jetstream.InUseError](err); !used || time.Now().After(end) {
 				return nil, err
@@ -70,10 +70,10 @@ func openURL(url string) (From, error) {
 	if err != nil {
 		return nil, err
 	}
-	return q.(From), nil
+	return q.(Queue), nil
 }
 
-func openTest(t *testing.T, url string) From {
+func openTest(t *testing.T, url string) Queue {
 	t.Helper()
 	q, err := openURL(url)
 	if err != nil {
@@ -130,18 +130,24 @@ func bury(t *testing.T, q queue.Queue, body string, o queue.PutOptions) {
 	}
 }
 
+// arrived is a job in a queue.
+type arrived struct {
+	queue.StoredJob
+	Buried bool
+}
+
 // content is all that is in a tube but for what is due soon, by the jobs'
 // bodies: several jobs with one body are an error. The ready ones are taken out.
-func content(t *testing.T, q From) map[string]queue.StoredJob {
+func content(t *testing.T, q Queue) map[string]arrived {
 	t.Helper()
-	all := make(map[string]queue.StoredJob)
-	add := func(j queue.StoredJob) {
+	all := make(map[string]arrived)
+	add := func(j arrived) {
 		if _, twice := all[string(j.Body)]; twice {
 			t.Errorf("%s is there twice", j.Body)
 		}
 		all[string(j.Body)] = j
 	}
-	for _, j := range aside(t, q) {
+	for _, j := range listed(t, q) {
 		if j.Buried || j.Delay > queue.Soon { // others may be ready a moment later
 			add(j)
 		}
@@ -152,24 +158,25 @@ func content(t *testing.T, q From) map[string]queue.StoredJob {
 	return all
 }
 
-// aside lists what Aside shows, and changes nothing.
-func aside(t *testing.T, q From) (all []queue.StoredJob) {
+// listed is what List shows, and changes nothing.
+func listed(t *testing.T, q Queue) (all []arrived) {
 	t.Helper()
-	var mu sync.Mutex
-	err := q.Aside(ctxOf(t), tube, func(j queue.StoredJob) error {
-		mu.Lock()
-		defer mu.Unlock()
-		all = append(all, j)
-		return queue.ErrRejected
-	})
-	if err != nil {
-		t.Fatal(err)
+	for _, state := range []queue.State{queue.Delayed, queue.Buried} {
+		err := q.List(ctxOf(t), tube, state, func(jobs []queue.StoredJob) error {
+			for _, j := range jobs {
+				all = append(all, arrived{j, state == queue.Buried})
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	return all
 }
 
 // taken takes all ready jobs out.
-func taken(t *testing.T, q From) (all []queue.StoredJob) {
+func taken(t *testing.T, q Queue) (all []arrived) {
 	t.Helper()
 	c, err := q.Consume(tube)
 	if err != nil {
@@ -189,7 +196,7 @@ func taken(t *testing.T, q From) (all []queue.StoredJob) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			all = append(all, queue.StoredJob{ID: j.ID(), Body: j.Body(), Priority: st.Priority, Age: st.Age})
+			all = append(all, arrived{StoredJob: queue.StoredJob{ID: j.ID(), Body: j.Body(), Priority: st.Priority, Age: st.Age}})
 		}
 		if len(jobs) == 0 {
 			st, err := q.TubeStats(ctxOf(t), tube)
@@ -205,11 +212,8 @@ func taken(t *testing.T, q From) (all []queue.StoredJob) {
 
 func mustMove(t *testing.T, m *Mover) {
 	t.Helper()
-	if m.Counts == nil {
-		m.Counts = new(Counts)
-	}
 	if err := m.Tube(ctxOf(t), tube); err != nil {
-		t.Fatalf("after %d jobs: %v", m.Counts.Moved(), err)
+		t.Fatalf("after %d jobs: %v", m.Moved(), err)
 	}
 }
 
@@ -221,7 +225,7 @@ func mustBeEmpty(t *testing.T, q queue.Admin) {
 	}
 }
 
-func bodies(m map[string]queue.StoredJob) []string { return slices.Sorted(maps.Keys(m)) }
+func bodies(m map[string]arrived) []string { return slices.Sorted(maps.Keys(m)) }
 
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()

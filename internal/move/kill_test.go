@@ -29,17 +29,17 @@ func moveInProcess() {
 		if err != nil {
 			return err
 		}
-		m := &Mover{From: src, To: saying{dst}, Counts: new(Counts)}
+		m := &Mover{From: src, To: saying{dst}}
 		return m.Tube(context.Background(), tube)
 	}()
 	fmt.Println("end", err)
 }
 
 // saying prints a line for each job that has arrived.
-type saying struct{ queue.Mover }
+type saying struct{ queue.Queue }
 
-func (s saying) Restore(ctx context.Context, tube string, j queue.StoredJob) (string, error) {
-	id, err := s.Mover.Restore(ctx, tube, j)
+func (s saying) Put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (string, error) {
+	id, err := s.Queue.Put(ctx, tube, body, o)
 	fmt.Println("arrived")
 	return id, err
 }
@@ -123,7 +123,7 @@ func testKilled(t *testing.T, from, to string) {
 	mustBeEmpty(t, openTest(t, from))
 	dst := openTest(t, to)
 	twice, buried := 0, make(map[string]bool)
-	for _, j := range append(aside(t, dst), taken(t, dst)...) {
+	for _, j := range append(listed(t, dst), taken(t, dst)...) {
 		body := string(j.Body)
 		kind, _, _ := strings.Cut(body, " ")
 		late := j.Delay > time.Minute
@@ -160,13 +160,13 @@ func TestDestinationRestarts(t *testing.T) {
 	src, dst := openTest(t, engines[2].url(t)), openTest(t, srv.URL())
 	const n = 2000
 	putMany(t, src, "", n, queue.PutOptions{})
-	m := &Mover{From: src, To: dst, Counts: new(Counts)}
+	m := &Mover{From: src, To: dst}
 	ended := make(chan error, 1)
 	go func() { ended <- m.Tube(ctxOf(t), tube) }()
 	for i := range 3 {
-		eventually(t, "some have arrived", func() bool { return m.Counts.Moved() > int64(i+1)*n/5 })
+		eventually(t, "some have arrived", func() bool { return m.Moved() > int64(i+1)*n/5 })
 		srv.Kill()
-		eventually(t, "it says what it waits for", func() bool { return strings.HasPrefix(m.Counts.Waits(), "the queue to put into: ") })
+		eventually(t, "it says what it waits for", func() bool { return strings.HasPrefix(m.Waits(), "the queue to put into: ") })
 		srv.Restart()
 	}
 	if err := <-ended; err != nil {
