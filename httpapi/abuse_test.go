@@ -127,8 +127,8 @@ func (t *touchedTree) Peek(ctx context.Context, tube, id string) (queue.BuriedJo
 	_ = t.touch("peek")
 	return t.openAdmin.Peek(ctx, tube, id)
 }
-func (t *touchedTree) Buried(ctx context.Context, tube string, limit int) ([]queue.BuriedJob, error) {
-	return t.openAdmin.Buried(ctx, tube, limit)
+func (t *touchedTree) List(ctx context.Context, tube string, state queue.State, f func([]queue.StoredJob) error) error {
+	return t.openAdmin.List(ctx, tube, state, f)
 }
 func (t *touchedTree) TubeStats(ctx context.Context, tube string) (queue.TubeStats, error) {
 	return t.openAdmin.TubeStats(ctx, tube)

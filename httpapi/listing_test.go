@@ -23,9 +23,9 @@ func (fullAdmin) TubeStats(context.Context, string) (queue.TubeStats, error) {
 	return queue.TubeStats{Buried: MaxJobs}, nil
 }
 
-// Buried leaves it at what is known.
-func (fullAdmin) Buried(context.Context, string, int) ([]queue.BuriedJob, error) {
-	return nil, queue.ErrCut
+// List leaves it at what is known.
+func (fullAdmin) List(context.Context, string, queue.State, func([]queue.StoredJob) error) error {
+	return queue.ErrCut
 }
 
 // newFullAPI has as many buried jobs as a list may hold, with the longest texts there

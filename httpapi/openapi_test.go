@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -78,9 +79,9 @@ func (openAdmin) Peek(_ context.Context, _, id string) (queue.BuriedJob, error) 
 	return queue.BuriedJob{ID: "7", Body: []byte(`{"token":"x"}`), Age: time.Minute}, nil
 }
 
-func (a openAdmin) Buried(context.Context, string, int) ([]queue.BuriedJob, error) {
+func (a openAdmin) List(_ context.Context, _ string, _ queue.State, f func([]queue.StoredJob) error) error {
 	b, err := a.Peek(context.Background(), "", "7")
-	return []queue.BuriedJob{b}, err
+	return errors.Join(err, f([]queue.StoredJob{{ID: b.ID, Body: b.Body, Age: b.Age}}))
 }
 
 func (openAdmin) TubeStats(context.Context, string) (queue.TubeStats, error) {

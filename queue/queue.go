@@ -46,12 +46,6 @@ type Admin interface {
 	// engine's servers answer, the counts are of those and the error is ErrPartial.
 	TubeStats(ctx context.Context, tube string) (TubeStats, error)
 
-	// Buried lists up to limit (≥ 1) buried jobs of tube, in no promised order.
-	// It may be slow and disturb what it lists (see the engine): it is for jobs
-	// whose ids nobody remembers. Errors as TubeStats, and ErrCut when, though
-	// nothing else failed, there are less than limit because their bodies are
-	// large; what could be read is returned beside the error, ctx.Err() too.
-	Buried(ctx context.Context, tube string, limit int) ([]BuriedJob, error)
 	// Peek looks at one buried job. id is what Put and Job.ID gave. Errors:
 	// ErrNotFound when the engine says that there is no such job, or it is not
 	// buried, or not in tube, and its kind ErrBusy when somebody may just be
@@ -69,14 +63,13 @@ type Admin interface {
 	Tubes(ctx context.Context) ([]string, error)
 	// List calls f for all jobs of tube in the given state, some at a time, until f
 	// returns an error, which it returns. Jobs that are not deleted in f stay what
-	// they are, and for beanstalkd to show the others, it takes them out of the way:
-	// buried jobs become the last, delayed ones are reserved until List returns. If
-	// this process dies before that, they are ready.
+	// they are; for beanstalkd to show the others, they are taken out of the way.
 	//
 	// Delayed jobs are those that no consumer gets at present and that are not
 	// buried. Those due within Soon may be left out.
 	//
-	// It is for tubes that nobody works on. Other errors as TubeStats.
+	// List may be slow and disturb what it lists (see the engine). Other errors as
+	// TubeStats; with several servers f gets the jobs of all that answer.
 	List(ctx context.Context, tube string, state State, f func([]StoredJob) error) error
 }
 
@@ -233,7 +226,7 @@ var (
 	// is an ErrNotFound that may be none in a moment: engines may take a buried
 	// job into the hand to list the next.
 	ErrBusy = fmt.Errorf("held by somebody at present: %w", ErrNotFound)
-	// ErrCut: there are more jobs than are listed at once.
+	// ErrCut is for List's f to end a list that is long enough.
 	ErrCut = errors.New("the list is cut")
 	// ErrRejected: this body or tube name can never work.
 	ErrRejected = errors.New("rejected")

@@ -16,6 +16,7 @@ import (
 
 	"propeller/queue"
 	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/queuetest"
 )
 
 // Every engine's jobs arrive at every other's as they were, as far as both keep it.
@@ -358,7 +359,7 @@ func TestKicked(t *testing.T) {
 			src, dst := openTest(t, from.url(t)), openTest(t, engines[0].url(t))
 			bury(t, src, "kicked", queue.PutOptions{})
 			put(t, src, "plain", queue.PutOptions{})
-			jobs, err := src.Buried(ctxOf(t), tube, 1)
+			jobs, err := queuetest.Buried(ctxOf(t), src, tube, 1)
 			if err == nil {
 				err = src.Kick(ctxOf(t), tube, jobs[0].ID)
 			}

@@ -12,6 +12,7 @@ import (
 
 	"propeller/queue"
 	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/queuetest"
 )
 
 // buryForeign puts n jobs as another client would, with priorities from 100
@@ -47,8 +48,8 @@ func TestBuriedKeepsOrder(t *testing.T) {
 	srv := beanstalktest.Start(t, beanstalktest.WithBinlog())
 	q := openTest(t, Options{Addrs: []string{srv.Addr()}})
 	ids := buryForeign(t, srv, "tube", n)
-	for _, limit := range []int{n, 2 * n} {
-		jobs, err := q.Buried(ctxOf(t), "tube", limit)
+	for _, limit := range []int{n + 1, 2 * n} {
+		jobs, err := queuetest.Buried(ctxOf(t), q, "tube", limit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +86,7 @@ func TestBuriedOneIsNotTouched(t *testing.T) {
 	one := buryForeign(t, srv, "one", 1)
 	many := buryForeign(t, srv, "many", 5)
 	for tube, limit := range map[string]int{"one": 100, "many": 1} {
-		if jobs, err := q.Buried(ctxOf(t), tube, limit); err != nil || len(jobs) != 1 {
+		if jobs, err := queuetest.Buried(ctxOf(t), q, tube, limit); err != nil || len(jobs) != 1 {
 			t.Fatalf("%s: %d jobs, %v", tube, len(jobs), err)
 		}
 	}
@@ -106,7 +107,7 @@ func TestBuriedCalledOff(t *testing.T) {
 	buryForeign(t, srv, "tube", n)
 	for wait := time.Millisecond; ; wait *= 2 {
 		ctx, cancel := context.WithTimeout(context.Background(), wait)
-		jobs, err := q.Buried(ctx, "tube", n)
+		jobs, err := queuetest.Buried(ctx, q, "tube", n)
 		cancel()
 		st, serr := q.TubeStats(ctxOf(t), "tube")
 		if serr != nil || st.Buried != n {
@@ -147,7 +148,7 @@ func TestBuriedWhileOthersWork(t *testing.T) {
 		}
 		gone <- errors.Join(errs...)
 	}()
-	jobs, err := q.Buried(ctx, "tube", n)
+	jobs, err := queuetest.Buried(ctx, q, "tube", n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +216,7 @@ func TestBuriedOneServerDown(t *testing.T) {
 	q := openTest(t, Options{Addrs: []string{down.Addr(), up.Addr()}})
 	buryForeign(t, up, "tube", 3)
 	down.Kill()
-	jobs, err := q.Buried(ctxOf(t), "tube", 10)
+	jobs, err := queuetest.Buried(ctxOf(t), q, "tube", 10)
 	if len(jobs) != 3 || !errors.Is(err, queue.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), down.Addr()) {
 		t.Fatalf("%d jobs, %v", len(jobs), err)
 	}
@@ -256,7 +257,7 @@ func TestBuriedQuotedStatistics(t *testing.T) {
 	if err != nil || b.ID != "7" || string(b.Body) != "hi" || b.Age != 9*time.Second {
 		t.Fatalf("%+v, %v", b, err)
 	}
-	if jobs, err := q.Buried(ctxOf(t), "tube", 10); err != nil || len(jobs) != 1 {
+	if jobs, err := queuetest.Buried(ctxOf(t), q, "tube", 10); err != nil || len(jobs) != 1 {
 		t.Fatalf("%d jobs, %v", len(jobs), err) // the second is the first again
 	}
 	if err := errors.Join(q.Kick(ctxOf(t), "tube", "7"), q.Delete(ctxOf(t), "tube", "7")); err != nil {
@@ -276,7 +277,7 @@ func TestBuriedTrouble(t *testing.T) {
 		"server older than 1.12":   {map[string]string{"reserve-job": "UNKNOWN_COMMAND"}, 1, "older than 1.12", false},
 		"disk full":                {map[string]string{"bury": "INTERNAL_ERROR"}, 1, "internal error", true},
 		"connection lost":          {map[string]string{"bury": hangUp}, 1, "bury", true},
-		"TTR over":                 {map[string]string{"bury": "NOT_FOUND"}, 0, "", false},
+		"TTR over":                 {map[string]string{"bury": "NOT_FOUND"}, 1, "", false},
 		"taken before reserve-job": {map[string]string{"reserve-job": "NOT_FOUND"}, 1, "", false},
 		"use refused":              {map[string]string{"use": "OUT_OF_MEMORY"}, 0, "out of memory", true},
 		"kicked meanwhile":         {map[string]string{"stats-job": "NOT_FOUND"}, 0, "", false},
@@ -285,7 +286,7 @@ func TestBuriedTrouble(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			q := openFake(t, buriedFake(tt.special))
-			jobs, err := q.Buried(ctxOf(t), "tube", 10)
+			jobs, err := queuetest.Buried(ctxOf(t), q, "tube", 10)
 			if len(jobs) != tt.jobs {
 				t.Errorf("%d jobs, want %d", len(jobs), tt.jobs)
 			}
@@ -341,13 +342,13 @@ func TestBuriedBesideConsumer(t *testing.T) {
 	c := consumeTest(t, q, "tube")
 	mustPut(t, q, "tube", "ready")
 	j := mustReceive(t, c, 1)
-	if jobs, err := q.Buried(ctxOf(t), "tube", 100); err != nil || len(jobs) != 50 {
+	if jobs, err := queuetest.Buried(ctxOf(t), q, "tube", 100); err != nil || len(jobs) != 50 {
 		t.Fatalf("%d jobs, %v", len(jobs), err)
 	}
 	mustDone(t, j...)
 	mustNone(t, c)
 	// Kick all: each comes once.
-	jobs, err := q.Buried(ctxOf(t), "tube", 100)
+	jobs, err := queuetest.Buried(ctxOf(t), q, "tube", 100)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"propeller/queue"
 	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/queuetest"
 )
 
 const newBody = `{"token":"x","again":{"bury":"why"}}`
@@ -23,7 +24,7 @@ const newBody = `{"token":"x","again":{"bury":"why"}}`
 // buriedBodies returns the bodies of the buried jobs of "tube", sorted.
 func buriedBodies(t *testing.T, q *client) []string {
 	t.Helper()
-	jobs, err := q.Buried(ctxOf(t), "tube", 100)
+	jobs, err := queuetest.Buried(ctxOf(t), q, "tube", 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func TestBuryReplacesOnSameServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	jobs, err := q.Buried(ctxOf(t), "tube", 2*n)
+	jobs, err := queuetest.Buried(ctxOf(t), q, "tube", 2*n)
 	if err != nil || len(jobs) != n {
 		t.Fatalf("%d jobs, %v", len(jobs), err)
 	}

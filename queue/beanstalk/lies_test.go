@@ -16,6 +16,7 @@ import (
 
 	"propeller/queue"
 	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/queuetest"
 )
 
 // lies are answers that no command gets from an honest server.
@@ -98,7 +99,7 @@ func callAll(t *testing.T, q *client) {
 	}
 	_, _ = q.TubeStats(ctx, "tube")
 	_, _ = q.Tubes(ctx)
-	_, _ = q.Buried(ctx, "tube", 10)
+	_, _ = queuetest.Buried(ctx, q, "tube", 10)
 	_, _ = q.Peek(ctx, "tube", "1")
 	_ = q.Kick(ctx, "tube", "1")
 	_ = q.List(ctx, "tube", queue.Buried, func([]queue.StoredJob) error { return nil })
@@ -158,7 +159,7 @@ func TestJobTooLarge(t *testing.T) {
 		t.Fatalf("%d bytes", len(j.Body()))
 	}
 	eventually(t, "it is buried", func() bool { return lines.count("a job that is too large was buried") == 1 })
-	list, err := q.Buried(ctxOf(t), "tube", 10)
+	list, err := queuetest.Buried(ctxOf(t), q, "tube", 10)
 	if err != nil || len(list) != 1 || list[0].ID != id || !strings.Contains(string(list[0].Body), strconv.Itoa(size)) {
 		t.Errorf("listed: %d jobs, %v", len(list), err)
 	}

@@ -12,102 +12,45 @@ import (
 	"propeller/queue"
 )
 
-const (
-	// maxListed bounds the bytes of bodies that one server's listing holds:
-	// a job may have 64 KiB, and there may be 100,000.
-	maxListed = 64 << 20
-
-	// listGrace is how long a listing that is called off is waited for, so that
-	// it buries the job in its hand before anybody closes the connection.
-	listGrace = 2 * time.Second
-)
-
-// Buried implements queue.Admin.
+// List implements queue.Admin, one job at a time.
 //
-// beanstalkd shows one buried job of a tube, the one buried first (peek-buried,
-// protocol.txt). To see the next, the first is reserved by its id and buried
-// again, which makes it the last; after a whole round all are in the old order.
-// So listing costs four commands a job, adds one to the reserves and the buries
-// in the statistics of each, and if this process or the server dies between
-// the two commands, one job is ready: it is tried once more. A server whose log
-// cannot be written (disk full) may keep that one job out of reach until it is
-// restarted. One job, or a limit of 1, needs none of this. Others who list or
-// bury in the same tube meanwhile may hide jobs from the list. At most 64 MiB
-// of bodies per server are returned (then ErrCut); the next listing begins with
-// the others.
-func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.BuriedJob, error) {
+// beanstalkd shows one job of each state: the one that was buried first, and the one
+// that is due first (protocol.txt, peek). What f does not delete is taken out of the
+// way of the next.
+//
+// A buried job is reserved by its id and buried again, which makes it the last; after
+// a whole round all are in the old order. This costs four commands a job, adds one to
+// the reserves and the buries in its statistics, and if this process or the server
+// dies between the two commands, the job is ready: it is tried once more. A server
+// whose log cannot be written (disk full) may keep that one job out of reach until it
+// is restarted. A single job needs none of this, nor does the one over which f fails.
+// Others who list or bury in the same tube meanwhile may hide jobs from the list.
+//
+// A delayed job is reserved until the end of the list, and ready if this process dies
+// before that or its TTR ends.
+func (q *client) List(ctx context.Context, tube string, state queue.State, f func([]queue.StoredJob) error) error {
 	if err := queue.CheckTube(tube); err != nil {
-		return nil, err
+		return err
 	}
-	if limit < 1 {
-		return nil, fmt.Errorf("beanstalk: list of %d buried jobs: must be 1 or more: %w", limit, queue.ErrRejected)
-	}
-	var all []queue.BuriedJob
+	var ended error // by f
 	var errs []error
-	var cut error
 	for _, srv := range q.servers {
-		if len(all) == limit {
-			break
+		if err := srv.listed(ctx); err != nil {
+			return err
 		}
-		some, err := srv.buried(ctx, tube, limit-len(all))
-		all = append(all, some...)
-		switch {
-		case ctx.Err() != nil:
-			return all, ctx.Err()
-		case errors.Is(err, queue.ErrCut):
-			cut = err
-		default:
-			errs = append(errs, err)
+		l := &listing{srv: srv, ctx: ctx, tube: tube, state: state, seen: make(map[uint64]bool)}
+		l.f = func(j queue.StoredJob) error {
+			ended = f([]queue.StoredJob{j})
+			return ended
 		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return all, err
-	}
-	return all, cut
-}
-
-// buried lists one server's.
-func (srv *server) buried(ctx context.Context, tube string, limit int) ([]queue.BuriedJob, error) {
-	if err := srv.listed(ctx); err != nil {
-		return nil, err
-	}
-	var jobs []queue.BuriedJob
-	bytes := 0
-	l := &listing{srv: srv, ctx: ctx, tube: tube, state: queue.Buried, seen: make(map[uint64]bool)}
-	l.f = func(j queue.StoredJob) error {
-		jobs = append(jobs, queue.BuriedJob{ID: j.ID, Body: j.Body, Age: j.Age})
-		bytes += len(j.Body)
-		switch {
-		case len(jobs) == limit && limit < l.total, l.total == 1:
-			return errEnough
-		case bytes >= srv.q.maxListed && len(jobs) < l.total:
-			return fmt.Errorf("beanstalk: server %s has %d buried jobs in %q, %d are listed: %w", srv.addr, l.total, tube, len(jobs), queue.ErrCut)
-		}
-		return nil
-	}
-	l.lost = func() { jobs = jobs[:len(jobs)-1] }
-	result := make(chan error, 1)
-	run := func() {
-		defer func() { <-srv.listing }()
-		result <- l.run()
-	}
-	if !srv.spawn(run) {
+		err := l.run()
 		<-srv.listing
-		return nil, errQueueClosed
+		if ended != nil || ctx.Err() != nil {
+			return cmp.Or(ended, ctx.Err())
+		}
+		errs = append(errs, err)
 	}
-	select {
-	case err := <-result:
-		return jobs, err
-	case <-ctx.Done():
-	}
-	t := time.NewTimer(listGrace)
-	defer t.Stop()
-	select {
-	case err := <-result:
-		return jobs, err
-	case <-t.C: // the server is silent; the watchdog ends this
-		return nil, ctx.Err()
-	}
+	return errors.Join(errs...)
 }
 
 // listed waits until no other listing of the server runs: two would take jobs out of
@@ -121,39 +64,13 @@ func (srv *server) listed(ctx context.Context) error {
 	}
 }
 
-// List implements queue.Admin, one job at a time. beanstalkd shows the job that was
-// buried first and the one that is due first: what is not deleted is taken out of the
-// way. If its TTR ends meanwhile, a delayed job is ready.
-func (q *client) List(ctx context.Context, tube string, state queue.State, f func([]queue.StoredJob) error) error {
-	if err := queue.CheckTube(tube); err != nil {
-		return err
-	}
-	for _, srv := range q.servers {
-		if err := srv.listed(ctx); err != nil {
-			return err
-		}
-		l := &listing{srv: srv, ctx: ctx, tube: tube, state: state, seen: make(map[uint64]bool), lost: func() {}}
-		l.f = func(j queue.StoredJob) error { return f([]queue.StoredJob{j}) }
-		err := l.run()
-		<-srv.listing
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// errEnough ends a listing and leaves the job where it is.
-var errEnough = errors.New("enough is listed")
-
 // listing is one walk over a server's buried or delayed jobs of one tube.
 type listing struct {
 	srv   *server
 	ctx   context.Context
 	tube  string
 	state queue.State
-	f     func(queue.StoredJob) error // gets each. After an error the listing ends; after ErrCut with others in front
-	lost  func()                      // the job that f got last is no longer in this state
+	f     func(queue.StoredJob) error // gets each; an error ends the listing
 
 	s     *session // of its own: what it has in its hand goes back when it breaks
 	total int      // jobs in this state when it began
@@ -169,9 +86,14 @@ type delayedJob struct {
 }
 
 func (l *listing) run() (err error) {
-	st, err := l.srv.tubeStats(l.tube)
-	if err != nil {
+	var st queue.TubeStats
+	err = l.srv.call(l.ctx, func() error {
+		got, err := l.srv.tubeStats(l.tube)
+		st = got
 		return err
+	})
+	if err != nil {
+		return err // st may still be written
 	}
 	if l.total = st.Buried; l.state == queue.Delayed {
 		l.total = st.Delayed
@@ -242,13 +164,9 @@ func (l *listing) step() (more bool, err error) {
 		}
 		return err
 	}
-	switch err = l.f(j); {
-	case err == errEnough:
-		return false, nil
-	case err != nil && !errors.Is(err, queue.ErrCut):
-		return false, err
-	case !deleted:
-		err = cmp.Or(l.rotate(id, j), err)
+	err = l.f(j)
+	if err == nil && !deleted && l.total > 1 {
+		err = l.rotate(id, j)
 	}
 	return err == nil, err
 }
@@ -277,7 +195,6 @@ func (l *listing) rotate(id uint64, j queue.StoredJob) error {
 	err = l.s.do(func(bs *gobeanstalk.Conn) error { return bs.Bury(id, j.Priority) }, gobeanstalk.ErrNotFound)
 	switch {
 	case errors.Is(err, gobeanstalk.ErrNotFound): // its TTR was over: it is ready
-		l.lost()
 		l.srv.log.Warn("a buried job that was being listed is served again", "tube", l.tube, "job", j.ID)
 		return nil
 	case err != nil:

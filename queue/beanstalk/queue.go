@@ -39,7 +39,7 @@ func open(o Options, dial dialFunc) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &client{opts: o, closed: make(chan struct{}), maxListed: maxListed}
+	q := &client{opts: o, closed: make(chan struct{})}
 	for _, addr := range o.Addrs {
 		q.servers = append(q.servers, newServer(q, addr, dial))
 	}
@@ -50,8 +50,6 @@ func open(o Options, dial dialFunc) (*client, error) {
 type client struct {
 	opts    Options
 	servers []*server
-
-	maxListed int // bytes, see there; smaller in tests
 
 	closing sync.Once
 	closed  chan struct{}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 
 	"propeller/queue"
 	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/queuetest"
 )
 
 // While a listing takes one job after the other in its hand, every buried job
@@ -26,7 +26,7 @@ func TestBuriedFoundWhileListed(t *testing.T) {
 	defer cancel()
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			if _, err := q.Buried(ctx, "tube", n+1); err != nil && ctx.Err() == nil {
+			if _, err := queuetest.Buried(ctx, q, "tube", n+1); err != nil && ctx.Err() == nil {
 				t.Error(err)
 				return
 			}
@@ -69,7 +69,7 @@ func TestBuriedBusy(t *testing.T) {
 			t.Errorf("of another tube: %v", err)
 		}
 	}
-	if jobs, err := q.Buried(ctxOf(t), "tube", 10); err != nil || len(jobs) != 1 {
+	if jobs, err := queuetest.Buried(ctxOf(t), q, "tube", 10); err != nil || len(jobs) != 1 {
 		t.Errorf("%d jobs, %v", len(jobs), err)
 	}
 	if err := other.Bury(ids[0], 1); err != nil {
@@ -80,36 +80,5 @@ func TestBuriedBusy(t *testing.T) {
 	}
 	if err := q.Kick(ctxOf(t), "tube", id); errors.Is(err, queue.ErrBusy) || !errors.Is(err, queue.ErrNotFound) {
 		t.Errorf("a job that is ready: %v", err)
-	}
-}
-
-// A listing that would hold too much says so, and the next one goes on.
-func TestBuriedCut(t *testing.T) {
-	t.Parallel()
-	const n, each = 10, 3
-	srv := beanstalktest.Start(t)
-	q := openTest(t, Options{Addrs: []string{srv.Addr()}})
-	q.maxListed = each*len("body 0") - 1
-	ids := buryForeign(t, srv, "tube", n)
-	var seen []string
-	for range (n + each - 1) / each {
-		jobs, err := q.Buried(ctxOf(t), "tube", n)
-		if len(jobs) != each || !errors.Is(err, queue.ErrCut) {
-			t.Fatalf("%d jobs, %v", len(jobs), err)
-		}
-		for _, b := range jobs {
-			seen = append(seen, b.ID)
-		}
-	}
-	slices.Sort(seen)
-	if seen = slices.Compact(seen); len(seen) != len(ids) {
-		t.Errorf("seen %q", seen)
-	}
-	// All there is is not cut, however large.
-	q.maxListed = 1
-	one := buryForeign(t, srv, "one", 1)
-	jobs, err := q.Buried(ctxOf(t), "one", n)
-	if err != nil || len(jobs) != 1 || jobs[0].ID != fmt.Sprint(one[0]) {
-		t.Errorf("%d jobs, %v", len(jobs), err)
 	}
 }

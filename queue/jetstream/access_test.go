@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"propeller/queue"
+	"propeller/queue/queuetest"
 )
 
 // runServer starts a server with some lines of configuration.
@@ -67,7 +68,7 @@ func serves(t *testing.T, q *client) {
 	if err := j.Bury(ctxOf(t), []byte("buried")); err != nil {
 		t.Fatal(err)
 	}
-	list, err := q.Buried(ctxOf(t), "a.tube", 10)
+	list, err := queuetest.Buried(ctxOf(t), q, "a.tube", 10)
 	if err != nil || len(list) != 1 || string(list[0].Body) != "buried" {
 		t.Fatalf("%v, %v", list, err)
 	}

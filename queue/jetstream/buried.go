@@ -4,74 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"propeller/queue"
 )
-
-// readers is how many buried jobs are read at the same time.
-const readers = 16
-
-// maxListed bounds the bodies that Buried returns, in bytes.
-const maxListed = 64 << 20
-
-// Buried implements queue.Admin, the oldest ids first. It disturbs nothing.
-func (q *client) Buried(ctx context.Context, tube string, limit int) ([]queue.BuriedJob, error) {
-	if limit < 1 {
-		return nil, fmt.Errorf("jetstream: list of %d buried jobs: must be 1 or more", limit)
-	}
-	cn, s, err := q.buriedOf(ctx, tube)
-	if err != nil {
-		return nil, err
-	}
-	first, seen := firstIDs{limit: limit}, 0
-	err = q.eachSubject(ctx, cn, buriedStream, buriedSubject(tube, "*"), func(subject string) error {
-		if seen++; seen > maxIDs {
-			return queue.ErrCut
-		}
-		first.add(strings.TrimPrefix(subject, buriedSubject(tube, "")))
-		return nil
-	})
-	cut := errors.Is(err, queue.ErrCut)
-	if err != nil && !cut {
-		return nil, adminError(ctx, err)
-	}
-	jobs, err := readBuried(ctx, s, tube, first.sorted())
-	if err == nil && cut {
-		err = fmt.Errorf("jetstream: tube %q has more than %d buried jobs: %w", tube, maxIDs, queue.ErrCut)
-	}
-	return jobs, err
-}
-
-// firstIDs keeps the first of very many ids, and hardly more than that.
-type firstIDs struct {
-	limit int
-	ids   []string
-}
-
-func (f *firstIDs) add(id string) {
-	if f.ids = append(f.ids, id); len(f.ids) >= 2*f.limit+1000 {
-		f.sorted()
-	}
-}
-
-func (f *firstIDs) sorted() []string {
-	slices.SortFunc(f.ids, compareIDs)
-	if len(f.ids) > f.limit {
-		clear(f.ids[f.limit:])
-		f.ids = f.ids[:f.limit]
-	}
-	return f.ids
-}
-
-// maxIDs is of how many buried jobs of a tube the oldest are sought.
-const maxIDs = 2_000_000
 
 // buriedOf is the stream of buried jobs, for a request about a tube.
 func (q *client) buriedOf(ctx context.Context, tube string) (*conn, jetstream.Stream, error) {
@@ -82,34 +21,6 @@ func (q *client) buriedOf(ctx context.Context, tube string) (*conn, jetstream.St
 	q.expectLarge()
 	s, err := cn.js.Stream(ctx, buriedStream)
 	return cn, s, adminError(ctx, err)
-}
-
-// compareIDs orders the sequence numbers of one stream by size, and behind them
-// the ids of jobs that were put with a delay.
-func compareIDs(a, b string) int {
-	if len(a) != len(b) {
-		return len(a) - len(b)
-	}
-	return strings.Compare(a, b)
-}
-
-// readBuried reads some jobs, several at a time, in the given order.
-func readBuried(ctx context.Context, s jetstream.Stream, tube string, ids []string) ([]queue.BuriedJob, error) {
-	found := make([]queue.BuriedJob, len(ids))
-	var size atomic.Int64
-	err := each(ctx, readers, slices.All(ids), func(i int, id string) error {
-		if n := size.Load(); n > maxListed {
-			return fmt.Errorf("jetstream: tube %q: buried jobs: %d MiB are listed: %w", tube, n>>20, queue.ErrCut)
-		}
-		b, _, err := peek(ctx, s, tube, id)
-		if errors.Is(err, queue.ErrNotFound) { // gone meanwhile
-			return nil
-		}
-		found[i] = b
-		size.Add(int64(len(b.Body)))
-		return err
-	})
-	return slices.DeleteFunc(found, func(b queue.BuriedJob) bool { return b.ID == "" }), err
 }
 
 // peek reads one buried job; the message is what the stream has.

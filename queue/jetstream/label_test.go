@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"propeller/queue"
+	"propeller/queue/queuetest"
 )
 
 // forge publishes a job as any client may that knows the subject.
@@ -51,7 +52,7 @@ func TestForgedIDOverwritesNothing(t *testing.T) {
 	}
 	mustPeek(t, q, "tube", true1, "true buried")
 	mustPeek(t, q, "tube", true2, "named buried")
-	if all, err := q.Buried(ctxOf(t), "tube", 10); err != nil || len(all) != 2+3 {
+	if all, err := queuetest.Buried(ctxOf(t), q, "tube", 10); err != nil || len(all) != 2+3 {
 		t.Errorf("%d buried, %v", len(all), err)
 	}
 }

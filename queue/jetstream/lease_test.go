@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"propeller/queue"
+	"propeller/queue/queuetest"
 )
 
 // openRaw is a NATS connection with the options' account.
@@ -100,7 +101,7 @@ func TestLateBury(t *testing.T) {
 		t.Errorf("attempt %d", st.Attempt)
 	}
 	mustDone(t, j)
-	if list, err := q.Buried(ctxOf(t), "lease", 1); err != nil || len(list) > 0 {
+	if list, err := queuetest.Buried(ctxOf(t), q, "lease", 1); err != nil || len(list) > 0 {
 		t.Errorf("buried %v, %v", list, err)
 	}
 }

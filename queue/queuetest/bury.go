@@ -40,7 +40,7 @@ func onlyBuried(t *testing.T, admin queue.Admin, tube string) queue.BuriedJob {
 	if want := (queue.TubeStats{Buried: 1}); err != nil || st != want {
 		t.Fatalf("%+v, %v; want %+v", st, err, want)
 	}
-	jobs, err := admin.Buried(ctxOf(t), tube, 10)
+	jobs, err := Buried(ctxOf(t), admin, tube, 10)
 	if err != nil || len(jobs) != 1 {
 		t.Fatalf("%d jobs, %v", len(jobs), err)
 	}
@@ -216,7 +216,7 @@ func testBuryRace(t *testing.T, e Engine) {
 	var mu sync.Mutex
 	kicked, deleted := make(map[string]bool), make(map[string]bool)
 	act := func() {
-		some, err := admin.Buried(ctxOf(t), tube, n)
+		some, err := Buried(ctxOf(t), admin, tube, n)
 		if err != nil {
 			t.Errorf("buried: %v", err)
 		}

@@ -1,6 +1,7 @@
 package buried
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -34,8 +35,7 @@ type fakeQueue struct {
 	during      func()            // called after a list was made
 	listed      func(n int)       // called with the length of each list
 	busy        string            // the id of a held job, or "all"
-	cut         int               // the most that a list has
-	turns       bool              // a list begins where the last one ended
+	cut         int               // after so many a list ends, if not 0
 	asked       map[string]int
 }
 
@@ -83,26 +83,29 @@ func (q *fakeQueue) TubeStats(ctx context.Context, name string) (st queue.TubeSt
 	return queue.TubeStats{Buried: len(q.jobs), Ready: 1}, q.away()
 }
 
-func (q *fakeQueue) Buried(ctx context.Context, name string, limit int) ([]queue.BuriedJob, error) {
+func (q *fakeQueue) List(ctx context.Context, name string, _ queue.State, f func([]queue.StoredJob) error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err := q.ask(ctx, "walk "+name); err != nil || name != tube {
-		return nil, err
+		return err
 	}
-	some, err := slices.Clone(q.jobs[:min(limit, len(q.jobs))]), q.away()
-	if q.cut > 0 && q.cut < len(q.jobs) {
-		some, err = slices.Clone(q.jobs[:min(limit, q.cut)]), queue.ErrCut
-		if q.turns {
-			q.jobs = append(slices.Clone(q.jobs[len(some):]), some...)
+	n, err := 0, error(nil)
+	for _, b := range q.jobs {
+		if n++; n > q.cut && q.cut > 0 {
+			err = queue.ErrCut
+			break
+		}
+		if err = f([]queue.StoredJob{{ID: b.ID, Body: b.Body, Age: b.Age}}); err != nil {
+			break
 		}
 	}
 	if q.during != nil {
 		q.during()
 	}
 	if q.listed != nil {
-		q.listed(len(some))
+		q.listed(n)
 	}
-	return some, err
+	return cmp.Or(err, q.away())
 }
 
 func (q *fakeQueue) find(name, id string) (int, error) {

@@ -37,23 +37,19 @@ func (x *Index) walk(ctx context.Context, q queue.Admin, tube, topic string, lim
 	return err
 }
 
-// read lists the jobs until there are no more. The queue bounds the bytes of each
-// answer; on beanstalkd the next answer begins with jobs not yet seen.
+// read lists up to about limit jobs.
 func read(ctx context.Context, q queue.Admin, tube, topic string, limit int) (found map[string]*Entry, err error) {
 	found = make(map[string]*Entry)
-	for {
-		before := len(found)
-		jobs, err := q.Buried(ctx, tube, limit)
-		for _, b := range jobs {
-			found[b.ID] = entryOf(tube, topic, b)
+	err = q.List(ctx, tube, queue.Buried, func(jobs []queue.StoredJob) error {
+		for _, j := range jobs {
+			found[j.ID] = entryOf(tube, topic, queue.BuriedJob{ID: j.ID, Body: j.Body, Age: j.Age})
 		}
-		if !errors.Is(err, queue.ErrCut) || len(found) == before || len(found) >= limit {
-			if err == nil && len(found) >= limit {
-				err = queue.ErrCut
-			}
-			return found, err
+		if len(found) >= limit {
+			return queue.ErrCut
 		}
-	}
+		return nil
+	})
+	return found, err
 }
 
 // take adds what a walk found. If the walk was complete, it removes entries that the walk
