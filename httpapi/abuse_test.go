@@ -123,7 +123,7 @@ func (t *touchedTree) PutAll(ctx context.Context, jobs []supervisor.NewJob) []qu
 func (t *touchedTree) Pause(string, string) error { return t.touch("pause") }
 func (t *touchedTree) Resume(string) error        { return t.touch("resume") }
 
-func (t *touchedTree) Peek(ctx context.Context, tube, id string) (queue.BuriedJob, error) {
+func (t *touchedTree) Peek(ctx context.Context, tube, id string) (queue.StoredJob, error) {
 	_ = t.touch("peek")
 	return t.openAdmin.Peek(ctx, tube, id)
 }

@@ -315,8 +315,8 @@ type brokenAdmin struct {
 	err error
 }
 
-func (b brokenAdmin) Peek(context.Context, string, string) (queue.BuriedJob, error) {
-	return queue.BuriedJob{}, b.err
+func (b brokenAdmin) Peek(context.Context, string, string) (queue.StoredJob, error) {
+	return queue.StoredJob{}, b.err
 }
 func (b brokenAdmin) TubeStats(context.Context, string) (queue.TubeStats, error) {
 	return queue.TubeStats{}, b.err
@@ -395,10 +395,10 @@ type slowAdmin struct {
 	answer chan struct{}
 }
 
-func (s slowAdmin) Peek(context.Context, string, string) (queue.BuriedJob, error) {
+func (s slowAdmin) Peek(context.Context, string, string) (queue.StoredJob, error) {
 	s.asked <- struct{}{}
 	<-s.answer
-	return queue.BuriedJob{}, queue.ErrNotFound
+	return queue.StoredJob{}, queue.ErrNotFound
 }
 func (slowAdmin) TubeStats(context.Context, string) (queue.TubeStats, error) {
 	return queue.TubeStats{}, queue.ErrUnavailable

@@ -72,16 +72,16 @@ func (*openTree) Put(_ context.Context, name string, _ []byte, _ time.Duration) 
 // openAdmin has one buried job.
 type openAdmin struct{ queue.Admin }
 
-func (openAdmin) Peek(_ context.Context, _, id string) (queue.BuriedJob, error) {
+func (openAdmin) Peek(_ context.Context, _, id string) (queue.StoredJob, error) {
 	if id != "7" {
-		return queue.BuriedJob{}, queue.ErrNotFound
+		return queue.StoredJob{}, queue.ErrNotFound
 	}
-	return queue.BuriedJob{ID: "7", Body: []byte(`{"token":"x"}`), Age: time.Minute}, nil
+	return queue.StoredJob{ID: "7", Body: []byte(`{"token":"x"}`), Age: time.Minute}, nil
 }
 
 func (a openAdmin) List(_ context.Context, _ string, _ queue.State, f func([]queue.StoredJob) error) error {
 	b, err := a.Peek(context.Background(), "", "7")
-	return errors.Join(err, f([]queue.StoredJob{{ID: b.ID, Body: b.Body, Age: b.Age}}))
+	return errors.Join(err, f([]queue.StoredJob{b}))
 }
 
 func (openAdmin) TubeStats(context.Context, string) (queue.TubeStats, error) {

@@ -46,12 +46,12 @@ type Admin interface {
 	// engine's servers answer, the counts are of those and the error is ErrPartial.
 	TubeStats(ctx context.Context, tube string) (TubeStats, error)
 
-	// Peek looks at one buried job. id is what Put and Job.ID gave. Errors:
+	// Peek looks at one buried job, which has no Delete. id is what Put and Job.ID gave. Errors:
 	// ErrNotFound when the engine says that there is no such job, or it is not
 	// buried, or not in tube, and its kind ErrBusy when somebody may just be
 	// listing it; ErrRejected when id can be none of this queue's jobs;
 	// ErrUnavailable; ctx.Err().
-	Peek(ctx context.Context, tube, id string) (BuriedJob, error)
+	Peek(ctx context.Context, tube, id string) (StoredJob, error)
 	// Kick gives one buried job back to be served at once. Its id may be another
 	// one afterwards. Errors as Peek.
 	Kick(ctx context.Context, tube, id string) error
@@ -97,13 +97,6 @@ type StoredJob struct {
 	// Delete removes the job for good. If it is no longer what was listed, that is no
 	// error. It is called within f, for several jobs at once if need be.
 	Delete func() error
-}
-
-// BuriedJob is a job that was set aside.
-type BuriedJob struct {
-	ID   string        // see Job.Bury
-	Body []byte        // as passed to Bury, or as it was put
-	Age  time.Duration // since it was put, to the engine's precision
 }
 
 // TubeStats are numbers of jobs by state.

@@ -181,3 +181,34 @@ func TestDestinationRestarts(t *testing.T) {
 		t.Errorf("%d of %d arrived", len(got), n)
 	}
 }
+
+// So may the queue that they are taken from.
+func TestSourceRestarts(t *testing.T) {
+	t.Parallel()
+	srv := beanstalktest.Start(t, beanstalktest.WithBinlog(), beanstalktest.WithArgs("-f", "0"))
+	src, dst := openTest(t, srv.URL()), openTest(t, engines[2].url(t))
+	const n = 2000
+	putMany(t, src, "", n, queue.PutOptions{})
+	srv.Kill()
+	m := &Mover{From: src, To: dst}
+	ended := make(chan error, 1)
+	go func() { ended <- m.Tube(ctxOf(t), tube) }()
+	eventually(t, "it says what it waits for", func() bool { return strings.HasPrefix(m.Waits(), "the queue to take from: ") })
+	srv.Restart()
+	for i := range 3 {
+		eventually(t, "some have arrived", func() bool { return m.Moved() > int64(i+1)*n/5 })
+		srv.Kill()
+		srv.Restart()
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	mustBeEmpty(t, src)
+	got := make(map[string]bool)
+	for _, j := range taken(t, dst) {
+		got[string(j.Body)] = true
+	}
+	if len(got) != n {
+		t.Errorf("%d of %d arrived", len(got), n)
+	}
+}

@@ -114,12 +114,15 @@ func (m *Mover) Tube(ctx context.Context, tube string) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err == nil, !some && !errors.Is(err, queue.ErrUnavailable), time.Since(progress) > cmp.Or(m.patience, patience):
-			return err
 		case some:
 			m.waitFor(fmt.Sprintf("%d jobs of tube %q, %d of them reserved by others", left.Jobs, tube, left.Reserved))
-		default:
+		case errors.Is(err, queue.ErrUnavailable):
 			m.waitFor("the queue to take from: " + err.Error())
+		default:
+			return err
+		}
+		if time.Since(progress) > cmp.Or(m.patience, patience) {
+			return err
 		}
 		select {
 		case <-time.After(quiet):

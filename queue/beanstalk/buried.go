@@ -14,17 +14,17 @@ import (
 )
 
 // Peek implements queue.Admin.
-func (q *client) Peek(ctx context.Context, tube, id string) (queue.BuriedJob, error) {
-	var b queue.BuriedJob
+func (q *client) Peek(ctx context.Context, tube, id string) (queue.StoredJob, error) {
+	var b queue.StoredJob
 	err := q.onBuried(ctx, tube, id, func(s *session, n uint64, j queue.StoredJob) error {
 		return s.do(func(bs *gobeanstalk.Conn) error {
 			body, err := bs.Peek(n)
-			b = queue.BuriedJob{ID: id, Body: body, Age: j.Age}
+			b = queue.StoredJob{ID: id, Body: body, Age: j.Age}
 			return err
 		}, gobeanstalk.ErrNotFound)
 	})
 	if err != nil {
-		return queue.BuriedJob{}, err // b may still be written
+		return queue.StoredJob{}, err // b may still be written
 	}
 	return b, nil
 }

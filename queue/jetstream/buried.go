@@ -24,21 +24,21 @@ func (q *client) buriedOf(ctx context.Context, tube string) (*conn, jetstream.St
 }
 
 // peek reads one buried job; the message is what the stream has.
-func peek(ctx context.Context, s jetstream.Stream, tube, id string) (queue.BuriedJob, *jetstream.RawStreamMsg, error) {
+func peek(ctx context.Context, s jetstream.Stream, tube, id string) (queue.StoredJob, *jetstream.RawStreamMsg, error) {
 	m, err := s.GetLastMsgForSubject(ctx, buriedSubject(tube, id))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return queue.BuriedJob{}, nil, fmt.Errorf("jetstream: tube %q: job %s: %w", tube, id, queue.ErrNotFound)
+		return queue.StoredJob{}, nil, fmt.Errorf("jetstream: tube %q: job %s: %w", tube, id, queue.ErrNotFound)
 	}
 	if err != nil {
-		return queue.BuriedJob{}, nil, adminError(ctx, err)
+		return queue.StoredJob{}, nil, adminError(ctx, err)
 	}
 	put := putTime(m.Header, m.Time.UnixNano())
-	return queue.BuriedJob{ID: id, Body: m.Data, Age: max(time.Since(put), 0)}, m, nil
+	return queue.StoredJob{ID: id, Body: m.Data, Age: max(time.Since(put), 0)}, m, nil
 }
 
 // find is peek for an operator's tube and id. A bare number may also be of a job
 // that was put when ids were that, and buried since.
-func (q *client) find(ctx context.Context, tube, id string) (cn *conn, s jetstream.Stream, b queue.BuriedJob, m *jetstream.RawStreamMsg, err error) {
+func (q *client) find(ctx context.Context, tube, id string) (cn *conn, s jetstream.Stream, b queue.StoredJob, m *jetstream.RawStreamMsg, err error) {
 	if err = checkID(id); err != nil {
 		return
 	}
@@ -53,7 +53,7 @@ func (q *client) find(ctx context.Context, tube, id string) (cn *conn, s jetstre
 }
 
 // Peek implements queue.Admin.
-func (q *client) Peek(ctx context.Context, tube, id string) (queue.BuriedJob, error) {
+func (q *client) Peek(ctx context.Context, tube, id string) (queue.StoredJob, error) {
 	_, _, b, _, err := q.find(ctx, tube, id)
 	return b, err
 }

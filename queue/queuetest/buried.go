@@ -52,7 +52,7 @@ func bury(t *testing.T, q queue.Queue, tube string, bodies ...string) []string {
 }
 
 // sameJob checks what Admin says of a job that bury has buried.
-func sameJob(t *testing.T, b queue.BuriedJob, id, body string) {
+func sameJob(t *testing.T, b queue.StoredJob, id, body string) {
 	t.Helper()
 	if b.ID != id || string(b.Body) != body {
 		t.Fatalf("id %q, body %q; want %q, %q", b.ID, b.Body, id, body)
@@ -63,10 +63,10 @@ func sameJob(t *testing.T, b queue.BuriedJob, id, body string) {
 }
 
 // Buried lists up to limit buried jobs of a tube.
-func Buried(ctx context.Context, admin queue.Admin, tube string, limit int) (all []queue.BuriedJob, err error) {
+func Buried(ctx context.Context, admin queue.Admin, tube string, limit int) (all []queue.StoredJob, err error) {
 	err = admin.List(ctx, tube, queue.Buried, func(jobs []queue.StoredJob) error {
 		for _, j := range jobs {
-			if all = append(all, queue.BuriedJob{ID: j.ID, Body: j.Body, Age: j.Age}); len(all) == limit {
+			if all = append(all, j); len(all) == limit {
 				return queue.ErrCut
 			}
 		}

@@ -34,7 +34,7 @@ func buryWith(t *testing.T, q queue.Queue, tube, body string, with []byte) (befo
 }
 
 // onlyBuried returns the one buried job of a tube that has no other jobs.
-func onlyBuried(t *testing.T, admin queue.Admin, tube string) queue.BuriedJob {
+func onlyBuried(t *testing.T, admin queue.Admin, tube string) queue.StoredJob {
 	t.Helper()
 	st, err := admin.TubeStats(ctxOf(t), tube)
 	if want := (queue.TubeStats{Buried: 1}); err != nil || st != want {

@@ -62,7 +62,7 @@ func buryJobs(t *testing.T, q queue.Queue, v *Jobs, n int) {
 				t.Fatal(err)
 			}
 			if v != nil {
-				e := entryOf(tube, topic, queue.BuriedJob{Body: body})
+				e := entryOf(tube, topic, queue.StoredJob{Body: body})
 				v.Index.Told(tube, job.ID(), e.Burial)
 			}
 		}

@@ -28,7 +28,7 @@ const (
 type fakeQueue struct {
 	queue.Admin // of what nobody asks it
 	mu          sync.Mutex
-	jobs        []queue.BuriedJob // in the order they were buried
+	jobs        []queue.StoredJob // in the order they were buried
 	down        bool              // it does not answer
 	half        bool              // one of two servers is away
 	before      func()            // called before each kick or delete
@@ -51,7 +51,7 @@ func reason(n int) string { return fmt.Sprint("400 Reason ", n%3) }
 func newFakeQueue(n int) *fakeQueue {
 	q := &fakeQueue{asked: make(map[string]int)}
 	for i := range n {
-		q.jobs = append(q.jobs, queue.BuriedJob{ID: fmt.Sprint(i), Body: body(i, reason(i)), Age: time.Hour})
+		q.jobs = append(q.jobs, queue.StoredJob{ID: fmt.Sprint(i), Body: body(i, reason(i)), Age: time.Hour})
 	}
 	return q
 }
@@ -95,7 +95,7 @@ func (q *fakeQueue) List(ctx context.Context, name string, _ queue.State, f func
 			err = queue.ErrCut
 			break
 		}
-		if err = f([]queue.StoredJob{{ID: b.ID, Body: b.Body, Age: b.Age}}); err != nil {
+		if err = f([]queue.StoredJob{b}); err != nil {
 			break
 		}
 	}
@@ -110,7 +110,7 @@ func (q *fakeQueue) List(ctx context.Context, name string, _ queue.State, f func
 
 func (q *fakeQueue) find(name, id string) (int, error) {
 	id = strings.TrimPrefix(id, "also ") // the engine has two names for each job
-	i := slices.IndexFunc(q.jobs, func(b queue.BuriedJob) bool { return b.ID == id })
+	i := slices.IndexFunc(q.jobs, func(b queue.StoredJob) bool { return b.ID == id })
 	switch {
 	case q.busy == "all" || id == q.busy && i >= 0:
 		return 0, fmt.Errorf("job %q: %w", id, queue.ErrBusy)
@@ -122,15 +122,15 @@ func (q *fakeQueue) find(name, id string) (int, error) {
 	return i, nil
 }
 
-func (q *fakeQueue) Peek(ctx context.Context, name, id string) (queue.BuriedJob, error) {
+func (q *fakeQueue) Peek(ctx context.Context, name, id string) (queue.StoredJob, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err := q.ask(ctx, "peek"); err != nil {
-		return queue.BuriedJob{}, err
+		return queue.StoredJob{}, err
 	}
 	i, err := q.find(name, id)
 	if err != nil {
-		return queue.BuriedJob{}, err
+		return queue.StoredJob{}, err
 	}
 	return q.jobs[i], nil
 }
@@ -162,7 +162,7 @@ func viewOf(q queue.Admin) Jobs {
 func (q *fakeQueue) told(v Jobs, n int, id string) {
 	b := worker.BurialOf(body(n, reason(n)), topic)
 	v.Index.Told(tube, id, b)
-	q.jobs = append(q.jobs, queue.BuriedJob{ID: id, Body: body(n, reason(n))})
+	q.jobs = append(q.jobs, queue.StoredJob{ID: id, Body: body(n, reason(n))})
 }
 
 func names(items []Item) []string {

@@ -51,7 +51,7 @@ func newEntry(tube, id string, b worker.Burial) *Entry {
 }
 
 // entryOf returns the entry of a job read from the queue.
-func entryOf(tube, topic string, b queue.BuriedJob) *Entry {
+func entryOf(tube, topic string, b queue.StoredJob) *Entry {
 	e := newEntry(tube, b.ID, worker.BurialOf(b.Body, topic))
 	if e.Put.IsZero() {
 		e.Put = time.Now().Add(-b.Age)

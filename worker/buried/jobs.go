@@ -295,7 +295,7 @@ const (
 )
 
 // peek asks the queue for one job.
-func (s *seeker) peek(id string) (b queue.BuriedJob, err error) {
+func (s *seeker) peek(id string) (b queue.StoredJob, err error) {
 	err = s.ask(func() (err error) {
 		b, err = s.v.Queue.Peek(s.ctx, s.v.Tube, id)
 		return err

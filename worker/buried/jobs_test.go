@@ -94,7 +94,7 @@ func TestNoWalkWhileWorkersBury(t *testing.T) {
 	mustList(t, v, Filter{})
 	v.Index.rested()
 	q.told(v, 1, "101")
-	q.jobs = append(q.jobs, queue.BuriedJob{ID: "102", Body: body(2, reason(2))}) // not reported yet
+	q.jobs = append(q.jobs, queue.StoredJob{ID: "102", Body: body(2, reason(2))}) // not reported yet
 	if l := mustList(t, v, Filter{}); !slices.Equal(names(l.Items), firsts(1)) || q.asked["walk "+tube] != 1 || l.Complete {
 		t.Fatalf("%q, complete %t, asked %v", names(l.Items), l.Complete, q.asked)
 	}
@@ -117,7 +117,7 @@ func TestPartsOfOneJob(t *testing.T) {
 	if r, err := v.Kick(context.Background(), Filter{IDs: []string{"first-1"}, Reason: "another"}); err != nil || len(r.Jobs) != 1 || q.jobs[1].ID != "1" {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	q.jobs = append(q.jobs, queue.BuriedJob{ID: "9", Body: body(1, "a third")})
+	q.jobs = append(q.jobs, queue.StoredJob{ID: "9", Body: body(1, "a third")})
 	v.Index.rested()
 	mustList(t, v, Filter{})
 	if r, err := v.Delete(context.Background(), Filter{IDs: []string{"first-1"}}); err != nil || len(r.Jobs) != 2 || len(q.jobs) != 2 {
@@ -145,7 +145,7 @@ func TestOtherNames(t *testing.T) {
 func TestSilentJobs(t *testing.T) {
 	t.Parallel()
 	q := newFakeQueue(0)
-	q.jobs = []queue.BuriedJob{
+	q.jobs = []queue.StoredJob{
 		{ID: "7", Body: []byte("garbage"), Age: time.Hour},
 		{ID: "8", Body: fmt.Appendf(nil, `{"token":"%064x","title":"t"}`, 1), Age: time.Minute},
 	}
@@ -186,7 +186,7 @@ func TestOthersKick(t *testing.T) {
 	if l := mustList(t, v, Filter{}); !slices.Equal(names(l.Items), firsts(4, 5)) || q.asked["walk "+tube] != 2 {
 		t.Fatalf("%q, asked %v", names(l.Items), q.asked)
 	}
-	q.jobs = append(q.jobs, queue.BuriedJob{ID: "50", Body: body(50, reason(50))}) // another daemon's
+	q.jobs = append(q.jobs, queue.StoredJob{ID: "50", Body: body(50, reason(50))}) // another daemon's
 	if it, err := v.Show(context.Background(), "first-50"); err != nil || it.ID != "50" {
 		t.Fatalf("%+v, %v", it, err)
 	}
@@ -274,7 +274,7 @@ func TestKickBuriedAgain(t *testing.T) {
 	kicks := 0
 	q.before = func() {
 		if kicks++; kicks == 2 { // the first was kicked, tried, and failed again
-			q.jobs = append(q.jobs, queue.BuriedJob{ID: "0", Body: body(0, "failed anew")})
+			q.jobs = append(q.jobs, queue.StoredJob{ID: "0", Body: body(0, "failed anew")})
 			v.Index.Told(tube, "0", worker.BurialOf(body(0, "failed anew"), topic))
 		}
 	}

@@ -32,7 +32,7 @@ func TestEntriesAreSmall(t *testing.T) {
 		before := heap()
 		for i := range n {
 			id := fmt.Sprint(name, i)
-			x.learn(entryOf("t", "com.example.app", queue.BuriedJob{ID: id, Body: []byte(body)}))
+			x.learn(entryOf("t", "com.example.app", queue.StoredJob{ID: id, Body: []byte(body)}))
 			b := worker.BurialOf([]byte(body), "com.example.app")
 			b.Job, b.At = id+"w", time.Now()
 			x.Told("t", id+"w", b)

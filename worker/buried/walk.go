@@ -42,7 +42,7 @@ func read(ctx context.Context, q queue.Admin, tube, topic string, limit int) (fo
 	found = make(map[string]*Entry)
 	err = q.List(ctx, tube, queue.Buried, func(jobs []queue.StoredJob) error {
 		for _, j := range jobs {
-			found[j.ID] = entryOf(tube, topic, queue.BuriedJob{ID: j.ID, Body: j.Body, Age: j.Age})
+			found[j.ID] = entryOf(tube, topic, j)
 		}
 		if len(found) >= limit {
 			return queue.ErrCut

@@ -32,7 +32,7 @@ func TestDuringAWalk(t *testing.T) {
 		again.At = again.At.Add(time.Minute)
 		v.Index.Told(tube, "2", again)
 	}
-	q.jobs = append(q.jobs, queue.BuriedJob{ID: "107", Body: body(7, "told of, listed before")})
+	q.jobs = append(q.jobs, queue.StoredJob{ID: "107", Body: body(7, "told of, listed before")})
 	if err := v.walk(context.Background(), v.Index.limit); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestWalkerNumbersDiffer(t *testing.T) {
 	if n := look(5); n != 1 {
 		t.Fatalf("%d walks at the beginning", n)
 	}
-	q.jobs = append(q.jobs, queue.BuriedJob{ID: "60", Body: body(60, "another daemon's")})
+	q.jobs = append(q.jobs, queue.StoredJob{ID: "60", Body: body(60, "another daemon's")})
 	if look(6) != 1 || look(5) != 1 || look(6) != 1 || look(6) != 1 {
 		t.Fatal("walked over for a moment's difference")
 	}
@@ -187,7 +187,7 @@ func TestWalkerNumbersDiffer(t *testing.T) {
 	if n, _ := w.Index.count(tube); n != 6 {
 		t.Fatalf("%d entries", n)
 	}
-	q.jobs = append(q.jobs[1:], queue.BuriedJob{ID: "61", Body: body(61, "buried when another was kicked")})
+	q.jobs = append(q.jobs[1:], queue.StoredJob{ID: "61", Body: body(61, "buried when another was kicked")})
 	for range 61 {
 		look(6)
 	}
