@@ -101,19 +101,23 @@ func TopicFor(bundle, pushType string) string {
 func TokenOnly(pushType string) bool { return pushTypeNamed(pushType).tokenOnly }
 
 // Meant returns the one of the words that given is but for its case and for hyphens and the
-// like between its parts; "" if there is none, or given is right as it is.
+// like between its parts; "" if there is none, or given is right as it is. It is asked of
+// each Live Activity.
 func Meant(given string, words []string) string {
+	if slices.Contains(words, given) {
+		return ""
+	}
+	plain := joined.Replace(given)
 	for _, word := range words {
-		if len(given) <= 2*len(word) && given != word && strings.EqualFold(joined(given), joined(word)) {
+		if len(given) <= 2*len(word) && strings.EqualFold(plain, joined.Replace(word)) {
 			return word
 		}
 	}
 	return ""
 }
 
-func joined(s string) string {
-	return strings.NewReplacer("-", "", "_", "", " ", "", ".", "").Replace(s)
-}
+// joined takes out what stands between the parts of a word. It is never changed.
+var joined = strings.NewReplacer("-", "", "_", "", " ", "", ".", "")
 
 // typeMeant is Meant for push types.
 func typeMeant(given string) string {

@@ -161,3 +161,24 @@ func BenchmarkInferPushType(b *testing.B) {
 		InferPushType("com.example.app", payload)
 	}
 }
+
+// Meant is asked of each Live Activity, and of each key of a payload that is looked at: it
+// makes nothing for what is right, and little for what is unknown.
+func TestMeantIsCheap(t *testing.T) { // not parallel: allocations are counted
+	words := []string{"passive", "active", "time-sensitive", "critical"}
+	for _, test := range []struct {
+		given, want string
+		most        float64 // allocations
+	}{
+		{"active", "", 0},
+		{"critical", "", 0},
+		{"unknown", "", 2},
+		{"timeSensitive", "time-sensitive", 2},
+		{"time sensitive", "time-sensitive", 4},
+	} {
+		var got string
+		if n := testing.AllocsPerRun(100, func() { got = Meant(test.given, words) }); got != test.want || n > test.most {
+			t.Errorf("%s: %q with %v allocations, want %q with at most %v", test.given, got, n, test.want, test.most)
+		}
+	}
+}
