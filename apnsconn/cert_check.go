@@ -28,9 +28,7 @@ const renewAhead = 30 * 24 * time.Hour
 // an environment, and to a topic only if it has a UID.
 func (c *Certificate) Check(topic string, env Environment, now time.Time) (warnings []string, err error) {
 	k := check{cert: c}
-	if !c.Apple {
-		k.warn("not an Apple push certificate: it has none of Apple's marks, and Apple's servers will not accept it")
-	}
+	k.apple()
 	k.time(now)
 	k.topic(topic)
 	k.environment(env)
@@ -56,6 +54,7 @@ func (c *Certificate) For(topic string, env Environment, now time.Time) (best *C
 // things than that it expires soon.
 func (c *Certificate) misfits(topic string, env Environment, now time.Time) []int {
 	k := check{cert: c}
+	k.apple()
 	k.topic(topic)
 	warnings := len(k.warnings)
 	k.environment(env)
@@ -76,6 +75,12 @@ func (k *check) warn(format string, args ...any) {
 
 func (k *check) fault(format string, args ...any) {
 	k.faults = append(k.faults, &CertificateError{File: k.cert.File, Why: fmt.Sprintf(format, args...)})
+}
+
+func (k *check) apple() {
+	if !k.cert.Apple {
+		k.warn("not an Apple push certificate: it has none of Apple's marks, and Apple's servers will not accept it")
+	}
 }
 
 func (k *check) time(now time.Time) {

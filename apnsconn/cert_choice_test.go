@@ -32,6 +32,7 @@ func TestFor(t *testing.T) {
 		"voip":     newTestCert(t, certSpec{uid: voip, oids: production, notAfter: until(600)}, key),
 		"stranger": newTestCert(t, certSpec{uid: "com.example.other", oids: production, notAfter: until(700)}, key),
 		"newkey":   newTestCert(t, certSpec{uid: app, oids: production, notAfter: until(350)}, other),
+		"web":      newTestCert(t, certSpec{notAfter: until(800)}, key), // a server's, with no mark of Apple's
 		"ca":       newTestCert(t, certSpec{uid: "ca", notAfter: until(900)}, newTestKey(t)),
 	}
 	all := "expired stranger soon ca voip sandbox renewed later"
@@ -53,6 +54,7 @@ func TestFor(t *testing.T) {
 		{"stranger soon", app, Production, 0, "soon"},
 		{"stranger expired", app, Production, 0, "stranger"}, // one fault each
 		{"renewed newkey", app, Production, 0, "newkey"},
+		{"web renewed", app, Production, 0, "renewed"},
 		{all, app, Production, 0, "renewed"},
 		{all, app, Production, 20, "later"},
 		{all, "com.example.other", Production, 0, "stranger"},
