@@ -27,9 +27,9 @@ type budget int
 func (b *budget) spend(rounds int) error {
 	switch {
 	case rounds > maxIterations:
-		return fmt.Errorf("asks for %d rounds of key derivation, at most %d are done: export it anew", rounds, maxIterations)
+		return fmt.Errorf("asks for %d rounds of key derivation, at most %d are done: export it again with fewer", rounds, maxIterations)
 	case rounds > int(*b):
-		return fmt.Errorf("asks for more than %d rounds of key derivation, all its keys together: export it anew", maxIterations)
+		return fmt.Errorf("asks for more than %d rounds of key derivation, all its keys together: export it again with fewer", maxIterations)
 	}
 	*b -= budget(max(rounds, 1))
 	return nil
