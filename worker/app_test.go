@@ -192,6 +192,7 @@ func TestSpelling(t *testing.T) {
 		jobText(`,"interruption_level":"Active","aps":{"interruption-level":"active"}`): "",
 		jobText(`,"interruption_level":"loud"`):                                         "",
 		jobText(`,"aps":{"event":"Update","content-state":{}}`):                         `job: aps: the event "Update": write "update"`,
+		jobText(`,"push_type":"alert","aps":{"event":"End"}`):                           "", // no Live Activity: the app's own word
 		jobText(`,"Body":"x"`):                                                          `job: "Body": unknown key: write "body"`,
 		jobText(`,"thread-id":"x"`):                                                     `job: "thread-id": unknown key: write "thread_id"`,
 		jobText(`,"contentAvailable":1`):                                                `job: "contentAvailable": unknown key: write "content_available"`,

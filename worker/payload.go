@@ -55,7 +55,7 @@ func misspelt(raw *rawJob, aps members) error {
 		if value == nil && key.name == jobKeys[keyInterruptionLevel].aps {
 			name, value = jobKeys[keyInterruptionLevel].name, raw[keyInterruptionLevel]
 		}
-		if value == nil || !isString(value) {
+		if value == nil || !isString(value) || key.name == "event" && !mayBeLive(raw) {
 			continue
 		}
 		given := text(value)
@@ -64,6 +64,11 @@ func misspelt(raw *rawJob, aps members) error {
 		}
 	}
 	return nil
+}
+
+// mayBeLive reports whether nothing in the job says that it is no Live Activity.
+func mayBeLive(raw *rawJob) bool {
+	return raw[keyPushType] == nil || text(raw[keyPushType]) == "liveactivity"
 }
 
 // given is the job's aps object, without what is null there: that is how serializers write
