@@ -98,6 +98,10 @@ func TestEscapesAgainstTheLimit(t *testing.T) {
 		if string(n.Payload) != want || len(n.Payload) > n.MaxPayload() {
 			t.Errorf("%.100s…:\n%.300s\nwant\n%.300s", job, n.Payload, want)
 		}
+		viaHTTP, err := putNow(&App{Topic: topic}, job)
+		if got := viaHTTP.Notification.Payload; err != nil || string(got) != want {
+			t.Errorf("%.100s…, over HTTP:\n%.300s, %v\nwant\n%.300s", job, got, err, want)
+		}
 	}
 	_, err := ParseJob([]byte(`{`+tok+`,"payload":{"aps": {"alert": "`+text+text+`"}}}`), topic, "1")
 	if want := "job: payload: has 4220 bytes, at most 4096 are allowed"; err == nil || err.Error() != want {
