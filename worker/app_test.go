@@ -220,7 +220,14 @@ func TestWhiteSpaceAroundNumbers(t *testing.T) {
 	if _, err := ParseJob([]byte(jobText(`,"badge":3.0`)), topic, "1"); err == nil || err.Error() != "job: badge: is 3.0, and must be a whole number, 0 or more" {
 		t.Errorf("3.0: %v", err)
 	}
-	for _, badge := range []string{`" "`, `"3 4"`, `"+3"`, `" -3"`, `"3."`, `3.0`, `1e1`, `-0`} {
+	zeros := strings.Repeat("0", maxDigits-1)
+	if maxDigits != 30 { // as docs/job-format.md says
+		t.Errorf("at most %d digits", maxDigits)
+	}
+	if j, err := ParseJob([]byte(jobText(`,"badge":" `+zeros+`3 "`)), topic, "1"); err != nil || string(j.Notification.Payload) != `{"aps":{"alert":{"title":"t"},"badge":3}}` {
+		t.Errorf("%s, %v", j.Notification.Payload, err)
+	}
+	for _, badge := range []string{`"0` + zeros + `3"`, `" "`, `"3 4"`, `"+3"`, `" -3"`, `"3."`, `3.0`, `1e1`, `-0`} {
 		if _, err := ParseJob([]byte(jobText(`,"badge":`+badge)), topic, "1"); !isFaultOf(err, "badge") {
 			t.Errorf("%s: %v", badge, err)
 		}

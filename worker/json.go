@@ -84,7 +84,7 @@ func isNumber(raw []byte) bool { return raw[0] == '-' || raw[0] >= '0' && raw[0]
 const emptyObject = "{}"
 
 // maxDigits is more than a number has, with some zeros in front.
-const maxDigits = 32
+const maxDigits = 30
 
 // digits is the text of a number: of a string the white space around it is no part.
 func digits(raw []byte) []byte {
