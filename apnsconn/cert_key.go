@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"strings"
 
 	"propeller/internal/keysize"
 	"propeller/internal/pemfile"
@@ -57,7 +56,7 @@ func decryptOld(block *pemfile.Block, password string) ([]byte, error) {
 		return nil, passwordError("its private key", password)
 	}
 	if err != nil {
-		return nil, cause{"its private key" + block.At() + " is encrypted in a way that is not supported: " + rewriteKey(block, !strings.HasPrefix(block.Headers["DEK-Info"], "CAMELLIA")), err}
+		return nil, cause{"its private key" + block.At() + " is encrypted in a way that is not supported: " + rewriteKey(block), err}
 	}
 	return der, nil
 }

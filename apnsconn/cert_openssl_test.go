@@ -226,14 +226,20 @@ func TestDecryptP8(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, do := range map[string]string{
-		"PKCS#8":        "openssl pkcs8 -topk8 -in in -passout pass:hunter2 -out 'AuthKey_A (1).p8'",
-		"PKCS#8 as DER": "openssl pkcs8 -topk8 -in in -passout pass:hunter2 -outform DER -out 'AuthKey_A (1).p8'",
-		"old headers":   "openssl ec -aes256 -in in -passout pass:hunter2 -out 'AuthKey_A (1).p8'",
+		"PKCS#8":         "openssl pkcs8 -topk8 -in in -passout pass:hunter2 -out 'AuthKey_A (1).p8'",
+		"PKCS#8 as DER":  "openssl pkcs8 -topk8 -in in -passout pass:hunter2 -outform DER -out 'AuthKey_A (1).p8'",
+		"RC4":            "openssl pkcs8 -provider legacy -provider default -topk8 -v1 PBE-SHA1-RC4-128 -in in -passout pass:hunter2 -out 'AuthKey_A (1).p8'",
+		"PBES2 with DES": "openssl pkcs8 -provider legacy -provider default -topk8 -v2 des-cbc -in in -passout pass:hunter2 -out 'AuthKey_A (1).p8'",
+		"old DES":        "openssl ec -provider legacy -provider default -des -in in -passout pass:hunter2 -out 'AuthKey_A (1).p8'",
+		"old headers":    "openssl ec -aes256 -in in -passout pass:hunter2 -out 'AuthKey_A (1).p8'",
 	} {
 		shell(t, dir, do)
 		_, err := LoadKey(filepath.Join(dir, "AuthKey_A (1).p8"), testKeyID, testTeamID)
 		if err == nil || !strings.Contains(err.Error(), "is encrypted, which Apple's .p8 files are not") {
 			t.Fatalf("%s: %v", name, err)
+		}
+		if legacy := strings.Contains(do, "legacy"); strings.Contains(err.Error(), "legacy") != legacy {
+			t.Errorf("%s: %v", name, err)
 		}
 		follow(t, dir, "hunter2", err)
 		if k, err := LoadKey(filepath.Join(dir, "new.pem"), testKeyID, testTeamID); err != nil || !k.private.Equal(key) {

@@ -19,14 +19,34 @@ import (
 	"propeller/internal/pemfile"
 )
 
-// rewriteKey says how to get out of an encryption that is not supported: by OpenSSL,
-// whose version 3 does the older ones only if told so.
-func rewriteKey(block *pemfile.Block, legacy bool) string {
-	if legacy {
-		return "rewrite the key with: " + block.Convert("pkey -provider legacy -provider default", "-aes256") +
-			" (without the -provider options if your openssl does not know them), and give new.pem as cert_key"
+// rewriteKey says how to get out of an encryption that is not supported.
+func rewriteKey(block *pemfile.Block) string {
+	return "rewrite the key with: " + convertKey(block, "-aes256") + ", and give new.pem as cert_key"
+}
+
+// convertKey is the command with which OpenSSL decrypts a key. Version 3 does the older
+// encryptions only if told so.
+func convertKey(block *pemfile.Block, options string) string {
+	if !legacyKey(block) {
+		return block.Convert("pkey", options)
 	}
-	return "rewrite the key with: " + block.Convert("pkey", "-aes256") + ", and give new.pem as cert_key"
+	return block.Convert("pkey -provider legacy -provider default", options) + " (without the -provider options if your openssl does not know them)"
+}
+
+// legacyKey reports whether a key is encrypted in one of those ways.
+func legacyKey(block *pemfile.Block) bool {
+	if how := block.Headers["DEK-Info"]; how != "" {
+		return !slices.ContainsFunc([]string{"AES-", "CAMELLIA-", "DES-EDE3-"}, func(s string) bool { return strings.HasPrefix(how, s) })
+	}
+	var info encryptedPrivateKeyInfo
+	var params pbes2Params
+	switch {
+	case !unmarshalAll(block.Bytes, &info):
+		return false
+	case !info.Algorithm.Algorithm.Equal(oidPBES2):
+		return isLegacy(info.Algorithm.Algorithm)
+	}
+	return unmarshalAll(info.Algorithm.Parameters.FullBytes, &params) && isLegacy(params.Cipher.Algorithm)
 }
 
 // isLegacy reports whether OpenSSL 3 has an algorithm in its legacy provider only: DES,
@@ -151,7 +171,7 @@ func pbes2Key(b *pemfile.Block, kdf pkix.AlgorithmIdentifier, password string, l
 }
 
 func unsupported(b *pemfile.Block, oid asn1.ObjectIdentifier) error {
-	return fmt.Errorf("its private key%s is encrypted in a way that is not supported (%s): %s", b.At(), nameOf(oid), rewriteKey(b, isLegacy(oid)))
+	return fmt.Errorf("its private key%s is encrypted in a way that is not supported (%s): %s", b.At(), nameOf(oid), rewriteKey(b))
 }
 
 // nameOf is an algorithm as people call it, if they do.

@@ -140,7 +140,7 @@ func parseSigningKey(blocks []pemfile.Block) (*ecdsa.PrivateKey, error) {
 func parseSigningBlock(block *pemfile.Block) (*ecdsa.PrivateKey, error) {
 	//lint:ignore SA1019 see decryptKey
 	if block.Type == "ENCRYPTED PRIVATE KEY" || x509.IsEncryptedPEMBlock(&block.Block) {
-		return nil, errors.New("is encrypted, which Apple's .p8 files are not: decrypt it with: " + block.Convert("pkey", "") + ", and give new.pem as key")
+		return nil, errors.New("is encrypted, which Apple's .p8 files are not: decrypt it with: " + convertKey(block, "") + ", and give new.pem as key")
 	}
 	key, err := parseKey(block, "", nil)
 	if err != nil {
