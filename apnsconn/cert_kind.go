@@ -49,9 +49,16 @@ func uselessCert(b *bundle) string {
 	return "holds no certificate" + onlyTypes(b.other) + ": give the app's certificate and its private key"
 }
 
-// uselessKey is what a file is instead of a key for provider tokens; "" for nothing.
+// uselessKey is what a file is instead of a key for provider tokens; "" for nothing. What
+// stands beside a private key matters only if the key belongs to it.
 func uselessKey(blocks []pemfile.Block) string {
+	private := slices.ContainsFunc(blocks, func(b pemfile.Block) bool {
+		return strings.HasSuffix(b.Type, "PRIVATE KEY") && b.Type != "OPENSSH PRIVATE KEY"
+	})
 	for _, k := range kinds {
+		if private && k.asKey == getP8 {
+			continue
+		}
 		if slices.ContainsFunc(blocks, func(b pemfile.Block) bool { return b.Type == k.block }) {
 			return "holds " + k.what + ", not a key for provider tokens: " + k.asKey
 		}

@@ -69,7 +69,13 @@ func TestLoadKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	public, err := x509.MarshalPKIXPublicKey(private.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, data := range map[string][]byte{
+		"its public key, too": join(text, pemBlock("PUBLIC KEY", public)),
+		"its request, too":    join(pemBlock("CERTIFICATE REQUEST", public), text),
 		"DER":                 block.Bytes,
 		"EC in SEC 1":         append(pemBlock("EC PARAMETERS", []byte{6, 1, 1}), pemBlock("EC PRIVATE KEY", sec1)...),
 		"SEC 1 as DER":        sec1,
