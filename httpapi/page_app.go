@@ -6,11 +6,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/internal/text"
 	"propeller/supervisor"
 	"propeller/worker"
 )
@@ -93,7 +93,7 @@ func restWord(st *supervisor.AppStatus) string {
 
 func workerRowOf(i int, s *worker.Status, rest string, now time.Time) workerRow {
 	w := workerRow{
-		Index: i, Does: "works", Age: unknown, Streams: unknown, Held: count(int64(s.Held)), Received: count(s.Received), Finished: count(s.Finished),
+		Index: i, Does: "works", Age: unknown, Streams: unknown, Held: text.Count(s.Held), Received: text.Count(s.Received), Finished: text.Count(s.Finished),
 		GoAway: s.Link.GoAway.Reason, GoAwayAt: s.Link.GoAway.At,
 	}
 	switch {
@@ -105,7 +105,7 @@ func workerRowOf(i int, s *worker.Status, rest string, now time.Time) workerRow 
 		w.Does = rest
 	}
 	if !s.Link.Since.IsZero() {
-		w.Age = age(now.Sub(s.Link.Since))
+		w.Age = text.Age(now.Sub(s.Link.Since))
 		w.Streams = fmt.Sprintf("%d of %d", s.Link.Open, s.Link.Limit)
 	}
 	return w
@@ -114,7 +114,7 @@ func workerRowOf(i int, s *worker.Status, rest string, now time.Time) workerRow 
 func endedRows(ended []worker.Event) (out []endedRow) {
 	for i := range ended {
 		f := failureOf(&ended[i])
-		out = append(out, endedRow{f, apnsconn.Explain(f.Reason), millis(float64(ended[i].Took) / float64(time.Millisecond))})
+		out = append(out, endedRow{f, apnsconn.Explain(f.Reason), text.Millis(float64(ended[i].Took) / float64(time.Millisecond))})
 	}
 	return out
 }
@@ -130,7 +130,7 @@ func refusalsOf(c *worker.Counters) (out []refusalRow) {
 		if reason == "" {
 			reason = "without a reason of APNs’"
 		}
-		out = append(out, refusalRow{r.Class.String(), reason, apnsconn.Explain(reason), count(n), n})
+		out = append(out, refusalRow{r.Class.String(), reason, apnsconn.Explain(reason), text.Count(n), n})
 	}
 	slices.SortFunc(out, func(a, b refusalRow) int {
 		if a.N != b.N {
@@ -147,25 +147,10 @@ func stepsOf(s *supervisor.Steps) (out []stepRow) {
 		count *supervisor.StepCount
 	}{{"connection replaced", &s.Replaced}, {"worker restarted", &s.Restarted}, {"stalled", &s.Stalled}} {
 		if last := one.count.Last(); last != nil {
-			out = append(out, stepRow{one.what, count(one.count.Load()), last.Reason, last.At})
+			out = append(out, stepRow{one.what, text.Count(one.count.Load()), last.Reason, last.At})
 		}
 	}
 	return out
-}
-
-// age is a duration as one number.
-func age(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "0 s"
-	case d < 2*time.Minute:
-		return strconv.Itoa(int(d/time.Second)) + " s"
-	case d < 2*time.Hour:
-		return strconv.Itoa(int(d/time.Minute)) + " min"
-	case d < 48*time.Hour:
-		return strconv.Itoa(int(d/time.Hour)) + " h"
-	}
-	return strconv.Itoa(int(d/(24*time.Hour))) + " d"
 }
 
 // find is an app as of now; nil if there is none with that topic.
@@ -197,12 +182,12 @@ func (l *live) render(st *supervisor.AppStatus, now time.Time) map[string]string
 	out := make(map[string]string)
 	data := appPageOf(st, appRow{}, now)
 	for _, id := range appParts() {
-		var text bytes.Buffer
-		if err := pageTemplates()["app"].ExecuteTemplate(&text, id, data); err != nil {
+		var part bytes.Buffer
+		if err := pageTemplates()["app"].ExecuteTemplate(&part, id, data); err != nil {
 			l.page.api.o.Log.Error("http: page", "part", id, "err", err)
 			continue
 		}
-		if html := text.String(); html != l.parts[id] {
+		if html := part.String(); html != l.parts[id] {
 			out[id], l.parts[id] = html, html
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/internal/rawjson"
+	"propeller/internal/text"
 	"propeller/queue"
 )
 
@@ -81,7 +82,7 @@ func (p *page) buried(w http.ResponseWriter, r *http.Request, v *visitor) {
 	d := buriedPage{Topic: r.PathValue("topic")}
 	for _, done := range []string{"kicked", "deleted"} {
 		if n, err := strconv.Atoi(r.URL.Query().Get(done)); err == nil && n > 0 {
-			d.Notice = plural(n, "job") + " " + done
+			d.Notice = text.Plural(n, "job") + " " + done
 		}
 	}
 	p.showBuried(w, r, v, http.StatusOK, d)
@@ -98,7 +99,7 @@ func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, st
 		if err != nil {
 			return answer{}, err
 		}
-		d.Groups, d.Jobs, d.More, d.Reading, d.Incomplete = grouped(list.Jobs), plural(len(list.Jobs), "job"), list.More, !list.Complete, list.Incomplete
+		d.Groups, d.Jobs, d.More, d.Reading, d.Incomplete = grouped(list.Jobs), text.Plural(len(list.Jobs), "job"), list.More, !list.Complete, list.Incomplete
 		return p.render(v, status, "buried", pageData{Title: "Buried jobs of " + d.Topic, Main: d}), nil
 	})
 	if err != nil {
@@ -134,7 +135,7 @@ func (p *page) settle(done string, do func(Local, context.Context, Choice) (Sett
 		}
 		p.api.audit(r, v.client, "buried jobs "+done, "topic", topic, "jobs", s.Jobs)
 		if s.Incomplete != "" {
-			p.showBuried(w, r, v, http.StatusOK, buriedPage{Topic: topic, Notice: plural(s.Jobs, "job") + " " + done, Fault: s.Incomplete})
+			p.showBuried(w, r, v, http.StatusOK, buriedPage{Topic: topic, Notice: text.Plural(s.Jobs, "job") + " " + done, Fault: s.Incomplete})
 			return
 		}
 		p.redirect(w, r, fmt.Sprintf("%s/buried?%s=%d", appPath(topic), done, s.Jobs))
@@ -183,30 +184,14 @@ func (p *page) job(w http.ResponseWriter, r *http.Request, v *visitor) {
 	}
 }
 
-var (
-	// hexRun is a device token wherever it stands (Apple: they are at least 32
-	// bytes).
-	hexRun = regexp.MustCompile(`[0-9A-Fa-f]{33,}`)
-	// tokenMember is what a job says under token or tokens, well-formed or not.
-	// Each beginning of one is one, also if it has no end: else the text would be read
-	// to its end again and again.
-	tokenMember = regexp.MustCompile(`"tokens?"\s*:\s*("(?:[^"\\]|\\.)*(?:"|\\?\z)|\[[^\]]*(?:\]|\z))`)
-	longText    = regexp.MustCompile(`"((?:[^"\\]|\\.){8})(?:[^"\\]|\\.)+(?:"|\\?\z)`)
-)
-
 // maxShown bounds the text of a job that is shown, in bytes; the API has the whole job.
 const maxShown = 256 << 10
 
 // readable is a job's text for people: indented, with no more of a device token
 // than its first 8 characters.
-func readable(text string, other []byte) string {
-	if text == "" {
-		text = strings.ToValidUTF8(string(other), "\uFFFD")
+func readable(body string, other []byte) string {
+	if body == "" {
+		body = strings.ToValidUTF8(string(other), "\uFFFD")
 	}
-	text = rawjson.Indent(text, "", maxShown)
-	text = tokenMember.ReplaceAllStringFunc(text, func(member string) string {
-		name, value, _ := strings.Cut(member, ":")
-		return name + ":" + longText.ReplaceAllString(value, `"$1…"`)
-	})
-	return hexRun.ReplaceAllStringFunc(text, func(run string) string { return run[:8] + "…" })
+	return text.CutTokens(rawjson.Indent(body, "", maxShown))
 }

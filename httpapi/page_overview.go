@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/internal/text"
 	"propeller/supervisor"
 )
 
@@ -48,7 +49,7 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	r := appRow{
 		Topic: st.Topic, State: view.State.Word(), Why: view.Reason, Help: apnsconn.Explain(view.Reason), Rate: unknown, P50: unknown, P99: unknown,
 		Ready: unknown, Delayed: unknown, Buried: unknown,
-		Delivered: count(st.Counters.Ended(apnsconn.Delivered)), Failed: count(failedOf(st)),
+		Delivered: text.Count(st.Counters.Ended(apnsconn.Delivered)), Failed: text.Count(failedOf(st)),
 	}
 	if !view.Since.IsZero() {
 		r.Why += ", since " + moment(view.Since, now)
@@ -69,7 +70,7 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 		r.Rate = perSecond(rate)
 	}
 	if l := a.latency(&st.Counters.Seconds); l != nil {
-		r.P50, r.P99 = millis(l.P50), millis(l.P99)
+		r.P50, r.P99 = text.Millis(l.P50), text.Millis(l.P99)
 	}
 	inFlight, connected := 0, 0
 	for _, w := range st.Workers {
@@ -78,12 +79,13 @@ func (a *sampled) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 			connected++
 		}
 	}
-	r.InFlight, r.Connections = count(int64(inFlight)), fmt.Sprintf("%d/%d", connected, len(st.Workers))
+	r.InFlight, r.Connections = text.Count(inFlight), fmt.Sprintf("%d/%d", connected, len(st.Workers))
 	if a.tube != nil {
 		view.Queue = &Queue{Ready: a.tube.Ready, Reserved: a.tube.Reserved}
-		r.Ready, r.Delayed, r.Buried = count(int64(view.Waiting())), count(int64(a.tube.Delayed)), count(int64(a.tube.Buried))
+		r.Ready, r.Delayed, r.Buried = text.Count(view.Waiting()), text.Count(a.tube.Delayed), text.Count(a.tube.Buried)
 	}
-	r.Expiry, r.Urgency = expiry(st.CredentialExpiry, now)
+	expiry, urgency := text.Expiry(st.CredentialExpiry, now)
+	r.Expiry, r.Urgency = cmp.Or(expiry, unknown), urgency
 	return r
 }
 
@@ -92,33 +94,11 @@ func failedOf(st *supervisor.AppStatus) int64 {
 	return endedOf(st.Counters) - st.Counters.Ended(apnsconn.Delivered)
 }
 
-// count is a number with its thousands apart.
-func count(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && n > 0 && n >= 10_000; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
 func perSecond(rate float64) string {
 	if rate > 0 && rate < 100 {
 		return strconv.FormatFloat(rate, 'f', 1, 64)
 	}
-	return count(int64(math.Round(rate)))
-}
-
-// millis is a number of milliseconds, as exact as it means something.
-func millis(ms float64) string {
-	switch {
-	case ms >= 10_000:
-		return fmt.Sprintf("%.0f s", ms/1000)
-	case ms >= 1000:
-		return fmt.Sprintf("%.1f s", ms/1000)
-	case ms >= 10:
-		return fmt.Sprintf("%.0f ms", ms)
-	}
-	return fmt.Sprintf("%.1f ms", ms)
+	return text.Count(int64(math.Round(rate)))
 }
 
 // moment is a time of today, or a day.
@@ -127,26 +107,6 @@ func moment(at, now time.Time) string {
 		return at.UTC().Format("15:04:05 UTC")
 	}
 	return at.UTC().Format("Jan 2 15:04 UTC")
-}
-
-// expiry says when a certificate expires. Those who renew it need weeks.
-func expiry(at, now time.Time) (text, urgency string) {
-	if at.IsZero() {
-		return unknown, ""
-	}
-	left := at.Sub(now)
-	days := int(left / (24 * time.Hour))
-	switch {
-	case left <= 0:
-		return "expired", "now"
-	case days < 1:
-		return "today", "now"
-	case days < 7:
-		return "in " + plural(days, "day"), "now"
-	case days < 30:
-		return "in " + plural(days, "day"), "soon"
-	}
-	return at.UTC().Format("2006-01-02"), ""
 }
 
 func calm(st *supervisor.AppStatus) int {
@@ -169,11 +129,11 @@ func (p *page) refusedReload(v *visitor, now time.Time) string {
 	if r == nil {
 		return ""
 	}
-	text := "The last reload, at " + moment(r.At, now) + ", was refused, and nothing is changed"
+	refused := "The last reload, at " + moment(r.At, now) + ", was refused, and nothing is changed"
 	if r.Fault != "" {
-		text += ":\n" + r.Fault
+		refused += ":\n" + r.Fault
 	}
-	return text
+	return refused
 }
 
 // totals are the numbers above all apps.
@@ -190,18 +150,11 @@ func totalsOf(rows []supervisor.AppStatus, rate float64) totals {
 			bad++
 		}
 	}
-	t := totals{Apps: plural(len(rows), "app"), Trouble: "all well", Rate: perSecond(rate)}
+	t := totals{Apps: text.Plural(len(rows), "app"), Trouble: "all well", Rate: perSecond(rate)}
 	if bad > 0 {
-		t.Trouble = plural(bad, "app") + " in trouble"
+		t.Trouble = text.Plural(bad, "app") + " in trouble"
 	}
 	return t
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return count(int64(n)) + " " + what + "s"
 }
 
 // rows returns the apps that a visitor may see, those that do not work first.

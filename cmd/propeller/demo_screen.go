@@ -31,16 +31,6 @@ func colourful(out io.Writer) bool {
 	return terminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
-// terminal says whether out is one, as far as can be told without asking it.
-func terminal(out io.Writer) bool {
-	f, ok := out.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
 // SGR codes (ECMA-48 8.3.117).
 const (
 	grey   = "90"

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"propeller/httpapi"
+	"propeller/internal/text"
 	"propeller/queue"
 	"propeller/supervisor"
 	"propeller/worker/buried"
@@ -169,7 +170,7 @@ func (o *jobFlags) show(ctx context.Context, cmd *cobra.Command, d desk) error {
 			return advise(fmt.Errorf("job %q: %w", id, err))
 		}
 		if !o.whole {
-			j.Body, j.BodyBase64 = shortenTokens(j.Body), []byte(shortenTokens(string(j.BodyBase64)))
+			j.Body, j.BodyBase64 = text.CutTokens(j.Body), []byte(text.CutTokens(string(j.BodyBase64)))
 		}
 		if o.json {
 			err = printJSON(cmd.OutOrStdout(), j)
@@ -196,8 +197,8 @@ func advise(err error) error {
 	if errors.Is(err, queue.ErrUnavailable) {
 		err = fmt.Errorf("%w: start the queue server, or name another by --queue", err)
 	}
-	if text := err.Error(); strings.Contains(text, "\n") {
-		return errors.New(strings.ReplaceAll(text, "\n", "; "))
+	if lines := err.Error(); strings.Contains(lines, "\n") {
+		return errors.New(strings.ReplaceAll(lines, "\n", "; "))
 	}
 	return err
 }

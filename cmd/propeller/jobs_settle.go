@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"propeller/httpapi"
+	"propeller/internal/text"
 )
 
 // settleFunc is Kick or Delete of a desk.
@@ -66,7 +67,7 @@ func (o *jobFlags) settle(ctx context.Context, cmd *cobra.Command, do settleFunc
 		if err != nil || !s.More || s.Jobs == 0 || s.Incomplete != "" || o.limit > 0 || len(o.ids) > 0 {
 			return sum, err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s %s so far\n", jobs(sum.Jobs), done)
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s %s so far\n", text.Plural(sum.Jobs, "job"), done)
 		choice.Before = began
 	}
 }
@@ -112,21 +113,13 @@ func (o *jobFlags) printSettled(cmd *cobra.Command, s settled, done string) erro
 	if o.json {
 		return printJSON(cmd.OutOrStdout(), s)
 	}
-	text := jobs(s.Jobs) + " " + done
+	line := text.Plural(s.Jobs, "job") + " " + done
 	if s.BuriedAgain > 0 {
-		text += fmt.Sprintf("; %d of them buried again at once: %s", s.BuriedAgain, cell(s.Reason))
+		line += fmt.Sprintf("; %d of them buried again at once: %s", s.BuriedAgain, text.Line(s.Reason))
 	}
 	if s.More {
-		text += "; there are more: run it again"
+		line += "; there are more: run it again"
 	}
-	_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), line)
 	return err
-}
-
-// jobs is a number of jobs in words.
-func jobs(n int) string {
-	if n == 1 {
-		return "1 job"
-	}
-	return fmt.Sprint(n, " jobs")
 }

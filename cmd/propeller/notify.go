@@ -10,7 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
+
+	"propeller/internal/text"
 )
 
 // notifier tells the service manager that started the daemon how it fares, by
@@ -188,17 +189,11 @@ func (n *notifier) tell(lines ...string) {
 	n.failing = err != nil
 }
 
-// oneLine makes a status of text: a line of valid UTF-8 of bounded size, since
-// what APNs gives as reason may be anything.
-func oneLine(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.ReplaceAll(text, "\n", "; "))
-	if len(text) > statusSize {
-		text = text[:statusSize] + "…"
+// oneLine makes a status of what may be anything, as a reason of APNs' is: a line of bounded size.
+func oneLine(status string) string {
+	status = text.Line(status)
+	if len(status) > statusSize {
+		status = strings.ToValidUTF8(status[:statusSize], "") + "…"
 	}
-	return strings.ToValidUTF8(text, "")
+	return status
 }

@@ -7,9 +7,8 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"os/signal"
+	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,7 +25,7 @@ It asks the daemon by the socket in its state_dir, or with --url over HTTP.
 
 Exit status: 0 all apps are ready, 1 some are not (broken, guarded, without
 their queue, stalled, unreachable, failing), 2 the daemon could not be asked, which the error
-explains. With --watch 0 when a signal ends it.`
+explains. To look again and again: watch propeller status.`
 
 // exitUnknown is the exit status of status when the daemon cannot be asked. It
 // is that of wrong usage, too: in neither case anything is known of the apps.
@@ -40,7 +39,7 @@ type statusFlags struct {
 	config, state     string
 	url, key, keyFile string
 	topic             string
-	watch, json       bool
+	json              bool
 }
 
 func newStatus() *cobra.Command {
@@ -53,8 +52,7 @@ func newStatus() *cobra.Command {
 	f.StringVar(&o.key, "key", "", "`token` of the key to show at the URL; others can see it in the process list")
 	f.StringVar(&o.keyFile, "key-file", "", "the same, read from a `file`")
 	f.StringVar(&o.topic, "topic", "", "this app only, with its last failures (`bundle id`)")
-	f.BoolVar(&o.watch, "watch", false, "look again every 2 s, until SIGINT or SIGTERM")
-	f.BoolVar(&o.json, "json", false, "print JSON as GET /v1/apps has it; with --watch a line each time")
+	f.BoolVar(&o.json, "json", false, "print JSON as GET /v1/apps has it")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.check(); err != nil {
 			return usageError{err}
@@ -64,21 +62,19 @@ func newStatus() *cobra.Command {
 			return statusError{exitUnknown, err}
 		}
 		defer c.Close()
-		ask := func(ctx context.Context) (httpapi.Apps, error) { return o.ask(ctx, c) }
-		view := newStatusView(cmd.OutOrStdout(), o.json)
-		if o.watch {
-			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			return watchStatus(ctx, ask, view)
-		}
-		apps, err := ask(context.Background())
+		apps, err := o.ask(context.Background(), c)
 		if err != nil {
 			return statusError{exitUnknown, err}
 		}
-		if err := view.once(apps, time.Now()); err != nil {
+		if o.json {
+			err = printJSON(cmd.OutOrStdout(), apps)
+		} else {
+			err = printStatus(cmd.OutOrStdout(), apps, time.Now())
+		}
+		if err != nil {
 			return err
 		}
-		if notReady(apps.Apps) > 0 {
+		if slices.ContainsFunc(apps.Apps, func(a httpapi.App) bool { return !a.Ready }) {
 			return statusError{status: exitFailed} // the table has said why
 		}
 		return nil
@@ -183,13 +179,3 @@ func (e statusError) Error() string {
 }
 
 func (e statusError) Unwrap() error { return e.err }
-
-// notReady counts apps in trouble.
-func notReady(apps []httpapi.App) (n int) {
-	for i := range apps {
-		if !apps[i].Ready {
-			n++
-		}
-	}
-	return n
-}
