@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,8 +18,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"propeller/queue"
-	"propeller/queue/queueurl"
+	"propeller/apnsconn"
+	"propeller/config"
+	"propeller/httpapi"
 )
 
 // The two apps of the demonstration.
@@ -24,15 +29,32 @@ const (
 	demoChat = "com.example.chat"
 )
 
+// demoConfig is the configuration. Pauses are short, to be seen.
+const demoConfig = `queue: embedded://./queue
+http: {listen: "127.0.0.1:0"}
+shutdown_timeout: 5s
+defaults:
+  server: mock
+  push_timeout: 4s
+  retry: {min: 2s, max: 2s, give_up_after: 5s}
+apps:
+  - {topic: ` + demoNews + `, workers: 2}
+  - {topic: ` + demoChat + `}
+`
+
+// demoEnds are how the device tokens end, in turn. The stand-in answers by that
+// (apnstest.TokenCodes). Their number is odd, so that each app gets all of them.
+var demoEnds = [...]string{"", "", "fa171150", "", "fa170410", "", "", "fa170503", "", "", "fa170429", "", "fa170413"}
+
 func newDemo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "see it work: queue, APNs stand-in, two apps and traffic in one process",
 		Long: `demo shows propeller at work, with nothing installed and nothing configured: the
-daemon with a queue inside it, a stand-in for Apple's push service, two apps, a
-trickle of pushes of which some are refused, and a server of yours that is told
-about dead device tokens. All of it is in one temporary folder, which is removed
-at the end, and takes no connection from other machines.`,
+daemon with a queue inside it, a stand-in for Apple's push service, two apps, and
+a trickle of pushes of which some are refused. It logs as the daemon does, and
+sums up once a second. All of it is in one temporary folder, which is removed at
+the end, and takes no connection from other machines.`,
 	}
 	every := cmd.Flags().Duration("every", 700*time.Millisecond, "put a job each `duration`")
 	length := cmd.Flags().Duration("for", 0, "end after this `duration` instead of by Ctrl-C")
@@ -43,88 +65,61 @@ at the end, and takes no connection from other machines.`,
 		case *length < 0:
 			return usageError{fmt.Errorf("--for %v: is negative", *length)}
 		}
-		orders := make(chan os.Signal, 2)
-		signal.Notify(orders, syscall.SIGINT, syscall.SIGTERM)
-		defer signal.Stop(orders)
-		out := cmd.OutOrStdout()
-		d := &demo{screen: newScreen(out, colourful(out)), every: *every, orders: orders}
-		if *length > 0 {
-			d.end = time.After(*length)
+		dir, err := os.MkdirTemp("", "propeller-demo-")
+		if err != nil {
+			return fmt.Errorf("demo: %w", err)
 		}
-		return d.run()
+		d := &demo{dir: dir, file: filepath.Join(dir, defaultFile), every: *every, out: cmd.OutOrStdout(), errs: cmd.ErrOrStderr()}
+		return errors.Join(d.run(*length), os.RemoveAll(dir))
 	}
 	return cmd
 }
 
-// demo is propeller demo: the daemon as it always is, with all that it needs
-// around it.
+// demo is propeller demo: the daemon as it always is, and somebody who puts jobs.
 type demo struct {
-	screen *screen
-	every  time.Duration
-	orders <-chan os.Signal
-	end    <-chan time.Time // nil: only by orders
-	stage  *stage
-
-	queue chan queue.Queue // cap 1: the daemon's, as soon as it is open
+	dir, file string
+	state     string // the folder of the daemon's socket
+	every     time.Duration
+	out, errs io.Writer
+	log       *slog.Logger
 }
 
-func (d *demo) run() (err error) {
-	d.queue = make(chan queue.Queue, 1)
-	if d.stage, err = newStage(d.screen); err != nil {
+func (d *demo) run(length time.Duration) error {
+	if err := os.WriteFile(d.file, []byte(demoConfig), 0o600); err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
-	defer func() { err = errors.Join(err, d.stage.close()) }()
-	cfg, err := d.stage.load()
+	load := func() (*config.Config, error) { return config.Load(d.file) }
+	cfg, err := load()
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
-	d.screen.text(d.welcome())
-
-	ctx, stop := context.WithCancel(context.Background())
+	d.state = cfg.StateDir
 	_, stops := makeSignals()
-	ended := make(chan struct{})
-	var background sync.WaitGroup
-	background.Go(func() { d.traffic(ctx) })
-	background.Go(func() { d.obey(stop, stops, ended) })
-	err = d.daemon(stops).run(cfg)
-	stop()
-	close(ended)
-	background.Wait()
-	d.screen.text(d.farewell())
-	return err
-}
-
-// daemon is the daemon of propeller run, but for where it logs to, and that its
-// queue is also the traffic's.
-func (d *demo) daemon(stops <-chan os.Signal) *daemon {
-	log := slog.New(d.screen.handler())
-	return &daemon{
-		load: d.stage.load, level: new(slog.LevelVar), log: log, stops: stops, notify: takeNotifier(log),
-		open: func(u queueurl.URL, _ *slog.Logger) (queue.Queue, error) {
-			// The server inside has little to say to who sees a demonstration.
-			q, err := openQueue(u, slog.New(slog.DiscardHandler))
-			if err == nil {
-				d.queue <- q
+	signal.Notify(stops, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(stops)
+	ctx, end := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	if length > 0 {
+		defer time.AfterFunc(length, func() {
+			end()
+			select {
+			case stops <- syscall.SIGTERM:
+			default: // it was told to end
 			}
-			return q, err
-		},
+		}).Stop()
 	}
-}
-
-// obey ends the traffic and then the daemon, when told to or when it is time.
-// Being told again makes the daemon quit at once.
-func (d *demo) obey(stopTraffic func(), stops chan<- os.Signal, ended <-chan struct{}) {
-	for range 2 {
-		var s os.Signal = syscall.SIGTERM
-		select {
-		case <-ended:
-			return
-		case s = <-d.orders:
-		case <-d.end:
-		}
-		stopTraffic()
-		stops <- s // has room for two
+	level := new(slog.LevelVar)
+	d.log = newLogger(d.errs, cfg.Log, level)
+	var background sync.WaitGroup
+	opened := func(web net.Addr) {
+		page := "http://" + web.String() + "/"
+		fmt.Fprint(d.out, d.welcome(page))
+		background.Go(func() { d.put(ctx) })
+		background.Go(func() { d.sumUp(ctx, page) })
 	}
+	err = (&daemon{load: load, level: level, log: d.log, stops: stops, notify: takeNotifier(d.log), opened: opened}).run(cfg)
+	end()
+	background.Wait()
+	return err
 }
 
 // command is how this program is called.
@@ -135,30 +130,100 @@ func command() string {
 	return os.Args[0]
 }
 
-func (d *demo) welcome() string {
-	run, file := command(), d.stage.file
+func (d *demo) welcome(page string) string {
 	return fmt.Sprintf(`
-  All in this process: the daemon with its queue, a stand-in for Apple, the apps
-  %s and %s, and your server, which is told of dead
-  tokens. What happens is below. Try in another terminal:
+  All in this process: the daemon with its queue, a stand-in for Apple, and the
+  apps %s and %s. In a browser: %s
+  Try in another terminal:
 
-    %s send -c %s --topic %s --token %s --title Hello
-    %s jobs list -c %s --topic %s
+    %[4]s send -c %[5]s --topic %[1]s --token %[6]s --title Hello
+    %[4]s jobs list -c %[5]s --topic %[2]s
+    %[4]s status -c %[5]s
 
   A token that ends in fa170410 is dead, one in fa170503 finds Apple unwell.
-  Ctrl-C ends it.
+  Ctrl-C ends it. README.md says how to run it with your certificates.
 
-`, demoNews, demoChat, run, file, demoNews, demoToken(0, ""), run, file, demoChat)
+`, demoNews, demoChat, page, command(), d.file, demoToken(0, ""))
 }
 
-func (d *demo) farewell() string {
-	return fmt.Sprintf(`
-  %s
+// put puts a job from time to time until ctx ends, as a program of the user's would.
+func (d *demo) put(ctx context.Context) {
+	tick := time.NewTicker(d.every)
+	defer tick.Stop()
+	for n := 1; ctx.Err() == nil; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		topic := demoNews
+		if n%2 == 0 {
+			topic = demoChat
+		}
+		switch err := d.putOne(ctx, topic, demoJob(n)); {
+		case err == nil:
+			n++
+		case errors.Is(err, httpapi.ErrNoDaemon): // it is starting
+		case ctx.Err() == nil:
+			d.log.Warn("demo: not put", "topic", topic, "err", err)
+		}
+	}
+}
 
-  Next:
-    %[2]s run      the daemon on propeller.yaml, which lists every setting
-    %[2]s check    what is wrong with a configuration, if anything
-    README.md: putting jobs from your program, your certificates
+func (d *demo) putOne(ctx context.Context, topic string, job []byte) error {
+	c, err := httpapi.Dial(ctx, d.state, topic)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Put(ctx, job, 0)
+	return err
+}
 
-`, d.screen.summary(), command())
+// sumUp logs a line a second: how many pushes have ended, by class.
+func (d *demo) sumUp(ctx context.Context, page string) {
+	c := httpapi.ForState(d.state)
+	defer c.Close()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		all, err := c.Apps(ctx)
+		if err != nil {
+			continue // it starts or ends, which its log tells
+		}
+		ended := make(map[string]int64)
+		for _, a := range all.Apps {
+			for class, n := range a.Pushes.Ended {
+				ended[class] += n
+			}
+		}
+		attrs := []any{"page", page}
+		for class := apnsconn.Delivered; class <= apnsconn.Unknown; class++ {
+			if n := ended[class.String()]; n > 0 || class == apnsconn.Delivered {
+				attrs = append(attrs, class.String(), n)
+			}
+		}
+		d.log.Info("demo", attrs...)
+	}
+}
+
+// demoJob is the nth job, as JSON.
+func demoJob(n int) []byte {
+	job, err := json.Marshal(map[string]string{"token": demoToken(n, demoEnds[n%len(demoEnds)]), "title": "Hello", "body": fmt.Sprintf("This is push %d.", n)})
+	if err != nil { // of strings: cannot be
+		panic(err)
+	}
+	return job
+}
+
+// demoToken is the nth device token, with an end that the stand-in knows.
+func demoToken(n int, end string) string {
+	const digits = 64
+	token := strings.Repeat(fmt.Sprintf("%08x", uint32(n+1)*2654435761), digits/8) // spread, so that 8 characters tell them apart
+	return token[:digits-len(end)] + end
 }

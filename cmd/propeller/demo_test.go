@@ -2,10 +2,8 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
+	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"regexp"
@@ -17,47 +15,44 @@ import (
 	"propeller/worker"
 )
 
-// demonstration runs propeller demo, with the folder that it makes its own in.
+// demonstration runs propeller demo, with the folder that it makes its own in. What it
+// prints is among its log.
 func demonstration(t *testing.T, args ...string) (d *daemonProcess, tmp string) {
 	t.Helper()
 	tmp = t.TempDir()
 	cmd := program(append([]string{"demo", "--every", "20ms"}, args...)...)
 	cmd.Env = append(cmd.Env, "TMPDIR="+tmp)
-	d = &daemonProcess{t: t, cmd: cmd, ended: make(chan struct{})}
-	out, err := cmd.StdoutPipe()
+	in, out, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	cmd.Stdout = out
+	var copied sync.WaitGroup
+	t.Cleanup(copied.Wait) // after startProgram's, which ends the program
+	d, err = startProgram(t, tmp, cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		defer close(d.ended)
-		for s := bufio.NewScanner(out); s.Scan(); {
+	out.Close()
+	copied.Go(func() {
+		defer in.Close()
+		for s := bufio.NewScanner(in); s.Scan(); {
 			d.mu.Lock()
 			d.lines = append(d.lines, s.Text())
 			d.mu.Unlock()
-		}
-		_ = cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-d.ended
-		if t.Failed() {
-			t.Logf("what was seen:\n%s", d.log())
 		}
 	})
 	return d, tmp
 }
 
-// A person sees everything that can become of a push, follows the advice, and
+// A person sees what can become of a push, finds the page, follows the advice, and
 // leaves nothing behind.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	d, tmp := demonstration(t)
 	for _, word := range []string{
-		"put         " + demoNews, "put         " + demoChat, "delivered   " + demoNews, "delivered   " + demoChat,
-		"410 Unregistered", "is dead, take it off your list", "429 TooManyRequests", "503 ServiceUnavailable", `"tittle": unknown key`, "413 PayloadTooLarge",
+		"topic=" + demoNews, "topic=" + demoChat, "class=token status=410 reason=Unregistered", "status=429 reason=TooManyRequests",
+		"status=503 reason=ServiceUnavailable", `msg="job buried"`, "reason=PayloadTooLarge", "gave up after ",
 	} {
 		d.says(word)
 	}
@@ -65,12 +60,16 @@ func TestDemo(t *testing.T) {
 	if r := runProgram(t, tmp, "", "send", "-c", file, "--topic", demoNews, "--token", demoToken(0, ""), "--title", "Hello", "--ref", "mine"); r.status != 0 {
 		t.Errorf("send: %+v", r)
 	}
-	d.says("to " + demoToken(0, "")[:8] + "…: 200")
-	if r := runProgram(t, tmp, "", "jobs", "list", "-c", file, "--topic", demoChat); r.status != 0 || !strings.Contains(r.out, "unknown key") {
+	d.says("token=" + demoToken(0, "")[:8] + " status=200")
+	if r := runProgram(t, tmp, "", "jobs", "list", "-c", file, "--topic", demoChat); r.status != 0 || !strings.Contains(r.out, "413 PayloadTooLarge") {
 		t.Errorf("jobs list: %+v", r)
 	}
-	page := regexp.MustCompile(`page +(http://127\.0\.0\.1:\d+/) `).FindStringSubmatch(d.log())[1]
-	for path, want := range map[string]string{"": demoNews, "apps/" + demoChat: "delivered", "apps/" + demoChat + "/buried": "unknown key"} {
+	if r := runProgram(t, tmp, "", "status", "-c", file); r.status != 0 || !strings.Contains(r.out, demoNews+"  running") {
+		t.Errorf("status: %+v", r)
+	}
+	page := regexp.MustCompile(`In a browser: (http://127\.0\.0\.1:\d+/)\n`).FindStringSubmatch(d.log())[1]
+	d.says("msg=demo page=" + page + " delivered=")
+	for path, want := range map[string]string{"": demoNews, "apps/" + demoChat: "delivered", "apps/" + demoChat + "/buried": "413 PayloadTooLarge"} {
 		resp, err := http.Get(page + path)
 		if err != nil {
 			t.Fatal(err)
@@ -84,12 +83,7 @@ func TestDemo(t *testing.T) {
 	if status := d.exit(); status != 0 {
 		t.Errorf("status %d", status)
 	}
-	for _, text := range []string{"jobs put; of the pushes", "Next:"} {
-		if !strings.Contains(d.log(), text) {
-			t.Errorf("lacks %s", text)
-		}
-	}
-	for _, text := range []string{"\x1b", "error", "mock"} {
+	for _, text := range []string{"\x1b", "level=ERROR", "demo: not put"} {
 		if strings.Contains(d.log(), text) {
 			t.Errorf("shows %q", text)
 		}
@@ -115,83 +109,25 @@ func TestDemoEndsByItself(t *testing.T) {
 	}
 }
 
-// Of the traffic only the job that no program should put is refused, and each
-// device token is another.
+// Each job of the traffic is one that works, for a device token of its own, and each app
+// gets every kind.
 func TestDemoJobs(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
-	for n := range 10 * len(acts) {
-		a := &acts[n%len(acts)]
-		body := a.job(n)
-		if _, err := worker.ParseJob(body, a.topic, ""); (err != nil) != (a.more != nil) {
-			t.Errorf("%s: %v", body, err)
+	ends := make(map[string]bool)
+	for n := range 2 * len(demoEnds) {
+		job, err := worker.ParseJob(demoJob(n), demoNews, "")
+		if err != nil || len(job.Malformed) > 0 || seen[job.Notification.Token[:8]] {
+			t.Errorf("%s: %v, token seen %t", demoJob(n), err, seen[job.Notification.Token[:8]])
 		}
-		var job struct {
-			Token  string
-			Tokens []string
-		}
-		if err := json.Unmarshal(body, &job); err != nil {
-			t.Fatal(err)
-		}
-		for _, token := range append(job.Tokens, job.Token) {
-			if token != "" && (len(token) != 64 || seen[token[:8]]) {
-				t.Errorf("token %s: seen before, or of %d digits", token, len(token))
-			}
-			seen[token[:min(8, len(token))]] = true
-		}
+		seen[job.Notification.Token[:8]] = true
+		ends[fmt.Sprint(n%2, demoEnds[n%len(demoEnds)])] = true
 	}
-}
-
-func TestScreen(t *testing.T) {
-	t.Parallel()
-	for _, colour := range []bool{false, true} {
-		var out bytes.Buffer
-		s := newScreen(&out, colour)
-		log := slog.New(s.handler()).With("topic", "com.example.app", "worker", 0)
-		log.Debug("not shown")
-		log.Info("push", "job", "7", "token", "00fc13ad", "class", "delivered", "status", 200, "reason", "", "ms", 3)
-		log.Warn("job buried", "class", "rejected", "job", "8", "status", 413, "reason", "PayloadTooLarge")
-		log.Error("no", "err", "why")
-		want := []string{
-			" delivered   com.example.app   job 7 to 00fc13ad…: 200 (3 ms)",
-			" buried      com.example.app   job 8: set aside, see `propeller jobs`: 413 PayloadTooLarge",
-			" error       com.example.app   no worker=0 err=why",
-			"",
-		}
-		lines := strings.Split(out.String(), "\n")
-		if len(lines) != len(want) {
-			t.Fatalf("%q", lines)
-		}
-		escape := regexp.MustCompile("\x1b\\[[0-9]+m")
-		for i, line := range lines {
-			if escape.MatchString(line) != (colour && line != "") || strings.Count(line, "\x1b[0m")*2 != len(escape.FindAllString(line, -1)) {
-				t.Errorf("colour %v: %q", colour, line)
-			}
-			if plain := escape.ReplaceAllString(line, ""); !strings.HasSuffix(plain, want[i]) {
-				t.Errorf("got  %q\nwant …%q", plain, want[i])
-			}
-		}
+	kinds := make(map[string]bool)
+	for _, end := range demoEnds {
+		kinds[end] = true
 	}
-	if colourful(new(bytes.Buffer)) {
-		t.Error("a buffer is no terminal")
-	}
-}
-
-// Events may come from everywhere at once.
-func TestScreenIsShared(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	s := newScreen(&out, true)
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range 100 {
-				s.event("put", demoNews, "x")
-			}
-		})
-	}
-	wg.Wait()
-	if n := strings.Count(out.String(), "x\n"); n != 800 || !strings.HasPrefix(s.summary(), "800 jobs put") {
-		t.Errorf("%d lines, %s", n, s.summary())
+	if len(ends) != 2*len(kinds) {
+		t.Errorf("%d kinds of pushes, the apps have %d: %v", len(kinds), len(ends), ends)
 	}
 }

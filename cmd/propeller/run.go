@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"sync"
@@ -52,7 +53,7 @@ func newRun() *cobra.Command {
 		}
 		level := new(slog.LevelVar)
 		log := newLogger(cmd.ErrOrStderr(), cfg.Log, level)
-		d := &daemon{load: load, level: level, log: log, open: openQueue, hups: hups, stops: stops, notify: takeNotifier(log)}
+		d := &daemon{load: load, level: level, log: log, hups: hups, stops: stops, notify: takeNotifier(log)}
 		return d.run(cfg)
 	}
 	return cmd
@@ -89,10 +90,10 @@ type daemon struct {
 	load   func() (*config.Config, error)
 	level  *slog.LevelVar
 	log    *slog.Logger
-	open   func(u queueurl.URL, log *slog.Logger) (queue.Queue, error)
 	hups   <-chan os.Signal // SIGHUP; nil: no reloads
 	stops  <-chan os.Signal // SIGTERM, SIGINT
 	notify *notifier
+	opened func(web net.Addr) // told where http listens; nil: nobody is
 	state  *state
 	web    *web
 	asks   chan chan error // for reloads by HTTP, each answered with how it went; nil: none
@@ -141,10 +142,13 @@ func (d *daemon) run(cfg *config.Config) error {
 	if d.web, err = openWeb(cfg.HTTP, d.log); err != nil {
 		return err
 	}
+	if d.opened != nil {
+		d.opened(d.web.server.Addr())
+	}
 	outcomes, forgotten := new(httpapi.Outcomes), new(atomic.Int64)
 	sup, err := supervisor.New(cfg, supervisor.Options{
 		Log:       d.log,
-		OpenQueue: func(u queueurl.URL) (queue.Queue, error) { return d.open(u, d.log) },
+		OpenQueue: func(u queueurl.URL) (queue.Queue, error) { return openQueue(u, d.log) },
 		Sinks:     []worker.Sink{outcomes},
 	})
 	if err != nil {
