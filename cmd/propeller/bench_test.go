@@ -65,8 +65,8 @@ func TestBenchText(t *testing.T) {
 		t.Fatalf("status %d\n%s", r.status, r.err)
 	}
 	for _, want := range []string{
-		"queue          embedded, in a temporary folder", "load           1,000 jobs of 1 token, 1 worker × 1000 in flight",
-		" pushes/s: 1,000 in ", " µs here, stand-in ", " MiB at most", "limited by   ", "latency        p50 ",
+		"queue          embedded, in a temporary folder", "load           1000 jobs of 1 token, 1 worker × 1000 in flight",
+		" pushes/s: 1000 in ", " µs here, stand-in ", " MiB at most", "limited by   ", "latency        p50 ",
 	} {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("no %q in\n%s", want, r.out)

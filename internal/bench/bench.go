@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"propeller/internal/apnslean"
+	"propeller/internal/text"
 )
 
 // Plan is what Run measures.
@@ -109,7 +110,7 @@ func Run(ctx context.Context, p *Plan, q Engine) (f *Figures, err error) {
 // backlog puts the jobs, then starts the tree and measures until the last push
 // has ended.
 func (r *run) backlog(ctx context.Context) error {
-	r.Say("putting %s on %s", Count(r.Jobs, "job"), r.f.Queue)
+	r.Say("putting %s on %s", text.Plural(r.Jobs, "job"), r.f.Queue)
 	begun := time.Now()
 	if err := r.rig.Put(ctx, 0, r.Jobs, 0, func(int) int { return r.FanOut }); err != nil {
 		return err
@@ -157,7 +158,7 @@ func (r *run) judge(used Usage, seen standInReport) {
 
 // paced puts jobs of one token at the plan's rate, on the tree that runs.
 func (r *run) paced(ctx context.Context) error {
-	r.Say("putting %s, %d a second", Count(pacedJobs, "job"), r.Rate)
+	r.Say("putting %s, %d a second", text.Plural(pacedJobs, "job"), r.Rate)
 	runtime.GC() // of what the first part left
 	if _, err := r.apns.report(); err != nil {
 		return err
@@ -180,7 +181,7 @@ func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond)
 // load is the plan in words.
 func (p *Plan) load() string {
 	return fmt.Sprintf("%s of %s, %s × %d in flight, payload of %d bytes",
-		Count(p.Jobs, "job"), Count(p.FanOut, "token"), Count(p.Workers, "worker"), p.InFlight, p.Payload)
+		text.Plural(p.Jobs, "job"), text.Plural(p.FanOut, "token"), text.Plural(p.Workers, "worker"), p.InFlight, p.Payload)
 }
 
 // distance says how far away the stand-in is.

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"text/tabwriter"
 	"time"
+
+	"propeller/internal/text"
 )
 
 // Print writes the figures for people.
@@ -15,11 +17,11 @@ func (f *Figures) Print(w io.Writer) error {
 		{"queue", f.Queue},
 		{"apns", f.APNs},
 		{"load", f.Load},
-		{"rate", fmt.Sprintf("%s pushes/s: %s in %s; put at %s jobs/s", Thousands(int64(f.Rate)), Thousands(f.Pushes), Seconds(f.Took), Thousands(int64(f.PutRate)))},
+		{"rate", fmt.Sprintf("%s pushes/s: %s in %s; put at %s jobs/s", text.Count(int64(f.Rate)), text.Count(f.Pushes), Seconds(f.Took), text.Count(int64(f.PutRate)))},
 		{"cpu per push", fmt.Sprintf("%.2f µs here, stand-in %.2f µs", f.CPU, f.APNsCPU)},
 		{"cores busy", f.Cores.String()},
 		{"memory", known(f.PeakMiB > 0, "%.0f MiB at most", f.PeakMiB)},
-		{"tried again", known(f.Again > 0, "%s pushes", Thousands(f.Again))},
+		{"tried again", known(f.Again > 0, "%s pushes", text.Count(f.Again))},
 		{"limited by", f.Limit + ": " + f.Why},
 		{"latency", f.Latency.String()},
 	})
@@ -39,7 +41,7 @@ func (l *Latency) String() string {
 		return ""
 	}
 	return fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, longest %.2f ms from put to the request's arrival at the stand-in, of %s at %.0f a second",
-		l.P50, l.P99, l.Max, Count(int(l.Jobs), "job"), l.Rate)
+		l.P50, l.P99, l.Max, text.Plural(int(l.Jobs), "job"), l.Rate)
 }
 
 // Seconds is s as a person reads it.
@@ -56,23 +58,6 @@ func PrintRows(w io.Writer, rows [][2]string) error {
 		}
 	}
 	return t.Flush()
-}
-
-// Count is n of what.
-func Count(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return Thousands(int64(n)) + " " + what
-}
-
-// Thousands writes n with a comma before each three digits.
-func Thousands(n int64) string {
-	text := fmt.Sprint(n)
-	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
 }
 
 // Machine is where it was measured.

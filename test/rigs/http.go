@@ -8,6 +8,7 @@ import (
 
 	"propeller/httpapi"
 	"propeller/internal/bench"
+	"propeller/internal/text"
 )
 
 // httpFigure is what POST /v1/notifications takes in, of one kind of request.
@@ -45,7 +46,7 @@ func (s *settings) http(ctx context.Context, q bench.Engine) (rows [][2]string, 
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	for _, load := range httpLoads {
-		s.say("%s over %s for %v", load.name, bench.Count(load.conns, "connection"), s.time)
+		s.say("%s over %s for %v", load.name, text.Plural(load.conns, "connection"), s.time)
 		f, err := r.load(ctx, wrk, load, s.time)
 		if err != nil {
 			return nil, err
@@ -147,7 +148,7 @@ func (r *httpRig) stored(ctx context.Context) (int64, error) {
 
 func (f *httpFigure) String() string {
 	text := fmt.Sprintf("%s items/s, cpu per item %.2f µs here, wrk %.2f µs; a request p50 %.2f ms, p99 %.2f ms",
-		bench.Thousands(int64(f.rate)), f.cpu, f.wrkCPU, f.p50, f.p99)
+		text.Count(int64(f.rate)), f.cpu, f.wrkCPU, f.p50, f.p99)
 	if f.cores.Idle != nil {
 		text += fmt.Sprintf("; other programs %.2f cores, idle %.2f", *f.cores.Others, *f.cores.Idle)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"propeller/internal/bench"
+	"propeller/internal/text"
 )
 
 // idleStartTime bounds the time until all workers wait for jobs.
@@ -27,11 +28,11 @@ func (s *settings) idle(ctx context.Context, q bench.Engine) ([][2]string, error
 		return nil, err
 	}
 	return [][2]string{
-		{"apps", bench.Thousands(int64(f.apps)) + " without jobs"},
+		{"apps", text.Count(int64(f.apps)) + " without jobs"},
 		{"memory", fmt.Sprintf("%.0f MiB", f.memoryMiB)},
 		{"cpu", fmt.Sprintf("%.2f %% of a core here", 100*f.core)},
-		{"goroutines", bench.Thousands(int64(f.goroutines))},
-		{"open files", bench.Thousands(int64(f.files))},
+		{"goroutines", text.Count(int64(f.goroutines))},
+		{"open files", text.Count(int64(f.files))},
 	}, nil
 }
 
@@ -42,7 +43,7 @@ func (s *settings) measureIdle(ctx context.Context, q bench.Engine) (f idleFigur
 		return f, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	s.say("starting %s", bench.Count(s.apps, "app"))
+	s.say("starting %s", text.Plural(s.apps, "app"))
 	r.Start()
 	if err := waitServing(ctx, r, s.apps); err != nil {
 		return f, err

@@ -12,6 +12,7 @@ import (
 	"propeller/apnsconn"
 	"propeller/internal/apnslean"
 	"propeller/internal/bench"
+	"propeller/internal/text"
 )
 
 const (
@@ -98,7 +99,7 @@ func (s *settings) measureSoak(ctx context.Context, q bench.Engine) (f *soakFigu
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	s.say("working off %s, put meanwhile", bench.Count(s.jobs, "job"))
+	s.say("working off %s, put meanwhile", text.Plural(s.jobs, "job"))
 	f = &soakFigures{jobs: s.jobs}
 	for i := range s.jobs {
 		f.pushes += int64(soakTokens(i))
@@ -209,8 +210,8 @@ func (f *soakFigures) grown() error {
 
 func (f *soakFigures) rows() [][2]string {
 	rows := [][2]string{
-		{"load", fmt.Sprintf("%s, every %dth with %d tokens", bench.Count(f.jobs, "job"), soakFanOutEvery, soakFanOut)},
-		{"pushes", fmt.Sprintf("%s in %s, of which %s to dead tokens; %s tried again", bench.Thousands(f.pushes), f.took.Round(time.Millisecond), bench.Thousands(f.dead), bench.Thousands(f.again))},
+		{"load", fmt.Sprintf("%s, every %dth with %d tokens", text.Plural(f.jobs, "job"), soakFanOutEvery, soakFanOut)},
+		{"pushes", fmt.Sprintf("%s in %s, of which %s to dead tokens; %s tried again", text.Count(f.pushes), f.took.Round(time.Millisecond), text.Count(f.dead), text.Count(f.again))},
 	}
 	for _, l := range soakLimits {
 		first, last := *l.of(&f.first), *l.of(&f.last)
