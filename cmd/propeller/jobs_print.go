@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -36,7 +37,7 @@ func printBuried(out io.Writer, l httpapi.BuriedList, now time.Time) error {
 		if j.Unverified {
 			class += "?" // it may be gone
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", text.Line(j.ID), text.Age(now.Sub(j.Buried)), orDash(text.Line(class)), orDash(text.Line(j.Token)), text.Cut(text.Line(j.Reason), maxReason))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", text.Line(j.ID), text.Age(now.Sub(j.Buried)), cmp.Or(text.Line(class), "-"), cmp.Or(text.Line(j.Token), "-"), text.Cut(text.Line(j.Reason), maxReason))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -78,11 +79,4 @@ func printJob(out io.Writer, j httpapi.BuriedJob, now time.Time) error {
 	fmt.Fprintf(&b, "body\n  %s\n\n", text.Printable(body))
 	_, err := io.WriteString(out, b.String())
 	return err
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

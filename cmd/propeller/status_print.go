@@ -76,7 +76,7 @@ func printTable(b *strings.Builder, apps []httpapi.App, now time.Time) {
 		}
 		expiry, _ := text.Expiry(a.CredentialExpires, now)
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\t%s\n", text.Line(a.Topic), a.State.Word(), text.Count(a.Pushes.Ended["delivered"]), p50, p99,
-			text.Count(flight), connected, len(a.Workers), ready, delayed, buried, orDash(expiry))
+			text.Count(flight), connected, len(a.Workers), ready, delayed, buried, cmp.Or(expiry, "-"))
 	}
 	_ = w.Flush() // to a Builder: cannot fail
 }
