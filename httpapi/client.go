@@ -178,10 +178,11 @@ const aliveTime = 5 * time.Second
 // errFrozen: the daemon takes connections, or rather its system does, and says nothing.
 var errFrozen = fmt.Errorf("it does not answer within %v, though something listens there: the process is stopped, or its machine is overloaded", aliveTime)
 
-// alive asks whether the daemon answers at all.
+// alive asks whether the daemon answers at all. What Put traces is not this request.
 func (c *Client) alive(ctx context.Context) error {
-	within, cancel := context.WithTimeoutCause(ctx, aliveTime, errFrozen)
+	within, cancel := context.WithTimeoutCause(context.Background(), aliveTime, errFrozen)
 	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
 	req, err := http.NewRequestWithContext(within, http.MethodGet, c.base+"/healthz", nil)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"propeller/queue"
 	"propeller/supervisor"
 	"propeller/worker"
 )
@@ -51,6 +52,29 @@ func TestClientURLs(t *testing.T) {
 	for _, at := range []string{"", "127.0.0.1:8080", "ftp://x", "http://", "unix:", "http://user:secret-word@host"} {
 		if _, err := ForURL(at, ""); err == nil || strings.Contains(err.Error(), "secret-word") {
 			t.Errorf("%q: %v", at, err)
+		}
+	}
+}
+
+// A job that a daemon was never told of has not been put, however it fails: while it is asked
+// whether it is alive nothing is under way. One that was may have been put.
+func TestPutThatNobodyHeard(t *testing.T) {
+	t.Parallel()
+	for path, uncertain := range map[string]bool{"/healthz": false, "/v1/apps/a/jobs": true} {
+		web := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == path {
+				panic(http.ErrAbortHandler)
+			}
+		}))
+		t.Cleanup(web.Close)
+		c, err := ForURL(web.URL, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		c.topic = "a"
+		if _, err := c.Put(t.Context(), []byte("{}"), 0); err == nil || errors.Is(err, queue.ErrUncertain) != uncertain {
+			t.Errorf("%s is not answered: %v", path, err)
 		}
 	}
 }

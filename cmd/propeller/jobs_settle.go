@@ -20,6 +20,7 @@ type settleFunc func(context.Context, httpapi.Choice) (httpapi.Settled, error)
 type settled struct {
 	httpapi.Settled
 	BuriedAgain int    `json:"buried_again,omitempty"`        // of the kicked jobs
+	AgainMore   bool   `json:"buried_again_more,omitempty"`   // at least so many: the list had no room for others
 	Reason      string `json:"buried_again_reason,omitempty"` // of the first of them
 }
 
@@ -58,13 +59,17 @@ func (o *jobFlags) settle(ctx context.Context, cmd *cobra.Command, do settleFunc
 		return sum, usageError{errors.New("say which jobs: --id ID, --reason TEXT or --all")}
 	}
 	choice := httpapi.Choice{IDs: o.ids, Reason: o.reason, All: o.all, Limit: o.limit}
+	once := o.limit > 0 || len(o.ids) > 0
+	if !once { // burials are told apart by the second, and some may be of this one
+		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
+	}
 	began := time.Now().Unix()
 	for {
 		s, err := do(ctx, choice)
 		sum.Jobs += s.Jobs
 		sum.IDs = append(sum.IDs, s.IDs...)
 		sum.More, sum.Incomplete = s.More, cmp.Or(s.Incomplete, sum.Incomplete)
-		if err != nil || !s.More || s.Jobs == 0 || s.Incomplete != "" || o.limit > 0 || len(o.ids) > 0 {
+		if err != nil || !s.More || s.Jobs == 0 || s.Incomplete != "" || once {
 			return sum, err
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s %s so far\n", text.Plural(sum.Jobs, "job"), done)
@@ -99,7 +104,7 @@ func (s *settled) again(ctx context.Context, c *httpapi.Client, began time.Time)
 		if err != nil {
 			continue
 		}
-		s.BuriedAgain, s.Reason = 0, ""
+		s.BuriedAgain, s.AgainMore, s.Reason = 0, list.More, ""
 		for _, j := range list.Jobs {
 			if kicked[j.ID] {
 				s.BuriedAgain++
@@ -115,7 +120,11 @@ func (o *jobFlags) printSettled(cmd *cobra.Command, s settled, done string) erro
 	}
 	line := text.Plural(s.Jobs, "job") + " " + done
 	if s.BuriedAgain > 0 {
-		line += fmt.Sprintf("; %d of them buried again at once: %s", s.BuriedAgain, text.Line(s.Reason))
+		least := ""
+		if s.AgainMore {
+			least = "at least "
+		}
+		line += fmt.Sprintf("; %s%d of them buried again at once: %s", least, s.BuriedAgain, text.Line(s.Reason))
 	}
 	if s.More {
 		line += "; there are more: run it again"
