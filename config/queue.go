@@ -71,6 +71,7 @@ func (p *parser) queue(entries []entry) (all queueurl.URL) {
 			err = p.checkRoots(u.Options["ca"])
 		}
 		if err == nil {
+			p.noteSecrets(e, text, u)
 			err = all.Add(u)
 		}
 		if err != nil {
@@ -78,6 +79,16 @@ func (p *parser) queue(entries []entry) (all queueurl.URL) {
 		}
 	}
 	return all
+}
+
+// noteSecrets notes which files hold the secrets of a queue's URL.
+func (p *parser) noteSecrets(e entry, text string, u queueurl.URL) {
+	if !e.flag && text == e.text && (u.Password != "" || u.Token != "") {
+		p.secretFiles = append(p.secretFiles, p.file)
+	}
+	for _, option := range []string{"creds", "nkey", "key"} {
+		p.secretFiles = append(p.secretFiles, u.Options[option])
+	}
 }
 
 // optionFile reads a file that a queue's URL names.

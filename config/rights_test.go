@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nats-io/nkeys"
 )
 
 // Files with secrets that every user of the machine can read are named, and no others.
@@ -20,6 +22,15 @@ func TestRights(t *testing.T) {
 	const chain = "cert.pem"
 	write(t, dir, chain, pemFor(t, "com.example.app", true))
 	write(t, dir, "token", []byte("0123456789abcdef\n"))
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "nkey", seed)
 	for _, c := range []struct {
 		text string
 		open []string
@@ -33,9 +44,15 @@ func TestRights(t *testing.T) {
 		{"apps: [{topic: com.example.app, server: mock, cert: " + chain + "}]", []string{"propeller.yaml", chain}, chain},
 		{"apps: [{topic: com.example.app, server: mock, cert: " + chain + "}]", []string{"propeller.yaml"}, ""},
 		{"apps: [{topic: com.example.app, server: mock, feedback: {webhook: 'https://example.com/', secret_file: token}}]", []string{"propeller.yaml"}, ""},
+		{"queue: 'nats://a?creds=token'\napps: [{topic: com.example.app, server: mock}]", []string{"propeller.yaml", "token"}, "token"},
+		{"queue: 'nats://a?creds=token'\napps: [{topic: com.example.app, server: mock}]", []string{"propeller.yaml"}, ""},
+		{"queue: 'nats://a?nkey=nkey'\napps: [{topic: com.example.app, server: mock}]", []string{"nkey"}, "nkey"},
+		{"queue: 'nats://a?cert=cert.pem&key=cert.pem'\napps: [{topic: com.example.app, server: mock}]", []string{chain}, chain},
+		{"queue: 'nats://user:0123456789@a'\napps: [{topic: com.example.app, server: mock}]", []string{"propeller.yaml"}, "propeller.yaml"},
+		{"queue: 'nats://user:${TOKEN}@a'\napps: [{topic: com.example.app, server: mock}]", []string{"propeller.yaml"}, ""},
 	} {
 		write(t, dir, "propeller.yaml", []byte(c.text))
-		for _, name := range []string{"propeller.yaml", "token", chain} {
+		for _, name := range []string{"propeller.yaml", "token", "nkey", chain} {
 			if err := os.Chmod(filepath.Join(dir, name), 0o600); err != nil {
 				t.Fatal(err)
 			}

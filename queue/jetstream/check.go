@@ -121,6 +121,7 @@ func (l *link) checkStreams(ctx context.Context) error {
 		return err
 	}
 	l.q.birth.Store(jobs.Created.UnixMilli())
+	l.q.copies.Store(int64(jobs.Config.Replicas))
 	return l.checkBuried(ctx)
 }
 

@@ -262,13 +262,37 @@ func (c *consumer) incoming(m *nats.Msg) {
 		c.t.q.opts.Log.Error("queue: a job without a usable address", "tube", c.t.name, "err", err)
 		return
 	}
-	if instead := c.deliver(m, d, time.Now()); instead != nil {
+	if instead := c.deliver(m, d, time.Now(), c.bodiless(m, d)); instead != nil {
 		instead()
 	}
 }
 
+// bodiless says that a job has come without its body, because its consumer hands out
+// headers only: it is no job then. What shows it is a header that any producer can write,
+// so the stream is asked.
+func (c *consumer) bodiless(m *nats.Msg, d delivery) bool {
+	if size := m.Header.Get("Nats-Msg-Size"); len(m.Data) > 0 || size == "" || size == "0" {
+		return false
+	}
+	c.t.mu.Lock()
+	known := !c.ensured // it is being looked at
+	c.t.mu.Unlock()
+	cn, _, _, err := c.t.q.link.ready()
+	if known || err != nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(c.t.q.ctx, c.t.q.opts.timeout)
+	defer cancel()
+	s, err := cn.js.Stream(ctx, jobsStream)
+	if err != nil {
+		return true
+	}
+	stored, err := s.GetMsg(ctx, d.seq)
+	return err != nil || len(stored.Data) > 0
+}
+
 // deliver takes a job in, or returns what is to be done instead.
-func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (instead func()) {
+func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time, bodiless bool) (instead func()) {
 	t := c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -284,7 +308,7 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time) (instead func
 		t.q.link.look() // the same number with another job: of another stream
 	}
 	j := &job{c: c, d: d, birth: t.q.birth.Load(), ack: m.Reply, body: m.Data, header: m.Header}
-	if size := m.Header.Get("Nats-Msg-Size"); len(m.Data) == 0 && size != "" && size != "0" { // headers_only: what comes is no job
+	if bodiless {
 		c.ensured = false
 		c.giveUpLocked()
 		c.wake()

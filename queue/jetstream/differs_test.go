@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"propeller/queue"
@@ -192,6 +193,23 @@ func TestHeadersOnlyWhileRunning(t *testing.T) {
 		t.Errorf("got %q", j.Body())
 	} else {
 		mustDone(t, j)
+	}
+}
+
+// The header that shows such a consumer may be a producer's own: a job without a body that
+// has it is served, so that it can be buried, and keeps no other from being served.
+func TestForgedSizeOfAnEmptyJob(t *testing.T) {
+	t.Parallel()
+	q := openEmbedded(t)
+	c := consumeTest(t, q, "tube")
+	for range 3 {
+		forge(t, q, "tube", "", nats.Header{"Nats-Msg-Size": {"5"}})
+	}
+	mustPut(t, q, "tube", "job")
+	for n := 0; n < 4; {
+		jobs := mustReceive(t, c, 1)
+		mustDone(t, jobs...)
+		n += len(jobs)
 	}
 }
 

@@ -23,7 +23,7 @@ const electedSubject = "$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED." + jobsStrea
 
 // watchElections hears of elections on a new connection to a cluster.
 func (q *client) watchElections(nc *nats.Conn) error {
-	if q.opts.replicas() == 1 {
+	if q.embedded != nil {
 		return nil // the one server knows what it has served
 	}
 	_, err := nc.Subscribe(electedSubject+"*", q.guarded(func(m *nats.Msg) {
@@ -43,7 +43,7 @@ func (q *client) watchElections(nc *nats.Conn) error {
 
 // reconnected is watchElections for those that nobody could tell us of.
 func (q *client) reconnected() {
-	if q.opts.replicas() == 1 {
+	if q.copies.Load() <= 1 { // the URL may say otherwise
 		return
 	}
 	for _, t := range q.allTubes() {

@@ -90,7 +90,9 @@ type client struct {
 	labels    recent[string, string]   // the ids of jobs that this process has put again, by their Nats-Msg-Id
 
 	large atomic.Int64 // until when large answers may come, Unix nanoseconds
-	birth atomic.Int64 // of the stream of jobs, as last seen
+	// Of the stream of jobs, as last seen.
+	birth  atomic.Int64
+	copies atomic.Int64 // on how many servers
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc

@@ -17,7 +17,28 @@ import (
 func TestElectionWhileHeld(t *testing.T) {
 	t.Parallel()
 	ns := nodesTest(t, 3)
-	q := openReady(t, ns.options(t))
+	t.Run("replicas as the URL says", func(t *testing.T) {
+		heldOverElection(t, openReady(t, ns.options(t)))
+	})
+	t.Run("more replicas than the URL says", func(t *testing.T) {
+		o := ns.options(t)
+		openReady(t, o) // which makes the streams
+		q := openReady(t, o.with("replicas", "1"))
+		heldOverElection(t, q)
+		c := consumeTest(t, q, "another")
+		mustPut(t, q, "another", "held")
+		j := mustReceive(t, c, 1)[0]
+		_ = q.link.cn.nc.ForceReconnect()
+		eventually(t, "the connection is another", func() bool {
+			c.t.mu.Lock()
+			defer c.t.mu.Unlock()
+			return j.(*job).shared
+		})
+	})
+}
+
+func heldOverElection(t *testing.T, q *client) {
+	t.Helper()
 	c := consumeTest(t, q, "tube")
 	mustPut(t, q, "tube", "held")
 	j := mustReceive(t, c, 1)[0].(*job)
