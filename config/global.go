@@ -1,8 +1,6 @@
 package config
 
 import (
-	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -29,10 +27,8 @@ func (p *parser) global(l layer, cfg *Config) (bad map[string]bool) {
 		return bad
 	}
 	// One that is not there yet is made when it is needed.
-	if info, err := os.Stat(cfg.StateDir); err == nil && !info.IsDir() {
-		p.wrong(e, errors.New("is not a folder"))
-	} else if errors.Is(files.CheckFolder(cfg.StateDir), files.ErrShared) {
-		p.wrong(e, files.ErrShared)
+	if err := files.Folder(cfg.StateDir); err != nil {
+		p.wrong(e, err)
 	}
 	return bad
 }

@@ -6,6 +6,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"propeller/internal/files"
 	"propeller/internal/keysize"
 	"propeller/internal/pemfile"
 	"propeller/queue/queueurl"
@@ -69,6 +70,9 @@ func (p *parser) queue(entries []entry) (all queueurl.URL) {
 		u, err := queueurl.Parse(text, queueurl.Files{Dir: p.dir, Read: p.optionFile})
 		if err == nil {
 			err = p.checkRoots(u.Options["ca"])
+		}
+		if err == nil && u.Dir != "" {
+			err = files.Folder(u.Dir)
 		}
 		if err == nil {
 			p.noteSecrets(e, text, u)

@@ -40,5 +40,5 @@ func (p *parser) warnOfRights(cfg *Config) {
 	if more := len(open) - maxNamed; more > 0 {
 		named += fmt.Sprintf(" and %d more", more)
 	}
-	cfg.Warnings = append(cfg.Warnings, "every user of this machine can read files that hold secrets: "+named+": take that right away (chmod o-r)")
+	cfg.Warnings = append(cfg.Warnings, "every user of this machine can read files that hold secrets: "+named+": remove that right: chmod o-r FILE")
 }

@@ -73,15 +73,17 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// A state_dir in which everybody may write is a fault.
+// A state_dir or a queue's folder in which everybody may write is a fault.
 func TestSharedStateDir(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "s")
 	if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Parse("test.yaml", []byte("state_dir: "+dir+"\napps: [{topic: a, server: mock}]"), Options{})
-	if err == nil || !strings.Contains(err.Error(), "test.yaml:1: state_dir") || !strings.Contains(err.Error(), "every user of this machine may write there") {
-		t.Errorf("%v", err)
+	for key, value := range map[string]string{"state_dir": dir, "queue": "embedded://" + dir} {
+		_, err := Parse("test.yaml", []byte(key+": "+value+"\napps: [{topic: a, server: mock}]"), Options{})
+		if err == nil || !strings.Contains(err.Error(), "test.yaml:1: "+key) || !strings.Contains(err.Error(), "every user of this machine may write there") {
+			t.Errorf("%s: %v", key, err)
+		}
 	}
 }

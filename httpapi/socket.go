@@ -28,7 +28,7 @@ const maxSocketPath = 103
 
 var (
 	// ErrInUse: another daemon that lives has the folder.
-	ErrInUse = errors.New("another propeller runs with this state_dir")
+	ErrInUse = errors.New("another propeller has this folder")
 	// ErrPath: the folder's path is too long to hold a socket.
 	ErrPath = errors.New("the path is too long for a socket")
 )
@@ -42,27 +42,27 @@ type State struct {
 
 // Open takes dir, which is created when missing, for this process. Errors: one
 // that wraps ErrInUse if another process has it, one that wraps ErrPath, or
-// files.ErrShared, or one of the file system.
+// files.ErrShared, or one of the file system. None names the key that dir is from.
 func Open(dir string) (*State, error) {
 	if path := filepath.Join(dir, socketName); len(path) > maxSocketPath {
-		return nil, fmt.Errorf("state_dir: socket %q: %d bytes, at most %d: %w: choose another folder", path, len(path), maxSocketPath, ErrPath)
+		return nil, fmt.Errorf("socket %q: %d bytes, at most %d: %w: choose another folder", path, len(path), maxSocketPath, ErrPath)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("state_dir: %w", err)
+		return nil, err
 	}
 	if err := files.CheckFolder(dir); err != nil {
-		return nil, fmt.Errorf("state_dir: %w", err)
+		return nil, err
 	}
 	f, err := files.OpenOwn(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		return nil, fmt.Errorf("state_dir: %w", err)
+		return nil, err
 	}
 	if err := lockFile(f); err != nil {
 		defer f.Close()
 		if errors.Is(err, errLocked) {
-			return nil, fmt.Errorf("state_dir %q: %w%s: stop it, or give this one a folder of its own", dir, ErrInUse, owner(f))
+			return nil, fmt.Errorf("%q: %w%s: stop it, or give this one a folder of its own", dir, ErrInUse, owner(f))
 		}
-		return nil, fmt.Errorf("state_dir: lock %q: %w", f.Name(), err)
+		return nil, fmt.Errorf("lock %q: %w", f.Name(), err)
 	}
 	// For owner, which is of use but not needed.
 	if f.Truncate(0) == nil {

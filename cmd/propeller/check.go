@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"text/tabwriter"
 	"time"
 
@@ -29,9 +33,32 @@ every fault if there is one. It connects to nothing.`,
 		if err != nil {
 			return err
 		}
+		if err := canMake(cfg.StateDir); err != nil {
+			cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("the folder %q cannot be made: %v; propeller status, jobs and send could not reach the daemon", cfg.StateDir, err))
+		}
 		return printApps(cmd.OutOrStdout(), cfg)
 	}
 	return cmd
+}
+
+// canMake says why the user of this process cannot make the folder dir; nil if it is
+// there, or "". Only a try tells.
+func canMake(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	above := dir
+	for _, err := os.Stat(above); err != nil && above != filepath.Dir(above); _, err = os.Stat(above) {
+		above = filepath.Dir(above)
+	}
+	if above == dir {
+		return nil
+	}
+	try, err := os.MkdirTemp(above, ".propeller-check-")
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		return pe.Err
+	}
+	return errors.Join(err, os.Remove(try))
 }
 
 func printApps(out io.Writer, cfg *config.Config) error {

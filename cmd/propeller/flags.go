@@ -60,7 +60,7 @@ var oneApp = []struct{ name, value, usage string }{
 	{"http-base-path", "PATH", "where a proxy serves the daemon"},
 	{"http-hsts", "true", "tell browsers to come by TLS only"},
 	{"http-pprof", "true", "serve profiles of the process, for clients that may do everything"},
-	{"state-dir", "FOLDER", "for what outlives the process (default STATE_DIRECTORY, or an embedded queue's folder)"},
+	{"state-dir", "FOLDER", "for the socket that status, jobs and send use (default STATE_DIRECTORY, or an embedded queue's folder)"},
 }
 
 // configFlags adds -c to cmd and, for the daemon, with single, the flags of one app

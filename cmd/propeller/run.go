@@ -130,7 +130,7 @@ var errQuit = errors.New("second signal: quit without finishing; unfinished jobs
 func (d *daemon) run(cfg *config.Config) error {
 	var err error
 	d.taken = time.Now()
-	if d.state, err = openState(cfg.StateDir, d.log); err != nil {
+	if d.state, err = openState(cfg, d.log); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())

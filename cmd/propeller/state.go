@@ -2,10 +2,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 
+	"propeller/config"
 	"propeller/httpapi"
 	"propeller/internal/files"
 )
@@ -18,10 +20,15 @@ type state struct {
 	hold *httpapi.State // nil: the folder cannot be used, or there is none
 }
 
-// openState opens what there is in dir; "" is for a daemon without. An error is
-// one of the configuration: another daemon has the folder, everybody may write
-// there, or its path is too long. What the file system refuses is logged, and the daemon runs without.
-func openState(dir string, log *slog.Logger) (*state, error) {
+// openState opens what there is in the state_dir, or else in the queue's folder; a
+// daemon may have neither. An error is one of the configuration: another daemon has the
+// folder, everybody may write there, or its path is too long. What the file system
+// refuses is logged, and the daemon runs without.
+func openState(cfg *config.Config, log *slog.Logger) (*state, error) {
+	dir, key := cfg.StateDir, "state_dir"
+	if dir == cfg.Queue.Dir {
+		key = "queue"
+	}
 	s := &state{dir: dir, log: log}
 	if dir == "" {
 		return s, nil
@@ -29,9 +36,9 @@ func openState(dir string, log *slog.Logger) (*state, error) {
 	hold, err := httpapi.Open(dir)
 	switch {
 	case errors.Is(err, httpapi.ErrInUse), errors.Is(err, httpapi.ErrPath), errors.Is(err, files.ErrShared):
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", key, err)
 	case err != nil:
-		log.Error("state_dir cannot be used: no socket", "err", err)
+		log.Error(key+" cannot be used: no socket", "err", err)
 		return s, nil
 	}
 	s.hold = hold

@@ -7,12 +7,19 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 )
+
+// ErrLink is for a link in the place of a file of the process's own.
+var ErrLink = errors.New("is a symbolic link: remove it")
 
 // OpenOwn is os.OpenFile for a regular file of the process's own, which is made
 // for its user alone: it follows no link, and waits for no pipe.
 func OpenOwn(path string, flag int) (*os.File, error) {
 	f, err := os.OpenFile(path, flag|ownFlags, 0o600)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: ErrLink}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +43,19 @@ const (
 
 // ErrShared is for a folder in which every user of the machine may write: there
 // nothing is the process's own.
-var ErrShared = errors.New("every user of this machine may write there: take that right away (chmod o-w), or choose a folder inside it, which propeller makes for itself")
+var ErrShared = errors.New("every user of this machine may write there: remove that right (chmod o-w), or choose a folder inside it, which propeller makes for itself")
+
+// Folder says why dir cannot be a folder of the process's own; nil if it can be, now or
+// when it is made.
+func Folder(dir string) error {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return errors.New("is not a folder")
+	}
+	if errors.Is(CheckFolder(dir), ErrShared) {
+		return ErrShared
+	}
+	return nil
+}
 
 // CheckFolder refuses a folder in which every user of the machine may write. One that
 // is not there is none. That its group may write is its owner's choice: volumes of

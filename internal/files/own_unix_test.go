@@ -36,6 +36,9 @@ func TestOpenOwn(t *testing.T) {
 		if err == nil {
 			f.Close()
 		}
+		if (at == link) != errors.Is(err, ErrLink) {
+			t.Errorf("%s: %v", at, err)
+		}
 	}
 }
 
