@@ -50,16 +50,16 @@ func (c *Certificate) For(topic string, env Environment, now time.Time) (best *C
 		maxQuoted, filepath.Base(c.File), len(c.all), minute(best.NotAfter), best.Leaf.SerialNumber.Text(16))
 }
 
-// misfits counts what speaks against a certificate: faults, and then warnings of other
-// things than that it expires soon.
+// misfits counts what speaks against a certificate: another topic, then all faults, and
+// then warnings of other things than that it expires soon.
 func (c *Certificate) misfits(topic string, env Environment, now time.Time) []int {
 	k := check{cert: c}
 	k.apple()
 	k.topic(topic)
-	warnings := len(k.warnings)
+	elsewhere, warnings := len(k.faults), len(k.warnings)
 	k.environment(env)
 	k.time(now)
-	return []int{len(k.faults), warnings}
+	return []int{elsewhere, len(k.faults), warnings}
 }
 
 // check gathers the findings about one certificate.
@@ -112,7 +112,11 @@ func (k *check) topic(topic string) {
 	case slices.ContainsFunc(served, func(s string) bool { return bundleOf(s) == base }):
 		k.warn("serves only %s: APNs will refuse other pushes to %q", quoted(served), topic)
 	default:
-		k.fault("is for %s, not for topic %q: use the certificate of that app, or set the topic to one of these", quoted(served), topic)
+		set := "it"
+		if len(served) > 1 {
+			set = "one of these"
+		}
+		k.fault("is for %s, not for topic %q: use the certificate of that app, or set the topic to %s", quoted(served), topic, set)
 	}
 }
 

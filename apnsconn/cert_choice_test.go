@@ -52,7 +52,7 @@ func TestFor(t *testing.T) {
 		{"voip soon", app, Production, 0, "soon"},
 		{"voip soon", voip, Production, 0, "voip"},
 		{"stranger soon", app, Production, 0, "soon"},
-		{"stranger expired", app, Production, 0, "stranger"}, // one fault each
+		{"stranger expired", app, Production, 0, "expired"}, // one fault each, and the topic is no matter of time
 		{"renewed newkey", app, Production, 0, "newkey"},
 		{"web renewed", app, Production, 0, "renewed"},
 		{all, app, Production, 0, "renewed"},

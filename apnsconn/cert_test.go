@@ -188,7 +188,7 @@ func TestLoadCertificateFaults(t *testing.T) {
 
 	wantFault(t, "nowhere.pem", "", "", "no such file", fs.ErrNotExist)
 	wantFault(t, certOnly, "nowhere.key", "", "no such file", fs.ErrNotExist)
-	wantFault(t, t.TempDir(), "", "", "is not a regular file", nil)
+	wantFault(t, t.TempDir(), "", "", "is a folder", nil)
 	wantFault(t, inTempFile(t, "empty.pem"), "", "", "is empty", nil)
 	wantFault(t, inTempFile(t, "huge.pem", huge), "", "", "is larger than 1024 KiB", nil)
 	wantFault(t, inTempFile(t, "x.pem", []byte("hello")), "", "", "is neither PEM nor PKCS#12", nil)

@@ -43,6 +43,14 @@ func (d *draft) at(key string) entry {
 	return entry{key: join(d.path, key), line: d.line, cred: ofCredential(key)}
 }
 
+// name is how key is written: in the file, or as a flag.
+func (d *draft) name(key string) string {
+	if d.path == flagPath {
+		return flagPath + flagName(key)
+	}
+	return key
+}
+
 // finish checks what concerns several keys or several apps, loads the
 // credentials, and returns the apps.
 func (p *parser) finish(drafts []*draft, cfg *Config) []App {

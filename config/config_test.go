@@ -276,7 +276,7 @@ func TestLoadFile(t *testing.T) {
 	if _, err := Load(path); err == nil || err.Error() != path+": is larger than 1024 KiB" {
 		t.Errorf("large: %v", err)
 	}
-	if _, err := Load(dir); err == nil || err.Error() != dir+": is not a regular file" {
+	if _, err := Load(dir); err == nil || err.Error() != dir+": is a folder" {
 		t.Errorf("folder: %v", err)
 	}
 }

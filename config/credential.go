@@ -27,7 +27,12 @@ func (p *parser) loadCredential(d *draft) {
 	case key:
 		p.loadKey(d)
 	case !d.Mock() && !d.bad["server"]:
-		p.misplaced(d.at("cert"), errors.New("no credential: give the .pem or .p12 of the app's APNs certificate, or a .p8 key by key, key_id and team_id, or server: mock to try without Apple"))
+		mock := "server: mock"
+		if d.path == flagPath {
+			mock = "--server mock"
+		}
+		p.misplaced(d.at("cert"), fmt.Errorf("no credential: give the .pem or .p12 of the app's APNs certificate, or a .p8 key by %s, %s and %s, or %s to try without Apple",
+			d.name("key"), d.name("key_id"), d.name("team_id"), mock))
 		return
 	}
 	if !cert {
@@ -114,8 +119,11 @@ func (p *parser) loadCertificate(d *draft) {
 		return apnsconn.LoadCertificate(certFile, keyFile, password)
 	})
 	if err != nil {
-		at, err := d.blame(err)
-		p.wrong(at, err)
+		at, why := d.blame(err)
+		if password == "" && errors.Is(err, apnsconn.ErrPassword) {
+			why = errCause{fmt.Sprintf("%v: give %s or %s", why, d.name("cert_password"), d.name("cert_password"+fileSuffix)), err}
+		}
+		p.wrong(at, why)
 		return
 	}
 	d.found = cert

@@ -68,7 +68,7 @@ func TestSingleFaults(t *testing.T) {
 	}{
 		{nil, []string{
 			"--topic: is missing: give the app's bundle id",
-			"--cert: no credential: give the .pem or .p12 of the app's APNs certificate, or a .p8 key by key, key_id and team_id, or server: mock to try without Apple",
+			"--cert: no credential: give the .pem or .p12 of the app's APNs certificate, or a .p8 key by --key, --key-id and --team-id, or --server mock to try without Apple",
 		}},
 		{map[string]string{"topic": "com.example.app", "server": "mock", "workers": "0", "colour": "red", "cert-password": hidden, "queue": "redis://a,", "retry-min": "20m"}, []string{
 			`--queue "redis://a": must start with beanstalk://, embedded://, nats:// or tls://, like beanstalk://127.0.0.1:11300`,

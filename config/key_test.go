@@ -96,7 +96,7 @@ func TestKeyFaults(t *testing.T) {
 			`apps[0].key "missing.p8": no such file: relative paths start at the folder of this file`,
 			`apps[0].key_id "short": ` + keyID,
 		}},
-		{"key: ., " + ids, []string{`apps[0].key ".": is not a regular file`}},
+		{"key: ., " + ids, []string{`apps[0].key ".": is a folder`}},
 		{"key: '', " + ids, []string{`apps[0].key: is empty: give a value or remove the key`}},
 		{"key: '${NOT_SET}', key_id: '${NOT_SET}', team_id: DEF123GHIJ", []string{
 			`apps[0].key "${NOT_SET}": environment variable NOT_SET is not set`, `apps[0].key_id "${NOT_SET}": environment variable NOT_SET is not set`,

@@ -40,12 +40,15 @@ func (p *parser) syntax(err error, data []byte) {
 		line = lineOf(data, invalidUTF8(data))
 	case strings.Contains(text, "a tab character"):
 		line = tabLine(data, line)
-		text = "a tab in front of a line: indent with blanks"
+		text = "a tab in front of a line: indent with spaces"
 	case strings.HasSuffix(text, "expected key"), strings.HasSuffix(text, "'-' indicator"):
 		line++ // yaml.v3 counts from 0 in its grammar's errors
 		text += " at some line of the block that starts here: look at the indentation"
 	case strings.HasPrefix(text, "did not find expected"):
 		line++
+		if strings.Contains(text, "','") {
+			text += `: inside { } and [ ] put a value that has such a mark in quotes: "${NAME}"`
+		}
 	}
 	p.at(line, "", "not valid YAML: %s", oneLine(text))
 }

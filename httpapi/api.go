@@ -141,7 +141,7 @@ func (a *API) profiles() []route {
 	page := func(h http.HandlerFunc) func(http.ResponseWriter, *http.Request, *client) {
 		return func(w http.ResponseWriter, r *http.Request, _ *client) {
 			if !a.access.Load().PProf {
-				noRoute(w, r)
+				writeProblem(w, http.StatusNotFound, "profiles are off: http.pprof: true serves them")
 				return
 			}
 			h(w, r)

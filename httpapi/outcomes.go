@@ -285,7 +285,7 @@ func (a *API) notification(w http.ResponseWriter, r *http.Request, c *client) {
 	}
 	if !ok || !c.may(n.Topic) {
 		writeProblem(w, http.StatusNotFound, fmt.Sprintf(
-			"notification %.100q: neither remembered nor known to be buried: it was not put over HTTP, or before the daemon started, or more than %d others have been put since", id, maxOutcomes))
+			"notification %.100q: neither remembered nor known to be buried: it was not put over HTTP, was put before the daemon started, or more than %d others have been put since", id, maxOutcomes))
 		return
 	}
 	writeJSON(w, http.StatusOK, n)

@@ -38,7 +38,7 @@ type buriedGroup struct {
 
 // ownReason is what in a reason is different for each job: how long it was tried, and how
 // many of its tokens were affected.
-var ownReason = regexp.MustCompile(` after \S+ and \d+ tries|,? after \d+ tries| \(and \d+ more of its tokens likewise\)`)
+var ownReason = regexp.MustCompile(` after \S+ and \d+ tr(?:y|ies)|,? after \d+ tr(?:y|ies)| \(and \d+ more of its tokens likewise\)`)
 
 // groupOf is a job's reason without the parts that are specific to this job.
 func groupOf(reason string) string {

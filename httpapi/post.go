@@ -47,7 +47,11 @@ func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 		}
 	}
 	if c == nil || c.role < RoleSend {
-		textAnswer(http.StatusUnauthorized, "Unauthorized").write(w)
+		text := "Unauthorized"
+		if c == nil && !r.PostForm.Has("auth_token") && r.Header.Get("Authorization") == "" {
+			text += ": auth_token must be in the body, as a form"
+		}
+		textAnswer(http.StatusUnauthorized, text).write(w)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), putTime)

@@ -56,6 +56,8 @@ func TestPost(t *testing.T) {
 		{form("auth_token", ""), "sender-0123", 200, goodToken, " 0s"},
 		{form("auth_token", "x"), "", 401, "Unauthorized", ""},
 		{form("auth_token", ""), "", 401, "Unauthorized", ""},
+		{form("auth_token", "", "topic", ""), "", 401, "Unauthorized", ""},
+		{url.Values{}, "", 401, "Unauthorized: auth_token must be in the body, as a form", ""},
 		{form("auth_token", "reader-0123"), "", 401, "Unauthorized", ""},
 		{form("auth_token", "other-0123"), "", 403, "topic", ""},
 		{form("topic", "com.example.none"), "", 400, "topic: ", ""},

@@ -196,6 +196,10 @@ func TestSpelling(t *testing.T) {
 		jobText(`,"Body":"x"`):                                                          `job: "Body": unknown key: write "body"`,
 		jobText(`,"thread-id":"x"`):                                                     `job: "thread-id": unknown key: write "thread_id"`,
 		jobText(`,"contentAvailable":1`):                                                `job: "contentAvailable": unknown key: write "content_available"`,
+		jobText(`,"tilte":"x"`):                                                         `job: "tilte": unknown key: did you mean "title"? (extra_keys: ignore allows any key)`,
+		jobText(`,"ttl":"1h"`):                                                          `job: ttl: must be a number of seconds, 1 or more`,
+		jobText(`,"priority":"high"`):                                                   `job: priority: must be 1, 5 or 10`,
+		jobText(`,"expiration":"2023-01-01"`):                                           `job: expiration: must be Unix seconds, a whole number, 0 or more`,
 		jobText(`,"colour":1,"size":2`):                                                 `job: "colour": unknown key`,
 	} {
 		_, err := ParseJob([]byte(job), topic, "1")

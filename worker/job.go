@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/internal/nearest"
 	"propeller/internal/rawjson"
 )
 
@@ -104,6 +105,11 @@ var kindText = [...]string{
 	kindSound:  "must be a string or an object",
 	kindList:   "must be a list",
 }
+
+const (
+	badPriority = "must be 1, 5 or 10"
+	badTTL      = "must be a number of seconds, 1 or more"
+)
 
 // jobKeys is the job format: each key, what it holds, and for the short forms
 // where in aps it goes.
@@ -308,6 +314,14 @@ func (g *gathered) add(name string, value []byte) error {
 	}
 	if kind := jobKeys[k].kind; !kind.accepts(value) {
 		why := kindText[kind]
+		switch k {
+		case keyPriority:
+			why = badPriority
+		case keyExpiration:
+			why = "must be Unix seconds, a whole number, 0 or more"
+		case keyTTL:
+			why = badTTL
+		}
 		if isNumber(value) && len(value) <= maxDigits {
 			why = fmt.Sprintf("is %s, and %s", value, why)
 		}
@@ -326,6 +340,8 @@ func unknownKey(name string) error {
 	why := unknown
 	if right := apnsconn.Meant(name, keyNames()); right != "" {
 		why += fmt.Sprintf(": write %q", right)
+	} else if near := nearest.Of(name, keyNames()); near != "" {
+		why += fmt.Sprintf(": did you mean %q? (extra_keys: ignore allows any key)", near)
 	}
 	return &JobError{name, why}
 }
@@ -374,7 +390,7 @@ func (j *Job) headers(raw *rawJob, app *App, inferred string) error {
 	if raw[keyPriority] != nil {
 		p, _ := wholeNumber(raw[keyPriority])
 		if p == 0 || p > 10 {
-			return &JobError{"priority", "must be 1, 5 or 10"}
+			return &JobError{"priority", badPriority}
 		}
 		n.Priority = int(p)
 	}
@@ -385,7 +401,7 @@ func (j *Job) headers(raw *rawJob, app *App, inferred string) error {
 	if raw[keyTTL] != nil {
 		s, _ := wholeNumber(raw[keyTTL])
 		if s == 0 || s > maxTTL {
-			return &JobError{"ttl", "must be a number of seconds, 1 or more"}
+			return &JobError{"ttl", badTTL}
 		}
 		j.TTL = time.Duration(s) * time.Second
 	} else {

@@ -113,6 +113,14 @@ func (p *push) nextPause(attempt int, age time.Duration) time.Duration {
 	return cfg.Retry.pause(attempt, p.first, p.outcome.RetryAfter)
 }
 
+// tries is a number of tries in words.
+func tries(n int) string {
+	if n == 1 {
+		return "1 try"
+	}
+	return fmt.Sprint(n, " tries")
+}
+
 // noLater says why the push is not tried again; nil if it is.
 func (t *task) noLater(p *push, attempt int, age time.Duration) error {
 	cfg := t.r.cfg
@@ -122,9 +130,9 @@ func (t *task) noLater(p *push, attempt int, age time.Duration) error {
 	}
 	switch {
 	case age >= cfg.Retry.GiveUpAfter:
-		return fmt.Errorf("gave up after %s and %d tries: %s", age.Round(time.Second), attempt, reason)
+		return fmt.Errorf("gave up after %s and %s: %s", age.Round(time.Second), tries(attempt), reason)
 	case t.lifeLeft(age) <= p.pause:
-		return fmt.Errorf("expires before it can be tried again, after %d tries: %s", attempt, reason)
+		return fmt.Errorf("expires before it can be tried again, after %s: %s", tries(attempt), reason)
 	}
 	return nil
 }

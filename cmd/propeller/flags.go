@@ -72,7 +72,9 @@ func configFlags(cmd *cobra.Command, single bool) func() (func() (*config.Config
 	if *strict = !single; single {
 		strict = cmd.Flags().Bool("strict", false, "refuse a start or reload with a certificate or key that cannot be used")
 		for _, f := range oneApp {
-			cmd.Flags().String(f.name, "", f.usage+" (`"+f.value+"`)")
+			cmd.Flags().String(f.name, "", f.usage)
+			flag := cmd.Flags().Lookup(f.name)
+			flag.Value = described{flag.Value, f.value}
 		}
 	}
 	return func() (func() (*config.Config, error), error) {
@@ -94,6 +96,14 @@ func configFlags(cmd *cobra.Command, single bool) func() (func() (*config.Config
 		return func() (*config.Config, error) { return config.Single(given, config.Options{Lenient: !*strict}) }, nil
 	}
 }
+
+// described is a flag's value with a name of its own in the help.
+type described struct {
+	pflag.Value
+	name string
+}
+
+func (d described) Type() string { return d.name }
 
 // loadFile loads the configuration; where the default file is missing it says
 // what else can be done.

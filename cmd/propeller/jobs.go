@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
@@ -73,15 +74,15 @@ func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Con
 	cmd := &cobra.Command{Use: name, Short: short, Args: noArgs}
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", defaultFile, "configuration `file`")
-	f.StringVar(&o.queue, "queue", "", "queue `URL`, instead of the configuration's; no daemon is asked but one that the queue is inside of")
+	f.StringVar(&o.queue, "queue", "", "queue `URL`, instead of the configuration's; no daemon is asked, unless the queue is inside it")
 	f.StringVar(&o.topic, "topic", "", "`bundle id` of the app (required)")
 	f.StringVar(&o.tube, "tube", "", "tube `name`, instead of the configuration's; no daemon is asked")
-	f.StringVar(&o.state, "state-dir", "", "the daemon's state_dir, instead of the configuration's (`folder`)")
+	f.StringVar(&o.state, "state-dir", "", "state_dir of the daemon, a `folder`, instead of the configuration's")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	for flag, define := range map[int]func(){
 		flagReason: func() { f.StringVar(&o.reason, "reason", "", "those with this `text` in their reason or class") },
 		flagLimit: func() {
-			f.IntVar(&o.limit, "limit", 0, fmt.Sprintf("at most so many (`n`, up to %d, the default)", httpapi.MaxJobs))
+			f.IntVar(&o.limit, "limit", 0, fmt.Sprintf("at most `n`, up to %d (default)", httpapi.MaxJobs))
 		},
 		flagID:    func() { f.StringSliceVar(&o.ids, "id", nil, "the job of this `id`; may be repeated") },
 		flagAll:   func() { f.BoolVar(&o.all, "all", false, "all buried jobs of the app") },
@@ -167,7 +168,10 @@ func (o *jobFlags) show(ctx context.Context, cmd *cobra.Command, d desk) error {
 	for _, id := range o.ids {
 		j, err := d.Show(ctx, id)
 		if err != nil {
-			return advise(fmt.Errorf("job %q: %w", id, err))
+			if !strings.Contains(err.Error(), strconv.Quote(id)) {
+				err = fmt.Errorf("job %q: %w", id, err)
+			}
+			return advise(err)
 		}
 		if !o.whole {
 			j.Body, j.BodyBase64 = text.CutTokens(j.Body), []byte(text.CutTokens(string(j.BodyBase64)))
@@ -194,7 +198,11 @@ func incomplete(why string) error {
 
 // advise adds what to do to an error, as one line.
 func advise(err error) error {
-	if errors.Is(err, queue.ErrUnavailable) {
+	p, asked := errors.AsType[*httpapi.Problem](err)
+	switch {
+	case asked && strings.Contains(p.Detail, queue.ErrUnavailable.Error()):
+		err = fmt.Errorf("%w: start the queue server", err)
+	case errors.Is(err, queue.ErrUnavailable):
 		err = fmt.Errorf("%w: start the queue server, or name another by --queue", err)
 	}
 	if lines := err.Error(); strings.Contains(lines, "\n") {

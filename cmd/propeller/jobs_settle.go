@@ -22,6 +22,7 @@ type settled struct {
 	BuriedAgain int    `json:"buried_again,omitempty"`        // of the kicked jobs
 	AgainMore   bool   `json:"buried_again_more,omitempty"`   // at least so many: the list had no room for others
 	Reason      string `json:"buried_again_reason,omitempty"` // of the first of them
+	several     bool   // reasons
 }
 
 func (o *jobFlags) kick(ctx context.Context, cmd *cobra.Command, d desk) error {
@@ -55,7 +56,10 @@ func (o *jobFlags) settle(ctx context.Context, cmd *cobra.Command, do settleFunc
 			given++
 		}
 	}
-	if given != 1 {
+	switch {
+	case given > 1:
+		return sum, usageError{errors.New("give only one of --id, --reason and --all")}
+	case given == 0:
 		return sum, usageError{errors.New("say which jobs: --id ID, --reason TEXT or --all")}
 	}
 	choice := httpapi.Choice{IDs: o.ids, Reason: o.reason, All: o.all, Limit: o.limit}
@@ -104,11 +108,12 @@ func (s *settled) again(ctx context.Context, c *httpapi.Client, began time.Time)
 		if err != nil {
 			continue
 		}
-		s.BuriedAgain, s.AgainMore, s.Reason = 0, list.More, ""
+		s.BuriedAgain, s.AgainMore, s.Reason, s.several = 0, list.More, "", false
 		for _, j := range list.Jobs {
 			if kicked[j.ID] {
 				s.BuriedAgain++
 				s.Reason = cmp.Or(s.Reason, j.Reason)
+				s.several = s.several || j.Reason != "" && j.Reason != s.Reason
 			}
 		}
 	}
@@ -120,11 +125,14 @@ func (o *jobFlags) printSettled(cmd *cobra.Command, s settled, done string) erro
 	}
 	line := text.Plural(s.Jobs, "job") + " " + done
 	if s.BuriedAgain > 0 {
-		least := ""
+		least, reason := "", ": "+text.Line(s.Reason)
 		if s.AgainMore {
 			least = "at least "
 		}
-		line += fmt.Sprintf("; %s%d of them buried again at once: %s", least, s.BuriedAgain, text.Line(s.Reason))
+		if s.several {
+			reason = ", the first" + reason + "; for the others see propeller jobs list"
+		}
+		line += fmt.Sprintf("; %s%d of them buried again at once%s", least, s.BuriedAgain, reason)
 	}
 	if s.More {
 		line += "; there are more: run it again"

@@ -76,6 +76,11 @@ func TestKickSaysWhichFailAgain(t *testing.T) {
 	if err := (&jobFlags{all: true}).kick(t.Context(), cmd, c); err != nil || out.String() != "3 jobs kicked; at least 2 of them buried again at once: 400 BadTopic \n" {
 		t.Errorf("of a list that is cut: %q, %v", out.String(), err)
 	}
+	out.Reset()
+	some := settled{Settled: httpapi.Settled{Jobs: 2}, BuriedAgain: 2, Reason: "400 BadTopic", several: true}
+	if err := (&jobFlags{}).printSettled(cmd, some, "kicked"); err != nil || !strings.Contains(out.String(), "the first: 400 BadTopic; for the others see propeller jobs list") {
+		t.Errorf("%q, %v", out.String(), err)
+	}
 }
 
 // A daemon that stands still is given up, and the error says so.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -30,13 +31,13 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	cmd.SetIn(stdin)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	err := cmd.Execute()
+	ran, err := cmd.ExecuteC()
 	if err == nil {
 		return exitOK
 	}
 	var usage usageError
 	if errors.As(err, &usage) {
-		fmt.Fprintf(stderr, "propeller: %v (see propeller --help)\n", err)
+		fmt.Fprintf(stderr, "propeller: %v (see %s --help)\n", err, ran.CommandPath())
 		return exitUsage
 	}
 	status := exitFailed
@@ -56,8 +57,11 @@ func prefixed(err error) string {
 	if strings.Contains(text, "\n") {
 		return text
 	}
-	return "propeller: " + strings.TrimPrefix(text, "propeller: ")
+	return "propeller: " + packages.ReplaceAllString(strings.TrimPrefix(text, "propeller: "), "")
 }
+
+// packages are names of the program's parts in errors, which mean nothing to who calls it.
+var packages = regexp.MustCompile(`\b(?:supervisor|httpapi|jetstream|beanstalk): `)
 
 // usageError is a fault of the command line itself.
 type usageError struct{ err error }
@@ -88,11 +92,18 @@ shows it at work.`
 	return root
 }
 
-func noArgs(_ *cobra.Command, args []string) error {
-	if len(args) > 0 {
+func noArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case !cmd.HasSubCommands():
 		return usageError{fmt.Errorf("unknown argument %q", args[0])}
 	}
-	return nil
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return usageError{fmt.Errorf("unknown command %q: did you mean %s?", args[0], near[0])}
+	}
+	return usageError{fmt.Errorf("unknown command %q", args[0])}
 }
 
 // newHelp is cobra's help command, but for what it does with a command that

@@ -359,6 +359,11 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 		say    string
 	}{
 		{[]string{"frobnicate"}, 2, `"frobnicate"`},
+		{[]string{"staus"}, 2, `unknown command "staus": did you mean status? (see propeller --help)`},
+		{[]string{"jobs", "lst"}, 2, `unknown command "lst": did you mean list? (see propeller jobs --help)`},
+		{[]string{"jobs", "kick"}, 2, "(see propeller jobs kick --help)"},
+		{[]string{"jobs", "list", "--topic"}, 2, "(see propeller jobs list --help)"},
+		{[]string{"jobs", "kick", "--topic", "x", "--all", "--id", "1", "--queue", "beanstalk://127.0.0.1:1"}, 2, "only one of"},
 		{[]string{"help", "nonsense"}, 2, `"nonsense"`},
 		{[]string{"run", "--frob"}, 2, "--frob"},
 		{[]string{"run", "extra"}, 2, `"extra"`},
@@ -378,7 +383,7 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 		{[]string{"send", "--topic", "x", "--token", token(1), "--priority", "7"}, 1, "priority"},
 		{[]string{"send", "--topic", "x", "--token", token(1)}, 1, "no propeller.yaml"},
 		{[]string{"send", "--topic", "x", "--token", token(1), "--queue", "http://x"}, 1, "http://x"},
-		{[]string{"send", "--topic", "x", "--token", token(1), "--queue", "beanstalk://127.0.0.1:1"}, 1, "start the queue server"},
+		{[]string{"send", "--topic", "x", "--token", token(1), "--title", "x", "--queue", "beanstalk://127.0.0.1:1"}, 1, "start the queue server"},
 		{[]string{"apns-sim", "--fault", "nonsense"}, 2, `"nonsense"`},
 		{[]string{"apns-sim", "--listen", "256.0.0.1:1"}, 1, "256.0.0.1:1"},
 	}

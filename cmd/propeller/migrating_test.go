@@ -75,7 +75,7 @@ func migratingCommands(t *testing.T) (all []string) {
 	for _, c := range all {
 		known = append(known, regexp.MustCompile(` (?:--(?:topic|cert|server|queue) \S+)`).ReplaceAllString(c, ""))
 	}
-	if want := []string{"run", "check", "jobs list", "jobs kick --all", "run --tube default"}; !slices.Equal(known, want) {
+	if want := []string{"run --log-pushes all", "check", "jobs list", "jobs kick --all", "run --tube default"}; !slices.Equal(known, want) {
 		t.Fatalf("the commands are %q, this test knows %q", known, want)
 	}
 	return all

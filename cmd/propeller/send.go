@@ -67,7 +67,7 @@ inside a running daemon is reached by the socket in its state_dir.`,
 	urls := f.String("queue", "", "queue `URL`, instead of the configuration's")
 	topic := f.String("topic", "", "`bundle id` of the app (required)")
 	tube := f.String("tube", "", "tube `name`, instead of the configuration's")
-	state := f.String("state-dir", "", "the state_dir of the daemon that the queue is inside of, instead of the configuration's (`folder`)")
+	state := f.String("state-dir", "", "state_dir of the daemon that the queue is inside of, a `folder`, instead of the configuration's")
 	whole := f.String("json", "", "read the whole job as JSON from a `file`, or from - (standard input)")
 	delay := f.Duration("delay", 0, "not before this `duration` has passed, in whole seconds")
 	for _, k := range sendKeys {
@@ -96,6 +96,9 @@ inside a running daemon is reached by the socket in its state_dir.`,
 		default:
 			for _, warning := range where.app.Warnings(&job) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
+			}
+			if job.Notification.PushType == "background" && *whole == "" && !f.Changed("push-type") && !f.Changed("data") {
+				fmt.Fprintln(cmd.ErrOrStderr(), "no alert: nothing will be shown")
 			}
 		}
 		where.state = cmp.Or(*state, where.state)
@@ -171,6 +174,9 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 		if err != nil {
 			return place{}, err
 		}
+		if at.Dir != "" && missing(at.Dir) {
+			return place{}, fmt.Errorf("--queue: folder %q: is not there", at.Dir)
+		}
 		return place{queue: at, tube: cmp.Or(tube, topic), named: tube != "", state: at.Dir}, nil
 	}
 	if !named && missing(file) {
@@ -208,7 +214,10 @@ func put(p place, topic string, body []byte, delay time.Duration) (id string, er
 	case err == nil:
 		return id, nil
 	case errors.Is(err, queue.ErrUncertain):
-		return "", fmt.Errorf("may have been put: %w: if it is put again, it may be sent twice", err)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return "", fmt.Errorf("the queue did not answer in %v: the job may be in it; if you put it again, it may be sent twice", putTime)
+		}
+		return "", fmt.Errorf("the queue's answer was lost: the job may be in it; if you put it again, it may be sent twice: %w", err)
 	case errors.Is(err, queue.ErrUnavailable):
 		return "", fmt.Errorf("not put: %w: start the queue server, or name another by --queue", err)
 	}

@@ -55,6 +55,9 @@ func TestSendWithoutAnAnswer(t *testing.T) {
 	send := func(more ...string) result {
 		return runProgram(t, dir, "", append([]string{"send", "--topic", topic, "--token", token(1), "--title", "x"}, more...)...)
 	}
+	if r := runProgram(t, dir, "", "send", "--topic", topic, "--token", token(1), "--queue", "beanstalk://127.0.0.1:1"); !strings.HasPrefix(r.err, "no alert: nothing will be shown\n") {
+		t.Errorf("only a token: %+v", r)
+	}
 	queue := send("--queue", "beanstalk://"+loseAnswer(t))
 
 	ln, err := net.Listen("unix", filepath.Join(dir, "propeller.sock"))
@@ -71,11 +74,14 @@ func TestSendWithoutAnAnswer(t *testing.T) {
 	})}
 	go func() { _ = srv.Serve(ln) }()
 	defer srv.Close()
-	daemon := send("--queue", "embedded://"+filepath.Join(dir, "queue"), "--state-dir", dir)
+	if r := send("--queue", "embedded://"+filepath.Join(dir, "queue")); r.status != 1 || !strings.Contains(r.err, "is not there") || !missing(filepath.Join(dir, "queue")) {
+		t.Errorf("a queue that is not there: %+v", r)
+	}
+	daemon := send("--queue", "embedded://"+dir, "--state-dir", dir)
 	<-asked
 
 	for from, r := range map[string]result{"the queue": queue, "the daemon": daemon} {
-		if r.status != 1 || r.out != "" || !strings.Contains(r.err, "may have been put") || strings.Contains(r.err, "not put") {
+		if r.status != 1 || r.out != "" || !strings.Contains(r.err, "the job may be in it; if you put it again") || strings.Contains(r.err, "not put") {
 			t.Errorf("no answer from %s: %+v", from, r)
 		}
 	}

@@ -39,7 +39,7 @@ status, and fa170000 never:
 	}
 	f := cmd.Flags()
 	listen := f.String("listen", "127.0.0.1:2197", "listen `address`")
-	rtt := f.Duration("rtt", 0, "time to each answer, as a network's round trip (`duration`)")
+	rtt := f.Duration("rtt", 0, "`duration` of a network's round trip, before each answer")
 	faults := f.StringArray("fault", nil, "`fault` to inject; may be given several times")
 	seed := f.Uint64("seed", 0, "`number` that the dice of rate= begin with; 0: another each time")
 	anonymous := f.Bool("anonymous", false, "accept requests with neither certificate nor provider token")

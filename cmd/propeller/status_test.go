@@ -134,7 +134,7 @@ func TestStatus(t *testing.T) {
 		{"must hold one of the daemon's keys: show one with --key-file", []string{"--url", url}},
 		{"no such app", []string{"--topic", "com.example.none"}},
 		{"--key-file: open", []string{"--url", url, "--key-file", "none"}},
-		{"httpapi: the daemon's URL", []string{"--url", "localhost"}},
+		{"propeller: the daemon's URL: must", []string{"--url", "localhost"}},
 		{"do not go together", []string{"--url", url, "--state-dir", "x"}},
 		{"a key is for --url", []string{"--key", "x"}},
 		{"unknown flag: --watch", []string{"--watch"}},

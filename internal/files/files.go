@@ -10,8 +10,12 @@ import (
 	"syscall"
 )
 
-// ErrNotRegular is for what is no regular file: a pipe would block for ever.
-var ErrNotRegular = errors.New("is not a regular file")
+var (
+	// ErrFolder is for a folder in the place of a file.
+	ErrFolder = errors.New("is a folder")
+	// ErrNotRegular is for what else is no regular file: a pipe would block for ever.
+	ErrNotRegular = errors.New("is not a regular file")
+)
 
 // Read reads a regular file of at most limit bytes. It waits for no writer, and
 // what it looks at is what it reads. Errors of the system are *fs.PathError; the
@@ -25,6 +29,9 @@ func Read(path string, limit int64) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
+	}
+	if info.IsDir() {
+		return nil, ErrFolder
 	}
 	if !info.Mode().IsRegular() {
 		return nil, ErrNotRegular

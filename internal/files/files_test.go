@@ -30,7 +30,10 @@ func TestRead(t *testing.T) {
 	if _, err := Read(at("large"), 1<<10); err == nil || err.Error() != "is larger than 1 KiB" {
 		t.Errorf("large: %v", err)
 	}
-	for _, path := range []string{at("pipe"), dir, "/dev/zero"} {
+	if _, err := Read(dir, 1<<10); err != ErrFolder {
+		t.Errorf("a folder: %v", err)
+	}
+	for _, path := range []string{at("pipe"), "/dev/zero"} {
 		if _, err := Read(path, 1<<10); !errors.Is(err, ErrNotRegular) || strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
