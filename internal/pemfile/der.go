@@ -18,7 +18,8 @@ func isDER(data []byte) bool {
 	case data[1] >= 0x80:
 		return true
 	}
-	return int(data[1]) == len(bytes.TrimRight(data, "\r\n"))-2 && bytes.IndexByte([]byte{2, 6, 0x30}, data[2]) >= 0
+	end := 2 + int(data[1])
+	return end <= len(data) && len(bytes.TrimRight(data[end:], "\r\n")) == 0 && bytes.IndexByte([]byte{2, 6, 0x30}, data[2]) >= 0
 }
 
 // indefinite is BER that DER forbids: a length that is known at the end only.

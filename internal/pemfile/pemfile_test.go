@@ -225,3 +225,17 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A short DER file may end in a byte that is a line's end, and in a line's end besides.
+func TestDEREndsLikeALine(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"\x30\x05\x02\x01\x01\x04\x0a", "\x30\x07\x02\x01\x01\x04\x02\x01\x0a\r\n"} {
+		blocks, err := Parse([]byte(text[:2+text[1]]))
+		if err == nil {
+			blocks, err = Parse([]byte(text))
+		}
+		if err != nil || len(blocks) != 1 || blocks[0].Type != "EC PRIVATE KEY" {
+			t.Errorf("%q: %v, %v", text, blocks, err)
+		}
+	}
+}
