@@ -227,7 +227,7 @@ func (r *run) tellConn(p *push, now time.Time) {
 		if takesNone && r.link.conn == c {
 			r.takesNothing(o.Err, now)
 		}
-	case o.Class == apnsconn.Unknown && !c.answered && r.link.conn == c:
+	case o.Class == apnsconn.Unknown && !c.answered && (r.link.conn == c || r.link.conn == nil): // it may have ended by now
 		r.takesNothing(o.Err, now)
 	}
 	if o.Status != 0 && o.Status < 500 && o.Class != apnsconn.Credential && !o.Reconnect() {

@@ -914,7 +914,7 @@ func TestFewPushesFindOut(t *testing.T) {
 			}
 			put(time.Minute)
 			well.Store(false)
-			put(4 * time.Minute)
+			put(2 * time.Minute)
 			if said == 0 {
 				t.Errorf("%s: %+v", name, b.Status())
 			}
