@@ -260,7 +260,7 @@ func (p *parser) checkHTTP(l layer, bad map[string]bool, cfg *Config, at []entry
 	}
 	for _, proxy := range h.TrustedProxies {
 		if wide(proxy) {
-			cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("http.trusted_proxies has %v: whoever can connect from there may say that it comes from any address, and by TLS; name the proxies", proxy))
+			cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("http.trusted_proxies has %v: any client there can claim any address, and by TLS; name the proxies", proxy))
 		}
 	}
 	if _, socket := strings.CutPrefix(h.Listen, socketPrefix); h.HSTS && h.TLSCert == "" && len(h.TrustedProxies) == 0 && !socket {

@@ -76,7 +76,7 @@ func bodyFault(err error) string {
 }
 
 // acceptBody takes one notification or a list. keep is false if it has certainly
-// done nothing: the same request is then judged anew.
+// done nothing: the same request is then handled as a new one.
 func (a *API) acceptBody(ctx context.Context, c *client, body []byte) (out answer, keep bool) {
 	if rawjson.Begin(body) == '[' {
 		return a.acceptList(ctx, c, body)

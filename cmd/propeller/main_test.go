@@ -496,21 +496,3 @@ func TestSendNeedsNoCredentials(t *testing.T) {
 		t.Errorf("send for a topic that is not there: %+v", r)
 	}
 }
-
-// A device is not a terminal for that reason alone.
-func TestTerminal(t *testing.T) {
-	t.Parallel()
-	for name, want := range map[string]bool{os.DevNull: false, "/dev/ptmx": true} {
-		f, err := os.OpenFile(name, os.O_RDWR|syscall.O_NOCTTY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if got := terminal(f); got != want {
-			t.Errorf("%s: %t", name, got)
-		}
-	}
-	if terminal(new(bytes.Buffer)) {
-		t.Error("a buffer is a terminal")
-	}
-}

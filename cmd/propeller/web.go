@@ -33,7 +33,7 @@ func openWeb(c config.HTTP, log *slog.Logger) (*web, error) {
 // warnNoKeys says what it means that there are no keys.
 func warnNoKeys(c config.HTTP, log *slog.Logger) {
 	if c.Listen != "" && c.AuthToken.IsZero() && len(c.Keys) == 0 {
-		log.Warn("http has no keys: whoever reaches it from this machine is an admin; put no proxy in front of it, or give http.auth_token or http.keys", "listen", c.Listen)
+		log.Warn("http has no keys: any client on this machine is an admin; put no proxy in front of it, or give http.auth_token or http.keys", "listen", c.Listen)
 	}
 }
 

@@ -108,7 +108,7 @@ func stranger(t *testing.T, addr, says string) {
 	}
 }
 
-// No words of a stranger make the server be started anew.
+// No words of a stranger make the server be restarted.
 func TestStrangersWords(t *testing.T) {
 	t.Parallel()
 	log, lines := newLog()

@@ -36,7 +36,7 @@ const (
 	acceptPause = 100 * time.Millisecond
 )
 
-// listener lets other programs in. It stays while the server is started anew: else
+// listener lets other programs in. It stays while the server is restarted: else
 // somebody else could take the port then, and be shown the token. So connections are
 // taken here, and passed to the server that runs.
 type listener struct {

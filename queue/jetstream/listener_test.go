@@ -30,7 +30,7 @@ func connectTest(t *testing.T, addr, token string) *nats.Conn {
 	return nc
 }
 
-// While the server is started anew nobody else gets the port, where producers show the
+// While the server is restarted nobody else gets the port, where producers show the
 // token.
 func TestPortIsKept(t *testing.T) {
 	t.Parallel()

@@ -150,7 +150,7 @@ func (q *client) mend() {
 			pause = min(2*pause, mendMax)
 			if q.embedded.restart(q.opts) == nil {
 				q.embedded.anew.raise()
-				q.opts.Log.Info("the queue's disk takes jobs again: its server was started anew", "queue", q.opts.String())
+				q.opts.Log.Info("the queue's disk takes jobs again: its server was restarted", "queue", q.opts.String())
 			}
 		}
 	}
