@@ -2,7 +2,6 @@ package neterr
 
 import (
 	"fmt"
-	"io"
 	"strings"
 )
 
@@ -24,22 +23,8 @@ var peers = []struct{ begins, name string }{
 	{"\x15\x03", "a TLS server"},
 }
 
-// maxLine bounds what is read of somebody's answer, and maxShown what is shown of it.
-const (
-	maxLine  = 200
-	maxShown = 60
-)
-
-// Line reads the rest of a short line from r, or what there is of it.
-func Line(r io.Reader) string {
-	var line []byte
-	for b := make([]byte, 1); len(line) < maxLine; line = append(line, b[0]) {
-		if _, err := io.ReadFull(r, b); err != nil || b[0] == '\n' {
-			break
-		}
-	}
-	return strings.TrimSuffix(string(line), "\r")
-}
+// maxShown bounds what is shown of an answer, in bytes.
+const maxShown = 60
 
 // Known says who answers with such a first line; "" when that is not known.
 func Known(line string) string {
