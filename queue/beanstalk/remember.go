@@ -55,9 +55,10 @@ func (srv *server) rememberLocked(j *job, err error) {
 
 // looseLocked says that a connection of ours may have reserved the job anew
 // without our knowing: none is known to hold it, or the one that does has not
-// renewed its reservation for as long as the shortest lasts.
+// renewed its reservation for half as long as the shortest lasts: the server's time
+// began before its answer was read here.
 func (j *job) looseLocked(bound bool, now time.Time) bool {
-	return !bound || now.Sub(j.touched) >= minTTR
+	return !bound || now.Sub(j.touched) >= minTTR/2
 }
 
 // addLocked registers a memo of j, without its body.
