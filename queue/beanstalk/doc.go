@@ -30,7 +30,7 @@
 // this process reserves a second time is bound to its old holder instead of
 // being delivered again; and jobs that were finished during the outage are
 // deleted before the first reserve. Of the latest that ended while their
-// reservation was in doubt, the registry keeps a memo (see remember.go): an
+// reservation was in doubt, the registry keeps a memo (see tombstones.go): an
 // answer to a reserve may still be on its way. Job ids are only trusted after a restart
 // of the server when the job is provably the same one (see session.recognise).
 //

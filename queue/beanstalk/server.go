@@ -199,3 +199,104 @@ func parallel[T any](n int, items []T, f func(T)) {
 	}
 	wg.Wait()
 }
+
+// link is a connection that is made when it is needed: for statistics, and as
+// part of a putter.
+type link struct {
+	srv *server
+
+	mu     sync.RWMutex // held for writing while connecting
+	s      *session
+	failed time.Time // of the last attempt to connect, if it failed
+	err    error
+}
+
+// getLocked returns a session that was alive a moment ago, for a caller that
+// arrived at the given time. Those who waited while an attempt to connect
+// failed share its failure: else they would dial a dead address one after
+// another. l.mu is held for writing.
+func (l *link) getLocked(arrived time.Time) (*session, error) {
+	if l.aliveLocked() {
+		return l.s, nil
+	}
+	if l.err != nil && l.failed.After(arrived) {
+		return nil, l.err
+	}
+	s, err := l.srv.connect(l.srv.ctx, nil)
+	if err != nil {
+		l.failed, l.err = time.Now(), err
+		return nil, err
+	}
+	l.s, l.err = s, nil
+	return s, nil
+}
+
+func (l *link) aliveLocked() bool {
+	l.srv.mu.Lock()
+	defer l.srv.mu.Unlock()
+	return l.s.aliveLocked()
+}
+
+// run runs f, which may be run twice: a connection that stood idle may have
+// died unnoticed, which only a command shows.
+func (l *link) run(f func(*session) error) error {
+	arrived := time.Now()
+	var err error
+	for range 2 {
+		l.mu.Lock()
+		s, cerr := l.getLocked(arrived)
+		l.mu.Unlock()
+		if cerr != nil {
+			return cerr
+		}
+		if err = f(s); !isBroken(err) {
+			return err
+		}
+	}
+	return err
+}
+
+// hands are goroutines for calls that wait for the server. One that is done
+// takes the next call: a new goroutine for each would spend a tenth of all work
+// on its stack, which a command outgrows. dismiss ends those without work, so
+// that an idle server has none; how many there are is bounded by whoever calls
+// run and waits.
+//
+// Who calls a method excludes other calls of methods.
+type hands struct {
+	wg   sync.WaitGroup
+	free chan func() // taken from by hands without work; unbuffered
+}
+
+func newHands() hands { return hands{free: make(chan func())} }
+
+// run has f run by a hand.
+func (h *hands) run(f func()) {
+	select {
+	case h.free <- f:
+	default:
+		h.wg.Go(func() {
+			for f != nil {
+				f()
+				f = <-h.free
+			}
+		})
+	}
+}
+
+// dismiss ends the hands without work.
+func (h *hands) dismiss() {
+	for {
+		select {
+		case h.free <- nil:
+		default:
+			return
+		}
+	}
+}
+
+// close ends all hands once their work is done. There must be no more.
+func (h *hands) close() { close(h.free) }
+
+// wait waits for that.
+func (h *hands) wait() { h.wg.Wait() }

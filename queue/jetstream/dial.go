@@ -10,15 +10,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 
+	"propeller/internal/files"
 	"propeller/internal/keysize"
 	"propeller/internal/neterr"
 )
@@ -272,4 +277,145 @@ func (o Options) certificates() ([]tls.Certificate, error) {
 		return nil, fmt.Errorf("%s: %w", o.Options["cert"], err)
 	}
 	return []tls.Certificate{pair}, nil
+}
+
+// nats.go connects again by itself and does not tell why a server cannot be reached, nor
+// who answers there if that is none. So it is noted what its dials meet.
+
+const (
+	// failureAge is when a failure is not of account any more: names get other addresses.
+	failureAge = time.Minute
+	// maxTold is how many servers are told of.
+	maxTold = 3
+)
+
+// dialError is an error that dials knows of.
+type dialError struct{ error }
+
+// dials is what attempts to connect have met since there was a connection.
+type dials struct {
+	mu     sync.Mutex
+	failed map[string]failure // by server
+	last   string             // the server that was reached last
+}
+
+type failure struct {
+	at  time.Time
+	err error
+}
+
+func (d *dials) fail(addr string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failed == nil {
+		d.failed = make(map[string]failure)
+	}
+	d.failed[addr] = failure{time.Now(), ofServer(addr, err)}
+}
+
+// reach notes a server that answers; it may still not let us in.
+func (d *dials) reach(addr string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last = addr
+}
+
+// done notes that there is a connection, to the server it returns.
+func (d *dials) done() (server string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.failed)
+	return d.last
+}
+
+// why is why servers cannot be reached, nil when nothing is known of any.
+func (d *dials) why() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.failed, func(_ string, f failure) bool { return time.Since(f.at) > failureAge })
+	addrs := slices.Sorted(maps.Keys(d.failed))
+	if len(addrs) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, a := range addrs[:min(len(addrs), maxTold)] {
+		errs = append(errs, d.failed[a].err)
+	}
+	if more := len(addrs) - maxTold; more > 0 {
+		errs = append(errs, fmt.Errorf("and %d more", more))
+	}
+	return neterr.Join(errs...)
+}
+
+// reached is the server that was reached last.
+func (d *dials) reached() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.last
+}
+
+// maxFile bounds what is read of a file of roots, of credentials or of the folder's
+// own, in bytes.
+const maxFile = 1 << 20
+
+// readFile reads a file that may have become something else: a pipe would keep
+// whoever connects again from doing so for ever.
+func readFile(path string) ([]byte, error) {
+	text, err := files.Read(path, maxFile)
+	if _, ok := errors.AsType[*fs.PathError](err); err != nil && !ok {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return text, err
+}
+
+// credentials are those of a file as it is when a connection is made.
+func credentials(file string) nats.Option {
+	token := func() (string, error) {
+		text, err := readFile(file)
+		if err != nil {
+			return "", err
+		}
+		defer clear(text)
+		return nkeys.ParseDecoratedJWT(text)
+	}
+	return nats.UserJWT(token, signer(file))
+}
+
+// nkey is that of a file as it is when a connection is made.
+func nkey(file string) (nats.Option, error) {
+	key, err := readKey(file)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Wipe()
+	public, err := key.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return nats.Nkey(public, signer(file)), nil
+}
+
+// signer signs with the key in a file.
+func signer(file string) func(nonce []byte) ([]byte, error) {
+	return func(nonce []byte) ([]byte, error) {
+		key, err := readKey(file)
+		if err != nil {
+			return nil, err
+		}
+		defer key.Wipe()
+		return key.Sign(nonce)
+	}
+}
+
+func readKey(file string) (nkeys.KeyPair, error) {
+	text, err := readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	key, err := nkeys.ParseDecoratedNKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: has no key to sign with: %w", file, err)
+	}
+	return key, nil
 }

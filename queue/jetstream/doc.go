@@ -4,8 +4,8 @@
 //
 //	client              the Queue
 //	├─ embedded         the server, if it is in this process, and the lock on its folder;
-//	│                   mend.go starts it again when its disk was full, and full.go
-//	│                   refuses jobs before it is; still.go notices when it stands still
+//	│                   restart.go starts it again when its disk was full, and full.go
+//	│                   refuses jobs before it is; restart.go also notices when it stands still
 //	├─ link             the one connection: made in the background, checked whenever it is new
 //	├─ calls            requests that wait for an answer, all on one subscription
 //	├─ keeper           reservations kept alive, acknowledgements repeated, calls ended
@@ -46,7 +46,7 @@
 //   - Priorities are ignored; jobs are served in order, those given back first.
 //   - Jobs of a process that died come back after AckWait, not at once.
 //   - A job that another program finishes while an embedded queue's disk is full
-//     comes again; see left.go.
+//     comes again; see orphans.go.
 //   - When the disk has been really full, a cluster's server may accept nothing
 //     more until it is restarted, though there is room again: puts fail with
 //     ErrUnavailable. Limit the server's storage below the disk's size.

@@ -1,14 +1,20 @@
 package jetstream
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -113,4 +119,166 @@ func (l *serverLog) last() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.bad
+}
+
+// What the server says of itself is found in its log by the format that its code gives,
+// which has to be the whole of it. Never by the text of a line: there stands also what
+// strangers have sent, and in the formats of lines about clients what they call
+// themselves.
+
+// ourStreams are those whose faults matter: who has the token may make others.
+var ourStreams = [...]string{jobsStream, buriedStream}
+
+func ours(stream any) bool { return slices.Contains(ourStreams[:], fmt.Sprint(stream)) }
+
+// writeFault finds in a line of the server's log why it can store nothing from now on
+// (nats-server: filestore.go, fileStore.setWriteErr; stream.go, setWriteErrLocked, and
+// where JetStream is disabled).
+func writeFault(format string, args []any) (why string, ok bool) {
+	switch format {
+	case "JetStream stream '%s > %s' critical write error: %v":
+		ok = len(args) == 3 && ours(args[1])
+	case "Filesystem permission denied while writing msg, disabling JetStream: %v":
+		ok = len(args) == 1
+	default:
+		for _, name := range ourStreams {
+			ok = ok || len(args) == 1 && format == "Filestore ["+name+"] Critical write error: %v"
+		}
+	}
+	if !ok {
+		return "", false
+	}
+	return fmt.Sprint(args[len(args)-1]), true
+}
+
+// readFault finds in a line of the server's log why it cannot read a job. It serves
+// none of that tube then, and looks at its files only when it starts (nats-server:
+// consumer.go, loopAndGatherMsgs).
+func readFault(format string, args []any) (why string, ok bool) {
+	const begins = "Received an error looking up message "
+	switch format {
+	case begins + "with sequence %d for consumer '%s > %s > %s': %v":
+		ok = len(args) == 5
+	case begins + "for consumer '%s > %s > %s': %v":
+		ok = len(args) == 4
+	}
+	if !ok || !ours(args[len(args)-3]) {
+		return "", false
+	}
+	return strings.TrimPrefix(fmt.Sprintf(format, args...), begins), true
+}
+
+// writeFaultOf says whether an answer of the server about its health says that it
+// cannot write one of our streams.
+func writeFaultOf(health string) bool {
+	for _, name := range ourStreams {
+		if strings.HasPrefix(health, "JetStream stream '$G > "+name+"' write error: ") {
+			return true
+		}
+	}
+	return false
+}
+
+// sparing logs what others can make happen as often as they like: some lines at once,
+// then one in a while that says how many were like it, or not logged at all, since the
+// last. A line that is the same as the last counts as one of those.
+type sparing struct {
+	log   *slog.Logger
+	every time.Duration
+	limit *rate.Limiter
+
+	mu    sync.Mutex
+	last  line
+	kept  int         // since the last line
+	next  line        // the last one kept
+	timer *time.Timer // runs for a while after each line
+	ended bool
+}
+
+// line is one of a log.
+type line struct {
+	level slog.Level
+	text  string
+	queue string // "": not said
+	err   string // "": none
+}
+
+func newSparing(log *slog.Logger, every time.Duration, atOnce int) *sparing {
+	return &sparing{log: log, every: every, limit: rate.NewLimiter(rate.Every(every), atOnce)}
+}
+
+// note logs a line, or counts it.
+func (s *sparing) note(l line) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || (s.timer == nil || l != s.last) && s.limit.Allow() {
+		s.write(l)
+	} else {
+		s.next = l
+		s.kept++
+	}
+	if s.timer == nil && !s.ended {
+		s.timer = time.AfterFunc(s.every, s.tell)
+	}
+}
+
+// tell logs the last of the lines that were kept back, if there are any.
+func (s *sparing) tell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.ended:
+	case s.kept == 0:
+		s.timer = nil
+	default:
+		if s.limit.Allow() {
+			s.kept--
+			s.write(s.next)
+		}
+		s.timer = time.AfterFunc(s.every, s.tell)
+	}
+}
+
+func (s *sparing) write(l line) {
+	var attrs []slog.Attr
+	if l.queue != "" {
+		attrs = append(attrs, slog.String("queue", l.queue))
+	}
+	if l.err != "" {
+		attrs = append(attrs, slog.String("err", l.err))
+	}
+	if s.kept > 0 {
+		attrs = append(attrs, slog.Int("suppressed", s.kept))
+	}
+	s.log.LogAttrs(context.Background(), l.level, l.text, attrs...)
+	s.last, s.kept = l, 0
+}
+
+// end tells what was kept back; later lines are not limited, of which there are few.
+func (s *sparing) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	if s.kept > 0 {
+		s.kept--
+		s.write(s.next)
+	}
+	s.ended = true
+}
+
+// maxLine is how much of what others have a part in goes into a line of the log.
+const maxLine = 500
+
+// brief is a text for one line of the log.
+func brief(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }) {
+		text = strconv.Quote(text[:min(len(text), maxLine)])
+	}
+	if len(text) <= maxLine {
+		return text
+	}
+	const more = "…"
+	return strings.ToValidUTF8(text[:maxLine-len(more)], "") + more
 }

@@ -1,6 +1,8 @@
 package jetstream
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -54,6 +56,35 @@ func TestParseDelivery(t *testing.T) {
 	for _, s := range []string{"", "$JS.ACK", "_INBOX.a.b.c.d.e.f.g.h", "$JS.ACK.a.b.x.22.7.1.5", "$JS.ACK.a.b.3.x.7.1.5", "$JS.ACK.a.b.3.22.7.x.5", "$JS.ACK.a.b.c.3.22.7.1.5"} {
 		if got, err := parseDelivery(s); err == nil {
 			t.Errorf("%q: %+v", s, got)
+		}
+	}
+}
+
+// docs/queues.md says what the code does.
+func TestDocs(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../../docs/queues.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(b)
+	size := fmt.Sprint(maxBody(1 << 20))
+	for _, want := range []string{
+		"stream `" + jobsStream + "`", "stream `" + buriedStream + "`",
+		"`" + jobSubject("TUBE") + "`", "`" + schedSubject("TUBE", "ID") + "`", "`" + buriedSubject("TUBE", "ID") + "`",
+		"header `" + headerID + "`", "header `" + headerPut + "`",
+		jsSchedule, jsScheduleTarget,
+		fmt.Sprintf("after %.0f s | after %.0f s", DefaultEmbeddedAckWait.Seconds(), DefaultAckWait.Seconds()),
+		fmt.Sprintf("%.0f days", buriedAge.Hours()/24),
+		size[:1] + "," + size[1:4] + "," + size[4:] + " bytes",
+		fmt.Sprintf("less %d KiB", headerRoom>>10),
+		fmt.Sprintf("Server %d.%d or newer", minMajor, minMinor),
+		fmt.Sprintf("%d (default)", defaultReplicas),
+		"`" + (&fullError{used: 75 << 30, free: 25 << 30}).Error() + "`", fmt.Sprintf("but for %d MiB", 2*trialSize>>20),
+		"`" + fullPrefix + ">`", "`" + settlePrefix + ">`",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("docs/queues.md does not say %q", want)
 		}
 	}
 }
