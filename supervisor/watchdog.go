@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
+	"propeller/internal/backoff"
 	"propeller/queue"
 	"propeller/worker"
 )
@@ -48,7 +48,7 @@ func (*watchdog) String() string { return "watchdog" }
 func (d *watchdog) Serve(ctx context.Context) error {
 	for {
 		quarter := time.Duration(d.period.Load()) / 4
-		timer := time.NewTimer(quarter*3/4 + rand.N(quarter/2+1)) // not in step with anything
+		timer := time.NewTimer(backoff.Jitter(quarter)) // not in step with anything
 		select {
 		case <-ctx.Done():
 			timer.Stop()

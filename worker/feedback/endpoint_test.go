@@ -159,7 +159,7 @@ func newHook(q queue.Queue, url string) hook {
 		Topic: "com.example.app", Tube: testTube, URL: url, Secrets: [][]byte{[]byte(testSecret)},
 		Queue: q, Log: h.logs.logger(), Counters: h.counters,
 	})
-	h.minPause = 10 * time.Millisecond
+	h.pause.Min = 10 * time.Millisecond
 	return h
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"propeller/internal/backoff"
 	"propeller/queue"
 )
 
@@ -17,7 +18,7 @@ type feed struct {
 	consumer queue.Consumer
 	batch    []queue.Job // received and not yet settled, in the order of the tube
 	limit    int         // records a request may have: halved whenever the endpoint answers 413
-	pause    pause
+	pause    backoff.Backoff
 
 	restart context.CancelCauseFunc // ends Serve, as Webhook.Restart
 	closing sync.Once               // of consumer
@@ -103,9 +104,9 @@ func (f *feed) deliver(ctx context.Context) error {
 			f.limit = len(part) / 2
 			f.cfg.Log.Info("feedback webhook: the endpoint answered 413, requests become smaller", "records", f.limit)
 		default:
-			wait := max(f.pause.next(), a.retryAfter)
+			wait := max(f.pause.Next(), a.retryAfter)
 			f.down(a.reason, wait)
-			if err := sleep(ctx, wait); err != nil {
+			if err := backoff.Sleep(ctx, wait); err != nil {
 				return err
 			}
 		}
@@ -128,7 +129,7 @@ func (f *feed) giveBack() {
 
 // up notes that n records were taken.
 func (f *feed) up(n int) {
-	f.pause.reset()
+	f.pause.Reset()
 	f.failing.Store(nil)
 	if since, wasDown := f.cfg.Counters.succeed(n); wasDown {
 		f.cfg.Log.Info("feedback webhook takes records again", "after", time.Since(since).Round(time.Millisecond))

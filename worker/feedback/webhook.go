@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"propeller/internal/backoff"
 	"propeller/queue"
 )
 
@@ -24,6 +25,13 @@ const (
 	maxBatchBytes = 256 << 10
 	// linger is how long a batch waits for more after its first record.
 	linger = time.Second
+)
+
+// Pauses between failed requests. An endpoint that is away for the night is tried 12 times
+// an hour.
+const (
+	minPause = time.Second
+	maxPause = 5 * time.Minute
 )
 
 // Times of the end.
@@ -77,7 +85,7 @@ type Webhook struct {
 	cfg      WebhookConfig
 	endpoint string // scheme and host; "" when the URL cannot be one
 	client   *http.Client
-	minPause time.Duration // between failed requests; tests make it shorter
+	pause    backoff.Backoff // between failed requests
 
 	cur                      atomic.Pointer[feed] // nil: it does not serve
 	received, finished, held atomic.Int64         // see WebhookStatus
@@ -91,7 +99,7 @@ func NewWebhook(c WebhookConfig) *Webhook {
 	if c.Counters == nil {
 		c.Counters = new(WebhookCounters)
 	}
-	w := &Webhook{cfg: c, client: newClient(c.Client), minPause: minPause}
+	w := &Webhook{cfg: c, client: newClient(c.Client), pause: backoff.Backoff{Min: minPause, Max: maxPause}}
 	if u, err := url.Parse(c.URL); err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") {
 		w.endpoint = u.Scheme + "://" + u.Host
 	}
@@ -129,7 +137,7 @@ func (w *Webhook) Serve(ctx context.Context) error {
 	}
 	ctx, restart := context.WithCancelCause(ctx)
 	defer restart(nil)
-	f := &feed{Webhook: w, consumer: c, limit: maxBatch, pause: pause{min: w.minPause}, restart: restart}
+	f := &feed{Webhook: w, consumer: c, limit: maxBatch, pause: w.pause, restart: restart}
 	w.cur.Store(f)
 	defer w.cur.Store(nil)
 	defer f.close()

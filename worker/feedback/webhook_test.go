@@ -217,7 +217,7 @@ func TestTooLarge(t *testing.T) {
 		return code
 	})
 	h := newHook(q, e.URL)
-	h.minPause = maxPause // a pause would fail the test
+	h.pause.Min = maxPause // a pause would fail the test
 	h.serve(t)
 	h.delivered(t, n)
 	e.wantExactly(t, n)
