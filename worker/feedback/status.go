@@ -1,6 +1,58 @@
 package feedback
 
-import "time"
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// WebhookCounters say how a webhook fares. They may outlive it: a successor
+// goes on with them. The zero value is ready for use, from any goroutine.
+type WebhookCounters struct {
+	Delivered atomic.Int64 // records in requests answered 2xx
+	Batches   atomic.Int64 // requests answered 2xx
+	Failed    atomic.Int64 // requests answered otherwise, or not at all
+	Undeleted atomic.Int64 // records delivered whose reservation was lost or that could not be deleted: they may come again
+	Buried    atomic.Int64 // jobs on the tube that were no records
+
+	mu     sync.Mutex
+	down   bool
+	since  time.Time
+	reason string
+}
+
+// Down reports whether the last request failed, since when all of them have,
+// and why the last one did. reason holds no secret, token or part of the URL.
+func (c *WebhookCounters) Down() (since time.Time, reason string, down bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.since, c.reason, c.down
+}
+
+// fail notes a failed request and reports whether it is the first.
+func (c *WebhookCounters) fail(now time.Time, reason string) (first bool) {
+	c.Failed.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first = !c.down
+	if first {
+		c.since = now
+	}
+	c.down, c.reason = true, reason
+	return first
+}
+
+// succeed notes n delivered records and reports whether the request before had
+// failed, and since when.
+func (c *WebhookCounters) succeed(n int) (since time.Time, wasDown bool) {
+	c.Delivered.Add(int64(n))
+	c.Batches.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	since, wasDown = c.since, c.down
+	c.down, c.since, c.reason = false, time.Time{}, ""
+	return since, wasDown
+}
 
 // WebhookStatus is a webhook at one moment.
 type WebhookStatus struct {
