@@ -90,7 +90,7 @@ func (a *app) addWorker(i int) {
 	c := a.common
 	c.Index = i
 	w := worker.New(c)
-	m := &member{service: &ordered{w, worker.ErrRestarted}}
+	m := &member{service: &restartable{service: w}}
 	a.workers = append(a.workers, &appWorker{Worker: w, index: i, member: m, token: a.sup.Add(m)})
 }
 

@@ -65,7 +65,7 @@ type Supervisor struct {
 	mock     *apnstest.Server   // for server: mock; nil until an app needs it
 	ledgers  map[string]*ledger // by topic
 	tokens   tokens
-	turns    turns
+	locks    tubeLocks
 	buried   *buried.Index
 
 	draining sync.WaitGroup // what reloads have removed, and their queues; added to under applying
@@ -90,7 +90,7 @@ const stopLimit = 11 * time.Minute
 func New(cfg *config.Config, o Options) (*Supervisor, error) {
 	s := &Supervisor{
 		o: o, started: make(chan struct{}), ended: make(chan struct{}),
-		apps: make(map[string]*app), ledgers: make(map[string]*ledger), tokens: make(tokens), turns: make(turns),
+		apps: make(map[string]*app), ledgers: make(map[string]*ledger), tokens: make(tokens), locks: make(tubeLocks),
 		buried:        buried.NewIndex(o.Log),
 		periodChanged: make(chan struct{}, 1),
 	}
@@ -263,7 +263,7 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 	}
 	wc.Buried = func(id string, b worker.Burial) { s.buried.Told(c.Tube, id, b) }
 	a := newApp(c, wc, l)
-	a.addWebhook(s.turns)
+	a.addWebhook(s.locks)
 	a.token = s.root.Add(a.member)
 	return a
 }

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -34,7 +33,7 @@ type stuckQueue struct {
 func (q *stuckQueue) Consume(tube string) (c queue.Consumer, err error) {
 	c, err = q.adminQueue.Consume(tube)
 	if tube == q.tube && q.deaf.Add(-1) >= 0 {
-		c = &deafConsumer{Consumer: c, closed: make(chan struct{})}
+		c = deafConsumer{c}
 	}
 	return c, err
 }
@@ -48,20 +47,11 @@ func (w *world) deafen(tube string, n int64) *atomic.Int64 {
 	return deaf
 }
 
-type deafConsumer struct {
-	queue.Consumer
-	closing sync.Once
-	closed  chan struct{}
-}
+type deafConsumer struct{ queue.Consumer }
 
-func (c *deafConsumer) Receive(context.Context, int) ([]queue.Job, error) {
-	<-c.closed // and not for the context's sake
-	return nil, errors.New("closed")
-}
-
-func (c *deafConsumer) Close(ctx context.Context) error {
-	c.closing.Do(func() { close(c.closed) })
-	return c.Consumer.Close(ctx)
+func (deafConsumer) Receive(ctx context.Context, _ int) ([]queue.Job, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
 }
 
 // A consumer that receives nothing, though there are jobs, is replaced with its
@@ -451,19 +441,19 @@ type deafenedQueue struct {
 }
 
 type deafenedConsumer struct {
-	deafConsumer
+	queue.Consumer
 	deaf *atomic.Bool
 }
 
 func (q *deafenedQueue) Consume(tube string) (c queue.Consumer, err error) {
 	c, err = q.adminQueue.Consume(tube)
-	q.once.Do(func() { c = &deafenedConsumer{deafConsumer{Consumer: c, closed: make(chan struct{})}, &q.deaf} })
+	q.once.Do(func() { c = &deafenedConsumer{c, &q.deaf} })
 	return c, err
 }
 
 func (c *deafenedConsumer) Receive(ctx context.Context, n int) ([]queue.Job, error) {
 	if c.deaf.Load() {
-		return c.deafConsumer.Receive(ctx, n)
+		return deafConsumer{c.Consumer}.Receive(ctx, n)
 	}
 	return c.Consumer.Receive(ctx, n)
 }

@@ -3,63 +3,106 @@ package supervisor
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"github.com/thejerf/suture/v4"
 
 	"propeller/worker/feedback"
 )
 
-// turns let one webhook at a time serve a feedback tube: two at once would not
-// keep the order of the records, and reloads make a successor while the webhook
-// before still finishes. By tube; they are as few as the tubes that
-// configurations have named.
-type turns map[string]turn
+// tubeLocks let one webhook at a time serve a feedback tube: two at once would not keep the
+// order of the records, and a reload starts a successor while the old webhook still finishes.
+// They are by tube, and as few as the tubes that configurations have named.
+type tubeLocks map[string]tubeLock
 
-// turn is held by sending to it.
-type turn chan struct{}
+// tubeLock is locked by sending to it.
+type tubeLock chan struct{}
 
-func (t turns) of(tube string) turn {
+func (t tubeLocks) of(tube string) tubeLock {
 	if t[tube] == nil {
-		t[tube] = make(turn, 1)
+		t[tube] = make(tubeLock, 1)
 	}
 	return t[tube]
 }
 
-// addWebhook adds the app's webhook to its tree, if it has one: under a
-// supervisor of its own, so that failures of the one are not counted against
-// the workers.
-func (a *app) addWebhook(t turns) {
+// webhook is an app's webhook: a consumer of its feedback tube. It serves while it has the
+// tube's lock.
+type webhook struct {
+	*feedback.Webhook
+	lock        tubeLock
+	restartable *restartable // serves the webhook
+
+	// The watchdog's.
+	progress progress
+	stalled  atomic.Pointer[Stall] // nil: it does not stall
+}
+
+// addWebhook adds the app's webhook to its tree, if it has one: under a supervisor of its own,
+// so that its failures are not counted against the workers.
+func (a *app) addWebhook(locks tubeLocks) {
 	c := a.cfg.Feedback
 	if c.Webhook.IsZero() {
 		return
 	}
-	a.webhook = &webhook{turn: t.of(c.Tube), Webhook: feedback.NewWebhook(feedback.WebhookConfig{
+	h := &webhook{lock: locks.of(c.Tube), Webhook: feedback.NewWebhook(feedback.WebhookConfig{
 		Topic: a.cfg.Topic, Tube: c.Tube, URL: c.Webhook.Reveal(), Secrets: c.Keys(),
 		Queue: a.common.Queue, Log: a.common.Log, Counters: &a.ledger.webhook,
 	})}
+	h.restartable = &restartable{service: h}
 	sup := suture.New("feedback "+a.cfg.Topic, suture.Spec{
 		EventHook: eventHook(a.common.Log), Timeout: stopLimit, DontPropagateTermination: true,
 	})
-	sup.Add(&ordered{a.webhook, feedback.ErrRestarted})
+	sup.Add(h.restartable)
 	a.sup.Add(sup)
+	a.webhook = h
 }
 
-// webhook is a webhook that serves when it is its turn.
-type webhook struct {
-	*feedback.Webhook
-	turn turn
-
-	progress progress              // the watchdog's
-	stalled  atomic.Pointer[Stall] // set by the watchdog; nil: it does not stall
-}
-
-// Serve waits until no other webhook serves the tube, then serves.
-func (w *webhook) Serve(ctx context.Context) error {
+// Serve waits for the tube's lock, then serves.
+func (h *webhook) Serve(ctx context.Context) error {
 	select {
-	case w.turn <- struct{}{}:
+	case h.lock <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-w.turn }()
-	return w.Webhook.Serve(ctx)
+	defer func() { <-h.lock }()
+	return h.Webhook.Serve(ctx)
+}
+
+// lookAtWebhook demands progress of an app's webhook as of a worker, if it has reserved records
+// or its tube has ready ones. A restart, which makes a new connection to the queue, is all that
+// can help it. A webhook that stalls nevertheless delays records and no push, so the app stays
+// ready.
+func (d *watchdog) lookAtWebhook(a *app, records available) {
+	h := a.webhook
+	if h == nil {
+		return
+	}
+	s := h.Status()
+	if !s.Serving || s.QueueErr != nil || s.Waiting != "" {
+		// It waits for the lock, the queue or the endpoint, which is shown elsewhere.
+		return
+	}
+	v := view{held: s.Reserved, finished: s.Finished, received: s.Received}
+	h.progress.period = time.Duration(d.period.Load())
+	if v.held > 0 {
+		h.progress.period = max(h.progress.period, 2*feedback.RequestTime) // a request may take its time
+	} else {
+		v.ready, v.known = records.ready, records.known
+	}
+	now := time.Now()
+	what, why := h.progress.look(now, v)
+	log, steps := d.log.With("topic", a.cfg.Topic, "reason", why), &a.ledger.webhookSteps
+	switch what {
+	case replace, restart:
+		log.Warn("watchdog: no progress: the feedback webhook is restarted")
+		steps.Restarted.note(why, now)
+		h.restartable.Restart()
+	case stall:
+		log.Error("watchdog: no progress: the feedback webhook stalls")
+		steps.Stalled.note(why, now)
+		h.stalled.Store(&Stall{Reason: why, Since: now.Add(-h.progress.total)})
+	case mended:
+		log.Info("watchdog: feedback webhook recovered")
+		h.stalled.Store(nil)
+	}
 }

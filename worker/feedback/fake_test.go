@@ -189,8 +189,9 @@ func serveFake(t *testing.T, q *fakeQueue, tr *transport) (h hook, stop func()) 
 	h = hook{counters: new(WebhookCounters), logs: new(logs)}
 	h.Webhook = NewWebhook(WebhookConfig{
 		Topic: "com.example.app", Tube: testTube, URL: "https://example.com/hook", Secrets: [][]byte{[]byte(testSecret)},
-		Queue: fakeEngine{q}, Client: &http.Client{Transport: tr}, Log: h.logs.logger(), Counters: h.counters,
+		Queue: fakeEngine{q}, Log: h.logs.logger(), Counters: h.counters,
 	})
+	h.client.Transport = tr
 	return h, h.serve(t)
 }
 

@@ -1,10 +1,9 @@
-// Package feedback carries what producers must know about their pushes that
-// did not arrive: a record for each token that must not be used again and for
-// each job that was buried or expired. Records lie on a tube of the app's own
-// queue until somebody has read them.
+// Package feedback carries what producers must know about their pushes that did not arrive: a
+// record for each token that must not be used again and for each job that was buried or
+// expired. Records wait in a tube of the app's own queue until somebody reads them.
 //
-// Writer puts them there. Webhook is a reader inside the daemon: it posts them
-// to an HTTP endpoint, signed; Verify is its counterpart.
+// Writer puts them there. Webhook reads them inside the daemon and posts them, signed, to an
+// HTTP endpoint.
 package feedback
 
 import (
@@ -19,12 +18,12 @@ import (
 	"propeller/queue"
 )
 
-// Record says why one push will not arrive. Its JSON form is what lies on the
-// feedback tube, one record a job, and what the webhook is sent.
+// Record says why one push will not arrive. The feedback tube has its JSON form, one record a
+// job, and the webhook is sent the same.
 type Record struct {
 	Topic string `json:"topic"` // of the app, without the suffix of a push type
-	// Token is the whole device token as it was sent, in lower case; "" when the
-	// job's could not be read, and for a broadcast.
+	// Token is the whole device token as it was sent, in lower case; "" for a broadcast, and when
+	// the job could not be read.
 	Token     string `json:"token,omitempty"`
 	ChannelID string `json:"channel_id,omitempty"` // of a broadcast
 	// Class is "token" (the token must not be used again), "expired" (too late
@@ -40,8 +39,8 @@ type Record struct {
 	At time.Time `json:"at"`
 }
 
-// parse reads a job of a feedback tube. Its errors quote nothing of the body:
-// it may be somebody else's, with a token in it.
+// parse reads a job of a feedback tube. Its errors quote nothing of the body, which may be
+// another program's and hold a token.
 func parse(body []byte) (Record, error) {
 	if !utf8.Valid(body) { // would go into the webhook's JSON as it is
 		return Record{}, errors.New("feedback: not a record: not UTF-8")
@@ -69,24 +68,21 @@ func parse(body []byte) (Record, error) {
 	return r, nil
 }
 
-// putTimeout bounds the put of one record: the job that it is about stays
-// reserved meanwhile, and whoever settles it waits. It is longer than the
-// queue's own limits (answerTime in beanstalk), whose errors say more.
+// putTimeout bounds the put of one record: its job stays reserved meanwhile. It is longer than
+// the queue's own limits (answerTime in beanstalk), whose errors say more.
 const putTimeout = 15 * time.Second
 
-// maxText is the most bytes that a text of a record may have. It is far above
-// what a real one needs, a device token included, and makes every record fit
-// into a job of beanstalkd (65,535 bytes, its doc/protocol.txt on max-job-size)
-// even with each byte escaped. A record that the queue refuses would keep its
-// job from ever being settled.
+// maxText bounds each text of a record, in bytes. It is far above what a real one needs, device
+// tokens included, and makes every record fit into a job of beanstalkd (65,535 bytes, its
+// doc/protocol.txt on max-job-size) even with each byte escaped. If the queue refused a record,
+// its job could never be settled.
 const maxText = 1024
 
 // Writer returns a function that puts a record on tube as one JSON job and
 // returns when the queue has it. Texts longer than 1024 bytes are cut.
 //
-// The errors are those of queue.Put; one that took too long wraps
-// queue.ErrUnavailable. After any error but queue.ErrRejected the record may be
-// on the tube nevertheless.
+// The errors are those of queue.Put; after a timeout the error wraps queue.ErrUnavailable.
+// After any error but queue.ErrRejected the record may be in the tube all the same.
 func Writer(q queue.Queue, tube string) func(context.Context, Record) error {
 	return func(ctx context.Context, r Record) error {
 		body, err := encode(r)

@@ -23,11 +23,10 @@ import (
 
 // Bounds of a request.
 const (
-	// RequestTime is the most a request takes, from its start to the head of the
-	// answer.
+	// RequestTime bounds a request, from its start to the head of the answer.
 	RequestTime = 10 * time.Second
-	// The body of an answer is read for one reason, that the connection can be
-	// used again: up to maxAnswer bytes, for up to drainTimeout.
+	// The body of an answer is read only so that the connection can be used again: up to
+	// maxAnswer bytes, for up to drainTimeout.
 	maxAnswer    = 64 << 10
 	drainTimeout = time.Second
 	// maxAnswerHead bounds the headers of an answer, which are kept in memory.
@@ -41,22 +40,18 @@ const (
 	maxReason = 200 // bytes of an error's text that are shown
 )
 
-// newClient returns the client for the requests, made from c unless it is nil.
-func newClient(c *http.Client) *http.Client {
-	client := new(http.Client)
-	if c != nil {
-		*client = *c
-	} else {
-		client.Transport = newTransport()
+// newClient returns the client for the requests, whose contexts bound their time. It follows
+// no redirects.
+func newClient() *http.Client {
+	return &http.Client{
+		Transport:     newTransport(),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	client.Timeout = 0 // the requests' contexts say more precisely what may take how long
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return client
 }
 
-// newTransport returns a transport with one connection at most, looked up anew
-// whenever it is made. It speaks HTTP/1.1: one request at a time needs no more,
-// and there a request that was given up takes its connection with it.
+// newTransport returns a transport with at most one connection; each new one looks the name up
+// again. It speaks HTTP/1.1: one request at a time needs no more, and a request that is given
+// up closes its connection.
 func newTransport() *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -83,7 +78,7 @@ func proxy(r *http.Request) (*url.URL, error) {
 	return u, nil
 }
 
-// requestBody returns the JSON of a request: the records as they lie on the tube.
+// requestBody returns the JSON of a request: the records as they are in the tube.
 func requestBody(batch []queue.Job) []byte {
 	var b bytes.Buffer
 	b.WriteString(`{"records":[`)
@@ -97,11 +92,11 @@ func requestBody(batch []queue.Job) []byte {
 	return b.Bytes()
 }
 
-// answer is what became of a request.
+// answer is the result of a request.
 type answer struct {
 	ok         bool
 	tooLarge   bool          // 413
-	reason     string        // unless ok: why not
+	reason     string        // why it failed; "" if ok
 	retryAfter time.Duration // the endpoint asks to wait that long, up to maxPause
 }
 
@@ -116,7 +111,7 @@ func (w *Webhook) post(ctx context.Context, body []byte) answer {
 	}
 	resp, err := w.client.Do(req)
 	if err != nil {
-		w.client.CloseIdleConnections() // the next try looks the name up anew
+		w.client.CloseIdleConnections() // the next try looks the name up again
 		return answer{reason: describe(err)}
 	}
 	timer := time.AfterFunc(drainTimeout, cancel)
@@ -139,8 +134,8 @@ func (w *Webhook) request(ctx context.Context, body []byte, now time.Time) (*htt
 	req.Header.Set(HeaderID, id)
 	req.Header.Set(HeaderTimestamp, timestamp)
 	req.Header.Set(HeaderSignature, sign(w.cfg.Secrets, id, timestamp, body))
-	// An empty one is not sent, but lets net/http repeat the request at once when
-	// an idle connection turns out to have been closed (http.Transport).
+	// An empty one is not sent, but lets net/http repeat the request at once if an idle
+	// connection turns out to be closed (see http.Transport).
 	req.Header["Idempotency-Key"] = []string{}
 	return req, nil
 }
@@ -176,8 +171,8 @@ func retryAfter(value string, now time.Time) time.Duration {
 	return 0
 }
 
-// describe says in few words why there was no answer. The URL is left out, and
-// so is whatever net/http quotes of a malformed answer, which may echo records.
+// describe says in few words why there was no answer. It leaves out the URL, and what net/http
+// quotes of a malformed answer, which may echo records.
 func describe(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Sprintf("no answer within %v", RequestTime)

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// WebhookCounters say how a webhook fares. They may outlive it: a successor
-// goes on with them. The zero value is ready for use, from any goroutine.
+// WebhookCounters count what a webhook did. They outlive it: its successor goes on with them.
+// The zero value is ready for use, from any goroutine.
 type WebhookCounters struct {
 	Delivered atomic.Int64 // records in requests answered 2xx
 	Batches   atomic.Int64 // requests answered 2xx
 	Failed    atomic.Int64 // requests answered otherwise, or not at all
 	Undeleted atomic.Int64 // records delivered whose reservation was lost or that could not be deleted: they may come again
-	Buried    atomic.Int64 // jobs on the tube that were no records
+	Buried    atomic.Int64 // jobs in the tube that were not records
 
 	mu     sync.Mutex
 	down   bool
@@ -21,8 +21,8 @@ type WebhookCounters struct {
 	reason string
 }
 
-// Down reports whether the last request failed, since when all of them have,
-// and why the last one did. reason holds no secret, token or part of the URL.
+// Down reports whether the last request failed, why, and since when all requests have failed.
+// reason holds no secret, token or part of the URL.
 func (c *WebhookCounters) Down() (since time.Time, reason string, down bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,25 +57,24 @@ func (c *WebhookCounters) succeed(n int) (since time.Time, wasDown bool) {
 // WebhookStatus is a webhook at one moment.
 type WebhookStatus struct {
 	Serving  bool
-	Held     int   // records received and not yet settled
+	Reserved int   // records received and not yet settled
 	QueueErr error // why no record can be received; nil when one can
-	// Received counts jobs received, Finished those delivered or buried; both
-	// since NewWebhook, over all restarts of Serve.
+	// Received counts the jobs received since NewWebhook, Finished those delivered or buried.
 	Received, Finished int64
-	// Waiting says why the endpoint takes no records, while it is tried again at
-	// the times that are due; "" when it takes them, or nobody tries.
+	// Waiting says why the endpoint takes no records, while it is retried on time; "" when it
+	// takes them, or is not tried.
 	Waiting string
 }
 
 // Status may be called at any time.
 func (w *Webhook) Status() WebhookStatus {
 	s := WebhookStatus{Received: w.received.Load(), Finished: w.finished.Load()}
-	f := w.cur.Load()
-	if f == nil {
+	r := w.cur.Load()
+	if r == nil {
 		return s
 	}
-	s.Serving, s.Held, s.QueueErr = true, int(w.held.Load()), f.consumer.Err()
-	if failed := f.failing.Load(); failed != nil && time.Now().Before(failed.next) {
+	s.Serving, s.Reserved, s.QueueErr = true, int(w.reserved.Load()), r.consumer.Err()
+	if failed := r.failing.Load(); failed != nil && time.Now().Before(failed.next) {
 		s.Waiting = failed.reason
 	}
 	return s

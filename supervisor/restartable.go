@@ -1,0 +1,47 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"github.com/thejerf/suture/v4"
+
+	"propeller/worker"
+)
+
+// restartable is a worker or webhook that the watchdog restarts. suture must not count that as
+// a failure: after a few it would pause the restarts of the whole app, and so undo what the
+// watchdog does. The watchdog sets the pace itself.
+type restartable struct {
+	service interface {
+		suture.Service
+		String() string
+	}
+	cancel atomic.Pointer[context.CancelFunc] // ends the current run; nil before the first
+}
+
+// String is the service's: without it suture would print its fields.
+func (r *restartable) String() string { return r.service.String() }
+
+// Serve serves the service, and serves it again each time it was restarted.
+func (r *restartable) Serve(ctx context.Context) error {
+	for {
+		run, cancel := context.WithCancel(ctx)
+		r.cancel.Store(&cancel)
+		err := r.service.Serve(run)
+		restarted := run.Err() != nil || errors.Is(err, worker.ErrRestarted)
+		cancel()
+		if ctx.Err() != nil || !restarted {
+			return err
+		}
+	}
+}
+
+// Restart ends the service as a stop would, and serves it again. It does nothing unless the
+// service runs.
+func (r *restartable) Restart() {
+	if cancel := r.cancel.Load(); cancel != nil {
+		(*cancel)()
+	}
+}
