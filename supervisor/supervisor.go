@@ -283,32 +283,3 @@ func sameLeaf(a, b *apnsconn.Certificate) bool {
 	}
 	return a.Fingerprint == b.Fingerprint
 }
-
-// dialer makes the workers' Dial from an app's configuration.
-func (s *Supervisor) dialer(c config.App) worker.Dial {
-	dc := apnsconn.Config{
-		Addr: c.Addr, Proxy: c.Proxy.URL(), RootCAs: c.RootCAs, InFlight: c.InFlight, PushTimeout: c.PushTimeout,
-	}
-	if c.Certificate != nil {
-		dc.Certificate = &c.Certificate.TLS
-	}
-	if c.SigningKey != nil {
-		dc.Token = s.tokens.of(c.SigningKey)
-	}
-	if c.Mock() {
-		dc.Addr, dc.RootCAs = s.mock.Addr, s.mock.CertPool()
-		if dc.Token == nil {
-			cert := s.mock.ClientCert(c.Topic)
-			dc.Certificate = &cert
-		}
-	}
-	return func(ctx context.Context, onChange func()) (worker.Conn, error) {
-		dc := dc
-		dc.OnChange = onChange
-		conn, err := apnsconn.Dial(ctx, dc)
-		if err != nil {
-			return nil, err // not a nil *Conn in an interface
-		}
-		return conn, nil
-	}
-}

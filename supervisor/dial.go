@@ -1,0 +1,79 @@
+package supervisor
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
+	"propeller/apnsconn"
+	"propeller/apnsconn/apnstest"
+	"propeller/config"
+	"propeller/worker"
+)
+
+// dialer makes the workers' Dial from an app's configuration.
+func (s *Supervisor) dialer(c config.App) worker.Dial {
+	dc := apnsconn.Config{
+		Addr: c.Addr, Proxy: c.Proxy.URL(), RootCAs: c.RootCAs, InFlight: c.InFlight, PushTimeout: c.PushTimeout,
+	}
+	if c.Certificate != nil {
+		dc.Certificate = &c.Certificate.TLS
+	}
+	if c.SigningKey != nil {
+		dc.Token = s.tokens.of(c.SigningKey)
+	}
+	if c.Mock() {
+		dc.Addr, dc.RootCAs = s.mock.Addr, s.mock.CertPool()
+		if dc.Token == nil {
+			cert := s.mock.ClientCert(c.Topic)
+			dc.Certificate = &cert
+		}
+	}
+	return func(ctx context.Context, onChange func()) (worker.Conn, error) {
+		dc := dc
+		dc.OnChange = onChange
+		conn, err := apnsconn.Dial(ctx, dc)
+		if err != nil {
+			return nil, err // not a nil *Conn in an interface
+		}
+		return conn, nil
+	}
+}
+
+// tokens holds the one ProviderToken of each key, for all apps that use it and
+// across reloads: Apple refuses a key whose tokens change too often. It never
+// shrinks, so that a key that is taken out and put back finds its token again;
+// an entry is small, and people make them by hand.
+type tokens map[tokenKey]*apnsconn.ProviderToken
+
+type tokenKey struct {
+	team, id    string
+	fingerprint [sha256.Size]byte
+}
+
+func (t tokens) of(k *apnsconn.Key) *apnsconn.ProviderToken {
+	at := tokenKey{k.Team, k.ID, k.Fingerprint}
+	if t[at] == nil {
+		t[at] = apnsconn.NewProviderToken(k)
+	}
+	return t[at]
+}
+
+// startMock starts the built-in APNs stand-in if an app of cfg wants it. It
+// listens on loopback only, and stays until the daemon ends. It takes all pushes
+// but those whose token asks for something else (apnstest.TokenCodes).
+func (s *Supervisor) startMock(cfg *config.Config) error {
+	if s.mock != nil || !slices.ContainsFunc(cfg.Apps, func(a config.App) bool { return a.Mock() }) {
+		return nil
+	}
+	m, err := apnstest.Start(apnstest.Options{Record: -1, Script: apnstest.TokenCodes, OnRequest: func(r *apnstest.Request) {
+		s.o.Log.Info("mock apns: push", "topic", r.Header.Get("apns-topic"), "token", r.Token[:min(8, len(r.Token))], "status", r.Answer.Status, "reason", r.Answer.Reason)
+	}})
+	if err != nil {
+		return fmt.Errorf("supervisor: server \"mock\": %w", err)
+	}
+	s.o.Log.Info("mock apns listens", "addr", m.Addr)
+	s.mock = m
+	return nil
+}
