@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"propeller/internal/files"
 )
 
 // Limits of a connection. A client needs a fraction of them; requests that take
@@ -53,7 +55,7 @@ func NewServer(s *State, h http.Handler, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	server := &Server{name: "socket", open: s.Listen, first: ln, handler: h, log: log}
-	server.all, server.strangers = limits(maxFiles())
+	server.all, server.strangers = limits(files.MaxOpen())
 	return server, nil
 }
 
@@ -67,7 +69,7 @@ type Web struct {
 // NewWeb opens a listener, on which Serve will answer as Answer says.
 func NewWeb(w Web, log *slog.Logger) (*Server, error) {
 	s := &Server{name: "http", log: log}
-	s.all, s.strangers = limits(maxFiles())
+	s.all, s.strangers = limits(files.MaxOpen())
 	if w.TLSCert != "" {
 		var err error
 		if s.cert, err = newCertificate(w.TLSCert, w.TLSKey, log); err != nil {

@@ -6,8 +6,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
+
+	"github.com/gofrs/flock"
 
 	"propeller/internal/files"
 )
@@ -37,7 +37,7 @@ var (
 // process's end.
 type State struct {
 	dir  string
-	lock *os.File
+	lock *flock.Flock
 }
 
 // Open takes dir, which is created when missing, for this process. Errors: one
@@ -53,36 +53,22 @@ func Open(dir string) (*State, error) {
 	if err := files.CheckFolder(dir); err != nil {
 		return nil, err
 	}
-	f, err := files.OpenOwn(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE)
+	path := filepath.Join(dir, lockName)
+	lock, err := files.Lock(path)
+	if errors.Is(err, files.ErrLocked) {
+		holder := files.Holder(path)
+		if holder != "" {
+			holder = " (process " + holder + ")"
+		}
+		return nil, fmt.Errorf("%q: %w%s: stop it, or give this one a folder of its own", dir, ErrInUse, holder)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := lockFile(f); err != nil {
-		defer f.Close()
-		if errors.Is(err, errLocked) {
-			return nil, fmt.Errorf("%q: %w%s: stop it, or give this one a folder of its own", dir, ErrInUse, owner(f))
-		}
-		return nil, fmt.Errorf("lock %q: %w", f.Name(), err)
-	}
-	// For owner, which is of use but not needed.
-	if f.Truncate(0) == nil {
-		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	return &State{dir: dir, lock: f}, nil
+	return &State{dir: dir, lock: lock}, nil
 }
 
-// owner names the process that has the lock, if its file says so.
-func owner(f *os.File) string {
-	text := make([]byte, 20)
-	n, _ := f.ReadAt(text, 0)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text[:n])))
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf(" (process %d)", pid)
-}
-
-// Close lets go of the folder.
+// Close gives the folder up.
 func (s *State) Close() error {
 	err := os.Remove(s.path())
 	if errors.Is(err, os.ErrNotExist) {

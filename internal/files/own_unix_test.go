@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"testing"
 )
 
@@ -86,5 +88,50 @@ func TestReadableByAll(t *testing.T) {
 	}
 	if ReadableByAll(path + "x") {
 		t.Error("one that is not there")
+	}
+}
+
+// A lock holds against others until it is closed, and its file says whose it is.
+func TestLock(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lock")
+	if got := Holder(path); got != "" {
+		t.Errorf("no file: %q", got)
+	}
+	if err := os.WriteFile(path, []byte("a longer text of another process\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := Holder(path); got != "" {
+		t.Errorf("another text: %q", got)
+	}
+	for range 2 {
+		l, err := Lock(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Lock(path); !errors.Is(err, ErrLocked) {
+			t.Errorf("locked: %v", err)
+		}
+		if got := Holder(path); got != strconv.Itoa(os.Getpid()) {
+			t.Errorf("holder %q", got)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What is not the process's own file is not locked, and not waited for.
+func TestLockOfAnotherFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := errors.Join(os.WriteFile(at("f"), nil, 0o600), os.Symlink(at("f"), at("link")), syscall.Mkfifo(at("pipe"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]error{"link": ErrLink, "pipe": ErrNotRegular, "none/f": fs.ErrNotExist, ".": syscall.EISDIR} {
+		if _, err := Lock(at(name)); !errors.Is(err, want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

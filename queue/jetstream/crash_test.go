@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -131,13 +132,33 @@ func TestFolderFreeInSpiteOfChild(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	q := openTest(t, Options{URL: embeddedIn(dir)})
-	child, err := syscall.Dup(int(q.embedded.lock.Fd()))
+	child, err := syscall.Dup(descriptor(t, filepath.Join(dir, lockFile)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer syscall.Close(child)
 	closeNow(t, q)
 	openTest(t, Options{URL: embeddedIn(dir)})
+}
+
+// descriptor is this process's of the file at path.
+func descriptor(t *testing.T, path string) int {
+	t.Helper()
+	all, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil || len(all) == 0 {
+		t.Skip("no /proc: ", err)
+	}
+	for _, link := range all {
+		if to, _ := os.Readlink(link); to == path {
+			fd, err := strconv.Atoi(filepath.Base(link))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return fd
+		}
+	}
+	t.Fatalf("no descriptor of %s", path)
+	return 0
 }
 
 // Jobs of every state outlive an orderly restart. A held one comes back when

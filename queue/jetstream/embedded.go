@@ -9,11 +9,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/nats-io/nats-server/v2/server"
 
 	"propeller/internal/files"
@@ -40,7 +40,7 @@ const (
 type embedded struct {
 	dir   string
 	token string
-	lock  *os.File
+	lock  *flock.Flock
 	look  event // something may be wrong with the server
 	anew  event // another server was started
 	// unread is why the server cannot read a job; room for one.
@@ -201,7 +201,7 @@ func (e *embedded) close() error {
 		e.door.close()
 	}
 	e.stop()
-	return errors.Join(unlock(e.lock), e.lock.Close())
+	return e.lock.Close()
 }
 
 // stop ends the server, if one runs.
@@ -235,27 +235,19 @@ func (e *embedded) InProcessConn() (net.Conn, error) {
 	return s.InProcessConn()
 }
 
-// lockDir takes the folder for this process.
-func lockDir(dir string) (*os.File, error) {
-	path := filepath.Join(dir, lockFile)
-	f, err := files.OpenOwn(path, os.O_RDWR|os.O_CREATE)
-	if err != nil {
+// lockDir locks the folder for this process.
+func lockDir(dir string) (*flock.Flock, error) {
+	path, listen := filepath.Join(dir, lockFile), filepath.Join(dir, listenFile)
+	lock, err := files.Lock(path)
+	switch {
+	case errors.Is(err, files.ErrLocked):
+		return nil, &InUseError{Dir: dir, Holder: files.Holder(path), Listen: readLine(listen)}
+	case err != nil:
 		return nil, fmt.Errorf("jetstream: folder: %w", err)
 	}
-	if err := lock(f); err != nil {
-		_ = f.Close()
-		if !errors.Is(err, errLocked) {
-			return nil, fmt.Errorf("jetstream: folder %q: lock: %w", dir, err)
-		}
-		return nil, &InUseError{Dir: dir, Holder: readLine(path), Listen: readLine(filepath.Join(dir, listenFile))}
-	}
-	// A full disk may not take it: then nobody can tell who has the lock.
-	if f.Truncate(0) == nil {
-		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
 	// A process that was killed left this behind.
-	_ = os.Remove(filepath.Join(dir, listenFile))
-	return f, nil
+	_ = os.Remove(listen)
+	return lock, nil
 }
 
 func readLine(path string) string {
@@ -263,8 +255,6 @@ func readLine(path string) string {
 	line, _, _ := strings.Cut(string(b), "\n")
 	return strings.TrimSpace(line)
 }
-
-var errLocked = errors.New("locked by another process")
 
 // attach turns the options of an embedded server into those of a client of the
 // process that owns its folder, if it can be reached.

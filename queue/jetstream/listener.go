@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"propeller/internal/files"
 )
 
 const (
@@ -77,7 +79,7 @@ func listen(addr, token string, dial func() (net.Conn, error), log *slog.Logger)
 		l: l, token: token, dial: dial, said: newSparing(log, time.Minute, 1),
 		members: make(map[*guest]struct{}), strangers: list.New(),
 	}
-	ln.maxMembers, ln.maxStrangers = connLimits(maxFiles())
+	ln.maxMembers, ln.maxStrangers = connLimits(files.MaxOpen())
 	return ln, nil
 }
 

@@ -1,6 +1,0 @@
-//go:build !unix
-
-package httpapi
-
-// maxFiles is how many descriptors the process may have; 0: nobody knows.
-func maxFiles() uint64 { return 0 }
