@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"propeller/apnsconn/apnstest"
 )
 
@@ -21,9 +23,8 @@ import (
 // program ran in this process.
 func becomeInit() {
 	if os.Getpid() != 1 {
-		const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER, prctl(2)
-		if _, _, errno := syscall.Syscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0); errno != 0 {
-			fail(errno)
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			fail(err)
 		}
 	}
 	// The shell ends at once; cat stays, for whoever is there to inherit it.

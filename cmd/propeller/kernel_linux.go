@@ -9,15 +9,16 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // monotonic is CLOCK_MONOTONIC, by which the service manager orders messages
 // and its own requests; package time does not give it out.
 func monotonic() (time.Duration, bool) {
-	const clockMonotonic = 1
-	var ts syscall.Timespec
-	_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, clockMonotonic, uintptr(unsafe.Pointer(&ts)), 0)
-	return time.Duration(ts.Nano()), errno == 0
+	var ts unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return time.Duration(ts.Nano()), err == nil
 }
 
 // inheritsOrphans is true if the kernel gives this process the children of
@@ -26,9 +27,9 @@ func inheritsOrphans() bool {
 	if os.Getpid() == 1 {
 		return true
 	}
-	const getChildSubreaper = 37 // PR_GET_CHILD_SUBREAPER, prctl(2)
 	var set int32
-	_, _, errno := syscall.Syscall(syscall.SYS_PRCTL, getChildSubreaper, uintptr(unsafe.Pointer(&set)), 0)
+	// Not unix.Prctl: it takes a number, and does not keep what that points to in its place.
+	_, _, errno := unix.Syscall(unix.SYS_PRCTL, unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&set)), 0)
 	return errno == 0 && set != 0
 }
 
