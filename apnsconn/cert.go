@@ -1,16 +1,20 @@
 package apnsconn
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"propeller/internal/keysize"
@@ -186,3 +190,222 @@ func (c Certificate) Format(f fmt.State, _ rune) { io.WriteString(f, c.String())
 func (c Certificate) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 func day(t time.Time) string { return t.UTC().Format("2006-01-02") }
+
+// Object identifiers (sources: apns-protocol.md §4 names them; Apple documents
+// the push ones in its WWDR certification practice statement).
+var (
+	oidUserID = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1} // RFC 4519, section 2.39
+
+	// oidApplePush is the arc of all extensions of push certificates.
+	oidApplePush           = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3}
+	oidApplePushSandbox    = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 1}
+	oidApplePushProduction = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 2}
+	oidApplePushVoIPTopics = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 4}
+	oidApplePushTopics     = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 6}
+)
+
+// readApple takes from the leaf what Apple writes into push certificates.
+func (c *Certificate) readApple() {
+	c.UID = userID(c.Leaf)
+	for _, ext := range c.Leaf.Extensions {
+		switch id := ext.Id; {
+		case id.Equal(oidApplePushSandbox):
+			c.Sandbox, c.Apple = true, true
+		case id.Equal(oidApplePushProduction):
+			c.Production, c.Apple = true, true
+		case id.Equal(oidApplePushTopics):
+			c.Topics, c.Apple = append(c.Topics, parseTopics(ext.Value)...), true
+		case id.Equal(oidApplePushVoIPTopics):
+			c.Topics, c.Apple, c.VoIP = append(c.Topics, parseTopics(ext.Value)...), true, true
+		case len(id) > len(oidApplePush) && id[:len(oidApplePush)].Equal(oidApplePush):
+			c.Apple = true
+		}
+	}
+}
+
+func userID(cert *x509.Certificate) string {
+	for _, name := range cert.Subject.Names {
+		if s, ok := name.Value.(string); ok && name.Type.Equal(oidUserID) {
+			return s
+		}
+	}
+	return ""
+}
+
+// parseTopics reads the topic list: a SEQUENCE in which a UTF8String, the
+// topic, and a SEQUENCE of UTF8Strings, its kinds (app, voip, complication),
+// take turns. What is no list of this form lists nothing.
+func parseTopics(der []byte) []string {
+	var items []asn1.RawValue
+	if rest, err := asn1.Unmarshal(der, &items); err != nil || len(rest) > 0 {
+		return nil
+	}
+	var topics []string
+	for _, item := range items {
+		if item.Class == asn1.ClassUniversal && item.Tag == asn1.TagUTF8String {
+			topics = append(topics, string(item.Bytes))
+		}
+	}
+	return topics
+}
+
+// renewAhead is how long before its expiry Check begins to warn. Apple's
+// certificates run for a year, and a new one takes a person.
+const renewAhead = 30 * 24 * time.Hour
+
+// Check says whether the certificate is fit for a topic and an environment at
+// a time. The topic may be a bundle id or have the suffix of a push type.
+//
+// It is not fit, and err says why and what to do, if it is expired or not yet
+// valid, if Apple made it for other topics or for the other environment, or if
+// the topic's push type takes no certificates. Several faults are joined by
+// errors.Join; each is a *CertificateError.
+//
+// The warnings are whole sentences that do not name the file: an expiry
+// within 30 days, topics that are served in part only, and a certificate
+// without Apple's marks, such as one made for tests. The latter is not held to
+// an environment, and to a topic only if it has a UID.
+func (c *Certificate) Check(topic string, env Environment, now time.Time) (warnings []string, err error) {
+	k := check{cert: c}
+	k.apple()
+	k.time(now)
+	k.topic(topic)
+	k.environment(env)
+	return k.warnings, errors.Join(k.faults...)
+}
+
+// For returns the certificate of c's file that is best for a topic and an environment at
+// a time: of those that are fit, the one that serves the topic without a warning, and of
+// these the one that expires last. Where there was a choice, why is a sentence that says
+// which it is.
+func (c *Certificate) For(topic string, env Environment, now time.Time) (best *Certificate, why string) {
+	if len(c.all) < 2 {
+		return c, ""
+	}
+	best = slices.MinFunc(c.all, func(a, b *Certificate) int {
+		return cmp.Or(slices.Compare(a.misfits(topic, env, now), b.misfits(topic, env, now)), b.NotAfter.Compare(a.NotAfter))
+	})
+	return best, fmt.Sprintf("%.*q has %d certificates with their key: the one that expires on %s is used (serial number %.40s)",
+		maxQuoted, filepath.Base(c.File), len(c.all), minute(best.NotAfter), best.Leaf.SerialNumber.Text(16))
+}
+
+// misfits counts what speaks against a certificate: another topic, then all faults, and
+// then warnings of other things than that it expires soon.
+func (c *Certificate) misfits(topic string, env Environment, now time.Time) []int {
+	k := check{cert: c}
+	k.apple()
+	k.topic(topic)
+	elsewhere, warnings := len(k.faults), len(k.warnings)
+	k.environment(env)
+	k.time(now)
+	return []int{elsewhere, len(k.faults), warnings}
+}
+
+// check gathers the findings about one certificate.
+type check struct {
+	cert     *Certificate
+	warnings []string
+	faults   []error
+}
+
+func (k *check) warn(format string, args ...any) {
+	k.warnings = append(k.warnings, fmt.Sprintf(format, args...))
+}
+
+func (k *check) fault(format string, args ...any) {
+	k.faults = append(k.faults, &CertificateError{File: k.cert.File, Why: fmt.Sprintf(format, args...)})
+}
+
+func (k *check) apple() {
+	if !k.cert.Apple {
+		k.warn("not an Apple push certificate: it has none of Apple's marks, and Apple's servers will not accept it")
+	}
+}
+
+func (k *check) time(now time.Time) {
+	from, until := k.cert.Leaf.NotBefore, k.cert.NotAfter
+	left := until.Sub(now)
+	switch {
+	case now.Before(from):
+		k.fault("is not valid before %s: check this machine's clock, which says %s", minute(from), minute(now))
+	case now.After(until):
+		k.fault("expired on %s: make a new one in Apple's developer account and put it in its place", minute(until))
+	case left < renewAhead:
+		k.warn("expires on %s, in %d days: renew it in Apple's developer account", minute(until), int(left/(24*time.Hour)))
+	}
+}
+
+func (k *check) topic(topic string) {
+	served := k.served()
+	if t := pushTypeOfTopic(topic); t != nil && t.tokenOnly {
+		k.fault("topic %q takes no certificates: pushes of type %s need a provider token (.p8 key)", topic, t.name)
+		return
+	}
+	if len(served) == 0 || slices.Contains(served, topic) {
+		return
+	}
+	base := bundleOf(topic)
+	switch {
+	case slices.Contains(served, base):
+		k.warn("topic %q is not listed in it, only %s: APNs may refuse pushes of that type", topic, quoted(served))
+	case slices.ContainsFunc(served, func(s string) bool { return bundleOf(s) == base }):
+		k.warn("serves only %s: APNs will refuse other pushes to %q", quoted(served), topic)
+	default:
+		set := "it"
+		if len(served) > 1 {
+			set = "one of these"
+		}
+		k.fault("is for %s, not for topic %q: use the certificate of that app, or set the topic to %s", quoted(served), topic, set)
+	}
+}
+
+// served returns all topics the certificate names.
+func (k *check) served() []string {
+	uid := k.cert.UID
+	if uid == "" || slices.Contains(k.cert.Topics, uid) {
+		return k.cert.Topics
+	}
+	return append([]string{uid}, k.cert.Topics...)
+}
+
+func (k *check) environment(env Environment) {
+	c := k.cert
+	switch {
+	case !c.Production && !c.Sandbox: // it does not say
+	case env == Production && !c.Production:
+		k.fault("is for the sandbox only: use a production certificate, or the sandbox server")
+	case env == Sandbox && !c.Sandbox:
+		k.fault("is for production only: use a sandbox certificate, or the production server")
+	}
+}
+
+// bundleOf returns a topic without the suffix of a push type.
+func bundleOf(topic string) string {
+	if t := pushTypeOfTopic(topic); t != nil {
+		return strings.TrimSuffix(topic, t.suffix)
+	}
+	return topic
+}
+
+// maxQuoted bounds what is quoted of a name in a certificate, in characters. It goes
+// into logs and answers, and may be as long as the file.
+const maxQuoted = 100
+
+// quoted lists topics for people, the first few of many.
+func quoted(topics []string) string {
+	const most = 5
+	var b strings.Builder
+	for i, t := range topics {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(topics)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%.*q", maxQuoted, t)
+	}
+	return b.String()
+}
+
+func minute(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"propeller/internal/files"
+	"propeller/internal/keysize"
 	"propeller/internal/pemfile"
 )
 
@@ -138,4 +140,189 @@ func reason(err error) string {
 		return ""
 	}
 	return " (" + text + ")"
+}
+
+// parseKey reads the private key of a PEM block, decrypting it if need be.
+func parseKey(block *pemfile.Block, password string, left *budget) (crypto.Signer, error) {
+	der, encrypted, err := decryptKey(block, password, left)
+	if err != nil {
+		return nil, err
+	}
+	if err := keysize.Private(der); err != nil {
+		return nil, err
+	}
+	key, err := parseKeyDER(der)
+	switch {
+	case err != nil && encrypted:
+		// One wrong password in 256 leaves a well-formed padding behind.
+		return nil, passwordError("its private key", password)
+	case err != nil:
+		return nil, cause{"its private key" + block.At() + " cannot be parsed: it is damaged, or neither RSA, EC nor Ed25519", err}
+	}
+	return key, nil
+}
+
+// decryptKey returns the DER of a key and whether it was encrypted.
+func decryptKey(block *pemfile.Block, password string, left *budget) (der []byte, encrypted bool, err error) {
+	switch {
+	case block.Type == "ENCRYPTED PRIVATE KEY":
+		der, err = decryptPKCS8(block, password, left)
+	//lint:ignore SA1019 insecure by design, as the package says, but what old OpenSSL wrote and people still have
+	case x509.IsEncryptedPEMBlock(&block.Block):
+		der, err = decryptOld(block, password)
+	default:
+		return block.Bytes, false, nil
+	}
+	return der, true, err
+}
+
+// decryptOld opens the form with Proc-Type and DEK-Info headers (RFC 1421) that
+// OpenSSL wrote before version 1.0.
+func decryptOld(block *pemfile.Block, password string) ([]byte, error) {
+	if password == "" {
+		return nil, passwordError("its private key", password)
+	}
+	//lint:ignore SA1019 see decryptKey; the ciphertext comes from the operator's own disk, so a padding oracle gains nobody anything
+	der, err := x509.DecryptPEMBlock(&block.Block, []byte(password))
+	if errors.Is(err, x509.IncorrectPasswordError) {
+		return nil, passwordError("its private key", password)
+	}
+	if err != nil {
+		return nil, cause{"its private key" + block.At() + " is encrypted in a way that is not supported: " + rewriteKey(block), err}
+	}
+	return der, nil
+}
+
+// parseKeyDER reads a key in any of the three usual forms. The PEM type is no
+// help: some tools write one and mean another.
+func parseKeyDER(der []byte) (crypto.Signer, error) {
+	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return key, nil
+	}
+	if key, err := x509.ParseECPrivateKey(der); err == nil {
+		return key, nil
+	}
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("a key of type %T cannot sign", key)
+	}
+	return signer, nil
+}
+
+// maxIterations bounds the work that a file may ask for, all its keys and parts
+// together: some seconds. OpenSSL writes 2048 for each, careful people a million.
+const maxIterations = 10_000_000
+
+// Of a file's certificates and keys only so many are read. A chain has three or
+// four, and one key is needed.
+const (
+	maxCertificates = 100
+	maxKeys         = 10
+)
+
+// budget is how many rounds of key derivation a file may still ask for.
+type budget int
+
+// spend takes rounds of key derivation from the budget. The number comes from the
+// file: it may be anything.
+func (b *budget) spend(rounds int) error {
+	switch {
+	case rounds > maxIterations:
+		return fmt.Errorf("asks for %d rounds of key derivation, at most %d are done: export it again with fewer", rounds, maxIterations)
+	case rounds > int(*b):
+		return fmt.Errorf("asks for more than %d rounds of key derivation, all its keys together: export it again with fewer", maxIterations)
+	}
+	*b -= budget(max(rounds, 1))
+	return nil
+}
+
+// addCert takes a certificate that may be used.
+func (b *bundle) addCert(cert *x509.Certificate) error {
+	if len(b.certs) == maxCertificates {
+		return fmt.Errorf("holds more than %d certificates: give the app's own and its chain only", maxCertificates)
+	}
+	if err := keysize.Public(cert.PublicKey); err != nil {
+		return fmt.Errorf("its certificate %d %w", len(b.certs)+1, err)
+	}
+	b.certs = append(b.certs, cert)
+	return nil
+}
+
+// addKey takes a key that may be used.
+func (b *bundle) addKey(key crypto.Signer) error {
+	if err := keysize.Public(key.Public()); err != nil {
+		return err
+	}
+	b.keys = append(b.keys, key)
+	return nil
+}
+
+const getP8 = "give the .p8 file that Apple offers under Keys"
+
+// kinds says what a file may hold that is of no use where it was given, and what to do
+// instead. The first that the file holds counts.
+var kinds = []struct{ block, what, asCert, asKey string }{
+	{"CERTIFICATE REQUEST", "a certificate signing request", upload, getP8},
+	{"NEW CERTIFICATE REQUEST", "a certificate signing request", upload, getP8},
+	{"PKCS7", "PKCS#7", convertPKCS7, getP8},
+	{"CMS", "PKCS#7", convertPKCS7, getP8},
+	{"PKCS12", "a certificate with its key in PKCS#12", "", asCert},
+	{"CERTIFICATE", "a certificate", "", asCert},
+	{"PUBLIC KEY", "a public key", giveCert, getP8},
+	{"RSA PUBLIC KEY", "a public key", giveCert, getP8},
+	{"X509 CRL", "a list of revoked certificates", giveCert, getP8},
+	{"OPENSSH PRIVATE KEY", "an SSH key", giveCert, getP8},
+}
+
+const (
+	upload       = "but no certificate: upload it in Apple's developer account, and give the certificate that Apple makes from it"
+	convertPKCS7 = "which has certificates but no private key: convert it with: COMMAND, and give new.pem as cert and the file of the private key as cert_key"
+	giveCert     = "but no certificate: give the app's certificate and its private key"
+	asCert       = "give it as cert instead of key, or " + getP8
+)
+
+const giveCertToo = "give the certificate that belongs to it as cert, and this file as cert_key; if it is Apple's .p8 file, give it as key, with key_id and team_id"
+
+// uselessCert is what a file without certificates is, and what to do.
+func uselessCert(b *bundle) string {
+	for _, k := range kinds {
+		for i := range b.other {
+			if o := &b.other[i]; o.Type == k.block && k.asCert != "" {
+				return "holds " + k.what + ", " + strings.Replace(k.asCert, "COMMAND", o.Convert("pkcs7", "-print_certs"), 1)
+			}
+		}
+	}
+	if len(b.keys) > 0 {
+		return "holds no certificate, only a private key: " + giveCertToo
+	}
+	return "holds no certificate" + onlyTypes(b.other) + ": give the app's certificate and its private key"
+}
+
+// uselessKey is what a file is instead of a key for provider tokens; "" for nothing. What
+// stands beside a private key matters only if the key belongs to it.
+func uselessKey(blocks []pemfile.Block) string {
+	private := slices.ContainsFunc(blocks, func(b pemfile.Block) bool {
+		return strings.HasSuffix(b.Type, "PRIVATE KEY") && b.Type != "OPENSSH PRIVATE KEY"
+	})
+	for _, k := range kinds {
+		if private && k.asKey == getP8 {
+			continue
+		}
+		if slices.ContainsFunc(blocks, func(b pemfile.Block) bool { return b.Type == k.block }) {
+			return "holds " + k.what + ", not a key for provider tokens: " + k.asKey
+		}
+	}
+	return ""
+}
+
+// onlyTypes ends a sentence with what the file says it holds, which may be anything.
+func onlyTypes(blocks []pemfile.Block) string {
+	if len(blocks) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", only %.40q", blocks[0].Type)
 }

@@ -86,7 +86,7 @@
 // # How it works
 //
 // Each connection has three goroutines. The keeper owns the other two, watches
-// deadlines and silence, and sees the connection to its end (keeper.go). The
+// deadlines and silence, and sees the connection to its end (life.go). The
 // reader turns frames into outcomes (reader.go, answer.go). The writer takes
 // the pushes that wait, as far as the stream limit and the windows of the peer
 // allow, and writes them in batches (writer.go, header.go). All state is in

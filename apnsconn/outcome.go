@@ -1,9 +1,15 @@
 package apnsconn
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Class says what became of a push, and so what may be done with it next.
@@ -87,3 +93,105 @@ func (o Outcome) Reconnect() bool {
 // ErrCredential is wrapped by errors of Dial and Conn.Err when APNs refused
 // the certificate or key (TLS alert, or GOAWAY naming a credential's fault).
 var ErrCredential = errors.New("credential refused")
+
+const (
+	// maxBody is how much of an answer's body is read: APNs' own are under
+	// 100 bytes, so more than this is not from APNs.
+	maxBody = 4 << 10
+
+	// maxReason bounds Outcome.Reason in bytes. The longest that Apple
+	// documents has 27; the reason ends in logs and metrics, so one that a
+	// broken or hostile peer makes up must stay small.
+	maxReason = 64
+)
+
+// OutcomeOf classifies an answer: its HTTP status and body. It sets Class,
+// Status, Reason, Since (410 only) and, for Unknown, Err.
+//
+// The body should be APNs' JSON, {"reason": "…", "timestamp": milliseconds},
+// but everything in it is optional and nothing about it is an error: an empty
+// body, other text, wrong types or more than 4 KiB leave what cannot be read
+// empty, and the status decides. A reason is cleared of what is not printable
+// and cut to 64 bytes. OutcomeOf does not keep body, and allocates nothing for
+// a 200.
+func OutcomeOf(status int, body []byte) Outcome {
+	if status == 200 {
+		return Outcome{Class: Delivered, Status: 200}
+	}
+	a := parseAnswer(body)
+	v := verdictOf(status, a.reason)
+	o := Outcome{Class: v.class, Status: status, Reason: a.reason}
+	if status == 410 {
+		o.Since = a.since
+	}
+	if v.class == Unknown {
+		o.Err = fmt.Errorf("apnsconn: status %d: %s", status, v.text)
+	}
+	return o
+}
+
+// answer is what was found in an answer's body, or in a GOAWAY frame's debug
+// data, which has the same form.
+type answer struct {
+	reason string
+	since  time.Time
+}
+
+func parseAnswer(body []byte) answer {
+	var a answer
+	if len(body) == 0 || len(body) > maxBody {
+		return a
+	}
+	var fields struct{ Reason, Timestamp json.RawMessage }
+	if json.Unmarshal(body, &fields) != nil {
+		return a
+	}
+	var reason string
+	if json.Unmarshal(fields.Reason, &reason) == nil {
+		a.reason = cleanReason(reason)
+	}
+	a.since = parseMillis(fields.Timestamp)
+	return a
+}
+
+// cleanReason drops what is not printable, so that a reason cannot forge log
+// lines or move a terminal's cursor, and cuts the rest to maxReason bytes.
+func cleanReason(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s)
+	if len(s) <= maxReason {
+		return s
+	}
+	n := maxReason
+	for !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return strings.Clone(s[:n])
+}
+
+// maxMillis is the last millisecond of the year 9999: a later timestamp is
+// not a time, and time.Time could not be written as JSON.
+const maxMillis = 253402300799999
+
+// parseMillis reads milliseconds since 1970 from a JSON number, whole or
+// fractional, or from a string that holds one. It returns the zero time for
+// anything else.
+func parseMillis(raw []byte) time.Time {
+	s := string(bytes.Trim(raw, `"`))
+	ms, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		f, ferr := strconv.ParseFloat(s, 64)
+		if ferr != nil || !(f >= 1 && f <= maxMillis) { // also refuses NaN
+			return time.Time{}
+		}
+		ms = int64(f)
+	}
+	if ms < 1 || ms > maxMillis {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
