@@ -1,6 +1,6 @@
 #!/bin/sh
-# Gets what the examples in README.md and docs/clients.md are run with, as far as
-# Debian has it, and says what it does not have.
+# Installs the client libraries for the examples in README.md and docs/clients.md
+# that Debian has, and says which are missing.
 set -eu
 cd "$(dirname "$0")/.."
 deploy/need.sh curl=curl python3=python3 php=php-cli,php ruby=ruby

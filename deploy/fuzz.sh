@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs every fuzz target of the module for the time given (default 30s).
+# Runs every fuzz target of the module for the given time (default 30s).
 set -eu
 
 time=${1:-30s}

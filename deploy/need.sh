@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs programs that are missing, with the system's package manager. Each
+# Installs missing programs with the system's package manager. Each
 # argument is PROGRAM=PACKAGE, or PROGRAM=APT-PACKAGE,BREW-PACKAGE. A path stands for
 # a library.
 set -eu
@@ -28,8 +28,8 @@ sudo=
 if command -v apt-get >/dev/null; then
 	echo "installing$apt with apt-get"
 	$sudo apt-get update -qq
-	# Only the programs are wanted: no server shall start by itself, which on
-	# Debian policy-rc.d alone can forbid.
+	# Only the programs are wanted. On Debian policy-rc.d keeps their servers
+	# from starting.
 	policy=/usr/sbin/policy-rc.d
 	if [ ! -e "$policy" ]; then
 		trap '$sudo rm -f "$policy"' EXIT

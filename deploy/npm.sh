@@ -1,5 +1,5 @@
 #!/bin/sh
-# Gets the npm packages that tests use to .tools/npm/.
+# Installs the npm packages that tests use in .tools/npm/.
 set -eu
 cd "$(dirname "$0")/.."
 packages='standardwebhooks@1.1.1 jackd@2.2.2 @nats-io/jetstream@3.4.0 @nats-io/transport-node@3.4.0'

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Gets promtool, which checks deploy/alerts.yaml, to .tools/ unless it is on the
-# PATH. Debian has it in the package of the Prometheus server only, which an
-# installation would start: it is taken out of the package instead.
+# Installs promtool, which checks deploy/alerts.yaml, in .tools/ unless it is on the
+# PATH. Debian has it only in the package of the Prometheus server, which an
+# installation would start, so this takes it out of the package.
 set -eu
 cd "$(dirname "$0")/.."
 if command -v promtool >/dev/null || [ -x .tools/promtool ]; then
