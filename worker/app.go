@@ -17,6 +17,15 @@ type App struct {
 	LiveActivities  *LiveActivities // with a certificate: what APNs has said of them; nil: nothing
 }
 
+// ApplyDefaults sets the app's default expiration, which counts from now, if the job gives
+// none.
+func (a *App) ApplyDefaults(j *Job, now time.Time) {
+	if n := &j.Notification; n.Expiration == nil && a.Expiration > 0 {
+		at := now.Add(a.Expiration).Unix()
+		n.Expiration, j.DefaultExpiration = &at, true
+	}
+}
+
 // LiveActivities remembers that APNs has refused an app's Live Activities. With a certificate
 // they may work or not: Apple says of location pushes only that they need a provider token.
 type LiveActivities struct {
@@ -27,18 +36,25 @@ type LiveActivities struct {
 // refusedFor is how long a refusal is believed: then one push asks APNs again.
 const refusedFor = time.Hour
 
-func (l *LiveActivities) refuse(now time.Time) {
-	if l != nil {
-		l.refused.Store(now.UnixNano())
-	}
-}
-
 func (l *LiveActivities) areRefused(now time.Time) bool {
 	return l != nil && now.Sub(time.Unix(0, l.refused.Load())) < refusedFor
 }
 
-// firstWarning reports, once, that nobody has been warned of Live Activities yet.
-func (l *LiveActivities) firstWarning() bool { return l != nil && !l.warned.Swap(true) }
+// FirstWarning returns, once, a warning of Live Activities with a certificate; "" if n is
+// none.
+func (a *App) FirstWarning(n *apnsconn.Notification) string {
+	if !a.liveByCertificate(n) || a.LiveActivities == nil || a.LiveActivities.warned.Swap(true) {
+		return ""
+	}
+	return liveWarning
+}
+
+// Refused notes that APNs has refused the app's credential for n.
+func (a *App) Refused(n *apnsconn.Notification, now time.Time) {
+	if a.liveByCertificate(n) && a.LiveActivities != nil {
+		a.LiveActivities.refused.Store(now.UnixNano())
+	}
+}
 
 // liveByCertificate reports whether the push is a Live Activity that goes to a device with
 // a certificate.

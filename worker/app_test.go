@@ -4,10 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	"propeller/apnsconn"
 )
 
 var testNow = time.Unix(1_800_000_000, 0)
@@ -58,97 +55,6 @@ func putNow(app *App, body string) (Job, error) {
 		return Job{}, err
 	}
 	return e.ParseJob(app, testNow)
-}
-
-// The record of a job that expired in the tube says why it could never be sent.
-func TestRecordsOfExpiredJobs(t *testing.T) {
-	for name, test := range map[string]struct {
-		more string        // %d: now
-		age  time.Duration // of the job
-		want string
-	}{
-		"duration":       {`,"expiration":3600`, 0, "expired before it was sent: expiration is 3600, a time in 1970: write Unix time"},
-		"before the put": {`,"expiration":%d`, 0, ""},
-		"long before":    {`,"expiration":400000000`, time.Minute, "expired before it was sent: expiration is 1982-09-04T15:06:40Z, and the job was put later, at "},
-		"in the queue":   {`,"expiration":%d`, time.Hour, ""},
-		"ttl":            {`,"ttl":60`, time.Minute, "expired before it was sent: older than its ttl of 1m0s, which counts from the put, as a delay does"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				more := test.more
-				if strings.Contains(more, "%d") {
-					more = fmt.Sprintf(more, time.Now().Unix())
-				}
-				q := newFakeQueue()
-				q.add(jobText(more)).put = time.Now().Add(-test.age)
-				b := newBench(t, q)
-				b.start()
-				synctest.Wait()
-				b.halt(t)
-				rec := b.rec.all()
-				if len(rec) != 1 || rec[0].Class != "expired" {
-					t.Fatalf("%+v", rec)
-				}
-				if want := test.want; want == "" && rec[0].Reason != "expired before it was sent" || !strings.HasPrefix(rec[0].Reason, want) {
-					t.Errorf("%s, want %s", rec[0].Reason, want)
-				}
-			})
-		})
-	}
-}
-
-// A certificate serves no location pushes. Live Activities pass, until APNs has refused one.
-func TestPushTypesOfACertificate(t *testing.T) {
-	t.Parallel()
-	location := jobText(`,"push_type":"location"`)
-	for app, want := range map[App]string{
-		{Topic: topic}:                                        "",
-		{Topic: topic, Certificate: true}:                     "job: push_type: location works with a key for provider tokens (.p8) only, and the app has a certificate",
-		{Topic: topic + ".location-query", Certificate: true}: "job: push_type: location works",
-	} {
-		_, err := app.ParseJob([]byte(location), "1")
-		if got := fmt.Sprint(err); err != nil && !strings.HasPrefix(got, want) || err == nil != (want == "") {
-			t.Errorf("%+v: %v", app, err)
-		}
-	}
-	bubble(t, func(t *testing.T) {
-		live := `{` + tok + `,"aps":{"event":"update","timestamp":1,"content-state":{}}}`
-		q := newFakeQueue(live, jobText(""))
-		b := newBench(t, q)
-		var log strings.Builder
-		b.cfg.Log, b.cfg.Certificate, b.cfg.LiveActivities = newTextLog(&log), true, new(LiveActivities)
-		refuse := false
-		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
-			if refuse && n.PushType == "liveactivity" {
-				return apnsconn.Outcome{Class: apnsconn.Credential, Status: 400, Reason: "TopicDisallowed"}, 0
-			}
-			return delivered(n)
-		}
-		b.start()
-		time.Sleep(time.Second)
-		if done, buried, _, _ := q.counts(); done != 2 || buried != 0 || strings.Count(log.String(), "Live Activity") != 1 {
-			t.Errorf("%d done, %d buried\n%s", done, buried, log.String())
-		}
-		refuse = true
-		q.add(live)
-		time.Sleep(time.Second)
-		sent := b.sent()
-		q.add(live)
-		q.add(jobText(""))
-		time.Sleep(time.Second)
-		if done, buried, _, _ := q.counts(); done != 3 || buried != 2 || b.sent() != sent+1 || strings.Count(log.String(), "Live Activity with") != 1 {
-			t.Errorf("%d done, %d buried, %d sent\n%s", done, buried, b.sent()-sent, log.String())
-		}
-		app := b.cfg.App()
-		if _, err := app.ParseJob([]byte(live), "1"); !isFaultOf(err, "push_type") {
-			t.Errorf("put: %v", err)
-		}
-		time.Sleep(refusedFor)
-		if _, err := app.ParseJob([]byte(live), "1"); err != nil {
-			t.Errorf("an hour later: %v", err)
-		}
-		b.halt(t)
-	})
 }
 
 // A call that APNs stores rings late.
@@ -287,5 +193,21 @@ func TestWarnings(t *testing.T) {
 	j, err := app.ParseJob([]byte(jobText(`,"data":{"x":[`+strings.Repeat("null,", 300)+`null]}`)), "1")
 	if got := app.Warnings(&j); err != nil || len(got) != maxWarnings {
 		t.Errorf("%d warnings, %v", len(got), err)
+	}
+}
+
+// A certificate serves no location pushes.
+func TestPushTypesOfACertificate(t *testing.T) {
+	t.Parallel()
+	location := jobText(`,"push_type":"location"`)
+	for app, want := range map[App]string{
+		{Topic: topic}:                                        "",
+		{Topic: topic, Certificate: true}:                     "job: push_type: location works with a key for provider tokens (.p8) only, and the app has a certificate",
+		{Topic: topic + ".location-query", Certificate: true}: "job: push_type: location works",
+	} {
+		_, err := app.ParseJob([]byte(location), "1")
+		if got := fmt.Sprint(err); err != nil && !strings.HasPrefix(got, want) || err == nil != (want == "") {
+			t.Errorf("%+v: %v", app, err)
+		}
 	}
 }

@@ -3,14 +3,11 @@ package worker
 import (
 	"bytes"
 	"cmp"
-	"context"
-	"errors"
 	"strings"
 	"time"
 
 	"propeller/apnsconn"
 	"propeller/internal/rawjson"
-	"propeller/queue"
 )
 
 // Burial is what a buried job says about itself.
@@ -55,7 +52,7 @@ func BurialOf(body []byte, topic string) Burial {
 func (o *origin) burial(j *Job) Burial {
 	b := Burial{
 		Job: o.job, Seed: o.seed, Reason: o.bury, Status: o.status, APNsID: o.apnsID, At: o.at, Put: o.put, Tries: o.attempt,
-		Tokens: max(1, len(j.Tokens)), Token: shortToken(&j.Notification), Ref: j.Ref,
+		Tokens: max(1, len(j.Tokens)), Token: Short(cmp.Or(j.Notification.Token, j.Notification.ChannelID)), Ref: j.Ref,
 	}
 	if o.bury != "" {
 		b.Class = o.class.String()
@@ -63,9 +60,10 @@ func (o *origin) burial(j *Job) Burial {
 	return b
 }
 
-// buriedBody returns the job's body with o under the key again. It returns nil if the body
-// cannot take it: it is not a JSON object, or the producer has used that key.
-func buriedBody(body []byte, o *origin) []byte {
+// buriedBody returns the job's body with o under the key again, its reason cut to so many
+// bytes. It returns nil if the body cannot take it: it is not a JSON object, or the producer
+// has used that key.
+func buriedBody(body []byte, o *origin, limit int) []byte {
 	if _, err := originOf(body); err != nil || !isJSONObject(body) {
 		return nil
 	}
@@ -76,7 +74,9 @@ func buriedBody(body []byte, o *origin) []byte {
 		b = append(b, ',')
 	}
 	b = append(b, `"again":`...)
-	return append(o.append(b), '}')
+	with := *o
+	with.bury = cutReason(o.bury, limit)
+	return append(with.append(b), '}')
 }
 
 // AsPut returns a job's body without the key again that propeller added. All other
@@ -116,59 +116,9 @@ func Kicked(body []byte) []byte {
 		return body
 	}
 	o.bury, o.attempt = "", 0
-	return buriedBody(body, o)
-}
-
-// origin returns what a job made of this one has to remember.
-func (t *task) origin() origin {
-	attempt, age, _ := t.history()
-	o := origin{job: t.id, seed: t.made(), put: t.r.cfg.Wall().Add(-age), attempt: min(attempt, maxAttempt)}
-	if first := t.decoded.origin; first != nil {
-		o.job, o.put = first.job, first.put
-	}
-	return o
-}
-
-// buryFor sets the reason, and the outcome of p; p is nil if no push was sent.
-func (o *origin) buryFor(why error, p *push) {
-	o.bury, o.class, o.at = cutReason(why.Error(), maxBury), apnsconn.Rejected, time.Now()
-	if p != nil {
-		o.class, o.status, o.apnsID = p.outcome.Class, p.outcome.Status, p.outcome.APNsID
-		if len(o.apnsID) > maxAPNsID {
-			o.apnsID = ""
-		}
-	}
+	return buriedBody(body, o, maxBury)
 }
 
 func cutReason(s string, limit int) string {
 	return strings.ToValidUTF8(s[:min(len(s), limit)], "")
-}
-
-// bury buries the job with o in it. If the queue has no room for that, it shortens the
-// reason, and then leaves the body as it is.
-func (t *task) bury(o *origin) (err error) {
-	for _, limit := range [...]int{maxBury, shortBury} {
-		with := *o
-		with.bury = cutReason(o.bury, limit)
-		body := buriedBody(t.body, &with)
-		if body == nil {
-			break
-		}
-		if err = t.buryAs(body); !errors.Is(err, queue.ErrRejected) {
-			return err
-		}
-	}
-	return t.buryAs(nil)
-}
-
-// buryAs repeats the burial while the queue refuses it. Giving the job back instead would
-// report its pushes again.
-func (t *task) buryAs(body []byte) (err error) {
-	stored := t.store(burials(), func(ctx context.Context) error {
-		if err = t.job.Bury(ctx, body); errors.Is(err, queue.ErrUnavailable) {
-			return err
-		}
-		return nil
-	})
-	return cmp.Or(stored, err)
 }

@@ -13,59 +13,6 @@ import (
 	"propeller/queue"
 )
 
-// The key again is read as it was written, and the rest of a job stays as it is to the
-// byte.
-func TestBuriedBody(t *testing.T) {
-	o := &origin{
-		job: "host:1/17", seed: seed{1, 2, 3}, put: time.Unix(1_700_000_000, 0), attempt: 7,
-		bury: "503 \"x\"\n<é>", class: apnsconn.Unavailable, status: 503, apnsID: "6B29", at: time.Unix(1_700_000_100, 0),
-	}
-	for body, want := range map[string]string{
-		jobText(""): jobText(""),
-		" {\n \"token\" : \"x\",\t\"again\":null, \"b\":{\"c\":1,\"again\":{\"d\":2}}}\n": `{"token":"x","b":{"c":1,"again":{"d":2}}}`,
-		` { "token" : "x", "b" : [ 1 ] } `:                                                ` { "token" : "x", "b" : [ 1 ]}`,
-		`{"token":"x","token":",\"again\":{}"}`:                                           `{"token":"x","token":",\"again\":{}"}`,
-		`{}`:                                                                              `{}`,
-		`{"data":{"a":1,"again":{}}}`:                                                     `{"data":{"a":1,"again":{}}}`,
-		string(buriedBody([]byte(jobText("")), o)):                                        jobText(""),
-		string(restBody([]byte(fanOutText(manyTokens(2), "")), manyTokens(1), o)): string(AsPut(restBody([]byte(fanOutText(manyTokens(2), "")), manyTokens(1), o))),
-	} {
-		got := buriedBody([]byte(body), o)
-		read, err := originOf(got)
-		if err != nil || read == nil || *read != *o {
-			t.Fatalf("%s: %+v, %v", got, read, err)
-		}
-		if put := string(AsPut(got)); put != want || strings.Count(string(got), `"bury"`) != 1 {
-			t.Errorf("%s\n as put %s\n want   %s", got, put, want)
-		}
-	}
-	for _, body := range []string{"", "x", "[]", "null", "\xff{}", `{"a":1}x`, `{"again":5}`, `{"again":{}}`, `{"a":"` + "\xff" + `"}`} {
-		if got := buriedBody([]byte(body), o); got != nil {
-			t.Errorf("%q became %s", body, got)
-		}
-		if got := string(AsPut([]byte(body))); got != body {
-			t.Errorf("%q as put: %q", body, got)
-		}
-	}
-	if o.apnsID = strings.Repeat("x", 36); len(o.append(nil)) > maxAgain-maxBury {
-		t.Error("there is no room for a reason")
-	}
-}
-
-// The reason of a body without one: the parser's error, or that it is not recorded.
-func TestBurialOf(t *testing.T) {
-	for body, want := range map[string]Burial{
-		"garbage":                     {Reason: "job: not JSON", Class: "rejected", Tokens: 1},
-		`{"colour":1,"ref":"r"}`:      {Reason: `job: "colour": unknown key`, Class: "rejected", Tokens: 1, Ref: "r"},
-		jobText(`,"ref":"r"`):         {Reason: NotRecorded, Tokens: 1, Token: testToken[:8], Ref: "r"},
-		fanOutText(manyTokens(3), ""): {Reason: NotRecorded, Tokens: 3, Token: manyTokens(1)[0][:8], Ref: BurialOf([]byte(fanOutText(manyTokens(3), "")), topic).Ref},
-	} {
-		if got := BurialOf([]byte(body), topic); got != want {
-			t.Errorf("%s: %+v, want %+v", body, got, want)
-		}
-	}
-}
-
 // kick releases a buried job, with the body that it has now.
 func (q *fakeQueue) kick(j *fakeJob) {
 	q.mu.Lock()
@@ -137,7 +84,7 @@ func TestKickedBeginsAnew(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := &origin{job: "1", put: time.Now(), attempt: 500, bury: "503 x", class: apnsconn.Unavailable}
 		q := newFakeQueue()
-		q.add(string(buriedBody([]byte(jobText("")), o))).kicked = true
+		q.add(string(buriedBody([]byte(jobText("")), o, maxBury))).kicked = true
 		b := newBench(t, q)
 		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return busy, 0 }
 		b.start()
@@ -254,3 +201,82 @@ func TestFaultOfTheQueue(t *testing.T) {
 type faulty struct{ *fakeJob }
 
 func (faulty) Fault() error { return errors.New("on the wrong subject") }
+
+// The record of a job that expired in the tube says why it could never be sent.
+func TestRecordsOfExpiredJobs(t *testing.T) {
+	for name, test := range map[string]struct {
+		more string        // %d: now
+		age  time.Duration // of the job
+		want string
+	}{
+		"duration":       {`,"expiration":3600`, 0, "expired before it was sent: expiration is 3600, a time in 1970: write Unix time"},
+		"before the put": {`,"expiration":%d`, 0, ""},
+		"long before":    {`,"expiration":400000000`, time.Minute, "expired before it was sent: expiration is 1982-09-04T15:06:40Z, and the job was put later, at "},
+		"in the queue":   {`,"expiration":%d`, time.Hour, ""},
+		"ttl":            {`,"ttl":60`, time.Minute, "expired before it was sent: older than its ttl of 1m0s, which counts from the put, as a delay does"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				more := test.more
+				if strings.Contains(more, "%d") {
+					more = fmt.Sprintf(more, time.Now().Unix())
+				}
+				q := newFakeQueue()
+				q.add(jobText(more)).put = time.Now().Add(-test.age)
+				b := newBench(t, q)
+				b.start()
+				synctest.Wait()
+				b.halt(t)
+				rec := b.rec.all()
+				if len(rec) != 1 || rec[0].Class != "expired" {
+					t.Fatalf("%+v", rec)
+				}
+				if want := test.want; want == "" && rec[0].Reason != "expired before it was sent" || !strings.HasPrefix(rec[0].Reason, want) {
+					t.Errorf("%s, want %s", rec[0].Reason, want)
+				}
+			})
+		})
+	}
+}
+
+// With a certificate Live Activities pass, until APNs has refused one.
+func TestLiveActivitiesOfACertificate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		live := `{` + tok + `,"aps":{"event":"update","timestamp":1,"content-state":{}}}`
+		q := newFakeQueue(live, jobText(""))
+		b := newBench(t, q)
+		var log strings.Builder
+		b.cfg.Log, b.cfg.Certificate, b.cfg.LiveActivities = newTextLog(&log), true, new(LiveActivities)
+		refuse := false
+		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			if refuse && n.PushType == "liveactivity" {
+				return apnsconn.Outcome{Class: apnsconn.Credential, Status: 400, Reason: "TopicDisallowed"}, 0
+			}
+			return delivered(n)
+		}
+		b.start()
+		time.Sleep(time.Second)
+		if done, buried, _, _ := q.counts(); done != 2 || buried != 0 || strings.Count(log.String(), "Live Activity") != 1 {
+			t.Errorf("%d done, %d buried\n%s", done, buried, log.String())
+		}
+		refuse = true
+		q.add(live)
+		time.Sleep(time.Second)
+		sent := b.sent()
+		q.add(live)
+		q.add(jobText(""))
+		time.Sleep(time.Second)
+		if done, buried, _, _ := q.counts(); done != 3 || buried != 2 || b.sent() != sent+1 || strings.Count(log.String(), "Live Activity with") != 1 {
+			t.Errorf("%d done, %d buried, %d sent\n%s", done, buried, b.sent()-sent, log.String())
+		}
+		app := b.cfg.App()
+		if _, err := app.ParseJob([]byte(live), "1"); err == nil || !strings.HasPrefix(err.Error(), "job: push_type: ") {
+			t.Errorf("put: %v", err)
+		}
+		time.Sleep(time.Hour)
+		if _, err := app.ParseJob([]byte(live), "1"); err != nil {
+			t.Errorf("an hour later: %v", err)
+		}
+		b.halt(t)
+	})
+}

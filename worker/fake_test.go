@@ -20,6 +20,10 @@ import (
 // The tests here run in synctest bubbles, which hold no sockets: queue and
 // connection are played. The real ones are in supervisor's and cmd's tests.
 
+const topic = "com.example.app"
+
+const tok = `"token":"` + testToken + `"`
+
 const testToken = "00fc13adff785122b4ad28809a3420982341241421348097878e577c991de8f0"
 
 type fakeQueue struct {

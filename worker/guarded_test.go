@@ -341,9 +341,9 @@ func TestDoubtPause(t *testing.T) {
 		at = -1 << 63
 		want("has expired", 0, 48*time.Minute, 72*time.Minute)
 		job.Notification.Expiration = nil
-		p.t.defaultExpiration, p.t.r.w.cfg.Expiration = true, 30*time.Minute
+		p.t.decoded.DefaultExpiration, p.t.r.w.cfg.Expiration = true, 30*time.Minute
 		want("of an app whose pushes expire", 0, 29*time.Minute, 29*time.Minute)
-		p.t.defaultExpiration = false
+		p.t.decoded.DefaultExpiration = false
 		want("near its end", day-time.Minute, time.Minute, time.Minute)
 		want("past its end", day+time.Minute, time.Second, time.Second)
 		time.Sleep(day)

@@ -35,24 +35,22 @@ func pastExpiration(at int64, now time.Time) string {
 
 func clock(at int64) string { return time.Unix(at, 0).UTC().Format(time.RFC3339) }
 
-// whyExpired says why the job expires unsent, and what is wrong with a job that could never
-// have been sent.
-func (t *task) whyExpired() string {
+// WhyExpired says why the job expires unsent, and what is wrong with one that could never
+// have been sent. age is since it was put, if that is known.
+func (j *Job) WhyExpired(now time.Time, age time.Duration, known bool) string {
 	const late = "expired before it was sent"
-	at, wall := t.decoded.Notification.Expiration, t.r.cfg.Wall()
-	_, age, err := t.history()
-	put := wall.Add(-age)
+	at, put := j.Notification.Expiration, now.Add(-age)
 	switch {
-	case t.defaultExpiration || !t.decoded.Expired(wall):
+	case j.DefaultExpiration || !j.Expired(now):
 	case *at < longest:
-		return late + ": expiration " + pastExpiration(*at, wall)
-	case err == nil && *at < put.Unix():
+		return late + ": expiration " + pastExpiration(*at, now)
+	case known && *at < put.Unix():
 		return late + ": expiration is " + clock(*at) + ", and the job was put later, at " + clock(put.Unix())
 	default:
 		return late
 	}
-	if ttl := t.decoded.TTL; err == nil && ttl > 0 && age >= ttl {
-		return fmt.Sprintf("%s: older than its ttl of %s, which counts from the put, as a delay does", late, ttl)
+	if known && j.TTL > 0 && age >= j.TTL {
+		return fmt.Sprintf("%s: older than its ttl of %s, which counts from the put, as a delay does", late, j.TTL)
 	}
 	return late
 }

@@ -24,7 +24,9 @@ type Job struct {
 	TTL           time.Duration // from when the job was put; 0 = none
 	Ref           string        // the producer's own id; never sent
 
-	seed   seed    // of the apns-ids, unless the job brings its own
+	DefaultExpiration bool // the notification's expiration is the app's default
+
+	seed   Seed    // of the apns-ids, unless the job brings its own
 	origin *origin // nil unless the job is a rest or was buried
 	extra  error   // of the first key that is ignored; nil if none is
 }
@@ -456,3 +458,6 @@ func asJobError(err error) error {
 	}
 	return &JobError{"", err.Error()}
 }
+
+// Short is what is shown of a device token or a channel's id: its first 8 characters.
+func Short(token string) string { return token[:min(8, len(token))] }

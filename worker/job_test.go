@@ -12,8 +12,6 @@ import (
 	"unicode/utf8"
 )
 
-const topic = "com.example.app"
-
 func parse(t *testing.T, body string) Job {
 	t.Helper()
 	j, err := ParseJob([]byte(body), topic, "1")

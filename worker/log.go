@@ -77,7 +77,7 @@ func (l logSink) writes(c apnsconn.Class) bool {
 func (l logSink) each(e *Event) {
 	one := *e
 	for d := range e.Each() {
-		one.Token, one.APNsID, one.Took = short(d.Token), d.APNsID, d.Took
+		one.Token, one.APNsID, one.Took = Short(d.Token), d.APNsID, d.Took
 		l.write(&one, pushLevel[e.Class], "push", outcomeAttrs(&one))
 	}
 }
@@ -139,6 +139,4 @@ func shortJob(id string) string {
 	return "…" + strings.ToValidUTF8(id[len(id)-most:], "")
 }
 
-func shortToken(n *apnsconn.Notification) string { return short(cmp.Or(n.Token, n.ChannelID)) }
-
-func short(token string) string { return token[:min(8, len(token))] }
+func shortToken(n *apnsconn.Notification) string { return Short(cmp.Or(n.Token, n.ChannelID)) }

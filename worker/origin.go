@@ -13,7 +13,7 @@ import (
 // split) and every buried job have one, as the value of the key again.
 type origin struct {
 	job     string    // the id that the producer got
-	seed    seed      // for the apns-ids
+	seed    Seed      // for the apns-ids
 	put     time.Time // when the producer's job was put, in whole seconds
 	attempt int       // how often its tokens have been tried before
 
@@ -158,6 +158,17 @@ func badOrigin() error {
 	return &JobError{"again", "is not what propeller writes there; leave it out"}
 }
 
+// Refuse sets why the job is buried, and the outcome of its push; nil if none was sent.
+func (o *origin) Refuse(why error, outcome *apnsconn.Outcome) {
+	o.bury, o.class, o.at = cutReason(why.Error(), maxBury), apnsconn.Rejected, time.Now()
+	if outcome != nil {
+		o.class, o.status, o.apnsID = outcome.Class, outcome.Status, outcome.APNsID
+		if len(o.apnsID) > maxAPNsID {
+			o.apnsID = ""
+		}
+	}
+}
+
 // append writes o as a JSON object.
 func (o *origin) append(b []byte) []byte {
 	b = append(b, `{"job":`...)
@@ -167,7 +178,7 @@ func (o *origin) append(b []byte) []byte {
 	b = append(b, `","put":`...)
 	b = strconv.AppendInt(b, o.put.Unix(), 10)
 	b = append(b, `,"attempt":`...)
-	b = strconv.AppendInt(b, int64(o.attempt), 10)
+	b = strconv.AppendInt(b, int64(min(o.attempt, maxAttempt)), 10)
 	if o.bury != "" {
 		b = append(b, `,"bury":`...)
 		b = appendName(b, o.bury)

@@ -144,7 +144,7 @@ func (t *task) lifeLeft(age time.Duration) time.Duration {
 	if ttl := t.decoded.TTL; ttl > 0 {
 		left = ttl - age
 	}
-	if t.defaultExpiration { // a push's expiration counts from each try, but the job's life from its put
+	if t.decoded.DefaultExpiration { // a push's expiration counts from each try, but the job's life from its put
 		left = min(left, t.r.cfg.Expiration-age)
 	}
 	at := t.decoded.Notification.Expiration

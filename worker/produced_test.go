@@ -15,7 +15,7 @@ func TestProducersWriteNoAgain(t *testing.T) {
 	if j, err := app.ParseProduced([]byte(plain+`}`), time.Now(), 0); err != nil || len(j.Tokens) != 1 {
 		t.Errorf("%+v, %v", j, err)
 	}
-	again := `,"again":{"job":"17","seed":"` + strings.Repeat("0", 2*len(seed{})) + `","put":1,"attempt":1}}`
+	again := `,"again":{"job":"17","seed":"` + strings.Repeat("0", 2*len(Seed{})) + `","put":1,"attempt":1}}`
 	if _, err := ParseJob([]byte(plain+again), "com.example.app", ""); err != nil {
 		t.Fatalf("the daemon's own: %v", err)
 	}

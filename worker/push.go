@@ -285,9 +285,7 @@ func (r *run) tellBreaker(p *push, now time.Time) {
 	switch {
 	case o.Class == apnsconn.Credential && p.reachesFurther():
 		o.Class, further = apnsconn.Rejected, true
-		if r.w.app.liveByCertificate(&p.n) {
-			r.w.app.LiveActivities.refuse(time.Now())
-		}
+		r.w.app.Refused(&p.n, now)
 	case o.Class == apnsconn.Credential:
 		r.refused(why(*o))
 		return

@@ -6,9 +6,10 @@ import (
 	"strings"
 )
 
-// seed is what a job's apns-ids are made from; in a list, together with the token. It stays
-// with the job when that is split or buried, so each push keeps its id over all tries.
-type seed [16]byte
+// Seed is what a job's apns-ids are made from; in a list, together with the token. It stays
+// with the job when that is split or buried, so each push keeps its id over all tries. Whoever has
+// not read the job cannot make it up.
+type Seed [16]byte
 
 // identify gives the push its apns-id, if the job does not.
 func (j *Job) identify(raw *rawJob, jobID string, body []byte) error {
@@ -23,7 +24,7 @@ func (j *Job) identify(raw *rawJob, jobID string, body []byte) error {
 		}
 		j.origin, j.seed = o, o.seed
 	} else if n.ID == "" {
-		j.seed = seedOf(jobID, body)
+		j.seed = SeedOf(jobID, body)
 	}
 	var id [uuidLen]byte
 	switch {
@@ -35,27 +36,9 @@ func (j *Job) identify(raw *rawJob, jobID string, body []byte) error {
 	return nil
 }
 
-// Seed is the seed of a job by the id that its producer got, and its text. Every job that
-// comes of it has the same; whoever has not read the job cannot make it up.
-type Seed = seed
-
-// SeedOf is the seed of a job that has been put.
-func SeedOf(id string, body []byte) Seed { return seedOf(id, body) }
-
-// made is the seed of the job that the producer put.
-func (t *task) made() seed {
-	if t.decoded.origin != nil {
-		return t.decoded.origin.seed
-	}
-	if t.decoded.seed == (seed{}) {
-		t.decoded.seed = seedOf(t.id, t.body)
-	}
-	return t.decoded.seed
-}
-
-// seedOf makes a seed from a job's id and text: the same on each try of the job, and different
+// SeedOf makes a seed from a job's id and text: the same on each try of the job, and different
 // for every other job.
-func seedOf(jobID string, body []byte) (s seed) {
+func SeedOf(jobID string, body []byte) (s Seed) {
 	h := sha256.New()
 	h.Write([]byte(jobID))
 	h.Write([]byte{0})
@@ -66,14 +49,14 @@ func seedOf(jobID string, body []byte) (s seed) {
 }
 
 // appendID appends the apns-id of the push to token.
-func (s seed) appendID(b []byte, token string) []byte {
+func (s Seed) appendID(b []byte, token string) []byte {
 	var text [len(s) + maxBadToken]byte
 	sum := sha256.Sum256(append(append(text[:0], s[:]...), token...))
-	return appendUUID(b, seed(sum[:]))
+	return appendUUID(b, Seed(sum[:]))
 }
 
 // ids makes the apns-ids of the pushes to tokens, as substrings of one string.
-func (s seed) ids(tokens []string) (ids string) {
+func (s Seed) ids(tokens []string) (ids string) {
 	var all strings.Builder
 	all.Grow(len(tokens) * uuidLen)
 	var one [uuidLen]byte
@@ -86,7 +69,7 @@ func (s seed) ids(tokens []string) (ids string) {
 const uuidLen = 36
 
 // appendUUID appends a UUID of version 8 (RFC 9562, section 5.8) made of a hash.
-func appendUUID(b []byte, u seed) []byte {
+func appendUUID(b []byte, u Seed) []byte {
 	u[6] = u[6]&0x0f | 0x80
 	u[8] = u[8]&0x3f | 0x80
 	for i, part := range [...][]byte{u[:4], u[4:6], u[6:8], u[8:10], u[10:]} {

@@ -81,7 +81,7 @@ func (r *Recent) Pushed(e *Event) {
 		one := *e
 		one.N = 1
 		for d := range e.Each() {
-			one.Token, one.APNsID, one.At, one.Took = short(d.Token), d.APNsID, d.At, d.Took
+			one.Token, one.APNsID, one.At, one.Took = Short(d.Token), d.APNsID, d.At, d.Took
 			r.delivered(&one)
 		}
 	}

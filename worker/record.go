@@ -79,7 +79,7 @@ func (t *task) reportMalformed(tells bool) bool {
 	}
 	for _, b := range bad {
 		e := t.neverSent(Deleted, 1, b.Err.Error())
-		e.Token = short(b.Text)
+		e.Token = Short(b.Text)
 		t.note(e)
 	}
 	return true

@@ -140,7 +140,7 @@ func (r rest) of(tokens []string) rest { return rest{tokens, r.after, r.bury} }
 func (t *task) restOrigin(r rest) *origin {
 	o := t.origin()
 	if len(r.bury) > 0 {
-		o.buryFor(buryReason(r.bury), r.bury[0])
+		o.Refuse(buryReason(r.bury), &r.bury[0].outcome)
 	}
 	return &o
 }

@@ -10,7 +10,6 @@ import (
 const bom = "\xef\xbb\xbf"
 
 // tok is what the jobs of these tests begin with.
-const tok = `"token":"` + testToken + `"`
 
 // Jobs as the serializers of nine languages write them, and the payloads that they are.
 func TestJobsOfSerializers(t *testing.T) {
@@ -114,7 +113,7 @@ func TestByteOrderMarkInTheTube(t *testing.T) {
 	t.Parallel()
 	o := &origin{job: "1", put: testNow, attempt: 1, bury: "because"}
 	body := bom + " " + jobText(`,"ref":"r"`)
-	buried := buriedBody([]byte(body), o)
+	buried := buriedBody([]byte(body), o, maxBury)
 	if b := BurialOf(buried, topic); b.Reason != "because" || b.Ref != "r" || b.Token != testToken[:8] {
 		t.Errorf("%s: %+v", buried, b)
 	}

@@ -295,6 +295,12 @@ func (t *task) expired() {
 	t.remove(0)
 }
 
+// whyExpired says why the job expires unsent.
+func (t *task) whyExpired() string {
+	_, age, err := t.history()
+	return t.decoded.WhyExpired(t.r.cfg.Wall(), age, err == nil)
+}
+
 // classExpired is the class of a job that expired unsent.
 const classExpired = "expired"
 
@@ -307,14 +313,14 @@ func (t *task) setAside(pushes []*push) {
 	o := t.origin()
 	switch {
 	case len(pushes) > 0:
-		o.buryFor(buryReason(pushes), pushes[0])
+		o.Refuse(buryReason(pushes), &pushes[0].outcome)
 	case t.err == nil: // refused and reported in an earlier job
 		o = *t.decoded.origin
 	case !t.reportUnfit():
 		t.giveBack(0)
 		return
 	default:
-		o.buryFor(t.err, nil)
+		o.Refuse(t.err, nil)
 	}
 	if err := t.bury(&o); err != nil {
 		t.notBuried(pushes, err)

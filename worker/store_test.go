@@ -383,7 +383,7 @@ func TestForgedOrigin(t *testing.T) {
 	body := func(job string) string {
 		return fmt.Sprintf(`{"tokens":["%s"],"title":"t","again":{"job":"%s","seed":"%032d","put":1,"attempt":0}}`, manyTokens(1)[0], job, 0)
 	}
-	if _, err := ParseJob([]byte(body(strings.Repeat("x", maxOriginJob+1))), topic, "1"); err == nil {
+	if _, err := ParseJob([]byte(body(strings.Repeat("x", 280+1))), topic, "1"); err == nil {
 		t.Error("taken")
 	}
 	bubble(t, func(t *testing.T) {

@@ -22,9 +22,8 @@ type task struct {
 	stage   stage
 	err     error // why it can never work
 
-	defaultExpiration bool      // the job gave none
-	until             time.Time // no push is sent from then on; zero = no end
-	late              bool      // until has passed, so some tokens were not sent
+	until time.Time // no push is sent from then on; zero = no end
+	late  bool      // until has passed, so some tokens were not sent
 
 	unsent    []string // tokens without a push; one "" for a broadcast
 	oneToken  [1]string
@@ -98,8 +97,8 @@ func (r *run) start(job queue.Job) {
 		return
 	}
 	t.applyDefaults()
-	if r.w.app.liveByCertificate(&t.decoded.Notification) && r.w.app.LiveActivities.firstWarning() {
-		r.log.Warn(liveWarning)
+	if warning := r.w.app.FirstWarning(&t.decoded.Notification); warning != "" {
+		r.log.Warn(warning)
 	}
 	if t.list() {
 		t.unsent = t.decoded.Tokens
@@ -132,14 +131,10 @@ func (r *run) wait(t *task) {
 
 // applyDefaults sets the app's defaults where the job says nothing.
 func (t *task) applyDefaults() {
-	cfg, n := t.r.cfg, &t.decoded.Notification
-	if n.Expiration == nil && cfg.Expiration > 0 {
-		at := cfg.Wall().Add(cfg.Expiration).Unix()
-		n.Expiration = &at
-		t.defaultExpiration = true
-	}
-	if n.Expiration != nil && *n.Expiration != 0 {
-		t.until = time.Now().Add(time.Unix(*n.Expiration, 0).Sub(cfg.Wall()))
+	wall := t.r.cfg.Wall()
+	t.r.w.app.ApplyDefaults(&t.decoded, wall)
+	if at := t.decoded.Notification.Expiration; at != nil && *at != 0 {
+		t.until = time.Now().Add(time.Unix(*at, 0).Sub(wall))
 	}
 }
 
@@ -289,4 +284,15 @@ type push struct {
 	first        time.Duration // for verdict later: the first pause
 	err          error         // why it is not tried again, although its class is
 	pause        time.Duration // for verdict later: how long it stays away; 0 until settled
+}
+
+// made is the seed of the job that the producer put.
+func (t *task) made() Seed {
+	if t.decoded.origin != nil {
+		return t.decoded.origin.seed
+	}
+	if t.decoded.seed == (Seed{}) {
+		t.decoded.seed = SeedOf(t.id, t.body)
+	}
+	return t.decoded.seed
 }

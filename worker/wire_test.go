@@ -199,4 +199,4 @@ func TestBroadcastOnTheWire(t *testing.T) {
 }
 
 // idOf is the apns-id of the job with the queue's id 1.
-func idOf(job string) string { return string(appendUUID(nil, seedOf("1", []byte(job)))) }
+func idOf(job string) string { return string(appendUUID(nil, SeedOf("1", []byte(job)))) }
