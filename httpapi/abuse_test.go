@@ -48,7 +48,7 @@ var everyRoute = []struct { // never written to
 	{"GET /v1/apps/{topic}/buried/{id...}", "", 401, 403, 403, 403, in, "peek"},
 	{"POST /v1/apps/{topic}/buried/kick", choice, 401, 403, 403, 403, in, "kick"},
 	{"POST /v1/apps/{topic}/buried/delete", choice, 401, 403, 403, 403, in, "delete"},
-	{"POST /v1/apps/{topic}/jobs", job, 401, 403, in, 403, in, "put"},
+	{"POST /v1/apps/{topic}/jobs", goodJob, 401, 403, in, 403, in, "put"},
 	{"GET /debug/pprof/{$}", "", 401, 403, 403, 403, in, ""},
 	{"GET /debug/pprof/{profile}", "", 401, 403, 403, 403, in, ""},
 	{"GET /debug/pprof/profile", "", 401, 403, 403, 403, in, ""},
@@ -76,10 +76,10 @@ var everyRoute = []struct { // never written to
 
 // The bodies of the requests, all about the app topic.
 var ( // never written to
-	form   = "topic=" + topic + "&token=" + goodToken + "&title=x&id=7"
-	job    = `{"token":"` + goodToken + `","title":"x"}`
-	push   = `{"topic":"` + topic + `","token":"` + goodToken + `","title":"x"}`
-	choice = `{"ids":["7"]}`
+	form    = "topic=" + topic + "&token=" + goodToken + "&title=x&id=7"
+	goodJob = `{"token":"` + goodToken + `","title":"x"}`
+	push    = `{"topic":"` + topic + `","token":"` + goodToken + `","title":"x"}`
+	choice  = `{"ids":["7"]}`
 )
 
 // touchedTree is a tree with one app that keeps what is done to it.

@@ -9,7 +9,7 @@ import (
 
 	"propeller/queue"
 	"propeller/supervisor"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // maxJob is the largest job that a notification is split into, in bytes: what
@@ -46,7 +46,7 @@ type ResultError struct {
 // accept puts one notification into the queue. topic is the app for those that
 // name none.
 func (a *API) accept(ctx context.Context, c *client, body []byte) Result {
-	e, err := worker.ParseEnvelope(body, time.Now())
+	e, err := job.ParseEnvelope(body, time.Now())
 	if err != nil {
 		return Result{Error: errorOf(err)}
 	}
@@ -54,7 +54,7 @@ func (a *API) accept(ctx context.Context, c *client, body []byte) Result {
 }
 
 // enqueue checks the job of an envelope and puts it into the queue.
-func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) Result {
+func (a *API) enqueue(ctx context.Context, c *client, e job.Envelope) Result {
 	jobs, r := a.prepare(c, e, c.pay)
 	if r.Error != nil {
 		return r
@@ -65,7 +65,7 @@ func (a *API) enqueue(ctx context.Context, c *client, e worker.Envelope) Result 
 // prepare returns the jobs that a notification is, for which the client's limit
 // is charged, and what there is to say of it already: an Error, or malformed
 // tokens.
-func (a *API) prepare(c *client, e worker.Envelope, charge func(jobs int) error) (jobs []worker.Part, r Result) {
+func (a *API) prepare(c *client, e job.Envelope, charge func(jobs int) error) (jobs []job.Part, r Result) {
 	jobs, job, _, err := a.check(c, e)
 	if err != nil {
 		return nil, Result{Error: errorOf(err)}
@@ -81,7 +81,7 @@ func (a *API) prepare(c *client, e worker.Envelope, charge func(jobs int) error)
 
 // putJobs puts the jobs of a notification, one after the other, until one cannot
 // be put.
-func (a *API) putJobs(ctx context.Context, e worker.Envelope, jobs []worker.Part, r Result) Result {
+func (a *API) putJobs(ctx context.Context, e job.Envelope, jobs []job.Part, r Result) Result {
 	for _, one := range jobs {
 		id, err := a.remember(donePut{topic: e.Topic, body: one.Body, delay: e.Delay, tokens: one.Tokens}, func() (string, error) { return a.tree.Put(ctx, e.Topic, one.Body, e.Delay) })
 		if err != nil {
@@ -102,27 +102,27 @@ func (a *API) putJobs(ctx context.Context, e worker.Envelope, jobs []worker.Part
 var errTopic = errors.New("this key is for other apps")
 
 // check returns the jobs that a notification is, what they are decoded, and their app.
-func (a *API) check(c *client, e worker.Envelope) (jobs []worker.Part, job worker.Job, app worker.App, err error) {
+func (a *API) check(c *client, e job.Envelope) (jobs []job.Part, j job.Job, app job.Rules, err error) {
 	switch {
 	case e.Topic == "":
-		return nil, job, app, &worker.JobError{Key: "topic", Why: "missing"}
+		return nil, j, app, &job.Error{Key: "topic", Why: "missing"}
 	case !c.may(e.Topic):
-		return nil, job, app, fmt.Errorf("topic %.60q: %w", e.Topic, errTopic)
+		return nil, j, app, fmt.Errorf("topic %.60q: %w", e.Topic, errTopic)
 	}
 	if app, err = a.tree.App(e.Topic); err != nil {
-		return nil, job, app, err
+		return nil, j, app, err
 	}
-	if job, err = e.ParseJob(&app, time.Now()); err != nil {
-		return nil, job, app, err
+	if j, err = e.Parse(&app, time.Now()); err != nil {
+		return nil, j, app, err
 	}
-	jobs, err = worker.SplitJob(e.Job, &job, maxJob)
-	return jobs, job, app, err
+	jobs, err = job.Split(e.Job, &j, maxJob)
+	return jobs, j, app, err
 }
 
 // errorOf says for a client what err is about.
 func errorOf(err error) *ResultError {
 	r := &ResultError{Status: statusOf(err), Detail: err.Error(), Uncertain: errors.Is(err, queue.ErrUncertain)}
-	fault, ok := errors.AsType[*worker.JobError](err)
+	fault, ok := errors.AsType[*job.Error](err)
 	switch {
 	case ok:
 		r.Key, r.Detail = fault.Key, fault.Why

@@ -16,8 +16,8 @@ import (
 
 	"propeller/queue"
 	"propeller/supervisor"
-	"propeller/worker"
 	"propeller/worker/buried"
+	"propeller/worker/job"
 )
 
 // Tree is what the API needs of *supervisor.Supervisor.
@@ -33,7 +33,7 @@ type Tree interface {
 	// FindBuried returns the buried jobs whose producer got this id, and their app's topic.
 	FindBuried(id string) (topic string, found []buried.Entry)
 	// App is what an app's jobs are judged by. Errors: supervisor.ErrNoApp.
-	App(topic string) (worker.App, error)
+	App(topic string) (job.Rules, error)
 	// Put puts a job in an app's tube. Errors: supervisor.ErrNoApp, those of
 	// queue.Queue.
 	Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error)

@@ -24,6 +24,7 @@ import (
 	"propeller/worker"
 	"propeller/worker/buried"
 	"propeller/worker/feedback"
+	"propeller/worker/job"
 )
 
 const (
@@ -63,8 +64,8 @@ func (f *fakeTree) Jobs(name string) (buried.Jobs, error) {
 	return f.jobs, f.err
 }
 
-func (*fakeTree) App(name string) (worker.App, error) {
-	app := worker.App{Topic: name}
+func (*fakeTree) App(name string) (job.Rules, error) {
+	app := job.Rules{Topic: name}
 	if name != topic {
 		return app, noApp(name)
 	}

@@ -19,7 +19,7 @@ var fuzzed = []string{ // never written to
 // Whatever the body is, the answer is JSON and no fault of the daemon's, and one
 // that refuses has done nothing.
 func FuzzBodies(f *testing.F) {
-	for i, body := range []string{push, choice, `{"all":true,"limit":3}`, job} {
+	for i, body := range []string{push, choice, `{"all":true,"limit":3}`, goodJob} {
 		f.Add(uint8(i), body)
 		f.Add(uint8(i), body+body)
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // Lint says what would become of a notification.
@@ -44,14 +44,14 @@ func (a *API) lint(w http.ResponseWriter, r *http.Request, c *client) {
 }
 
 func (a *API) lintOf(c *client, body []byte) Lint {
-	e, err := worker.ParseEnvelope(body, time.Now())
+	e, err := job.ParseEnvelope(body, time.Now())
 	if err != nil {
 		return Lint{Error: errorOf(err)}
 	}
 	return a.lintEnvelope(c, e)
 }
 
-func (a *API) lintEnvelope(c *client, e worker.Envelope) Lint {
+func (a *API) lintEnvelope(c *client, e job.Envelope) Lint {
 	jobs, job, app, err := a.check(c, e)
 	if err != nil {
 		return Lint{Error: errorOf(err)}

@@ -13,7 +13,7 @@ import (
 	"propeller/internal/peakheap"
 	"propeller/queue"
 	"propeller/supervisor"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // fullAdmin is a queue with a thousand buried jobs.
@@ -34,7 +34,7 @@ func newFullAPI() *API {
 	jobs := jobsOf(fullAdmin{})
 	for i := range MaxJobs {
 		long := fmt.Sprint(i, strings.Repeat("\x01", 600)) // in JSON each is six bytes
-		jobs.Index.Told(tube, fmt.Sprint(i), worker.Burial{Job: long, Ref: long, Reason: long, APNsID: long, At: time.Now()})
+		jobs.Index.Told(tube, fmt.Sprint(i), job.Burial{Job: long, Ref: long, Reason: long, APNsID: long, At: time.Now()})
 	}
 	app := fullApp()
 	api := New(&fakeTree{apps: []supervisor.AppStatus{app}, jobs: jobs}, Options{})

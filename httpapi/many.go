@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"propeller/supervisor"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 const (
@@ -85,7 +85,7 @@ func (p *part) guarded(out []Result, f func()) {
 // add decodes a notification, to be put with the others of its part. One that is
 // split into several jobs, which are large, is put alone.
 func (p *part) add(ctx context.Context, i int, body []byte, now time.Time) {
-	e, err := worker.ParseEnvelope(body, now)
+	e, err := job.ParseEnvelope(body, now)
 	if err != nil {
 		p.out[i].Error = errorOf(err)
 		return

@@ -10,6 +10,7 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // maxOutcomes bounds what is remembered of notifications: some 40 MB. With
@@ -72,7 +73,7 @@ type outcome struct {
 // write any into a job. Who knows the seed as well has read the job.
 type source struct {
 	id, app string
-	seed    worker.Seed
+	seed    job.Seed
 }
 
 // donePut is a put that has returned.
@@ -115,7 +116,7 @@ func (o *Outcomes) end(puts ...donePut) {
 }
 
 func (o *Outcomes) putLocked(p *donePut, now time.Time) {
-	from := source{p.id, p.topic, worker.SeedOf(p.id, p.body)}
+	from := source{p.id, p.topic, job.SeedOf(p.id, p.body)}
 	x := o.early[from]
 	if x == nil {
 		x = &outcome{n: Notification{ID: p.id}, from: from}

@@ -11,6 +11,7 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // The states of a notification, from its put to its end.
@@ -30,17 +31,17 @@ func TestOutcomes(t *testing.T) {
 			}
 			return n
 		}
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "elsewhere", Seed: worker.SeedOf("elsewhere", nil), N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "elsewhere", Seed: job.SeedOf("elsewhere", nil), N: 1, Action: worker.Tried})
 		put("one", 1, 0)
 		state("one", FateQueued)
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: worker.SeedOf("one", nil), N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: job.SeedOf("one", nil), N: 1, Action: worker.Tried})
 		state("one", FateTrying)
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: worker.SeedOf("one", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable, Status: 503, Reason: "Shutdown", Pause: time.Minute})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: job.SeedOf("one", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable, Status: 503, Reason: "Shutdown", Pause: time.Minute})
 		if n := state("one", FateQueued); n.Tries != 1 || n.Reason != "Shutdown" || n.NextTry.Sub(n.At) != time.Minute {
 			t.Errorf("%+v", n)
 		}
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: worker.SeedOf("one", nil), N: 1, Action: worker.Tried})
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: worker.SeedOf("one", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered, Status: 200, APNsID: "x"})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: job.SeedOf("one", nil), N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: job.SeedOf("one", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered, Status: 200, APNsID: "x"})
 		if n := state("one", FateDelivered); n.Tries != 2 || n.APNsID != "x" || n.Status != 200 || n.At.IsZero() || !n.NextTry.IsZero() {
 			t.Errorf("%+v", n)
 		}
@@ -50,30 +51,30 @@ func TestOutcomes(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		state("later", FateQueued)
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: worker.SeedOf("later", nil), N: 1, Action: worker.Tried})
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: worker.SeedOf("later", nil), N: 1, Action: worker.Buried, Class: apnsconn.Rejected, Reason: "why"})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: job.SeedOf("later", nil), N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: job.SeedOf("later", nil), N: 1, Action: worker.Buried, Class: apnsconn.Rejected, Reason: "why"})
 		if n := state("later", FateBuried); n.Reason != "why" {
 			t.Errorf("%+v", n)
 		}
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: worker.SeedOf("later", nil), N: 1, Action: worker.Tried}) // kicked
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: job.SeedOf("later", nil), N: 1, Action: worker.Tried}) // kicked
 		state("later", FateTrying)
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: worker.SeedOf("later", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Token})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: job.SeedOf("later", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Token})
 		state("later", FateRefused)
 		put("three", 3, 0)
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: worker.SeedOf("three", nil), N: 1, Action: worker.Tried})
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: worker.SeedOf("three", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: worker.SeedOf("three", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Token})
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: worker.SeedOf("three", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: job.SeedOf("three", nil), N: 1, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: job.SeedOf("three", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: job.SeedOf("three", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Token})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: job.SeedOf("three", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable})
 		state("three", FateQueued)
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: worker.SeedOf("three", nil), N: 1, Action: worker.Expired, Class: apnsconn.Rejected})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: job.SeedOf("three", nil), N: 1, Action: worker.Expired, Class: apnsconn.Rejected})
 		state("three", FateFinished)
 		put("mixed", 3, 0)
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 3, Action: worker.Tried})
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable})
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 1, Action: worker.Buried, Class: apnsconn.Rejected})
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 1, Action: worker.Tried}) // the retried one
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: worker.SeedOf("mixed", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: job.SeedOf("mixed", nil), N: 3, Action: worker.Tried})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: job.SeedOf("mixed", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: job.SeedOf("mixed", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: job.SeedOf("mixed", nil), N: 1, Action: worker.Buried, Class: apnsconn.Rejected})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: job.SeedOf("mixed", nil), N: 1, Action: worker.Tried}) // the retried one
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: job.SeedOf("mixed", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
 		state("mixed", FateFinished)
 		put("three", 1, 0) // the queue has begun to count anew
 		state("three", FateQueued)
@@ -89,9 +90,9 @@ func TestOutcomeBeforePut(t *testing.T) {
 	var o Outcomes
 	o.begin()
 	o.begin()
-	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "7", Seed: worker.SeedOf("7", nil), N: 1, Action: worker.Tried})
-	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "7", Seed: worker.SeedOf("7", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
-	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "8", Seed: worker.SeedOf("8", nil), N: 1, Action: worker.Tried})
+	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "7", Seed: job.SeedOf("7", nil), N: 1, Action: worker.Tried})
+	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "7", Seed: job.SeedOf("7", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
+	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "8", Seed: job.SeedOf("8", nil), N: 1, Action: worker.Tried})
 	if _, ok := o.look("7"); ok {
 		t.Error("known before it was put")
 	}
@@ -103,7 +104,7 @@ func TestOutcomeBeforePut(t *testing.T) {
 	if _, ok := o.look("8"); ok {
 		t.Error("somebody else's job is known")
 	}
-	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "9", Seed: worker.SeedOf("9", nil), N: 1, Action: worker.Tried})
+	o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "9", Seed: job.SeedOf("9", nil), N: 1, Action: worker.Tried})
 	if len(o.byID) != 1 || o.early != nil {
 		t.Errorf("%d remembered, %d early", len(o.byID), len(o.early))
 	}
@@ -116,7 +117,7 @@ func TestForgedOutcomes(t *testing.T) {
 	var o Outcomes
 	body := []byte(notification(""))
 	deliver := func(app, id string, body []byte) {
-		e := worker.Event{At: time.Now(), App: app, Job: id, Seed: worker.SeedOf(id, body), N: 1, Action: worker.Tried}
+		e := worker.Event{At: time.Now(), App: app, Job: id, Seed: job.SeedOf(id, body), N: 1, Action: worker.Tried}
 		o.Pushed(&e)
 		e.Action, e.Class = worker.Deleted, apnsconn.Delivered
 		o.Pushed(&e)
@@ -142,7 +143,7 @@ func TestForgedOutcomes(t *testing.T) {
 	}
 	want("7", FateQueued)
 	want("8", FateDelivered)
-	bury := worker.Event{At: time.Now(), App: topic, Job: "7", Seed: worker.SeedOf("7", body), N: 1, Action: worker.Buried, Class: apnsconn.Rejected}
+	bury := worker.Event{At: time.Now(), App: topic, Job: "7", Seed: job.SeedOf("7", body), N: 1, Action: worker.Buried, Class: apnsconn.Rejected}
 	o.Pushed(&bury)
 	forge("7")
 	want("7", FateBuried)

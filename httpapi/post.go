@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // maxForm bounds the form of POST /post in bytes: a payload has 4096, of which
@@ -122,7 +122,7 @@ func formFault(e *ResultError) string {
 }
 
 // formEnvelope makes the notification that a form describes.
-func formEnvelope(r *http.Request) (e worker.Envelope, err error) {
+func formEnvelope(r *http.Request) (e job.Envelope, err error) {
 	text := func(name string) *string {
 		if v := r.PostForm.Get(name); v != "" {
 			return &v
@@ -130,28 +130,28 @@ func formEnvelope(r *http.Request) (e worker.Envelope, err error) {
 		return nil
 	}
 	e.Topic = r.PostForm.Get("topic")
-	job := FormJob{Token: r.PostForm.Get("token"), Title: text("title"), Body: text("body")}
+	form := FormJob{Token: r.PostForm.Get("token"), Title: text("title"), Body: text("body")}
 	if badge := text("badge"); badge != nil {
 		n, err := strconv.ParseInt(strings.TrimSpace(*badge), 10, 64)
 		if err != nil || n < 0 {
-			return e, &worker.JobError{Key: "badge", Why: "must be a whole number, 0 or more"}
+			return e, &job.Error{Key: "badge", Why: "must be a whole number, 0 or more"}
 		}
-		job.Badge = &n
+		form.Badge = &n
 	}
 	if delay := text("delay"); delay != nil {
 		s, err := strconv.ParseInt(strings.TrimSpace(*delay), 10, 64)
-		if err != nil || s < 0 || s > int64(worker.MaxDelay/time.Second) {
-			return e, &worker.JobError{Key: "delay", Why: "must be a whole number of seconds, 0 or more"}
+		if err != nil || s < 0 || s > int64(job.MaxDelay/time.Second) {
+			return e, &job.Error{Key: "delay", Why: "must be a whole number of seconds, 0 or more"}
 		}
 		e.Delay = time.Duration(s) * time.Second
 	}
-	if job.Token == "" {
-		return e, &worker.JobError{Key: "token", Why: "missing"}
+	if form.Token == "" {
+		return e, &job.Error{Key: "token", Why: "missing"}
 	}
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false) // a payload's bytes are few
-	err = enc.Encode(job)
+	err = enc.Encode(form)
 	e.Job = bytes.TrimSpace(out.Bytes())
 	return e, err
 }

@@ -8,7 +8,7 @@ import (
 
 	"propeller/queue"
 	"propeller/supervisor"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // Problem is an error as JSON (RFC 9457), of type about:blank: the status says
@@ -63,7 +63,7 @@ func statusOf(err error) int {
 }
 
 func isJobError(err error) bool {
-	_, ok := errors.AsType[*worker.JobError](err)
+	_, ok := errors.AsType[*job.Error](err)
 	return ok
 }
 

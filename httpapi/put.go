@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"propeller/queue"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // putTime bounds one put: the queue answers in milliseconds or not at all.
@@ -51,7 +51,7 @@ func (a *API) put(w http.ResponseWriter, r *http.Request, c *client) {
 
 func putProblem(err error) answer {
 	p := Problem{Status: statusOf(err), Detail: err.Error(), Uncertain: errors.Is(err, queue.ErrUncertain)}
-	if fault, ok := errors.AsType[*worker.JobError](err); ok {
+	if fault, ok := errors.AsType[*job.Error](err); ok {
 		p.Key = fault.Key
 	}
 	return p.answer()
@@ -64,7 +64,7 @@ func (a *API) putLater(r *http.Request) (delay time.Duration, err error) {
 		return 0, err
 	}
 	if wait := r.URL.Query().Get("delay"); wait != "" {
-		if delay, err = time.ParseDuration(wait); err != nil || delay < 0 || delay > worker.MaxDelay {
+		if delay, err = time.ParseDuration(wait); err != nil || delay < 0 || delay > job.MaxDelay {
 			return 0, fmt.Errorf("%w: delay %q: must be a duration such as 10s, of a year at most", errBody, wait)
 		}
 	}

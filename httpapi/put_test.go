@@ -14,8 +14,8 @@ import (
 
 	"propeller/queue"
 	"propeller/supervisor"
-	"propeller/worker"
 	"propeller/worker/buried"
+	"propeller/worker/job"
 )
 
 // Put is of a tree without a queue.
@@ -41,7 +41,7 @@ type putTree struct {
 	mu   sync.Mutex
 	jobs []string
 	err  error
-	app  worker.App
+	app  job.Rules
 }
 
 func (*putTree) Status() []supervisor.AppStatus { return nil }
@@ -57,7 +57,7 @@ func (*putTree) Jobs(name string) (buried.Jobs, error) {
 	return buried.Jobs{}, supervisor.ErrNoAdmin
 }
 
-func (p *putTree) App(name string) (worker.App, error) {
+func (p *putTree) App(name string) (job.Rules, error) {
 	app := p.app
 	if app.Topic = name; name != topic {
 		return app, fmt.Errorf("topic %q: %w", name, supervisor.ErrNoApp)
@@ -110,7 +110,7 @@ func TestPutRefuses(t *testing.T) {
 	h := New(tree, Options{}).Socket()
 	good := `{"token":"` + strings.Repeat("0", 64) + `","title":"x"}`
 	forged := `{"tokens":["` + strings.Repeat("0", 64) + `"],"title":"x","again":{"job":"1","seed":"` + strings.Repeat("0", 32) + `","put":1,"attempt":1}}`
-	if _, err := worker.ParseJob([]byte(forged), topic, ""); err != nil {
+	if _, err := job.Parse([]byte(forged), topic, ""); err != nil {
 		t.Fatalf("a rest job: %v", err)
 	}
 	for _, c := range []struct {

@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"net/url"
+	"propeller/worker/job"
 	"strings"
 	"testing"
 	"time"
-
-	"propeller/worker"
 )
 
 // Every way in takes what serializers write: a byte order mark, escapes, nulls and PHP's
@@ -51,7 +50,7 @@ func TestEveryEntranceTakesWhatSerializersWrite(t *testing.T) {
 // Every way in refuses what can never be sent, by the rules of its app, with the key.
 func TestEveryEntranceRefusesWhatCannotBeSent(t *testing.T) {
 	t.Parallel()
-	tree := &putTree{app: worker.App{TTL: time.Minute, Certificate: true}}
+	tree := &putTree{app: job.Rules{TTL: time.Minute, Certificate: true}}
 	h := newKeyed(tree)
 	for more, key := range map[string]string{
 		`,"expiration":3600`:       "expiration",
@@ -98,7 +97,7 @@ func TestEveryEntranceRefusesWhatCannotBeSent(t *testing.T) {
 // Keys of the producer's own pass where the app ignores them, everywhere, and lint warns.
 func TestEveryEntranceIgnoresExtraKeys(t *testing.T) {
 	t.Parallel()
-	tree := &putTree{app: worker.App{ExtraKeys: true}}
+	tree := &putTree{app: job.Rules{ExtraKeys: true}}
 	h := newKeyed(tree)
 	one := notification(`,"colour":1`)
 	for _, body := range []string{one, "[" + one + "]"} {

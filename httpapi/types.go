@@ -12,6 +12,7 @@ import (
 	"propeller/supervisor"
 	"propeller/worker"
 	"propeller/worker/buried"
+	"propeller/worker/job"
 )
 
 // Apps is the answer of GET /v1/apps.
@@ -356,7 +357,7 @@ func buriedOf(it *buried.Item) BuriedJob {
 		ID: it.Job, Class: it.Class, Status: it.Status, Reason: it.Reason, Buried: it.At, Age: int64(time.Since(it.Put) / time.Second),
 		Token: it.Token, Ref: it.Ref, APNsID: it.APNsID, Unverified: it.Unverified,
 	}
-	if body := worker.AsPut(it.Body); utf8.Valid(body) {
+	if body := job.AsPut(it.Body); utf8.Valid(body) {
 		j.Body = string(body)
 	} else {
 		j.BodyBase64 = body

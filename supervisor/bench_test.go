@@ -39,7 +39,7 @@ func benchTree(b *testing.B, n, inFlight int, delay time.Duration) (*Supervisor,
 	}
 	tube := gobeanstalk.NewTube(bs.Dial(), topic)
 	for i := range n {
-		if _, err := tube.Put([]byte(job(i)), 1024, 0, time.Minute); err != nil {
+		if _, err := tube.Put([]byte(jobBody(i)), 1024, 0, time.Minute); err != nil {
 			b.Fatal(err)
 		}
 	}

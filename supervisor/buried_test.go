@@ -8,8 +8,8 @@ import (
 
 	"propeller/apnsconn/apnstest"
 	"propeller/queue/beanstalk/beanstalktest"
-	"propeller/worker"
 	"propeller/worker/buried"
+	"propeller/worker/job"
 )
 
 // listed returns the reasons of an app's buried jobs, by their producer's ids.
@@ -81,14 +81,14 @@ func TestReasonsAreInTheQueue(t *testing.T) {
 	}
 	second.halt()
 	w.halt()
-	buriedIn(t, w.bs, topic, job(99))
+	buriedIn(t, w.bs, topic, jobBody(99))
 	w.start(w.app(topic))
 	w.until("they are read", func() bool {
 		_, found := w.sup.FindBuried(id)
 		return len(found) == 1
 	})
 	after := check("after a restart")
-	if count(after, worker.NotRecorded) != 1 {
+	if count(after, job.NotRecorded) != 1 {
 		t.Errorf("%q", after)
 	}
 	for id, reason := range first {
@@ -105,7 +105,7 @@ func TestKickedIsPushed(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	w.apns.SetScript(apnstest.Always(apnstest.Answer{Status: 400, Reason: "BadTopic"}))
 	w.start(w.app(topic))
-	w.put(topic, job(1))
+	w.put(topic, jobBody(1))
 	w.until("it is buried", func() bool { reasons, _ := w.listed(topic); return len(reasons) == 1 })
 	w.apns.SetScript(nil)
 	view, err := w.sup.Jobs(topic)

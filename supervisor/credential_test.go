@@ -46,9 +46,9 @@ func TestStartWithBadCredentials(t *testing.T) {
 	if err := os.Remove(filepath.Join(w.dir, missingApp+".pem")); err != nil {
 		t.Fatal(err)
 	}
-	w.put(topic, job(0))
-	w.put(expiredApp, job(1))
-	w.put(missingApp, job(2))
+	w.put(topic, jobBody(0))
+	w.put(expiredApp, jobBody(1))
+	w.put(missingApp, jobBody(2))
 	w.start(apps)
 	w.empty(topic)
 	was := w.broken(expiredApp, `cert "com.example.expired.pem": expired on `)
@@ -97,7 +97,7 @@ func TestReloadKeepsACredential(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	app := w.app(topic)
 	w.start(app)
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.empty(topic)
 	cert := w.status(topic).CredentialExpiry
 	w.write(topic+".pem", []byte("garbage"))
@@ -108,14 +108,14 @@ func TestReloadKeepsACredential(t *testing.T) {
 		if s.Health.State == Broken || !strings.HasPrefix(s.CredentialFault, `cert "com.example.app.pem": is neither`) || !s.CredentialExpiry.Equal(cert) || len(s.Workers) != min(i+1, 2) {
 			t.Errorf("%+v, %q, %v", s.Health, s.CredentialFault, s.CredentialExpiry)
 		}
-		w.put(topic, job(i+1))
+		w.put(topic, jobBody(i+1))
 		w.empty(topic)
 	}
 	if strings.Contains(w.log.String(), "app changed") {
 		t.Error("the app was replaced")
 	}
 	w.apply(strings.Replace(app, "}", ", in_flight: 7}", 1)) // replaced, with the credential it has
-	w.put(topic, job(4))
+	w.put(topic, jobBody(4))
 	w.empty(topic)
 	if s := w.status(topic); s.CredentialFault == "" || s.Health.State == Broken {
 		t.Errorf("%+v", s)
@@ -133,7 +133,7 @@ func TestReloadKeepsACredential(t *testing.T) {
 	}
 	n := 5
 	w.until("the new certificate is used", func() bool { // the worker before may take one more job
-		w.put(topic, job(n))
+		w.put(topic, jobBody(n))
 		n++
 		w.empty(topic)
 		all := w.apns.Requests()
@@ -147,14 +147,14 @@ func TestReloadToAnotherServerKeepsNoCredential(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	app := w.app(topic)
 	w.start(app)
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.empty(topic)
 	if err := os.Remove(filepath.Join(w.dir, topic+".pem")); err != nil {
 		t.Fatal(err)
 	}
 	w.apply(strings.Replace(app, "}", ", server: sandbox}", 1))
 	w.broken(topic, `cert "com.example.app.pem": no such file`)
-	w.put(topic, job(1))
+	w.put(topic, jobBody(1))
 	w.mend(topic)
 	w.apply(app)
 	w.empty(topic)
@@ -167,7 +167,7 @@ func TestRenewedCertificateHealsARefusedOne(t *testing.T) {
 	w := newWorld(t, apnstest.Options{ClientCert: apnstest.ClientCertRequired})
 	app := w.app(topic)
 	w.write(topic+".pem", w.apns.ClientCertPEM(topic, apnstest.SelfSigned()))
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.start(app)
 	w.until("broken", func() bool { return w.status(topic).Health.State == Broken })
 	w.sup.Renew()

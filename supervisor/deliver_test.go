@@ -116,7 +116,7 @@ func TestGarbageIsBuriedNotSent(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	w.start(w.app(topic))
 	w.put(topic, "", "not json", "[1]", `{"token":"zz","title":"x"}`, `{"token":"`+token(1)+`","colour":1}`,
-		`{"token":"`+token(1)+`","collapse_id":"a\r\nx: y"}`, `{"token":"`+token(1)+`","payload":{"aps":{},"x":"`+strings.Repeat("y", 5000)+`"}}`, job(7))
+		`{"token":"`+token(1)+`","collapse_id":"a\r\nx: y"}`, `{"token":"`+token(1)+`","payload":{"aps":{},"x":"`+strings.Repeat("y", 5000)+`"}}`, jobBody(7))
 	w.until("garbage buried", func() bool { return w.tube(topic, "current-jobs-buried") == 7 })
 	w.empty(topic)
 	if n := w.apns.Count(); n != 1 {
@@ -137,9 +137,9 @@ func TestOutcomesSettleJobs(t *testing.T) {
 		token(4): {Status: 400, Reason: "SomethingNew"},
 	}))
 	w.start(w.app(topic))
-	w.put(topic, job(0), job(1), job(2), job(3), job(4))
+	w.put(topic, jobBody(0), jobBody(1), jobBody(2), jobBody(3), jobBody(4))
 	w.until("all are answered", func() bool { return w.apns.Count() == 5 })
-	w.put(topic, job(5)) // until APNs takes one more, the guard doubts the refused token
+	w.put(topic, jobBody(5)) // until APNs takes one more, the guard doubts the refused token
 	w.empty(topic)
 	w.until("two buried", func() bool { return w.tube(topic, "current-jobs-buried") == 2 })
 	for class, want := range map[apnsconn.Class]int64{apnsconn.Delivered: 2, apnsconn.Token: 2, apnsconn.Rejected: 2} {
@@ -154,7 +154,7 @@ func TestRetriesKeepTheirID(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	w.apns.SetScript(apnstest.Seq(apnstest.Answer{Status: 503, Reason: "ServiceUnavailable"}, apnstest.Answer{Status: 429, Reason: "TooManyRequests"}))
 	w.start(w.app(topic))
-	w.put(topic, job(1))
+	w.put(topic, jobBody(1))
 	w.empty(topic)
 	ids := make(map[string]bool)
 	for _, r := range w.apns.Requests() {
@@ -168,7 +168,7 @@ func TestRetriesKeepTheirID(t *testing.T) {
 func TestMockServer(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	w.start("  - {topic: com.example.mock, server: mock}\n")
-	w.put("com.example.mock", job(1))
+	w.put("com.example.mock", jobBody(1))
 	w.until("the push is delivered", func() bool { return w.ended("com.example.mock", apnsconn.Delivered) == 1 })
 	w.until("the worker is idle", func() bool {
 		s := w.status("com.example.mock").Workers
@@ -180,7 +180,7 @@ func TestMockServer(t *testing.T) {
 		}
 		return len(s) == 1 && s[0] == worker.Status{Serving: true, Connected: true, Received: 1, Finished: 1}
 	})
-	w.put("com.example.mock", strings.Replace(job(2), token(2), token(2)[:56]+"fa170410", 1))
+	w.put("com.example.mock", strings.Replace(jobBody(2), token(2), token(2)[:56]+"fa170410", 1))
 	w.until("the token is dead that says so", func() bool { return w.ended("com.example.mock", apnsconn.Token) == 1 })
 }
 
@@ -189,7 +189,7 @@ func TestMockServer(t *testing.T) {
 func TestAppDecidesOverItsJobs(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	w.start(w.app(topic, "extra_keys: ignore", "ttl: 1h"))
-	extra := strings.Replace(job(1), "{", `{"colour":1,`, 1)
+	extra := strings.Replace(jobBody(1), "{", `{"colour":1,`, 1)
 	w.put(topic, extra)
 	w.until("it is delivered", func() bool { return w.received()[token(1)] == 1 })
 	if app, err := w.sup.App(topic); err != nil || app.TTL != time.Hour || !app.ExtraKeys || !app.Certificate || app.LiveActivities == nil {

@@ -138,7 +138,7 @@ func (m *fleetDaemon) finished() (n int64) {
 func (f *fleet) put(i int) (failures int) {
 	for end := time.Now().Add(patience); ; failures++ {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		_, err := f.q.Put(ctx, fleetTopic, []byte(job(i)), queue.PutOptions{})
+		_, err := f.q.Put(ctx, fleetTopic, []byte(jobBody(i)), queue.PutOptions{})
 		cancel()
 		if err == nil {
 			return failures

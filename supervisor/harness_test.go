@@ -178,7 +178,7 @@ func (w *world) putMany(tube string, n int) {
 	for part := range 16 {
 		wg.Go(func() {
 			for i := part; i < n; i += 16 {
-				if _, err := tb.Put([]byte(job(i)), 1024, 0, time.Minute); err != nil {
+				if _, err := tb.Put([]byte(jobBody(i)), 1024, 0, time.Minute); err != nil {
 					w.t.Errorf("put: %v", err)
 					return
 				}
@@ -190,7 +190,7 @@ func (w *world) putMany(tube string, n int) {
 
 func token(i int) string { return fmt.Sprintf("%064x", i) }
 
-func job(i int) string { return fmt.Sprintf(`{"token":%q,"title":"push %d"}`, token(i), i) }
+func jobBody(i int) string { return fmt.Sprintf(`{"token":%q,"title":"push %d"}`, token(i), i) }
 
 // until waits until cond holds.
 func (w *world) until(what string, cond func() bool) {

@@ -159,7 +159,7 @@ func TestUnreachable(t *testing.T) {
 	if h := w.status(topic).Health; h.State != Idle {
 		t.Errorf("%+v before there is a job", h)
 	}
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	begun := time.Now()
 	w.until("it is unreachable", func() bool { return w.status(topic).Health.State == Unreachable })
 	h := w.status(topic).Health
@@ -207,7 +207,7 @@ func TestTubePaused(t *testing.T) {
 	defer c.Close()
 	w.until("there is a tube to pause", func() bool { return gobeanstalk.NewTube(c, topic).Pause(100*time.Second) == nil })
 	paused := time.Now()
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.until("its tube is paused", func() bool { return w.status(topic).Health.State == TubePaused })
 	h := w.status(topic).Health
 	if d := h.Until.Sub(paused); d < 90*time.Second || d > 101*time.Second || h.Since.IsZero() {

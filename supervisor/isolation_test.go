@@ -165,12 +165,12 @@ func TestTenOfFiftyAppsBroken(t *testing.T) {
 				lat.mu.Lock()
 				lat.put[token(sent)] = time.Now()
 				lat.mu.Unlock()
-				put(topic, job(sent))
+				put(topic, jobBody(sent))
 				sent++
 			}
 			for topic, body := range broken {
 				if body == "" {
-					body = job(1_000_000 + k)
+					body = jobBody(1_000_000 + k)
 				}
 				put(topic, body)
 			}

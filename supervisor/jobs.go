@@ -9,8 +9,8 @@ import (
 
 	"propeller/config"
 	"propeller/queue"
-	"propeller/worker"
 	"propeller/worker/buried"
+	"propeller/worker/job"
 )
 
 var (
@@ -77,18 +77,18 @@ func (s *Supervisor) tubes() (map[string]buried.Tube, queue.Admin) {
 }
 
 // AppOf is what the jobs of an app are judged by, as far as its configuration goes.
-func AppOf(c *config.App) worker.App {
-	return worker.App{
+func AppOf(c *config.App) job.Rules {
+	return job.Rules{
 		Topic: c.Topic, Expiration: c.Expiration, TTL: c.TTL, ExtraKeys: c.ExtraKeys == config.ExtraIgnore,
 		Certificate: c.SigningKey == nil && (c.Certificate != nil || c.ByCertificate),
 	}
 }
 
 // App is what the jobs of an app are judged by. Errors: ErrNoApp.
-func (s *Supervisor) App(topic string) (worker.App, error) {
+func (s *Supervisor) App(topic string) (job.Rules, error) {
 	a, err := s.app(topic)
 	if err != nil {
-		return worker.App{}, err
+		return job.Rules{}, err
 	}
 	return a.common.App(), nil
 }

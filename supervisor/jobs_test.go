@@ -14,7 +14,7 @@ func TestPutAll(t *testing.T) {
 	w.start(w.app(topic) + w.app(other, "tube: elsewhere"))
 	jobs := make([]NewJob, 90)
 	for i := range jobs {
-		jobs[i] = NewJob{Topic: []string{topic, other, "com.example.none"}[i%3], Body: []byte(job(i))}
+		jobs[i] = NewJob{Topic: []string{topic, other, "com.example.none"}[i%3], Body: []byte(jobBody(i))}
 	}
 	for i, s := range w.sup.PutAll(t.Context(), jobs) {
 		if known := i%3 < 2; (s.ID != "") != known || (s.Err == nil) != known || !known && !errors.Is(s.Err, ErrNoApp) {

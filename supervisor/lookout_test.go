@@ -21,7 +21,7 @@ func TestNotReadyWithoutQueue(t *testing.T) {
 	w := newWorld(t, apnstest.Options{}, beanstalktest.WithBinlog())
 	w.period = time.Hour
 	w.start(w.app(topic, "workers: 2"))
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.empty(topic)
 	if s := w.status(topic); s.Health.State.Trouble() {
 		t.Errorf("not ready: %s", s.Health)
@@ -46,7 +46,7 @@ func TestNotReadyWhenNothingIsTaken(t *testing.T) {
 	if err := w.sup.Pause(topic, "until the queue drains"); err != nil {
 		t.Fatal(err)
 	}
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.bs.Drain()
 	if err := w.sup.Resume(topic); err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func TestNotReadyWhenNothingIsTaken(t *testing.T) {
 		t.Errorf("%s: not ready before anything was put: %s", other, s.Health)
 	}
 	w.until("the other is not ready for its jobs", func() bool {
-		if _, err := w.sup.Put(t.Context(), other, []byte(job(1)), 0); err == nil {
+		if _, err := w.sup.Put(t.Context(), other, []byte(jobBody(1)), 0); err == nil {
 			t.Fatal("put while the queue takes nothing")
 		}
 		s := w.status(other)
@@ -68,7 +68,7 @@ func TestNotReadyWhenNothingIsTaken(t *testing.T) {
 	w.bs.Stop()
 	w.bs.Restart()
 	w.until("both are ready again", func() bool {
-		_, err := w.sup.Put(t.Context(), other, []byte(job(2)), 0)
+		_, err := w.sup.Put(t.Context(), other, []byte(jobBody(2)), 0)
 		one, two := w.status(topic), w.status(other)
 		return err == nil && !one.Health.State.Trouble() && !two.Health.State.Trouble()
 	})

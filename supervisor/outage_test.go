@@ -119,7 +119,7 @@ func TestQueueKilledInMidBurst(t *testing.T) {
 
 func TestQueueAbsentAtStart(t *testing.T) {
 	w := newWorld(t, apnstest.Options{}, beanstalktest.WithBinlog())
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.bs.Kill()
 	w.start(w.app(topic))
 	w.until("the worker says why", func() bool {
@@ -189,7 +189,7 @@ func TestOneOfTwoQueueServersKilled(t *testing.T) {
 	gone := w.bs
 	w.bs = w.more
 	for i := 300; i < n; i++ {
-		w.put(topic, job(i))
+		w.put(topic, jobBody(i))
 	}
 	w.until("the other server's jobs are delivered", func() bool {
 		got := w.received()

@@ -63,7 +63,7 @@ func TestProxyAndReload(t *testing.T) {
 	second, throughSecond := startProxy(t, "Basic bWU6aHVudGVyMg==")
 	w.write("proxy", []byte("http://me:hunter2@"+second+"\n"))
 	w.start(w.app(topic, "proxy: 'http://"+first+"'"))
-	w.put(topic, job(0), `{"channel_id":"dHN0LXNyY2gtY2hubA==","aps":{"timestamp":1,"event":"update","content-state":{}}}`)
+	w.put(topic, jobBody(0), `{"channel_id":"dHN0LXNyY2gtY2hubA==","aps":{"timestamp":1,"event":"update","content-state":{}}}`)
 	w.empty(topic)
 	if n := throughFirst.Load(); n != 1 || w.apns.Dials() != 1 {
 		t.Errorf("%d tunnels, %d connections", n, w.apns.Dials())
@@ -80,7 +80,7 @@ func TestProxyAndReload(t *testing.T) {
 	if err := w.sup.Apply(w.config(w.app(topic, "proxy_file: proxy"))); err != nil {
 		t.Fatal(err)
 	}
-	w.put(topic, job(1))
+	w.put(topic, jobBody(1))
 	w.empty(topic)
 	if n := throughSecond.Load(); n != 1 || w.apns.Dials() != 2 {
 		t.Errorf("%d tunnels, %d connections", n, w.apns.Dials())
@@ -96,7 +96,7 @@ func TestProxyRefuses(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	addr, _ := startProxy(t, "Basic another")
 	w.start(w.app(topic, "proxy: 'http://me:hunter2@"+addr+"'"))
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.until("refusal logged", func() bool { return w.log.contains("refused with status 407") })
 	if s := w.status(topic); s.Health.State == Broken {
 		t.Errorf("app broken: %s", s.Health.Reason)

@@ -87,7 +87,7 @@ func TestWebhookIsServed(t *testing.T) {
 	w.start(w.app(topic, hooked(r)))
 	put := func(from, to int) {
 		for i := from; i < to; i++ {
-			w.put(topic, job(i))
+			w.put(topic, jobBody(i))
 		}
 	}
 	put(0, n/3)
@@ -126,10 +126,10 @@ func TestMemorySurvivesAReload(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	w.apns.SetScript(apnstest.ByToken(map[string]apnstest.Answer{token(1): {Status: 410, Reason: "Unregistered"}}))
 	w.start(w.app(topic))
-	w.put(topic, job(1))
+	w.put(topic, jobBody(1))
 	w.empty(topic)
 	w.apply("  - {topic: " + topic + ", cert: " + topic + ".pem, in_flight: 7, workers: 2}\n") // the same certificate
-	w.put(topic, job(1), job(2))
+	w.put(topic, jobBody(1), jobBody(2))
 	w.empty(topic)
 	if n := w.apns.Count(); n != 2 {
 		t.Errorf("%d requests, want 2: one of them for the dead token", n)

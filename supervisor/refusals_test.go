@@ -62,7 +62,7 @@ func TestTenThousandRefusals(t *testing.T) {
 			return true
 		}
 		if w.apns.Count() >= int64(tokens+last) {
-			w.put(topic, job(tokens+4+5*last))
+			w.put(topic, jobBody(tokens+4+5*last))
 			last++
 		}
 		return false

@@ -25,11 +25,11 @@ func TestReloadAddsAndRemovesApps(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	one, two := w.app(topic), w.app(second)
 	w.start(one)
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.empty(topic)
 	w.apply(one + two)
-	w.put(second, job(1))
-	w.put(topic, job(2))
+	w.put(second, jobBody(1))
+	w.put(topic, jobBody(2))
 	w.until("both deliver", func() bool { return len(w.received()) == 3 })
 	if n := w.apns.Dials(); n != 2 {
 		t.Errorf("%d connections; the unchanged app should have kept its own", n)
@@ -40,8 +40,8 @@ func TestReloadAddsAndRemovesApps(t *testing.T) {
 		t.Errorf("apps after removal: %+v", got)
 	}
 	w.until("the removed app has gone", func() bool { return w.apns.Conns() == 1 })
-	w.put(topic, job(3))
-	w.put(second, job(4))
+	w.put(topic, jobBody(3))
+	w.put(second, jobBody(4))
 	w.empty(second)
 	if n := w.tube(topic, "current-jobs-ready"); n != 1 {
 		t.Errorf("%d jobs of the removed app in the queue, want 1", n)
@@ -72,10 +72,10 @@ func TestReloadSeesARenewedCertificate(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	entry := w.app(topic)
 	w.start(entry)
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.empty(topic)
 	w.apply(entry) // the same: nothing happens
-	w.put(topic, job(1))
+	w.put(topic, jobBody(1))
 	w.empty(topic)
 	w.cert(topic)
 	w.apply(entry)
@@ -85,7 +85,7 @@ func TestReloadSeesARenewedCertificate(t *testing.T) {
 	}
 	n := 2
 	w.until("the renewed certificate is used", func() bool { // the previous worker may take one more job while it ends
-		w.put(topic, job(n))
+		w.put(topic, jobBody(n))
 		n++
 		w.until("it is pushed", func() bool { return int(w.apns.Count()) == n })
 		return !w.apns.Requests()[n-1].ClientCert.Equal(reqs[0].ClientCert)
@@ -152,18 +152,18 @@ func TestReloadToAnotherQueue(t *testing.T) {
 	w := newWorld(t, apnstest.Options{})
 	entry := w.app(topic)
 	w.start(entry)
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.empty(topic)
 	other := newServer(t)
 	former := w.bs
 	w.bs = other
 	w.apply(entry)
-	w.put(topic, job(1))
+	w.put(topic, jobBody(1))
 	w.empty(topic)
 	w.eachOnce(2)
 	w.bs = former
 	w.until("the former queue is left", func() bool { return w.tube(topic, "current-watching") == 0 })
-	w.put(topic, job(2))
+	w.put(topic, jobBody(2))
 	if n := w.tube(topic, "current-jobs-ready"); n != 1 {
 		t.Errorf("the former queue is still served: %d ready", n)
 	}
@@ -175,13 +175,13 @@ func TestReloadDuringADrain(t *testing.T) {
 	w := newWorld(t, apnstest.Options{Script: apnstest.ByToken(map[string]apnstest.Answer{token(1): {Silence: true}})})
 	one, two := w.app(topic), w.app(second)
 	w.start(one)
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.empty(topic)
-	w.put(topic, job(1))
+	w.put(topic, jobBody(1))
 	w.until("a push is unanswered", func() bool { return w.apns.Count() == 2 })
 	w.apply(two)
 	w.apply(two + w.app("com.example.third"))
-	w.put("com.example.third", job(2))
+	w.put("com.example.third", jobBody(2))
 	w.until("the newest app delivers", func() bool { return w.received()[token(2)] == 1 })
 	if w.tube(topic, "current-jobs-reserved") != 1 {
 		t.Error("the first app has not been drained meanwhile: it was cut off, or waited for")
@@ -201,7 +201,7 @@ func TestReloadThatFailsChangesNothing(t *testing.T) {
 	if err := w.sup.Apply(cfg); err == nil {
 		t.Fatal("no error for a queue that cannot be")
 	}
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.empty(topic)
 	w.eachOnce(1)
 }
@@ -256,7 +256,7 @@ func TestQueueStaysOpenForWhoDrains(t *testing.T) {
 		}}
 	}
 	w.start(w.app(topic))
-	w.put(topic, job(n))
+	w.put(topic, jobBody(n))
 	w.empty(topic) // there is a connection
 	w.apns.SetScript(apnstest.Always(apnstest.Answer{Delay: 3 * time.Second}))
 	w.putMany(topic, n)

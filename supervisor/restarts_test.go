@@ -68,7 +68,7 @@ func (p *producer) run() {
 		}
 		i := len(p.accepted)
 		tube := gobeanstalk.NewTube(conn, p.tubes[i%len(p.tubes)])
-		_, err = tube.Put([]byte(job(i)), 1024, 0, time.Minute)
+		_, err = tube.Put([]byte(jobBody(i)), 1024, 0, time.Minute)
 		p.accepted = append(p.accepted, err == nil)
 		if err != nil {
 			conn.Close()

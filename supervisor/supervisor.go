@@ -37,6 +37,7 @@ import (
 	"propeller/worker"
 	"propeller/worker/buried"
 	"propeller/worker/feedback"
+	"propeller/worker/job"
 )
 
 // Options are what a Supervisor needs besides the configuration.
@@ -254,14 +255,14 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 	rules := AppOf(&c)
 	wc := worker.Config{
 		Topic: c.Topic, Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry), Expiration: c.Expiration, TTL: c.TTL,
-		ExtraKeys: rules.ExtraKeys, Certificate: rules.Certificate, LiveActivities: new(worker.LiveActivities),
+		ExtraKeys: rules.ExtraKeys, Certificate: rules.Certificate, LiveActivities: new(job.LiveActivities),
 		Queue: s.queue, Dial: s.dialer(c), Breaker: worker.NewBreaker(), Counters: &l.pushes, Log: s.o.Log, Live: &s.live,
 		Guard: worker.NewGuard(), Memory: memory(c, old), Hold: &l.hold, Sinks: append([]worker.Sink{&l.recent, &l.ends}, s.o.Sinks...),
 	}
 	if c.Feedback.Tube != "" {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)
 	}
-	wc.Buried = func(id string, b worker.Burial) { s.buried.Told(c.Tube, id, b) }
+	wc.Buried = func(id string, b job.Burial) { s.buried.Told(c.Tube, id, b) }
 	a := newApp(c, wc, l)
 	a.addWebhook(s.locks)
 	a.token = s.root.Add(a.member)

@@ -101,7 +101,7 @@ func TestAppsShareAToken(t *testing.T) {
 	w, _ := newTokenWorld(t, apnstest.Options{}, keyA, keyB)
 	w.start(keyed(topic, keyA, "workers: 3") + keyed(topic2, keyA) + keyed("com.example.third", keyB))
 	for i := range n {
-		w.put([]string{topic, topic2, "com.example.third"}[i%3], job(i))
+		w.put([]string{topic, topic2, "com.example.third"}[i%3], jobBody(i))
 	}
 	w.until("all delivered", func() bool { return len(w.received()) == n })
 	w.eachOnce(n)
@@ -130,7 +130,7 @@ func TestReloadKeepsTheToken(t *testing.T) {
 	deliver := func(topics ...string) {
 		t.Helper()
 		for _, topic := range topics {
-			w.put(topic, job(i))
+			w.put(topic, jobBody(i))
 			i++
 			w.empty(topic)
 		}
@@ -171,12 +171,12 @@ func TestWrongKeyBreaksTheApp(t *testing.T) {
 	delete(a.keys, unknown)
 	a.mu.Unlock()
 	w.start(keyed(topic, unknown) + keyed(topic2, keyA))
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.until("the app is broken", func() bool { return w.status(topic).Health.State == Broken })
 	if got := w.status(topic).Health.Reason; got != "403 InvalidProviderToken" {
 		t.Errorf("reason %q", got)
 	}
-	w.put(topic2, job(1))
+	w.put(topic2, jobBody(1))
 	w.empty(topic2)
 	if w.status(topic2).Health.State == Broken {
 		t.Error("the other app is broken too")
@@ -199,7 +199,7 @@ func TestBrokenAppKeepsTheOrder(t *testing.T) {
 	a.mu.Unlock()
 	var bodies []string
 	for i := range n {
-		bodies = append(bodies, job(i))
+		bodies = append(bodies, jobBody(i))
 	}
 	w.start(keyed(topic, unknown, "in_flight: 1"))
 	w.put(topic, bodies...)
@@ -227,9 +227,9 @@ func TestBrokenAppKeepsTheOrder(t *testing.T) {
 func TestExpiredTokenIsRetriedSoon(t *testing.T) {
 	w, _ := newTokenWorld(t, apnstest.Options{Script: apnstest.Nth(2, apnstest.Answer{Status: 403, Reason: "ExpiredProviderToken"})}, keyA)
 	w.start(keyed(topic, keyA, "retry: {min: 1h, max: 1h}"))
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.empty(topic)
-	w.put(topic, job(1))
+	w.put(topic, jobBody(1))
 	w.empty(topic)
 	w.eachOnce(2)
 	if n := w.apns.Dials(); n != 2 {
@@ -250,7 +250,7 @@ func TestExpiredTokenIsRetriedSoon(t *testing.T) {
 func TestMockWithKey(t *testing.T) {
 	w, _ := newTokenWorld(t, apnstest.Options{}, keyA)
 	w.start(keyed(topic, keyA, "server: mock"))
-	w.put(topic, job(0))
+	w.put(topic, jobBody(0))
 	w.empty(topic)
 	if m := w.mints(); m != 1 || w.status(topic).Counters.Buried.Load() != 0 {
 		t.Errorf("%d tokens made, %d buried", m, w.status(topic).Counters.Buried.Load())

@@ -17,18 +17,19 @@ var mayImport = map[string]string{
 	"apnsconn":       "internal",
 	"queue":          "internal",
 	"config":         "internal apnsconn queue",
-	"worker":         "internal apnsconn queue",
-	"supervisor":     "internal apnsconn queue config worker",
-	"httpapi":        "internal apnsconn queue worker supervisor",
-	"internal/bench": "internal apnsconn queue config worker supervisor",
+	"worker":         "internal apnsconn queue worker/job",
+	"worker/job":     "internal apnsconn",
+	"supervisor":     "internal apnsconn queue config worker worker/job",
+	"httpapi":        "internal apnsconn queue worker worker/job supervisor",
+	"internal/bench": "internal apnsconn queue config worker worker/job supervisor",
 	"internal/move":  "internal queue",
-	"cmd":            "internal apnsconn queue config worker supervisor httpapi internal/bench internal/move",
-	"test":           "internal apnsconn queue config worker supervisor httpapi internal/bench",
+	"cmd":            "internal apnsconn queue config worker worker/job supervisor httpapi internal/bench internal/move",
+	"test":           "internal apnsconn queue config worker worker/job supervisor httpapi internal/bench",
 }
 
 // part is the part of the program that a package belongs to.
 func part(name string) string {
-	if name == "internal/bench" || name == "internal/move" {
+	if name == "internal/bench" || name == "internal/move" || name == "worker/job" {
 		return name
 	}
 	name, _, _ = strings.Cut(name, "/")

@@ -11,6 +11,7 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/queue"
+	"propeller/worker/job"
 )
 
 // kick releases a buried job, with the body that it has now.
@@ -57,7 +58,7 @@ func TestBuriedAgain(t *testing.T) {
 				time.Sleep(time.Hour)
 				q.kick(j)
 				synctest.Wait()
-				got := BurialOf([]byte(j.body), topic)
+				got := job.BurialOf([]byte(j.body), topic)
 				if got.Reason != "413 PayloadTooLarge" || got.Status != 413 || got.APNsID != "SECOND" || got.Job != "1" || time.Since(got.At) > time.Second || time.Since(got.Put) < time.Hour {
 					t.Errorf("%+v", got)
 				}
@@ -82,9 +83,9 @@ func TestBuriedAgain(t *testing.T) {
 // The pauses of a kicked job start again, however often it was tried before.
 func TestKickedBeginsAnew(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		o := &origin{job: "1", put: time.Now(), attempt: 500, bury: "503 x", class: apnsconn.Unavailable}
+		o := &job.Parent{Job: "1", Put: time.Now(), Attempt: 500, Reason: "503 x", Class: apnsconn.Unavailable}
 		q := newFakeQueue()
-		q.add(string(buriedBody([]byte(jobText("")), o, maxBury))).kicked = true
+		q.add(string(job.BuriedBody([]byte(jobText("")), o, job.MaxReason))).kicked = true
 		b := newBench(t, q)
 		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return busy, 0 }
 		b.start()
@@ -116,7 +117,7 @@ func TestUnfitBuriedAgain(t *testing.T) {
 		q.kick(j)
 		synctest.Wait()
 		rec := b.rec.all()
-		if got := BurialOf([]byte(j.body), topic); got.Job != "1" || got.Reason != `job: "colour": unknown key` || len(rec) != 2 || rec[1].Job != "1" {
+		if got := job.BurialOf([]byte(j.body), topic); got.Job != "1" || got.Reason != `job: "colour": unknown key` || len(rec) != 2 || rec[1].Job != "1" {
 			t.Errorf("%+v, %+v", got, rec)
 		}
 		b.halt(t)
@@ -149,9 +150,9 @@ func TestBurialWithoutRoom(t *testing.T) {
 		most   int
 		reason string
 	}{
-		{plain + maxAgain, "rejected: " + long},
-		{plain + 400, ("rejected: " + long)[:shortBury]},
-		{plain, NotRecorded},
+		{plain + job.MaxParent, "rejected: " + long},
+		{plain + 400, ("rejected: " + long)[:job.ShortReason]},
+		{plain, job.NotRecorded},
 		{-1, ""},
 	} {
 		bubble(t, func(t *testing.T) {
@@ -172,7 +173,7 @@ func TestBurialWithoutRoom(t *testing.T) {
 				if len(q.retried) != 1 || q.retried[0].after != b.cfg.Retry.Max || len(b.rec.entries) != 0 {
 					t.Errorf("retried %d, told %d", len(q.retried), len(b.rec.entries))
 				}
-			} else if got := BurialOf([]byte(q.buried[0].body), topic); got.Reason != tt.reason || b.rec.entries[0].Reason != "rejected: "+long {
+			} else if got := job.BurialOf([]byte(q.buried[0].body), topic); got.Reason != tt.reason || b.rec.entries[0].Reason != "rejected: "+long {
 				t.Errorf("%d: %+v, told %+v", tt.most, got, b.rec.entries)
 			}
 			b.halt(t)
@@ -191,7 +192,7 @@ func TestFaultOfTheQueue(t *testing.T) {
 		if len(q.buried) != 1 || b.sent() != 0 {
 			t.Fatalf("%d buried, %d sent", len(q.buried), b.sent())
 		}
-		if got := BurialOf([]byte(q.buried[0].body), topic); !strings.Contains(got.Reason, "on the wrong subject") {
+		if got := job.BurialOf([]byte(q.buried[0].body), topic); !strings.Contains(got.Reason, "on the wrong subject") {
 			t.Errorf("%+v", got)
 		}
 		b.halt(t)
@@ -246,7 +247,7 @@ func TestLiveActivitiesOfACertificate(t *testing.T) {
 		q := newFakeQueue(live, jobText(""))
 		b := newBench(t, q)
 		var log strings.Builder
-		b.cfg.Log, b.cfg.Certificate, b.cfg.LiveActivities = newTextLog(&log), true, new(LiveActivities)
+		b.cfg.Log, b.cfg.Certificate, b.cfg.LiveActivities = newTextLog(&log), true, new(job.LiveActivities)
 		refuse := false
 		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
 			if refuse && n.PushType == "liveactivity" {
@@ -270,11 +271,11 @@ func TestLiveActivitiesOfACertificate(t *testing.T) {
 			t.Errorf("%d done, %d buried, %d sent\n%s", done, buried, b.sent()-sent, log.String())
 		}
 		app := b.cfg.App()
-		if _, err := app.ParseJob([]byte(live), "1"); err == nil || !strings.HasPrefix(err.Error(), "job: push_type: ") {
+		if _, err := app.Parse([]byte(live), "1"); err == nil || !strings.HasPrefix(err.Error(), "job: push_type: ") {
 			t.Errorf("put: %v", err)
 		}
 		time.Sleep(time.Hour)
-		if _, err := app.ParseJob([]byte(live), "1"); err != nil {
+		if _, err := app.Parse([]byte(live), "1"); err != nil {
 			t.Errorf("an hour later: %v", err)
 		}
 		b.halt(t)

@@ -6,23 +6,24 @@ import (
 	"errors"
 
 	"propeller/queue"
+	"propeller/worker/job"
 )
 
 // origin returns what a job made of this one has to remember.
-func (t *task) origin() origin {
+func (t *task) origin() job.Parent {
 	attempt, age, _ := t.history()
-	o := origin{job: t.id, seed: t.made(), put: t.r.cfg.Wall().Add(-age), attempt: attempt}
-	if first := t.decoded.origin; first != nil {
-		o.job, o.put = first.job, first.put
+	o := job.Parent{Job: t.id, Seed: t.made(), Put: t.r.cfg.Wall().Add(-age), Attempt: attempt}
+	if first := t.decoded.Parent; first != nil {
+		o.Job, o.Put = first.Job, first.Put
 	}
 	return o
 }
 
 // bury buries the job with o in it. If the queue has no room for that, it shortens the
 // reason, and then leaves the body as it is.
-func (t *task) bury(o *origin) (err error) {
-	for _, limit := range [...]int{maxBury, shortBury} {
-		body := buriedBody(t.body, o, limit)
+func (t *task) bury(o *job.Parent) (err error) {
+	for _, limit := range [...]int{job.MaxReason, job.ShortReason} {
+		body := job.BuriedBody(t.body, o, limit)
 		if body == nil {
 			break
 		}

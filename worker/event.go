@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/worker/job"
 )
 
 // Action is what happens to a push that has ended, and so to its job.
@@ -25,13 +26,13 @@ const (
 // for others when the job is settled. It is valid until Pushed returns.
 type Event struct {
 	At     time.Time
-	App    string // the app's topic
-	Worker int    // its number in the app
-	Job    string // the id that the job's producer got, as the job says
-	Seed   Seed   // of the producer's job: proves that this one comes of it
-	ID     string // the job's id in the queue; it differs from Job for the rest of a list
-	Ref    string // the producer's own id
-	Token  string // the first 8 characters of the token, or of the channel's id
+	App    string   // the app's topic
+	Worker int      // its number in the app
+	Job    string   // the id that the job's producer got, as the job says
+	Seed   job.Seed // of the producer's job: proves that this one comes of it
+	ID     string   // the job's id in the queue; it differs from Job for the rest of a list
+	Ref    string   // the producer's own id
+	Token  string   // the first 8 characters of the token, or of the channel's id
 	APNsID string
 	Action Action
 	// Class, Status, Reason and Err are the push's outcome. Tokens without a push (an
@@ -117,8 +118,8 @@ func (r *run) emit(t *task, e *Event) {
 
 // firstID is the id that the job's producer got.
 func (t *task) firstID() string {
-	if t.decoded.origin != nil {
-		return t.decoded.origin.job
+	if t.decoded.Parent != nil {
+		return t.decoded.Parent.Job
 	}
 	return t.id
 }

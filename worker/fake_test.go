@@ -15,6 +15,7 @@ import (
 	"propeller/apnsconn"
 	"propeller/queue"
 	"propeller/worker/feedback"
+	"propeller/worker/job"
 )
 
 // The tests here run in synctest bubbles, which hold no sockets: queue and
@@ -346,11 +347,11 @@ func (f *recorded) put(_ context.Context, r feedback.Record) error {
 
 type recordedBurial struct {
 	ID string
-	Burial
+	job.Burial
 }
 
 // buried is a Config's.
-func (f *recorded) buried(id string, b Burial) {
+func (f *recorded) buried(id string, b job.Burial) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.entries = append(f.entries, recordedBurial{id, b})

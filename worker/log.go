@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"propeller/apnsconn"
+	"propeller/worker/job"
 )
 
 // pushLevel is the level of the line that each class gets. What is not
@@ -77,7 +78,7 @@ func (l logSink) writes(c apnsconn.Class) bool {
 func (l logSink) each(e *Event) {
 	one := *e
 	for d := range e.Each() {
-		one.Token, one.APNsID, one.Took = Short(d.Token), d.APNsID, d.Took
+		one.Token, one.APNsID, one.Took = job.Short(d.Token), d.APNsID, d.Took
 		l.write(&one, pushLevel[e.Class], "push", outcomeAttrs(&one))
 	}
 }
@@ -139,4 +140,4 @@ func shortJob(id string) string {
 	return "…" + strings.ToValidUTF8(id[len(id)-most:], "")
 }
 
-func shortToken(n *apnsconn.Notification) string { return Short(cmp.Or(n.Token, n.ChannelID)) }
+func shortToken(n *apnsconn.Notification) string { return job.Short(cmp.Or(n.Token, n.ChannelID)) }

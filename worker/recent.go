@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/worker/job"
 )
 
 const (
@@ -81,7 +82,7 @@ func (r *Recent) Pushed(e *Event) {
 		one := *e
 		one.N = 1
 		for d := range e.Each() {
-			one.Token, one.APNsID, one.At, one.Took = Short(d.Token), d.APNsID, d.At, d.Took
+			one.Token, one.APNsID, one.At, one.Took = job.Short(d.Token), d.APNsID, d.At, d.Took
 			r.delivered(&one)
 		}
 	}

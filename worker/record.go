@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"propeller/worker/feedback"
+	"propeller/worker/job"
 )
 
 // recordOf turns an event of the job into a record, so that logs and records agree. token
@@ -68,7 +69,7 @@ func (t *task) reportLate(tokens []string) bool {
 func (t *task) reportMalformed(tells bool) bool {
 	bad := t.decoded.Malformed
 	if more := t.decoded.MoreMalformed; more > 0 {
-		bad = append(bad[:len(bad):len(bad)], BadToken{Err: &JobError{"tokens", fmt.Sprintf("%d more of them are malformed", more)}})
+		bad = append(bad[:len(bad):len(bad)], job.BadToken{Err: &job.Error{Key: "tokens", Why: fmt.Sprintf("%d more of them are malformed", more)}})
 	}
 	ok := inParallel(len(bad), func(i int) bool {
 		e := t.neverSent(Deleted, 1, bad[i].Err.Error())
@@ -79,7 +80,7 @@ func (t *task) reportMalformed(tells bool) bool {
 	}
 	for _, b := range bad {
 		e := t.neverSent(Deleted, 1, b.Err.Error())
-		e.Token = Short(b.Text)
+		e.Token = job.Short(b.Text)
 		t.note(e)
 	}
 	return true

@@ -14,6 +14,7 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/queue"
+	"propeller/worker/job"
 )
 
 // The record is stored before the job goes, and Config.Buried is called after.
@@ -77,14 +78,14 @@ func TestWhatIsInARecord(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		e := b.rec.entries[0]
-		want := Burial{
+		want := job.Burial{
 			Job: "2", Class: "rejected", Reason: "413 PayloadTooLarge", Token: testToken[:8], Ref: "order 7", APNsID: "ID", Status: 413,
-			Tries: 1, Tokens: 1, At: time.Now(), Put: time.Now(), Seed: SeedOf("2", AsPut([]byte(q.buried[0].body))),
+			Tries: 1, Tokens: 1, At: time.Now(), Put: time.Now(), Seed: job.SeedOf("2", job.AsPut([]byte(q.buried[0].body))),
 		}
 		if e.ID != "2" || e.Burial != want {
 			t.Errorf("%+v, want %+v", e, want)
 		}
-		got := BurialOf([]byte(q.buried[0].body), topic)
+		got := job.BurialOf([]byte(q.buried[0].body), topic)
 		want.At, want.Put = got.At, got.Put
 		if got != want || got.At.Unix() != time.Now().Unix() || got.Put.Unix() != time.Now().Unix() {
 			t.Errorf("read again: %+v, want %+v", got, want)

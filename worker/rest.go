@@ -8,6 +8,7 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/queue"
+	"propeller/worker/job"
 )
 
 // rest is those tokens of a job that go on in another job.
@@ -99,7 +100,7 @@ const putTime = 15 * time.Second
 // job but one key more. It returns how many tokens are stored.
 func (t *task) putRest(rest rest) (put int, err error) {
 	cfg := t.r.cfg
-	body := restBody(t.body, rest.tokens, t.restOrigin(rest))
+	body := job.RemainderBody(t.body, rest.tokens, t.restOrigin(rest))
 	var refused error
 	err = t.store(records(), func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, putTime)
@@ -137,7 +138,7 @@ func (t *task) putRest(rest rest) (put int, err error) {
 func (r rest) of(tokens []string) rest { return rest{tokens, r.after, r.bury} }
 
 // restOrigin returns what a rest of this job has to remember.
-func (t *task) restOrigin(r rest) *origin {
+func (t *task) restOrigin(r rest) *job.Parent {
 	o := t.origin()
 	if len(r.bury) > 0 {
 		o.Refuse(buryReason(r.bury), &r.bury[0].outcome)

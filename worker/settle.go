@@ -192,11 +192,11 @@ func (t *task) history() (attempt int, age time.Duration, err error) {
 		t.asked = true
 	}
 	attempt, age = max(1, t.stat.Attempt), t.stat.Age
-	if o := t.decoded.origin; o != nil {
-		if o.bury == "" { // after a kick the count starts again
-			attempt += o.attempt
+	if o := t.decoded.Parent; o != nil {
+		if o.Reason == "" { // after a kick the count starts again
+			attempt += o.Attempt
 		}
-		age = max(age, t.r.cfg.Wall().Sub(o.put))
+		age = max(age, t.r.cfg.Wall().Sub(o.Put))
 	}
 	return attempt, age, t.statErr
 }
@@ -315,7 +315,7 @@ func (t *task) setAside(pushes []*push) {
 	case len(pushes) > 0:
 		o.Refuse(buryReason(pushes), &pushes[0].outcome)
 	case t.err == nil: // refused and reported in an earlier job
-		o = *t.decoded.origin
+		o = *t.decoded.Parent
 	case !t.reportUnfit():
 		t.giveBack(0)
 		return
@@ -329,7 +329,7 @@ func (t *task) setAside(pushes []*push) {
 	t.r.w.finished.Add(1)
 	t.r.cfg.Counters.Buried.Add(1)
 	if t.r.cfg.Buried != nil {
-		t.r.cfg.Buried(t.job.ID(), o.burial(&t.decoded))
+		t.r.cfg.Buried(t.job.ID(), o.Burial(&t.decoded))
 	}
 	for i, p := range pushes {
 		if i > 0 {
@@ -337,16 +337,16 @@ func (t *task) setAside(pushes []*push) {
 			continue
 		}
 		e := p.event(Buried)
-		e.Why = o.bury
+		e.Why = o.Reason
 		t.note(e)
 	}
 	switch {
 	case len(pushes) > 0:
 	case t.err == nil:
-		t.line(slog.LevelWarn, "job buried", "class", o.class.String(), "why", o.bury)
+		t.line(slog.LevelWarn, "job buried", "class", o.Class.String(), "why", o.Reason)
 	default:
-		t.line(slog.LevelWarn, "job buried", "class", o.class.String(), "reason", o.bury)
-		t.note(t.neverSent(Buried, max(1, t.addressed()-t.delivered), o.bury))
+		t.line(slog.LevelWarn, "job buried", "class", o.Class.String(), "reason", o.Reason)
+		t.note(t.neverSent(Buried, max(1, t.addressed()-t.delivered), o.Reason))
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/queue"
+	"propeller/worker/job"
 )
 
 // What becomes of a job whose tokens end differently: the job itself, and which
@@ -105,7 +106,7 @@ func (b *bench) checkRests(t *testing.T, want [][]string, delayed []bool) {
 	}
 	for i := range want {
 		put := b.q.puts[i]
-		j, err := ParseJob([]byte(put.body), topic, "99")
+		j, err := job.Parse([]byte(put.body), topic, "99")
 		if err != nil {
 			t.Fatalf("rest job %s: %v", put.body, err)
 		}
@@ -113,8 +114,8 @@ func (b *bench) checkRests(t *testing.T, want [][]string, delayed []bool) {
 		if !slices.Equal(j.Tokens, want[i]) || (put.delay > 0) != delayed[i] || put.tube != b.cfg.Tube || put.priority != fakePriority {
 			t.Errorf("rest job %d: tokens %q, delay %v, tube %q, priority %d; want %q, delayed %v", i, j.Tokens, put.delay, put.tube, put.priority, want[i], delayed[i])
 		}
-		if j.origin == nil || j.origin.job != "1" || j.origin.attempt != 1 || j.Ref != "r7" || !strings.Contains(put.body, `"badge":3`) {
-			t.Errorf("rest job %s: %+v", put.body, j.origin)
+		if j.Parent == nil || j.Parent.Job != "1" || j.Parent.Attempt != 1 || j.Ref != "r7" || !strings.Contains(put.body, `"badge":3`) {
+			t.Errorf("rest job %s: %+v", put.body, j.Parent)
 		}
 	}
 }
@@ -150,14 +151,14 @@ func TestRestJobsGoOnCounting(t *testing.T) {
 		if len(q.buried) != 1 {
 			t.Fatalf("%d buried", len(q.buried))
 		}
-		j, err := ParseJob([]byte(q.buried[0].body), topic, "x")
+		j, err := job.Parse([]byte(q.buried[0].body), topic, "x")
 		if err != nil || !slices.Equal(j.Tokens, tokens[9:]) {
 			t.Errorf("buried: %v %v", j.Tokens, err)
 		}
 		if r := b.rec.entries[0].Reason; !strings.Contains(r, "gave up after 2h") || !strings.Contains(r, "503 ServiceUnavailable") {
 			t.Errorf("reason %q", r)
 		}
-		if put := j.origin.put; put.Unix() != begun.Unix() {
+		if put := j.Parent.Put; put.Unix() != begun.Unix() {
 			t.Errorf("first put %v, want %v", put, begun)
 		}
 		// 1, 2, 4, 8 and then 15 minutes: two hours are 11 or 12 tries.
@@ -381,9 +382,9 @@ func TestRestKeepsPriorityAndAge(t *testing.T) {
 		if len(q.puts) == 0 {
 			t.Fatal("nothing put")
 		}
-		j, err := ParseJob([]byte(q.puts[0].body), topic, "9")
-		if err != nil || q.puts[0].priority != fakePriority || begun.Sub(j.origin.put) != 5*time.Hour {
-			t.Errorf("%v: priority %d, put at %v", err, q.puts[0].priority, j.origin.put)
+		j, err := job.Parse([]byte(q.puts[0].body), topic, "9")
+		if err != nil || q.puts[0].priority != fakePriority || begun.Sub(j.Parent.Put) != 5*time.Hour {
+			t.Errorf("%v: priority %d, put at %v", err, q.puts[0].priority, j.Parent.Put)
 		}
 	})
 }

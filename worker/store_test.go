@@ -13,6 +13,7 @@ import (
 	"propeller/apnsconn"
 	"propeller/queue"
 	"propeller/worker/feedback"
+	"propeller/worker/job"
 )
 
 // Records that are slow to be put do not make the worker take more and more
@@ -321,7 +322,7 @@ func TestKickedRefusedRest(t *testing.T) {
 			}
 			j := q.buried[0]
 			want := "400 BadTopic (and 3 more of its tokens likewise)"
-			if parsed, err := ParseJob([]byte(j.body), topic, j.id); err != nil || parsed.Refused() != want {
+			if parsed, err := job.Parse([]byte(j.body), topic, j.id); err != nil || parsed.Refused() != want {
 				t.Errorf("%v: %q", err, parsed.Refused())
 			}
 			if b.rec.entries[0].Reason != want || b.rec.entries[0].ID != j.id {
@@ -383,7 +384,7 @@ func TestForgedOrigin(t *testing.T) {
 	body := func(job string) string {
 		return fmt.Sprintf(`{"tokens":["%s"],"title":"t","again":{"job":"%s","seed":"%032d","put":1,"attempt":0}}`, manyTokens(1)[0], job, 0)
 	}
-	if _, err := ParseJob([]byte(body(strings.Repeat("x", 280+1))), topic, "1"); err == nil {
+	if _, err := job.Parse([]byte(body(strings.Repeat("x", 280+1))), topic, "1"); err == nil {
 		t.Error("taken")
 	}
 	bubble(t, func(t *testing.T) {
@@ -399,9 +400,9 @@ func TestForgedOrigin(t *testing.T) {
 			t.Error(got)
 		}
 	})
-	for _, again := range []string{`"bury":"x"`, `"class":"token"`, `"bury":"","class":"token"`, `"bury":"x","class":"nonsense"`, `"bury":"` + strings.Repeat("x", maxBury+1) + `","class":"token"`} {
+	for _, again := range []string{`"bury":"x"`, `"class":"token"`, `"bury":"","class":"token"`, `"bury":"x","class":"nonsense"`, `"bury":"` + strings.Repeat("x", job.MaxReason+1) + `","class":"token"`} {
 		forged := strings.Replace(body("1"), `"attempt":0`, `"attempt":0,`+again, 1)
-		if _, err := ParseJob([]byte(forged), topic, "1"); err == nil {
+		if _, err := job.Parse([]byte(forged), topic, "1"); err == nil {
 			t.Errorf("%s is taken", again)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"propeller/apnsconn"
 	"propeller/queue"
+	"propeller/worker/job"
 )
 
 // task is one job that the worker holds, with one push for each of its tokens. It belongs to
@@ -18,7 +19,7 @@ type task struct {
 	job     queue.Job
 	id      string // of job, as it was received
 	body    []byte
-	decoded Job
+	decoded job.Job
 	stage   stage
 	err     error // why it can never work
 
@@ -84,7 +85,7 @@ func (r *run) start(job queue.Job) {
 		r.settle(t, stageUnread)
 		return
 	}
-	t.decoded, t.err = r.w.app.ParseJob(t.body, t.id)
+	t.decoded, t.err = r.w.app.Parse(t.body, t.id)
 	if f, ok := job.(interface{ Fault() error }); ok && t.err == nil {
 		t.err = f.Fault()
 	}
@@ -180,14 +181,14 @@ func (t *task) newChunk(n int, c *conn, now time.Time) []push {
 	}
 	ids := t.decoded.Notification.ID
 	if t.list() {
-		ids = t.decoded.seed.ids(tokens)
+		ids = t.decoded.Seed.IDs(tokens)
 	}
 	for i := range pushes {
 		p := &pushes[i]
 		p.t, p.n, p.conn, p.began = t, t.decoded.Notification, c, now
 		p.n.Token = tokens[i]
 		if t.list() {
-			p.n.ID = ids[i*uuidLen : (i+1)*uuidLen]
+			p.n.ID = ids[i*job.IDLen : (i+1)*job.IDLen]
 		}
 	}
 	t.addChunk(pushes)
@@ -287,12 +288,12 @@ type push struct {
 }
 
 // made is the seed of the job that the producer put.
-func (t *task) made() Seed {
-	if t.decoded.origin != nil {
-		return t.decoded.origin.seed
+func (t *task) made() job.Seed {
+	if t.decoded.Parent != nil {
+		return t.decoded.Parent.Seed
 	}
-	if t.decoded.seed == (Seed{}) {
-		t.decoded.seed = SeedOf(t.id, t.body)
+	if t.decoded.Seed == (job.Seed{}) {
+		t.decoded.Seed = job.SeedOf(t.id, t.body)
 	}
-	return t.decoded.seed
+	return t.decoded.Seed
 }

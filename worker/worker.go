@@ -24,6 +24,7 @@ import (
 	"propeller/internal/flood"
 	"propeller/queue"
 	"propeller/worker/feedback"
+	"propeller/worker/job"
 )
 
 // Pushes says which finished pushes get a line in the log.
@@ -56,7 +57,7 @@ type Config struct {
 	Feedback func(ctx context.Context, r feedback.Record) error
 	// Buried is called for each job that the queue has buried, with the buried job's id. It
 	// must not block. nil: not called.
-	Buried func(id string, b Burial)
+	Buried func(id string, b job.Burial)
 	Memory *Memory // shared by the app's workers; nil: no device token is remembered
 	Guard  *Guard  // shared by the app's workers; nil: every token called wrong is dead
 	Hold   *Hold   // shared by the app's workers; nil: nobody holds the app
@@ -64,17 +65,20 @@ type Config struct {
 	// Expiration and TTL are the app's defaults for jobs that give none; 0 means none. Such
 	// an apns-expiration counts from when the push is sent.
 	Expiration, TTL time.Duration
-	ExtraKeys       bool            // see App
-	Certificate     bool            // see App
-	LiveActivities  *LiveActivities // shared by the app's workers; see App
+	ExtraKeys       bool                // see App
+	Certificate     bool                // see App
+	LiveActivities  *job.LiveActivities // shared by the app's workers; see App
 	// Wall is the wall clock, which may be set, for apns-expiration; nil means time.Now.
 	// Everything else uses a clock that is never set.
 	Wall func() time.Time
 }
 
 // App is what the jobs are judged by.
-func (c *Config) App() App {
-	return App{c.Topic, c.Expiration, c.TTL, c.ExtraKeys, c.Certificate, c.LiveActivities}
+func (c *Config) App() job.Rules {
+	return job.Rules{
+		Topic: c.Topic, Expiration: c.Expiration, TTL: c.TTL, ExtraKeys: c.ExtraKeys,
+		Certificate: c.Certificate, LiveActivities: c.LiveActivities,
+	}
 }
 
 // Live is what a reload may change under running workers.
@@ -88,7 +92,7 @@ type Live struct {
 // Worker is a suture service: one queue consumer and one APNs connection.
 type Worker struct {
 	cfg   Config
-	app   App // of cfg
+	app   job.Rules // of cfg
 	log   *slog.Logger
 	few   *flood.Lines // to log; for what a queue or producer may cause without end
 	sinks []Sink

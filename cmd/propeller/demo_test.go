@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // demonstration runs propeller demo, with the folder that it makes its own in. What it
@@ -116,7 +116,7 @@ func TestDemoJobs(t *testing.T) {
 	seen := make(map[string]bool)
 	ends := make(map[string]bool)
 	for n := range 2 * len(demoEnds) {
-		job, err := worker.ParseJob(demoJob(n), demoNews, "")
+		job, err := job.Parse(demoJob(n), demoNews, "")
 		if err != nil || len(job.Malformed) > 0 || seen[job.Notification.Token[:8]] {
 			t.Errorf("%s: %v, token seen %t", demoJob(n), err, seen[job.Notification.Token[:8]])
 		}

@@ -15,7 +15,7 @@ import (
 	"propeller/httpapi"
 	"propeller/internal/text"
 	"propeller/queue/jetstream/jetstreamtest"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // newBuriedSite is a site with a state_dir, whose daemon has buried three jobs:
@@ -295,7 +295,7 @@ func TestDaemonWithoutState(t *testing.T) {
 	}
 	buriedByHand(t, s, `{"token":"`+token(2)+`","title":"x"}`)
 	until(t, "another's job is noticed", func() bool { return len(s.listed().Jobs) == 1 })
-	if l := s.listed(); !l.Complete || l.Jobs[0].Reason != worker.NotRecorded {
+	if l := s.listed(); !l.Complete || l.Jobs[0].Reason != job.NotRecorded {
 		t.Errorf("%+v", l)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"testing"
 
 	"propeller/apnsconn/apnstest"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // Every command in docs/migrating.md does what it is shown for, in that order: a topic is
@@ -51,7 +51,7 @@ func TestMigrating(t *testing.T) {
 	done(1)
 
 	buriedByHand(t, s, `{"token":"`+token(2)+`","title":"Hi"}`)
-	if out := done(2); !strings.Contains(out, worker.NotRecorded) || !strings.Contains(document(t, "migrating.md"), "`"+worker.NotRecorded+"`") {
+	if out := done(2); !strings.Contains(out, job.NotRecorded) || !strings.Contains(document(t, "migrating.md"), "`"+job.NotRecorded+"`") {
 		t.Errorf("a buried job is listed as\n%s", out)
 	}
 	done(3)

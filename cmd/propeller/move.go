@@ -18,7 +18,7 @@ import (
 	"propeller/internal/move"
 	"propeller/queue"
 	"propeller/queue/queueurl"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 const moveLong = `move takes jobs from one queue to another, of the same or another kind: those of
@@ -151,7 +151,7 @@ func carry(ctx context.Context, cmd *cobra.Command, from, to queueurl.URL, choic
 	}
 	defer dst.Close()
 	r := &carrier{out: cmd.ErrOrStderr()}
-	r.mover = &move.Mover{From: src, To: dst, Kicked: worker.Kicked, Refused: r.refused}
+	r.mover = &move.Mover{From: src, To: dst, Kicked: job.Kicked, Refused: r.refused}
 	if err := r.run(ctx, choice); err != nil {
 		return advise(err)
 	}

@@ -18,7 +18,7 @@ import (
 	"propeller/queue"
 	"propeller/queue/queueurl"
 	"propeller/supervisor"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // sendKeys are the flags of send that become keys of the job; the value goes
@@ -161,9 +161,9 @@ func jobBody(cmd *cobra.Command, whole string) ([]byte, error) {
 type place struct {
 	queue queueurl.URL
 	tube  string
-	named bool       // tube was given by hand
-	state string     // the daemon's state_dir; "" if it has none, or is not known
-	app   worker.App // what its jobs are judged by
+	named bool      // tube was given by hand
+	state string    // the daemon's state_dir; "" if it has none, or is not known
+	app   job.Rules // what its jobs are judged by
 }
 
 // target finds the queue and the tube: from --queue and --tube, else from the
@@ -192,7 +192,7 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 		}
 	}
 	if tube != "" {
-		return place{cfg.Queue, tube, true, cfg.StateDir, worker.App{}}, nil
+		return place{cfg.Queue, tube, true, cfg.StateDir, job.Rules{}}, nil
 	}
 	return place{}, fmt.Errorf("topic %q is not in %s: add the app there, or name the tube with --tube", topic, file)
 }

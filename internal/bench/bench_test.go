@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"propeller/internal/apnslean"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // The jobs are what a worker makes pushes of, with payloads of the size wanted.
@@ -20,7 +20,7 @@ func TestJobs(t *testing.T) {
 	for _, payload := range []int{LeastPayload, 113, 4096} {
 		for _, n := range []int{1, 2, MaxFanOut} {
 			body := newJobMaker(payload, RandomHex(8)).Job(7, n, now)
-			d, err := worker.ParseJob(body, "com.example.app", "")
+			d, err := job.Parse(body, "com.example.app", "")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // The oldest that match are those of the whole list, whatever the limit.
@@ -18,7 +18,7 @@ func TestOldest(t *testing.T) {
 	for i := range 3000 {
 		reason := []string{"400 BadTopic", "410 Unregistered", "413 PayloadTooLarge"}[rng.IntN(3)]
 		id := fmt.Sprint(i)
-		x.Told("tube", id, worker.Burial{Job: id, Reason: reason, Class: "rejected", At: start.Add(time.Duration(rng.IntN(1000)) * time.Second)})
+		x.Told("tube", id, job.Burial{Job: id, Reason: reason, Class: "rejected", At: start.Add(time.Duration(rng.IntN(1000)) * time.Second)})
 	}
 	for _, reason := range []string{"", "badtopic", "REJECTED", "none"} {
 		for _, limit := range []int{1, 2, 99, 900, 1100, 2999, 3000, 5000, 0} {
@@ -41,7 +41,7 @@ func TestListIsCheap(t *testing.T) {
 	const n = 20_000
 	for i := range n {
 		id := fmt.Sprint(i)
-		x.Told("tube", id, worker.Burial{Job: id, Reason: "400 BadTopic", Class: "rejected", At: time.Unix(int64(i), 0)})
+		x.Told("tube", id, job.Burial{Job: id, Reason: "400 BadTopic", Class: "rejected", At: time.Unix(int64(i), 0)})
 	}
 	for _, reason := range []string{"", "zzz", "badtopic"} {
 		if got := testing.AllocsPerRun(3, func() { x.oldest("tube", Filter{Reason: reason, Limit: 1}) }); got > n/100 {
@@ -56,7 +56,7 @@ func TestMatcherIsBounded(t *testing.T) {
 	m := Filter{Reason: "x7"}.matcher()
 	n := 0
 	for i := range 3 * maxTexts {
-		if m.match(&Entry{Burial: worker.Burial{Reason: fmt.Sprintf("X%d", i)}}) {
+		if m.match(&Entry{Burial: job.Burial{Reason: fmt.Sprintf("X%d", i)}}) {
 			n++
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"propeller/queue"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -160,7 +160,7 @@ func viewOf(q queue.Admin) Jobs {
 
 // told reports a job as buried by a worker, under that id.
 func (q *fakeQueue) told(v Jobs, n int, id string) {
-	b := worker.BurialOf(body(n, reason(n)), topic)
+	b := job.BurialOf(body(n, reason(n)), topic)
 	v.Index.Told(tube, id, b)
 	q.jobs = append(q.jobs, queue.StoredJob{ID: id, Body: body(n, reason(n))})
 }

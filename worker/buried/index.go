@@ -1,6 +1,6 @@
 // Package buried is the operator's view of buried jobs: which there are, and why.
 //
-// Each job carries its reason (worker.BurialOf), but reading them is expensive:
+// Each job carries its reason (job.BurialOf), but reading them is expensive:
 // beanstalkd cannot list buried jobs without handing them out. So a daemon keeps an
 // index in memory. Its own workers report what they bury, and a Walker reads the rest
 // after a start. The Walker reads again when the queue's number of buried jobs differs
@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"propeller/queue"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // maxEntries bounds an index over all tubes: about 50 MB.
@@ -24,7 +24,7 @@ const maxEntries = 100_000
 // Entry describes one buried job. Job is never empty: if the job does not say which
 // job its producer put, it is the queue's id.
 type Entry struct {
-	worker.Burial
+	job.Burial
 	Tube string
 	ID   string    // of the buried job in the queue
 	told time.Time // when a worker of this daemon buried it; zero: the entry was read from the queue
@@ -39,7 +39,7 @@ func (e *Entry) public() Entry { return Entry{Burial: e.Burial, Tube: e.Tube, ID
 const maxText = 512
 
 // newEntry copies the texts: each may be a part of the whole job's.
-func newEntry(tube, id string, b worker.Burial) *Entry {
+func newEntry(tube, id string, b job.Burial) *Entry {
 	b.Job = cmp.Or(b.Job, id)
 	for _, text := range []*string{&b.Job, &b.Reason, &b.Ref, &b.APNsID, &b.Token} {
 		if len(*text) > maxText {
@@ -52,7 +52,7 @@ func newEntry(tube, id string, b worker.Burial) *Entry {
 
 // entryOf returns the entry of a job read from the queue.
 func entryOf(tube, topic string, b queue.StoredJob) *Entry {
-	e := newEntry(tube, b.ID, worker.BurialOf(b.Body, topic))
+	e := newEntry(tube, b.ID, job.BurialOf(b.Body, topic))
 	if e.Put.IsZero() {
 		e.Put = time.Now().Add(-b.Age)
 	}
@@ -108,7 +108,7 @@ func (x *Index) shelfLocked(tube string) *shelf {
 }
 
 // Told enters a job that a worker has buried, by the buried job's id.
-func (x *Index) Told(tube, id string, b worker.Burial) {
+func (x *Index) Told(tube, id string, b job.Burial) {
 	e := newEntry(tube, id, b)
 	e.told = time.Now()
 	x.mu.Lock()

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"propeller/queue"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 func TestListFilters(t *testing.T) {
@@ -39,7 +39,7 @@ func TestListFilters(t *testing.T) {
 	if n := q.asked["walk "+tube]; n != 1 {
 		t.Errorf("the queue was asked for all %d times", n)
 	}
-	want := Entry{Tube: tube, ID: "4", Burial: worker.Burial{
+	want := Entry{Tube: tube, ID: "4", Burial: job.Burial{
 		Job: "first-4", Reason: "400 Reason 1", Class: "rejected", Status: 400, APNsID: "ID-4", At: time.Unix(2004, 0), Put: time.Unix(1004, 0),
 		Tries: 3, Tokens: 1, Token: "00000000", Ref: "ref 4",
 	}}
@@ -151,12 +151,12 @@ func TestSilentJobs(t *testing.T) {
 	}
 	v := viewOf(q)
 	l := mustList(t, v, Filter{})
-	if len(l.Items) != 2 || l.Items[0].Reason != "job: not JSON" || l.Items[1].Reason != worker.NotRecorded || l.Items[0].Job != "7" || time.Since(l.Items[1].At).Round(time.Second) != time.Minute {
+	if len(l.Items) != 2 || l.Items[0].Reason != "job: not JSON" || l.Items[1].Reason != job.NotRecorded || l.Items[0].Job != "7" || time.Since(l.Items[1].At).Round(time.Second) != time.Minute {
 		t.Fatalf("%+v", l.Items)
 	}
 	// The worker that buried it unchanged knows more, also after a walk.
 	at := time.Now()
-	v.Index.Told(tube, "8", worker.Burial{Job: "8", Reason: "no room", At: at})
+	v.Index.Told(tube, "8", job.Burial{Job: "8", Reason: "no room", At: at})
 	if err := v.walk(context.Background(), v.Index.limit); err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +275,7 @@ func TestKickBuriedAgain(t *testing.T) {
 	q.before = func() {
 		if kicks++; kicks == 2 { // the first was kicked, tried, and failed again
 			q.jobs = append(q.jobs, queue.StoredJob{ID: "0", Body: body(0, "failed anew")})
-			v.Index.Told(tube, "0", worker.BurialOf(body(0, "failed anew"), topic))
+			v.Index.Told(tube, "0", job.BurialOf(body(0, "failed anew"), topic))
 		}
 	}
 	r, err := v.Kick(context.Background(), Filter{})
@@ -378,8 +378,8 @@ func TestTimeOfBurial(t *testing.T) {
 // be it in its tube or in another.
 func TestForgedEntries(t *testing.T) {
 	x := NewIndex(slog.New(slog.DiscardHandler))
-	put := func(tube, id, job, text string) {
-		x.Told(tube, id, worker.Burial{Job: job, Seed: worker.SeedOf(job, []byte(text)), Reason: text})
+	put := func(tube, id, first, text string) {
+		x.Told(tube, id, job.Burial{Job: first, Seed: job.SeedOf(first, []byte(text)), Reason: text})
 	}
 	put("another", "01", "7", "forged")
 	put(tube, "05", "7", "forged")

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"propeller/queue"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // What the index keeps of a job is little, however large the job is and whatever is in it.
@@ -33,7 +33,7 @@ func TestEntriesAreSmall(t *testing.T) {
 		for i := range n {
 			id := fmt.Sprint(name, i)
 			x.learn(entryOf("t", "com.example.app", queue.StoredJob{ID: id, Body: []byte(body)}))
-			b := worker.BurialOf([]byte(body), "com.example.app")
+			b := job.BurialOf([]byte(body), "com.example.app")
 			b.Job, b.At = id+"w", time.Now()
 			x.Told("t", id+"w", b)
 		}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"propeller/queue"
-	"propeller/worker"
+	"propeller/worker/job"
 )
 
 // Changes during a walk count.
@@ -25,10 +25,10 @@ func TestDuringAWalk(t *testing.T) {
 	known := v.Index.all(tube)
 	q.during = func() { // all of this happens during the walk below
 		q.jobs = q.jobs[1:]
-		v.Index.forget(known[0])                                                             // kicked
-		v.Index.Told(tube, "107", worker.BurialOf(body(7, "told of, listed before"), topic)) // below
-		v.Index.Told(tube, "108", worker.BurialOf(body(8, "told of, not listed"), topic))    // buried since
-		again := worker.BurialOf(body(2, "kicked and buried again under the same id"), topic)
+		v.Index.forget(known[0])                                                          // kicked
+		v.Index.Told(tube, "107", job.BurialOf(body(7, "told of, listed before"), topic)) // below
+		v.Index.Told(tube, "108", job.BurialOf(body(8, "told of, not listed"), topic))    // buried since
+		again := job.BurialOf(body(2, "kicked and buried again under the same id"), topic)
 		again.At = again.At.Add(time.Minute)
 		v.Index.Told(tube, "2", again)
 	}
@@ -67,8 +67,8 @@ func TestFullIndex(t *testing.T) {
 			t.Fatalf("%d items, complete %t, asked %v", len(l.Items), l.Complete, q.asked)
 		}
 	}
-	v.Index.Told(tube, "40", worker.Burial{})
-	v.Index.Told("another", "40", worker.Burial{})
+	v.Index.Told(tube, "40", job.Burial{})
+	v.Index.Told("another", "40", job.Burial{})
 	if n := strings.Count(log.String(), "more jobs are buried than the index holds"); n != 1 || v.Index.n != 10 {
 		t.Errorf("said %d times, %d entries", n, v.Index.n)
 	}
@@ -233,7 +233,7 @@ func TestEntriesAreBounded(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("é", maxText)
 	x := viewOf(nil).Index
-	x.Told(tube, "1", worker.Burial{Job: long, Reason: long, Ref: long, APNsID: long})
+	x.Told(tube, "1", job.Burial{Job: long, Reason: long, Ref: long, APNsID: long})
 	for _, e := range x.all(tube) {
 		if len(e.Job) > maxText || len(e.Reason) > maxText || len(e.Ref) > maxText || len(e.APNsID) > maxText || e.Tube != tube {
 			t.Error(fmt.Sprint(e))
@@ -252,7 +252,7 @@ func TestConcurrentUse(t *testing.T) {
 		wg.Go(func() {
 			name, q := fmt.Sprint("tube-", w%4), newFakeQueue(0)
 			for n := range each {
-				x.Told(name, fmt.Sprint(w*each+n), worker.BurialOf(body(n, reason(n)), topic))
+				x.Told(name, fmt.Sprint(w*each+n), job.BurialOf(body(n, reason(n)), topic))
 				if n%50 != 0 {
 					continue
 				}

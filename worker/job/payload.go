@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ func payload(raw *rawJob, topic string) (body []byte, pushType string, err error
 	if raw[keyPayload] != nil {
 		for k := range raw {
 			if isContent(key(k)) && raw[k] != nil {
-				return nil, "", &JobError{jobKeys[k].name, "cannot stand beside payload, which is sent as it is"}
+				return nil, "", &Error{jobKeys[k].name, "cannot stand beside payload, which is sent as it is"}
 			}
 		}
 		if raw[keyPushType] == nil {
@@ -60,7 +60,7 @@ func misspelt(raw *rawJob, aps members) error {
 		}
 		given := text(value)
 		if right := apnsconn.Meant(given, key.words); right != "" {
-			return &JobError{name, fmt.Sprintf("the %s %q: write %q", key.name, given, right)}
+			return &Error{name, fmt.Sprintf("the %s %q: write %q", key.name, given, right)}
 		}
 	}
 	return nil
@@ -197,7 +197,7 @@ func apsMembers(obj []byte) (members, error) {
 			return nil
 		}
 		if len(ms) < fewMembers && ms.has(name) || seen[name] {
-			return &JobError{"aps", "a key is given twice"}
+			return &Error{"aps", "a key is given twice"}
 		}
 		ms = append(ms, member{name, quoted, value})
 		if len(ms) == fewMembers {
@@ -211,7 +211,7 @@ func apsMembers(obj []byte) (members, error) {
 		return nil
 	})
 	if err == nil && size > apnsconn.MaxPayloadVoIP {
-		err = &JobError{"payload", fmt.Sprintf("has %d bytes or more, at most %d are allowed", size, apnsconn.MaxPayloadVoIP)}
+		err = &Error{"payload", fmt.Sprintf("has %d bytes or more, at most %d are allowed", size, apnsconn.MaxPayloadVoIP)}
 	}
 	return ms, err
 }
@@ -288,7 +288,7 @@ func appendData(b, data []byte) ([]byte, error) {
 	}
 	err := rawjson.Members(data, func(quoted, value []byte) error {
 		if nameOf(quoted) == "aps" {
-			return &JobError{"data", "cannot hold aps: use the key aps"}
+			return &Error{"data", "cannot hold aps: use the key aps"}
 		}
 		b = append(rawjson.AppendShort(append(b, ','), quoted), ':')
 		b = rawjson.AppendShort(b, value)

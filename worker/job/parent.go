@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"cmp"
@@ -11,49 +11,49 @@ import (
 
 // origin is what a job remembers of the one that its producer put. The rest of a list (see
 // split) and every buried job have one, as the value of the key again.
-type origin struct {
-	job     string    // the id that the producer got
-	seed    Seed      // for the apns-ids
-	put     time.Time // when the producer's job was put, in whole seconds
-	attempt int       // how often its tokens have been tried before
+type Parent struct {
+	Job     string    // the id that the producer got
+	Seed    Seed      // for the apns-ids
+	Put     time.Time // when the producer's job was put, in whole seconds
+	Attempt int       // how often its tokens have been tried before
 
 	// bury is why the job is buried, or will be, unsent, unless an operator kicks it. The
 	// fields after it say how its last push ended, and when it was buried.
-	bury   string // "" = it is not buried
-	class  apnsconn.Class
-	status int    // 0 = no answer
-	apnsID string // "" = none
-	at     time.Time
+	Reason string // "" = it is not buried
+	Class  apnsconn.Class
+	Status int    // 0 = no answer
+	APNsID string // "" = none
+	At     time.Time
 }
 
 const (
 	// maxOriginJob is enough for "host:port/number", with the longest host name.
-	maxOriginJob = 280
+	maxParentJob = 280
 	// maxBury bounds a reason, in bytes; shortBury is the bound where room is short.
-	maxBury, shortBury = 512, 64
+	MaxReason, ShortReason = 512, 64
 	// maxAgain bounds the member, with a reason that needs no escapes.
-	maxAgain = 1 << 10
+	MaxParent = 1 << 10
 )
 
-// parseOrigin reads the value of a job's key again: four members, each once. With a reason
+// parseParent reads the value of a job's key again: four members, each once. With a reason
 // (bury) there is also a class, and perhaps more.
-func parseOrigin(obj []byte) (*origin, error) {
-	var o origin
+func parseParent(obj []byte) (*Parent, error) {
+	var o Parent
 	var given members
 	err := eachMember(obj, func(name string, value []byte) error {
 		if given.has(name) || !o.set(name, value) {
-			return badOrigin()
+			return badParent()
 		}
 		given = append(given, member{name: name})
 		return nil
 	})
 	for _, name := range [...]string{"job", "seed", "put", "attempt", "bury", "class"} {
-		if err == nil && !given.has(name) && (o.bury != "" || name != "bury" && name != "class") {
-			err = badOrigin()
+		if err == nil && !given.has(name) && (o.Reason != "" || name != "bury" && name != "class") {
+			err = badParent()
 		}
 	}
-	if o.bury == "" && len(given) != 4 {
-		err = cmp.Or(err, badOrigin())
+	if o.Reason == "" && len(given) != 4 {
+		err = cmp.Or(err, badParent())
 	}
 	if err != nil {
 		return nil, err
@@ -61,16 +61,16 @@ func parseOrigin(obj []byte) (*origin, error) {
 	return &o, nil
 }
 
-// originOf reads the origin from a body that may not be a job. It returns the error that
+// parentOf reads the origin from a body that may not be a job. It returns the error that
 // keeps it from being read, and nil, nil if there is none.
-func originOf(body []byte) (o *origin, err error) {
+func parentOf(body []byte) (o *Parent, err error) {
 	object, err := bodyMembers(body, func(name string, value []byte) (err error) {
 		switch {
 		case name != "again" || isNull(value):
 		case o != nil || !isObject(value):
-			err = badOrigin()
+			err = badParent()
 		default:
-			o, err = parseOrigin(value)
+			o, err = parseParent(value)
 		}
 		return err
 	})
@@ -82,44 +82,44 @@ func originOf(body []byte) (o *origin, err error) {
 
 // Refused says why the job was buried, or put to be buried; "" for any other job.
 func (j *Job) Refused() string {
-	if j.origin == nil {
+	if j.Parent == nil {
 		return ""
 	}
-	return j.origin.bury
+	return j.Parent.Reason
 }
 
 // set reads one member, and reports whether it is valid.
-func (o *origin) set(name string, value []byte) bool {
+func (o *Parent) set(name string, value []byte) bool {
 	switch name {
 	case "job":
 		if !isString(value) {
 			return false
 		}
-		o.job = text(value)
-		return len(o.job) <= maxOriginJob
+		o.Job = text(value)
+		return len(o.Job) <= maxParentJob
 	case "seed":
-		if !isString(value) || len(value) != 2+2*len(o.seed) {
+		if !isString(value) || len(value) != 2+2*len(o.Seed) {
 			return false
 		}
-		_, err := hex.Decode(o.seed[:], value[1:len(value)-1])
+		_, err := hex.Decode(o.Seed[:], value[1:len(value)-1])
 		return err == nil
 	case "put":
 		s, ok := wholeNumber(value)
-		o.put = time.Unix(s, 0)
+		o.Put = time.Unix(s, 0)
 		return ok && s <= maxSince
 	case "attempt":
 		n, ok := wholeNumber(value)
-		o.attempt = int(n)
+		o.Attempt = int(n)
 		return ok && n <= maxAttempt
 	case "bury":
 		if !isString(value) {
 			return false
 		}
-		o.bury = text(value)
-		return o.bury != "" && len(o.bury) <= maxBury
+		o.Reason = text(value)
+		return o.Reason != "" && len(o.Reason) <= MaxReason
 	case "class":
-		for o.class = range apnsconn.Unknown + 1 {
-			if isString(value) && text(value) == o.class.String() {
+		for o.Class = range apnsconn.Unknown + 1 {
+			if isString(value) && text(value) == o.Class.String() {
 				return true
 			}
 		}
@@ -128,21 +128,21 @@ func (o *origin) set(name string, value []byte) bool {
 }
 
 // setEnd reads a member that says how the last push ended.
-func (o *origin) setEnd(name string, value []byte) bool {
+func (o *Parent) setEnd(name string, value []byte) bool {
 	switch name {
 	case "status":
 		n, ok := wholeNumber(value)
-		o.status = int(n)
+		o.Status = int(n)
 		return ok && n <= 999
 	case "apns_id":
 		if !isString(value) {
 			return false
 		}
-		o.apnsID = text(value)
-		return len(o.apnsID) <= maxAPNsID
+		o.APNsID = text(value)
+		return len(o.APNsID) <= maxAPNsID
 	case "at":
 		s, ok := wholeNumber(value)
-		o.at = time.Unix(s, 0)
+		o.At = time.Unix(s, 0)
 		return ok && s <= maxSince
 	}
 	return false
@@ -154,56 +154,56 @@ const maxAPNsID = 64
 // maxAttempt is far above what retry.min and retry.give_up_after allow.
 const maxAttempt = 1 << 20
 
-func badOrigin() error {
-	return &JobError{"again", "is not what propeller writes there; leave it out"}
+func badParent() error {
+	return &Error{"again", "is not what propeller writes there; leave it out"}
 }
 
 // Refuse sets why the job is buried, and the outcome of its push; nil if none was sent.
-func (o *origin) Refuse(why error, outcome *apnsconn.Outcome) {
-	o.bury, o.class, o.at = cutReason(why.Error(), maxBury), apnsconn.Rejected, time.Now()
+func (o *Parent) Refuse(why error, outcome *apnsconn.Outcome) {
+	o.Reason, o.Class, o.At = cutReason(why.Error(), MaxReason), apnsconn.Rejected, time.Now()
 	if outcome != nil {
-		o.class, o.status, o.apnsID = outcome.Class, outcome.Status, outcome.APNsID
-		if len(o.apnsID) > maxAPNsID {
-			o.apnsID = ""
+		o.Class, o.Status, o.APNsID = outcome.Class, outcome.Status, outcome.APNsID
+		if len(o.APNsID) > maxAPNsID {
+			o.APNsID = ""
 		}
 	}
 }
 
 // append writes o as a JSON object.
-func (o *origin) append(b []byte) []byte {
+func (o *Parent) append(b []byte) []byte {
 	b = append(b, `{"job":`...)
-	b = appendName(b, o.job)
+	b = appendName(b, o.Job)
 	b = append(b, `,"seed":"`...)
-	b = hex.AppendEncode(b, o.seed[:])
+	b = hex.AppendEncode(b, o.Seed[:])
 	b = append(b, `","put":`...)
-	b = strconv.AppendInt(b, o.put.Unix(), 10)
+	b = strconv.AppendInt(b, o.Put.Unix(), 10)
 	b = append(b, `,"attempt":`...)
-	b = strconv.AppendInt(b, int64(min(o.attempt, maxAttempt)), 10)
-	if o.bury != "" {
+	b = strconv.AppendInt(b, int64(min(o.Attempt, maxAttempt)), 10)
+	if o.Reason != "" {
 		b = append(b, `,"bury":`...)
-		b = appendName(b, o.bury)
+		b = appendName(b, o.Reason)
 		b = append(b, `,"class":`...)
-		b = appendName(b, o.class.String())
-		if o.status != 0 {
+		b = appendName(b, o.Class.String())
+		if o.Status != 0 {
 			b = append(b, `,"status":`...)
-			b = strconv.AppendInt(b, int64(o.status), 10)
+			b = strconv.AppendInt(b, int64(o.Status), 10)
 		}
-		if o.apnsID != "" {
+		if o.APNsID != "" {
 			b = append(b, `,"apns_id":`...)
-			b = appendName(b, o.apnsID)
+			b = appendName(b, o.APNsID)
 		}
-		if !o.at.IsZero() {
+		if !o.At.IsZero() {
 			b = append(b, `,"at":`...)
-			b = strconv.AppendInt(b, o.at.Unix(), 10)
+			b = strconv.AppendInt(b, o.At.Unix(), 10)
 		}
 	}
 	return append(b, '}')
 }
 
-// restBody returns the job's body with other tokens, and o under the key again. All other
+// RemainderBody returns the job's body with other tokens, and o under the key again. All other
 // members stay as they were written.
-func restBody(body []byte, tokens []string, o *origin) []byte {
-	b := otherMembers(appendTokens(make([]byte, 0, len(body)+maxAgain), tokens), body)
+func RemainderBody(body []byte, tokens []string, o *Parent) []byte {
+	b := otherMembers(appendTokens(make([]byte, 0, len(body)+MaxParent), tokens), body)
 	b = append(b, `,"again":`...)
 	return append(o.append(b), '}')
 }

@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"errors"
@@ -46,16 +46,16 @@ func (read *Job) salvaged(body []byte) (j Job) {
 			j.oneMore(text(given))
 		}
 	}
-	j.origin, _ = originOf(body)
+	j.Parent, _ = parentOf(body)
 	return j
 }
 
 // oneMore adds a token to those of a job that can never work.
 func (j *Job) oneMore(given string) {
 	token, err := apnsconn.NormalizeToken(given)
-	var fault *JobError
+	var fault *Error
 	switch {
-	case err != nil && errors.As(asJobError(err), &fault):
+	case err != nil && errors.As(asError(err), &fault):
 		j.Malformed = append(j.Malformed, BadToken{cutToken(given), fault})
 	case !slices.Contains(j.Tokens, token):
 		j.Tokens = append(j.Tokens, token)

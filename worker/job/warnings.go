@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"fmt"
@@ -11,9 +11,9 @@ import (
 const maxWarnings = 20
 
 // Warnings are about what works and is perhaps not what was meant.
-func (a *App) Warnings(j *Job) (out []string) {
+func (a *Rules) Warnings(j *Job) (out []string) {
 	n := &j.Notification
-	if a.liveByCertificate(n) {
+	if a.LiveByCertificate(n) {
 		out = append(out, liveWarning)
 	}
 	if j.extra != nil {

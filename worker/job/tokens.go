@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"fmt"
@@ -13,8 +13,8 @@ import (
 // BadToken is an element of a job's tokens that is no device token. It keeps
 // the others from nothing.
 type BadToken struct {
-	Text string    // as it stands in the job, cut to maxBadToken bytes; "" when it is no string
-	Err  *JobError // its key is the element's, as in tokens[17]
+	Text string // as it stands in the job, cut to maxBadToken bytes; "" when it is no string
+	Err  *Error // its key is the element's, as in tokens[17]
 }
 
 // maxBadToken bounds what of a malformed token goes into its record: more than
@@ -66,9 +66,9 @@ func (j *Job) list(raw []byte) error {
 		return nil
 	case len(j.Malformed) > 0:
 		first := j.Malformed[0].Err
-		return &JobError{first.Key, first.Why + "; no other of the tokens can be used either"}
+		return &Error{first.Key, first.Why + "; no other of the tokens can be used either"}
 	}
-	return &JobError{"tokens", "is empty"}
+	return &Error{"tokens", "is empty"}
 }
 
 // tokenSet says which tokens stand in a list already, by their numbers there: a map
@@ -98,10 +98,10 @@ func (s tokenSet) add(tokens []string, token string) bool {
 }
 
 // listed is element number i of a list of tokens, whose JSON is value.
-func listed(i int, value string) (token string, fault *JobError) {
+func listed(i int, value string) (token string, fault *Error) {
 	key := func() string { return fmt.Sprintf("tokens[%d]", i) }
 	if value[0] != '"' {
-		return "", &JobError{key(), kindText[kindString]}
+		return "", &Error{key(), kindText[kindString]}
 	}
 	given := value[1 : len(value)-1]
 	token, err := apnsconn.NormalizeToken(given)
@@ -110,13 +110,13 @@ func listed(i int, value string) (token string, fault *JobError) {
 		token, err = apnsconn.NormalizeToken(given)
 	}
 	if err != nil {
-		return given, &JobError{key(), whyToken(err)}
+		return given, &Error{key(), whyToken(err)}
 	}
 	return token, nil
 }
 
 func whyToken(err error) string {
-	if e, ok := asJobError(err).(*JobError); ok {
+	if e, ok := asError(err).(*Error); ok {
 		return e.Why
 	}
 	return err.Error()

@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"bytes"
@@ -30,7 +30,7 @@ func wire(t *testing.T) (*apnsconn.Conn, *apnstest.Server) {
 // push sends a job's push and returns its outcome and what arrived.
 func pushJob(t *testing.T, c *apnsconn.Conn, s *apnstest.Server, topic, job string) (apnsconn.Outcome, apnstest.Request) {
 	t.Helper()
-	j, err := ParseJob([]byte(job), topic, "1")
+	j, err := Parse([]byte(job), topic, "1")
 	if err != nil {
 		t.Fatalf("%.200s: %v", job, err)
 	}
@@ -128,14 +128,14 @@ func TestPushTypesOnTheWire(t *testing.T) {
 				}
 				if ok {
 					check(tt.app, text, fmt.Sprint(p))
-				} else if _, err := ParseJob([]byte(text), tt.app, "1"); !isFaultOf(err, "priority") {
+				} else if _, err := Parse([]byte(text), tt.app, "1"); !isFaultOf(err, "priority") {
 					t.Errorf("priority %d: %v", p, err)
 				}
 			}
 			payload = sized(tt.limit)
 			check(tt.app, job(named, ""), tt.priority)
 			payload = sized(tt.limit + 1)
-			if _, err := ParseJob([]byte(job(named, "")), tt.app, "1"); !isFaultOf(err, "payload") {
+			if _, err := Parse([]byte(job(named, "")), tt.app, "1"); !isFaultOf(err, "payload") {
 				t.Errorf("%d bytes: %v", tt.limit+1, err)
 			}
 		})
@@ -143,7 +143,7 @@ func TestPushTypesOnTheWire(t *testing.T) {
 }
 
 func isFaultOf(err error, key string) bool {
-	var je *JobError
+	var je *Error
 	return errors.As(err, &je) && je.Key == key
 }
 
@@ -189,11 +189,11 @@ func TestBroadcastOnTheWire(t *testing.T) {
 		`{"channel_id":"` + channel + `","payload":{},"priority":7}`:                "priority",
 		`{"channel_id":"` + channel + `","payload":` + sized(5121) + `}`:            "payload",
 	} {
-		if _, err := ParseJob([]byte(job), topic, "1"); !isFaultOf(err, key) {
+		if _, err := Parse([]byte(job), topic, "1"); !isFaultOf(err, key) {
 			t.Errorf("%.100s: %v, want a fault of %s", job, err, key)
 		}
 	}
-	if _, err := ParseJob([]byte(`{"channel_id":"`+channel+`","payload":{}}`), topic+".push-type.liveactivity", "1"); !isFaultOf(err, "topic") {
+	if _, err := Parse([]byte(`{"channel_id":"`+channel+`","payload":{}}`), topic+".push-type.liveactivity", "1"); !isFaultOf(err, "topic") {
 		t.Errorf("topic with a suffix: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"runtime"
@@ -15,7 +15,7 @@ func TestPeakOfAJob(t *testing.T) {
 			body := []byte(text)
 			var j Job
 			most := 7*len(body) + 16<<10 // and the body itself
-			if took, ok := peakheap.Within(most, func() { j, _ = ParseJob(body, topic, "1") }); !ok {
+			if took, ok := peakheap.Within(most, func() { j, _ = Parse(body, topic, "1") }); !ok {
 				t.Errorf("%s, %d bytes: %d at the peak, at most %d are allowed", name, len(body), took, most)
 			}
 			runtime.KeepAlive(j)
@@ -27,7 +27,7 @@ func TestPeakOfAJob(t *testing.T) {
 		took, ok := peakheap.Within(10*most, func() {
 			jobs = jobs[:0]
 			for range 10 {
-				j, _ := ParseJob(slices.Clone(body), topic, "1")
+				j, _ := Parse(slices.Clone(body), topic, "1")
 				jobs = append(jobs, j)
 			}
 		})

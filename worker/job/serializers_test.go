@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"strings"
@@ -66,7 +66,7 @@ func TestJobsOfSerializers(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.Topic = topic
-		viaHTTP, err := e.ParseJob(&App{Topic: e.Topic}, time.Now())
+		viaHTTP, err := e.Parse(&Rules{Topic: e.Topic}, time.Now())
 		if err != nil || string(viaHTTP.Notification.Payload) != test.payload {
 			t.Errorf("%s: over HTTP\n%s, %v\nwant\n%s", name, viaHTTP.Notification.Payload, err, test.payload)
 		}
@@ -97,12 +97,12 @@ func TestEscapesAgainstTheLimit(t *testing.T) {
 		if string(n.Payload) != want || len(n.Payload) > n.MaxPayload() {
 			t.Errorf("%.100s…:\n%.300s\nwant\n%.300s", job, n.Payload, want)
 		}
-		viaHTTP, err := putNow(&App{Topic: topic}, job)
+		viaHTTP, err := putNow(&Rules{Topic: topic}, job)
 		if got := viaHTTP.Notification.Payload; err != nil || string(got) != want {
 			t.Errorf("%.100s…, over HTTP:\n%.300s, %v\nwant\n%.300s", job, got, err, want)
 		}
 	}
-	_, err := ParseJob([]byte(`{`+tok+`,"payload":{"aps": {"alert": "`+text+text+`"}}}`), topic, "1")
+	_, err := Parse([]byte(`{`+tok+`,"payload":{"aps": {"alert": "`+text+text+`"}}}`), topic, "1")
 	if want := "job: payload: has 4220 bytes, at most 4096 are allowed"; err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
@@ -111,23 +111,23 @@ func TestEscapesAgainstTheLimit(t *testing.T) {
 // A job with a byte order mark in front is buried, shown, kicked and split as others are.
 func TestByteOrderMarkInTheTube(t *testing.T) {
 	t.Parallel()
-	o := &origin{job: "1", put: testNow, attempt: 1, bury: "because"}
+	o := &Parent{Job: "1", Put: testNow, Attempt: 1, Reason: "because"}
 	body := bom + " " + jobText(`,"ref":"r"`)
-	buried := buriedBody([]byte(body), o, maxBury)
+	buried := BuriedBody([]byte(body), o, MaxReason)
 	if b := BurialOf(buried, topic); b.Reason != "because" || b.Ref != "r" || b.Token != testToken[:8] {
 		t.Errorf("%s: %+v", buried, b)
 	}
 	if put := string(AsPut(buried)); put != body {
 		t.Errorf("as put: %q", put)
 	}
-	if j, err := ParseJob(Kicked(buried), topic, "1"); err != nil || j.Refused() != "" || j.origin == nil {
+	if j, err := Parse(Kicked(buried), topic, "1"); err != nil || j.Refused() != "" || j.Parent == nil {
 		t.Errorf("kicked: %+v, %v", j, err)
 	}
-	rest := restBody([]byte(bom+fanOutText(manyTokens(2), "")), manyTokens(1), o)
-	if j, err := ParseJob(rest, topic, "1"); err != nil || len(j.Tokens) != 1 {
+	rest := RemainderBody([]byte(bom+fanOutText(manyTokens(2), "")), manyTokens(1), o)
+	if j, err := Parse(rest, topic, "1"); err != nil || len(j.Tokens) != 1 {
 		t.Errorf("rest: %s, %v", rest, err)
 	}
-	if _, err := ParseJob([]byte(bom+"\n"), topic, "1"); err == nil || err.Error() != "job: empty" {
+	if _, err := Parse([]byte(bom+"\n"), topic, "1"); err == nil || err.Error() != "job: empty" {
 		t.Errorf("nothing behind the mark: %v", err)
 	}
 }

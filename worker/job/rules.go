@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"sync/atomic"
@@ -8,7 +8,7 @@ import (
 )
 
 // App is what the jobs of an app are judged by.
-type App struct {
+type Rules struct {
 	Topic string // its bundle id
 	// Expiration and TTL are for jobs that give none; 0 means none.
 	Expiration, TTL time.Duration
@@ -19,7 +19,7 @@ type App struct {
 
 // ApplyDefaults sets the app's default expiration, which counts from now, if the job gives
 // none.
-func (a *App) ApplyDefaults(j *Job, now time.Time) {
+func (a *Rules) ApplyDefaults(j *Job, now time.Time) {
 	if n := &j.Notification; n.Expiration == nil && a.Expiration > 0 {
 		at := now.Add(a.Expiration).Unix()
 		n.Expiration, j.DefaultExpiration = &at, true
@@ -42,36 +42,36 @@ func (l *LiveActivities) areRefused(now time.Time) bool {
 
 // FirstWarning returns, once, a warning of Live Activities with a certificate; "" if n is
 // none.
-func (a *App) FirstWarning(n *apnsconn.Notification) string {
-	if !a.liveByCertificate(n) || a.LiveActivities == nil || a.LiveActivities.warned.Swap(true) {
+func (a *Rules) FirstWarning(n *apnsconn.Notification) string {
+	if !a.LiveByCertificate(n) || a.LiveActivities == nil || a.LiveActivities.warned.Swap(true) {
 		return ""
 	}
 	return liveWarning
 }
 
 // Refused notes that APNs has refused the app's credential for n.
-func (a *App) Refused(n *apnsconn.Notification, now time.Time) {
-	if a.liveByCertificate(n) && a.LiveActivities != nil {
+func (a *Rules) Refused(n *apnsconn.Notification, now time.Time) {
+	if a.LiveByCertificate(n) && a.LiveActivities != nil {
 		a.LiveActivities.refused.Store(now.UnixNano())
 	}
 }
 
 // liveByCertificate reports whether the push is a Live Activity that goes to a device with
 // a certificate.
-func (a *App) liveByCertificate(n *apnsconn.Notification) bool {
+func (a *Rules) LiveByCertificate(n *apnsconn.Notification) bool {
 	return a.Certificate && n.PushType == "liveactivity" && n.ChannelID == ""
 }
 
 const liveWarning = "a Live Activity with a certificate: APNs may refuse it; a key for provider tokens (.p8) serves all push types"
 
 // fits checks that the app's credential may serve the push.
-func (a *App) fits(n *apnsconn.Notification) error {
+func (a *Rules) fits(n *apnsconn.Notification) error {
 	switch {
 	case !a.Certificate:
 	case apnsconn.TokenOnly(n.PushType):
-		return &JobError{"push_type", n.PushType + " works with a key for provider tokens (.p8) only, and the app has a certificate"}
-	case a.liveByCertificate(n) && a.LiveActivities.areRefused(time.Now()):
-		return &JobError{"push_type", "APNs has refused Live Activities with the app's certificate within the last hour: give the app a key for provider tokens (.p8)"}
+		return &Error{"push_type", n.PushType + " works with a key for provider tokens (.p8) only, and the app has a certificate"}
+	case a.LiveByCertificate(n) && a.LiveActivities.areRefused(time.Now()):
+		return &Error{"push_type", "APNs has refused Live Activities with the app's certificate within the last hour: give the app a key for provider tokens (.p8)"}
 	}
 	return nil
 }

@@ -1,19 +1,20 @@
-package worker
+package job
 
 import (
 	"fmt"
-	"propeller/apnsconn"
 	"strings"
 	"testing"
 	"time"
+
+	"propeller/apnsconn"
 )
 
 // The key again is read as it was written, and the rest of a job stays as it is to the
 // byte.
 func TestBuriedBody(t *testing.T) {
-	o := &origin{
-		job: "host:1/17", seed: Seed{1, 2, 3}, put: time.Unix(1_700_000_000, 0), attempt: 7,
-		bury: "503 \"x\"\n<é>", class: apnsconn.Unavailable, status: 503, apnsID: "6B29", at: time.Unix(1_700_000_100, 0),
+	o := &Parent{
+		Job: "host:1/17", Seed: Seed{1, 2, 3}, Put: time.Unix(1_700_000_000, 0), Attempt: 7,
+		Reason: "503 \"x\"\n<é>", Class: apnsconn.Unavailable, Status: 503, APNsID: "6B29", At: time.Unix(1_700_000_100, 0),
 	}
 	for body, want := range map[string]string{
 		jobText(""): jobText(""),
@@ -22,11 +23,11 @@ func TestBuriedBody(t *testing.T) {
 		`{"token":"x","token":",\"again\":{}"}`:                                           `{"token":"x","token":",\"again\":{}"}`,
 		`{}`:                                                                              `{}`,
 		`{"data":{"a":1,"again":{}}}`:                                                     `{"data":{"a":1,"again":{}}}`,
-		string(buriedBody([]byte(jobText("")), o, maxBury)):                               jobText(""),
-		string(restBody([]byte(fanOutText(manyTokens(2), "")), manyTokens(1), o)):         string(AsPut(restBody([]byte(fanOutText(manyTokens(2), "")), manyTokens(1), o))),
+		string(BuriedBody([]byte(jobText("")), o, MaxReason)):                             jobText(""),
+		string(RemainderBody([]byte(fanOutText(manyTokens(2), "")), manyTokens(1), o)): string(AsPut(RemainderBody([]byte(fanOutText(manyTokens(2), "")), manyTokens(1), o))),
 	} {
-		got := buriedBody([]byte(body), o, maxBury)
-		read, err := originOf(got)
+		got := BuriedBody([]byte(body), o, MaxReason)
+		read, err := parentOf(got)
 		if err != nil || read == nil || *read != *o {
 			t.Fatalf("%s: %+v, %v", got, read, err)
 		}
@@ -35,14 +36,14 @@ func TestBuriedBody(t *testing.T) {
 		}
 	}
 	for _, body := range []string{"", "x", "[]", "null", "\xff{}", `{"a":1}x`, `{"again":5}`, `{"again":{}}`, `{"a":"` + "\xff" + `"}`} {
-		if got := buriedBody([]byte(body), o, maxBury); got != nil {
+		if got := BuriedBody([]byte(body), o, MaxReason); got != nil {
 			t.Errorf("%q became %s", body, got)
 		}
 		if got := string(AsPut([]byte(body))); got != body {
 			t.Errorf("%q as put: %q", body, got)
 		}
 	}
-	if o.apnsID = strings.Repeat("x", 36); len(o.append(nil)) > maxAgain-maxBury {
+	if o.APNsID = strings.Repeat("x", 36); len(o.append(nil)) > MaxParent-MaxReason {
 		t.Error("there is no room for a reason")
 	}
 }

@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"cmp"
@@ -22,12 +22,12 @@ type Envelope struct {
 	fault error    // of one of them
 }
 
-// ParseJob decodes the envelope's job for its app, as a job that is put now.
-func (e *Envelope) ParseJob(app *App, now time.Time) (j Job, err error) {
+// Parse decodes the envelope's job for its app, as a job that is put now.
+func (e *Envelope) Parse(app *Rules, now time.Time) (j Job, err error) {
 	if e.known {
 		j, err = app.parse(&e.keys, e.fault, e.Job, "")
 	} else {
-		j, err = app.ParseJob(e.Job, "")
+		j, err = app.Parse(e.Job, "")
 	}
 	if err == nil {
 		err = j.inTime(now, e.Delay, cmp.Or(e.later, "delay"))
@@ -40,20 +40,20 @@ const MaxDelay = 365 * 24 * time.Hour
 
 // ParseEnvelope takes the keys topic, delay (seconds) and at (Unix seconds, or a
 // time of RFC 3339) out of a notification. The rest is not looked at but for
-// the key again, which is the daemon's own. The error is a *JobError.
+// the key again, which is the daemon's own. The error is a *Error.
 func ParseEnvelope(body []byte, now time.Time) (Envelope, error) {
 	e := Envelope{Job: append(make([]byte, 0, len(body)), '{'), known: true}
 	var own envelopeKeys
 	_, err := bodyMembers(body, func(name string, value []byte) error {
 		if name == "again" {
-			return badOrigin()
+			return badParent()
 		}
 		key := own.of(name)
 		switch {
 		case key == nil:
 			e.add(name, value)
 		case *key != nil:
-			return &JobError{name, "given twice"}
+			return &Error{name, "given twice"}
 		default:
 			*key = value
 		}
@@ -110,30 +110,30 @@ func (e *Envelope) read(given *envelopeKeys, now time.Time) error {
 	}
 	if topic := given.topic; topic != nil {
 		if !isString(topic) {
-			return &JobError{"topic", kindText[kindString]}
+			return &Error{"topic", kindText[kindString]}
 		}
 		e.Topic = text(topic)
 	}
 	delay, at := given.delay, given.at
 	switch {
 	case delay != nil && at != nil:
-		return &JobError{"at", "cannot stand beside delay"}
+		return &Error{"at", "cannot stand beside delay"}
 	case delay != nil:
 		s, ok := wholeNumber(delay)
 		if !ok || s > int64(MaxDelay/time.Second) {
-			return &JobError{"delay", fmt.Sprintf("must be a whole number of seconds from 0 to %d", int64(MaxDelay/time.Second))}
+			return &Error{"delay", fmt.Sprintf("must be a whole number of seconds from 0 to %d", int64(MaxDelay/time.Second))}
 		}
 		e.Delay = time.Duration(s) * time.Second
 	case at != nil:
 		when, ok := moment(at)
 		if s := when.Unix(); ok && s > 0 && s < longest {
-			return &JobError{"at", fmt.Sprintf("is %d, a time in %d: write Unix time in seconds, or give seconds from now as delay", s, when.UTC().Year())}
+			return &Error{"at", fmt.Sprintf("is %d, a time in %d: write Unix time in seconds, or give seconds from now as delay", s, when.UTC().Year())}
 		}
 		if !ok {
-			return &JobError{"at", "must be Unix time in seconds, or a time such as 2026-01-02T15:04:05Z"}
+			return &Error{"at", "must be Unix time in seconds, or a time such as 2026-01-02T15:04:05Z"}
 		}
 		if e.Delay = max(0, when.Sub(now)); e.Delay > MaxDelay {
-			return &JobError{"at", "is more than a year from now"}
+			return &Error{"at", "is more than a year from now"}
 		}
 		e.Delay = (e.Delay + time.Second - 1).Truncate(time.Second) // not before
 		e.later = "at"
@@ -163,11 +163,11 @@ type Part struct {
 	Tokens int // that are well-formed; 1 for a job with one, and for a broadcast
 }
 
-// SplitJob makes of a job whose tokens are too many several jobs of at most
-// limit bytes, each with a part of the tokens. j is what ParseJob has made of
+// Split makes of a job whose tokens are too many several jobs of at most
+// limit bytes, each with a part of the tokens. j is what Parse has made of
 // body. Tokens stand once in all of them together. Any other job is returned as
-// it is. The error is a *JobError.
-func SplitJob(body []byte, j *Job, limit int) ([]Part, error) {
+// it is. The error is a *Error.
+func Split(body []byte, j *Job, limit int) ([]Part, error) {
 	if len(body) <= limit || j.Tokens == nil {
 		return []Part{{body, max(1, len(j.Tokens))}}, nil
 	}
@@ -177,10 +177,10 @@ func SplitJob(body []byte, j *Job, limit int) ([]Part, error) {
 	}
 	rest := otherMembers(nil, body)
 	if len(rest) > limit/4 { // it stands in each
-		return nil, &JobError{"", fmt.Sprintf("more than %d bytes beside its tokens, which are too many for one job", limit/4)}
+		return nil, &Error{"", fmt.Sprintf("more than %d bytes beside its tokens, which are too many for one job", limit/4)}
 	}
 	room := limit - len(rest) - len(`{"tokens":[]}`)
-	room -= min(maxAgain, room/16) // for the reason, should it be buried
+	room -= min(MaxParent, room/16) // for the reason, should it be buried
 	good := len(j.Tokens)
 	var out []Part
 	for len(tokens) > 0 {
@@ -190,10 +190,10 @@ func SplitJob(body []byte, j *Job, limit int) ([]Part, error) {
 			n++
 		}
 		if n == 0 {
-			return nil, &JobError{"", fmt.Sprintf("more than %d bytes without its tokens", limit)}
+			return nil, &Error{"", fmt.Sprintf("more than %d bytes without its tokens", limit)}
 		}
 		if len(out) == maxParts {
-			return nil, &JobError{"", fmt.Sprintf("more than %d jobs of %d bytes, because of what stands in each beside its tokens", maxParts, limit)}
+			return nil, &Error{"", fmt.Sprintf("more than %d jobs of %d bytes, because of what stands in each beside its tokens", maxParts, limit)}
 		}
 		one := appendTokens(make([]byte, 0, limit), tokens[:n])
 		out = append(out, Part{append(append(one, rest...), '}'), min(n, good)})

@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"crypto/sha256"
@@ -15,23 +15,23 @@ type Seed [16]byte
 func (j *Job) identify(raw *rawJob, jobID string, body []byte) error {
 	n := &j.Notification
 	if j.Tokens != nil && n.ID != "" {
-		return &JobError{"id", "cannot stand beside tokens: each push needs an id of its own"}
+		return &Error{"id", "cannot stand beside tokens: each push needs an id of its own"}
 	}
 	if raw[keyAgain] != nil {
-		o, err := parseOrigin(raw[keyAgain])
+		o, err := parseParent(raw[keyAgain])
 		if err != nil {
 			return err
 		}
-		j.origin, j.seed = o, o.seed
+		j.Parent, j.Seed = o, o.Seed
 	} else if n.ID == "" {
-		j.seed = SeedOf(jobID, body)
+		j.Seed = SeedOf(jobID, body)
 	}
-	var id [uuidLen]byte
+	var id [IDLen]byte
 	switch {
 	case j.Tokens != nil:
-		n.ID = string(j.seed.appendID(id[:0], n.Token))
+		n.ID = string(j.Seed.appendID(id[:0], n.Token))
 	case n.ID == "":
-		n.ID = string(appendUUID(id[:0], j.seed))
+		n.ID = string(appendUUID(id[:0], j.Seed))
 	}
 	return nil
 }
@@ -56,17 +56,17 @@ func (s Seed) appendID(b []byte, token string) []byte {
 }
 
 // ids makes the apns-ids of the pushes to tokens, as substrings of one string.
-func (s Seed) ids(tokens []string) (ids string) {
+func (s Seed) IDs(tokens []string) (ids string) {
 	var all strings.Builder
-	all.Grow(len(tokens) * uuidLen)
-	var one [uuidLen]byte
+	all.Grow(len(tokens) * IDLen)
+	var one [IDLen]byte
 	for _, token := range tokens {
 		all.Write(s.appendID(one[:0], token))
 	}
 	return all.String()
 }
 
-const uuidLen = 36
+const IDLen = 36
 
 // appendUUID appends a UUID of version 8 (RFC 9562, section 5.8) made of a hash.
 func appendUUID(b []byte, u Seed) []byte {

@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"bytes"
@@ -22,10 +22,10 @@ func eachMember(obj []byte, f func(name string, value []byte) error) error {
 }
 
 // bodyMembers is eachMember for what may be anything. If body is no JSON object in
-// UTF-8, object is false and err, a *JobError, says so; else err is f's.
+// UTF-8, object is false and err, a *Error, says so; else err is f's.
 func bodyMembers(body []byte, f func(name string, value []byte) error) (object bool, err error) {
 	if !utf8.Valid(body) {
-		return false, &JobError{"", "not UTF-8"}
+		return false, &Error{"", "not UTF-8"}
 	}
 	err = eachMember(body, f)
 	if err == nil {
@@ -34,15 +34,15 @@ func bodyMembers(body []byte, f func(name string, value []byte) error) (object b
 	var syntax *rawjson.SyntaxError
 	switch {
 	case errors.Is(err, rawjson.ErrKind):
-		return false, &JobError{"", "not a JSON object"}
+		return false, &Error{"", "not a JSON object"}
 	case errors.Is(err, rawjson.ErrDepth):
-		return false, &JobError{"", err.Error()}
+		return false, &Error{"", err.Error()}
 	case !errors.As(err, &syntax):
 		return true, err
 	case rawjson.Begin(body) == 0:
-		return false, &JobError{"", "empty"}
+		return false, &Error{"", "empty"}
 	}
-	return false, &JobError{"", "not JSON"}
+	return false, &Error{"", "not JSON"}
 }
 
 // isJSONObject says whether body is a JSON object in UTF-8.

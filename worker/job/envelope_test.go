@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"errors"
@@ -39,7 +39,7 @@ func TestParseEnvelope(t *testing.T) {
 		e, err := ParseEnvelope([]byte(body), now)
 		got := fmt.Sprintf("%s %v %s", e.Topic, e.Delay, e.Job)
 		if err != nil {
-			var fault *JobError
+			var fault *Error
 			if got = err.Error(); !errors.As(err, &fault) {
 				t.Errorf("%s: %T", body, err)
 			}
@@ -60,18 +60,18 @@ func TestSplitJob(t *testing.T) {
 	}
 	list := `"` + strings.Join(tokens, `","`) + `","` + strings.ToUpper(tokens[12]) + `","nonsense"`
 	body := []byte(`{"title":"a\u00e9","tokens":[` + list + `],"ref":"r","badge":null}`)
-	j, err := ParseJob(body, topic, "")
+	j, err := Parse(body, topic, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	jobs, err := SplitJob(body, &j, limit)
+	jobs, err := Split(body, &j, limit)
 	if err != nil || len(jobs) != 4 {
 		t.Fatalf("%d jobs, %v", len(jobs), err)
 	}
 	var got []string
 	malformed := 0
 	for _, one := range jobs {
-		p, err := ParseJob(one.Body, topic, "")
+		p, err := Parse(one.Body, topic, "")
 		if err != nil || len(one.Body) > limit || one.Tokens != len(p.Tokens) || p.Ref != "r" || string(p.Notification.Payload) != string(j.Notification.Payload) {
 			t.Fatalf("%s: %v", one.Body, err)
 		}
@@ -81,27 +81,27 @@ func TestSplitJob(t *testing.T) {
 	if strings.Join(got, " ") != strings.Join(tokens, " ") || malformed != 1 {
 		t.Errorf("%d tokens, %d malformed", len(got), malformed)
 	}
-	if same, err := SplitJob(body, &j, len(body)); err != nil || len(same) != 1 || &same[0].Body[0] != &body[0] {
+	if same, err := Split(body, &j, len(body)); err != nil || len(same) != 1 || &same[0].Body[0] != &body[0] {
 		t.Error("a job that fits is another one")
 	}
 	large := []byte(fanOutText(manyTokens(2000), ""))
-	j, err = ParseJob(large, topic, "")
+	j, err = Parse(large, topic, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if jobs, err := SplitJob(large, &j, 65535); err != nil || len(jobs[0].Body) > 65535-maxAgain || len(jobs[0].Body) < 65535-maxAgain-100 {
+	if jobs, err := Split(large, &j, 65535); err != nil || len(jobs[0].Body) > 65535-MaxParent || len(jobs[0].Body) < 65535-MaxParent-100 {
 		t.Errorf("%v: there is no room to say why it is buried, or too much", err)
 	}
-	j, _ = ParseJob(body, topic, "")
-	if _, err := SplitJob(body, &j, 60); err == nil {
+	j, _ = Parse(body, topic, "")
+	if _, err := Split(body, &j, 60); err == nil {
 		t.Error("split into nothing")
 	}
 	single := []byte(`{"token":"` + tokens[0] + `","title":"` + strings.Repeat("x", 100) + `"}`)
-	p, err := ParseJob(single, topic, "")
+	p, err := Parse(single, topic, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if same, err := SplitJob(single, &p, 50); err != nil || len(same) != 1 {
+	if same, err := Split(single, &p, 50); err != nil || len(same) != 1 {
 		t.Errorf("%v", err)
 	}
 }
@@ -116,11 +116,11 @@ func TestSplitJobIntoVeryMany(t *testing.T) {
 			tokens = append(tokens, fmt.Sprintf("%064x", i))
 		}
 		body := []byte(`{"title":"x","tokens":["` + strings.Join(tokens, `","`) + `"]}`)
-		j, err := ParseJob(body, "com.example.app", "")
+		j, err := Parse(body, "com.example.app", "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if jobs, err := SplitJob(body, &j, 110); (err == nil) != want || want && len(jobs) != n {
+		if jobs, err := Split(body, &j, 110); (err == nil) != want || want && len(jobs) != n {
 			t.Errorf("%d tokens: %d jobs, %v", n, len(jobs), err)
 		}
 	}
@@ -144,20 +144,20 @@ func FuzzParseEnvelope(f *testing.F) {
 			t.Fatalf("%s: %v", e.Job, err)
 		}
 		e.Topic = "com.example.app"
-		j, err := ParseJob(e.Job, e.Topic, "")
-		if same, again := e.ParseJob(&App{Topic: e.Topic}, time.Now()); !reflect.DeepEqual(same, j) || fmt.Sprint(again) != fmt.Sprint(err) {
+		j, err := Parse(e.Job, e.Topic, "")
+		if same, again := e.Parse(&Rules{Topic: e.Topic}, time.Now()); !reflect.DeepEqual(same, j) || fmt.Sprint(again) != fmt.Sprint(err) {
 			t.Fatalf("%s: %+v, %v and %+v, %v", e.Job, j, err, same, again)
 		}
 		if err != nil {
 			return
 		}
-		jobs, err := SplitJob(e.Job, &j, 1000)
+		jobs, err := Split(e.Job, &j, 1000)
 		if err != nil {
 			return
 		}
 		n := 0
 		for _, one := range jobs {
-			p, err := ParseJob(one.Body, "com.example.app", "")
+			p, err := Parse(one.Body, "com.example.app", "")
 			if err != nil && len(jobs) == 1 {
 				t.Fatalf("%s: %v", one.Body, err)
 			}

@@ -1,4 +1,7 @@
-package worker
+// Package job is the JSON of a job: it decodes what a producer wrote, assembles the payload, checks
+// it by the rules of its app, splits long lists, and reads and writes what propeller adds to a
+// job that goes back into the queue. docs/job-format.md describes the format.
+package job
 
 import (
 	"errors"
@@ -26,13 +29,13 @@ type Job struct {
 
 	DefaultExpiration bool // the notification's expiration is the app's default
 
-	seed   Seed    // of the apns-ids, unless the job brings its own
-	origin *origin // nil unless the job is a rest or was buried
+	Seed   Seed    // of the apns-ids, unless the job brings its own
+	Parent *Parent // nil unless the job is a rest or was buried
 	extra  error   // of the first key that is ignored; nil if none is
 }
 
-// JobError says which key of a job can never work, and why.
-type JobError struct {
+// Error says which key of a job can never work, and why.
+type Error struct {
 	Key string // as written in the job, shortened if it is none of a job's; "" when it is the job as a whole
 	Why string
 }
@@ -40,7 +43,7 @@ type JobError struct {
 // unknown is why a job with a key that there is none of can never work.
 const unknown = "unknown key"
 
-func (e *JobError) Error() string {
+func (e *Error) Error() string {
 	if e.Key == "" {
 		return "job: " + e.Why
 	}
@@ -169,24 +172,24 @@ const (
 	maxSince = 253402300799
 )
 
-// ParseJob is App.ParseJob for an app with a topic and no more.
-func ParseJob(body []byte, topic, jobID string) (Job, error) {
-	app := App{Topic: topic}
-	return app.ParseJob(body, jobID)
+// Parse is Rules.Parse for an app with a topic and no more.
+func Parse(body []byte, topic, jobID string) (Job, error) {
+	app := Rules{Topic: topic}
+	return app.Parse(body, jobID)
 }
 
-// ParseJob decodes a job of the app. jobID is the queue's id of it, from which the apns-id is
-// derived when the job brings none: it is the same on every try. The error is a *JobError:
+// Parse decodes a job of the app. jobID is the queue's id of it, from which the apns-id is
+// derived when the job brings none: it is the same on every try. The error is a *Error:
 // the job can never work; the Job then holds of its address, ref and origin what could be
 // read.
-func (a *App) ParseJob(body []byte, jobID string) (Job, error) {
+func (a *Rules) Parse(body []byte, jobID string) (Job, error) {
 	var g gathered
 	err := g.read(body)
 	return a.parse(&g, err, body, jobID)
 }
 
-// parse is ParseJob of what has been gathered up to a fault.
-func (a *App) parse(g *gathered, err error, body []byte, jobID string) (j Job, _ error) {
+// parse is Parse of what has been gathered up to a fault.
+func (a *Rules) parse(g *gathered, err error, body []byte, jobID string) (j Job, _ error) {
 	if err == nil && !a.ExtraKeys {
 		err = g.extra
 	}
@@ -200,10 +203,10 @@ func (a *App) parse(g *gathered, err error, body []byte, jobID string) (j Job, _
 	return j, nil
 }
 
-func (j *Job) read(raw *rawJob, app *App, body []byte, jobID string) error {
+func (j *Job) read(raw *rawJob, app *Rules, body []byte, jobID string) error {
 	if raw[keyRef] != nil {
 		if j.Ref = text(raw[keyRef]); len(j.Ref) > maxRef {
-			return &JobError{"ref", fmt.Sprintf("has %d bytes, at most %d are allowed", len(j.Ref), maxRef)}
+			return &Error{"ref", fmt.Sprintf("has %d bytes, at most %d are allowed", len(j.Ref), maxRef)}
 		}
 	}
 	n := &j.Notification
@@ -225,7 +228,7 @@ func (j *Job) read(raw *rawJob, app *App, body []byte, jobID string) error {
 		n.Payload = rawjson.Short(n.Payload)
 	}
 	if err := n.Validate(); err != nil {
-		return asJobError(err)
+		return asError(err)
 	}
 	return app.fits(n)
 }
@@ -239,15 +242,15 @@ func (j *Job) address(raw *rawJob) error {
 	token, tokens, channel := raw[keyToken], raw[keyTokens], raw[keyChannelID]
 	switch {
 	case token == nil && tokens == nil && channel == nil:
-		return &JobError{"token", "missing"}
+		return &Error{"token", "missing"}
 	case channel != nil && (token != nil || tokens != nil):
-		return &JobError{"channel_id", "cannot stand beside token or tokens: a push goes to a device or to a channel"}
+		return &Error{"channel_id", "cannot stand beside token or tokens: a push goes to a device or to a channel"}
 	case token != nil && tokens != nil:
-		return &JobError{"tokens", "cannot stand beside token: put it into the list"}
+		return &Error{"tokens", "cannot stand beside token: put it into the list"}
 	case channel != nil:
 		n.ChannelID = text(channel)
 		if n.ChannelID == "" {
-			return &JobError{"channel_id", "is empty"}
+			return &Error{"channel_id", "is empty"}
 		}
 		return nil
 	case tokens != nil:
@@ -255,7 +258,7 @@ func (j *Job) address(raw *rawJob) error {
 	}
 	given, err := apnsconn.NormalizeToken(text(token))
 	if err != nil {
-		return asJobError(err)
+		return asError(err)
 	}
 	n.Token = given
 	return nil
@@ -269,9 +272,9 @@ func (j *Job) tokenSince(raw *rawJob) error {
 	s, _ := wholeNumber(raw[keyTokenSince])
 	switch {
 	case raw[keyChannelID] != nil:
-		return &JobError{"token_since", "cannot stand beside channel_id: it says when a device token was registered"}
+		return &Error{"token_since", "cannot stand beside channel_id: it says when a device token was registered"}
 	case s > maxSince:
-		return &JobError{"token_since", "must be Unix time in seconds"}
+		return &Error{"token_since", "must be Unix time in seconds"}
 	case s > 0:
 		j.TokenSince = time.Unix(s, 0)
 	}
@@ -305,7 +308,7 @@ func (g *gathered) add(name string, value []byte) error {
 		return nil
 	}
 	if g.seen[k] {
-		return &JobError{name, "given twice"}
+		return &Error{name, "given twice"}
 	}
 	g.seen[k] = true
 	if isNull(value) {
@@ -327,7 +330,7 @@ func (g *gathered) add(name string, value []byte) error {
 		if isNumber(value) && len(value) <= maxDigits {
 			why = fmt.Sprintf("is %s, and %s", value, why)
 		}
-		return &JobError{name, why}
+		return &Error{name, why}
 	}
 	g.raw[k] = value
 	return nil
@@ -345,7 +348,7 @@ func unknownKey(name string) error {
 	} else if near := nearest.Of(name, keyNames()); near != "" {
 		why += fmt.Sprintf(": did you mean %q? (extra_keys: ignore allows any key)", near)
 	}
-	return &JobError{name, why}
+	return &Error{name, why}
 }
 
 func keyNames() (names []string) {
@@ -379,7 +382,7 @@ func (k kind) accepts(raw []byte) bool {
 
 // headers fills what is sent beside the payload, whose push type is the inferred one
 // unless the job says.
-func (j *Job) headers(raw *rawJob, app *App, inferred string) error {
+func (j *Job) headers(raw *rawJob, app *Rules, inferred string) error {
 	n := &j.Notification
 	for _, h := range [...]struct {
 		key key
@@ -392,7 +395,7 @@ func (j *Job) headers(raw *rawJob, app *App, inferred string) error {
 	if raw[keyPriority] != nil {
 		p, _ := wholeNumber(raw[keyPriority])
 		if p == 0 || p > 10 {
-			return &JobError{"priority", badPriority}
+			return &Error{"priority", badPriority}
 		}
 		n.Priority = int(p)
 	}
@@ -403,7 +406,7 @@ func (j *Job) headers(raw *rawJob, app *App, inferred string) error {
 	if raw[keyTTL] != nil {
 		s, _ := wholeNumber(raw[keyTTL])
 		if s == 0 || s > maxTTL {
-			return &JobError{"ttl", badTTL}
+			return &Error{"ttl", badTTL}
 		}
 		j.TTL = time.Duration(s) * time.Second
 	} else {
@@ -450,13 +453,13 @@ func (j *Job) Expired(now time.Time) bool {
 	return at != nil && *at != 0 && *at <= now.Unix()
 }
 
-// asJobError turns apnsconn's fault into the job's: the keys have the same names.
-func asJobError(err error) error {
+// asError turns apnsconn's fault into the job's: the keys have the same names.
+func asError(err error) error {
 	var f *apnsconn.FieldError
 	if errors.As(err, &f) {
-		return &JobError{f.Key, f.Why}
+		return &Error{f.Key, f.Why}
 	}
-	return &JobError{"", err.Error()}
+	return &Error{"", err.Error()}
 }
 
 // Short is what is shown of a device token or a channel's id: its first 8 characters.

@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ var testNow = time.Unix(1_800_000_000, 0)
 // What can never be sent is refused when it is put, with the key and a hint.
 func TestJobsThatWouldExpireUnsent(t *testing.T) {
 	t.Parallel()
-	app := App{Topic: topic, TTL: time.Hour}
+	app := Rules{Topic: topic, TTL: time.Hour}
 	for more, want := range map[string]string{
 		`,"expiration":0`:                     "",
 		`,"expiration":1800000001`:            "",
@@ -34,7 +34,7 @@ func TestJobsThatWouldExpireUnsent(t *testing.T) {
 	} {
 		_, err := putNow(&app, `{"topic":"`+topic+`",`+tok+`,"title":"t"`+more+`}`)
 		got := ""
-		if fault, ok := err.(*JobError); ok {
+		if fault, ok := err.(*Error); ok {
 			got = fault.Key + " " + fault.Why
 		}
 		if got == "" != (want == "") || !strings.HasPrefix(got, want) {
@@ -43,35 +43,35 @@ func TestJobsThatWouldExpireUnsent(t *testing.T) {
 	}
 	for delay, want := range map[time.Duration]string{time.Second: "", time.Minute: "delay", 2 * time.Minute: "delay"} {
 		_, err := app.ParseProduced([]byte(jobText(`,"ttl":60`)), testNow, delay)
-		if fault, ok := err.(*JobError); ok != (want != "") || ok && fault.Key != want {
+		if fault, ok := err.(*Error); ok != (want != "") || ok && fault.Key != want {
 			t.Errorf("delay %s: %v", delay, err)
 		}
 	}
 }
 
-func putNow(app *App, body string) (Job, error) {
+func putNow(app *Rules, body string) (Job, error) {
 	e, err := ParseEnvelope([]byte(body), testNow)
 	if err != nil {
 		return Job{}, err
 	}
-	return e.ParseJob(app, testNow)
+	return e.Parse(app, testNow)
 }
 
 // A call that APNs stores rings late.
 func TestVoIPIsNotStored(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		app  App
+		app  Rules
 		more string
 		want string
 	}{
-		{App{Topic: topic}, `,"push_type":"voip"`, "0"},
-		{App{Topic: topic + ".voip"}, ``, "0"},
-		{App{Topic: topic}, `,"push_type":"voip","expiration":1800000001`, "1800000001"},
-		{App{Topic: topic, Expiration: time.Hour}, `,"push_type":"voip"`, "absent"}, // the worker counts it from the try
-		{App{Topic: topic}, ``, "absent"},
+		{Rules{Topic: topic}, `,"push_type":"voip"`, "0"},
+		{Rules{Topic: topic + ".voip"}, ``, "0"},
+		{Rules{Topic: topic}, `,"push_type":"voip","expiration":1800000001`, "1800000001"},
+		{Rules{Topic: topic, Expiration: time.Hour}, `,"push_type":"voip"`, "absent"}, // the worker counts it from the try
+		{Rules{Topic: topic}, ``, "absent"},
 	} {
-		j, err := test.app.ParseJob([]byte(jobText(test.more)), "1")
+		j, err := test.app.Parse([]byte(jobText(test.more)), "1")
 		got := "absent"
 		if at := j.Notification.Expiration; at != nil {
 			got = fmt.Sprint(*at)
@@ -108,7 +108,7 @@ func TestSpelling(t *testing.T) {
 		jobText(`,"expiration":"2023-01-01"`):                                           `job: expiration: must be Unix seconds, a whole number, 0 or more`,
 		jobText(`,"colour":1,"size":2`):                                                 `job: "colour": unknown key`,
 	} {
-		_, err := ParseJob([]byte(job), topic, "1")
+		_, err := Parse([]byte(job), topic, "1")
 		if got := fmt.Sprint(err); err != nil && got != want || err == nil != (want == "") {
 			t.Errorf("%s:\n%v\nwant\n%s", job, err, want)
 		}
@@ -118,7 +118,7 @@ func TestSpelling(t *testing.T) {
 // Numbers in strings may have white space around them, as int() of Python takes them.
 func TestWhiteSpaceAroundNumbers(t *testing.T) {
 	t.Parallel()
-	j, err := putNow(&App{Topic: topic}, `{"topic":"t",`+tok+`,"badge":" 3 ","priority":"\t5\n","expiration":" 1800000100","ttl":"90 ","token_since":" 1700000000\r\n","delay":" 7 "}`)
+	j, err := putNow(&Rules{Topic: topic}, `{"topic":"t",`+tok+`,"badge":" 3 ","priority":"\t5\n","expiration":" 1800000100","ttl":"90 ","token_since":" 1700000000\r\n","delay":" 7 "}`)
 	n := j.Notification
 	if err != nil || string(n.Payload) != `{"aps":{"badge":3}}` || n.Priority != 5 || *n.Expiration != 1800000100 || j.TTL != 90*time.Second || j.TokenSince.Unix() != 1700000000 {
 		t.Errorf("%+v %s, %v", j, n.Payload, err)
@@ -127,18 +127,18 @@ func TestWhiteSpaceAroundNumbers(t *testing.T) {
 	if later, err2 := ParseEnvelope([]byte(`{"at":" 2027-01-15T08:00:07Z\n"}`), testNow); err != nil || err2 != nil || e.Delay != 7*time.Second || later.Delay != e.Delay {
 		t.Errorf("%v %v, %v, %v", e.Delay, later.Delay, err, err2)
 	}
-	if _, err := ParseJob([]byte(jobText(`,"badge":3.0`)), topic, "1"); err == nil || err.Error() != "job: badge: is 3.0, and must be a whole number, 0 or more" {
+	if _, err := Parse([]byte(jobText(`,"badge":3.0`)), topic, "1"); err == nil || err.Error() != "job: badge: is 3.0, and must be a whole number, 0 or more" {
 		t.Errorf("3.0: %v", err)
 	}
 	zeros := strings.Repeat("0", maxDigits-1)
 	if maxDigits != 30 { // as docs/job-format.md says
 		t.Errorf("at most %d digits", maxDigits)
 	}
-	if j, err := ParseJob([]byte(jobText(`,"badge":" `+zeros+`3 "`)), topic, "1"); err != nil || string(j.Notification.Payload) != `{"aps":{"alert":{"title":"t"},"badge":3}}` {
+	if j, err := Parse([]byte(jobText(`,"badge":" `+zeros+`3 "`)), topic, "1"); err != nil || string(j.Notification.Payload) != `{"aps":{"alert":{"title":"t"},"badge":3}}` {
 		t.Errorf("%s, %v", j.Notification.Payload, err)
 	}
 	for _, badge := range []string{`"0` + zeros + `3"`, `" "`, `"3 4"`, `"+3"`, `" -3"`, `"3."`, `3.0`, `1e1`, `-0`} {
-		if _, err := ParseJob([]byte(jobText(`,"badge":`+badge)), topic, "1"); !isFaultOf(err, "badge") {
+		if _, err := Parse([]byte(jobText(`,"badge":`+badge)), topic, "1"); !isFaultOf(err, "badge") {
 			t.Errorf("%s: %v", badge, err)
 		}
 	}
@@ -148,8 +148,8 @@ func TestWhiteSpaceAroundNumbers(t *testing.T) {
 func TestExtraKeys(t *testing.T) {
 	t.Parallel()
 	job := `{"colour":{"a":[1]},` + tok + `,"Title":"x","title":"t","colour":2}`
-	app := App{Topic: topic}
-	if _, err := app.ParseJob([]byte(job), "1"); !isFaultOf(err, "colour") {
+	app := Rules{Topic: topic}
+	if _, err := app.Parse([]byte(job), "1"); !isFaultOf(err, "colour") {
 		t.Errorf("strict: %v", err)
 	}
 	if _, err := putNow(&app, job); !isFaultOf(err, "colour") {
@@ -157,7 +157,7 @@ func TestExtraKeys(t *testing.T) {
 	}
 	app.ExtraKeys = true
 	for name, parse := range map[string]func(job string) (Job, error){
-		"queue": func(job string) (Job, error) { return app.ParseJob([]byte(job), "1") },
+		"queue": func(job string) (Job, error) { return app.Parse([]byte(job), "1") },
 		"HTTP":  func(job string) (Job, error) { return putNow(&app, job) },
 	} {
 		j, err := parse(job)
@@ -176,7 +176,7 @@ func TestExtraKeys(t *testing.T) {
 // What works and is perhaps not meant.
 func TestWarnings(t *testing.T) {
 	t.Parallel()
-	app := App{Topic: topic, ExtraKeys: true, Certificate: true}
+	app := Rules{Topic: topic, ExtraKeys: true, Certificate: true}
 	for job, want := range map[string]string{
 		jobText(`,"aps":{"badge":null},"data":{"a":[1,{"b":2}]}`): "",
 		jobText(`,"colour":1`): `job: "colour": unknown key: it is ignored (extra_keys)`,
@@ -185,12 +185,12 @@ func TestWarnings(t *testing.T) {
 		`{` + tok + `,"payload":{"aps":{"alert":null,"badge":1}}}`:                           "aps.alert is null, and is sent so",
 		jobText(`,"aps":{"contentAvailable":1,"thread_id":"x"}`):                             "aps.contentAvailable: Apple's key is content-available|aps.thread_id: Apple's key is thread-id",
 	} {
-		j, err := app.ParseJob([]byte(job), "1")
+		j, err := app.Parse([]byte(job), "1")
 		if got := strings.Join(app.Warnings(&j), "|"); err != nil || got != want {
 			t.Errorf("%s:\n%s, %v\nwant\n%s", job, got, err, want)
 		}
 	}
-	j, err := app.ParseJob([]byte(jobText(`,"data":{"x":[`+strings.Repeat("null,", 300)+`null]}`)), "1")
+	j, err := app.Parse([]byte(jobText(`,"data":{"x":[`+strings.Repeat("null,", 300)+`null]}`)), "1")
 	if got := app.Warnings(&j); err != nil || len(got) != maxWarnings {
 		t.Errorf("%d warnings, %v", len(got), err)
 	}
@@ -200,12 +200,12 @@ func TestWarnings(t *testing.T) {
 func TestPushTypesOfACertificate(t *testing.T) {
 	t.Parallel()
 	location := jobText(`,"push_type":"location"`)
-	for app, want := range map[App]string{
+	for app, want := range map[Rules]string{
 		{Topic: topic}:                                        "",
 		{Topic: topic, Certificate: true}:                     "job: push_type: location works with a key for provider tokens (.p8) only, and the app has a certificate",
 		{Topic: topic + ".location-query", Certificate: true}: "job: push_type: location works",
 	} {
-		_, err := app.ParseJob([]byte(location), "1")
+		_, err := app.Parse([]byte(location), "1")
 		if got := fmt.Sprint(err); err != nil && !strings.HasPrefix(got, want) || err == nil != (want == "") {
 			t.Errorf("%+v: %v", app, err)
 		}

@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"encoding/json"
@@ -14,7 +14,7 @@ import (
 
 func parse(t *testing.T, body string) Job {
 	t.Helper()
-	j, err := ParseJob([]byte(body), topic, "1")
+	j, err := Parse([]byte(body), topic, "1")
 	if err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
@@ -81,7 +81,7 @@ func TestHeaders(t *testing.T) {
 
 func TestIDIsStableAcrossTries(t *testing.T) {
 	id := func(body, job string) string {
-		j, err := ParseJob([]byte(body), topic, job)
+		j, err := Parse([]byte(body), topic, job)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,10 +130,10 @@ func TestUnfitJobs(t *testing.T) {
 	}
 	for i, test := range tests {
 		t.Run(fmt.Sprintf("%d %.60s", i, test.job), func(t *testing.T) {
-			_, err := ParseJob([]byte(test.job), topic, "1")
-			var je *JobError
+			_, err := Parse([]byte(test.job), topic, "1")
+			var je *Error
 			if !errors.As(err, &je) {
-				t.Fatalf("error %v, want a *JobError", err)
+				t.Fatalf("error %v, want an *Error", err)
 			}
 			if je.Key != test.key {
 				t.Errorf("%v: key %q, want %q", err, je.Key, test.key)
@@ -158,8 +158,8 @@ func TestTokens(t *testing.T) {
 	if !j.TokenSince.Equal(time.Unix(1_700_000_000, 0)) {
 		t.Errorf("since %v", j.TokenSince)
 	}
-	ids := j.seed.ids(j.Tokens)
-	if j.Notification.ID != ids[:uuidLen] || ids[:uuidLen] == ids[uuidLen:] || ids[14] != '8' || !strings.ContainsRune("89ab", rune(ids[19])) {
+	ids := j.Seed.IDs(j.Tokens)
+	if j.Notification.ID != ids[:IDLen] || ids[:IDLen] == ids[IDLen:] || ids[14] != '8' || !strings.ContainsRune("89ab", rune(ids[19])) {
 		t.Errorf("ids %s, the first %s", ids, j.Notification.ID)
 	}
 }
@@ -169,38 +169,38 @@ func TestRestBody(t *testing.T) {
 	tokens := manyTokens(900)
 	body := ` { "title":"a \"quoted\"\n", "tokens" : ["` + strings.Join(tokens, `", "`) + `"], "data":{"tokens":[1], "again":null} ,"ttl":60,"badge":null}`
 	j := parse(t, body)
-	o := &origin{job: "s1.123456789", seed: j.seed, put: time.Unix(1_700_000_000, 0), attempt: 3}
-	rest := restBody([]byte(body), tokens[2:], o)
+	o := &Parent{Job: "s1.123456789", Seed: j.Seed, Put: time.Unix(1_700_000_000, 0), Attempt: 3}
+	rest := RemainderBody([]byte(body), tokens[2:], o)
 	again := parse(t, string(rest))
-	if string(again.Notification.Payload) != string(j.Notification.Payload) || again.TTL != j.TTL || !slices.Equal(again.Tokens, tokens[2:]) || again.seed != j.seed {
+	if string(again.Notification.Payload) != string(j.Notification.Payload) || again.TTL != j.TTL || !slices.Equal(again.Tokens, tokens[2:]) || again.Seed != j.Seed {
 		t.Errorf("got %.200s", rest)
 	}
-	if *again.origin != *o {
-		t.Errorf("%+v", again.origin)
+	if *again.Parent != *o {
+		t.Errorf("%+v", again.Parent)
 	}
 	if len(rest) > len(body) {
 		t.Errorf("%d bytes of %d without two tokens", len(rest), len(body))
 	}
 	// The rest of a rest.
-	third := parse(t, string(restBody(rest, tokens[5:6], o)))
-	if !slices.Equal(third.Tokens, tokens[5:6]) || *third.origin != *o || string(third.Notification.Payload) != string(j.Notification.Payload) {
+	third := parse(t, string(RemainderBody(rest, tokens[5:6], o)))
+	if !slices.Equal(third.Tokens, tokens[5:6]) || *third.Parent != *o || string(third.Notification.Payload) != string(j.Notification.Payload) {
 		t.Errorf("%+v", third)
 	}
 }
 
-func FuzzParseJob(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		jobText(""), jobText(`,"aps":{"alert":{"title":"x"}},"data":{"a":[{}]}`), `{"token":"` + testToken + `","payload":{"aps":{}}}`,
 		jobText(`,"badge":"3","expiration":"0","priority":"5"`), `{"token":null}`, "{", `{"\u0074oken":"ab"}`,
 		fanOutText(manyTokens(3), ""), `{"tokens":["zz",5,null,"\u0061bcdef01" ],"payload":{},"token_since":"5"}`,
-		string(restBody([]byte(fanOutText(manyTokens(3), "")), manyTokens(2), &origin{job: "1", put: time.Unix(1, 0)})),
+		string(RemainderBody([]byte(fanOutText(manyTokens(3), "")), manyTokens(2), &Parent{Job: "1", Put: time.Unix(1, 0)})),
 	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		j, err := ParseJob(body, topic, "1")
+		j, err := Parse(body, topic, "1")
 		if err != nil {
-			var je *JobError
+			var je *Error
 			if !errors.As(err, &je) || je.Why == "" {
 				t.Fatalf("error without a reason: %v", err)
 			}
@@ -213,25 +213,25 @@ func FuzzParseJob(f *testing.F) {
 		if err := n.Validate(); err != nil {
 			t.Fatal(err)
 		}
-		again, err := ParseJob(body, topic, "1")
+		again, err := Parse(body, topic, "1")
 		if err != nil || again.Notification.ID != n.ID {
 			t.Fatal("not stable across tries")
 		}
 		if j.Tokens == nil {
 			return
 		}
-		rest, err := ParseJob(restBody(body, j.Tokens, &origin{job: "1", seed: j.seed, put: time.Unix(1, 0)}), topic, "2")
+		rest, err := Parse(RemainderBody(body, j.Tokens, &Parent{Job: "1", Seed: j.Seed, Put: time.Unix(1, 0)}), topic, "2")
 		if err != nil || !slices.Equal(rest.Tokens, j.Tokens) || rest.Notification.ID != n.ID || string(rest.Notification.Payload) != string(n.Payload) {
 			t.Fatalf("as a rest: %v", err)
 		}
 	})
 }
 
-func BenchmarkParseJob(b *testing.B) {
+func BenchmarkParse(b *testing.B) {
 	body := []byte(jobText(`,"body":"a text of the usual length, which is not very long","badge":3,"data":{"order":12345}`))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := ParseJob(body, topic, "12345"); err != nil {
+		if _, err := Parse(body, topic, "12345"); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -243,7 +243,7 @@ func TestManyMalformedTokens(t *testing.T) {
 	for i := range 5000 {
 		fmt.Fprintf(&list, `1,null,"","zz-%d",`, i)
 	}
-	j, err := ParseJob([]byte(`{"title":"t","tokens":[`+list.String()+`"`+testToken+`"]}`), topic, "1")
+	j, err := Parse([]byte(`{"title":"t","tokens":[`+list.String()+`"`+testToken+`"]}`), topic, "1")
 	if err != nil || len(j.Tokens) != 1 || len(j.Malformed) != maxMalformed || j.MoreMalformed != 5003-maxMalformed {
 		t.Errorf("%v: %d tokens, %d malformed, %d more", err, len(j.Tokens), len(j.Malformed), j.MoreMalformed)
 	}
@@ -252,7 +252,7 @@ func TestManyMalformedTokens(t *testing.T) {
 // A token that is cut stays UTF-8, and what is none becomes it.
 func TestCutTokensAreUTF8(t *testing.T) {
 	for _, text := range []string{strings.Repeat("é", 300), "x" + strings.Repeat("é", 300), strings.Repeat("€", 200)} {
-		j, err := ParseJob([]byte(fanOutText([]string{testToken, text}, "")), topic, "1")
+		j, err := Parse([]byte(fanOutText([]string{testToken, text}, "")), topic, "1")
 		if err != nil || len(j.Malformed) != 1 {
 			t.Fatalf("%v: %+v", err, j.Malformed)
 		}
@@ -278,12 +278,12 @@ func TestLargeAPS(t *testing.T) {
 		fmt.Fprintf(&keys, `"k%d":1,`, i)
 	}
 	for _, body := range []string{jobText(`,"aps":{` + keys.String() + `"x":1}`), jobText(`,"aps":{"alert":{` + keys.String() + `"x":1}}`)} {
-		_, err := ParseJob([]byte(body), topic, "1")
-		if e, ok := errors.AsType[*JobError](err); !ok || e.Key != "payload" || !strings.Contains(e.Why, "bytes or more, at most 5120") {
+		_, err := Parse([]byte(body), topic, "1")
+		if e, ok := errors.AsType[*Error](err); !ok || e.Key != "payload" || !strings.Contains(e.Why, "bytes or more, at most 5120") {
 			t.Errorf("%v", err)
 		}
 	}
-	if _, err := ParseJob([]byte(jobText(`,"aps":{`+strings.Repeat(`"a":1,`, 40)+`"b":1}`)), topic, "1"); err == nil {
+	if _, err := Parse([]byte(jobText(`,"aps":{`+strings.Repeat(`"a":1,`, 40)+`"b":1}`)), topic, "1"); err == nil {
 		t.Error("a key may be given twice")
 	}
 	var some strings.Builder
@@ -291,7 +291,7 @@ func TestLargeAPS(t *testing.T) {
 		fmt.Fprintf(&some, `"k%d":1,`, i)
 	}
 	parse(t, jobText(`,"aps":{`+some.String()+`"x":1}`))
-	if _, err := ParseJob([]byte(jobText(`,"aps":{`+some.String()+`"k30":1}`)), topic, "1"); err == nil {
+	if _, err := Parse([]byte(jobText(`,"aps":{`+some.String()+`"k30":1}`)), topic, "1"); err == nil {
 		t.Error("the thirtieth key may be given twice")
 	}
 }

@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"fmt"
@@ -15,11 +15,11 @@ func (j *Job) inTime(now time.Time, delay time.Duration, key string) error {
 	served := now.Add(delay)
 	switch {
 	case j.Expired(now):
-		return &JobError{"expiration", pastExpiration(*j.Notification.Expiration, now)}
+		return &Error{"expiration", pastExpiration(*j.Notification.Expiration, now)}
 	case j.TTL > 0 && delay >= j.TTL:
-		return &JobError{key, fmt.Sprintf("is %s from now, when the job's ttl of %s is over: it would expire unsent", delay, j.TTL)}
+		return &Error{key, fmt.Sprintf("is %s from now, when the job's ttl of %s is over: it would expire unsent", delay, j.TTL)}
 	case j.Expired(served):
-		return &JobError{key, fmt.Sprintf("is %s, when the job's expiration of %s has passed: it would expire unsent",
+		return &Error{key, fmt.Sprintf("is %s, when the job's expiration of %s has passed: it would expire unsent",
 			clock(served.Unix()), clock(*j.Notification.Expiration))}
 	}
 	return nil

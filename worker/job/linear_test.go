@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"fmt"
@@ -92,11 +92,11 @@ func cpuTime() time.Duration {
 // What a job takes to read grows with its size, not with the square of it.
 func TestParsersAreLinear(t *testing.T) {
 	parsers := map[string]func(text string){
-		"ParseJob": func(s string) { _, _ = ParseJob([]byte(s), topic, "1") },
+		"ParseJob": func(s string) { _, _ = Parse([]byte(s), topic, "1") },
 		"ParseEnvelope": func(s string) {
 			if e, err := ParseEnvelope([]byte(s), time.Now()); err == nil {
-				if j, err := e.ParseJob(&App{Topic: e.Topic}, time.Now()); err == nil {
-					_, _ = SplitJob(e.Job, &j, 16<<10)
+				if j, err := e.Parse(&Rules{Topic: e.Topic}, time.Now()); err == nil {
+					_, _ = Split(e.Job, &j, 16<<10)
 				}
 			}
 		},

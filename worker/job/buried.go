@@ -1,4 +1,4 @@
-package worker
+package job
 
 import (
 	"bytes"
@@ -32,14 +32,14 @@ const NotRecorded = "(not recorded)"
 // BurialOf reads a buried job's body. If it carries no reason but can never work, that is
 // the reason.
 func BurialOf(body []byte, topic string) Burial {
-	j, err := ParseJob(body, topic, "")
-	o := j.origin
+	j, err := Parse(body, topic, "")
+	o := j.Parent
 	if o == nil {
-		o = new(origin)
+		o = new(Parent)
 	}
-	b := o.burial(&j)
+	b := o.Burial(&j)
 	switch {
-	case o.bury != "":
+	case o.Reason != "":
 	case err != nil:
 		b.Reason, b.Class = err.Error(), apnsconn.Rejected.String()
 	default:
@@ -49,40 +49,40 @@ func BurialOf(body []byte, topic string) Burial {
 }
 
 // burial describes j, with o as its origin.
-func (o *origin) burial(j *Job) Burial {
+func (o *Parent) Burial(j *Job) Burial {
 	b := Burial{
-		Job: o.job, Seed: o.seed, Reason: o.bury, Status: o.status, APNsID: o.apnsID, At: o.at, Put: o.put, Tries: o.attempt,
+		Job: o.Job, Seed: o.Seed, Reason: o.Reason, Status: o.Status, APNsID: o.APNsID, At: o.At, Put: o.Put, Tries: o.Attempt,
 		Tokens: max(1, len(j.Tokens)), Token: Short(cmp.Or(j.Notification.Token, j.Notification.ChannelID)), Ref: j.Ref,
 	}
-	if o.bury != "" {
-		b.Class = o.class.String()
+	if o.Reason != "" {
+		b.Class = o.Class.String()
 	}
 	return b
 }
 
-// buriedBody returns the job's body with o under the key again, its reason cut to so many
+// BuriedBody returns the job's body with o under the key again, its reason cut to so many
 // bytes. It returns nil if the body cannot take it: it is not a JSON object, or the producer
 // has used that key.
-func buriedBody(body []byte, o *origin, limit int) []byte {
-	if _, err := originOf(body); err != nil || !isJSONObject(body) {
+func BuriedBody(body []byte, o *Parent, limit int) []byte {
+	if _, err := parentOf(body); err != nil || !isJSONObject(body) {
 		return nil
 	}
 	members := bytes.TrimRight(AsPut(body), " \t\r\n")
 	members = bytes.TrimRight(members[:len(members)-1], " \t\r\n")
-	b := append(make([]byte, 0, len(members)+maxAgain), members...)
+	b := append(make([]byte, 0, len(members)+MaxParent), members...)
 	if b[len(b)-1] != '{' {
 		b = append(b, ',')
 	}
 	b = append(b, `"again":`...)
 	with := *o
-	with.bury = cutReason(o.bury, limit)
+	with.Reason = cutReason(o.Reason, limit)
 	return append(with.append(b), '}')
 }
 
 // AsPut returns a job's body without the key again that propeller added. All other
 // members stay as they were written.
 func AsPut(body []byte) []byte {
-	if _, err := originOf(body); err != nil {
+	if _, err := parentOf(body); err != nil {
 		return body
 	}
 	const name = `,"again":`
@@ -111,12 +111,12 @@ func AsPut(body []byte) []byte {
 // Kicked returns a buried job's body without its reason, for a queue that does not know
 // that the job was kicked and would have it buried again.
 func Kicked(body []byte) []byte {
-	o, err := originOf(body)
-	if err != nil || o == nil || o.bury == "" {
+	o, err := parentOf(body)
+	if err != nil || o == nil || o.Reason == "" {
 		return body
 	}
-	o.bury, o.attempt = "", 0
-	return buriedBody(body, o, maxBury)
+	o.Reason, o.Attempt = "", 0
+	return BuriedBody(body, o, MaxReason)
 }
 
 func cutReason(s string, limit int) string {
