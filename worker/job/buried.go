@@ -48,7 +48,7 @@ func BurialOf(body []byte, topic string) Burial {
 	return b
 }
 
-// burial describes j, with o as its origin.
+// Burial describes j, with o as its parent.
 func (o *Parent) Burial(j *Job) Burial {
 	b := Burial{
 		Job: o.Job, Seed: o.Seed, Reason: o.Reason, Status: o.Status, APNsID: o.APNsID, At: o.At, Put: o.Put, Tries: o.Attempt,

@@ -17,9 +17,9 @@ type Envelope struct {
 	later string        // the key that gives Delay; "" = delay
 	Job   []byte        // the job, in its shortest form but for its payload
 
-	known bool     // the following are
-	keys  gathered // the members of Job, in front of fault
-	fault error    // of one of them
+	known bool       // the following are
+	keys  rawMembers // the members of Job, in front of fault
+	fault error      // of one of them
 }
 
 // Parse decodes the envelope's job for its app, as a job that is put now.

@@ -7,8 +7,8 @@ import (
 )
 
 // Seed is what a job's apns-ids are made from; in a list, together with the token. It stays
-// with the job when that is split or buried, so each push keeps its id over all tries. Whoever has
-// not read the job cannot make it up.
+// with the job when that is split or buried, so each push keeps its id over all tries.
+// Only somebody who has read the job can make it.
 type Seed [16]byte
 
 // identify gives the push its apns-id, if the job does not.
@@ -55,7 +55,7 @@ func (s Seed) appendID(b []byte, token string) []byte {
 	return appendUUID(b, Seed(sum[:]))
 }
 
-// ids makes the apns-ids of the pushes to tokens, as substrings of one string.
+// IDs makes the apns-ids of the pushes to tokens, as substrings of one string.
 func (s Seed) IDs(tokens []string) (ids string) {
 	var all strings.Builder
 	all.Grow(len(tokens) * IDLen)

@@ -6,11 +6,11 @@ package job
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"propeller/apnsconn"
-	"propeller/internal/nearest"
 	"propeller/internal/rawjson"
 )
 
@@ -30,18 +30,15 @@ type Job struct {
 	DefaultExpiration bool // the notification's expiration is the app's default
 
 	Seed   Seed    // of the apns-ids, unless the job brings its own
-	Parent *Parent // nil unless the job is a rest or was buried
+	Parent *Parent // nil unless the job is a remainder or was buried
 	extra  error   // of the first key that is ignored; nil if none is
 }
 
 // Error says which key of a job can never work, and why.
 type Error struct {
-	Key string // as written in the job, shortened if it is none of a job's; "" when it is the job as a whole
+	Key string // as written in the job, shortened if no job has such a key; "" for the job as a whole
 	Why string
 }
-
-// unknown is why a job with a key that there is none of can never work.
-const unknown = "unknown key"
 
 func (e *Error) Error() string {
 	if e.Key == "" {
@@ -51,115 +48,6 @@ func (e *Error) Error() string {
 		return fmt.Sprintf("job: %q: %s", e.Key, e.Why)
 	}
 	return fmt.Sprintf("job: %s: %s", e.Key, e.Why)
-}
-
-// key numbers the keys of a job.
-type key int
-
-const (
-	keyToken key = iota
-	keyTokens
-	keyTokenSince
-	keyChannelID
-	keyTitle
-	keySubtitle
-	keyBody
-	keyBadge
-	keySound
-	keyCategory
-	keyThreadID
-	keyTargetContentID
-	keyInterruptionLevel
-	keyRelevanceScore
-	keyFilterCriteria
-	keyMutableContent
-	keyContentAvailable
-	keyAPS
-	keyData
-	keyPayload
-	keyPushType
-	keyPriority
-	keyCollapseID
-	keyID
-	keyExpiration
-	keyTTL
-	keyRef
-	keyAgain
-	numKeys
-)
-
-// kind is what a key's value must look like.
-type kind int
-
-const (
-	kindString kind = iota
-	kindWhole       // whole number ≥ 0, or a string of digits
-	kindNumber
-	kindFlag // true, false, 1, 0
-	kindObject
-	kindSound // string or object
-	kindList
-)
-
-var kindText = [...]string{
-	kindString: "must be a string",
-	kindWhole:  "must be a whole number, 0 or more",
-	kindNumber: "must be a number",
-	kindFlag:   "must be true, false, 1 or 0",
-	kindObject: "must be an object",
-	kindSound:  "must be a string or an object",
-	kindList:   "must be a list",
-}
-
-const (
-	badPriority = "must be 1, 5 or 10"
-	badTTL      = "must be a number of seconds, 1 or more"
-)
-
-// jobKeys is the job format: each key, what it holds, and for the short forms
-// where in aps it goes.
-var jobKeys = [numKeys]struct {
-	name string
-	kind kind
-	aps  string // name in aps; "" when the key is no short form there
-}{
-	keyToken:             {"token", kindString, ""},
-	keyTokens:            {"tokens", kindList, ""},
-	keyTokenSince:        {"token_since", kindWhole, ""},
-	keyChannelID:         {"channel_id", kindString, ""},
-	keyTitle:             {"title", kindString, ""}, // title, subtitle and body go into aps.alert
-	keySubtitle:          {"subtitle", kindString, ""},
-	keyBody:              {"body", kindString, ""},
-	keyBadge:             {"badge", kindWhole, "badge"},
-	keySound:             {"sound", kindSound, "sound"},
-	keyCategory:          {"category", kindString, "category"},
-	keyThreadID:          {"thread_id", kindString, "thread-id"},
-	keyTargetContentID:   {"target_content_id", kindString, "target-content-id"},
-	keyInterruptionLevel: {"interruption_level", kindString, "interruption-level"},
-	keyRelevanceScore:    {"relevance_score", kindNumber, "relevance-score"},
-	keyFilterCriteria:    {"filter_criteria", kindString, "filter-criteria"},
-	keyMutableContent:    {"mutable_content", kindFlag, "mutable-content"},
-	keyContentAvailable:  {"content_available", kindFlag, "content-available"},
-	keyAPS:               {"aps", kindObject, ""},
-	keyData:              {"data", kindObject, ""},
-	keyPayload:           {"payload", kindObject, ""},
-	keyPushType:          {"push_type", kindString, ""},
-	keyPriority:          {"priority", kindWhole, ""},
-	keyCollapseID:        {"collapse_id", kindString, ""},
-	keyID:                {"id", kindString, ""},
-	keyExpiration:        {"expiration", kindWhole, ""},
-	keyTTL:               {"ttl", kindWhole, ""},
-	keyRef:               {"ref", kindString, ""},
-	keyAgain:             {"again", kindObject, ""}, // written by split and bury
-}
-
-func keyOf(name string) (key, bool) {
-	for k := range jobKeys {
-		if jobKeys[k].name == name {
-			return key(k), true
-		}
-	}
-	return 0, false
 }
 
 const (
@@ -180,24 +68,24 @@ func Parse(body []byte, topic, jobID string) (Job, error) {
 
 // Parse decodes a job of the app. jobID is the queue's id of it, from which the apns-id is
 // derived when the job brings none: it is the same on every try. The error is a *Error:
-// the job can never work; the Job then holds of its address, ref and origin what could be
+// the job can never work; the Job then holds of its address, ref and parent what could be
 // read.
-func (a *Rules) Parse(body []byte, jobID string) (Job, error) {
-	var g gathered
+func (r *Rules) Parse(body []byte, jobID string) (Job, error) {
+	var g rawMembers
 	err := g.read(body)
-	return a.parse(&g, err, body, jobID)
+	return r.parse(&g, err, body, jobID)
 }
 
-// parse is Parse of what has been gathered up to a fault.
-func (a *Rules) parse(g *gathered, err error, body []byte, jobID string) (j Job, _ error) {
-	if err == nil && !a.ExtraKeys {
+// parse is Parse of the members that were read before a fault.
+func (r *Rules) parse(g *rawMembers, err error, body []byte, jobID string) (j Job, _ error) {
+	if err == nil && !r.ExtraKeys {
 		err = g.extra
 	}
 	if err == nil {
-		err = j.read(&g.raw, a, body, jobID)
+		err = j.read(&g.raw, r, body, jobID)
 	}
 	if err != nil {
-		return j.salvaged(body), err
+		return j.partial(body), err
 	}
 	j.extra = g.extra
 	return j, nil
@@ -230,7 +118,7 @@ func (j *Job) read(raw *rawJob, app *Rules, body []byte, jobID string) error {
 	if err := n.Validate(); err != nil {
 		return asError(err)
 	}
-	return app.fits(n)
+	return app.permits(n)
 }
 
 // address fills in where the push goes: to a device, to several, or to a channel.
@@ -279,105 +167,6 @@ func (j *Job) tokenSince(raw *rawJob) error {
 		j.TokenSince = time.Unix(s, 0)
 	}
 	return nil
-}
-
-// rawJob holds the raw value of each key; nil for absent and for null.
-type rawJob [numKeys][]byte
-
-// read checks the form of a job: a JSON object of known keys, each once, each of
-// its kind.
-func (g *gathered) read(body []byte) error {
-	_, err := bodyMembers(body, func(name string, value []byte) error { return g.add(name, value) })
-	return err
-}
-
-// gathered are the members of a job so far.
-type gathered struct {
-	raw   rawJob
-	seen  [numKeys]bool
-	extra error // of the first key that no job has; nil if there is none
-}
-
-// add takes up one member, unless it is at fault.
-func (g *gathered) add(name string, value []byte) error {
-	k, ok := keyOf(name)
-	if !ok {
-		if g.extra == nil {
-			g.extra = unknownKey(name)
-		}
-		return nil
-	}
-	if g.seen[k] {
-		return &Error{name, "given twice"}
-	}
-	g.seen[k] = true
-	if isNull(value) {
-		return nil
-	}
-	if jobKeys[k].kind == kindObject && isEmptyList(value) {
-		value = []byte(emptyObject)
-	}
-	if kind := jobKeys[k].kind; !kind.accepts(value) {
-		why := kindText[kind]
-		switch k {
-		case keyPriority:
-			why = badPriority
-		case keyExpiration:
-			why = "must be Unix seconds, a whole number, 0 or more"
-		case keyTTL:
-			why = badTTL
-		}
-		if isNumber(value) && len(value) <= maxDigits {
-			why = fmt.Sprintf("is %s, and %s", value, why)
-		}
-		return &Error{name, why}
-	}
-	g.raw[k] = value
-	return nil
-}
-
-func unknownKey(name string) error {
-	// The longest known key has 18 bytes; what is much longer is no typing
-	// error but perhaps a device token, which logs must not hold whole.
-	if len(name) > 24 {
-		name = strings.ToValidUTF8(name[:8], "") + "…"
-	}
-	why := unknown
-	if right := apnsconn.Meant(name, keyNames()); right != "" {
-		why += fmt.Sprintf(": write %q", right)
-	} else if near := nearest.Of(name, keyNames()); near != "" {
-		why += fmt.Sprintf(": did you mean %q? (extra_keys: ignore allows any key)", near)
-	}
-	return &Error{name, why}
-}
-
-func keyNames() (names []string) {
-	for k := range jobKeys {
-		names = append(names, jobKeys[k].name)
-	}
-	return names
-}
-
-func (k kind) accepts(raw []byte) bool {
-	switch k {
-	case kindString:
-		return isString(raw)
-	case kindWhole:
-		_, ok := wholeNumber(raw)
-		return ok
-	case kindNumber:
-		return isNumber(raw)
-	case kindFlag:
-		_, ok := flag(raw)
-		return ok
-	case kindObject:
-		return isObject(raw)
-	case kindSound:
-		return isString(raw) || isObject(raw)
-	case kindList:
-		return isList(raw)
-	}
-	return false
 }
 
 // headers fills what is sent beside the payload, whose push type is the inferred one
@@ -446,7 +235,7 @@ func broadcast(n *apnsconn.Notification, topic string) {
 }
 
 // Expired says that the job's expiration has passed: APNs would not store the
-// push, and whoever put it does not want it any more. 0 is no time: it asks
+// push, and its producer does not want it any more. 0 is no time: it asks
 // APNs for one attempt.
 func (j *Job) Expired(now time.Time) bool {
 	at := j.Notification.Expiration
@@ -464,3 +253,62 @@ func asError(err error) error {
 
 // Short is what is shown of a device token or a channel's id: its first 8 characters.
 func Short(token string) string { return token[:min(8, len(token))] }
+
+// partial is what can be read of a job that can never work: where it was to go, its ref
+// and its parent, for its record. Keys may be unknown, given twice or of another kind, and
+// the body may break off or be no UTF-8: what stands in front of that is read.
+func (read *Job) partial(body []byte) (j Job) {
+	list := read.Tokens != nil // has been read, and is not small
+	if list {
+		j.Tokens, j.Malformed, j.MoreMalformed, j.Notification.Token = read.Tokens, read.Malformed, read.MoreMalformed, read.Notification.Token
+	}
+	var token, tokens []byte
+	_ = rawjson.Members(body, func(name, value []byte) error { // the job's fault is known
+		switch nameOf(name) {
+		case "token":
+			token = value
+		case "tokens":
+			tokens = value
+		case "channel_id":
+			if isString(value) {
+				j.Notification.ChannelID = cutReason(text(value), maxRef)
+			}
+		case "ref":
+			if isString(value) {
+				j.Ref = cutReason(text(value), maxRef)
+			} else if isNumber(value) {
+				j.Ref = cutReason(string(value), maxRef)
+			}
+		}
+		return nil
+	})
+	for _, given := range [...][]byte{tokens, token} {
+		switch {
+		case given == nil || list:
+		case isList(given):
+			_ = j.list(given)
+		case isString(given):
+			j.addToken(text(given))
+		}
+	}
+	j.Parent, _ = parentOf(body)
+	return j
+}
+
+// addToken adds a token to those of a job that can never work.
+func (j *Job) addToken(given string) {
+	token, err := apnsconn.NormalizeToken(given)
+	var fault *Error
+	switch {
+	case err != nil && errors.As(asError(err), &fault):
+		j.Malformed = append(j.Malformed, BadToken{cutToken(given), fault})
+	case !slices.Contains(j.Tokens, token):
+		j.Tokens = append(j.Tokens, token)
+		j.Notification.Token = j.Tokens[0]
+	}
+}
+
+// cutToken is the part of a malformed token that its record shows.
+func cutToken(given string) string {
+	return strings.Clone(cutReason(given, maxBadToken))
+}

@@ -164,7 +164,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// A rest job is the job with fewer tokens, and nothing else of it is changed.
+// A remainder is the job with fewer tokens, and nothing else of it is changed.
 func TestRestBody(t *testing.T) {
 	tokens := manyTokens(900)
 	body := ` { "title":"a \"quoted\"\n", "tokens" : ["` + strings.Join(tokens, `", "`) + `"], "data":{"tokens":[1], "again":null} ,"ttl":60,"badge":null}`
@@ -181,7 +181,7 @@ func TestRestBody(t *testing.T) {
 	if len(rest) > len(body) {
 		t.Errorf("%d bytes of %d without two tokens", len(rest), len(body))
 	}
-	// The rest of a rest.
+	// The remainder of a remainder.
 	third := parse(t, string(RemainderBody(rest, tokens[5:6], o)))
 	if !slices.Equal(third.Tokens, tokens[5:6]) || *third.Parent != *o || string(third.Notification.Payload) != string(j.Notification.Payload) {
 		t.Errorf("%+v", third)
@@ -222,7 +222,7 @@ func FuzzParse(f *testing.F) {
 		}
 		rest, err := Parse(RemainderBody(body, j.Tokens, &Parent{Job: "1", Seed: j.Seed, Put: time.Unix(1, 0)}), topic, "2")
 		if err != nil || !slices.Equal(rest.Tokens, j.Tokens) || rest.Notification.ID != n.ID || string(rest.Notification.Payload) != string(n.Payload) {
-			t.Fatalf("as a rest: %v", err)
+			t.Fatalf("as a remainder: %v", err)
 		}
 	})
 }
@@ -249,7 +249,7 @@ func TestManyMalformedTokens(t *testing.T) {
 	}
 }
 
-// A token that is cut stays UTF-8, and what is none becomes it.
+// A token that is cut stays UTF-8, and what is not UTF-8 becomes it.
 func TestCutTokensAreUTF8(t *testing.T) {
 	for _, text := range []string{strings.Repeat("é", 300), "x" + strings.Repeat("é", 300), strings.Repeat("€", 200)} {
 		j, err := Parse([]byte(fanOutText([]string{testToken, text}, "")), topic, "1")

@@ -9,15 +9,16 @@ import (
 	"propeller/apnsconn"
 )
 
-// origin is what a job remembers of the one that its producer put. The rest of a list (see
-// split) and every buried job have one, as the value of the key again.
+// Parent is what a job remembers of the one that its producer put. A remainder (a new job for
+// the tokens of a list that must be sent again) and every buried job have one, as the value of
+// the key again.
 type Parent struct {
 	Job     string    // the id that the producer got
 	Seed    Seed      // for the apns-ids
 	Put     time.Time // when the producer's job was put, in whole seconds
 	Attempt int       // how often its tokens have been tried before
 
-	// bury is why the job is buried, or will be, unsent, unless an operator kicks it. The
+	// Reason is why the job is buried, or will be, unsent, unless an operator kicks it. The
 	// fields after it say how its last push ended, and when it was buried.
 	Reason string // "" = it is not buried
 	Class  apnsconn.Class
@@ -27,11 +28,11 @@ type Parent struct {
 }
 
 const (
-	// maxOriginJob is enough for "host:port/number", with the longest host name.
+	// maxParentJob is enough for "host:port/number", with the longest host name.
 	maxParentJob = 280
-	// maxBury bounds a reason, in bytes; shortBury is the bound where room is short.
+	// MaxReason bounds a reason, in bytes; ShortReason is the bound where room is short.
 	MaxReason, ShortReason = 512, 64
-	// maxAgain bounds the member, with a reason that needs no escapes.
+	// MaxParent bounds the member, with a reason that needs no escapes.
 	MaxParent = 1 << 10
 )
 
@@ -61,7 +62,7 @@ func parseParent(obj []byte) (*Parent, error) {
 	return &o, nil
 }
 
-// parentOf reads the origin from a body that may not be a job. It returns the error that
+// parentOf reads the parent from a body that may not be a job. It returns the error that
 // keeps it from being read, and nil, nil if there is none.
 func parentOf(body []byte) (o *Parent, err error) {
 	object, err := bodyMembers(body, func(name string, value []byte) (err error) {

@@ -125,7 +125,7 @@ func TestByteOrderMarkInTheTube(t *testing.T) {
 	}
 	rest := RemainderBody([]byte(bom+fanOutText(manyTokens(2), "")), manyTokens(1), o)
 	if j, err := Parse(rest, topic, "1"); err != nil || len(j.Tokens) != 1 {
-		t.Errorf("rest: %s, %v", rest, err)
+		t.Errorf("remainder: %s, %v", rest, err)
 	}
 	if _, err := Parse([]byte(bom+"\n"), topic, "1"); err == nil || err.Error() != "job: empty" {
 		t.Errorf("nothing behind the mark: %v", err)

@@ -22,8 +22,8 @@ type BadToken struct {
 const maxBadToken = 400
 
 // maxMalformed bounds the records of one job about elements that are no tokens:
-// 64 KiB have room for 30,000 of them, and whoever reads them needs no more to
-// find the fault.
+// 64 KiB have room for 30,000 of them, and a reader needs no more to find the
+// fault.
 const maxMalformed = 100
 
 // usualToken is what one of a list takes: 64 digits, quotes and a comma.
