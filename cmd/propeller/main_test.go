@@ -43,7 +43,8 @@ const (
 
 func program(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "PROPELLER_TEST_MAIN=1")
+	// The race detector lets a program wait a second before it ends, unless told otherwise.
+	cmd.Env = append([]string{"GORACE=atexit_sleep_ms=0"}, append(os.Environ(), "PROPELLER_TEST_MAIN=1")...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
