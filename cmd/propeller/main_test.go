@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -33,6 +34,8 @@ func TestMain(m *testing.M) {
 	case "as-init":
 		becomeInit()
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "4") // they wait more than they work
 	os.Exit(m.Run())
 }
 
