@@ -72,7 +72,7 @@ type Conn struct {
 
 	lastRead atomic.Int64  // when bytes last came in, on the connection's clock
 	work     chan struct{} // wakes the writer
-	poke     chan struct{} // wakes the keeper
+	wake     chan struct{} // wakes connLoop
 
 	mu sync.Mutex
 	// Everything below is under mu.
@@ -110,7 +110,7 @@ type Conn struct {
 	shutSince    time.Duration // since when the peer allows no stream; 0 = it does
 	pinged       time.Duration
 	pingPending  bool
-	keeperWakes  time.Duration // when the keeper will look next
+	loopWakes    time.Duration // when connLoop will look next
 	drainUntil   time.Duration // once retired
 	settingsSent int           // ours that are not acknowledged yet
 	received     int           // bytes of the connection's receive window used up
@@ -160,8 +160,8 @@ func (c *Conn) send(n *Notification, done func(Outcome)) *push {
 	}
 	c.all.add(p)
 	c.waiting.add(p)
-	if c.all.n == 1 && p.deadline < c.keeperWakes {
-		c.pokeKeeper()
+	if c.all.n == 1 && p.deadline < c.loopWakes {
+		c.wakeLoop()
 	}
 	if !c.corked || c.waiting.n >= corkLimit {
 		c.wakeWriter()

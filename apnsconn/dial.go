@@ -127,7 +127,7 @@ func newConn(ctx context.Context, cfg Config, authority string, nc, raw net.Conn
 		born:    time.Now(),
 		done:    make(chan struct{}),
 		work:    make(chan struct{}, 1),
-		poke:    make(chan struct{}, 1),
+		wake:    make(chan struct{}, 1),
 		all:     pushList{kind: kindAll},
 		waiting: pushList{kind: kindQueue},
 		blocked: pushList{kind: kindQueue},
@@ -150,7 +150,7 @@ func newConn(ctx context.Context, cfg Config, authority string, nc, raw net.Conn
 	if err != nil {
 		return nil, err
 	}
-	go c.keep(r)
+	go c.connLoop(r)
 	return c, nil
 }
 

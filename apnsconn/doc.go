@@ -85,7 +85,7 @@
 //
 // # How it works
 //
-// Each connection has three goroutines. The keeper owns the other two, watches
+// Each connection has three goroutines. The connLoop owns the other two, watches
 // deadlines and silence, and sees the connection to its end (life.go). The
 // reader turns frames into outcomes (reader.go, answer.go). The writer takes
 // the pushes that wait, as far as the stream limit and the windows of the peer

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// keep owns the connection's life: it runs the reader and the writer, looks
+// connLoop owns the connection's life: it runs the reader and the writer, looks
 // after everything that depends on time, and clears up at the end. It sleeps
 // until the next thing is due, so that an idle connection costs one wake-up per
 // PING.
-func (c *Conn) keep(r *reader) {
+func (c *Conn) connLoop(r *reader) {
 	var goroutines sync.WaitGroup
 	written := make(chan struct{})
 	goroutines.Go(r.loop)
@@ -24,19 +24,19 @@ func (c *Conn) keep(r *reader) {
 	defer timer.Stop()
 	for ended := false; !ended; {
 		select {
-		case <-c.poke:
+		case <-c.wake:
 		case <-timer.C:
 		}
 		c.mu.Lock()
 		now := c.now()
 		c.check(now)
-		c.keeperWakes = c.nextCheck()
+		c.loopWakes = c.nextCheck()
 		ended = c.ended
-		timer.Reset(c.keeperWakes - now)
+		timer.Reset(c.loopWakes - now)
 		c.wakeWriter()
 		c.unlock()
 	}
-	c.bury(written, &goroutines)
+	c.cleanUp(written, &goroutines)
 }
 
 // check does all that is due at now. mu is held.
@@ -111,7 +111,7 @@ func (c *Conn) checkLimit(now time.Duration) {
 }
 
 // shutTimeout is how long a peer may allow no stream at all. It is looked at
-// when the keeper wakes, which PINGs make it do.
+// when connLoop wakes, which PINGs make it do.
 const shutTimeout = time.Minute
 
 // ping asks for a sign of life after a silence. mu is held.
@@ -125,9 +125,9 @@ func (c *Conn) ping(now time.Duration) {
 	}
 }
 
-// bury sees the reader and the writer off, ends the pushes that are left, and
+// cleanUp sees the reader and the writer off, ends the pushes that are left, and
 // reports the end.
-func (c *Conn) bury(written <-chan struct{}, goroutines *sync.WaitGroup) {
+func (c *Conn) cleanUp(written <-chan struct{}, goroutines *sync.WaitGroup) {
 	c.mu.Lock()
 	farewell := c.farewell
 	c.mu.Unlock()
@@ -194,11 +194,11 @@ func (c *Conn) unlock() {
 }
 
 // unlockForOwner is unlock for the goroutines of the connection's owner, who may
-// hold a lock that OnChange wants: the keeper makes that call.
+// hold a lock that OnChange wants: connLoop makes that call.
 func (c *Conn) unlockForOwner() {
 	fin := c.fin
 	c.fin = nil
-	c.pokeKeeper()
+	c.wakeLoop()
 	c.mu.Unlock()
 	for i := range fin {
 		fin[i].done(fin[i].outcome)
@@ -270,7 +270,7 @@ func (c *Conn) retire(why error) {
 	if !c.noStreams {
 		c.noStreams = true
 		c.drainUntil = c.now() + c.cfg.DrainTimeout
-		c.pokeKeeper()
+		c.wakeLoop()
 	}
 	for c.waiting.head != nil {
 		p := c.waiting.head
@@ -287,7 +287,7 @@ func (c *Conn) endIfDrained() {
 }
 
 // end ends the connection and tells the peer why by a GOAWAY with code. The
-// keeper ends the pushes that are left, when the other goroutines are gone.
+// connection loop ends the pushes that are left, when the other goroutines are gone.
 func (c *Conn) end(why error, code http2.ErrCode) {
 	if c.ended {
 		return
@@ -306,12 +306,12 @@ func (c *Conn) drop(why error) {
 	c.noStreams = true
 	c.stopTaking(why)
 	c.wakeWriter()
-	c.pokeKeeper()
+	c.wakeLoop()
 }
 
-func (c *Conn) pokeKeeper() {
+func (c *Conn) wakeLoop() {
 	select {
-	case c.poke <- struct{}{}:
-	default: // it has been poked and did not look yet
+	case c.wake <- struct{}{}:
+	default: // already woken
 	}
 }

@@ -119,7 +119,7 @@ func OutcomeOf(status int, body []byte) Outcome {
 		return Outcome{Class: Delivered, Status: 200}
 	}
 	a := parseAnswer(body)
-	v := verdictOf(status, a.reason)
+	v := classify(status, a.reason)
 	o := Outcome{Class: v.class, Status: status, Reason: a.reason}
 	if status == 410 {
 		o.Since = a.since

@@ -16,8 +16,8 @@ type reasonKey struct {
 // anyReason is the reason of a status' fallback row.
 const anyReason = "*"
 
-// verdict is what an answer means.
-type verdict struct {
+// classification is what an answer means.
+type classification struct {
 	class     Class
 	reconnect bool   // the connection is at fault: see Outcome.Reconnect
 	text      string // for people: see ReasonText
@@ -35,7 +35,7 @@ type verdict struct {
 //
 // Apple: handling-notification-responses-from-apns (device pushes),
 // handling-error-responses-from-apns (broadcasts).
-var reasons = map[reasonKey]verdict{
+var reasons = map[reasonKey]classification{
 	{400, "BadCollapseId"}:              {Rejected, false, "the collapse id is longer than 64 bytes"},
 	{400, "BadDeviceToken"}:             {Token, false, "the device token is malformed, or belongs to the other environment (sandbox or production)"},
 	{400, "BadExpirationDate"}:          {Rejected, false, "the expiration is not a valid time; for a channel that stores nothing it must be 0"},
@@ -102,7 +102,7 @@ var reasons = map[reasonKey]verdict{
 	{504, anyReason}: {Unavailable, false, "a proxy or an edge in front of APNs got no answer from it"},
 }
 
-// verdictOf looks an answer up: its own row, then the row of its status, then
+// classify looks an answer up: its own row, then the row of its status, then
 // the class of its status by HTTP's meaning. It is not for 200.
 //
 // Statuses that APNs does not document, 4xx and 5xx apart:
@@ -110,7 +110,7 @@ var reasons = map[reasonKey]verdict{
 //     fault may pass, so Unavailable.
 //   - 2xx other than 200, and anything that is no final HTTP status: whether
 //     APNs took the push cannot be told, so Unknown.
-func verdictOf(status int, reason string) verdict {
+func classify(status int, reason string) classification {
 	if v, ok := reasons[reasonKey{status, reason}]; ok {
 		return v
 	}
@@ -119,13 +119,13 @@ func verdictOf(status int, reason string) verdict {
 	}
 	switch {
 	case status >= 300 && status < 400:
-		return verdict{Unavailable, false, "somebody between here and APNs answered with a redirect"}
+		return classification{Unavailable, false, "somebody between here and APNs answered with a redirect"}
 	case status >= 400 && status < 500:
-		return verdict{Rejected, false, "the request was refused with a status that APNs does not document"}
+		return classification{Rejected, false, "the request was refused with a status that APNs does not document"}
 	case status >= 500 && status < 600:
-		return verdict{Unavailable, false, "the request failed with a status that APNs does not document"}
+		return classification{Unavailable, false, "the request failed with a status that APNs does not document"}
 	}
-	return verdict{Unknown, false, "the answer's status is not one that APNs gives"}
+	return classification{Unknown, false, "the answer's status is not one that APNs gives"}
 }
 
 // credentialReason reports whether a reason that comes without a status, as in
@@ -160,7 +160,7 @@ func ReasonText(status int, reason string) string {
 	case 0:
 		return "APNs gave no answer"
 	}
-	return verdictOf(status, reason).text
+	return classify(status, reason).text
 }
 
 // apnsAnswer is how the reason of an outcome begins if it is an answer of APNs': with

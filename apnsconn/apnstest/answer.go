@@ -210,7 +210,7 @@ func (c *conn) writable() bool { return !c.muted && c.ending == endNot && !c.abo
 
 // answer queues the answer to st. It needs c.mu.
 func (c *conn) answer(st *stream) {
-	st.held = false
+	st.pendingAnswer = false
 	a := &st.req.Answer
 	if st.closed || a.Silence || st.id > c.goneID || !c.writable() {
 		return // a stream still open stays so, for the client to give up on

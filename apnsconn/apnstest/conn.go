@@ -312,11 +312,11 @@ type stream struct {
 	own   Request // what req points at when requests are not kept
 	ended bool    // END_STREAM was received; written under conn.mu too, for others to read
 
-	used   int64  // DATA received, less the WINDOW_UPDATEs sent for it
-	credit int64  // WINDOW_UPDATEs received, less the DATA sent
-	rest   []byte // of the answer's body, not sent yet
-	held   bool   // arriving, being decided or delayed: not to be reused
-	closed bool   // not in conn.streams any more
+	used          int64  // DATA received, less the WINDOW_UPDATEs sent for it
+	credit        int64  // WINDOW_UPDATEs received, less the DATA sent
+	rest          []byte // of the answer's body, not sent yet
+	pendingAnswer bool   // arriving, being decided or delayed: not to be reused
+	closed        bool   // not in conn.streams any more
 }
 
 // open makes a stream. It needs c.mu.
@@ -331,12 +331,12 @@ func (c *conn) open(id uint32) *stream {
 		st = new(stream)
 	}
 	st.id = id
-	st.held = true
+	st.pendingAnswer = true
 	c.streams[id] = st
 	return st
 }
 
-// close forgets a stream. One that is closed while it is held is left to the
+// close forgets a stream. One that is closed while its answer is pending is left to the
 // garbage collector. It needs c.mu.
 func (c *conn) close(st *stream) {
 	if st.closed {
@@ -348,7 +348,7 @@ func (c *conn) close(st *stream) {
 		st.rest = nil
 		c.blocked = slices.DeleteFunc(c.blocked, func(b *stream) bool { return b == st })
 	}
-	if !st.held {
+	if !st.pendingAnswer {
 		c.spare = append(c.spare, st)
 	}
 }
