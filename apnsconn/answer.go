@@ -244,7 +244,7 @@ func (c *Conn) answered(p *push) Outcome {
 	c.remove(p)
 	switch {
 	case o.Reconnect():
-		c.retire(&SuspectError{Status: o.Status, Reason: o.Reason, Err: o.Err})
+		c.retire(&suspectError{Status: o.Status, Reason: o.Reason, Err: o.Err})
 	case c.faults >= maxFaults:
 		c.retire(errServerFault)
 	}

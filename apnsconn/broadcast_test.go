@@ -81,7 +81,7 @@ func TestBroadcastOverTLS(t *testing.T) {
 	unnamed := testBroadcast()
 	unnamed.ID = ""
 	largest := testBroadcast()
-	largest.Payload = body(MaxPayloadBroadcast)
+	largest.Payload = body(maxPayloadBroadcast)
 	for i, n := range []*Notification{testBroadcast(), testPush(), unnamed, testBroadcast(), largest} {
 		if err := n.Validate(); err != nil {
 			t.Errorf("push %d: %v", i, err)

@@ -39,33 +39,33 @@ func breach(code http2.ErrCode, format string, args ...any) error {
 	return &peerError{code, fmt.Sprintf(format, args...)}
 }
 
-// StreamError is the Err of a push whose stream was reset, by the peer or,
+// streamError is the Err of a push whose stream was reset, by the peer or,
 // because the peer's answer was malformed, by this side.
-type StreamError struct {
+type streamError struct {
 	Code   http2.ErrCode
 	Remote bool   // the peer reset it
 	What   string // what was malformed; "" when the peer reset it
 }
 
-func (e *StreamError) Error() string {
+func (e *streamError) Error() string {
 	if e.Remote {
 		return fmt.Sprintf("apnsconn: stream reset by peer (%s)", e.Code)
 	}
 	return fmt.Sprintf("apnsconn: stream reset: %s (%s)", e.What, e.Code)
 }
 
-// SuspectError is why a connection takes no more pushes after an answer that
+// suspectError is why a connection takes no more pushes after an answer that
 // concerns the connection more than the push, such as 503 Shutdown.
-type SuspectError struct {
+type suspectError struct {
 	Status int
 	Reason string
 	Err    error // a *ClockError when that is behind it; nil otherwise
 }
 
 // Unwrap returns Err.
-func (e *SuspectError) Unwrap() error { return e.Err }
+func (e *suspectError) Unwrap() error { return e.Err }
 
-func (e *SuspectError) Error() string {
+func (e *suspectError) Error() string {
 	text := fmt.Sprintf("apnsconn: connection given up: answer %d %s", e.Status, e.Reason)
 	if e.Err != nil {
 		text += ": " + e.Err.Error()

@@ -182,7 +182,7 @@ func TestStreamResets(t *testing.T) {
 				t.Errorf("push %d: %+v, want class %v", i, got, want)
 			}
 		}
-		var reset *StreamError
+		var reset *streamError
 		if err := o.get(1).Err; !errors.As(err, &reset) || reset.Code != http2.ErrCodeInternal || !reset.Remote {
 			t.Errorf("Err %v", err)
 		}
@@ -207,7 +207,7 @@ func TestSuspectAnswers(t *testing.T) {
 				fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: block(":status", "503"), EndHeaders: true})
 				fr.WriteData(3, true, []byte(`{"reason":"Shutdown"}`))
 			})
-			var suspect *SuspectError
+			var suspect *suspectError
 			if c.Usable() || !errors.As(c.Err(), &suspect) || suspect.Reason != "Shutdown" {
 				t.Errorf("usable, or %v", c.Err())
 			}

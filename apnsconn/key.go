@@ -26,32 +26,19 @@ type Key struct {
 	private *ecdsa.PrivateKey
 }
 
-// Field says which argument of LoadKey a KeyError is about.
-type Field uint8
-
-// The arguments of LoadKey.
-const (
-	FieldKeyFile Field = iota + 1
-	FieldKeyID
-	FieldTeamID
-)
-
 // KeyError says what is wrong with a provider token's key, or with one of its
 // ids. It never holds anything of the key.
 type KeyError struct {
 	File  string // as given to LoadKey
-	Field Field  // which argument is at fault
+	Field string // which argument is at fault: "key" (the file), "key_id" or "team_id"
 	Why   string // what is wrong, and what to do if that is known
 	Err   error  // the cause, if there is one to unwrap: fs.ErrNotExist …
 }
 
 func (e *KeyError) Error() string {
 	what := ""
-	switch e.Field {
-	case FieldKeyID:
-		what = "key id "
-	case FieldTeamID:
-		what = "team id "
+	if e.Field != "key" {
+		what = strings.ReplaceAll(e.Field, "_", " ") + " "
 	}
 	return fmt.Sprintf("apnsconn: key %q: %s%s", e.File, what, e.Why)
 }
@@ -69,20 +56,20 @@ func LoadKey(file, keyID, teamID string) (*Key, error) {
 	private, err := readSigningKey(file)
 	var faults []error
 	if err != nil {
-		faults = append(faults, &KeyError{file, FieldKeyFile, pemfile.InFile(err.Error(), file), errors.Unwrap(err)})
+		faults = append(faults, &KeyError{file, "key", pemfile.InFile(err.Error(), file), errors.Unwrap(err)})
 	}
 	if !isAppleID(keyID) {
-		faults = append(faults, &KeyError{file, FieldKeyID, idFault(keyID) + ": Apple shows it beside the key, and it is in the file's name, AuthKey_<key id>.p8", nil})
+		faults = append(faults, &KeyError{file, "key_id", idFault(keyID) + ": Apple shows it beside the key, and it is in the file's name, AuthKey_<key id>.p8", nil})
 	}
 	if !isAppleID(teamID) {
-		faults = append(faults, &KeyError{file, FieldTeamID, idFault(teamID) + ": Apple shows it on the account's membership page", nil})
+		faults = append(faults, &KeyError{file, "team_id", idFault(teamID) + ": Apple shows it on the account's membership page", nil})
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
 	public, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
 	if err != nil {
-		return nil, &KeyError{file, FieldKeyFile, "its public key cannot be written", err}
+		return nil, &KeyError{file, "key", "its public key cannot be written", err}
 	}
 	return &Key{File: file, ID: keyID, Team: teamID, Fingerprint: sha256.Sum256(public), private: private}, nil
 }

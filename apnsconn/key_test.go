@@ -155,7 +155,7 @@ func TestLoadKeyFaults(t *testing.T) {
 			file := inTempFile(t, "key.p8", c.data)
 			k, err := LoadKey(file, testKeyID, testTeamID)
 			ke, ok := errors.AsType[*KeyError](err)
-			if !ok || k != nil || ke.Field != FieldKeyFile || ke.File != file || !strings.HasPrefix(ke.Why, c.want) {
+			if !ok || k != nil || ke.Field != "key" || ke.File != file || !strings.HasPrefix(ke.Why, c.want) {
 				t.Fatalf("got %v, %v\nwant %s", k, err, c.want)
 			}
 			secret, _ := good.Bytes()
@@ -179,9 +179,9 @@ func TestLoadKeyIDs(t *testing.T) {
 		for _, ids := range [][2]string{{id, testTeamID}, {testKeyID, id}} {
 			_, err := LoadKey(file, ids[0], ids[1])
 			ke, ok := errors.AsType[*KeyError](err)
-			want := FieldKeyID
+			want := "key_id"
 			if ids[1] == id {
-				want = FieldTeamID
+				want = "team_id"
 			}
 			if !ok || ke.Field != want {
 				t.Errorf("%q: %v", ids, err)

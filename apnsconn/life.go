@@ -230,7 +230,7 @@ func (p *push) lost(err error) Outcome {
 
 // outcome is what the answer says.
 func (p *push) outcome() Outcome {
-	o := OutcomeOf(p.status, p.body)
+	o := outcomeOf(p.status, p.body)
 	o.APNsID = p.apnsID
 	o.RetryAfter = p.retryAfter
 	return o

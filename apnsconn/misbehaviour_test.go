@@ -117,7 +117,7 @@ func TestMisbehaviour(t *testing.T) {
 			if o.Class != tt.class {
 				t.Errorf("outcome %+v, want %v", o, tt.class)
 			}
-			var stream *StreamError
+			var stream *streamError
 			if tt.stream != 0 && (!errors.As(o.Err, &stream) || stream.Code != tt.stream || stream.Remote) {
 				t.Errorf("Err %v, want code %v", o.Err, tt.stream)
 			}

@@ -13,7 +13,7 @@ import (
 // A broadcast has a ChannelID and no Token. Its Topic is the app's bundle id
 // without a suffix, its PushType liveactivity, its Expiration not nil (0 is the
 // only one for channels that store nothing), its CollapseID empty, and its
-// Payload has at most MaxPayloadBroadcast bytes.
+// Payload has at most maxPayloadBroadcast bytes.
 type Notification struct {
 	Token      string // device token, an even number of hex digits, 8 to 400, of either case; "" for a broadcast
 	ChannelID  string // apns-channel-id of a broadcast, in Base64 as APNs gave it out; else ""

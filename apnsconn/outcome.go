@@ -105,16 +105,16 @@ const (
 	maxReason = 64
 )
 
-// OutcomeOf classifies an answer: its HTTP status and body. It sets Class,
+// outcomeOf classifies an answer: its HTTP status and body. It sets Class,
 // Status, Reason, Since (410 only) and, for Unknown, Err.
 //
 // The body should be APNs' JSON, {"reason": "…", "timestamp": milliseconds},
 // but everything in it is optional and nothing about it is an error: an empty
 // body, other text, wrong types or more than 4 KiB leave what cannot be read
 // empty, and the status decides. A reason is cleared of what is not printable
-// and cut to 64 bytes. OutcomeOf does not keep body, and allocates nothing for
+// and cut to 64 bytes. It does not keep body, and allocates nothing for
 // a 200.
-func OutcomeOf(status int, body []byte) Outcome {
+func outcomeOf(status int, body []byte) Outcome {
 	if status == 200 {
 		return Outcome{Class: Delivered, Status: 200}
 	}

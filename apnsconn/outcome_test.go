@@ -65,7 +65,7 @@ func TestOutcomeOfEveryKnownReason(t *testing.T) {
 			reason = "SomethingNobodyKnows"
 		}
 		class, reconnect := row.want(t)
-		o := OutcomeOf(row.Status, []byte(`{"reason":"`+reason+`"}`))
+		o := outcomeOf(row.Status, []byte(`{"reason":"`+reason+`"}`))
 		if o.Class != class || o.Reconnect() != reconnect || o.Status != row.Status || o.Reason != reason || o.Err != nil {
 			t.Errorf("%d %s: got %s, reconnect %t (%+v); want %s, reconnect %t",
 				row.Status, reason, o.Class, o.Reconnect(), o, class, reconnect)
@@ -96,7 +96,7 @@ func TestOutcomeOfOtherStatuses(t *testing.T) {
 		{100, Unknown}, {0, Unknown}, {-1, Unknown}, {600, Unknown}, {999, Unknown},
 	}
 	for _, tt := range tests {
-		o := OutcomeOf(tt.status, nil)
+		o := outcomeOf(tt.status, nil)
 		if o.Class != tt.want || o.Status != tt.status || o.Reconnect() {
 			t.Errorf("status %d: got %+v, want class %s and no reconnect", tt.status, o, tt.want)
 		}
@@ -155,7 +155,7 @@ func TestOutcomeOfBodies(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			o := OutcomeOf(tt.status, []byte(tt.body))
+			o := outcomeOf(tt.status, []byte(tt.body))
 			if o.Status != tt.status || o.Class != tt.class || o.Reason != tt.reason || !o.Since.Equal(tt.since) || o.Err != nil {
 				t.Errorf("got %+v\nwant status %d, class %s, reason %q, since %v", o, tt.status, tt.class, tt.reason, tt.since)
 			}
@@ -204,7 +204,7 @@ func TestReasonTextsAreShort(t *testing.T) {
 // TestOutcomeOfDeliveredIsFree: every push takes this path.
 func TestOutcomeOfDeliveredIsFree(t *testing.T) {
 	var o Outcome
-	if n := testing.AllocsPerRun(100, func() { o = OutcomeOf(200, nil); _ = o.Reconnect() }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { o = outcomeOf(200, nil); _ = o.Reconnect() }); n != 0 {
 		t.Errorf("%v allocations for a 200 (%+v)", n, o)
 	}
 }
@@ -220,7 +220,7 @@ func FuzzOutcomeOf(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, status int, body []byte) {
 		before := string(body)
-		o := OutcomeOf(status, body)
+		o := outcomeOf(status, body)
 		switch {
 		case string(body) != before:
 			t.Error("body was changed")
@@ -249,7 +249,7 @@ func BenchmarkOutcomeOfError(b *testing.B) {
 	body := []byte(`{"reason":"Unregistered","timestamp":1700000000123}`)
 	b.ReportAllocs()
 	for b.Loop() {
-		OutcomeOf(410, body)
+		outcomeOf(410, body)
 	}
 }
 

@@ -131,7 +131,7 @@ func (c *Conn) resetByPeer(f *http2.RSTStreamFrame) error {
 	if p == nil {
 		return err
 	}
-	o := p.lost(&StreamError{Code: f.ErrCode, Remote: true})
+	o := p.lost(&streamError{Code: f.ErrCode, Remote: true})
 	if f.ErrCode == http2.ErrCodeRefusedStream && p.status == 0 {
 		o.Class = NotSent // by RFC 9113 §8.7 the peer did not process it
 	}
@@ -185,5 +185,5 @@ func (c *Conn) streamOf(h http2.FrameHeader) (*push, error) {
 // fail ends p because the peer broke the rules on its stream. mu is held.
 func (c *Conn) fail(p *push, code http2.ErrCode, what string) {
 	c.reset(p, code)
-	c.finish(p, p.lost(&StreamError{Code: code, What: what}))
+	c.finish(p, p.lost(&streamError{Code: code, What: what}))
 }

@@ -14,9 +14,9 @@ const (
 	MaxPayload = 4096
 	// MaxPayloadVoIP is the limit of voip.
 	MaxPayloadVoIP = 5120
-	// MaxPayloadBroadcast is the limit of broadcasts
+	// maxPayloadBroadcast is the limit of broadcasts
 	// (Apple: sending-broadcast-push-notification-requests-to-apns).
-	MaxPayloadBroadcast = 5120
+	maxPayloadBroadcast = 5120
 )
 
 // pushType is what is known of one apns-push-type.
@@ -55,7 +55,7 @@ var otherPushType = pushType{maxPayload: MaxPayloadVoIP}
 // broadcastType is what holds for a push to a channel. Apple's page on broadcasts
 // names low, medium and high priority, of which a Live Activity on one device
 // has but two.
-var broadcastType = pushType{name: "liveactivity", maxPayload: MaxPayloadBroadcast}
+var broadcastType = pushType{name: "liveactivity", maxPayload: maxPayloadBroadcast}
 
 // pushTypeNamed returns what is known of a type. Its result must not be
 // written to.

@@ -180,7 +180,7 @@ func TestExpiredTokenReplaced(t *testing.T) {
 			p.answer("200", 5) // what is open ends as it would
 			o.want(map[Class]int{Unavailable: 1, Delivered: 1})
 			<-c.Done()
-			var se *SuspectError
+			var se *suspectError
 			if !errors.As(c.Err(), &se) || se.Reason != "ExpiredProviderToken" {
 				t.Errorf("Err %v", c.Err())
 			}

@@ -79,9 +79,8 @@ func (p *parser) loadKey(d *draft) {
 			p.wrong(d.at("key"), err)
 			continue
 		}
-		name := map[apnsconn.Field]string{apnsconn.FieldKeyFile: "key", apnsconn.FieldKeyID: "key_id", apnsconn.FieldTeamID: "team_id"}[ke.Field]
-		if !d.bad[name] && (name != "key" || readable) {
-			p.wrong(d.at(name), errCause{ke.Why, err})
+		if !d.bad[ke.Field] && (ke.Field != "key" || readable) {
+			p.wrong(d.at(ke.Field), errCause{ke.Why, err})
 		}
 	}
 	if err != nil {
