@@ -11,17 +11,16 @@ import (
 )
 
 const (
-	// streamWindow is what the peer may send on a stream, HTTP/2's default. It is
-	// never renewed, so it bounds the bodies that are read and not kept.
+	// streamWindow is what the peer may send on a stream, HTTP/2's default. It is never renewed,
+	// so it bounds the bodies that are read and not kept.
 	streamWindow = 65535
 
-	// maxHeaderList is the answer's header list in decoded size, announced to
-	// the peer. APNs' are under 300 bytes.
+	// maxHeaderList bounds an answer's header list, decoded, and is announced to the peer. APNs'
+	// have less than 300 bytes.
 	maxHeaderList = 8 << 10
 
-	// maxHeaderBlock bounds an encoded header list, and maxContinuations the
-	// frames it comes in: enough for any list of maxHeaderList bytes, after
-	// which the peer is not making sense.
+	// maxHeaderBlock bounds an encoded header list, and maxContinuations the frames it comes in:
+	// enough for any list of maxHeaderList bytes.
 	maxHeaderBlock   = 2 * maxHeaderList
 	maxContinuations = 16
 
@@ -40,7 +39,7 @@ type answerHead struct {
 	requestID  bool // apnsID is the apns-request-id
 	retryAfter time.Duration
 	length     int64  // content-length; -1 if absent
-	date       string // of an answer 403
+	date       string // of an answer with status 403
 
 	size    int    // of the list
 	regular bool   // a field without colon has been seen
@@ -71,8 +70,8 @@ func (h *answerHead) field(f hpack.HeaderField) {
 			h.apnsID = f.Value
 		}
 	case "apns-request-id":
-		// The answer to a broadcast may have an apns-id beside it, which is APNs'
-		// own and not the notification's.
+		// The answer to a broadcast may also have an apns-id, which is APNs' own and not the
+		// notification's.
 		if len(f.Value) <= 64 {
 			h.apnsID, h.requestID = f.Value, true
 		}
@@ -101,7 +100,7 @@ func (h *answerHead) pseudo(f hpack.HeaderField) {
 	case h.status != 0:
 		h.fault = "two statuses"
 	case err != nil || len(f.Value) != 3 || status < 100:
-		h.fault = "status is no number of three digits"
+		h.fault = "status is not three digits"
 	case status == http.StatusSwitchingProtocols:
 		h.fault = "status 101" // RFC 9113 §8.6
 	}
@@ -112,14 +111,14 @@ func (h *answerHead) contentLength(v string) {
 	n, err := strconv.ParseUint(v, 10, 63)
 	switch {
 	case err != nil:
-		h.fault = "content-length is no number"
+		h.fault = "content-length is not a number"
 	case h.length >= 0 && h.length != int64(n):
 		h.fault = "two content-lengths"
 	}
 	h.length = int64(n)
 }
 
-// parseRetryAfter reads seconds or a date, and takes what makes no sense as absent.
+// parseRetryAfter reads seconds or a date; anything else counts as absent.
 func parseRetryAfter(v string) time.Duration {
 	var d time.Duration
 	if s, err := strconv.Atoi(v); err == nil {
@@ -162,19 +161,19 @@ func (c *Conn) head(h *answerHead, frame http2.FrameHeader) (answered *push, err
 			p.skew = skewOf(h.date)
 		}
 		if h.status == http.StatusNotModified {
-			p.length = -1 // that of a body which is not sent
+			p.length = -1 // of a body that is not sent
 		}
 	}
 	return c.bodyRead(p, h.endStream), nil
 }
 
-// bodyRead looks at p's body after each part of it: one of another length than
-// the answer said is malformed (RFC 9113 §8.1.1). It returns p when the answer is
-// complete. mu is held.
+// bodyRead checks p's body after each part of it: if its length differs from content-length,
+// the answer is malformed (RFC 9113 §8.1.1). It returns p when the answer is complete. mu is
+// held.
 func (c *Conn) bodyRead(p *push, last bool) (answered *push) {
 	switch {
 	case p.length >= 0 && (p.content > p.length || last && p.content < p.length):
-		c.fail(p, http2.ErrCodeProtocol, "body is not of its content-length")
+		c.fail(p, http2.ErrCodeProtocol, "the body's length is not its content-length")
 	case last:
 		return p
 	case p.received == streamWindow:
@@ -207,13 +206,12 @@ func (c *Conn) data(f *http2.DataFrame) (answered *push, err error) {
 	return c.bodyRead(p, f.StreamEnded()), nil
 }
 
-// connWindow is what the peer may send on the connection before it hears of
-// bytes consumed: room for a thousand short bodies at once. They are consumed
-// as they come, so it costs no memory.
+// connWindow is what the peer may send on the connection before it gets a WINDOW_UPDATE: room
+// for a thousand short bodies at once. They are consumed as they come, so it costs no memory.
 const connWindow = 1 << 20
 
-// consumed accounts for n bytes of the connection's receive window, and renews
-// it when half is used. mu is held.
+// consumed takes n bytes off the connection's receive window, and renews it when half is used.
+// mu is held.
 func (c *Conn) consumed(n int) error {
 	c.received += n
 	if c.received > connWindow {
@@ -226,11 +224,11 @@ func (c *Conn) consumed(n int) error {
 	return nil
 }
 
-// answered ends p by the peer's complete answer, and draws the conclusions for
-// the connection. The caller calls p.done. mu is held.
+// answered ends p by the peer's complete answer, and decides what that means for the
+// connection. The caller calls p.done. mu is held.
 func (c *Conn) answered(p *push) Outcome {
 	o := p.outcome()
-	if len(p.rest()) > 0 {
+	if len(p.unwritten()) > 0 {
 		c.reset(p, http2.ErrCodeCancel) // answered without waiting for all of the request
 	}
 	c.tokenAnswer(p, &o)
@@ -251,12 +249,12 @@ func (c *Conn) answered(p *push) Outcome {
 	return o
 }
 
-// heardOf notes that the peer has ended a stream: it is not dead. mu is held.
+// heardOf notes that the peer has ended a stream, so it is not dead. mu is held.
 func (c *Conn) heardOf() {
 	c.timeouts = 0
 	c.heard = time.Duration(c.lastRead.Load())
 }
 
-// maxFaults answers of status 500 in a row make a connection suspect: a
-// connection that has gone stale at APNs answers so for ever.
+// maxFaults answers with status 500 in a row make a connection suspect: a connection that has
+// gone stale at APNs gives that answer for ever.
 const maxFaults = 3

@@ -21,31 +21,31 @@ import (
 	"propeller/internal/pemfile"
 )
 
-// Certificate is a client certificate with its private key, and what it says
-// about itself. It is not changed once loaded. However it is printed, only its
-// file, UID and expiry show: never the key.
+// Certificate is a client certificate with its private key, and what it says about itself. It
+// does not change once loaded. Printed in any way, it shows only its file, UID and expiry, never
+// the key.
 type Certificate struct {
 	TLS         tls.Certificate   // for Config.Certificate: the leaf, the other certificates of the file, the key
 	Leaf        *x509.Certificate // the certificate itself
 	File        string            // where it was read from
 	UID         string            // the subject's user id: the bundle id, or the MDM topic; "" if it has none
-	Topics      []string          // the topics Apple listed in it; nil if it lists none
+	Topics      []string          // the topics that Apple listed in it; nil for none
 	Production  bool              // Apple issued it for production
 	Sandbox     bool              // Apple issued it for the sandbox
 	VoIP        bool              // Apple issued it for VoIP services
 	Apple       bool              // it has Apple's marks of a push certificate
 	NotAfter    time.Time         // when it expires
-	Fingerprint [sha256.Size]byte // SHA-256 of the leaf: a renewed certificate has another
+	Fingerprint [sha256.Size]byte // SHA-256 of the leaf: it changes with a renewal
 
-	all []*Certificate // the file's, itself among them: it may have several for a key
+	all []*Certificate // all certificates of the file with a key, this one included
 }
 
-// CertificateError says what is wrong with a certificate, or with the files it
-// was to be read from. It never holds a password or key.
+// CertificateError says what is wrong with a certificate or with its files. It never holds a
+// password or key.
 type CertificateError struct {
 	File string // as given to LoadCertificate
 	Why  string // what is wrong, and what to do if that is known
-	Err  error  // the cause, if there is one to unwrap: ErrPassword, fs.ErrNotExist …
+	Err  error  // the cause, such as ErrPassword or fs.ErrNotExist; nil for none
 }
 
 func (e *CertificateError) Error() string {
@@ -55,33 +55,30 @@ func (e *CertificateError) Error() string {
 // Unwrap returns the cause, or nil.
 func (e *CertificateError) Unwrap() error { return e.Err }
 
-// ErrPassword is wrapped by LoadCertificate's error when the password is wrong
-// or was needed and not given.
+// ErrPassword is wrapped by LoadCertificate's error when the password is wrong, or is needed and
+// was not given.
 var ErrPassword = errors.New("password wrong or missing")
 
 // LoadCertificate reads a client certificate and its private key.
 //
-// certFile is either PEM or DER, with the key in it as well or in keyFile, or PKCS#12
-// (.p12, .pfx) as Keychain Access and all versions of OpenSSL write it; then
-// keyFile must be "". The form is told by the content, not by the name; package
-// pemfile says what else is undone. The
-// password opens what is encrypted: the PKCS#12 file, or the key in a PEM file
-// (PKCS#8 with PBES2, or the old Proc-Type headers); it is ignored by files
-// that are not.
+// certFile is PEM or DER, with the key in the same file or in keyFile; or PKCS#12 (.p12, .pfx) as
+// Keychain Access and all versions of OpenSSL write it, and then keyFile must be "". The form is
+// recognized by content, not by name; package pemfile says which damage it repairs. The password
+// opens what is encrypted: the PKCS#12 file, or the key in a PEM file (PKCS#8 with PBES2, or the
+// old Proc-Type headers). It is ignored if nothing is encrypted.
 //
-// The certificate is the first one that belongs to a key, wherever it stands in the
-// file; For chooses another of them. Certificates of other keys are sent along as its
-// chain, in their order. A file may have up to 1 MiB.
+// The certificate is the first one in the file that belongs to a key; For chooses another one.
+// Certificates of other keys are sent along as its chain, in their order. A file may have up to
+// 1 MiB.
 //
-// The error is a *CertificateError. Whether the certificate is fit for a topic
-// is for Check to say.
+// The error is a *CertificateError. Check says whether the certificate fits a topic.
 func LoadCertificate(certFile, keyFile, password string) (*Certificate, error) {
 	b, err := readBundle(certFile, password, keyFile == "")
 	if err != nil {
 		return nil, inFile(certFile, err)
 	}
 	if b.pkcs12 && keyFile != "" {
-		return nil, inFile(certFile, errors.New("is a PKCS#12 file, which has its key inside: give no key file beside it"))
+		return nil, inFile(certFile, errors.New("is a PKCS#12 file, which has its key inside: do not give a key file as well"))
 	}
 	if len(b.certs) == 0 {
 		return nil, inFile(certFile, errors.New(uselessCert(&b)))
@@ -117,7 +114,7 @@ type pair struct {
 	key  crypto.Signer
 }
 
-// match finds the certificates that one of the keys belongs to.
+// match returns the certificates that belong to one of the keys.
 func match(certs []*x509.Certificate, keys []crypto.Signer) (pairs []pair) {
 	for _, cert := range certs {
 		for _, key := range keys {
@@ -134,7 +131,7 @@ func belongs(cert *x509.Certificate, key crypto.PublicKey) bool {
 	return ok && public.Equal(key)
 }
 
-// mismatch is the error of keys that belong to none of the certificates.
+// mismatch is the error for keys of which none belongs to a certificate.
 func mismatch(certs []*x509.Certificate, keys []crypto.Signer) error {
 	kinds := ""
 	if theirs, ours := certs[0].PublicKeyAlgorithm.String(), keyKind(keys[0]); theirs != ours {
@@ -143,7 +140,7 @@ func mismatch(certs []*x509.Certificate, keys []crypto.Signer) error {
 	return errors.New("the private key does not belong to the certificate" + kinds + ": give the key that its signing request was made with")
 }
 
-// keyKind is a key's kind in the words that x509 has for that of a certificate.
+// keyKind is a key's kind in x509's words for certificates.
 func keyKind(key crypto.Signer) string {
 	switch key.(type) {
 	case *rsa.PrivateKey:
@@ -173,7 +170,7 @@ func newCertificate(file string, certs []*x509.Certificate, own pair) *Certifica
 	return c
 }
 
-// inFile makes err a *CertificateError about the file.
+// inFile turns err into a *CertificateError about the file.
 func inFile(file string, err error) error {
 	return &CertificateError{File: file, Why: keysize.Short(pemfile.InFile(err.Error(), file)), Err: errors.Unwrap(err)}
 }
@@ -191,12 +188,12 @@ func (c Certificate) MarshalText() ([]byte, error) { return []byte(c.String()), 
 
 func day(t time.Time) string { return t.UTC().Format("2006-01-02") }
 
-// Object identifiers (sources: apns-protocol.md §4 names them; Apple documents
-// the push ones in its WWDR certification practice statement).
+// Object identifiers. Apple documents those for push in its WWDR certification practice
+// statement.
 var (
-	oidUserID = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1} // RFC 4519, section 2.39
+	oidUserID = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1} // RFC 4519 §2.39
 
-	// oidApplePush is the arc of all extensions of push certificates.
+	// oidApplePush is the prefix of all extensions of push certificates.
 	oidApplePush           = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3}
 	oidApplePushSandbox    = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 1}
 	oidApplePushProduction = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 2}
@@ -204,7 +201,7 @@ var (
 	oidApplePushTopics     = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 6}
 )
 
-// readApple takes from the leaf what Apple writes into push certificates.
+// readApple reads from the leaf what Apple writes into push certificates.
 func (c *Certificate) readApple() {
 	c.UID = userID(c.Leaf)
 	for _, ext := range c.Leaf.Extensions {
@@ -232,9 +229,9 @@ func userID(cert *x509.Certificate) string {
 	return ""
 }
 
-// parseTopics reads the topic list: a SEQUENCE in which a UTF8String, the
-// topic, and a SEQUENCE of UTF8Strings, its kinds (app, voip, complication),
-// take turns. What is no list of this form lists nothing.
+// parseTopics reads the topic list: a SEQUENCE in which a UTF8String, the topic, alternates with
+// a SEQUENCE of UTF8Strings, its kinds (app, voip, complication). Anything else counts as an
+// empty list.
 func parseTopics(der []byte) []string {
 	var items []asn1.RawValue
 	if rest, err := asn1.Unmarshal(der, &items); err != nil || len(rest) > 0 {
@@ -249,22 +246,22 @@ func parseTopics(der []byte) []string {
 	return topics
 }
 
-// renewAhead is how long before its expiry Check begins to warn. Apple's
-// certificates run for a year, and a new one takes a person.
+// renewAhead is how long before the expiry Check begins to warn. Apple's certificates are valid
+// for a year, and somebody has to renew them by hand.
 const renewAhead = 30 * 24 * time.Hour
 
-// Check says whether the certificate is fit for a topic and an environment at
-// a time. The topic may be a bundle id or have the suffix of a push type.
+// Check says whether the certificate works for a topic and an environment at a time. The topic
+// may be a bundle id, or have the suffix of a push type.
 //
-// It is not fit, and err says why and what to do, if it is expired or not yet
-// valid, if Apple made it for other topics or for the other environment, or if
-// the topic's push type takes no certificates. Several faults are joined by
-// errors.Join; each is a *CertificateError.
+// It does not work if it is expired or not yet valid, if Apple made it for other topics or for
+// the other environment, or if the topic's push type does not work with certificates. err then
+// says why and what to do. Several faults are joined by errors.Join; each is a
+// *CertificateError.
 //
-// The warnings are whole sentences that do not name the file: an expiry
-// within 30 days, topics that are served in part only, and a certificate
-// without Apple's marks, such as one made for tests. The latter is not held to
-// an environment, and to a topic only if it has a UID.
+// The warnings are whole sentences that do not name the file: about an expiry within 30 days,
+// about topics that are only partly served, and about a certificate without Apple's marks, such
+// as one made for tests. Such a certificate is not checked for an environment, and for a topic
+// only if it has a UID.
 func (c *Certificate) Check(topic string, env Environment, now time.Time) (warnings []string, err error) {
 	k := check{cert: c}
 	k.apple()
@@ -274,10 +271,9 @@ func (c *Certificate) Check(topic string, env Environment, now time.Time) (warni
 	return k.warnings, errors.Join(k.faults...)
 }
 
-// For returns the certificate of c's file that is best for a topic and an environment at
-// a time: of those that are fit, the one that serves the topic without a warning, and of
-// these the one that expires last. Where there was a choice, why is a sentence that says
-// which it is.
+// For returns the certificate of c's file that is best for a topic and an environment at a time.
+// It prefers certificates that work, then those without a warning for the topic, then the one
+// that expires last. If there was a choice, why is a sentence that says which one was chosen.
 func (c *Certificate) For(topic string, env Environment, now time.Time) (best *Certificate, why string) {
 	if len(c.all) < 2 {
 		return c, ""
@@ -289,19 +285,19 @@ func (c *Certificate) For(topic string, env Environment, now time.Time) (best *C
 		maxQuoted, filepath.Base(c.File), len(c.all), minute(best.NotAfter), best.Leaf.SerialNumber.Text(16))
 }
 
-// misfits counts what speaks against a certificate: another topic, then all faults, and
-// then warnings of other things than that it expires soon.
+// misfits counts what is wrong with a certificate: faults of the topic, then all faults, then
+// warnings except the one about its expiry.
 func (c *Certificate) misfits(topic string, env Environment, now time.Time) []int {
 	k := check{cert: c}
 	k.apple()
 	k.topic(topic)
-	elsewhere, warnings := len(k.faults), len(k.warnings)
+	ofTopic, warnings := len(k.faults), len(k.warnings)
 	k.environment(env)
 	k.time(now)
-	return []int{elsewhere, len(k.faults), warnings}
+	return []int{ofTopic, len(k.faults), warnings}
 }
 
-// check gathers the findings about one certificate.
+// check collects what is found out about one certificate.
 type check struct {
 	cert     *Certificate
 	warnings []string
@@ -338,7 +334,7 @@ func (k *check) time(now time.Time) {
 func (k *check) topic(topic string) {
 	served := k.served()
 	if t := pushTypeOfTopic(topic); t != nil && t.tokenOnly {
-		k.fault("topic %q takes no certificates: pushes of type %s need a provider token (.p8 key)", topic, t.name)
+		k.fault("topic %q does not work with certificates: pushes of type %s need a provider token (.p8 key)", topic, t.name)
 		return
 	}
 	if len(served) == 0 || slices.Contains(served, topic) {
@@ -359,7 +355,7 @@ func (k *check) topic(topic string) {
 	}
 }
 
-// served returns all topics the certificate names.
+// served returns all topics that the certificate names.
 func (k *check) served() []string {
 	uid := k.cert.UID
 	if uid == "" || slices.Contains(k.cert.Topics, uid) {
@@ -379,7 +375,7 @@ func (k *check) environment(env Environment) {
 	}
 }
 
-// bundleOf returns a topic without the suffix of a push type.
+// bundleOf returns a topic without the suffix of its push type.
 func bundleOf(topic string) string {
 	if t := pushTypeOfTopic(topic); t != nil {
 		return strings.TrimSuffix(topic, t.suffix)
@@ -387,11 +383,11 @@ func bundleOf(topic string) string {
 	return topic
 }
 
-// maxQuoted bounds what is quoted of a name in a certificate, in characters. It goes
-// into logs and answers, and may be as long as the file.
+// maxQuoted bounds what is quoted of a name in a certificate, in characters. Such a name may be
+// as long as the file, and goes into logs and answers.
 const maxQuoted = 100
 
-// quoted lists topics for people, the first few of many.
+// quoted lists topics for people; of many, only the first few.
 func quoted(topics []string) string {
 	const most = 5
 	var b strings.Builder

@@ -122,7 +122,7 @@ func TestPKCS12AsksForEndlessWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := safeBag{ID: oidKeyBag, Value: asn1.RawValue{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: der}}
-	asks := "asks for 4611686018427387904 rounds of key derivation, at most 10000000 are done"
+	asks := "asks for 4611686018427387904 rounds of key derivation, more than the limit of 10000000"
 	for name, tt := range map[string]struct {
 		der  []byte
 		want string
@@ -136,8 +136,8 @@ func TestPKCS12AsksForEndlessWork(t *testing.T) {
 		"hidden key":            {file(hidden(t, password, []safeBag{shrouded(t, old(endless))})), "holds a certificate but no private key"},
 		"hidden key before one": {file(hidden(t, password, []safeBag{shrouded(t, old(endless))}), bags(good)), "holds several private keys"},
 		"together": {file(encrypted(old(maxIterations-10)), bags(shrouded(t, old(10)))),
-			"asks for more than 10000000 rounds of key derivation, all its keys together"},
-		"many bags": {file(bags(slices.Repeat([]safeBag{good}, 111)...)), "holds 111 certificates and keys, more than are read"},
+			"asks for more than 10000000 rounds of key derivation for all its keys"},
+		"many bags": {file(bags(slices.Repeat([]safeBag{good}, 111)...)), "holds 111 certificates and keys, which is too many"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -179,7 +179,7 @@ func TestRoundsOfAllKeys(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = LoadCertificate(inTempFile(t, "two.pem", cert, block(10), block(maxIterations-9)), "", "hunter2")
-	if err == nil || !strings.Contains(err.Error(), "asks for more than 10000000 rounds of key derivation, all its keys together") {
+	if err == nil || !strings.Contains(err.Error(), "asks for more than 10000000 rounds of key derivation for all its keys") {
 		t.Errorf("two keys: %v", err)
 	}
 	plain := keyPEM(t, newTestKey(t))

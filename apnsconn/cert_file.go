@@ -15,8 +15,8 @@ import (
 	"propeller/internal/pemfile"
 )
 
-// maxCredentialFile bounds what is read of a certificate or key file, in
-// bytes. Real ones have a few thousand; a wrong path may be anything.
+// maxCredentialFile bounds a certificate or key file, in bytes. Real ones have a few thousand; a
+// wrong path may be anything.
 const maxCredentialFile = 1 << 20
 
 // bundle is what a credential file holds, in the file's order.
@@ -24,7 +24,7 @@ type bundle struct {
 	certs  []*x509.Certificate
 	keys   []crypto.Signer
 	pkcs12 bool
-	other  []pemfile.Block // what is neither, or not wanted
+	other  []pemfile.Block // blocks that are neither, or not wanted
 }
 
 // cause is an error whose text does not repeat the error it wraps.
@@ -36,7 +36,7 @@ type cause struct {
 func (c cause) Error() string { return c.text }
 func (c cause) Unwrap() error { return c.err }
 
-// passwordError is for what a password did not open.
+// passwordError is for something that the password did not open.
 func passwordError(what, password string) error {
 	if password == "" {
 		return cause{what + " is encrypted and no password was given", ErrPassword}
@@ -44,8 +44,8 @@ func passwordError(what, password string) error {
 	return cause{"the password for " + what + " is wrong", ErrPassword}
 }
 
-// readBundle reads a file of any form. Keys are decrypted only if wanted.
-// Errors do not name the file.
+// readBundle reads a file of any form. It decrypts keys only if they are wanted. Errors do not
+// name the file.
 func readBundle(file, password string, wantKeys bool) (bundle, error) {
 	blocks, err := readCredential(file, "is neither PEM nor PKCS#12: give the certificate and its key as .pem or .p12")
 	if err != nil {
@@ -54,7 +54,7 @@ func readBundle(file, password string, wantKeys bool) (bundle, error) {
 	return parseBundle(blocks, password, wantKeys)
 }
 
-// readCredential takes a file apart; neither is what is said of something else.
+// readCredential splits a file into blocks; neither is the error's text for any other content.
 func readCredential(file, neither string) ([]pemfile.Block, error) {
 	data, err := files.Read(file, maxCredentialFile)
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
@@ -70,7 +70,7 @@ func readCredential(file, neither string) ([]pemfile.Block, error) {
 	return blocks, err
 }
 
-// fileError takes the file's name out of an error, which is named elsewhere.
+// fileError removes the file's name from an error, because the caller names it.
 func fileError(err error) error {
 	why := err
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
@@ -80,12 +80,12 @@ func fileError(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return cause{"no such file", err}
 	case errors.Is(err, fs.ErrPermission):
-		return cause{"permission denied: let the user that runs this read it", err}
+		return cause{"permission denied: make it readable for the user that runs this", err}
 	}
 	return cause{"cannot be read: " + why.Error(), err}
 }
 
-// parseBundle takes certificates and keys out of the blocks of a file.
+// parseBundle reads the certificates and keys in a file's blocks.
 func parseBundle(blocks []pemfile.Block, password string, wantKeys bool) (b bundle, err error) {
 	left := budget(maxIterations)
 	for i := range blocks {
@@ -107,8 +107,8 @@ func parseBundle(blocks []pemfile.Block, password string, wantKeys bool) (b bund
 	return b, nil
 }
 
-// parseCert takes a certificate up: also OpenSSL's TRUSTED CERTIFICATE, after which
-// stands what it is trusted for.
+// parseCert reads a certificate, or OpenSSL's TRUSTED CERTIFICATE, which is a certificate
+// followed by what it is trusted for.
 func (b *bundle) parseCert(block *pemfile.Block) error {
 	var first asn1.RawValue
 	der := block.Bytes
@@ -133,7 +133,7 @@ func (b *bundle) parseKey(block *pemfile.Block, password string, left *budget) e
 	return b.addKey(key)
 }
 
-// reason is what a parser says, if it says it to people.
+// reason is a parser's error in brackets, if people can understand it.
 func reason(err error) string {
 	text := strings.TrimPrefix(err.Error(), "x509: ")
 	if strings.Contains(text, "asn1:") {
@@ -142,7 +142,7 @@ func reason(err error) string {
 	return " (" + text + ")"
 }
 
-// parseKey reads the private key of a PEM block, decrypting it if need be.
+// parseKey reads the private key in a PEM block, and decrypts it if necessary.
 func parseKey(block *pemfile.Block, password string, left *budget) (crypto.Signer, error) {
 	der, encrypted, err := decryptKey(block, password, left)
 	if err != nil {
@@ -154,7 +154,7 @@ func parseKey(block *pemfile.Block, password string, left *budget) (crypto.Signe
 	key, err := parseKeyDER(der)
 	switch {
 	case err != nil && encrypted:
-		// One wrong password in 256 leaves a well-formed padding behind.
+		// With one wrong password in 256 the padding looks right.
 		return nil, passwordError("its private key", password)
 	case err != nil:
 		return nil, cause{"its private key" + block.At() + " cannot be parsed: it is damaged, or neither RSA, EC nor Ed25519", err}
@@ -167,7 +167,7 @@ func decryptKey(block *pemfile.Block, password string, left *budget) (der []byte
 	switch {
 	case block.Type == "ENCRYPTED PRIVATE KEY":
 		der, err = decryptPKCS8(block, password, left)
-	//lint:ignore SA1019 insecure by design, as the package says, but what old OpenSSL wrote and people still have
+	//lint:ignore SA1019 insecure by design, as the package says, but old OpenSSL wrote it and people still have such files
 	case x509.IsEncryptedPEMBlock(&block.Block):
 		der, err = decryptOld(block, password)
 	default:
@@ -182,7 +182,7 @@ func decryptOld(block *pemfile.Block, password string) ([]byte, error) {
 	if password == "" {
 		return nil, passwordError("its private key", password)
 	}
-	//lint:ignore SA1019 see decryptKey; the ciphertext comes from the operator's own disk, so a padding oracle gains nobody anything
+	//lint:ignore SA1019 see decryptKey; the ciphertext comes from the operator's own disk, so a padding oracle is of no use to an attacker
 	der, err := x509.DecryptPEMBlock(&block.Block, []byte(password))
 	if errors.Is(err, x509.IncorrectPasswordError) {
 		return nil, passwordError("its private key", password)
@@ -193,8 +193,8 @@ func decryptOld(block *pemfile.Block, password string) ([]byte, error) {
 	return der, nil
 }
 
-// parseKeyDER reads a key in any of the three usual forms. The PEM type is no
-// help: some tools write one and mean another.
+// parseKeyDER reads a key in any of the three usual forms. It does not rely on the PEM type: some
+// tools write a wrong one.
 func parseKeyDER(der []byte) (crypto.Signer, error) {
 	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
 		return key, nil
@@ -213,12 +213,11 @@ func parseKeyDER(der []byte) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// maxIterations bounds the work that a file may ask for, all its keys and parts
-// together: some seconds. OpenSSL writes 2048 for each, careful people a million.
+// maxIterations bounds the work that a file may ask for, for all its keys and parts together: a
+// few seconds. OpenSSL writes 2048 for each, careful people use a million.
 const maxIterations = 10_000_000
 
-// Of a file's certificates and keys only so many are read. A chain has three or
-// four, and one key is needed.
+// Bounds of a file. A chain has three or four certificates, and one key is needed.
 const (
 	maxCertificates = 100
 	maxKeys         = 10
@@ -227,20 +226,20 @@ const (
 // budget is how many rounds of key derivation a file may still ask for.
 type budget int
 
-// spend takes rounds of key derivation from the budget. The number comes from the
-// file: it may be anything.
+// spend takes rounds of key derivation off the budget. The number comes from the file, so it may
+// be anything.
 func (b *budget) spend(rounds int) error {
 	switch {
 	case rounds > maxIterations:
-		return fmt.Errorf("asks for %d rounds of key derivation, at most %d are done: export it again with fewer", rounds, maxIterations)
+		return fmt.Errorf("asks for %d rounds of key derivation, more than the limit of %d: export it again with fewer", rounds, maxIterations)
 	case rounds > int(*b):
-		return fmt.Errorf("asks for more than %d rounds of key derivation, all its keys together: export it again with fewer", maxIterations)
+		return fmt.Errorf("asks for more than %d rounds of key derivation for all its keys: export it again with fewer", maxIterations)
 	}
 	*b -= budget(max(rounds, 1))
 	return nil
 }
 
-// addCert takes a certificate that may be used.
+// addCert adds a certificate if it may be used.
 func (b *bundle) addCert(cert *x509.Certificate) error {
 	if len(b.certs) == maxCertificates {
 		return fmt.Errorf("holds more than %d certificates: give the app's own and its chain only", maxCertificates)
@@ -252,7 +251,7 @@ func (b *bundle) addCert(cert *x509.Certificate) error {
 	return nil
 }
 
-// addKey takes a key that may be used.
+// addKey adds a key if it may be used.
 func (b *bundle) addKey(key crypto.Signer) error {
 	if err := keysize.Public(key.Public()); err != nil {
 		return err
@@ -263,8 +262,8 @@ func (b *bundle) addKey(key crypto.Signer) error {
 
 const getP8 = "give the .p8 file that Apple offers under Keys"
 
-// kinds says what a file may hold that is of no use where it was given, and what to do
-// instead. The first that the file holds counts.
+// kinds says what a file may hold that cannot be used where it was given, and what to do instead.
+// The first row that matches the file counts.
 var kinds = []struct{ block, what, asCert, asKey string }{
 	{"CERTIFICATE REQUEST", "a certificate signing request", upload, getP8},
 	{"NEW CERTIFICATE REQUEST", "a certificate signing request", upload, getP8},
@@ -287,7 +286,7 @@ const (
 
 const giveCertToo = "give the certificate that belongs to it as cert, and this file as cert_key; if it is Apple's .p8 file, give it as key, with key_id and team_id"
 
-// uselessCert is what a file without certificates is, and what to do.
+// uselessCert says what a file without certificates holds, and what to do.
 func uselessCert(b *bundle) string {
 	for _, k := range kinds {
 		for i := range b.other {
@@ -302,8 +301,8 @@ func uselessCert(b *bundle) string {
 	return "holds no certificate" + onlyTypes(b.other) + ": give the app's certificate and its private key"
 }
 
-// uselessKey is what a file is instead of a key for provider tokens; "" for nothing. What
-// stands beside a private key matters only if the key belongs to it.
+// uselessKey says what a file holds instead of a key for provider tokens; "" if it may hold one.
+// Other blocks beside a private key matter only if the key belongs to them.
 func uselessKey(blocks []pemfile.Block) string {
 	private := slices.ContainsFunc(blocks, func(b pemfile.Block) bool {
 		return strings.HasSuffix(b.Type, "PRIVATE KEY") && b.Type != "OPENSSH PRIVATE KEY"
@@ -319,7 +318,7 @@ func uselessKey(blocks []pemfile.Block) string {
 	return ""
 }
 
-// onlyTypes ends a sentence with what the file says it holds, which may be anything.
+// onlyTypes ends a sentence with the type of the file's first block, which may be anything.
 func onlyTypes(blocks []pemfile.Block) string {
 	if len(blocks) == 0 {
 		return ""

@@ -19,8 +19,8 @@ import (
 	"propeller/internal/pemfile"
 )
 
-// PKCS#12 (RFC 7292, section 4), as far as it takes to see what a file asks for
-// before go-pkcs12, which has no bounds, does it.
+// PKCS#12 (RFC 7292 §4), as far as needed to see how much work a file asks for before
+// go-pkcs12, which has no bounds, does it.
 type (
 	pfx struct {
 		Version int
@@ -74,16 +74,16 @@ var (
 	oidSHA1          = asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}
 )
 
-// maxShrouded bounds an encrypted key, in bytes: it is checked by go-pkcs12 before
-// its size can be seen. One of 8192 bits has less than 5 KiB.
+// maxShrouded bounds an encrypted key, in bytes: go-pkcs12 validates the key before its size can
+// be seen. A key of 8192 bits has less than 5 KiB.
 const maxShrouded = 8 << 10
 
 // parsePKCS12 reads both the old form (RC2, triple DES) and the modern one.
 //
-// A key inside an encrypted part could ask for any work, unseen. So the parts are
-// handed to go-pkcs12 with those that can be seen in front: it takes one key only,
-// and refuses another before it looks at it. They go under a seal of our own, since
-// it knows only some, and none only without a password.
+// A key inside an encrypted part could ask for any amount of work without being seen. So
+// go-pkcs12 gets the parts that can be seen first: it accepts only one key, and refuses another
+// one before it reads it. The parts get a seal (MAC) of our own, since go-pkcs12 knows only some
+// kinds of seals, and accepts a file without one only if there is no password.
 func parsePKCS12(data []byte, password string) (bundle, error) {
 	var p pfx
 	s := sight{left: maxIterations}
@@ -105,7 +105,7 @@ func parsePKCS12(data []byte, password string) (bundle, error) {
 			return bundle{}, err
 		}
 	}
-	// This reads the certificates only, and with them whether the password is right.
+	// This reads only the certificates, and so shows whether the password is right.
 	_, err = pkcs12.DecodeTrustStore(data, password)
 	switch {
 	case isPassword(err):
@@ -113,7 +113,7 @@ func parsePKCS12(data []byte, password string) (bundle, error) {
 	case s.refused != "":
 		return bundle{}, s.convert(s.refused, nil)
 	case strings.ContainsFunc(password, func(r rune) bool { return r > 0xffff }):
-		return bundle{}, s.convert("a password with an emoji, or another character beyond U+FFFF, does not open it here", nil)
+		return bundle{}, s.convert("a password with an emoji, or another character beyond U+FFFF, is not supported", nil)
 	case s.keys == 0 && s.encrypted > 0:
 		return bundle{}, s.error(errors.New("private key missing"), password)
 	case s.keys > 1:
@@ -130,12 +130,12 @@ type sight struct {
 	encrypted int
 	seen      []contentInfo // the parts whose bags can be seen
 	unseen    []contentInfo
-	refused   string // what go-pkcs12 does not read; "" for nothing
-	legacy    bool   // something is encrypted as OpenSSL 3 does only if told so
+	refused   string // why go-pkcs12 cannot read the file; "" if it can
+	legacy    bool   // something has an encryption that OpenSSL 3 does only with -legacy
 	sealed    bool   // the seal has shown that the password is right
 }
 
-// read takes the file apart into its parts: in each there are bags.
+// read splits the file into its parts, each of which contains bags.
 func (p *pfx) read(data []byte) (parts []contentInfo, err error) {
 	switch _, err := asn1.Unmarshal(data, p); {
 	case len(data) > 1 && data[1] == 0x80:
@@ -156,14 +156,14 @@ func (p *pfx) read(data []byte) (parts []contentInfo, err error) {
 }
 
 var (
-	// errDamaged is for what does not parse.
+	// errDamaged is for data that cannot be parsed.
 	errDamaged = errors.New("it is damaged, or in BER")
 
-	// errPublicKey is for what OpenSSL does not read either.
-	errPublicKey = errors.New("is a PKCS#12 file that a public key has sealed: export it again with a password")
+	// errPublicKey is for a file that OpenSSL does not read either.
+	errPublicKey = errors.New("is a PKCS#12 file sealed with a public key: export it again with a password")
 )
 
-// octets is what an OCTET STRING holds.
+// octets returns the content of an OCTET STRING.
 func octets(der []byte) (out []byte, err error) {
 	_, err = asn1.Unmarshal(der, &out)
 	return out, err
@@ -180,7 +180,7 @@ func (s *sight) mac(m macData) error {
 	return s.left.spend(m.Iterations)
 }
 
-// part counts the rounds of a part, and of the keys that can be seen in it.
+// part counts the rounds of a part, and of the visible keys in it.
 func (s *sight) part(part contentInfo) error {
 	switch {
 	case part.Type.Equal(oidEncryptedData):
@@ -195,7 +195,7 @@ func (s *sight) part(part contentInfo) error {
 		s.seen = append(s.seen, part)
 		return s.bags(part)
 	}
-	return s.convert(fmt.Sprintf("it has a part of a type that is not read (%s)", part.Type), nil)
+	return s.convert(fmt.Sprintf("it has a part of an unsupported type (%s)", part.Type), nil)
 }
 
 func (s *sight) bags(part contentInfo) error {
@@ -208,7 +208,7 @@ func (s *sight) bags(part contentInfo) error {
 		return s.convert(errDamaged.Error(), err)
 	}
 	if len(bags) > maxCertificates+maxKeys {
-		return fmt.Errorf("holds %d certificates and keys, more than are read: export one certificate with its key only", len(bags))
+		return fmt.Errorf("holds %d certificates and keys, which is too many: export only one certificate with its key", len(bags))
 	}
 	for _, bag := range bags {
 		if err := s.bag(bag); err != nil {
@@ -230,15 +230,15 @@ func (s *sight) bag(bag safeBag) error {
 			return s.convert(errDamaged.Error(), err)
 		}
 		if len(key.Data) > maxShrouded {
-			return fmt.Errorf("has a private key of %d bytes, so it is larger than any that is used", len(key.Data))
+			return fmt.Errorf("has a private key of %d bytes, which is larger than any real one", len(key.Data))
 		}
 		return s.algorithm(key.Algorithm)
 	}
 	return nil
 }
 
-// algorithm counts the rounds of an encryption: PBES2's, or those of the kinds
-// before it, which all say them in the same way.
+// algorithm counts the rounds of an encryption: PBES2, or one of the kinds before it, whose
+// parameters all have the same form.
 func (s *sight) algorithm(a pkix.AlgorithmIdentifier) error {
 	if a.Algorithm.Equal(oidPBES2) {
 		return s.pbkdf2(a)
@@ -259,17 +259,17 @@ var (
 	hashRead   = []string{"", "1.2.840.113549.2.7", "1.2.840.113549.2.9", "1.2.840.113549.2.11"}
 )
 
-// support notes an algorithm that is not among those that are read.
+// support notes an algorithm that go-pkcs12 does not read.
 func (s *sight) support(id asn1.ObjectIdentifier, read []string) {
 	if s.refused == "" && !slices.Contains(read, id.String()) {
 		s.refused = "it is encrypted in a way that is not supported (" + nameOf(id) + ")"
 	}
 }
 
-// pbkdf2 counts the rounds of PBES2 and PBMAC1. Any other way to derive a key
-// (scrypt) go-pkcs12 does not have.
+// pbkdf2 counts the rounds of PBES2 and PBMAC1. go-pkcs12 has no other way to derive a key, such
+// as scrypt.
 func (s *sight) pbkdf2(a pkix.AlgorithmIdentifier) error {
-	var params pbes2Params // of PBMAC1, too: it has a MAC for the cipher
+	var params pbes2Params // PBMAC1 has the same form, with a MAC instead of the cipher
 	if _, err := asn1.Unmarshal(a.Parameters.FullBytes, &params); err != nil {
 		return s.convert(errDamaged.Error(), err)
 	}
@@ -291,13 +291,13 @@ func (s *sight) pbkdf2(a pkix.AlgorithmIdentifier) error {
 	return s.left.spend(kdf.Iterations)
 }
 
-// decode takes the key and the certificates out, the parts that can be seen first.
+// decode reads the key and the certificates, with the visible parts first.
 func (p *pfx) decode(s *sight, password string) (bundle, error) {
 	seals := []string{bmp(password)}
 	if password == "" {
-		seals = append(seals, "") // what some programs mean by an empty password
+		seals = append(seals, "") // some programs encode an empty password this way
 	}
-	var err error // the one that says most
+	var err error // the most useful one
 	for _, seal := range seals {
 		sealed, failed := p.sealed(slices.Concat(s.seen, s.unseen), seal)
 		if failed != nil {
@@ -335,8 +335,8 @@ func newPKCS12(key any, certs []*x509.Certificate) (bundle, error) {
 	return b, nil
 }
 
-// sealed is the file with its parts in another order, under a seal of its own (RFC
-// 7292, appendix B, one round).
+// sealed is the file with its parts in another order and with a seal of ours (RFC 7292,
+// appendix B, one round).
 func (p *pfx) sealed(parts []contentInfo, password string) ([]byte, error) {
 	content, err := asn1.Marshal(parts)
 	if err != nil {
@@ -357,8 +357,8 @@ func (p *pfx) sealed(parts []contentInfo, password string) ([]byte, error) {
 	}})
 }
 
-// sealKey derives the seal's key in one round: what is hashed are whole blocks of
-// the purpose, 3, of the salt and of the password.
+// sealKey derives the seal's key in one round: it hashes whole blocks of the purpose (3), the
+// salt and the password.
 func sealKey(salt, password string) []byte {
 	whole := func(s string) string {
 		if s == "" {
@@ -371,7 +371,7 @@ func sealKey(salt, password string) []byte {
 	return key[:]
 }
 
-// bmp is a password as PKCS#12 has it: two bytes each, and a zero at the end.
+// bmp is a password in PKCS#12's form: two bytes for each character, and a zero at the end.
 func bmp(password string) string {
 	var b strings.Builder
 	for _, c := range append(utf16.Encode([]rune(password)), 0) {
@@ -380,8 +380,8 @@ func bmp(password string) string {
 	return b.String()
 }
 
-// error turns go-pkcs12's terms into what a user can do. Its errors are known by their
-// text only; a text it changes falls through to the last cases.
+// error turns an error of go-pkcs12 into advice. Those errors are known only by their text; a
+// changed text falls through to the last cases.
 func (s *sight) error(err error, password string) error {
 	switch text := strings.TrimPrefix(err.Error(), "pkcs12: "); {
 	case text == "private key missing":
@@ -389,22 +389,22 @@ func (s *sight) error(err error, password string) error {
 	case text == "certificate missing":
 		return cause{"holds no certificate, only a private key: in Keychain Access, export the certificate together with its key", err}
 	case text == "expected exactly one key bag":
-		return cause{"holds several private keys: export one certificate with its key only, or convert it to PEM, of which the certificate that fits is used: " + s.command(""), err}
+		return cause{"holds several private keys: export only one certificate with its key, or convert it to PEM, from which the certificate that fits is used: " + s.command(""), err}
 	case strings.HasPrefix(text, "x509: "):
 		return cause{"has a certificate that cannot be parsed" + reason(err) + ": take the app's own certificate and key out of it with: " + s.command("-clcerts "), err}
-	case isPassword(err) || !s.sealed && s.left < maxIterations: // nothing has shown that the password is right
+	case isPassword(err) || !s.sealed && s.left < maxIterations: // the password may be wrong
 		return passwordError("the PKCS#12 file", password)
 	}
 	return s.convert(errDamaged.Error(), err)
 }
 
-// convert is the error of a file that OpenSSL may read.
+// convert is the error for a file that OpenSSL can probably read.
 func (s *sight) convert(why string, err error) error {
-	return cause{"is a PKCS#12 file that cannot be used as it is: " + why + "; convert it to PEM with: " + s.command(""), err}
+	return cause{"is a PKCS#12 file that cannot be used directly: " + why + "; convert it to PEM with: " + s.command(""), err}
 }
 
-// command writes the file as PEM. What cannot be seen is taken for what OpenSSL 3 reads
-// only if told so.
+// command is the openssl command that converts the file to PEM. Encryption that cannot be seen
+// is assumed to need -legacy.
 func (s *sight) command(options string) string {
 	const in = "-in " + pemfile.File + " -nodes -out new.pem"
 	if s.encrypted+s.keys > 0 && !s.legacy {

@@ -19,13 +19,13 @@ import (
 	"propeller/internal/pemfile"
 )
 
-// rewriteKey says how to get out of an encryption that is not supported.
+// rewriteKey says how to convert a key whose encryption is not supported.
 func rewriteKey(block *pemfile.Block) string {
 	return "rewrite the key with: " + convertKey(block, "-aes256") + ", and give new.pem as cert_key"
 }
 
-// convertKey is the command with which OpenSSL decrypts a key. Version 3 does the older
-// encryptions only if told so.
+// convertKey is the openssl command that decrypts a key. OpenSSL 3 needs an option for older
+// encryptions.
 func convertKey(block *pemfile.Block, options string) string {
 	if !legacyKey(block) {
 		return block.Convert("pkey", options)
@@ -33,7 +33,7 @@ func convertKey(block *pemfile.Block, options string) string {
 	return block.Convert("pkey -provider legacy -provider default", options) + " (without the -provider options if your openssl does not know them)"
 }
 
-// legacyKey reports whether a key is encrypted in one of those ways.
+// legacyKey reports whether a key has such an older encryption.
 func legacyKey(block *pemfile.Block) bool {
 	if how := block.Headers["DEK-Info"]; how != "" {
 		return !slices.ContainsFunc([]string{"AES-", "CAMELLIA-", "DES-EDE3-"}, func(s string) bool { return strings.HasPrefix(how, s) })
@@ -49,15 +49,15 @@ func legacyKey(block *pemfile.Block) bool {
 	return unmarshalAll(info.Algorithm.Parameters.FullBytes, &params) && isLegacy(params.Cipher.Algorithm)
 }
 
-// isLegacy reports whether OpenSSL 3 has an algorithm in its legacy provider only: DES,
-// RC2 and RC4, or a hash of their time.
+// isLegacy reports whether OpenSSL 3 has an algorithm only in its legacy provider: DES, RC2 and
+// RC4, or a hash of their time.
 func isLegacy(oid asn1.ObjectIdentifier) bool {
 	text := oid.String()
 	return slices.ContainsFunc([]string{"1.2.840.113549.1.5.", "1.2.840.113549.3.2", "1.3.14.3.2.7"}, func(s string) bool { return strings.HasPrefix(text, s) }) ||
 		slices.Contains([]string{"1.2.840.113549.1.12.1.1", "1.2.840.113549.1.12.1.2", "1.2.840.113549.1.12.1.5", "1.2.840.113549.1.12.1.6"}, text)
 }
 
-// Encrypted PKCS#8 (RFC 5958, section 3) by PBES2 (RFC 8018, appendix A).
+// Encrypted PKCS#8 (RFC 5958 §3) by PBES2 (RFC 8018, appendix A).
 type (
 	encryptedPrivateKeyInfo struct {
 		Algorithm pkix.AlgorithmIdentifier
@@ -91,8 +91,7 @@ var pbes2Ciphers = map[string]struct {
 	"2.16.840.1.101.3.4.1.42": {32, aes.NewCipher},
 }
 
-// pbkdf2Hashes are the hashes of PBKDF2's HMAC, by object identifier. None
-// given means SHA-1.
+// pbkdf2Hashes are the hashes of PBKDF2's HMAC, by object identifier. The default is SHA-1.
 var pbkdf2Hashes = map[string]func() hash.Hash{
 	"":                    sha1.New,
 	"1.2.840.113549.2.7":  sha1.New,
@@ -102,7 +101,7 @@ var pbkdf2Hashes = map[string]func() hash.Hash{
 	"1.2.840.113549.2.11": sha512.New,
 }
 
-// errKeyDamaged is for structures that do not parse.
+// errKeyDamaged is for structures that cannot be parsed.
 var errKeyDamaged = errors.New("its private key cannot be parsed: the file is damaged")
 
 // decryptPKCS8 opens an ENCRYPTED PRIVATE KEY block.
@@ -164,7 +163,7 @@ func pbes2Key(b *pemfile.Block, kdf pkix.AlgorithmIdentifier, password string, l
 		return nil, fmt.Errorf("its private key %w", err)
 	}
 	key, err := pbkdf2.Key(h, password, params.Salt, params.Iterations, length)
-	if err != nil { // a FIPS mode that does not approve of the parameters
+	if err != nil { // FIPS mode does not allow the parameters
 		return nil, cause{"its private key cannot be decrypted: " + err.Error(), err}
 	}
 	return key, nil
@@ -174,7 +173,7 @@ func unsupported(b *pemfile.Block, oid asn1.ObjectIdentifier) error {
 	return fmt.Errorf("its private key%s is encrypted in a way that is not supported (%s): %s", b.At(), nameOf(oid), rewriteKey(b))
 }
 
-// nameOf is an algorithm as people call it, if they do.
+// nameOf is an algorithm's usual name, or its number.
 func nameOf(oid asn1.ObjectIdentifier) string {
 	text := oid.String()
 	name, ok := map[string]string{
@@ -191,13 +190,13 @@ func nameOf(oid asn1.ObjectIdentifier) string {
 	return text
 }
 
-// unmarshalAll parses DER and wants nothing left over.
+// unmarshalAll parses DER and reports whether that worked and nothing was left over.
 func unmarshalAll(der []byte, into any) bool {
 	rest, err := asn1.Unmarshal(der, into)
 	return err == nil && len(rest) == 0
 }
 
-// unpad removes the padding of RFC 8018, section 6.1.1: n bytes of value n.
+// unpad removes the padding of RFC 8018 §6.1.1: n bytes of value n.
 func unpad(p []byte, size int) ([]byte, bool) {
 	n := int(p[len(p)-1])
 	if n < 1 || n > size {

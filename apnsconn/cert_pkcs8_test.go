@@ -58,7 +58,7 @@ func TestDecryptPKCS8Parameters(t *testing.T) {
 		"key length of another":       {func(s *pbes2Spec) { s.keyLength = 16 }, "the file is damaged"},
 		"no rounds":                   {func(s *pbes2Spec) { s.iterations = 0 }, "the file is damaged"},
 		"negative rounds":             {func(s *pbes2Spec) { s.iterations = -1 }, "the file is damaged"},
-		"too many rounds":             {func(s *pbes2Spec) { s.iterations = 10_000_001 }, "asks for 10000001 rounds of key derivation, at most 10000000 are done"},
+		"too many rounds":             {func(s *pbes2Spec) { s.iterations = 10_000_001 }, "asks for 10000001 rounds of key derivation, more than the limit of 10000000"},
 		"unknown hash":                {func(s *pbes2Spec) { s.prf = md5 }, "in a way that is not supported (1.2.840.113549.2.5)"},
 		"unknown cipher":              {func(s *pbes2Spec) { s.cipher = md5 }, "in a way that is not supported (1.2.840.113549.2.5)"},
 		"short iv":                    {func(s *pbes2Spec) { s.iv = 8 }, "the file is damaged"},

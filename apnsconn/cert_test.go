@@ -135,7 +135,7 @@ func TestLoadCertificateFromPKCS12(t *testing.T) {
 					wantFault(t, file, "", "hunter3", "the password for the PKCS#12 file is wrong", ErrPassword)
 					wantFault(t, file, "", "", "the PKCS#12 file is encrypted and no password was given", ErrPassword)
 				}
-				wantFault(t, file, file, password, "give no key file beside it", nil)
+				wantFault(t, file, file, password, "do not give a key file as well", nil)
 			})
 		}
 	}

@@ -15,27 +15,26 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Config is what Dial needs. Addr is required; zero values of the rest mean
-// the defaults named.
+// Config is what Dial needs. Addr is required; the zero value of any other field means its
+// default.
 type Config struct {
-	Addr        string           // host:port, resolved anew at each Dial
-	Proxy       *url.URL         // HTTP proxy to go through by CONNECT (see ParseProxy); nil: none. RootCAs also hold for an https proxy
+	Addr        string           // host:port, looked up again at each Dial
+	Proxy       *url.URL         // HTTP proxy for CONNECT (see ParseProxy); nil: none. RootCAs also apply to an https proxy
 	RootCAs     *x509.CertPool   // nil: the system's
 	Certificate *tls.Certificate // client certificate; nil: none
-	Token       *ProviderToken   // instead of Certificate, shared by all connections with its key; nil: none
-	InFlight    int              // most streams open at once, whatever APNs allows; default 500
+	Token       *ProviderToken   // instead of Certificate, shared by all connections of its key; nil: none
+	InFlight    int              // most streams open at once, even if APNs allows more; default 500
 
 	PushTimeout  time.Duration // from Send to the answer; default 20 s
 	DialTimeout  time.Duration // TCP, TLS and SETTINGS together; default 10 s
 	PingAfter    time.Duration // silence while streams are open or idle until a PING; default 30 s
 	PingTimeout  time.Duration // PING to any sign of life; default 10 s
-	WriteTimeout time.Duration // a write without progress; default 10 s
-	DrainTimeout time.Duration // after GOAWAY, for the streams still open; default 30 s
+	WriteTimeout time.Duration // for a write to make progress; default 10 s
+	DrainTimeout time.Duration // for the streams open after GOAWAY; default 30 s
 
-	// OnChange, if set, is called when Free may have grown or the connection
-	// has stopped taking pushes. Several changes may share one call. It is
-	// called from the connection's goroutines, possibly from two at once, and
-	// must not block.
+	// OnChange, if set, is called when Free may have grown or the connection has stopped taking
+	// pushes. Several changes may share one call. The connection's goroutines call it, perhaps
+	// two at once; it must not block.
 	OnChange func()
 }
 
@@ -66,7 +65,7 @@ func (cfg Config) withDefaults() Config {
 type Conn struct {
 	cfg  Config
 	nc   net.Conn // TLS
-	raw  net.Conn // beneath it
+	raw  net.Conn // beneath nc
 	born time.Time
 	done chan struct{}
 
@@ -80,13 +79,13 @@ type Conn struct {
 	// Pushes.
 	all     pushList         // every push not yet ended, oldest first
 	waiting pushList         // without a stream yet
-	blocked pushList         // with stream window, but the connection's is used up
+	blocked pushList         // with stream window left, but none of the connection's
 	streams map[uint32]*push // with a stream
 	resets  resetStreams
 	nextID  uint32
 	fin     []ending // decided under mu, called back by unlock
 
-	// The peer's rules, and what is left of its windows.
+	// The peer's settings, and what is left of its windows.
 	peer   peerSettings
 	window int64
 
@@ -97,7 +96,7 @@ type Conn struct {
 	headers    *headerEncoder
 	token      connToken
 	writerIdle bool
-	corked     bool // the reader has more answers at hand: gather what their callbacks send
+	corked     bool // the reader has more answers to handle: gather what their callbacks send
 
 	// Health.
 	fresh        bool          // no answer yet but ExpiredProviderToken
@@ -105,24 +104,24 @@ type Conn struct {
 	timeouts     int           // timed-out streams in a row
 	heard        time.Duration // when the last answer came in
 	stuck        int           // pushes in a row that timed out unsent, while nothing could be sent
-	stuckAt      time.Duration // when the last of them did
+	stuckAt      time.Duration // when the last of them timed out
 	lastSent     time.Duration // when a stream was opened or payload was written last
 	shutSince    time.Duration // since when the peer allows no stream; 0 = it does
 	pinged       time.Duration
 	pingPending  bool
 	loopWakes    time.Duration // when connLoop will look next
 	drainUntil   time.Duration // once retired
-	settingsSent int           // ours that are not acknowledged yet
+	settingsSent int           // SETTINGS of ours not acknowledged yet
 	received     int           // bytes of the connection's receive window used up
-	endedPushes  int           // with a stream, since the reader looked last
-	dataFrames   int           // sent, likewise
+	endedPushes  int           // pushes with a stream that ended since the reader last looked
+	dataFrames   int           // sent since then
 
 	// The end.
 	changed   bool  // OnChange is due
 	noNew     bool  // takes no pushes
 	noStreams bool  // opens no streams
-	ended     bool  // nothing is read or written any more, but perhaps farewell
-	farewell  bool  // a GOAWAY is in out
+	ended     bool  // nothing more is read, or written except for farewell
+	farewell  bool  // out ends with a GOAWAY
 	why       error // first reason of noNew
 }
 
@@ -132,18 +131,17 @@ type ending struct {
 	outcome Outcome
 }
 
-// Send hands over one push and returns without waiting for the network. done
-// is called exactly once with its outcome; it must not block, and may call
-// Send. n and its payload must not change until then.
+// Send hands over one push and returns without waiting for the network. It calls done exactly
+// once with the outcome; done must not block, and may call Send. n and its payload must not
+// change until then.
 //
-// done runs on one of the connection's goroutines, so two may run at once. If
-// the push cannot be taken, because the connection has stopped taking pushes,
-// already has Config.InFlight of them, or n holds characters that no header
-// may have, done is called by Send itself before it returns. A done that
-// sends again what was refused would then call itself without end.
+// done runs on one of the connection's goroutines, so two may run at once. Send itself calls
+// done before it returns if the push cannot be taken: because the connection has stopped taking
+// pushes or already has Config.InFlight of them, or because n has characters that no header may
+// have. A done that sends a refused push again would then call itself without end.
 //
-// More pushes than Free reports may be sent; they wait inside the connection,
-// and their PushTimeout runs.
+// A caller may send more pushes than Free reports; they wait inside the connection while their
+// PushTimeout runs.
 func (c *Conn) Send(n *Notification, done func(Outcome)) { c.send(n, done) }
 
 func (c *Conn) send(n *Notification, done func(Outcome)) *push {
@@ -170,11 +168,11 @@ func (c *Conn) send(n *Notification, done func(Outcome)) *push {
 	return p
 }
 
-// corkLimit is the number of waiting pushes that fill one TLS record (16 KiB):
-// more of them in one batch save nothing.
+// corkLimit is how many waiting pushes fill one TLS record (16 KiB): gathering more saves
+// nothing.
 const corkLimit = 64
 
-// refusal says why no push can be taken. mu is held.
+// refusal says why no push can be taken; nil if one can. mu is held.
 func (c *Conn) refusal() error {
 	switch {
 	case c.noNew:
@@ -185,8 +183,8 @@ func (c *Conn) refusal() error {
 	return nil
 }
 
-// Push sends n and waits for its outcome. When ctx ends first, this push alone
-// is cancelled: NotSent if its end has not been written, else Unknown.
+// Push sends n and waits for its outcome. If ctx ends first, only this push is cancelled: it is
+// NotSent if its end has not been written, else Unknown.
 func (c *Conn) Push(ctx context.Context, n *Notification) Outcome {
 	if err := ctx.Err(); err != nil {
 		return Outcome{Class: NotSent, Err: err}
@@ -214,9 +212,8 @@ func (c *Conn) cancel(p *push, err error) {
 	c.unlockForOwner()
 }
 
-// Free is how many pushes may be sent now and leave at once: the smaller of
-// Config.InFlight and the peer's stream limit, less those under way; 0 when not
-// Usable.
+// Free is how many pushes would leave at once if they were sent now: the smaller of
+// Config.InFlight and the peer's stream limit, less those in flight; 0 when not Usable.
 func (c *Conn) Free() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -226,8 +223,8 @@ func (c *Conn) Free() int {
 	return max(0, c.streamLimit()-c.all.n)
 }
 
-// Streams says how many pushes are under way, and how many may be at once: the
-// smaller of Config.InFlight and the peer's stream limit.
+// Streams says how many pushes are in flight, and how many may be: the smaller of
+// Config.InFlight and the peer's stream limit.
 func (c *Conn) Streams() (open, limit int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -246,9 +243,9 @@ func (c *Conn) Usable() bool {
 	return !c.noNew
 }
 
-// Drain takes no new pushes, lets those accepted end, and closes the
-// connection. If ctx ends first it closes at once and returns ctx's error.
-// Like Close it must not be called from a callback.
+// Drain stops taking pushes, waits for those in flight to end, and closes the connection. If
+// ctx ends first, it closes at once and returns ctx's error. Like Close it must not be called
+// from a callback.
 func (c *Conn) Drain(ctx context.Context) error {
 	c.mu.Lock()
 	c.stopTaking(ErrClosed)
@@ -263,10 +260,9 @@ func (c *Conn) Drain(ctx context.Context) error {
 	}
 }
 
-// Close ends the connection now. Pushes under way end as NotSent or, if
-// their end was written, Unknown. It returns when all callbacks have
-// been made and the connection's goroutines are gone, so it must not be called
-// from a callback. The error is always nil.
+// Close ends the connection now. Pushes in flight end as NotSent or, if their end was written,
+// as Unknown. It returns when all callbacks have been made and the connection's goroutines are
+// gone, so it must not be called from a callback. The error is always nil.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	c.end(ErrClosed, http2.ErrCodeNo)
@@ -278,9 +274,9 @@ func (c *Conn) Close() error {
 // Done is closed when the connection has ended and all callbacks were made.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
-// Err says why the connection takes no new pushes; nil while it does. It is
-// ErrClosed after Close or Drain, a *GoAwayError when APNs ended it, and wraps
-// ErrCredential when APNs refused the certificate or key.
+// Err says why the connection takes no new pushes; nil while it takes them. It is ErrClosed
+// after Close or Drain, a *GoAwayError when APNs ended the connection, and wraps ErrCredential
+// when APNs refused the certificate or key.
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -290,9 +286,9 @@ func (c *Conn) Err() error {
 // now is the connection's clock.
 func (c *Conn) now() time.Duration { return time.Since(c.born) }
 
-// Format prints the connection's address under every verb: its buffers hold
-// payloads, device tokens and the provider token.
+// Format prints only the connection's address, for every verb: its buffers hold payloads,
+// device tokens and the provider token.
 func (c *Conn) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "apnsconn.Conn{"+c.cfg.Addr+"}") }
 
-// MarshalText is Format for encoders.
+// MarshalText does the same for encoders.
 func (c *Conn) MarshalText() ([]byte, error) { return []byte("apnsconn.Conn{" + c.cfg.Addr + "}"), nil }

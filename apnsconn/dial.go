@@ -17,11 +17,10 @@ import (
 	"propeller/internal/neterr"
 )
 
-// Dial opens a connection and waits until the peer is ready for pushes. It
-// looks up the address anew each time, as Apple asks (with Config.Proxy, that of
-// the proxy, which looks up the other), and ends with ctx or after
-// Config.DialTimeout. The error wraps ErrCredential if the peer refused the
-// client certificate.
+// Dial opens a connection and waits until the peer is ready for pushes, until ctx ends, or for
+// Config.DialTimeout. It looks up the address each time, as Apple asks; with Config.Proxy it
+// looks up the proxy's address, and the proxy looks up the other. The error wraps ErrCredential
+// if the peer refused the client certificate.
 func Dial(ctx context.Context, cfg Config) (*Conn, error) {
 	c, err := dial(ctx, cfg.withDefaults())
 	if err == nil {
@@ -41,10 +40,10 @@ func dial(ctx context.Context, cfg Config) (*Conn, error) {
 	if cfg.Certificate != nil && cfg.Token != nil {
 		// APNs would silently ignore the token (Apple:
 		// sending-notification-requests-to-apns).
-		return nil, errors.New("has both a certificate and a provider token, want one of them")
+		return nil, errors.New("has both a certificate and a provider token: give only one of them")
 	}
 	if cert := cfg.Certificate; cert != nil && cert.Leaf != nil && time.Now().After(cert.Leaf.NotAfter) {
-		// Dialled over and over it has taken servers down (jchambers/pushy#1095).
+		// Endless dialling with an expired one has taken servers down (jchambers/pushy#1095).
 		return nil, fmt.Errorf("%w: the certificate expired on %s: renew it", ErrCredential, cert.Leaf.NotAfter.UTC().Format(time.DateOnly))
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.DialTimeout,
@@ -78,8 +77,8 @@ func dial(ctx context.Context, cfg Config) (*Conn, error) {
 	return c, nil
 }
 
-// phase says in which phase of a dial err came. If ctx has ended, err is only
-// the echo of that, and gives way to the cause.
+// phase adds the phase of a dial to err. If ctx has ended, err is only a consequence, and the
+// cause of that replaces it.
 func phase(ctx context.Context, name string, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
@@ -93,12 +92,12 @@ func tlsConfig(cfg Config, host string) *tls.Config {
 		ServerName: host,
 		RootCAs:    cfg.RootCAs,
 		NextProtos: []string{"h2"},
-		// Records of full size from the start: batches go out in few of them.
+		// Use records of full size from the start, so that batches go out in few of them.
 		DynamicRecordSizingDisabled: true,
 	}
 	if cfg.Certificate != nil {
-		// Always present it, also if the server's list of authorities does not
-		// name its issuer: then the server says what it has against it.
+		// Present it even if the server's list of authorities does not name its issuer: the
+		// server then says what is wrong with it.
 		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return cfg.Certificate, nil
 		}
@@ -116,9 +115,8 @@ func handshake(ctx context.Context, tc *tls.Conn) error {
 	return nil
 }
 
-// newConn makes an HTTP/2 connection of nc, which must speak it, and starts it
-// when the peer's SETTINGS have come. raw is beneath nc, or the same. On error
-// the caller closes both.
+// newConn makes an HTTP/2 connection of nc and starts it when the peer's SETTINGS have arrived.
+// raw is beneath nc, or the same. On error the caller closes both.
 func newConn(ctx context.Context, cfg Config, authority string, nc, raw net.Conn) (*Conn, error) {
 	c := &Conn{
 		cfg:     cfg,
@@ -145,7 +143,7 @@ func newConn(ctx context.Context, cfg Config, authority string, nc, raw net.Conn
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) }) // long past
 	err := c.greet(r)
 	if !stop() {
-		return nil, context.Cause(ctx) // raw is of no use with that deadline
+		return nil, context.Cause(ctx) // with that deadline raw cannot be used
 	}
 	if err != nil {
 		return nil, err
@@ -154,8 +152,8 @@ func newConn(ctx context.Context, cfg Config, authority string, nc, raw net.Conn
 	return c, nil
 }
 
-// greet exchanges the connection prefaces (RFC 9113 §3.4). The peer's SETTINGS
-// say how many streams it allows, so nothing is sent before.
+// greet exchanges the connection prefaces (RFC 9113 §3.4). No push is sent before the peer's
+// SETTINGS arrive, because they say how many streams it allows.
 func (c *Conn) greet(r *reader) error {
 	c.out.b = append(c.out.b, http2.ClientPreface...)
 	_ = c.frames.WriteSettings( // to memory
@@ -169,8 +167,8 @@ func (c *Conn) greet(r *reader) error {
 	_, writeErr := c.nc.Write(c.out.b)
 	c.out.b = c.out.b[:0]
 
-	// A peer that refused us may have closed before it read all of that. Why is
-	// in what it wrote, so look for that first.
+	// A peer that refuses the connection may close it before it has read all of that. What it
+	// wrote says why, so read that first.
 	settings, err := r.settings()
 	switch {
 	case err != nil && writeErr != nil && !isCredentialAlert(err):
@@ -185,7 +183,7 @@ func (c *Conn) greet(r *reader) error {
 	return c.applySettings(settings)
 }
 
-// settings reads the frame that must be the peer's first.
+// settings reads the peer's first frame, which must be SETTINGS.
 func (r *reader) settings() (first *http2.SettingsFrame, err error) {
 	defer recovered(&err)
 	f, err := r.frames.ReadFrame()
@@ -202,23 +200,21 @@ func (r *reader) settings() (first *http2.SettingsFrame, err error) {
 		if !f.IsAck() {
 			return f, nil
 		}
-		return nil, breach(http2.ErrCodeProtocol, "acknowledges SETTINGS before it sends its own")
+		return nil, breach(http2.ErrCodeProtocol, "acknowledged SETTINGS before it sent its own")
 	case *http2.GoAwayFrame:
 		return nil, newGoAwayError(f)
 	}
 	return nil, breach(http2.ErrCodeProtocol, "first frame is %s, want SETTINGS", f.Header().Type)
 }
 
-// isCredentialAlert reports whether err is a TLS alert by which the peer
-// refuses the client certificate (RFC 8446 §6.2). handshake_failure is not among
-// them: it has many causes.
+// isCredentialAlert reports whether err is a TLS alert that refuses the client certificate
+// (RFC 8446 §6.2). handshake_failure does not count: it has many causes.
 func isCredentialAlert(err error) bool {
 	var op *net.OpError
 	if !errors.As(err, &op) || op.Op != "remote error" {
 		return false
 	}
-	// crypto/tls does not export the type of the alerts it receives, but
-	// AlertError has the same texts.
+	// crypto/tls does not export the type of received alerts, but AlertError has the same texts.
 	for _, alert := range [...]tls.AlertError{
 		42,  // bad_certificate
 		43,  // unsupported_certificate
@@ -236,12 +232,11 @@ func isCredentialAlert(err error) bool {
 	return false
 }
 
-// Environment is one of the two worlds of APNs. Device tokens, and most
-// certificates and keys, belong to one of them.
+// Environment is one of APNs' two environments. Device tokens, and most certificates and keys,
+// belong to one of them.
 type Environment uint8
 
-// The environments; Other is a server that is not Apple's, which may stand for
-// either.
+// The environments. Other is a server that is not Apple's; it may play either of them.
 const (
 	Other Environment = iota
 	Production
@@ -267,13 +262,12 @@ const (
 	hostDevelopment = "api.development.push.apple.com"
 )
 
-// ServerAddr returns the host:port to dial for a server's name in a
-// configuration: production, sandbox, or https://host:port, where the port is
-// 443 if absent. An https address of Apple's has Apple's environment, so that
-// https://api.push.apple.com:2197 is Production; any other is Other.
+// ServerAddr returns the host:port to dial for a server as the configuration names it:
+// production, sandbox, or https://host:port, where the port defaults to 443. The environment of
+// an address of Apple's is Apple's, so https://api.push.apple.com:2197 is Production; any other
+// address is Other.
 //
-// The error says what is wrong with the name, quotes it, and holds no password
-// that an address may carry.
+// The error quotes the name, but never a password in it.
 func ServerAddr(name string) (addr string, env Environment, err error) {
 	switch name {
 	case "production":
@@ -290,7 +284,7 @@ func ServerAddr(name string) (addr string, env Environment, err error) {
 	case u.Scheme != "https":
 		return "", Other, serverError(shown, "APNs is reached by https only: want https://host:port")
 	case u.User != nil:
-		return "", Other, serverError(shown, "an APNs server takes no user and password; remove them")
+		return "", Other, serverError(shown, "an APNs server has no user and password; remove them")
 	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "":
 		return "", Other, serverError(shown, "want https://host:port with nothing after it")
 	case u.Hostname() == "":
@@ -321,8 +315,7 @@ func serverError(name, why string) error {
 	return fmt.Errorf("apnsconn: server %q: %s", name, why)
 }
 
-// withoutUserinfo removes what may be a user and password from text that is no
-// address.
+// withoutUserinfo removes what may be a user and password from text that is not a URL.
 func withoutUserinfo(s string) string {
 	if i := strings.LastIndexByte(s, '@'); i >= 0 {
 		return "…" + s[i:]

@@ -30,7 +30,7 @@ func TestDialFailures(t *testing.T) {
 		want string
 	}{
 		{"no ALPN", apnstest.Options{NoALPN: true}, "does not speak HTTP/2"},
-		{"no SETTINGS", apnstest.Options{NoSettings: true}, "before it sends its own"},
+		{"no SETTINGS", apnstest.Options{NoSettings: true}, "before it sent its own"},
 		{"slow handshake", apnstest.Options{SlowHandshake: time.Minute}, "TLS handshake: not ready within 3s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 )
 
 var (
-	// ErrClosed is why a connection ended that was closed or drained by its owner.
+	// ErrClosed is why a connection ended that its owner closed or drained.
 	ErrClosed = errors.New("apnsconn: connection closed")
 	// ErrTimeout is the Err of a push that was not answered within Config.PushTimeout.
 	ErrTimeout = errors.New("apnsconn: no answer within the push timeout")
@@ -16,12 +16,12 @@ var (
 	ErrFull = errors.New("apnsconn: too many pushes in flight")
 )
 
-// Why a connection gives up by itself; all of them end up in Conn.Err.
+// Why a connection ends by itself, as Conn.Err returns it.
 var (
 	errSilent      = errors.New("apnsconn: connection lost: no answer to a PING")
 	errDeadlines   = errors.New("apnsconn: connection given up: two pushes in a row timed out")
 	errServerFault = errors.New("apnsconn: connection given up: three answers of status 500 in a row")
-	errStuck       = errors.New("apnsconn: connection given up: it answers and lets nothing be sent")
+	errStuck       = errors.New("apnsconn: connection given up: the server answers, but accepts no pushes")
 	errStreamIDs   = errors.New("apnsconn: connection used up: no stream ids left")
 )
 
@@ -39,8 +39,8 @@ func breach(code http2.ErrCode, format string, args ...any) error {
 	return &peerError{code, fmt.Sprintf(format, args...)}
 }
 
-// streamError is the Err of a push whose stream was reset, by the peer or,
-// because the peer's answer was malformed, by this side.
+// streamError is the Err of a push whose stream was reset: by the peer, or by this side because
+// the peer's answer was malformed.
 type streamError struct {
 	Code   http2.ErrCode
 	Remote bool   // the peer reset it
@@ -54,12 +54,12 @@ func (e *streamError) Error() string {
 	return fmt.Sprintf("apnsconn: stream reset: %s (%s)", e.What, e.Code)
 }
 
-// suspectError is why a connection takes no more pushes after an answer that
-// concerns the connection more than the push, such as 503 Shutdown.
+// suspectError is why a connection takes no more pushes after an answer that blames the
+// connection, such as 503 Shutdown.
 type suspectError struct {
 	Status int
 	Reason string
-	Err    error // a *ClockError when that is behind it; nil otherwise
+	Err    error // a *ClockError if the clock is the cause; else nil
 }
 
 // Unwrap returns Err.
@@ -96,8 +96,8 @@ func newGoAwayError(f *http2.GoAwayFrame) *GoAwayError {
 	}
 }
 
-// goAwayReason takes the reason out of debug data. Apple documents JSON;
-// plain text has been seen too (Netty: "Maximum active streams violated …").
+// goAwayReason finds the reason in a GOAWAY's debug data. Apple documents JSON; plain text has
+// been seen too (Netty: "Maximum active streams violated …").
 func goAwayReason(debug []byte) string {
 	if a := parseAnswer(debug); a.reason != "" {
 		return a.reason
@@ -112,8 +112,7 @@ func (e *GoAwayError) Error() string {
 	return fmt.Sprintf("apnsconn: server ended the connection (GOAWAY %s): %s", e.Code, e.Reason)
 }
 
-// Is makes errors.Is(e, ErrCredential) true for the reasons that name a fault
-// of the certificate or key.
+// Is makes errors.Is(e, ErrCredential) true for reasons that refuse the certificate or key.
 func (e *GoAwayError) Is(target error) bool {
 	return target == ErrCredential && credentialReason(e.Reason)
 }

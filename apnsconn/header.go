@@ -15,12 +15,11 @@ const (
 
 // headerEncoder turns notifications into HPACK header blocks.
 //
-// What repeats from push to push (authority, provider token, topic, push type, priority) goes
-// through the dynamic table and costs a byte each. What does not (path, id)
-// must stay out of it, or it would push the others out; it is written as "never
-// indexed", which also tells intermediaries to leave it alone (RFC 7541 §7.1.3).
-// Measured: 90 bytes per block with a 64-digit token, topic, push type, priority
-// and id, of which path and id take 84.
+// Fields that repeat from push to push (authority, provider token, topic, push type, priority)
+// go through the dynamic table and cost one byte each. Fields that do not (path, id) must stay
+// out of it, or they would evict the others. They are written as "never indexed", which also
+// tells intermediaries not to index them (RFC 7541 §7.1.3). Measured: a block with a 64-digit
+// token, topic, push type, priority and id has 90 bytes, 84 of them for path and id.
 type headerEncoder struct {
 	authority     string
 	authorization string // with the provider token; "" without one
@@ -35,21 +34,19 @@ type headerEncoder struct {
 	channel    varying
 	requestID  varying
 
-	expirationValue int64  // the last one, and
-	expirationText  string // its digits, which are the same for many pushes in a row
+	expirationValue int64  // the last one, often the same for many pushes in a row
+	expirationText  string // its digits
 }
 
-// varying is a header whose value is often another one each time, while its
-// name is always the same. To have the name in the dynamic table one value must
-// go there with it: the first, and another when that has been evicted. Of the
-// rest only those that come twice in a row are worth an entry.
+// varying is a header whose value often differs from push to push. Its name should be in the
+// dynamic table, which takes one value with it: the first value, and another one when that has
+// been evicted. Of the other values only one that comes twice in a row is worth an entry.
 type varying struct {
 	name  string
 	named bool // the table holds the name, as far as is known
 	last  string
 
-	// What a literal began with the last time: the name's index. It is good
-	// until the table changes.
+	// The name's index, with which the last literal began. It is valid until the table changes.
 	prefix        []byte
 	prefixChanges int
 }
@@ -67,14 +64,13 @@ func newHeaderEncoder(authority string) *headerEncoder {
 	return h
 }
 
-// maxTableSize bounds the dynamic table, whatever larger one the peer offers:
-// 4096 is HTTP/2's default, APNs' setting, and room for some 60 entries.
+// maxTableSize bounds the dynamic table, even if the peer offers a larger one: 4096 is HTTP/2's
+// default and APNs' setting, and has room for some 60 entries.
 const maxTableSize = 4096
 
-// setTableSize follows the peer's HEADER_TABLE_SIZE. It always goes by way of an
-// empty table: of two changes between header blocks the smaller has to be told
-// too (RFC 7541 §4.2), and x/net's decoder, hence any server in Go, takes that
-// for an error unless it empties the table.
+// setTableSize applies the peer's HEADER_TABLE_SIZE. It always empties the table first: of two
+// changes between header blocks the smaller must be signalled too (RFC 7541 §4.2), and x/net's
+// decoder, which servers in Go use, takes that for an error unless it empties the table.
 func (h *headerEncoder) setTableSize(v uint32) {
 	v = min(v, maxTableSize)
 	if v == h.enc.MaxDynamicTableSize() {
@@ -93,7 +89,7 @@ func (h *headerEncoder) encode(n *Notification) []byte {
 	case n.broadcast():
 		id = &h.requestID
 		h.authorityFields()
-		// The path is the app's, the same for all its broadcasts.
+		// All broadcasts of an app have the same path.
 		h.field(hpack.HeaderField{Name: ":path", Value: broadcastPath + n.Topic})
 		h.varying(&h.channel, n.ChannelID)
 		h.pushFields(n)
@@ -127,13 +123,13 @@ func (h *headerEncoder) encode(n *Notification) []byte {
 	return h.block.b
 }
 
-// authorityFields writes what every block begins with.
+// authorityFields writes the fields that every block begins with.
 func (h *headerEncoder) authorityFields() {
-	h.field(hpack.HeaderField{Name: ":authority", Value: h.authority}) // first, for it brings a new table size along
+	h.field(hpack.HeaderField{Name: ":authority", Value: h.authority}) // first, because it signals a new table size
 	h.block.b = append(h.block.b, methodPost, schemeHTTPS)
 }
 
-// pushFields writes what mostly is the same from push to push.
+// pushFields writes the fields that are mostly the same from push to push.
 func (h *headerEncoder) pushFields(n *Notification) {
 	if h.authorization != "" {
 		h.field(hpack.HeaderField{Name: "authorization", Value: h.authorization})
@@ -146,9 +142,9 @@ func (h *headerEncoder) pushFields(n *Notification) {
 	}
 }
 
-// repeated is what encode wrote around the path of a push to a device. All of it
-// is indexes into the tables, so it can be copied for the next push that has
-// the same fields, as long as the dynamic table has not changed.
+// repeated is what encode wrote around the path of a push to a device. It consists of indexes
+// into the tables, so it can be copied for the next push with the same fields, as long as the
+// dynamic table has not changed.
 type repeated struct {
 	changes                        int
 	authorization, topic, pushType string
@@ -167,15 +163,15 @@ func (r *repeated) set(h *headerEncoder, n *Notification, before, behind []byte)
 	r.behind = append(r.behind[:0], behind...)
 }
 
-// Fields of HPACK's static table (RFC 7541, appendix A), written as they are: the
-// encoder would look each up again.
+// Fields of HPACK's static table (RFC 7541, appendix A), written directly: the encoder would
+// look each of them up again.
 const (
 	methodPost  = 0x80 | 3
 	schemeHTTPS = 0x80 | 7
 	neverPath   = 0x10 | 4 // :path, never indexed, the value follows
 )
 
-// devicePath writes the :path of a push to a device, whose token is in lower case there.
+// devicePath writes the :path of a push to a device, with the token in lower case.
 func (h *headerEncoder) devicePath(token string) {
 	for i := 0; i < len(token); i++ {
 		if 'A' <= token[i] && token[i] <= 'Z' {
@@ -186,8 +182,8 @@ func (h *headerEncoder) devicePath(token string) {
 	h.block.b = appendString(append(h.block.b, neverPath), devicePath+token)
 }
 
-// indexLen is the length of the name's index that a literal never to be indexed
-// begins with: an integer with a prefix of 4 bits (RFC 7541 §5.1).
+// indexLen is the length of the name's index with which a never-indexed literal begins: an
+// integer with a prefix of 4 bits (RFC 7541 §5.1).
 func indexLen(literal []byte) int {
 	if literal[0]&0x0f != 0x0f {
 		return 1
@@ -199,9 +195,8 @@ func indexLen(literal []byte) int {
 	return n
 }
 
-// appendString writes a string literal, Huffman-coded if that is shorter: its
-// length, an integer with a prefix of 7 bits, and before these one that tells
-// which (RFC 7541 §5.1, §5.2).
+// appendString writes a string literal, Huffman-coded if that is shorter: one bit that says so,
+// the length as an integer with a prefix of 7 bits, and the text (RFC 7541 §5.1, §5.2).
 func appendString(b []byte, s string) []byte {
 	const huffman, most = 0x80, 0x7f
 	n, kind := hpack.HuffmanEncodeLength(s), byte(huffman)
@@ -224,9 +219,8 @@ func appendString(b []byte, s string) []byte {
 	return hpack.AppendHuffmanString(b, s)
 }
 
-// field writes f. What it begins with tells whether that changed the dynamic
-// table: a literal to be indexed (01…, RFC 7541 §6.2.1), or a new size of the
-// table (001…, §6.3) in front.
+// field writes f. The first byte shows whether that changed the dynamic table: an indexed
+// literal (01…, RFC 7541 §6.2.1), or a new table size (001…, §6.3) before the field.
 func (h *headerEncoder) field(f hpack.HeaderField) {
 	start := len(h.block.b)
 	_ = h.enc.WriteField(f) // to memory
@@ -235,9 +229,9 @@ func (h *headerEncoder) field(f hpack.HeaderField) {
 	}
 }
 
-// varying writes v with value. The encoder does not tell whether it knows a
-// name, but the byte it begins with does: the low four bits are the name's
-// index, and 0 means a name in full (RFC 7541 §6.2.3).
+// varying writes v with value. The encoder does not say whether it knows a name, but the first
+// byte does: its low four bits are the name's index, and 0 means that the name follows in full
+// (RFC 7541 §6.2.3).
 func (h *headerEncoder) varying(v *varying, value string) {
 	start := len(h.block.b)
 	literal := v.named && value != v.last
@@ -263,12 +257,11 @@ func (h *headerEncoder) digits(v int64) string {
 	return h.expirationText
 }
 
-// fieldOverhead is what each field counts beyond its name and value
+// fieldOverhead is what each field counts in addition to its name and value
 // (RFC 9113 §6.5.2, MAX_HEADER_LIST_SIZE).
 const fieldOverhead = 32
 
-// listSize is the size of n's header list as the peer counts it, or a little
-// more.
+// listSize is the size of n's header list as the peer counts it, or slightly more.
 func (h *headerEncoder) listSize(n *Notification) uint64 {
 	const names = len(":method"+"POST"+":scheme"+"https"+":authority"+":path"+broadcastPath+
 		"apns-channel-id"+"apns-push-type"+"apns-priority"+"10"+"apns-request-id"+"apns-collapse-id") + 9*fieldOverhead
@@ -279,10 +272,9 @@ func (h *headerEncoder) listSize(n *Notification) uint64 {
 	return uint64(size)
 }
 
-// checkHeaders refuses what no header may hold. HTTP/2 carries such bytes
-// without confusing anybody's framing, but the peer may take them as a fault of
-// the connection, at the cost of all other pushes on it. The meaning of the
-// values is Notification.Validate's matter.
+// checkHeaders refuses values that no header may have. They would not break HTTP/2's framing,
+// but the peer may take them for a fault of the connection, which costs all other pushes on it.
+// What the values mean is checked by Notification.Validate.
 func checkHeaders(n *Notification) error {
 	for i := 0; i < len(n.Token); i++ {
 		if !tokenChars[n.Token[i]] {
@@ -317,27 +309,26 @@ func checkHeaders(n *Notification) error {
 	return nil
 }
 
-// checkBroadcast refuses what would make another request than was meant: the
-// topic is in the path.
+// checkBroadcast refuses values that would change the request: the topic is part of the path.
 func checkBroadcast(n *Notification) error {
 	if n.Token != "" {
-		return &FieldError{"token", "cannot stand beside a channel id"}
+		return &FieldError{"token", "cannot be given together with a channel id"}
 	}
 	for i := 0; i < len(n.Topic); i++ {
 		if b := n.Topic[i]; !isTokenChar(b) && b != '.' {
-			return &FieldError{"topic", fmt.Sprintf("has the character %q, which no bundle id has", b)}
+			return &FieldError{"topic", fmt.Sprintf("has the character %q, which bundle ids never have", b)}
 		}
 	}
 	return nil
 }
 
-// maxHeaderValue bounds one value, in bytes. APNs takes 8000 of headers in all.
+// maxHeaderValue bounds one value, in bytes. APNs accepts 8000 bytes of headers in all.
 const maxHeaderValue = 4096
 
 func isTokenChar(b byte) bool { return tokenChars[b] }
 
-// tokenChars are the characters of device tokens, and '-' and '_': a table
-// because each push's token goes through it. Never written to.
+// tokenChars are the characters of device tokens, and '-' and '_'. It is a table because every
+// push's token is checked against it; it is never written to.
 var tokenChars = func() (chars [256]bool) {
 	for b := range chars {
 		chars[b] = '0' <= b && b <= '9' || 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || b == '-' || b == '_'

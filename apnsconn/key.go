@@ -14,25 +14,25 @@ import (
 	"propeller/internal/pemfile"
 )
 
-// Key signs provider tokens: the .p8 file that Apple gives out under Keys, with
-// the two ids that belong to it. It is not changed once loaded. However it is
-// printed, only the ids show: never the key.
+// Key signs provider tokens: the .p8 file that Apple offers under Keys, with the two ids that
+// belong to it. It does not change once loaded. Printed in any way, it shows only the ids, never
+// the key.
 type Key struct {
 	File        string            // where it was read from
 	ID          string            // the key's id, 10 characters
 	Team        string            // the team's id, 10 characters
-	Fingerprint [sha256.Size]byte // SHA-256 of the public key: another key has another
+	Fingerprint [sha256.Size]byte // SHA-256 of the public key: it differs for each key
 
 	private *ecdsa.PrivateKey
 }
 
-// KeyError says what is wrong with a provider token's key, or with one of its
-// ids. It never holds anything of the key.
+// KeyError says what is wrong with a provider token's key, or with one of its ids. It never
+// holds any part of the key.
 type KeyError struct {
 	File  string // as given to LoadKey
 	Field string // which argument is at fault: "key" (the file), "key_id" or "team_id"
 	Why   string // what is wrong, and what to do if that is known
-	Err   error  // the cause, if there is one to unwrap: fs.ErrNotExist …
+	Err   error  // the cause, such as fs.ErrNotExist; nil for none
 }
 
 func (e *KeyError) Error() string {
@@ -46,12 +46,11 @@ func (e *KeyError) Error() string {
 // Unwrap returns the cause, or nil.
 func (e *KeyError) Unwrap() error { return e.Err }
 
-// LoadKey reads a key for provider tokens: an unencrypted file with one EC key on
-// curve P-256, of at most 1 MiB, as Apple's AuthKey_….p8. keyID
-// and teamID are the ids that Apple shows beside the key and for the account,
-// each 10 capital letters and digits. Whether they belong to the key only Apple
-// knows. All faults are reported together, joined by errors.Join; each is a
-// *KeyError.
+// LoadKey reads a key for provider tokens: an unencrypted file of at most 1 MiB with one EC key
+// on curve P-256, such as Apple's AuthKey_….p8. keyID and teamID are the ids that Apple shows
+// beside the key and for the account, each 10 capital letters and digits. Only Apple knows
+// whether they belong to the key. All faults are reported together, joined by errors.Join; each
+// is a *KeyError.
 func LoadKey(file, keyID, teamID string) (*Key, error) {
 	private, err := readSigningKey(file)
 	var faults []error
@@ -69,7 +68,7 @@ func LoadKey(file, keyID, teamID string) (*Key, error) {
 	}
 	public, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
 	if err != nil {
-		return nil, &KeyError{file, "key", "its public key cannot be written", err}
+		return nil, &KeyError{file, "key", "its public key cannot be encoded", err}
 	}
 	return &Key{File: file, ID: keyID, Team: teamID, Fingerprint: sha256.Sum256(public), private: private}, nil
 }
@@ -94,8 +93,8 @@ func idFault(s string) string {
 	return "is not 10 capital letters and digits"
 }
 
-// readSigningKey finds the one private key in a file. Its errors are sentences without
-// a subject, which is the file.
+// readSigningKey finds the only private key in a file. Its errors are sentences whose subject,
+// the file, is left out.
 func readSigningKey(file string) (*ecdsa.PrivateKey, error) {
 	blocks, err := readCredential(file, "is neither PEM nor DER: give the .p8 file as Apple offers it, whose first line is -----BEGIN PRIVATE KEY-----")
 	if err != nil {
@@ -145,8 +144,8 @@ func parseSigningBlock(block *pemfile.Block) (*ecdsa.PrivateKey, error) {
 	return nil, errors.New("is neither an EC nor an RSA key: " + getP8)
 }
 
-// Same reports whether both are the same key with the same ids, wherever they
-// were read from. Either may be nil.
+// Same reports whether both are the same key with the same ids, no matter where they were read
+// from. Either may be nil.
 func (k *Key) Same(other *Key) bool {
 	if k == nil || other == nil {
 		return k == other

@@ -8,10 +8,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// connLoop owns the connection's life: it runs the reader and the writer, looks
-// after everything that depends on time, and clears up at the end. It sleeps
-// until the next thing is due, so that an idle connection costs one wake-up per
-// PING.
+// connLoop runs the connection: it starts the reader and the writer, does everything that
+// depends on time, and cleans up at the end. It sleeps until the next thing is due, so that an
+// idle connection costs one wake-up per PING.
 func (c *Conn) connLoop(r *reader) {
 	var goroutines sync.WaitGroup
 	written := make(chan struct{})
@@ -39,7 +38,7 @@ func (c *Conn) connLoop(r *reader) {
 	c.cleanUp(written, &goroutines)
 }
 
-// check does all that is due at now. mu is held.
+// check does what is due at now. mu is held.
 func (c *Conn) check(now time.Duration) {
 	for p := c.all.head; p != nil && p.deadline <= now && !c.ended; p = c.all.head {
 		c.expire(p)
@@ -50,7 +49,7 @@ func (c *Conn) check(now time.Duration) {
 	case c.noStreams && now >= c.drainUntil:
 		c.end(c.why, http2.ErrCodeNo)
 	case c.pingPending && lastRead >= c.pinged:
-		c.pingPending = false // any sign of life will do
+		c.pingPending = false // any sign of life is enough
 	case c.pingPending && now >= c.pinged+c.cfg.PingTimeout:
 		c.drop(errSilent)
 	case !c.pingPending && now >= lastRead+c.cfg.PingAfter:
@@ -58,7 +57,7 @@ func (c *Conn) check(now time.Duration) {
 	}
 }
 
-// nextCheck is when check has to be called next. mu is held.
+// nextCheck is when check must be called next. mu is held.
 func (c *Conn) nextCheck() time.Duration {
 	next := time.Duration(c.lastRead.Load()) + c.cfg.PingAfter
 	if c.pingPending {
@@ -73,13 +72,13 @@ func (c *Conn) nextCheck() time.Duration {
 	return next
 }
 
-// expire ends a push whose time is up. One that alone was not answered is an
-// omission of the peer's. Two in a row, without an answer to any other since
-// they were sent, are taken as proof that the connection is dead. mu is held.
+// expire ends a push whose time is up. A single push without an answer may be the peer's
+// mistake. Two in a row, with no other push answered since they were sent, are taken as proof
+// that the connection is dead. mu is held.
 //
-// One that could not even be sent, while nothing else could since it was handed
-// over, tells of a peer that keeps its windows or stream limit shut: after two
-// of them, one after the other, the connection is given up too.
+// If a push could not even be sent, and nothing else could since Send took it, the peer keeps
+// its windows or its stream limit closed. After two such pushes, one after the other, the
+// connection is given up as well.
 func (c *Conn) expire(p *push) {
 	if since := p.deadline - c.cfg.PushTimeout; p.id == 0 && since >= c.lastSent && since >= c.stuckAt {
 		c.stuck++
@@ -97,8 +96,8 @@ func (c *Conn) expire(p *push) {
 	}
 }
 
-// checkLimit gives the connection up when the peer has allowed no stream for
-// shutTimeout: whoever sends by Free would wait for ever. mu is held.
+// checkLimit gives the connection up when the peer has allowed no stream for shutTimeout: a
+// caller that sends by Free would wait for ever. mu is held.
 func (c *Conn) checkLimit(now time.Duration) {
 	switch {
 	case c.noNew || c.peer.maxStreams > 0:
@@ -110,8 +109,8 @@ func (c *Conn) checkLimit(now time.Duration) {
 	}
 }
 
-// shutTimeout is how long a peer may allow no stream at all. It is looked at
-// when connLoop wakes, which PINGs make it do.
+// shutTimeout is how long a peer may allow no stream at all. connLoop checks it whenever it
+// wakes, for PINGs at least.
 const shutTimeout = time.Minute
 
 // ping asks for a sign of life after a silence. mu is held.
@@ -125,8 +124,8 @@ func (c *Conn) ping(now time.Duration) {
 	}
 }
 
-// cleanUp sees the reader and the writer off, ends the pushes that are left, and
-// reports the end.
+// cleanUp waits for the reader and the writer, ends the pushes that are left, and reports the
+// end.
 func (c *Conn) cleanUp(written <-chan struct{}, goroutines *sync.WaitGroup) {
 	c.mu.Lock()
 	farewell := c.farewell
@@ -139,7 +138,7 @@ func (c *Conn) cleanUp(written <-chan struct{}, goroutines *sync.WaitGroup) {
 		}
 		linger.Stop()
 	}
-	_ = c.raw.Close() // nothing more is expected of it
+	_ = c.raw.Close() // it is of no use any more
 	goroutines.Wait()
 
 	c.mu.Lock()
@@ -153,8 +152,8 @@ func (c *Conn) cleanUp(written <-chan struct{}, goroutines *sync.WaitGroup) {
 	close(c.done)
 }
 
-// How pushes and the connection end. All methods here but the unlocks are called
-// with mu held, and only decide: the callbacks are made by the unlocks.
+// How pushes and the connection end. All methods below, except for unlock and unlockForOwner,
+// are called with mu held and only decide; those two make the callbacks.
 
 // finish ends p.
 func (c *Conn) finish(p *push, o Outcome) {
@@ -176,9 +175,9 @@ func (c *Conn) remove(p *push) {
 	}
 }
 
-// unlock releases mu and makes the calls that were decided under it.
+// unlock releases mu and makes the callbacks that were decided under it.
 func (c *Conn) unlock() {
-	change := c.changed && !c.corked // the reader calls OnChange once for all it has at hand
+	change := c.changed && !c.corked // the reader calls OnChange once for all its answers
 	if change {
 		c.changed = false
 	}
@@ -193,8 +192,8 @@ func (c *Conn) unlock() {
 	}
 }
 
-// unlockForOwner is unlock for the goroutines of the connection's owner, who may
-// hold a lock that OnChange wants: connLoop makes that call.
+// unlockForOwner is unlock for the goroutines of the connection's owner, which may hold a lock
+// that OnChange wants: connLoop calls OnChange instead.
 func (c *Conn) unlockForOwner() {
 	fin := c.fin
 	c.fin = nil
@@ -207,13 +206,13 @@ func (c *Conn) unlockForOwner() {
 
 // lost is the outcome of p when there will be no (further) answer.
 //
-// Without the end of its payload, which has END_STREAM, the peer has no request that it
-// could process, and a JSON object without its end is none. Nothing more is written of a
-// push that has ended, so it stays without.
+// Without the end of the payload, which carries END_STREAM, the peer has no request that it
+// could process, and JSON without its end is not a payload. Nothing more is written of a push
+// that has ended, so its end never arrives.
 func (p *push) lost(err error) Outcome {
 	switch {
 	case p.status != 0: // see below
-	case p.id == 0 || p.unsent || len(p.rest()) > 0:
+	case p.id == 0 || p.unsent || len(p.unwritten()) > 0:
 		return Outcome{Class: NotSent, Err: err}
 	default:
 		return Outcome{Class: Unknown, Err: err}
@@ -221,14 +220,14 @@ func (p *push) lost(err error) Outcome {
 	// There was an answer, only its body is incomplete.
 	o := p.outcome()
 	if p.status != 200 && o.Reason == "" {
-		// Not delivered, but the reason is missing that would tell for good
-		// what to do. Later it may be told.
+		// Not delivered, but the reason, which says what to do, is missing. The next try may
+		// learn it.
 		o.Class, o.Err = Unavailable, err
 	}
 	return o
 }
 
-// outcome is what the answer says.
+// outcome is the outcome that the answer gives.
 func (p *push) outcome() Outcome {
 	o := outcomeOf(p.status, p.body)
 	o.APNsID = p.apnsID
@@ -236,13 +235,13 @@ func (p *push) outcome() Outcome {
 	return o
 }
 
-// abandon ends p from this side, without an answer.
+// abandon ends p on our side, without an answer.
 func (c *Conn) abandon(p *push, err error) {
 	c.reset(p, http2.ErrCodeCancel)
 	c.finish(p, p.lost(err))
 }
 
-// reset tells the peer that nothing more is wanted of p's stream.
+// reset tells the peer that p's stream is not wanted any more.
 func (c *Conn) reset(p *push, code http2.ErrCode) {
 	if p.id == 0 {
 		return
@@ -251,11 +250,11 @@ func (c *Conn) reset(p *push, code http2.ErrCode) {
 	c.resets.add(p.id)
 }
 
-// stopTaking refuses pushes from now on; those taken may still be sent.
+// stopTaking refuses new pushes; those already taken may still be sent.
 func (c *Conn) stopTaking(why error) {
 	var before, now *GoAwayError
 	if c.why == nil || errors.As(why, &now) && (!errors.As(c.why, &before) || before.Reason == "") {
-		c.why = why // the peer's word says more than our own finding
+		c.why = why // the peer's reason says more than ours
 	}
 	if !c.noNew {
 		c.noNew = true
@@ -263,8 +262,8 @@ func (c *Conn) stopTaking(why error) {
 	}
 }
 
-// retire lets the open streams end, for DrainTimeout at most, and opens no
-// more. Waiting pushes are given back at once.
+// retire opens no more streams and lets the open ones end within DrainTimeout. Waiting pushes
+// end at once.
 func (c *Conn) retire(why error) {
 	c.stopTaking(why)
 	if !c.noStreams {
@@ -286,8 +285,8 @@ func (c *Conn) endIfDrained() {
 	}
 }
 
-// end ends the connection and tells the peer why by a GOAWAY with code. The
-// connection loop ends the pushes that are left, when the other goroutines are gone.
+// end ends the connection and tells the peer so by a GOAWAY with code. connLoop ends the pushes
+// that are left, once the other goroutines are gone.
 func (c *Conn) end(why error, code http2.ErrCode) {
 	if c.ended {
 		return
@@ -297,7 +296,7 @@ func (c *Conn) end(why error, code http2.ErrCode) {
 	c.drop(why)
 }
 
-// drop ends the connection without a word, because nobody listens.
+// drop ends the connection without a GOAWAY, because the peer does not listen.
 func (c *Conn) drop(why error) {
 	if c.ended {
 		return

@@ -6,30 +6,29 @@ import (
 	"strings"
 )
 
-// Notification is one push: to one device, or, as a broadcast, to all devices
-// that follow a channel. All fields are sent as they are, but the token in lower
-// case; Validate says whether APNs could take them.
+// Notification is one push: to one device, or, as a broadcast, to all devices that follow a
+// channel. Fields are sent unchanged, except that the token is sent in lower case. Validate says
+// whether APNs could accept them.
 //
-// A broadcast has a ChannelID and no Token. Its Topic is the app's bundle id
-// without a suffix, its PushType liveactivity, its Expiration not nil (0 is the
-// only one for channels that store nothing), its CollapseID empty, and its
-// Payload has at most maxPayloadBroadcast bytes.
+// A broadcast has a ChannelID and no Token. Its Topic is the app's bundle id without a suffix,
+// its PushType liveactivity, its CollapseID empty, and its Payload has at most 5120 bytes. Its
+// Expiration is not nil, and 0 for a channel that stores nothing.
 type Notification struct {
-	Token      string // device token, an even number of hex digits, 8 to 400, of either case; "" for a broadcast
-	ChannelID  string // apns-channel-id of a broadcast, in Base64 as APNs gave it out; else ""
-	Topic      string // apns-topic, complete with its suffix (see TopicFor)
+	Token      string // device token: 8 to 400 hex digits of either case, an even number; "" for a broadcast
+	ChannelID  string // apns-channel-id of a broadcast, in Base64 as APNs issued it; else ""
+	Topic      string // apns-topic, with its suffix (see TopicFor)
 	PushType   string // apns-push-type; always sent (see InferPushType)
-	ID         string // apns-id, for a broadcast apns-request-id: a UUID in canonical form; "" lets APNs make one
+	ID         string // apns-id, or apns-request-id of a broadcast: a UUID in canonical form; "" lets APNs make one
 	CollapseID string // apns-collapse-id, at most 64 bytes; "" omits it
 	Priority   int    // apns-priority 1, 5 or 10; 0 omits it (see DefaultPriority)
 	Expiration *int64 // apns-expiration in Unix seconds; 0 = do not store; nil omits it
 	Payload    []byte // JSON object of at most MaxPayload bytes; must not change until the push has ended
 }
 
-// MaxPayload is how many bytes APNs takes of the payload.
+// MaxPayload is how many bytes the payload may have.
 func (n *Notification) MaxPayload() int { return n.typ().maxPayload }
 
-// typ is what is known of the notification's kind of push.
+// typ returns what is known about the notification's push type.
 func (n *Notification) typ() *pushType {
 	if n.broadcast() {
 		return &broadcastType
@@ -41,47 +40,45 @@ func (n *Notification) typ() *pushType {
 func (n *Notification) broadcast() bool { return n.ChannelID != "" }
 
 const (
-	// MinToken and maxToken bound a device token in hex digits. Apple says to
-	// assume no length; 64 digits are usual, 160 have been seen. The upper
-	// bound keeps a request far below APNs' header list limit of 8000 bytes.
+	// MinToken and maxToken bound a device token, in hex digits. Apple says to assume no
+	// length; 64 digits are usual, and 160 have been seen. The upper bound keeps a request far
+	// below APNs' header list limit of 8000 bytes.
 	MinToken = 8
 	maxToken = 400
 
-	// maxChannelID bounds a channel's id in bytes. Apple fixes no length; 24
-	// have been seen.
+	// maxChannelID bounds a channel's id, in bytes. Apple fixes no length; 24 have been seen.
 	maxChannelID = 255
 
 	// maxCollapseID is Apple's (sending-notification-requests-to-apns), in bytes.
 	maxCollapseID = 64
 
-	// maxTopic and maxPushType bound, in bytes, what Apple does not: a bundle
-	// id has at most 155 characters, the longest suffix 23, the longest push
-	// type 12. Again for the header list limit.
+	// maxTopic and maxPushType bound, in bytes, what Apple does not bound, also because of the
+	// header list limit: a bundle id has at most 155 characters, the longest suffix 23, the
+	// longest push type 12.
 	maxTopic    = 255
 	maxPushType = 64
 
-	// maxExpiration is the last second of the year 9999. Later than that is
-	// no date but, usually, milliseconds in place of seconds.
+	// maxExpiration is the last second of the year 9999. A larger value is usually milliseconds
+	// instead of seconds.
 	maxExpiration = 253402300799
 )
 
-// FieldError says which field of a notification is wrong, and why. It never
-// holds a payload or more than the first 8 characters of a device token.
+// FieldError says which field of a notification is wrong, and why. It never holds a payload, or
+// more than the first 8 characters of a device token.
 type FieldError struct {
-	Key string // the field as jobs and DESIGN call it: token, channel_id, topic, push_type, id, collapse_id, priority, expiration or payload
+	Key string // the field's key in a job: token, channel_id, topic, push_type, id, collapse_id, priority, expiration or payload
 	Why string // what is wrong with it, without the key
 }
 
 func (e *FieldError) Error() string { return "apnsconn: " + e.Key + ": " + e.Why }
 
-// Validate checks the notification against the rules that APNs would refuse it
-// by, so that a push that cannot work costs no request: APNs slows a
-// connection down after refusals. It also keeps every control character out of
-// the headers. The error is a *FieldError naming the first field at fault.
+// Validate checks the notification by APNs' own rules, so that a push that cannot work costs no
+// request: APNs slows a connection down after refusals. It also keeps control characters out of
+// the headers. The error is a *FieldError about the first faulty field.
 //
-// Of the payload only the size and the outer braces are looked at: that it is
-// valid JSON is up to whoever made it. Whether the topic fits the push type is
-// left to APNs. Validate allocates nothing when all is well.
+// Of the payload it checks only the size and the outer braces; valid JSON is the caller's
+// responsibility. Whether the topic fits the push type is left to APNs. Validate allocates
+// nothing for a valid notification.
 func (n *Notification) Validate() error {
 	if !n.broadcast() {
 		if why := tokenFault(n.Token); why != "" {
@@ -123,7 +120,7 @@ func (n *Notification) Validate() error {
 	return nil
 }
 
-// validateBroadcast checks what is special about a broadcast
+// validateBroadcast checks what is special about broadcasts
 // (Apple: sending-broadcast-push-notification-requests-to-apns,
 // handling-error-responses-from-apns).
 func (n *Notification) validateBroadcast() error {
@@ -139,17 +136,16 @@ func (n *Notification) validateBroadcast() error {
 	case n.PushType != "liveactivity":
 		return &FieldError{"push_type", fmt.Sprintf("is %q: a broadcast is a liveactivity", n.PushType)}
 	case n.CollapseID != "":
-		return &FieldError{"collapse_id", "a broadcast has none"}
+		return &FieldError{"collapse_id", "a broadcast cannot have one"}
 	case n.Expiration == nil:
 		return &FieldError{"expiration", "is missing: a broadcast needs one, 0 if its channel stores nothing"}
 	}
 	return nil
 }
 
-// NormalizeToken checks a device token and returns it in lower case, as the
-// request's path has it. It accepts an even number of hex digits, 8 to 400 of
-// them; the error is a *FieldError with the key token. A token that already is
-// in lower case is returned as it is, without allocation.
+// NormalizeToken checks a device token and returns it in lower case, as in the request's path.
+// It accepts an even number of hex digits, 8 to 400 of them; the error is a *FieldError with the
+// key token. It returns a token in lower case unchanged, without allocation.
 func NormalizeToken(s string) (string, error) {
 	if why := tokenFault(s); why != "" {
 		return "", &FieldError{"token", why}
@@ -189,7 +185,7 @@ func channelFault(s string) string {
 	return ""
 }
 
-// headerFault checks a header value that must be there and has no spaces.
+// headerFault checks a header value that is required and has no spaces.
 func headerFault(s string, most int) string {
 	if s == "" {
 		return "is missing"
@@ -205,8 +201,8 @@ func headerFault(s string, most int) string {
 	return ""
 }
 
-// collapseFault checks a header value that may be absent, and may hold spaces,
-// but not at its ends (RFC 9113, section 8.2.1).
+// collapseFault checks a header value that may be absent, and may have spaces except at its
+// ends (RFC 9113 §8.2.1).
 func collapseFault(s string) string {
 	if s == "" {
 		return ""
@@ -251,9 +247,8 @@ func payloadFault(p []byte, most int) string {
 	return ""
 }
 
-// isUUID reports whether s has the form 8-4-4-4-12 in hex digits. Apple
-// documents lower case; upper case, which its own platforms write and APNs
-// itself answers with, is accepted too.
+// isUUID reports whether s has the form 8-4-4-4-12 in hex digits. Apple documents lower case;
+// upper case is accepted too, since Apple's platforms write it and APNs answers with it.
 func isUUID(s string) bool {
 	if len(s) != 36 {
 		return false

@@ -12,22 +12,22 @@ import (
 	"unicode/utf8"
 )
 
-// Class says what became of a push, and so what may be done with it next.
+// Class says how a push ended, and so what may be done with it next.
 type Class uint8
 
-// The classes of DESIGN: every push ends in exactly one of them.
+// The classes. Every push ends in exactly one of them.
 const (
 	// Delivered: APNs answered 200.
 	Delivered Class = iota + 1
 	// Token: this device token must not be used again for this topic.
 	Token
-	// Rejected: this request can never succeed as it is.
+	// Rejected: this request can never succeed.
 	Rejected
 	// Throttled: too many pushes for this device token; later it may work.
 	Throttled
 	// Unavailable: trouble on APNs' side; later it may work.
 	Unavailable
-	// Credential: the certificate or key is refused; nothing of this app works.
+	// Credential: the certificate or key is refused; no push of this app works.
 	Credential
 	// NotSent: provably not processed; sending it again cannot duplicate it.
 	NotSent
@@ -35,9 +35,8 @@ const (
 	Unknown
 )
 
-// String is the class as logs and metrics write it: delivered, token,
-// rejected, throttled, unavailable, credential, not_sent or unknown. A value
-// that is no class prints as class(n).
+// String is the class as logs and metrics write it: delivered, token, rejected, throttled,
+// unavailable, credential, not_sent or unknown. Any other value prints as class(n).
 func (c Class) String() string {
 	switch c {
 	case Delivered:
@@ -64,24 +63,21 @@ func (c Class) String() string {
 type Outcome struct {
 	Class      Class
 	Status     int           // HTTP status; 0 when there was no answer
-	Reason     string        // APNs' reason, a free string of at most 64 printable bytes; "" when there was none
-	APNsID     string        // the apns-id of the answer; of a broadcast's, the apns-request-id
-	Since      time.Time     // 410: when APNs last knew the token as dead; zero when not said
+	Reason     string        // APNs' reason: any text of at most 64 printable bytes; "" without a reason
+	APNsID     string        // the answer's apns-id, or apns-request-id for a broadcast
+	Since      time.Time     // 410: when APNs last found the token dead; zero if not said
 	RetryAfter time.Duration // the answer's retry-after; 0 when absent (Apple documents none)
 
-	// Err says more, where there is more to say: for NotSent and Unknown why;
-	// for Rejected with Status 0, the *FieldError of a value that Send refused
-	// itself; for Unavailable, how the answer broke off before its reason was
-	// complete (Status is set, but not 200); for a provider token that APNs
-	// refuses because this machine's clock is wrong, a *ClockError. It is nil in
-	// all other cases.
+	// Err is the reason for NotSent and Unknown; for Rejected with Status 0, the *FieldError of
+	// a value that Send refused itself; for Unavailable, how the answer broke off before its
+	// reason was complete (Status is set, but not 200); and a *ClockError if APNs refuses a
+	// provider token because this machine's clock is wrong. Otherwise it is nil.
 	Err error
 }
 
-// Reconnect reports whether this one answer says that the connection, not
-// the push, is at fault: it must take no new pushes, and be replaced once its
-// open ones have ended. It is true for 400 IdleTimeout, 403
-// UnrelatedKeyIdInToken, 403 ExpiredProviderToken (after it, APNs keeps
+// Reconnect reports whether the answer blames the connection, not the push: the connection must
+// take no new pushes, and be replaced once its open ones have ended. It is true for 400
+// IdleTimeout, 403 UnrelatedKeyIdInToken, 403 ExpiredProviderToken (after which APNs keeps
 // refusing on that connection: jchambers/pushy#408) and 503 Shutdown.
 func (o Outcome) Reconnect() bool {
 	if o.Status == 200 || o.Status == 0 {
@@ -90,30 +86,28 @@ func (o Outcome) Reconnect() bool {
 	return reasons[reasonKey{o.Status, o.Reason}].reconnect
 }
 
-// ErrCredential is wrapped by errors of Dial and Conn.Err when APNs refused
-// the certificate or key (TLS alert, or GOAWAY naming a credential's fault).
+// ErrCredential is wrapped by errors of Dial and Conn.Err when APNs refused the certificate or
+// key, by a TLS alert or a GOAWAY.
 var ErrCredential = errors.New("credential refused")
 
 const (
-	// maxBody is how much of an answer's body is read: APNs' own are under
-	// 100 bytes, so more than this is not from APNs.
+	// maxBody is how much of an answer's body is read. APNs' own have less than 100 bytes, so a
+	// longer one is not from APNs.
 	maxBody = 4 << 10
 
-	// maxReason bounds Outcome.Reason in bytes. The longest that Apple
-	// documents has 27; the reason ends in logs and metrics, so one that a
-	// broken or hostile peer makes up must stay small.
+	// maxReason bounds Outcome.Reason, in bytes. The longest that Apple documents has 27. Reasons
+	// go into logs and metrics, so one from a broken or hostile peer must stay small.
 	maxReason = 64
 )
 
-// outcomeOf classifies an answer: its HTTP status and body. It sets Class,
-// Status, Reason, Since (410 only) and, for Unknown, Err.
+// outcomeOf classifies an answer by its HTTP status and body. It sets Class, Status, Reason,
+// Since (410 only) and, for Unknown, Err.
 //
-// The body should be APNs' JSON, {"reason": "…", "timestamp": milliseconds},
-// but everything in it is optional and nothing about it is an error: an empty
-// body, other text, wrong types or more than 4 KiB leave what cannot be read
-// empty, and the status decides. A reason is cleared of what is not printable
-// and cut to 64 bytes. It does not keep body, and allocates nothing for
-// a 200.
+// The body should be APNs' JSON, {"reason": "…", "timestamp": milliseconds}, but everything in
+// it is optional and nothing in it is an error: what cannot be read of an empty body, of other
+// text, of wrong types or of more than 4 KiB stays empty, and the status decides. Unprintable
+// characters are removed from the reason, which is cut to 64 bytes. outcomeOf does not keep
+// body, and allocates nothing for a 200.
 func outcomeOf(status int, body []byte) Outcome {
 	if status == 200 {
 		return Outcome{Class: Delivered, Status: 200}
@@ -130,8 +124,8 @@ func outcomeOf(status int, body []byte) Outcome {
 	return o
 }
 
-// answer is what was found in an answer's body, or in a GOAWAY frame's debug
-// data, which has the same form.
+// answer is the content of an answer's body, or of a GOAWAY frame's debug data, which has the
+// same form.
 type answer struct {
 	reason string
 	since  time.Time
@@ -154,8 +148,8 @@ func parseAnswer(body []byte) answer {
 	return a
 }
 
-// cleanReason drops what is not printable, so that a reason cannot forge log
-// lines or move a terminal's cursor, and cuts the rest to maxReason bytes.
+// cleanReason removes unprintable characters, so that a reason cannot forge log lines or move a
+// terminal's cursor, and cuts the rest to maxReason bytes.
 func cleanReason(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
@@ -173,13 +167,12 @@ func cleanReason(s string) string {
 	return strings.Clone(s[:n])
 }
 
-// maxMillis is the last millisecond of the year 9999: a later timestamp is
-// not a time, and time.Time could not be written as JSON.
+// maxMillis is the last millisecond of the year 9999: time.Time cannot write a later one as
+// JSON.
 const maxMillis = 253402300799999
 
-// parseMillis reads milliseconds since 1970 from a JSON number, whole or
-// fractional, or from a string that holds one. It returns the zero time for
-// anything else.
+// parseMillis reads milliseconds since 1970 from a JSON number, whole or fractional, or from a
+// string with one. It returns the zero time for anything else.
 func parseMillis(raw []byte) time.Time {
 	s := string(bytes.Trim(raw, `"`))
 	ms, err := strconv.ParseInt(s, 10, 64)

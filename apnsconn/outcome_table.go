@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// reasonKey is what APNs answered: the HTTP status and the reason of the
-// body. The reason anyReason stands for every reason not listed beside it.
+// reasonKey is an answer of APNs: its HTTP status and the reason in its body. anyReason stands
+// for every reason that has no row of its own.
 type reasonKey struct {
 	status int
 	reason string
@@ -16,22 +16,20 @@ type reasonKey struct {
 // anyReason is the reason of a status' fallback row.
 const anyReason = "*"
 
-// classification is what an answer means.
+// classification says what an answer means.
 type classification struct {
 	class     Class
-	reconnect bool   // the connection is at fault: see Outcome.Reconnect
+	reconnect bool   // see Outcome.Reconnect
 	text      string // for people: see ReasonText
 }
 
-// reasons holds every answer that Apple documents for pushes and broadcasts,
-// and those seen on the wire that differ from the documents. It is data: never
-// written to. testdata/apns-reasons.json is the same table as facts, with the
-// action each row asks for; a test holds the two together.
+// reasons has every answer that Apple documents for pushes and broadcasts, and those seen on the
+// wire that differ from the documents. It is never changed. testdata/apns-reasons.json has the
+// same facts, with the action that each answer asks for; a test compares the two.
 //
-// Two rows do not follow their status. 403 Forbidden concerns the one request,
-// and Apple says never to repeat it, so it is Rejected and does not stop the
-// app. 429 TooManyProviderTokenUpdates concerns the provider token, not a
-// device, so it is Unavailable.
+// Two rows do not follow their status. 403 Forbidden concerns only the one request, and Apple
+// says never to repeat it, so it is Rejected and does not stop the app. 429
+// TooManyProviderTokenUpdates concerns the provider token, not a device, so it is Unavailable.
 //
 // Apple: handling-notification-responses-from-apns (device pushes),
 // handling-error-responses-from-apns (broadcasts).
@@ -102,14 +100,14 @@ var reasons = map[reasonKey]classification{
 	{504, anyReason}: {Unavailable, false, "a proxy or an edge in front of APNs got no answer from it"},
 }
 
-// classify looks an answer up: its own row, then the row of its status, then
-// the class of its status by HTTP's meaning. It is not for 200.
+// classify looks an answer up: its own row, else the row of its status, else what HTTP says
+// about its status. It is not for 200.
 //
-// Statuses that APNs does not document, 4xx and 5xx apart:
-//   - 3xx: somebody in between answered, not APNs; nothing was pushed, and the
-//     fault may pass, so Unavailable.
-//   - 2xx other than 200, and anything that is no final HTTP status: whether
-//     APNs took the push cannot be told, so Unknown.
+// Statuses that APNs does not document, apart from 4xx and 5xx:
+//   - 3xx: a proxy answered, not APNs. Nothing was pushed, and the fault may pass, so it is
+//     Unavailable.
+//   - 2xx other than 200, and anything but a final HTTP status: it is not known whether APNs
+//     took the push, so it is Unknown.
 func classify(status int, reason string) classification {
 	if v, ok := reasons[reasonKey{status, reason}]; ok {
 		return v
@@ -119,17 +117,17 @@ func classify(status int, reason string) classification {
 	}
 	switch {
 	case status >= 300 && status < 400:
-		return classification{Unavailable, false, "somebody between here and APNs answered with a redirect"}
+		return classification{Unavailable, false, "a proxy between this machine and APNs answered with a redirect"}
 	case status >= 400 && status < 500:
 		return classification{Rejected, false, "the request was refused with a status that APNs does not document"}
 	case status >= 500 && status < 600:
 		return classification{Unavailable, false, "the request failed with a status that APNs does not document"}
 	}
-	return classification{Unknown, false, "the answer's status is not one that APNs gives"}
+	return classification{Unknown, false, "APNs never gives this status"}
 }
 
-// credentialReason reports whether a reason that comes without a status, as in
-// a GOAWAY frame, says that the certificate or key is refused.
+// credentialReason reports whether a reason without a status, as in a GOAWAY frame, refuses the
+// certificate or key.
 func credentialReason(reason string) bool {
 	return reasons[reasonKey{403, reason}].class == Credential ||
 		reasons[reasonKey{400, reason}].class == Credential

@@ -10,20 +10,19 @@ const (
 	// maxWindow is the largest flow-control window (RFC 9113 §6.9.1).
 	maxWindow = 1<<31 - 1
 
-	// maxSettings bounds the settings in one frame, each of which may concern
-	// every open stream. Fewer than ten are defined.
+	// maxSettings bounds the settings in one frame, each of which may change every open stream.
+	// Fewer than ten are defined.
 	maxSettings = 64
 )
 
-// peerSettings are the peer's rules for what is sent to it.
+// peerSettings are the peer's limits for what is sent to it.
 type peerSettings struct {
 	maxStreams    uint32
 	initialWindow int64
 	maxHeaderList uint32
 }
 
-// defaultPeerSettings are those of RFC 9113 §6.5.2: what holds for settings the
-// peer does not mention.
+// defaultPeerSettings apply until the peer sets something else (RFC 9113 §6.5.2).
 func defaultPeerSettings() peerSettings {
 	return peerSettings{
 		maxStreams:    math.MaxInt32,
@@ -32,8 +31,8 @@ func defaultPeerSettings() peerSettings {
 	}
 }
 
-// applySettings makes the peer's SETTINGS frame hold from the next frame on, and
-// acknowledges it. mu is held.
+// applySettings applies the peer's SETTINGS from the next frame on, and acknowledges them. mu
+// is held.
 func (c *Conn) applySettings(f *http2.SettingsFrame) error {
 	if f.NumSettings() > maxSettings {
 		return breach(http2.ErrCodeEnhanceYourCalm, "%d settings in one frame", f.NumSettings())
@@ -59,7 +58,7 @@ func (c *Conn) applySetting(s http2.Setting) error {
 	case http2.SettingInitialWindowSize:
 		return c.setInitialWindow(s.Val)
 	case http2.SettingMaxFrameSize:
-		// More than the least is never used (maxSendFrame), so it only has to be legal.
+		// Only the minimum is ever used (maxSendFrame), so the value only has to be legal.
 		if s.Val < 1<<14 || s.Val > 1<<24-1 {
 			return breach(http2.ErrCodeProtocol, "MAX_FRAME_SIZE %d", s.Val)
 		}
@@ -69,8 +68,8 @@ func (c *Conn) applySetting(s http2.Setting) error {
 	return nil
 }
 
-// setInitialWindow changes the windows of new and of open streams alike; those
-// of open ones may become negative (RFC 9113 §6.9.2).
+// setInitialWindow changes the windows of new and open streams alike; those of open streams
+// may become negative (RFC 9113 §6.9.2).
 func (c *Conn) setInitialWindow(v uint32) error {
 	if v > maxWindow {
 		return breach(http2.ErrCodeFlowControl, "INITIAL_WINDOW_SIZE %d", v)
@@ -80,7 +79,7 @@ func (c *Conn) setInitialWindow(v uint32) error {
 	if delta == 0 {
 		return nil
 	}
-	for p := c.all.head; p != nil; p = p.links[kindAll].next { // in order, as they were sent
+	for p := c.all.head; p != nil; p = p.links[kindAll].next { // in the order they were sent
 		if p.id == 0 {
 			continue
 		}
@@ -91,14 +90,13 @@ func (c *Conn) setInitialWindow(v uint32) error {
 	return nil
 }
 
-// widen changes p's window by n, or returns false if that is more than a window
-// can be. mu is held.
+// widen changes p's window by n. It returns false if the window becomes too large. mu is held.
 func (c *Conn) widen(p *push, n int64) bool {
 	p.window += n
 	switch {
 	case p.window > maxWindow:
 		return false
-	case p.window <= 0 || len(p.rest()) == 0:
+	case p.window <= 0 || len(p.unwritten()) == 0:
 		p.leave(kindQueue)
 	case p.in[kindQueue] == nil:
 		c.blocked.add(p)
@@ -140,8 +138,8 @@ func (c *Conn) resetByPeer(f *http2.RSTStreamFrame) error {
 	return nil
 }
 
-// goAway handles a GOAWAY frame; there may be several, each with a lower last
-// stream than the one before. mu is held.
+// goAway handles a GOAWAY frame. There may be several, each with a lower last stream than the
+// one before. mu is held.
 func (c *Conn) goAway(f *http2.GoAwayFrame) {
 	why := newGoAwayError(f)
 	var refused []*push
@@ -151,7 +149,7 @@ func (c *Conn) goAway(f *http2.GoAwayFrame) {
 		}
 	}
 	for _, p := range refused {
-		c.resets.add(p.id) // the peer may not be done with them
+		c.resets.add(p.id) // the peer may still send frames for them
 		o := p.lost(why)
 		if p.status == 0 {
 			o.Class = NotSent // by RFC 9113 §6.8 the peer did not process it
@@ -164,9 +162,9 @@ func (c *Conn) goAway(f *http2.GoAwayFrame) {
 	c.retire(why)
 }
 
-// streamOf finds the push of a frame's stream. It is nil, without error, when
-// the stream has ended and such a frame may still come, and an error when the
-// peer must not have sent it. mu is held.
+// streamOf finds the push of a frame's stream. It is nil without an error if the stream has
+// ended and such a frame may still come; the error says that the peer must not have sent it. mu
+// is held.
 func (c *Conn) streamOf(h http2.FrameHeader) (*push, error) {
 	if p := c.streams[h.StreamID]; p != nil {
 		return p, nil
@@ -182,7 +180,7 @@ func (c *Conn) streamOf(h http2.FrameHeader) (*push, error) {
 	return nil, nil
 }
 
-// fail ends p because the peer broke the rules on its stream. mu is held.
+// fail ends p because the peer broke HTTP/2 on its stream. mu is held.
 func (c *Conn) fail(p *push, code http2.ErrCode, what string) {
 	c.reset(p, code)
 	c.finish(p, p.lost(&streamError{Code: code, What: what}))

@@ -18,19 +18,18 @@ import (
 )
 
 const (
-	// maxProxyAnswer bounds the head of a proxy's answer to CONNECT, in bytes.
-	// Proxies send a few hundred; some add cookies.
+	// maxProxyAnswer bounds the head of a proxy's answer to CONNECT, in bytes. Proxies send a
+	// few hundred; some add cookies.
 	maxProxyAnswer = 16 << 10
 
 	// maxInterim is how many interim answers (1xx) a proxy may send first.
 	maxInterim = 5
 )
 
-// ParseProxy reads the address of an HTTP proxy for Config.Proxy:
-// http://host:port, or https://host:port when the way to the proxy itself is
-// TLS, with user:password@ before the host if the proxy asks for them. Without
-// a port it is 80 or 443. The error says what is wrong and does not quote the
-// text, which may hold a password.
+// ParseProxy reads the address of an HTTP proxy for Config.Proxy: http://host:port, or
+// https://host:port for TLS to the proxy itself, with user:password@ before the host if the
+// proxy asks for them. The port defaults to 80 or 443. The error does not quote the text, which
+// may hold a password.
 func ParseProxy(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -67,11 +66,11 @@ func validPort(port string) bool {
 	return err == nil && n > 0
 }
 
-// proxyName is what errors call a proxy: its URL without user and password.
+// proxyName is a proxy's URL without user and password, for errors.
 func proxyName(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
-// String names the server, and the proxy without its user and password, so that
-// a Config can be logged.
+// String names the server, and the proxy without its user and password, so that a Config can be
+// logged.
 func (cfg Config) String() string {
 	if cfg.Proxy == nil {
 		return "apnsconn.Config{" + cfg.Addr + "}"
@@ -79,9 +78,8 @@ func (cfg Config) String() string {
 	return "apnsconn.Config{" + cfg.Addr + " through " + proxyName(cfg.Proxy) + "}"
 }
 
-// connect opens the way to cfg.Addr: a TCP connection, or a tunnel through
-// cfg.Proxy. nc carries the bytes; raw is the TCP connection beneath it, for
-// deadlines and for closing.
+// connect connects to cfg.Addr, by TCP or by a tunnel through cfg.Proxy. nc carries the bytes;
+// raw is the TCP connection beneath it, for deadlines and for closing.
 func connect(ctx context.Context, cfg Config) (nc, raw net.Conn, err error) {
 	if cfg.Proxy == nil {
 		raw, err := new(net.Dialer).DialContext(ctx, "tcp", cfg.Addr)
@@ -132,8 +130,7 @@ func dialProxy(ctx context.Context, cfg Config) (nc, raw net.Conn, err error) {
 	return tc, raw, nil
 }
 
-// openTunnel asks the proxy, to which nc leads, for a tunnel to cfg.Addr
-// (RFC 9110 §9.3.6).
+// openTunnel asks the proxy at the other end of nc for a tunnel to cfg.Addr (RFC 9110 §9.3.6).
 func openTunnel(ctx context.Context, cfg Config, nc, raw net.Conn) (net.Conn, error) {
 	for i := range len(cfg.Addr) {
 		if b := cfg.Addr[i]; b <= ' ' || b > '~' {
@@ -143,7 +140,7 @@ func openTunnel(ctx context.Context, cfg Config, nc, raw net.Conn) (net.Conn, er
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) }) // long past
 	early, err := askTunnel(nc, cfg)
 	if !stop() {
-		err = context.Cause(ctx) // raw is of no use with that deadline
+		err = context.Cause(ctx) // with that deadline raw cannot be used
 	}
 	if err != nil {
 		return nil, phase(ctx, "CONNECT", ofProxy(err))
@@ -151,7 +148,7 @@ func openTunnel(ctx context.Context, cfg Config, nc, raw net.Conn) (net.Conn, er
 	return &tunnel{nc, early}, nil
 }
 
-// askTunnel sends CONNECT and reads the answer. early is what came behind it.
+// askTunnel sends CONNECT and reads the answer. early is what arrived after the answer.
 func askTunnel(nc net.Conn, cfg Config) (early []byte, err error) {
 	var ask bytes.Buffer
 	fmt.Fprintf(&ask, "CONNECT %[1]s HTTP/1.1\r\nHost: %[1]s\r\n", cfg.Addr)
@@ -172,7 +169,7 @@ func askTunnel(nc net.Conn, cfg Config) (early []byte, err error) {
 		case err != nil && src.err != nil:
 			return nil, src.err
 		case err != nil:
-			// The error quotes what the proxy sent, which may be anything.
+			// The error would quote what the proxy sent, which may be anything.
 			return nil, errors.New("the answer is not HTTP/1: is it a proxy?")
 		}
 		switch status := answer.StatusCode; {
@@ -194,12 +191,12 @@ func refusedTunnel(status int, login bool) error {
 	case status == http.StatusProxyAuthRequired:
 		hint = ": put user and password into its URL, http://user:password@host:port"
 	}
-	// The text is ours, not the proxy's, which may be anything.
+	// Use our own text: the proxy's may be anything.
 	return fmt.Errorf("refused with status %s%s", strings.TrimSpace(fmt.Sprint(status, " ", http.StatusText(status))), hint)
 }
 
-// proxyReader reads a proxy's answer, so many bytes at most, and keeps the
-// error, which the HTTP parser would blur.
+// proxyReader reads at most left bytes of a proxy's answer, and keeps the error, which the HTTP
+// parser would replace.
 type proxyReader struct {
 	r    io.Reader
 	left int
@@ -220,10 +217,10 @@ func (r *proxyReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// tunnel is the way through a proxy.
+// tunnel is a connection through a proxy.
 type tunnel struct {
 	net.Conn
-	early []byte // of the far end, come with the proxy's answer
+	early []byte // bytes of the server that arrived with the proxy's answer
 }
 
 func (t *tunnel) Read(p []byte) (int, error) {
@@ -236,8 +233,8 @@ func (t *tunnel) Read(p []byte) (int, error) {
 	return n, ofProxy(err)
 }
 
-// ofProxy keeps a TLS alert of the proxy from being taken for APNs' refusal of
-// the client certificate. Other errors stay as they are.
+// ofProxy keeps a TLS alert of the proxy from being taken for APNs' refusal of the client
+// certificate. It returns other errors unchanged.
 func ofProxy(err error) error {
 	if isCredentialAlert(err) {
 		return proxyAlert{err.Error()}

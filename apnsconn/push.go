@@ -2,36 +2,35 @@ package apnsconn
 
 import "time"
 
-// push is one notification from Send to its callback. All fields but done are
-// under Conn.mu.
+// push is one notification from Send to its callback. All fields except done are under Conn.mu.
 type push struct {
 	n        *Notification
 	done     func(Outcome)
 	deadline time.Duration // on the connection's clock
 
-	id     uint32        // its stream; 0 while nothing of it has been given to the network
+	id     uint32        // its stream; 0 before any of it was given to the network
 	unsent bool          // it has a stream, but the write failed before its last byte
-	opened time.Duration // when it was given its stream
-	window int64         // what the peer allows on the stream; below 0 after it shrank its windows
+	opened time.Duration // when it got its stream
+	window int64         // of the stream; below 0 after the peer made its windows smaller
 	sent   int           // bytes of the payload written so far
 
 	status     int    // of the answer; 0 before it
 	body       []byte // the answer's, at most maxBody bytes
 	received   int    // bytes of DATA on the stream, padding included
-	length     int64  // what the answer says of its body's length; -1 if nothing
+	length     int64  // of the body, as the answer says; -1 if it does not say
 	content    int64  // bytes of the body so far
 	apnsID     string
 	retryAfter time.Duration
-	skew       time.Duration // of an answer 403: its date less our time; 0 without one
+	skew       time.Duration // of an answer with status 403: its date less our time; 0 without a date
 
 	in    [2]*pushList // the lists it is on, by kind
 	links [2]struct{ prev, next *push }
 }
 
-// rest is the part of the payload that is not yet written.
-func (p *push) rest() []byte { return p.n.Payload[p.sent:] }
+// unwritten is the part of the payload that is not yet written.
+func (p *push) unwritten() []byte { return p.n.Payload[p.sent:] }
 
-// A push is on two lists at most: the one of all, and one queue of the writer.
+// A push is on at most two lists: that of all pushes, and one queue of the writer.
 const (
 	kindAll   = iota // every push that has not ended, oldest first
 	kindQueue        // waiting for a stream, or for window
@@ -57,7 +56,7 @@ func (l *pushList) add(p *push) {
 	l.n++
 }
 
-// leave takes p off the list of that kind it is on, if any.
+// leave takes p off its list of that kind, if it is on one.
 func (p *push) leave(kind int) {
 	l := p.in[kind]
 	if l == nil {
@@ -79,19 +78,18 @@ func (p *push) leave(kind int) {
 	l.n--
 }
 
-// resetStreams remembers streams that were ended from this side. The peer may
-// not know yet and may still send frames for them, which must be ignored
-// (RFC 9113 §5.1), whereas a frame for a stream that the peer ended itself is a
-// fault. Memory is bounded: of older streams only the highest id is kept, and
-// all below it get the benefit of the doubt.
+// resetStreams remembers the streams that this side ended. The peer may still send frames for
+// them, which must be ignored (RFC 9113 §5.1), whereas a frame for a stream that the peer ended
+// itself is a fault. Memory is bounded: of older streams only the highest id is kept, and a
+// frame for any stream up to it is ignored.
 type resetStreams struct {
 	ids   []uint32 // a ring once full
 	next  int
 	floor uint32
 }
 
-// maxResetIDs is the number of streams remembered one by one: twice as many as
-// APNs lets be open at once (1000), so that all of them may be reset.
+// maxResetIDs is how many streams are remembered one by one: twice as many as APNs allows at
+// once (1000), so that all of them may be reset.
 const maxResetIDs = 2048
 
 func (r *resetStreams) add(id uint32) {

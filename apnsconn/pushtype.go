@@ -7,7 +7,7 @@ import (
 	"propeller/internal/rawjson"
 )
 
-// Bytes of a payload that APNs takes (Apple: sending-notification-requests-to-apns,
+// The most bytes of a payload that APNs accepts (Apple: sending-notification-requests-to-apns,
 // generating-a-remote-notification).
 const (
 	// MaxPayload is the limit of every push type but voip.
@@ -19,17 +19,17 @@ const (
 	maxPayloadBroadcast = 5120
 )
 
-// pushType is what is known of one apns-push-type.
+// pushType is what is known about one apns-push-type.
 type pushType struct {
 	name       string
-	suffix     string // what the topic has after the bundle id; "" for none
+	suffix     string // of the topic, after the bundle id; "" for none
 	priorities []int  // those allowed; nil for 1, 5 and 10
 	maxPayload int    // bytes
-	tokenOnly  bool   // needs a provider token: no certificate serves it
+	tokenOnly  bool   // needs a provider token: certificates do not work
 }
 
-// pushTypes are the types Apple documents. The list is open: others pass
-// through, and APNs answers InvalidPushType to what it does not know.
+// pushTypes are the types that Apple documents. The list is open: other types pass through, and
+// APNs answers InvalidPushType to those that it does not know.
 //
 // Apple: sending-notification-requests-to-apns, pushing-background-updates-to-your-app,
 // starting-and-updating-live-activities-with-activitykit-push-notifications,
@@ -40,7 +40,7 @@ var pushTypes = [...]pushType{
 	{name: "voip", suffix: ".voip", maxPayload: MaxPayloadVoIP},
 	{name: "complication", suffix: ".complication", maxPayload: MaxPayload},
 	{name: "fileprovider", suffix: ".pushkit.fileprovider", maxPayload: MaxPayload},
-	{name: "mdm", maxPayload: MaxPayload}, // its topic is the UID of the MDM certificate, no bundle id
+	{name: "mdm", maxPayload: MaxPayload}, // its topic is the UID of the MDM certificate, not a bundle id
 	{name: "location", suffix: ".location-query", priorities: []int{5, 10}, maxPayload: MaxPayload, tokenOnly: true},
 	{name: "liveactivity", suffix: ".push-type.liveactivity", priorities: []int{5, 10}, maxPayload: MaxPayload},
 	{name: "pushtotalk", suffix: ".voip-ptt", maxPayload: MaxPayload},
@@ -48,17 +48,15 @@ var pushTypes = [...]pushType{
 	{name: "controls", suffix: ".push-type.controls", priorities: []int{5, 10}, maxPayload: MaxPayload},
 }
 
-// otherPushType stands for a type that Apple does not document (yet). Only
-// APNs knows its limits, so the widest ones hold.
+// otherPushType stands for types that Apple does not document (yet). Only APNs knows their
+// limits, so the widest ones apply.
 var otherPushType = pushType{maxPayload: MaxPayloadVoIP}
 
-// broadcastType is what holds for a push to a channel. Apple's page on broadcasts
-// names low, medium and high priority, of which a Live Activity on one device
-// has but two.
+// broadcastType is for a push to a channel. Apple's page on broadcasts names low, medium and
+// high priority; a Live Activity on one device has only two of them.
 var broadcastType = pushType{name: "liveactivity", maxPayload: maxPayloadBroadcast}
 
-// pushTypeNamed returns what is known of a type. Its result must not be
-// written to.
+// pushTypeNamed returns what is known about a type. Its result must not be changed.
 func pushTypeNamed(name string) *pushType {
 	for i := range pushTypes {
 		if pushTypes[i].name == name {
@@ -68,7 +66,7 @@ func pushTypeNamed(name string) *pushType {
 	return &otherPushType
 }
 
-// pushTypeOfTopic returns the type whose suffix the topic has, or nil.
+// pushTypeOfTopic returns the type with the topic's suffix, or nil.
 func pushTypeOfTopic(topic string) *pushType {
 	for i := range pushTypes {
 		if t := &pushTypes[i]; t.suffix != "" && strings.HasSuffix(topic, t.suffix) {
@@ -78,8 +76,8 @@ func pushTypeOfTopic(topic string) *pushType {
 	return nil
 }
 
-// allows reports whether a push of this type may have the priority. 0, which
-// omits the header, is always allowed.
+// allows reports whether a push of this type may have the priority. 0, which omits the header,
+// always is.
 func (t *pushType) allows(priority int) bool {
 	if t.priorities != nil {
 		return priority == 0 || slices.Contains(t.priorities, priority)
@@ -87,10 +85,9 @@ func (t *pushType) allows(priority int) bool {
 	return priority == 0 || priority == 1 || priority == 5 || priority == 10
 }
 
-// TopicFor returns the apns-topic of a push of a type to an app: the bundle id
-// with the suffix of the type, for example "com.example.app.voip". A bundle
-// that already ends in that suffix, a type without one and an unknown type
-// leave the bundle as it is.
+// TopicFor returns the apns-topic of a push to an app: the bundle id with the suffix of the push
+// type, for example "com.example.app.voip". It returns bundle unchanged if it already has the
+// suffix, or if the type has none or is unknown.
 func TopicFor(bundle, pushType string) string {
 	suffix := pushTypeNamed(pushType).suffix
 	if suffix == "" || strings.HasSuffix(bundle, suffix) {
@@ -99,12 +96,13 @@ func TopicFor(bundle, pushType string) string {
 	return bundle + suffix
 }
 
-// TokenOnly reports whether pushes of a type need a provider token: no certificate serves them.
+// TokenOnly reports whether pushes of a type need a provider token: certificates do not work
+// for them.
 func TokenOnly(pushType string) bool { return pushTypeNamed(pushType).tokenOnly }
 
-// Meant returns the one of the words that given is but for its case and for hyphens and the
-// like between its parts; "" if there is none, or given is right as it is. It is asked of
-// each Live Activity.
+// Meant returns the word that equals given except for case, and for hyphens and the like between
+// its parts; "" if there is no such word or given is one of the words. It is called for each
+// Live Activity.
 func Meant(given string, words []string) string {
 	if slices.Contains(words, given) {
 		return ""
@@ -118,7 +116,7 @@ func Meant(given string, words []string) string {
 	return ""
 }
 
-// joined takes out what stands between the parts of a word. It is never changed.
+// joined removes what separates the parts of a word. It is never changed.
 var joined = strings.NewReplacer("-", "", "_", "", " ", "", ".", "")
 
 // typeMeant is Meant for push types.
@@ -130,9 +128,9 @@ func typeMeant(given string) string {
 	return Meant(given, names)
 }
 
-// DefaultPriority returns the priority a push of a type must have when its
-// sender named none: 5 for background, whose only priority that is while APNs
-// takes an absent one for 10; else 0, which omits the header.
+// DefaultPriority returns the priority for a push whose sender named none: 5 for background,
+// which allows no other while APNs takes an absent priority for 10; else 0, which omits the
+// header.
 func DefaultPriority(pushType string) int {
 	if pushType == "background" {
 		return 5
@@ -140,8 +138,8 @@ func DefaultPriority(pushType string) int {
 	return 0
 }
 
-// InferPushType returns the apns-push-type of a push whose sender named none.
-// In this order:
+// InferPushType returns the apns-push-type for a push whose sender named none. It looks, in this
+// order, for
 //
 //   - the topic's suffix (see TopicFor);
 //   - content-state or event in aps, which only Live Activities have: liveactivity;
@@ -149,12 +147,11 @@ func DefaultPriority(pushType string) int {
 //   - no aps, but mdm: mdm; no aps, but container-identifier: fileprovider;
 //   - anything else, such as content-available alone: background.
 //
-// A key whose value is null counts as absent. Widgets and controls share their
-// one aps key and so are known by the topic only.
+// A key whose value is null counts as absent. Widgets and controls have the same single aps
+// key, so only the topic tells them apart.
 //
-// Keys written with escapes are not recognized. Of text that is not a JSON object
-// any type may come out. A caller that knows the type, because the job names it or
-// because it built the payload itself, need not call this at all.
+// Keys written with escapes are not recognized. For text that is not a JSON object the result
+// is undefined. A caller that knows the type need not call this at all.
 func InferPushType(topic string, payload []byte) string {
 	if t := pushTypeOfTopic(topic); t != nil {
 		return t.name
@@ -163,13 +160,13 @@ func InferPushType(topic string, payload []byte) string {
 	return k.PushType(topic)
 }
 
-// PayloadKeys are the keys of a payload that tell its push type.
+// PayloadKeys are the keys of a payload that show its push type.
 type PayloadKeys struct {
 	APS, MDM, FileProvider bool // at the top
 	Live, Visible          bool // in aps
 }
 
-// PushType is InferPushType of the payload that has these keys.
+// PushType is InferPushType for a payload with these keys.
 func (k *PayloadKeys) PushType(topic string) string {
 	if t := pushTypeOfTopic(topic); t != nil {
 		return t.name
@@ -187,7 +184,7 @@ func (k *PayloadKeys) PushType(topic string) string {
 	return "background"
 }
 
-// NoteAPS takes up one key of aps, whose value is JSON.
+// NoteAPS notes one key of aps and its value, which is JSON.
 func (k *PayloadKeys) NoteAPS(name string, value []byte) {
 	if value[0] == 'n' { // null
 		return
@@ -200,10 +197,10 @@ func (k *PayloadKeys) NoteAPS(name string, value []byte) {
 	}
 }
 
-// keysOf finds the keys of a JSON object and of its aps object. Of one that is given
-// twice both count.
+// keysOf finds the keys of a JSON object and of its aps object. A key that is given twice counts
+// twice.
 func keysOf(p []byte) (k PayloadKeys) {
-	_ = rawjson.Members(p, func(name, value []byte) error { // what is no object has no keys
+	_ = rawjson.Members(p, func(name, value []byte) error { // anything else than an object has no keys
 		if value[0] == 'n' {
 			return nil
 		}

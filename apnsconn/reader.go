@@ -14,14 +14,14 @@ import (
 )
 
 const (
-	readBuffer   = 8 << 10  // some hundred answers
-	maxReadFrame = 16 << 10 // HTTP/2's default, which is also the least
+	readBuffer   = 8 << 10  // a few hundred answers
+	maxReadFrame = 16 << 10 // HTTP/2's default, which is also its minimum
 
-	// Each frame of the peer costs one of its budget, and one more for each KiB and
-	// each setting in it. It may spend noiseRate a second for long, and noiseBurst at
-	// once, and beside that perPush for each push that ends and perData for each DATA
-	// frame it was sent: an answer takes two or three frames, DATA two WINDOW_UPDATEs.
-	// What lies unspent is worth mostEarned at most.
+	// The peer has a budget for frames. Each frame costs 1, and 1 more for each KiB and each
+	// setting in it. The peer earns noiseRate a second, up to noiseBurst; perPush for each push
+	// that ends; and perData for each DATA frame sent to it. An answer takes two or three
+	// frames, DATA two WINDOW_UPDATEs. What pushes and DATA earned between two refills counts
+	// up to mostEarned.
 	noiseRate  = 500
 	noiseBurst = 2000
 	perPush    = 16
@@ -29,8 +29,8 @@ const (
 	mostEarned = 16 << 10
 )
 
-// reader turns what the peer sends into outcomes. It runs on one goroutine;
-// what it needs of the connection's state it does under Conn.mu.
+// reader turns the peer's frames into outcomes. It runs on one goroutine and locks Conn.mu
+// whenever it needs the connection's state.
 type reader struct {
 	c       *Conn
 	src     *source
@@ -39,11 +39,11 @@ type reader struct {
 	decoder *hpack.Decoder
 	head    answerHead
 
-	budget   int           // what the peer may spend before refill is asked
-	refilled time.Duration // when it was last
+	budget   int           // what the peer may spend before the next refill
+	refilled time.Duration // when the last refill was
 }
 
-// source is the network, noting when anything came, and its error.
+// source reads from the network, and notes when bytes came in and how reading ended.
 type source struct {
 	c   *Conn
 	err error
@@ -85,8 +85,7 @@ func (r *reader) loop() {
 	}
 }
 
-// more reports whether the next frame is already here in full, so that reading
-// it will not block.
+// more reports whether the next frame is buffered in full, so that reading it does not block.
 func (r *reader) more() bool {
 	n := r.buf.Buffered()
 	if n < frameHeader {
@@ -99,8 +98,8 @@ func (r *reader) more() bool {
 	return n >= frameHeader+int(binary.BigEndian.Uint32(h)>>8)
 }
 
-// uncork lets go what the callbacks of this batch have sent, and reports that
-// Free has grown.
+// uncork wakes the writer for what the callbacks of this batch have sent, and reports that Free
+// has grown.
 func (r *reader) uncork() {
 	c := r.c
 	c.mu.Lock()
@@ -109,7 +108,7 @@ func (r *reader) uncork() {
 	c.unlock()
 }
 
-// stop ends the connection for err, which came from reading.
+// stop ends the connection because reading failed with err.
 func (r *reader) stop(err error) {
 	c := r.c
 	var breach *peerError
@@ -135,8 +134,8 @@ func (r *reader) frame() error {
 	f, err := r.parse(h)
 	if err != nil {
 		if h.Type == http2.FrameHeaders && errors.As(err, new(http2.StreamError)) {
-			// Its header block is lost, and with it what both ends' tables of
-			// header fields have in common (RFC 9113 §4.3).
+			// Its header block is lost, so the two ends' header tables differ from now on
+			// (RFC 9113 §4.3).
 			return breach(http2.ErrCodeProtocol, "malformed HEADERS")
 		}
 		return r.readError(err)
@@ -153,7 +152,7 @@ func (r *reader) frame() error {
 	return r.controlFrame(f)
 }
 
-// parse reads a frame whose header has come.
+// parse reads a frame whose header was read.
 func (r *reader) parse(h http2.FrameHeader) (f http2.Frame, err error) {
 	defer recovered(&err)
 	return r.frames.ReadFrameForHeader(h)
@@ -168,17 +167,17 @@ func (r *reader) decode(fragment []byte, last bool) (err error) {
 	return r.decoder.Close()
 }
 
-// errPanic is the end of a connection over whose peer's words a library panicked.
+// errPanic ends a connection when a library panics over what its peer sent.
 var errPanic = errors.New("apnsconn: connection given up: panic over what the peer sent")
 
-// recovered makes a panic an error. It is deferred where no lock is held.
+// recovered turns a panic into an error. It is deferred where no lock is held.
 func recovered(err *error) {
 	if v := recover(); v != nil {
 		*err = fmt.Errorf("%w: %v", errPanic, v)
 	}
 }
 
-// controlFrame handles the frames that carry no answers.
+// controlFrame handles frames that carry no answers.
 func (r *reader) controlFrame(f http2.Frame) error {
 	c := r.c
 	switch f := f.(type) {
@@ -204,7 +203,7 @@ func (r *reader) controlFrame(f http2.Frame) error {
 		}
 		c.settingsSent--
 	case *http2.PingFrame:
-		if !f.IsAck() { // an acknowledgement has done its work by being read
+		if !f.IsAck() { // reading an acknowledgement is all it takes
 			c.control(c.frames.WritePing(true, f.Data))
 		}
 	case *http2.WindowUpdateFrame:
@@ -214,12 +213,11 @@ func (r *reader) controlFrame(f http2.Frame) error {
 	case *http2.GoAwayFrame:
 		c.goAway(f)
 	}
-	return nil // unknown types are ignored (RFC 9113 §5.5), PRIORITY too
+	return nil // unknown types (RFC 9113 §5.5) and PRIORITY are ignored
 }
 
-// block decodes one fragment of a header block, and handles the block when it
-// is complete. Blocks of streams long gone are decoded too, for the sake of the
-// dynamic table.
+// block decodes one fragment of a header block, and handles the block when it is complete.
+// Blocks of ended streams are decoded too, to keep the dynamic table right.
 func (r *reader) block(f http2.FrameHeader, fragment []byte, last bool) error {
 	h := &r.head
 	h.encoded += len(fragment)
@@ -239,8 +237,8 @@ func (r *reader) block(f http2.FrameHeader, fragment []byte, last bool) error {
 	return r.do(func() (*push, error) { return r.c.head(h, f) })
 }
 
-// do calls handle under mu and, if that completed an answer, the push's
-// callback without.
+// do calls handle with mu held. If that completed an answer, it then makes the push's callback
+// without mu.
 func (r *reader) do(handle func() (*push, error)) error {
 	c := r.c
 	c.mu.Lock()
@@ -260,14 +258,14 @@ func (r *reader) do(handle func() (*push, error)) error {
 	return nil
 }
 
-// spend takes n off the peer's budget, and reports false when it has not that much.
+// spend takes n off the peer's budget and reports whether the budget covers it.
 func (r *reader) spend(n int) bool {
 	r.budget -= n
 	return r.budget >= 0 || r.refill()
 }
 
-// refill adds to the peer's budget what time and work have earned since the last
-// time, and reports whether it is enough.
+// refill adds to the peer's budget what it has earned since the last refill, and reports
+// whether the budget is positive again.
 func (r *reader) refill() bool {
 	c := r.c
 	c.mu.Lock()
@@ -280,13 +278,13 @@ func (r *reader) refill() bool {
 	return r.budget >= 0
 }
 
-// flood ends a connection whose peer makes it work for nothing.
+// flood is the error for a peer that causes work without end.
 func (r *reader) flood(h http2.FrameHeader) error {
-	return breach(http2.ErrCodeEnhanceYourCalm, "flood of frames that bring no answers, the last of them %s", h.Type)
+	return breach(http2.ErrCodeEnhanceYourCalm, "flood of frames without answers, the last one %s", h.Type)
 }
 
-// readError says what an error of ReadFrame means: the end of the network, or
-// a fault of the peer's.
+// readError says what an error of ReadFrame means: the connection is lost, or the peer is at
+// fault.
 func (r *reader) readError(err error) error {
 	var stream http2.StreamError
 	var conn http2.ConnectionError
@@ -309,7 +307,7 @@ func (r *reader) readError(err error) error {
 	return breach(http2.ErrCodeProtocol, "%v", err)
 }
 
-// failStream handles a frame that is at fault for its stream alone. mu is held.
+// failStream handles a malformed frame that concerns only its stream. mu is held.
 func (c *Conn) failStream(e http2.StreamError) error {
 	p, err := c.streamOf(http2.FrameHeader{Type: http2.FrameWindowUpdate, StreamID: e.StreamID})
 	if p != nil {
@@ -318,8 +316,8 @@ func (c *Conn) failStream(e http2.StreamError) error {
 	return err
 }
 
-// networkError names the end of the network, and finds in it a refusal of the
-// credential, which under TLS 1.3 comes only after the handshake.
+// networkError is the error for a lost connection. It recognizes a refusal of the credential,
+// which under TLS 1.3 comes only after the handshake.
 func networkError(err error) error {
 	if isCredentialAlert(err) {
 		return fmt.Errorf("apnsconn: %w: %w", ErrCredential, err)

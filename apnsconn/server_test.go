@@ -51,7 +51,7 @@ func TestServerAddrErrors(t *testing.T) {
 		{"https://host:0", "the port is not between 1 and 65535"},
 		{"https://host:65536", "the port is not between 1 and 65535"},
 		{"https://host:https", "want production, sandbox or https://host:port"},
-		{"https://user:hunter2@host", "takes no user and password"},
+		{"https://user:hunter2@host", "has no user and password"},
 		{"http://user:hunter2@host", "https only"},
 		{"https://user:hunter2@ho st", "want production"},
 	}

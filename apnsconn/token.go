@@ -16,38 +16,35 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// When tokens change. Apple wants a token renewed at most every 20 and at least
-// every 60 minutes, counted from its iat claim
-// (establishing-a-token-based-connection-to-apns). The first limit has been
-// seen to count per connection, and perhaps beyond, so it is kept twice: by the
+// When tokens change. Apple wants a token renewed at most once in 20 minutes and at least once
+// in 60, counted from its iat claim (establishing-a-token-based-connection-to-apns). The first
+// limit has been seen to apply per connection, and perhaps beyond, so it is kept twice: by the
 // ProviderToken, and by each connection for itself (connToken).
 //
-// The figures fit together like this. A token's iat is the last full tokenStep
-// and it gives way at the first full tokenTurn that is minTokenUse or more after
-// it was made: at an age of 20 to 30 minutes. So a connection that begins with
-// it just before may keep it for minTokenUse, and it is never older than 50
-// minutes. And all processes that push all the time change at the full and the
-// half hour, whenever they were started: they use the same token, and Apple
+// The figures fit together like this. A token's iat is the last full tokenStep. It is replaced
+// at the first full tokenTurn that is at least minTokenUse after it was made: at an age of 20 to
+// 30 minutes. A connection that begins with it just before then may keep it for minTokenUse, so
+// it is never older than 50 minutes. All processes that push all the time change their token on
+// the hour and the half hour, whenever they were started: they use the same token, and Apple
 // sees one renewal, not one for each process.
 const (
 	tokenStep   = 10 * time.Minute
 	tokenTurn   = 30 * time.Minute
 	minTokenUse = 20 * time.Minute
-	// maxTokenAge ends the use of a token on a connection though minTokenUse is
-	// not over: only after the clock was set or the machine slept.
+	// maxTokenAge ends the use of a token on a connection before minTokenUse is over, which
+	// happens only after the clock was set or the machine slept.
 	maxTokenAge = 55 * time.Minute
 )
 
-// ProviderToken makes the provider tokens of one Key: signed texts that tell
-// APNs who is pushing. Every connection with the same key should share one, in
-// the whole process, since Apple refuses keys that make tokens too often (429
-// TooManyProviderTokenUpdates). A key that Apple did not limit to the sandbox or
-// to production may serve connections to both.
+// ProviderToken makes the provider tokens of one Key: signed texts that tell APNs who is
+// pushing. All connections of a process with the same key should share one ProviderToken, since
+// Apple refuses keys that make tokens too often (429 TooManyProviderTokenUpdates). A key that
+// Apple did not limit to the sandbox or to production works for connections to both.
 //
-// A token is made when the first push needs it, and replaced when one does
-// after 20 to 30 minutes. Two processes with the same key make the same tokens,
-// to the letter: no randomness goes into the signature (RFC 6979), and the time
-// of issue is rounded down to 10 minutes. It is never in the future.
+// A token is made when the first push needs it, and replaced when a push needs one after 20 to
+// 30 minutes. Two processes with the same key make identical tokens: the signature has no
+// randomness (RFC 6979), and the time of issue is rounded down to 10 minutes. It is never in the
+// future.
 //
 // Its methods may be called from any goroutine.
 type ProviderToken struct {
@@ -60,7 +57,7 @@ type ProviderToken struct {
 	making sync.Mutex
 }
 
-// token is one text, and what is known about it. All but refused never changes.
+// token is one text, and what is known about it. Only refused ever changes.
 type token struct {
 	authorization string // the header's value
 	issued        time.Time
@@ -74,15 +71,14 @@ type moment struct {
 	mono time.Duration // since some fixed point
 }
 
-// since is the time from then to m. The two clocks disagree when the wall clock
-// was set, or when the machine slept, which stops the other one: the longer of
-// the two is taken, for a token is too old rather sooner than later.
+// since is the time from then to m. The two clocks disagree after the wall clock was set, or
+// after the machine slept, which stops the other clock. The longer time counts: it is safer to
+// take a token for too old.
 func (m moment) since(then moment) time.Duration {
 	return max(m.mono-then.mono, m.wall.Sub(then.wall))
 }
 
-// NewProviderToken returns the tokens of a key. It makes none before it is
-// asked for one.
+// NewProviderToken returns the tokens of a key. The first one is made when it is needed.
 func NewProviderToken(key *Key) *ProviderToken {
 	start := time.Now()
 	return newProviderToken(key, func() moment {
@@ -104,15 +100,13 @@ func (p *ProviderToken) Mints() int64 { return p.mints.Load() }
 // String names the key.
 func (p *ProviderToken) String() string { return "provider token of " + p.key.String() }
 
-// Format prints String for every verb, since the fields hold the private key
-// and tokens.
+// Format prints String for every verb, since the fields hold the private key and tokens.
 func (p *ProviderToken) Format(f fmt.State, _ rune) { io.WriteString(f, p.String()) }
 
 // MarshalText keeps the private key and tokens out of JSON and of log/slog.
 func (p *ProviderToken) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// current returns the token for a connection that begins now, making one if
-// need be.
+// current returns the token for a connection that begins now, and makes one if necessary.
 func (p *ProviderToken) current(now moment) *token {
 	if t := p.now.Load(); t != nil && !t.due(now) {
 		return t
@@ -126,8 +120,8 @@ func (p *ProviderToken) current(now moment) *token {
 	issued := now.wall.Truncate(tokenStep)
 	text, err := p.key.sign(issued)
 	if err != nil {
-		// No input of ours can cause it. The old token may still do; without
-		// one APNs says that it misses it.
+		// No input can cause this. The old token may still work; without a token APNs answers
+		// MissingProviderToken.
 		if t == nil {
 			t = &token{made: now, issued: issued}
 		}
@@ -143,7 +137,7 @@ func (p *ProviderToken) current(now moment) *token {
 func (t *token) due(now moment) bool {
 	switch {
 	case now.since(t.made) < minTokenUse:
-		return false // APNs would not have another one, whatever is wrong with this
+		return false // APNs would refuse another token now, whatever is wrong with this one
 	case t.refused.Load(), now.wall.Before(t.issued):
 		return true
 	}
@@ -155,9 +149,8 @@ func (t *token) age(now moment) time.Duration {
 	return max(now.wall.Sub(t.issued), t.made.wall.Sub(t.issued)+now.mono-t.made.mono)
 }
 
-// sign makes a provider token (Apple:
-// establishing-a-token-based-connection-to-apns). iat must be an integer, and
-// the header and claims have no other fields.
+// sign makes a provider token (Apple: establishing-a-token-based-connection-to-apns). iat must
+// be an integer, and header and claims have no other fields.
 func (k *Key) sign(issued time.Time) (string, error) {
 	t := jwt.Token{
 		Method: deterministicES256{jwt.SigningMethodES256},
@@ -167,8 +160,8 @@ func (k *Key) sign(issued time.Time) (string, error) {
 	return t.SignedString(k.private)
 }
 
-// deterministicES256 is ES256 with the signature of RFC 6979, which is always the
-// same for the same text. jwt's own takes a random one.
+// deterministicES256 is ES256 with the signature of RFC 6979, which is always the same for the
+// same text. jwt's own is random.
 type deterministicES256 struct{ *jwt.SigningMethodECDSA }
 
 // Sign takes an *ecdsa.PrivateKey on P-256.
@@ -192,15 +185,15 @@ func (deterministicES256) Sign(text string, key any) ([]byte, error) {
 	return out, nil
 }
 
-// connToken is what one connection sends as authorization. It keeps to a token
-// for minTokenUse at least, also if the source has a newer one: a connection
-// that begins just before a renewal would otherwise show APNs two tokens within
-// minutes, and be refused (jchambers/pushy#811). It belongs to Conn.mu.
+// connToken is what one connection sends as authorization. It keeps a token for at least
+// minTokenUse, even if the source has a newer one: a connection that begins just before a
+// renewal would otherwise show APNs two tokens within minutes, and be refused
+// (jchambers/pushy#811). It is under Conn.mu.
 type connToken struct {
 	source *ProviderToken // nil: nothing is sent
 	cur    *token
 	since  moment // when cur was first used here
-	prev   *token // the one before; nil when there was none
+	prev   *token // the previous one; nil for none
 }
 
 // authorization returns the value of the header, "" for none.
@@ -216,16 +209,16 @@ func (c *connToken) authorization() string {
 	return c.cur.authorization
 }
 
-// expired notes that APNs calls the token expired. It returns how old the token
-// is, and whether there is another one by now. c has sent one.
+// expired notes that APNs calls the token expired. It returns the token's age, and whether there
+// is another token by now. c has sent a token.
 func (c *connToken) expired() (age time.Duration, better bool) {
 	c.cur.refused.Store(true)
 	now := c.source.clock()
 	return c.cur.age(now), c.source.current(now) != c.cur
 }
 
-// tooMany goes back to the token before, because APNs calls the new one one too
-// many; if there is none, or it is too old, all stays as it is.
+// tooMany goes back to the previous token, because APNs says that tokens change too often.
+// Without a previous token, or if that is too old, nothing changes.
 func (c *connToken) tooMany() {
 	if c.prev == nil {
 		return
@@ -254,12 +247,11 @@ func (e *ClockError) Error() string {
 	return fmt.Sprintf("this machine's clock is %s%d minutes %s APNs': set it, best by NTP", least, minutes, where)
 }
 
-// maxSkew is the difference from APNs' clock that is worth a word. An honest
-// clock is within seconds; the age of a token leaves 10 minutes.
+// maxSkew is the difference from APNs' clock from which on the clock is blamed. A correct clock
+// is within seconds; the age of a token leaves 10 minutes.
 const maxSkew = 5 * time.Minute
 
-// skewOf is how far a date header's time is ahead of ours; 0 if there is none
-// that makes sense.
+// skewOf is how far a date header is ahead of our clock; 0 if it is missing or malformed.
 func skewOf(date string) time.Duration {
 	t, err := http.ParseTime(date)
 	if err != nil {
@@ -272,8 +264,8 @@ func skewOf(date string) time.Duration {
 // establishing-a-token-based-connection-to-apns).
 const tokenLife = time.Hour
 
-// tokenAnswer draws the conclusions of p's answer for the provider token, and
-// for the clock it was made by. mu is held.
+// tokenAnswer decides what p's answer means for the provider token, and for the clock that the
+// token was made by. mu is held.
 func (c *Conn) tokenAnswer(p *push, o *Outcome) {
 	if c.token.source == nil {
 		return
@@ -287,16 +279,16 @@ func (c *Conn) tokenAnswer(p *push, o *Outcome) {
 		age, better := c.token.expired()
 		o.Err = clockFault(p.skew, tokenLife-age)
 		if c.fresh && !better {
-			// The connection is as fresh as the token: no other one can do
-			// better, so this is not to be tried push by push.
+			// The connection is as new as the token, so another connection would not help: do
+			// not repeat this with every push.
 			o.Class = Credential
 		}
 	}
 }
 
-// clockFault says what a refused token tells of the clock: skew is what the
-// answer's date says, 0 without one, and behind how much later APNs' clock must
-// be for the token to be expired. It is nil if that is within reason.
+// clockFault says what a refused token shows about the clock; nil if the clock may be right.
+// skew is by the answer's date, 0 without one. behind is how far APNs' clock must be ahead for
+// the token to be expired.
 func clockFault(skew, behind time.Duration) error {
 	switch {
 	case skew.Abs() > maxSkew:

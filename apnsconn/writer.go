@@ -14,17 +14,16 @@ import (
 )
 
 const (
-	// batchSize is where the writer stops gathering and writes: two TLS records
-	// (16 KiB each), about 150 pushes. Larger batches save nothing and hold mu longer.
+	// batchSize is how much the writer gathers before it writes: two TLS records (16 KiB each),
+	// about 150 pushes. Larger batches save nothing and keep mu locked longer.
 	batchSize = 32 << 10
 
-	// maxControl bounds the frames that answer the peer's (acknowledgements,
-	// resets, window updates) and have not been written. Reached only when the
-	// peer floods and does not read.
+	// maxControl bounds the unwritten frames that answer the peer's (acknowledgements, resets,
+	// window updates). Only a peer that floods the connection and does not read reaches it.
 	maxControl = 64 << 10
 
-	// maxSendFrame is the longest frame written, whatever more the peer allows:
-	// one TLS record. It is also the least that a peer may allow.
+	// maxSendFrame is the longest frame written, even if the peer allows more: one TLS record.
+	// It is also the least that a peer may allow.
 	maxSendFrame = 16 << 10
 
 	frameHeader = 9 // bytes before a frame's payload (RFC 9113 §4.1)
@@ -32,12 +31,12 @@ const (
 	firstStreamID = 1
 	maxStreamID   = 1<<31 - 1
 
-	// lingerTimeout bounds what is done for politeness at the end: writing
-	// GOAWAY, and reading what the peer wrote before a write to it failed.
+	// lingerTimeout bounds what is done for politeness at the end: writing GOAWAY, and reading
+	// what the peer wrote before a write to it failed.
 	lingerTimeout = time.Second
 )
 
-// frameBuffer is the memory a Framer or HPACK encoder writes to.
+// frameBuffer is memory that a Framer or HPACK encoder writes to.
 type frameBuffer struct{ b []byte }
 
 func (f *frameBuffer) Write(p []byte) (int, error) {
@@ -45,8 +44,8 @@ func (f *frameBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// progressConn gives every write a deadline of its own. crypto/tls writes
-// record by record, so timeout bounds the time for 16 KiB, not for a batch.
+// progressConn gives every write its own deadline. crypto/tls writes record by record, so
+// timeout bounds the time for 16 KiB, not for a batch.
 type progressConn struct {
 	net.Conn
 	timeout time.Duration
@@ -59,9 +58,9 @@ func (c progressConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// writeLoop writes batch after batch, and sleeps when there is nothing to
-// write. What is sent meanwhile makes the next batch, so that batches grow with
-// the load, and a lone push is written at once.
+// writeLoop writes batch after batch, and sleeps when there is nothing to write. Pushes sent
+// during a write make up the next batch, so batches grow with the load and a lone push is
+// written at once.
 func (c *Conn) writeLoop() {
 	var buf []byte
 	c.mu.Lock()
@@ -80,7 +79,7 @@ func (c *Conn) writeLoop() {
 		last := c.ended // fill may have ended it
 		buf, c.out.b = c.out.b, buf[:0]
 		c.unlock()
-		if len(buf) > 0 { // fill may have found nothing fit to send
+		if len(buf) > 0 { // fill may have found nothing to send
 			if n, err := c.nc.Write(buf); err != nil {
 				c.writeFailed(err, buf, n)
 				return
@@ -100,8 +99,8 @@ func (c *Conn) sleep(buf []byte) []byte {
 	c.spare = buf
 	c.unlock()
 	<-c.work
-	// Whoever sent one push is often about to send more: let it. With nobody
-	// else to run, this returns at once.
+	// A goroutine that sent one push is often about to send more: let it. If no other goroutine
+	// can run, this returns at once.
 	runtime.Gosched()
 	c.mu.Lock()
 	buf, c.spare = c.spare, nil
@@ -122,18 +121,16 @@ func (c *Conn) hasWork() bool {
 	return len(c.out.b) > 0 || c.window > 0 && c.blocked.n > 0 || c.mayOpen()
 }
 
-// mayOpen reports whether the first waiting push can be given a stream. While
-// the connection's window is used up none is, so that it stays not sent; one
-// byte of window is enough, for a peer may open its window in small steps only.
-// mu is held.
+// mayOpen reports whether the first waiting push can get a stream. While the connection's
+// window is used up it cannot, so that it stays not sent. One byte of window is enough, because
+// a peer may open its window in small steps only. mu is held.
 func (c *Conn) mayOpen() bool {
 	p := c.waiting.head
 	return p != nil && !c.noStreams && len(c.streams) < c.streamLimit() &&
 		(c.window > 0 || len(p.n.Payload) == 0)
 }
 
-// fill puts frames into out until the batch is full or nothing more can be
-// sent. mu is held.
+// fill writes frames to out until the batch is full or nothing more can be sent. mu is held.
 func (c *Conn) fill() {
 	for len(c.out.b) < batchSize && c.window > 0 && c.blocked.n > 0 {
 		c.writeData(c.blocked.head)
@@ -153,7 +150,7 @@ func (c *Conn) open(p *push, now time.Duration) {
 		return
 	}
 	if size := c.headers.listSize(p.n); size > uint64(c.peer.maxHeaderList) {
-		c.finish(p, p.lost(fmt.Errorf("apnsconn: headers of %d bytes, peer takes %d", size, c.peer.maxHeaderList)))
+		c.finish(p, p.lost(fmt.Errorf("apnsconn: headers have %d bytes, the peer takes %d", size, c.peer.maxHeaderList)))
 		return
 	}
 	c.stuck, c.lastSent = 0, now
@@ -163,18 +160,18 @@ func (c *Conn) open(p *push, now time.Duration) {
 	p.window = c.peer.initialWindow
 	c.streams[p.id] = p
 	c.writeHeaders(p)
-	if len(p.rest()) > 0 && p.window > 0 {
+	if len(p.unwritten()) > 0 && p.window > 0 {
 		c.blocked.add(p)
 		c.writeData(p)
 	}
 }
 
-// writeHeaders puts p's header block into out. mu is held.
+// writeHeaders writes p's header block to out. mu is held.
 func (c *Conn) writeHeaders(p *push) {
 	block := c.headers.encode(p.n)
 	first := block[:min(len(block), maxSendFrame)]
 	block = block[len(first):]
-	_ = c.frames.WriteHeaders(http2.HeadersFrameParam{ // to memory, like all frames
+	_ = c.frames.WriteHeaders(http2.HeadersFrameParam{ // writing to memory cannot fail
 		StreamID:      p.id,
 		BlockFragment: first,
 		EndHeaders:    len(block) == 0,
@@ -187,12 +184,11 @@ func (c *Conn) writeHeaders(p *push) {
 	}
 }
 
-// writeData puts as much of p's payload into out as the windows allow. p is on
-// the blocked list, and stays there if only the connection's window, or the
-// batch, was too small. mu is held.
+// writeData writes as much of p's payload to out as the windows allow. p is on the blocked
+// list, and stays there if only the connection's window or the batch was too small. mu is held.
 func (c *Conn) writeData(p *push) {
 	for {
-		rest := p.rest()
+		rest := p.unwritten()
 		n := min(int64(len(rest)), p.window, c.window, maxSendFrame)
 		_ = c.frames.WriteData(p.id, n == int64(len(rest)), rest[:n])
 		p.sent += int(n)
@@ -210,20 +206,20 @@ func (c *Conn) writeData(p *push) {
 	}
 }
 
-// control accounts for a frame just put into out on behalf of the peer. err is
-// that of the Framer, which writes to memory. mu is held.
+// control accounts for a frame just written to out in answer to the peer. err is the Framer's.
+// mu is held.
 func (c *Conn) control(err error) {
 	if err != nil {
 		c.drop(fmt.Errorf("apnsconn: write frame: %w", err))
 	}
 	if len(c.out.b) > maxControl {
-		c.end(breach(http2.ErrCodeEnhanceYourCalm, "makes answers necessary and does not read them"), http2.ErrCodeEnhanceYourCalm)
+		c.end(breach(http2.ErrCodeEnhanceYourCalm, "asks for answers and does not read them"), http2.ErrCodeEnhanceYourCalm)
 	}
 }
 
-// writeFailed handles the end of the writing side. The peer may have said why
-// (a GOAWAY, answers) before it closed, so the reader gets a moment to find it,
-// and then ends the connection. Of batch the first n bytes were written.
+// writeFailed handles a failed write, of which the first n bytes of batch were written. The peer
+// may have said why (a GOAWAY, answers) before it closed, so the reader gets a moment to read
+// that, and then ends the connection.
 func (c *Conn) writeFailed(err error, batch []byte, n int) {
 	c.mu.Lock()
 	for stream := range unsent(batch, n) {
@@ -240,14 +236,13 @@ func (c *Conn) writeFailed(err error, batch []byte, n int) {
 	c.unlock()
 }
 
-// unsent finds the streams of a batch whose request does not end within the n bytes that
+// unsent returns the streams of a batch whose request does not end within the n bytes that
 // were written.
 //
-// crypto/tls counts whole records, and only those that the kernel took to the
-// last byte. Of a record it took in part, the peer can use nothing: its
-// authentication code is at its end (RFC 8446 §5.2, RFC 5246 §6.2.3). So what
-// lies behind n has provably not arrived, and without it the request is not
-// complete. Of a request that ends before n nothing is known.
+// crypto/tls counts whole records, and only those that the kernel took to the last byte. The
+// peer cannot use part of a record: its authentication code is at its end (RFC 8446 §5.2,
+// RFC 5246 §6.2.3). So what is behind n has provably not arrived, and without it the request is
+// not complete. Whether a request that ends before n has arrived is not known.
 func unsent(batch []byte, n int) iter.Seq[uint32] {
 	return func(yield func(uint32) bool) {
 		for at := 0; at < len(batch); {
@@ -266,9 +261,9 @@ func unsent(batch []byte, n int) iter.Seq[uint32] {
 	}
 }
 
-// closeWrite says in TLS too that no more comes.
+// closeWrite ends the TLS stream properly.
 func (c *Conn) closeWrite() {
 	if tc, ok := c.nc.(interface{ CloseWrite() error }); ok {
-		_ = tc.CloseWrite() // the connection is over either way
+		_ = tc.CloseWrite() // the connection ends either way
 	}
 }
