@@ -5,12 +5,17 @@ package pemfile
 
 import (
 	"bytes"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"unicode/utf16"
 )
 
 // Block is a PEM block, or the whole of a file that is not PEM under the type that
@@ -161,4 +166,127 @@ func decode(kind string, body []byte) (b *pem.Block, bad int) {
 		return nil, bad
 	}
 	return b, bad
+}
+
+// text is text as UTF-8, without byte order marks and with lines that end in \n.
+func text(data []byte) []byte {
+	data = fromUTF16(data)
+	data = bytes.ReplaceAll(data, []byte("\ufeff"), nil) // also in the middle, where a file was appended
+	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
+	return bytes.ReplaceAll(data, []byte("\r"), []byte("\n"))
+}
+
+// fromUTF16 makes UTF-8 of UTF-16, as PowerShell writes it, with or without its mark.
+func fromUTF16(data []byte) []byte {
+	var order binary.ByteOrder = binary.LittleEndian
+	switch {
+	case len(data) < 2:
+		return data
+	case data[0] == 0xff && data[1] == 0xfe, data[0] != 0 && data[1] == 0:
+	case data[0] == 0xfe && data[1] == 0xff, data[0] == 0 && data[1] != 0:
+		order = binary.BigEndian
+	default:
+		return data
+	}
+	units := make([]uint16, len(data)/2)
+	for i := range units {
+		units[i] = order.Uint16(data[2*i:])
+	}
+	return []byte(string(utf16.Decode(units)))
+}
+
+// unbase64 is what base64 of a whole file holds: its PEM or DER; nil if data is something
+// else.
+func unbase64(data []byte) []byte {
+	if marked(data) {
+		return nil
+	}
+	plain := strings.Join(strings.Fields(strings.Trim(string(data), "\"' \t\n")), "")
+	plain = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(plain, "="))
+	inside, err := base64.RawStdEncoding.DecodeString(plain)
+	switch {
+	case err != nil || len(inside) < 16: // a word may be base64, too
+		return nil
+	case isDER(inside):
+		return inside
+	}
+	if inside = text(inside); marked(inside) {
+		return inside
+	}
+	return nil
+}
+
+var newline = regexp.MustCompile(`(\\+r)?\\+n`)
+
+// unescape undoes what JSON and environment files do to PEM: \n for the ends of lines,
+// and \/.
+func unescape(data []byte) []byte {
+	if !bytes.Contains(data, []byte(`\`)) {
+		return data
+	}
+	data = newline.ReplaceAll(data, []byte("\n"))
+	return bytes.ReplaceAll(data, []byte(`\/`), []byte("/"))
+}
+
+// isDER reports whether data may be DER or BER: a sequence whose length is long or
+// indefinite, which no text begins with, or that of the file.
+func isDER(data []byte) bool {
+	switch {
+	case len(data) < 3 || data[0] != 0x30:
+		return false
+	case data[1] >= 0x80:
+		return true
+	}
+	end := 2 + int(data[1])
+	return end <= len(data) && len(bytes.TrimRight(data[end:], "\r\n")) == 0 && bytes.IndexByte([]byte{2, 6, 0x30}, data[2]) >= 0
+}
+
+// indefinite is BER that DER forbids: a length that is known at the end only.
+func indefinite(data []byte) bool { return data[1] == 0x80 }
+
+// kinds tells what DER is by the first tags in its sequence; the first that fits counts.
+var kinds = []struct{ tags, kind string }{
+	{"\x02\x30\x04", "PRIVATE KEY"}, // version, algorithm, key
+	{"\x02\x30", "PKCS12"},          // version, safe, seal
+	{"\x02\x02\x02", "RSA PRIVATE KEY"},
+	{"\x02\x04", "EC PRIVATE KEY"},
+	{"\x30\x04", "ENCRYPTED PRIVATE KEY"}, // algorithm, key
+	{"\x30\x30\x03", "CERTIFICATE"},       // content, algorithm, signature
+	{"\x30\x03", "PUBLIC KEY"},
+	{"\x06", "PKCS7"},
+}
+
+func parseDER(data []byte) ([]Block, error) {
+	whole := asn1.RawValue{FullBytes: data, Bytes: data[2:]}
+	if _, err := asn1.Unmarshal(data, &whole); err != nil && !indefinite(data) {
+		return nil, errors.New("is damaged or cut off: copy or export it again")
+	}
+	kind := kindOf(whole.Bytes)
+	if _, err := x509.ParseCertificateRequest(whole.FullBytes); kind == "CERTIFICATE" && err == nil {
+		kind = "CERTIFICATE REQUEST"
+	}
+	if kind == "" {
+		return nil, ErrNeither
+	}
+	return []Block{{Block: pem.Block{Type: kind, Bytes: whole.FullBytes}}}, nil
+}
+
+// kindOf tells what a sequence is by its content; "" for what is not known.
+func kindOf(content []byte) string {
+	var tags strings.Builder
+	for len(content) > 0 && tags.Len() < 3 {
+		var part asn1.RawValue
+		tags.WriteByte(content[0])
+		rest, err := asn1.Unmarshal(content, &part)
+		if err != nil { // BER
+			break
+		}
+		content = rest
+	}
+	for _, k := range kinds {
+		if strings.HasPrefix(tags.String(), k.tags) {
+			return k.kind
+		}
+	}
+	return ""
 }
