@@ -1,5 +1,5 @@
-// Package flood bounds lines of a log that a peer can cause without end, such as a queue
-// server that serves the same job again and again.
+// Package flood bounds log lines that a peer can cause without end, for example a queue server
+// that serves the same job again and again.
 package flood
 
 import (
@@ -11,35 +11,34 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// AtOnce is how many lines of one kind there may be at least at one go; after them
-// follow EverySecond.
+// Of one kind of line, at least leastBurst may come at once, and perSecond in the long run.
 const (
-	AtOnce      = 100
-	EverySecond = 10
+	leastBurst = 100
+	perSecond  = 10
 )
 
-// Lines writes lines to a log. Those beyond the bounds are at level debug, and their
-// number is in the next line of their kind. It is safe for concurrent use.
+// Lines writes lines to a log. Lines beyond the bounds are at level debug, and the next line of
+// their kind says how many there were. It is safe for concurrent use.
 type Lines struct {
-	log    *slog.Logger
-	atOnce int
+	log   *slog.Logger
+	burst int
 
 	mu    sync.Mutex
-	kinds map[string]*kind // by message, of which there are few
+	kinds map[string]*kind // by message; there are few
 }
 
 type kind struct {
 	limit *rate.Limiter
-	left  int // lines that were not written since the last one
+	left  int // lines left out since the last one
 }
 
-// New returns the lines of a log, of which so many of one kind may come at one go, but
-// AtOnce at least.
-func New(log *slog.Logger, atOnce int) *Lines {
-	return &Lines{log: log, atOnce: max(AtOnce, atOnce), kinds: make(map[string]*kind)}
+// New returns Lines for a log. burst is how many lines of one kind may come at once; it is at
+// least 100.
+func New(log *slog.Logger, burst int) *Lines {
+	return &Lines{log: log, burst: max(leastBurst, burst), kinds: make(map[string]*kind)}
 }
 
-// Log writes a line. msg must be one of a few texts.
+// Log writes a line. msg must be one of a few constant texts.
 func (l *Lines) Log(level slog.Level, msg string, attrs ...any) {
 	left, ok := l.take(msg)
 	switch {
@@ -56,7 +55,7 @@ func (l *Lines) take(msg string) (left int, ok bool) {
 	defer l.mu.Unlock()
 	k := l.kinds[msg]
 	if k == nil {
-		k = &kind{limit: rate.NewLimiter(EverySecond, l.atOnce)}
+		k = &kind{limit: rate.NewLimiter(perSecond, l.burst)}
 		l.kinds[msg] = k
 	}
 	if !k.limit.AllowN(time.Now(), 1) {

@@ -16,7 +16,7 @@ func TestLines(t *testing.T) {
 		atOnce int
 		want   int
 	}{
-		{slog.LevelInfo, 0, AtOnce},
+		{slog.LevelInfo, 0, leastBurst},
 		{slog.LevelInfo, 700, 700},
 		{slog.LevelDebug, 0, 5000},
 	} {
@@ -34,11 +34,11 @@ func TestLines(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 			out.Reset()
-			for range EverySecond {
+			for range perSecond {
 				l.Log(slog.LevelWarn, "often")
 			}
-			most := max(AtOnce, tt.atOnce)
-			if text := out.String(); strings.Count(text, "level=WARN msg=often") != EverySecond ||
+			most := max(leastBurst, tt.atOnce)
+			if text := out.String(); strings.Count(text, "level=WARN msg=often") != perSecond ||
 				strings.Count(text, fmt.Sprintf("left_out=%d", 5000-most)) != 1 || strings.Count(text, "left_out") != 1 {
 				t.Errorf("a second later:\n%s", text)
 			}

@@ -1,4 +1,4 @@
-// Package neterr says what is wrong with a connection in few words that stay the same.
+// Package neterr says in a few stable words what is wrong with a connection.
 package neterr
 
 import (
@@ -10,10 +10,9 @@ import (
 	"strings"
 )
 
-// Plain is err, of a connection to server (host:port, "" if the reader is to be told it), with
-// a shorter text. The local address, which is another one at each try, is left out: a reason
-// that changes though nothing does cannot be counted or compared. So is what names
-// server once more.
+// Plain returns err, of a connection to server, with a shorter text. It leaves out the local
+// address, which differs with each try: reasons must stay the same to be counted and compared. It
+// also leaves out server (host:port), which the reader knows; pass "" to keep it.
 func Plain(err error, server string) error {
 	if err == nil {
 		return nil
@@ -24,7 +23,7 @@ func Plain(err error, server string) error {
 	} else if _, ok := errors.AsType[*net.DNSError](err); !ok {
 		return err
 	}
-	// What is left is in the text of a look-up: "read udp 10.0.0.9:5353->10.0.0.1:53".
+	// The text of a look-up has addresses too: "read udp 10.0.0.9:5353->10.0.0.1:53".
 	if before, after, ok := strings.Cut(text, "->"); ok {
 		text = before[:strings.LastIndexByte(before, ' ')+1] + after
 	}
@@ -34,7 +33,7 @@ func Plain(err error, server string) error {
 	return Reworded(text, err)
 }
 
-// words are what op says of the connection to server.
+// words is what op says about the connection to server.
 func words(op *net.OpError, server string) string {
 	if op.Addr == nil {
 		return op.Error() // a TLS alert, or a look-up
@@ -51,14 +50,10 @@ func words(op *net.OpError, server string) string {
 	return short.Error()
 }
 
-// NATSGreeting is what a NATS server says first.
-const NATSGreeting = "INFO "
-
-// peers are who may answer at a port that was given by mistake, by how their first line
-// begins.
+// peers are servers that may answer at a wrong port, by how their first line begins.
 var peers = []struct{ begins, name string }{
 	{"HTTP/", "an HTTP server"},
-	{NATSGreeting + "{", "a NATS server"},
+	{"INFO {", "a NATS server"},
 	{"UNKNOWN_COMMAND", "beanstalkd"},
 	{"BAD_FORMAT", "beanstalkd"},
 	{"+PONG", "a Redis server"},
@@ -72,7 +67,7 @@ var peers = []struct{ begins, name string }{
 // maxShown bounds what is shown of an answer, in bytes.
 const maxShown = 60
 
-// Known says who answers with such a first line; "" when that is not known.
+// Known says which kind of server sends such a first line; "" if unknown.
 func Known(line string) string {
 	for _, p := range peers {
 		if strings.HasPrefix(line, p.begins) {
@@ -82,7 +77,7 @@ func Known(line string) string {
 	return ""
 }
 
-// Not is the error for an answer that the wanted server never gives.
+// Not returns the error for an answer that the wanted kind of server never gives.
 func Not(wanted, line string) error {
 	const do = "check host, port and scheme of the queue's url"
 	if name := Known(line); name != "" {
@@ -91,7 +86,7 @@ func Not(wanted, line string) error {
 	return fmt.Errorf("it answered %.*q, as %s never does: %s", maxShown, line, wanted, do)
 }
 
-// Reworded is an error with a text of its own for what is wrapped.
+// Reworded returns an error with the given text that wraps errs.
 func Reworded(text string, errs ...error) error { return &reworded{text, errs} }
 
 type reworded struct {
@@ -102,7 +97,7 @@ type reworded struct {
 func (e *reworded) Error() string   { return e.text }
 func (e *reworded) Unwrap() []error { return e.errs }
 
-// After is err for a sentence that began with prefix already.
+// After returns err without prefix, for a sentence that already begins with it.
 func After(prefix string, err error) error {
 	text, twice := strings.CutPrefix(err.Error(), prefix)
 	if !twice {
@@ -113,13 +108,13 @@ func After(prefix string, err error) error {
 
 var port = regexp.MustCompile(`:[0-9]{1,5}\b`)
 
-// Same says whether two errors of connections say the same, but for the ports in their texts:
-// of those that a system hands out, each try has another.
+// Same reports whether two errors of connections have the same text apart from port numbers:
+// each try may have another local port.
 func Same(a, b error) bool {
 	return port.ReplaceAllString(a.Error(), "") == port.ReplaceAllString(b.Error(), "")
 }
 
-// Join is errors.Join on one line.
+// Join is errors.Join with a text of one line.
 func Join(errs ...error) error {
 	if len(errs) == 1 {
 		return errs[0]

@@ -1,6 +1,6 @@
-// Package pemfile takes files of certificates and keys apart as people have them: PEM,
-// well formed or after a trip through editors, mails and environment variables, or
-// DER. What cannot be read is told with its line; nothing is passed over in silence.
+// Package pemfile reads files of certificates and keys as people have them: DER, or PEM that may
+// have gone through editors, mails and environment variables. Errors name the line that cannot
+// be read; nothing is skipped silently.
 package pemfile
 
 import (
@@ -18,14 +18,14 @@ import (
 	"unicode/utf16"
 )
 
-// Block is a PEM block, or the whole of a file that is not PEM under the type that
-// PEM would give it (PKCS12 for a .p12).
+// Block is a PEM block, or a whole file that is not PEM, with the type that PEM would give it
+// (PKCS12 for a .p12).
 type Block struct {
 	pem.Block
 	Line int // where it begins; 0 if the file is not PEM
 }
 
-// At is the block's place for people.
+// At is the block's place in the file, for people.
 func (b *Block) At() string {
 	if b.Line == 0 {
 		return ""
@@ -33,8 +33,8 @@ func (b *Block) At() string {
 	return fmt.Sprintf(" at line %d", b.Line)
 }
 
-// Convert is the openssl command that makes PEM of the block; its options are what the
-// command needs beside the file.
+// Convert is the openssl command that converts the block to PEM; options are what the command
+// needs in addition to the file.
 func (b *Block) Convert(command, options string) string {
 	if b.Line == 0 {
 		command += " -inform DER"
@@ -45,11 +45,11 @@ func (b *Block) Convert(command, options string) string {
 	return "openssl " + command + " -in " + File + options + " -out new.pem"
 }
 
-// ErrNeither is for a file that is something else.
+// ErrNeither is the error for any other file.
 var ErrNeither = errors.New("is neither PEM nor DER")
 
-// Parse returns what the file holds, in its order. Errors are sentences without a
-// subject, which is the file, and quote nothing of it.
+// Parse returns the file's blocks in order. Errors are sentences whose subject, the file, is left
+// out, and quote nothing of it.
 func Parse(data []byte) ([]Block, error) {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, errors.New("is empty: copy or export it again")
@@ -69,19 +69,19 @@ func Parse(data []byte) ([]Block, error) {
 	return parseDER(data)
 }
 
-// Holds reports whether text, which should be the name of a file, is what belongs into
-// one: it may be a private key.
+// Holds reports whether text, which should be the name of a file, is the content of one: it may
+// be a private key.
 func Holds(text string) bool {
 	data := []byte(text)
 	return marked(data) || unbase64(data) != nil
 }
 
-// File stands for the file's name in a sentence, and is replaced by InFile.
+// File stands for the file's name in a sentence; InFile replaces it.
 const File = "FILE"
 
 var plainName = regexp.MustCompile(`^[A-Za-z0-9_.+@][A-Za-z0-9_.+@-]*$`)
 
-// InFile puts the name of the file, without its folder, into a sentence with a command.
+// InFile puts the file's name, without its folder, into a sentence with a command.
 func InFile(sentence, path string) string {
 	name := filepath.Base(path)
 	if !plainName.MatchString(name) {
@@ -90,20 +90,20 @@ func InFile(sentence, path string) string {
 	return strings.ReplaceAll(sentence, File, name)
 }
 
-// mark is the line that begins or ends a block, which need not have the line for itself,
-// nor its dashes as they should be: those of word processors are longer and fewer.
+// mark begins or ends a block. It need not have a line of its own, and its dashes may be those
+// of word processors, which are longer and fewer.
 var mark = regexp.MustCompile(dash + ` *(BEGIN|END) ([A-Z0-9][A-Z0-9 .]{0,40}?) *` + dash)
 
 const dash = `[-\x{2010}-\x{2015}\x{2212}]{2,5}`
 
-// marked reports whether there is a mark at all; most of what has none is known quickly.
+// marked reports whether there is a mark; most data without one is recognized quickly.
 func marked(data []byte) bool {
 	return (bytes.Contains(data, []byte("BEGIN ")) || bytes.Contains(data, []byte("END "))) && mark.Match(data)
 }
 
 var comment = regexp.MustCompile(`(?m)^[ \t]*#.*$`)
 
-// parsePEM wants a block for each BEGIN and for each END; text beside them is passed over.
+// parsePEM reads a block for each BEGIN and END, and ignores other text.
 func parsePEM(data []byte) (blocks []Block, err error) {
 	data = comment.ReplaceAll(data, nil)
 	marks := mark.FindAllSubmatchIndex(data, -1)
@@ -132,7 +132,7 @@ func parsePEM(data []byte) (blocks []Block, err error) {
 	return blocks, nil
 }
 
-// wrong says what keeps a block from being decoded.
+// wrong says why a block cannot be decoded.
 func wrong(line, bad int) string {
 	if bad < 0 {
 		return "lacks a part"
@@ -145,15 +145,15 @@ var (
 	headerLine = regexp.MustCompile(`^[A-Za-z0-9-]+: `)
 )
 
-// decode puts a block into good order and decodes it. Of one that cannot be decoded it
-// returns the first line that is at fault, counted from that of BEGIN; -1 if none is.
+// decode cleans a block up and decodes it. If that fails, it returns the first bad line, counted
+// from the BEGIN line; -1 if no line is bad.
 func decode(kind string, body []byte) (b *pem.Block, bad int) {
 	var clean bytes.Buffer
 	bad = -1
 	first, _ := fmt.Fprintf(&clean, "-----BEGIN %s-----\n", kind)
 	for i, line := range bytes.Split(body, []byte("\n")) {
 		if line = bytes.TrimSpace(line); len(line) == 0 && clean.Len() == first {
-			continue // headers would not be seen after it
+			continue // an empty first line would hide the headers
 		}
 		if bad < 0 && len(line) > 0 && !base64Line.Match(line) && !headerLine.Match(line) {
 			bad = i
@@ -168,15 +168,15 @@ func decode(kind string, body []byte) (b *pem.Block, bad int) {
 	return b, bad
 }
 
-// text is text as UTF-8, without byte order marks and with lines that end in \n.
+// text converts text to UTF-8, without byte order marks and with \n as line ends.
 func text(data []byte) []byte {
 	data = fromUTF16(data)
-	data = bytes.ReplaceAll(data, []byte("\ufeff"), nil) // also in the middle, where a file was appended
+	data = bytes.ReplaceAll(data, []byte("\ufeff"), nil) // also in the middle, where files were joined
 	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	return bytes.ReplaceAll(data, []byte("\r"), []byte("\n"))
 }
 
-// fromUTF16 makes UTF-8 of UTF-16, as PowerShell writes it, with or without its mark.
+// fromUTF16 converts UTF-16, which PowerShell writes, with or without its mark.
 func fromUTF16(data []byte) []byte {
 	var order binary.ByteOrder = binary.LittleEndian
 	switch {
@@ -195,8 +195,7 @@ func fromUTF16(data []byte) []byte {
 	return []byte(string(utf16.Decode(units)))
 }
 
-// unbase64 is what base64 of a whole file holds: its PEM or DER; nil if data is something
-// else.
+// unbase64 decodes a whole file in base64 to its PEM or DER; nil if data is anything else.
 func unbase64(data []byte) []byte {
 	if marked(data) {
 		return nil
@@ -205,7 +204,7 @@ func unbase64(data []byte) []byte {
 	plain = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(plain, "="))
 	inside, err := base64.RawStdEncoding.DecodeString(plain)
 	switch {
-	case err != nil || len(inside) < 16: // a word may be base64, too
+	case err != nil || len(inside) < 16: // a word may look like base64
 		return nil
 	case isDER(inside):
 		return inside
@@ -218,8 +217,7 @@ func unbase64(data []byte) []byte {
 
 var newline = regexp.MustCompile(`(\\+r)?\\+n`)
 
-// unescape undoes what JSON and environment files do to PEM: \n for the ends of lines,
-// and \/.
+// unescape undoes what JSON and environment files do to PEM: \n for line ends, and \/.
 func unescape(data []byte) []byte {
 	if !bytes.Contains(data, []byte(`\`)) {
 		return data
@@ -228,8 +226,8 @@ func unescape(data []byte) []byte {
 	return bytes.ReplaceAll(data, []byte(`\/`), []byte("/"))
 }
 
-// isDER reports whether data may be DER or BER: a sequence whose length is long or
-// indefinite, which no text begins with, or that of the file.
+// isDER reports whether data may be DER or BER: a sequence whose length is that of the file, or
+// is in the long or indefinite form, with which no text begins.
 func isDER(data []byte) bool {
 	switch {
 	case len(data) < 3 || data[0] != 0x30:
@@ -241,10 +239,10 @@ func isDER(data []byte) bool {
 	return end <= len(data) && len(bytes.TrimRight(data[end:], "\r\n")) == 0 && bytes.IndexByte([]byte{2, 6, 0x30}, data[2]) >= 0
 }
 
-// indefinite is BER that DER forbids: a length that is known at the end only.
+// indefinite reports BER's indefinite length, which DER forbids.
 func indefinite(data []byte) bool { return data[1] == 0x80 }
 
-// kinds tells what DER is by the first tags in its sequence; the first that fits counts.
+// kinds recognizes DER by the first tags in its sequence; the first row that matches counts.
 var kinds = []struct{ tags, kind string }{
 	{"\x02\x30\x04", "PRIVATE KEY"}, // version, algorithm, key
 	{"\x02\x30", "PKCS12"},          // version, safe, seal
@@ -271,7 +269,7 @@ func parseDER(data []byte) ([]Block, error) {
 	return []Block{{Block: pem.Block{Type: kind, Bytes: whole.FullBytes}}}, nil
 }
 
-// kindOf tells what a sequence is by its content; "" for what is not known.
+// kindOf recognizes a sequence by its content; "" if unknown.
 func kindOf(content []byte) string {
 	var tags strings.Builder
 	for len(content) > 0 && tags.Len() < 3 {
