@@ -5,40 +5,40 @@ import (
 	"time"
 )
 
-// progress follows one worker: how long it has had work without finishing any, and what
-// has been done about that. It has no clock: look is told the time and what was seen.
+// progress follows one worker or webhook: how long it has had work without finishing any, and
+// what was done about that. It has no clock: look is told the time and what was seen.
 //
-// Time counts only while two looks in a row see work, and while no state of the whole
-// app (no queue, say) explains the standstill. There are two sums. total is all of that
-// time, and decides when the app is stalled. free is the part that no cause of the
-// worker's own explains, and decides when to replace or restart something: a new
-// connection does not help a worker that waits for APNs or the queue.
+// Time counts only while two looks in a row see work, and while no state of the whole app, such
+// as a lost queue, explains the standstill. There are two sums. total is all of that time, and
+// decides when the app is stalled. free is the part without a known cause in the worker, and
+// decides when to replace or restart something: a new connection does not help a worker that
+// waits for APNs or the queue.
 type progress struct {
-	period time.Duration // see watchdog.period
+	period time.Duration // the watchdog's, or longer
 
 	at       time.Time // of the last look; zero before the first
 	finished int64     // at the last look
 	received int64     // when the sums began
 	working  bool      // there was work at the last look
-	had      bool      // it has held or received jobs since the sums began
+	had      bool      // it has reserved or received jobs since the sums began
 
 	total time.Duration // with work, and nothing finished
 	free  time.Duration // of total, without a known cause
-	idle  time.Duration // without work, at one go
-	mends int           // steps taken that mend
-	stuck bool          // the app has been said to stall for this worker
+	idle  time.Duration // without work, without a break
+	tries int           // replacements and restarts so far
+	stuck bool          // it makes its app stall
 }
 
 // view is what can be seen of a worker at one moment.
 type view struct {
-	held     int   // jobs it has
-	finished int64 // jobs since the process began
+	held     int   // jobs that it has reserved
+	finished int64 // jobs, since the process began
 	received int64
-	ready    int    // jobs of the tube that it could have
+	ready    int    // jobs in the tube that it could receive
 	known    bool   // whether ready is known
-	cause    string // why it works on nothing, when that is known
-	last     string // what its last plan waited for, in brackets; "" = nothing
-	waits    bool   // cause may keep jobs from being seen: assume that there are some
+	cause    string // why it does nothing; "" if unknown
+	last     string // what its last plan waited for, in brackets; "" for nothing
+	waits    bool   // cause may hide jobs: assume that there are some
 
 	explained bool // the app's state explains the standstill
 }
@@ -47,29 +47,28 @@ type view struct {
 type step int
 
 const (
-	stay    step = iota
-	replace      // its connection to APNs
-	restart      // the worker: it gets a new connection to the queue, too
-	abandon      // replace the stuck worker by a new one
-	stall        // say that the app stalls
-	mended       // stalls no more
+	stay      step = iota
+	replace        // its connection to APNs
+	restart        // the worker, which gets a new connection to the queue as well
+	abandon        // replace the stuck worker by a new one
+	stall          // say that the app stalls
+	recovered      // it does not stall any more
 )
 
-// stallAfter is how many periods without progress make an app stall: a new
-// connection and a new worker have each had one to show what they are worth.
+// stallAfter is how many periods without progress make an app stall: the new connection and the
+// restarted worker have each had one period to help.
 const stallAfter = 3
 
-// mendAgain is after how many periods a stalled worker is restarted once more:
-// what did not help then may help now, and ten minutes (of the default period)
-// between connections are no churn that Apple could take for an attack.
-const mendAgain = 10
+// retryEvery is after how many periods a stalled worker is restarted again: what did not help
+// then may help now. With the default period that is ten minutes between connections, which
+// Apple does not take for an attack.
+const retryEvery = 10
 
-// idleFor is after how many periods without work the sums are forgotten though
-// the worker has received something and not finished it: those jobs may be back
-// in the queue with a pause, and come again.
+// idleFor is how many periods without work reset the sums of a worker that received jobs and did
+// not finish them: those jobs may be delayed in the queue, and come again.
 const idleFor = 3
 
-// look takes in what is seen at now, and says what to do.
+// look notes what is seen at now, and says what to do.
 func (p *progress) look(now time.Time, v view) (step, string) {
 	dt := p.elapsed(now)
 	moved := v.finished > p.finished
@@ -97,9 +96,8 @@ func (p *progress) look(now time.Time, v view) (step, string) {
 	return stay, ""
 }
 
-// elapsed is the time since the last look. A process that has been stopped for
-// an hour learns so from one look, which proves nothing: no look counts more
-// than half a period.
+// elapsed is the time since the last look, at most half a period: if the process was stopped for
+// an hour, one look sees that hour, which proves nothing.
 func (p *progress) elapsed(now time.Time) time.Duration {
 	dt := now.Sub(p.at)
 	if p.at.IsZero() {
@@ -109,13 +107,13 @@ func (p *progress) elapsed(now time.Time) time.Duration {
 	return min(dt, p.period/2)
 }
 
-// forget begins anew.
+// forget resets the sums.
 func (p *progress) forget(v view, why string) (step, string) {
 	was := p.stuck
-	p.total, p.free, p.idle, p.mends, p.stuck = 0, 0, 0, 0, false
+	p.total, p.free, p.idle, p.tries, p.stuck = 0, 0, 0, 0, false
 	p.received, p.had = v.received, false
 	if was {
-		return mended, why
+		return recovered, why
 	}
 	return stay, ""
 }
@@ -127,9 +125,9 @@ func (p *progress) count(dt time.Duration, v view) (step, string) {
 		p.free += dt
 	}
 	switch {
-	case v.cause == "" && p.free >= p.mendAt():
-		p.mends++
-		if p.mends == 1 && !p.starved() {
+	case v.cause == "" && p.free >= p.tryAt():
+		p.tries++
+		if p.tries == 1 && !p.starved() {
 			return replace, p.reason(v)
 		}
 		return restart, p.reason(v)
@@ -140,29 +138,26 @@ func (p *progress) count(dt time.Duration, v view) (step, string) {
 	return stay, ""
 }
 
-// mendAt is when the next step that mends is due.
-func (p *progress) mendAt() time.Duration {
-	if p.mends < 2 {
-		return time.Duration(p.mends+1) * p.period
+// tryAt is when the next replacement or restart is due.
+func (p *progress) tryAt() time.Duration {
+	if p.tries < 2 {
+		return time.Duration(p.tries+1) * p.period
 	}
-	return time.Duration(p.mends-1) * mendAgain * p.period
+	return time.Duration(p.tries-1) * retryEvery * p.period
 }
 
-// starved says that the worker's trouble is its connection to the queue: it
-// has not got a job to send.
+// starved reports whether the connection to the queue is at fault: the worker has received no
+// job to send.
 func (p *progress) starved() bool { return !p.had }
 
 // reason says what is wrong, as the end of "worker 3: ".
 func (p *progress) reason(v view) string {
 	since := p.total.Round(time.Second)
-	if p.total < time.Second {
-		since = p.total // of tests
-	}
 	switch {
 	case v.cause != "":
 		return v.cause
 	case v.held > 0:
-		return fmt.Sprintf("holds %d jobs and has finished none for %v%s", v.held, since, v.last)
+		return fmt.Sprintf("has reserved %d jobs and finished none for %v%s", v.held, since, v.last)
 	case p.starved():
 		return fmt.Sprintf("has received none of %d ready jobs for %v", v.ready, since)
 	default:

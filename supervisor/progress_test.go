@@ -47,7 +47,7 @@ func TestProgress(t *testing.T) {
 	finished := func(n int64, v view) view { v.finished = n; return v }
 	received := func(n int64, v view) view { v.received = n; return v }
 	stuck := join(
-		repeat(4, holding(7), replace, "holds 7 jobs and has finished none for 1m0s"),
+		repeat(4, holding(7), replace, "has reserved 7 jobs and finished none for 1m0s"),
 		repeat(3, holding(7), restart, "for 2m0s"),
 		repeat(3, holding(7), stall, "for 3m0s"))
 	tests := []struct {
@@ -62,12 +62,12 @@ func TestProgress(t *testing.T) {
 			return all
 		}()},
 		{"jobs held and none finished", stuck},
-		{"finishing one ends it", join(stuck, repeat(0, finished(1, holding(7)), mended, "finished jobs again"), repeat(3, finished(1, holding(7)), replace, ""))},
+		{"finishing one ends it", join(stuck, repeat(0, finished(1, holding(7)), recovered, "finished jobs again"), repeat(3, finished(1, holding(7)), replace, ""))},
 		{"before it has stalled nothing is said", join(stuck[:5], repeat(3, finished(1, holding(7)), stay, ""))},
 		{"stalled jobs taken by others", join(repeat(11, ready(5), stay, "")[:4], // less than a step
 			repeat(0, idle, stay, ""), repeat(3, ready(5), stay, ""))},
 		{"a stalled app whose jobs have gone", join(stuck, // they are its own: it waits whether they come back
-			repeat(10, received(7, idle), stay, ""), repeat(0, received(7, idle), mended, "no job waits"))},
+			repeat(10, received(7, idle), stay, ""), repeat(0, received(7, idle), recovered, "no job waits"))},
 		{"restarted again and again", join(stuck,
 			repeat(27, holding(7), restart, ""), repeat(39, holding(7), restart, ""), repeat(39, holding(7), restart, ""))},
 		{"receives nothing of what is ready", join(
@@ -92,9 +92,9 @@ func TestProgress(t *testing.T) {
 			all[6].want, all[14].want, all[22].want = replace, restart, stall
 			return all
 		}()},
-		{"a known cause is not mended, and stalls", join(
+		{"a known cause is not treated, and stalls", join(
 			repeat(12, unreachable, stall, "apns not reachable: refused"), repeat(100, unreachable, stay, ""))},
-		{"what a known cause leaves behind is mended", join(
+		{"what a known cause leaves behind is treated", join(
 			repeat(12, unreachable, stall, ""), repeat(3, ready(3), restart, ""))},
 		{"what the app's state explains is no stall", join(
 			repeat(100, explained, stay, ""), stuck[1:])}, // it starts again when that is over

@@ -206,7 +206,7 @@ func (d *watchdog) act(a watched, w *appWorker, what step, why string) {
 	case stall:
 		log.Error("watchdog: no progress: the worker stalls")
 		w.stuckBy = why
-	case mended:
+	case recovered:
 		log.Info("watchdog: worker recovered")
 		w.stuckBy = ""
 	}

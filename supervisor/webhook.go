@@ -101,7 +101,7 @@ func (d *watchdog) lookAtWebhook(a *app, records available) {
 		log.Error("watchdog: no progress: the feedback webhook stalls")
 		steps.Stalled.note(why, now)
 		h.stalled.Store(&Stall{Reason: why, Since: now.Add(-h.progress.total)})
-	case mended:
+	case recovered:
 		log.Info("watchdog: feedback webhook recovered")
 		h.stalled.Store(nil)
 	}
