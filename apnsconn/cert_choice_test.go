@@ -127,7 +127,7 @@ func TestUseless(t *testing.T) {
 		"its certificate at line 1 cannot be parsed":                                    pemBlock("CERTIFICATE", damaged),
 		"holds a certificate but no private key: export both together":                  certPEM(leaf),
 		"its private key at line 1 cannot be parsed: it is damaged, or neither RSA, EC": pemBlock("PRIVATE KEY", public),
-		"sealed with a public key: export it again with a password":                 inDER(t, pfx{Version: 3, Safe: part(t, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}, []byte("x"))}),
+		"sealed with a public key: export it again with a password":                     inDER(t, pfx{Version: 3, Safe: part(t, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}, []byte("x"))}),
 		"is damaged or cut off: copy or export it again":                                leaf.Raw[:100],
 	} {
 		wantFault(t, inTempFile(t, "x", data), "", "", want, nil)
