@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Answer is what a request is told. The zero Answer is APNs' success: status
+// Answer is the answer to a request. The zero Answer is APNs' success: status
 // 200, the request's apns-id, no body. An answer with a Reason and no Status
 // takes the status Apple documents for the reason; one with an error Status
 // and nothing else takes the usual reason of that status.
@@ -21,10 +21,10 @@ type Answer struct {
 	Reason    string
 	Timestamp time.Time         // "timestamp" of the JSON body, in milliseconds; zero: none
 	Body      []byte            // verbatim, instead of the JSON body
-	NoBody    bool              // no body whatever the status
-	Header    map[string]string // further fields, or others in place of apns-id
+	NoBody    bool              // no body, for any status
+	Header    map[string]string // more fields; an apns-id here replaces the usual one
 
-	Delay   time.Duration  // to wait, beside the server's delay
+	Delay   time.Duration  // added to the server's delay
 	Silence bool           // never answer: the stream stays open
 	Reset   *http2.ErrCode // RST_STREAM with this code instead of an answer
 
@@ -32,12 +32,12 @@ type Answer struct {
 	Informational []int             // 1xx statuses to send first
 	Trailer       map[string]string // fields after the body
 	Pad           uint8             // bytes of padding in HEADERS and DATA
-	SplitHeaders  int               // at most so many bytes of header block a frame: HEADERS, CONTINUATION …
-	SplitBody     int               // at most so many bytes of body a DATA frame
+	SplitHeaders  int               // most bytes of header block in a frame: HEADERS, CONTINUATION …
+	SplitBody     int               // most bytes of body in a DATA frame
 	// NoEnd leaves the answer without END_STREAM: a body without end.
 	NoEnd bool
-	// Raw, if set, writes any frames it likes in place of the answer. The
-	// server takes the stream for ended. It must not call methods of Conn.
+	// Raw, if set, writes any frames instead of the answer. The server takes the stream for
+	// ended. It must not call methods of Conn.
 	Raw func(fr *http2.Framer, stream uint32)
 
 	// Then, if set, is called once the answer has been written to the
@@ -122,8 +122,8 @@ func statusOf(reason string) int {
 	return 400
 }
 
-// usualReason is the reason of an answer that was given only a status, "" for
-// statuses that APNs does not send.
+// usualReason is the reason of an answer with only a status; "" for statuses that APNs does not
+// send.
 func usualReason(status int) string {
 	switch status {
 	case 400:
@@ -164,7 +164,7 @@ func (c *conn) decide(st *stream) Answer {
 	var a Answer
 	switch reason := c.refusal(st); {
 	case st.head.tooLong:
-		a = Answer{Status: 431, NoBody: true} // RFC 6585 section 5
+		a = Answer{Status: 431, NoBody: true} // RFC 6585 §5
 	case reason != "":
 		a = Answer{Reason: reason}
 	default:
@@ -183,7 +183,7 @@ func (c *conn) refusal(st *stream) string {
 	return c.validate(&st.head, st.req)
 }
 
-// decided records a request whose answer is known, and has it answered.
+// decided records a request whose answer is known, and answers it.
 func (c *conn) decided(st *stream, a Answer) {
 	s, req := c.srv, st.req
 	req.Answer = a
@@ -213,7 +213,7 @@ func (c *conn) answer(st *stream) {
 	st.pendingAnswer = false
 	a := &st.req.Answer
 	if st.closed || a.Silence || st.id > c.goneID || !c.writable() {
-		return // a stream still open stays so, for the client to give up on
+		return // an open stream stays open, for the client to give up on
 	}
 	switch {
 	case a.Reset != nil:
@@ -271,7 +271,7 @@ func (c *conn) encodeHead(st *stream, a *Answer) {
 	}
 }
 
-// newID makes the apns-id of a request that had none. APNs' are in upper case
+// newID makes the apns-id for a request without one. APNs' are in upper case
 // (jchambers/pushy#184).
 func (c *conn) newID() string {
 	hi, lo := c.rng.Uint64(), c.rng.Uint64()
@@ -279,8 +279,7 @@ func (c *conn) newID() string {
 		uint32(hi>>32), uint16(hi>>16), hi&0xfff, lo>>48&0x3fff|0x8000, lo&0xffffffffffff)
 }
 
-// writeHeaders queues c.hbuf as HEADERS and as many CONTINUATION frames as it
-// takes.
+// writeHeaders queues c.hbuf as HEADERS and as many CONTINUATION frames as needed.
 func (c *conn) writeHeaders(id uint32, end bool, a *Answer) {
 	block := c.hbuf.Bytes()
 	limit := c.flow.peerMaxFrame - 1 - int(a.Pad)

@@ -152,9 +152,8 @@ func ValidUntil(t time.Time) CertOption {
 // SelfSigned makes a certificate that is its own issuer.
 func SelfSigned() CertOption { return func(s *certSpec) { s.selfSigned = true } }
 
-// OtherAuthority makes a certificate whose issuer has the name of the
-// stand-in's authority but is another one: it is refused as from an unknown
-// authority where certificates are verified.
+// OtherAuthority makes a certificate whose issuer only has the name of the stand-in's authority:
+// where certificates are verified, it is refused as from an unknown authority.
 func OtherAuthority() CertOption { return func(s *certSpec) { s.foreign = true } }
 
 // WithoutUID leaves the topic out of the subject: a home-made certificate
@@ -272,15 +271,15 @@ func (s *Server) CertPool() *x509.CertPool {
 	return pool
 }
 
-// CACertPEM returns the certificate of the stand-in's authority as PEM, to be
-// written to a file for clients that are configured by files.
+// CACertPEM returns the certificate of the stand-in's authority as PEM, for clients that are
+// configured by files.
 func (s *Server) CACertPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.der})
 }
 
-// ClientCert makes a client certificate like Apple's for topic: topic is the
-// UID of its subject, the stand-in's authority its issuer. Without options it
-// has none of Apple's extensions. It panics when the certificate cannot be made.
+// ClientCert makes a client certificate like Apple's for topic: topic is the UID of its subject,
+// and the stand-in's authority its issuer. Without options it has no extensions of Apple's. It
+// panics if the certificate cannot be made.
 func (s *Server) ClientCert(topic string, o ...CertOption) tls.Certificate {
 	cert, err := s.ca.clientCert(topic, o)
 	if err != nil {

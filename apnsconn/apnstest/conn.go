@@ -21,8 +21,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// conn is one connection. Two goroutines work on it: serve reads and decides
-// answers, write writes and keeps the time of answers that are delayed.
+// conn is one connection. Two goroutines work on it: serve reads and decides answers, write
+// writes and times delayed answers.
 type conn struct {
 	srv   *Server
 	id    int
@@ -32,11 +32,11 @@ type conn struct {
 	rules certRules
 	ready atomic.Bool   // the handshake is finished
 	done  chan struct{} // closed by abort
-	wake  chan struct{} // to write: there is something new; capacity 1
+	wake  chan struct{} // wakes write; capacity 1
 
 	lastOnce sync.Once // for lastWait
 
-	in inbound // of the goroutine serve alone
+	in inbound // only for the goroutine serve
 
 	mu   sync.Mutex
 	room sync.Cond // on mu: serve waits here while stalled or while out is full
@@ -57,7 +57,7 @@ type conn struct {
 	flow    flow
 	limits  limits
 	timers  timerHeap
-	blocked []*stream // answers that wait for the client's windows
+	blocked []*stream // with answers that wait for the client's windows
 	rng     *rand.Rand
 }
 
@@ -168,7 +168,7 @@ func (c *conn) handshake() bool {
 	return true
 }
 
-// refuse tells a client of HTTP/1.1 in its own protocol why it gets no further.
+// refuse tells a client of HTTP/1.1 in its own protocol why it is refused.
 func (c *conn) refuse(to io.Writer, why string) {
 	c.tcp.SetWriteDeadline(time.Now().Add(lingerTimeout))
 	fmt.Fprintf(to, "HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n", len(why)+1, why)
@@ -224,8 +224,8 @@ func (f fault) Error() string { return f.why }
 // errEnding ends reading when the server is closing the connection.
 var errEnding = errors.New("apnstest: closing")
 
-// explain tells the client why the connection ends, where it is the client's
-// fault, and returns whether to wait for it to close its side.
+// explain tells the client why the connection ends, if the client is at fault, and reports
+// whether to wait for it to close its side.
 func (c *conn) explain(err error) bool {
 	var f fault
 	var ce http2.ConnectionError
@@ -250,14 +250,14 @@ func (c *conn) explain(err error) bool {
 	return true
 }
 
-// linger reads until the client has closed too, so that what was written last
-// is not destroyed by a reset on its way.
+// linger reads until the client has closed too, so that a reset does not destroy the last bytes
+// on their way.
 func (c *conn) linger() {
 	c.lastWait()
 	io.Copy(io.Discard, c.tcp)
 }
 
-// lastWait begins the time in which the client has to close its side.
+// lastWait starts the time within which the client must close its side.
 func (c *conn) lastWait() {
 	c.lastOnce.Do(func() { c.tcp.SetReadDeadline(time.Now().Add(lingerTimeout)) })
 }
@@ -274,8 +274,8 @@ func (c *conn) abort() {
 	c.tcp.Close()
 }
 
-// quietReader reads from the TLS connection. It is called only when no input
-// is buffered any more: that is when gathered answers are handed to write.
+// quietReader reads from the TLS connection. It is called only when no input is buffered, which
+// is when gathered answers are handed to write.
 type quietReader struct{ c *conn }
 
 func (r quietReader) Read(p []byte) (int, error) {
@@ -371,7 +371,7 @@ func (c *conn) fill(st *stream) {
 	}
 }
 
-// addBody keeps what of p fits.
+// addBody keeps as much of p as fits.
 func (st *stream) addBody(p []byte) {
 	st.req.BodySize += len(p)
 	keep := min(len(p), maxBodyKept-len(st.req.Body))

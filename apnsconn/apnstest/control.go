@@ -10,14 +10,14 @@ import (
 
 // Conn is a connection to the server, for making it misbehave. Its methods
 // may be called from any goroutine. Frames are written in the order of the
-// calls, after everything queued before; a Conn that an [Answer].Then was
-// called with writes them right after that answer.
+// calls, after everything queued before; the Conn passed to an [Answer].Then
+// writes them right after that answer.
 type Conn struct {
 	c     *conn
 	first *interlude // not nil while Then runs; needs c.mu
 }
 
-// interlude is what a Then wants to happen before anything queued after its answer.
+// interlude is what a Then does before anything that is queued after its answer.
 type interlude struct {
 	buf    bytes.Buffer
 	ending end
@@ -81,7 +81,7 @@ func (c *Conn) do(f func()) {
 	c.c.signal()
 }
 
-// WriteRaw writes p as it is, inside TLS.
+// WriteRaw writes p unchanged, inside TLS.
 func (c *Conn) WriteRaw(p []byte) {
 	c.do(func() {
 		if c.first != nil {
@@ -92,9 +92,9 @@ func (c *Conn) WriteRaw(p []byte) {
 	})
 }
 
-// Settings sends a SETTINGS frame, and has the server act on it: the stream
-// limit from now on, a stream above it being refused even if it was on its
-// way; the rest once the client acknowledges it.
+// Settings sends a SETTINGS frame, and makes the server act on it. The stream limit applies from
+// now on: a stream above it is refused even if it was already on its way. The other settings
+// apply once the client acknowledges them.
 func (c *Conn) Settings(settings ...http2.Setting) {
 	c.Frames(func(fr *http2.Framer) {
 		c.c.limits.change(settings)
@@ -114,8 +114,8 @@ func (c *Conn) GoAway(last uint32, code http2.ErrCode, debug []byte) {
 	c.Frames(func(fr *http2.Framer) { c.writeGoAway(fr, last, code, debug) })
 }
 
-// Shutdown is GoAway with the highest stream id that the client has opened:
-// all it sent until now is answered.
+// Shutdown is GoAway with the highest stream id that the client has opened: everything it has
+// sent so far is answered.
 func (c *Conn) Shutdown(code http2.ErrCode, debug []byte) {
 	c.Frames(func(fr *http2.Framer) { c.writeGoAway(fr, c.c.lastID, code, debug) })
 }
@@ -130,7 +130,7 @@ func (c *Conn) writeGoAway(fr *http2.Framer, last uint32, code http2.ErrCode, de
 // reason.
 func GoAwayReason(reason string) []byte { return reasonJSON(reason) }
 
-// Ping sends PING. The acknowledgement is not waited for.
+// Ping sends PING, and does not wait for the acknowledgement.
 func (c *Conn) Ping(data [8]byte) {
 	c.Frames(func(fr *http2.Framer) { fr.WritePing(false, data) })
 }
@@ -147,8 +147,8 @@ func (c *Conn) ResetStream(stream uint32, code http2.ErrCode) {
 	})
 }
 
-// WindowUpdate gives the client n bytes of window, for stream or, when that
-// is 0, for the connection, beside what flow control gives it.
+// WindowUpdate gives the client n more bytes of window than flow control does, for stream or, if
+// that is 0, for the connection.
 func (c *Conn) WindowUpdate(stream, n uint32) {
 	c.Frames(func(fr *http2.Framer) {
 		if stream == 0 {
@@ -160,8 +160,8 @@ func (c *Conn) WindowUpdate(stream, n uint32) {
 	})
 }
 
-// WithholdWindowUpdates stops acknowledging DATA, or goes on with it: then
-// what was withheld is acknowledged at once.
+// WithholdWindowUpdates stops acknowledging DATA, or continues and acknowledges at once what was
+// withheld.
 func (c *Conn) WithholdWindowUpdates(on bool) {
 	c.do(func() {
 		c.c.flow.withheld = on
@@ -177,13 +177,12 @@ func (c *Conn) WithholdWindowUpdates(on bool) {
 	})
 }
 
-// Stall makes the connection half-open: nothing more is read, nothing
-// answered, what is queued stays. Resume undoes it.
+// Stall makes the connection half-open: nothing more is read or answered, and what is queued
+// stays. Resume undoes it.
 func (c *Conn) Stall() { c.do(func() { c.c.stalled = true }) }
 
-// Mute goes on reading and counting requests but sends nothing more by
-// itself: no answers, no acknowledgements. Requests that fall in such a time
-// are not answered after Resume either.
+// Mute continues to read and count requests, but sends nothing by itself: no answers, no
+// acknowledgements. Requests that arrive meanwhile are not answered after Resume either.
 func (c *Conn) Mute() { c.do(func() { c.c.muted = true }) }
 
 // Resume ends Stall and Mute.
@@ -194,8 +193,7 @@ func (c *Conn) Resume() {
 	})
 }
 
-// CloseAbruptly loses the connection at once: TCP RST, whatever is queued or
-// unread.
+// CloseAbruptly loses the connection at once, by TCP RST, even if bytes are queued or unread.
 func (c *Conn) CloseAbruptly() {
 	if tcp, ok := c.c.tcp.Conn.(*net.TCPConn); ok {
 		tcp.SetLinger(0)
@@ -203,8 +201,8 @@ func (c *Conn) CloseAbruptly() {
 	c.c.abort()
 }
 
-// CloseTLS ends the connection in order, close_notify and FIN, when what is
-// queued has been written. Nothing more is read.
+// CloseTLS ends the connection in order, with close_notify and FIN, once everything queued has
+// been written. Nothing more is read.
 func (c *Conn) CloseTLS() { c.close(endTLS) }
 
 // CloseTCP is CloseTLS without the close_notify: a FIN in the middle of TLS.

@@ -8,18 +8,18 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// windowStep is how much DATA is acknowledged at once. WINDOW_UPDATEs of
-// about 32 KiB are what is seen at APNs.
+// windowStep is how much DATA is acknowledged at once. APNs has been seen to send WINDOW_UPDATEs
+// of about 32 KiB.
 const windowStep = 32 << 10
 
-// maxWindow is the largest flow-control window (RFC 9113 section 6.9.1).
+// maxWindow is the largest flow-control window (RFC 9113 §6.9.1).
 const maxWindow = 1<<31 - 1
 
-// flow is a connection's flow control: of DATA received in the first group,
-// of answers sent in the second. It needs conn.mu.
+// flow is a connection's flow control: for received DATA in the first group of fields, for sent
+// answers in the second. It needs conn.mu.
 type flow struct {
 	window   int64 // what the client may have unacknowledged
-	used     int64 // what it has
+	used     int64 // what the client has unacknowledged
 	owed     int64 // received and not put in a WINDOW_UPDATE yet
 	withheld bool  // no WINDOW_UPDATEs
 
@@ -30,7 +30,7 @@ type flow struct {
 
 func (f *flow) init(window uint32) {
 	f.window = max(int64(window), defaultConnWindow)
-	f.send, f.peerInitial, f.peerMaxFrame = 65535, 65535, 16384 // RFC 9113 sections 6.5.2, 6.9.2
+	f.send, f.peerInitial, f.peerMaxFrame = 65535, 65535, 16384 // RFC 9113 §6.5.2, §6.9.2
 }
 
 // receive counts DATA. It returns false when the window is overrun.
@@ -68,8 +68,8 @@ func (c *conn) sendWindow(n int64) {
 	c.fr.WriteWindowUpdate(0, uint32(n))
 }
 
-// returnStreamWindow lets a client go on with a body when half of the
-// stream's window is used. It needs c.mu.
+// returnStreamWindow lets a client continue a body when half of the stream's window is used. It
+// needs c.mu.
 func (c *conn) returnStreamWindow(st *stream) {
 	if c.flow.withheld || !c.writable() || st.used*2 < int64(c.limits.announced.window) || st.used <= 0 {
 		return
@@ -78,7 +78,7 @@ func (c *conn) returnStreamWindow(st *stream) {
 	st.used = 0
 }
 
-// windowUpdate takes a WINDOW_UPDATE of the client.
+// windowUpdate handles a WINDOW_UPDATE of the client.
 func (c *conn) windowUpdate(f *http2.WindowUpdateFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,8 +108,7 @@ func (c *conn) windowUpdate(f *http2.WindowUpdateFrame) error {
 	return nil
 }
 
-// sendBlocked goes on with answers that waited for the client's windows. It
-// needs c.mu.
+// sendBlocked continues answers that waited for the client's windows. It needs c.mu.
 func (c *conn) sendBlocked() {
 	waiting := c.blocked
 	c.blocked = nil
@@ -120,22 +119,21 @@ func (c *conn) sendBlocked() {
 	}
 }
 
-// limits are the server's settings on a connection. The client is bound by a
-// SETTINGS frame from when it acknowledges it; between sending and
-// acknowledgement either side's view is allowed. All but table need conn.mu.
+// limits are the server's settings on a connection. A SETTINGS frame binds the client once the
+// client acknowledges it; until then either side's view is allowed. All fields except table need
+// conn.mu.
 type limits struct {
 	announced values   // as of the last SETTINGS frame queued
 	pending   []values // the same, per SETTINGS frame not acknowledged yet
 	acked     values   // as of the last one acknowledged
-	full      uint32   // MAX_CONCURRENT_STREAMS of good times
+	full      uint32   // the usual MAX_CONCURRENT_STREAMS
 	low       bool     // announced one stream instead of full
 
 	table atomic.Uint32 // the largest dynamic table the client may use
 }
 
-// maxPending bounds the SETTINGS frames without acknowledgement that are
-// remembered. A client that acknowledges none of so many is not being
-// checked any more.
+// maxPending bounds how many unacknowledged SETTINGS frames are remembered. A client that
+// acknowledges none of them is not checked any more.
 const maxPending = 1000
 
 func (l *limits) init(o Options) {
@@ -145,7 +143,7 @@ func (l *limits) init(o Options) {
 		l.announced.maxStreams = 1
 		l.low = true
 	}
-	// RFC 9113 section 6.5.2: what holds before any SETTINGS.
+	// RFC 9113 §6.5.2: these apply before any SETTINGS.
 	l.acked = values{noLimit, 65535, 16384, 4096, noLimit}
 	l.agree()
 }
@@ -277,16 +275,16 @@ func (c *conn) settingsAck() error {
 	in.fr.SetMaxReadFrameSize(max(v.maxFrame, 16384))
 	in.maxList = v.maxHeaderList
 	if v.tableSize < in.table {
-		in.mustFit = true // RFC 7541 section 4.2
+		in.mustFit = true // RFC 7541 §4.2
 	}
 	return nil
 }
 
-// tableUpdate follows the table size updates at the beginning of a block,
-// and misses one that must be there.
+// tableUpdate applies the table size updates at the beginning of a block, and returns an error if
+// a required one is missing.
 func (in *inbound) tableUpdate(block []byte) error {
 	updated := false
-	for len(block) > 0 && block[0]&0xe0 == 0x20 { // RFC 7541 section 6.3
+	for len(block) > 0 && block[0]&0xe0 == 0x20 { // RFC 7541 §6.3
 		var size uint64
 		size, block = prefixInt(block, 5)
 		in.table = uint32(min(size, noLimit))
@@ -299,8 +297,8 @@ func (in *inbound) tableUpdate(block []byte) error {
 	return nil
 }
 
-// prefixInt reads an integer of RFC 7541 section 5.1. Of one that is cut off
-// or too long it returns what there is: the decoder reports it.
+// prefixInt reads an integer (RFC 7541 §5.1). If it is cut off or too long, the result is
+// incomplete: the decoder reports that fault.
 func prefixInt(p []byte, bits uint) (uint64, []byte) {
 	top := uint64(1)<<bits - 1
 	n := uint64(p[0]) & top

@@ -14,13 +14,13 @@ import (
 type Options struct {
 	// Addr is the listen address; default "127.0.0.1:0".
 	Addr string
-	// Hosts are names and addresses for the server's certificate, beside
+	// Hosts are names and addresses for the server's certificate, in addition to
 	// localhost and the loopback addresses.
 	Hosts []string
 	// TLSCert replaces the certificate that the server makes for itself.
 	TLSCert *tls.Certificate
-	// TLSConfig, if set, may change the server's TLS configuration, for
-	// instance to limit the version.
+	// TLSConfig, if set, may change the server's TLS configuration, for example to limit the
+	// version.
 	TLSConfig func(*tls.Config)
 
 	// Delay is the time from a request's end to its answer: a simulated
@@ -32,9 +32,8 @@ type Options struct {
 
 	// Settings are the values of the first SETTINGS frame.
 	Settings Settings
-	// ConnWindow is how many bytes of DATA a connection may have
-	// unacknowledged; default 65535, as at APNs. Below that it has no effect:
-	// HTTP/2 cannot announce less.
+	// ConnWindow is how many bytes of DATA a connection may have unacknowledged; the default is
+	// 65535, as at APNs. A smaller value has no effect: HTTP/2 cannot announce less.
 	ConnWindow uint32
 	// IndexAnswers puts the fields of answers in HPACK's dynamic table. The
 	// default sends apns-id as a literal: its values never repeat.
@@ -55,10 +54,9 @@ type Options struct {
 	// AllowAnonymous accepts requests with neither client certificate nor
 	// provider token. APNs answers them 403 MissingProviderToken.
 	AllowAnonymous bool
-	// VerifyToken, if set, sees the provider token (the JWT, without
-	// "bearer ") when a connection uses it first; a reason is answered with
-	// its status. The server itself checks form, age and that a connection
-	// keeps to one key.
+	// VerifyToken, if set, sees a provider token (the JWT, without "bearer ") when a connection
+	// first uses it; a reason is answered with its status. The server itself checks the form, the
+	// age, and that a connection keeps to one key.
 	VerifyToken func(jwt string) (reason string)
 	// MinTokenAge answers 429 TooManyProviderTokenUpdates to a second
 	// provider token used on a connection earlier than this after the first.
@@ -73,9 +71,9 @@ type Options struct {
 	// Record is how many requests are kept for [Server.Requests], the newest
 	// ones; 0 means 100,000, negative none (they are only counted).
 	Record int
-	// OnRequest, if set, is told of each request once its answer is decided.
-	// It is called from the connection's goroutine and must not block. With
-	// Record < 0 the request is only valid during the call.
+	// OnRequest, if set, is called with each request once its answer is decided, from the
+	// connection's goroutine. It must not block. With Record < 0 the request is valid only during
+	// the call.
 	OnRequest func(*Request)
 	// OnConn, if set, is called for each connection when its first SETTINGS
 	// frame has been queued and before anything is read, for scripts that
@@ -90,14 +88,14 @@ type Options struct {
 	// 410, and the full number after the next 200, as seen at APNs
 	// (jchambers/pushy#732).
 	DropTo1After4xx bool
-	// GoAwayOnExcess ends a connection that opens more streams than
-	// announced by GOAWAY code 7 and the text that was seen at APNs, instead
-	// of refusing the stream (jchambers/pushy#356).
+	// GoAwayOnExcess makes the server end a connection that opens more streams than announced,
+	// by GOAWAY code 7 with the text seen at APNs, instead of refusing the stream
+	// (jchambers/pushy#356).
 	GoAwayOnExcess bool
 	// WithholdWindowUpdates starts connections that never acknowledge DATA.
 	WithholdWindowUpdates bool
 
-	// SlowHandshake waits so long before the TLS handshake.
+	// SlowHandshake is how long the server waits before the TLS handshake.
 	SlowHandshake time.Duration
 	// NoSettings never sends the first SETTINGS frame.
 	NoSettings bool
@@ -122,14 +120,13 @@ type Settings struct {
 type ClientCertMode int
 
 const (
-	// ClientCertOptional asks for a certificate and accepts any or none, as
-	// APNs does in the handshake.
+	// ClientCertOptional asks for a certificate and accepts any or none, as APNs does in the
+	// handshake.
 	ClientCertOptional ClientCertMode = iota
-	// ClientCertRequired ends the handshake with an alert when the client has
-	// no certificate, or one that is not from the server's authority or has
-	// expired. The handshake names the authority, so that some clients (Go's
-	// among them) do not even show a certificate of another issuer; for one
-	// that is shown and refused see [OtherAuthority].
+	// ClientCertRequired ends the handshake with an alert if the client has no certificate, an
+	// expired one, or one from another authority than the server's. The handshake names the
+	// authority, so some clients, Go's among them, do not even present a certificate of another
+	// issuer; see [OtherAuthority] for one that is presented and refused.
 	ClientCertRequired
 	// ClientCertNone does not ask.
 	ClientCertNone

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// outbound is what waits to be written. It needs conn.mu.
+// outbound holds what waits to be written. It needs conn.mu.
 type outbound struct {
 	buf   []byte
 	marks []mark
@@ -27,24 +27,24 @@ func (o *outbound) Write(p []byte) (int, error) {
 // maxSpare is how large a buffer is kept for reuse.
 const maxSpare = 256 << 10
 
-// end is how a connection ends once what was queued before is written.
+// end is how a connection ends once everything queued has been written.
 type end int
 
 const (
 	endNot end = iota
-	endTCP     // FIN, without a word in TLS
+	endTCP     // FIN without close_notify
 	endTLS     // close_notify and FIN
 )
 
-// signal tells write that there is something new.
+// signal wakes write.
 func (c *conn) signal() {
 	select {
 	case c.wake <- struct{}{}:
-	default: // it is told already
+	default: // already signalled
 	}
 }
 
-// flush has write take what was gathered.
+// flush lets write take what was gathered.
 func (c *conn) flush() {
 	c.mu.Lock()
 	news := len(c.out.buf) > 0 || len(c.out.marks) > 0 || c.timers.sooner
@@ -55,8 +55,7 @@ func (c *conn) flush() {
 	}
 }
 
-// write writes what is queued, and answers that were delayed when their time
-// has come, until the connection ends.
+// write writes what is queued, and delayed answers when they are due, until the connection ends.
 func (c *conn) write() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -88,8 +87,8 @@ func (c *conn) write() {
 	}
 }
 
-// take returns what is to be written now, how the connection ends after it,
-// and the time until the next delayed answer.
+// take returns what to write now, how the connection ends after it, and the time until the next
+// delayed answer.
 func (c *conn) take() (batch []byte, marks []mark, ending end, next time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,8 +123,8 @@ func (c *conn) release(now time.Time) time.Duration {
 	return time.Hour
 }
 
-// writeBatch writes batch and calls the marks' functions between. It returns
-// how one of them wants the connection to end.
+// writeBatch writes batch and calls the marks' functions in between. It returns how one of them
+// wants the connection to end.
 func (c *conn) writeBatch(batch []byte, marks []mark) (end, error) {
 	pos := 0
 	for _, m := range marks {
@@ -154,7 +153,7 @@ func (c *conn) writeAll(p []byte) error {
 	return err
 }
 
-// hangUp closes our side. serve waits for the client's, not for long.
+// hangUp closes our side. serve waits a moment for the client to close its side.
 func (c *conn) hangUp(ending end) {
 	c.lastWait()
 	if ending == endTLS {

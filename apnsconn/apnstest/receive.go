@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// read handles frames until the connection ends. It returns why.
+// read handles frames until the connection ends, and returns why.
 func (c *conn) read() error {
 	preface := make([]byte, len(http2.ClientPreface))
 	if _, err := io.ReadFull(c.in.br, preface); err != nil {
@@ -34,8 +34,8 @@ func (c *conn) read() error {
 	}
 }
 
-// unreadable handles a frame that http2.Framer refuses. It returns an error
-// when that ends the connection.
+// unreadable handles a frame that http2.Framer refuses. It returns an error if that ends the
+// connection.
 func (c *conn) unreadable(err error) error {
 	var se http2.StreamError
 	if !errors.As(err, &se) {
@@ -48,8 +48,8 @@ func (c *conn) unreadable(err error) error {
 	return nil
 }
 
-// maxOut is how many bytes may wait to be written before reading pauses: a
-// client that sends without reading must not fill the memory.
+// maxOut is how many bytes may wait to be written before reading pauses: a client that sends
+// without reading must not fill the memory.
 const maxOut = 1 << 20
 
 // waitTurn waits while the connection is stalled or its output is full. It
@@ -176,7 +176,7 @@ func (c *conn) headerBlock(id uint32, end bool, block []byte) error {
 	c.lastID, c.in.lastID = id, id
 	if id > c.goneID {
 		c.mu.Unlock()
-		return nil // told not to be processed
+		return nil // GOAWAY said that it is not processed
 	}
 	if err, ok := c.admit(id); !ok {
 		c.mu.Unlock()
@@ -187,7 +187,7 @@ func (c *conn) headerBlock(id uint32, end bool, block []byte) error {
 	return c.request(st, end)
 }
 
-// admit says whether one more stream may be open. It needs c.mu.
+// admit reports whether one more stream may be open. It needs c.mu.
 func (c *conn) admit(id uint32) (error, bool) {
 	open := uint32(len(c.streams))
 	if open < c.limits.announced.maxStreams {
@@ -206,7 +206,7 @@ func (c *conn) admit(id uint32) (error, bool) {
 	return nil, false
 }
 
-// request takes the first header block of a new stream.
+// request handles the first header block of a new stream.
 func (c *conn) request(st *stream, end bool) error {
 	st.head.parse(c.in.fields)
 	st.head.tooLong = c.in.tooLong
@@ -221,8 +221,7 @@ func (c *conn) request(st *stream, end bool) error {
 	return nil
 }
 
-// trailers takes a header block on a stream that is not new; st is nil when
-// it is closed.
+// trailers handles a header block on an existing stream; st is nil if that is closed.
 func (c *conn) trailers(id uint32, st *stream, end bool) error {
 	switch {
 	case st == nil || st.ended:
@@ -289,8 +288,8 @@ func (c *conn) complete(st *stream) error {
 	return nil
 }
 
-// maxTimed bounds the delayed answers to streams that the client has
-// cancelled since: they wait for their time like the others.
+// maxTimed bounds the delayed answers to streams that the client has cancelled since: they stay
+// until they are due, like the others.
 const maxTimed = 100_000
 
 func (c *conn) rstStream(f *http2.RSTStreamFrame) error {
@@ -321,7 +320,7 @@ func (c *conn) ping(f *http2.PingFrame) {
 	c.mu.Unlock()
 }
 
-// reset ends one stream for a fault of the client.
+// reset ends one stream because of a fault of the client's.
 func (c *conn) reset(id uint32, code http2.ErrCode, why string) {
 	c.srv.violations.add(c.id, "%s", why)
 	c.mu.Lock()

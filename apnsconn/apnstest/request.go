@@ -26,8 +26,8 @@ type Request struct {
 	Answer     Answer
 }
 
-// Header is a request's fields in the order of the wire. The values of the
-// dynamic table's entries share memory.
+// Header is a request's fields in the order of the wire. Values from the dynamic table share
+// memory.
 type Header []hpack.HeaderField
 
 // Get returns the value of the first field called name, "" without one.
@@ -65,8 +65,8 @@ func (h Header) Map() map[string]string {
 	return m
 }
 
-// maxBodyKept is how much of a body is kept: well over the largest payload
-// that is allowed (5120 bytes), and a bound on the memory of one that is not.
+// maxBodyKept is how much of a body is kept: well over the largest allowed payload (5120 bytes),
+// and a bound for larger ones.
 const maxBodyKept = 16 << 10
 
 // record keeps the newest requests in a ring that grows up to limit.
@@ -126,7 +126,7 @@ func (s *Server) Tokens() []string {
 	return tokens
 }
 
-// head is a request's fields, sorted out.
+// head is a request's fields by meaning.
 type head struct {
 	method, scheme, path, authority string
 
@@ -137,7 +137,7 @@ type head struct {
 	tooLong       bool   // the list was longer than MAX_HEADER_LIST_SIZE
 	seen          uint32 // bits of the fields present, by fieldBit
 	duplicate     bool   // a field of APNs' twice
-	malformed     string // why RFC 9113 section 8 forbids the request; "" when it does not
+	malformed     string // why RFC 9113 §8 forbids the request; "" if it does not
 }
 
 // Bits of head.seen.
@@ -161,7 +161,7 @@ const (
 
 const anyPseudo = hasMethod | hasScheme | hasPath | hasAuthority
 
-// parse sorts fields out.
+// parse fills h from fields.
 func (h *head) parse(fields []hpack.HeaderField) {
 	*h = head{contentLength: -1}
 	for i := range fields {
@@ -237,7 +237,7 @@ func (h *head) add(f *hpack.HeaderField) {
 	*dst = f.Value
 }
 
-// other checks a field that APNs has no use for.
+// other checks a field that APNs does not use.
 func (h *head) other(f *hpack.HeaderField) {
 	switch f.Name {
 	case "content-length":
@@ -262,7 +262,7 @@ func (h *head) other(f *hpack.HeaderField) {
 }
 
 // validName reports whether name may be a field name in HTTP/2
-// (RFC 9113 section 8.2.1, RFC 9110 section 5.6.2).
+// (RFC 9113 §8.2.1, RFC 9110 §5.6.2).
 func validName(name string) bool {
 	for i := range len(name) {
 		c := name[i]

@@ -14,9 +14,9 @@ import (
 )
 
 // Script decides the answer to a request. It is called from the goroutines of
-// several connections at once. With [Options].Record < 0 the request is only
-// valid during the call. A script may call methods of [Conn]; one that blocks
-// holds its connection's reading up.
+// several connections at once. With [Options].Record < 0 the request is valid
+// only during the call. A script may call methods of [Conn]; while it blocks,
+// nothing more is read from its connection.
 type Script func(*Request) Answer
 
 // Always gives every request the same answer.
@@ -162,9 +162,9 @@ func reasonJSON(reason string) []byte { return []byte(`{"reason":"` + reason + `
 type Fault struct {
 	Answer Answer // what the requests chosen get
 
-	// Which requests: a share of them, every nth, only the nth, those whose
-	// token begins so. Zero values choose all. Several must hold together; requests are
-	// counted and thrown dice for among those with the right token.
+	// Which requests: a share of them, every nth, only the nth, those whose token begins so. Zero
+	// values choose all. With several, all must apply; counting and chance concern only the
+	// requests with the right token.
 	Rate  float64
 	Every int
 	Nth   int
@@ -178,7 +178,7 @@ type Fault struct {
 //	reason=NAME     this reason, with its documented status
 //	body=TEXT       this body instead of JSON (no comma in it)
 //	nobody          no body
-//	delay=200ms     the answer comes so much later
+//	delay=200ms     the answer comes this much later
 //	silence         no answer ever
 //	reset[=CODE]    RST_STREAM, REFUSED_STREAM unless another code is named
 //	goaway[=NAME]   the answer, then GOAWAY with this reason, Shutdown unless named
@@ -190,10 +190,10 @@ type Fault struct {
 //
 //	rate=0.01       this share of them, from 0 to 1
 //	every=100       the 100th, the 200th …
-//	nth=5           the 5th alone
+//	nth=5           only the 5th
 //	token=PREFIX    those whose device token begins so
 //
-// for instance "status=503,rate=0.01" or "goaway,every=5000".
+// for example "status=503,rate=0.01" or "goaway,every=5000".
 func ParseFault(s string) (Fault, error) {
 	var f Fault
 	acts := false

@@ -86,8 +86,8 @@ func (s *Server) newTLSConfig() (*tls.Config, error) {
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12, // Apple: sending-notification-requests-to-apns
 		NextProtos: []string{"h2"},
-		// Full records from the start, and none beside the ones asked for:
-		// the server is measured against, and scripted by, what it writes.
+		// Full records from the start, and no tickets: clients are measured against what the
+		// server writes, and scripts count on it.
 		DynamicRecordSizingDisabled: true,
 		SessionTicketsDisabled:      true,
 	}
@@ -144,7 +144,7 @@ func (s *Server) listen(addr string) error {
 	return nil
 }
 
-// acceptPause is the wait after an accept that failed for want of resources.
+// acceptPause is the wait after an accept that failed for lack of resources.
 const acceptPause = 10 * time.Millisecond
 
 func (s *Server) accept(l net.Listener) {
@@ -301,9 +301,8 @@ func (s *Server) WaitHandshakes(ctx context.Context, n int) error {
 // WaitDials waits until n TCP connections were accepted.
 func (s *Server) WaitDials(ctx context.Context, n int) error { return s.dials.wait(ctx, int64(n)) }
 
-// Violations returns what clients did against the rules of HTTP/2, such as
-// opening more streams than the settings they had acknowledged allow: the
-// first hundred, one sentence each.
+// Violations returns how clients broke HTTP/2, for example by opening more streams than the
+// settings that they had acknowledged allow: the first hundred, one sentence each.
 func (s *Server) Violations() []string { return s.violations.all() }
 
 // maxViolations bounds the list.
@@ -328,8 +327,8 @@ func (v *violations) all() []string {
 	return append([]string(nil), v.list...)
 }
 
-// Stats are counts since the server's start. They are read one after another,
-// so that a busy server's may be off by what happens meanwhile.
+// Stats are counts since the server's start. They are read one after another, so those of a busy
+// server may differ by what happens meanwhile.
 type Stats struct {
 	Conns       int              // connections open now
 	Accepted    int64            // TCP connections accepted
@@ -348,7 +347,7 @@ type Stats struct {
 	BytesOut    int64            // bytes sent, TLS included
 }
 
-// stats are the counts that are not counters of their own.
+// stats are the counts that are not counters.
 type stats struct {
 	byStatus    [1000]atomic.Int64
 	refused     atomic.Int64
@@ -364,7 +363,7 @@ type stats struct {
 	byReason map[string]int64
 }
 
-// maxReasons bounds ByReason: scripts may make reasons up.
+// maxReasons bounds ByReason: scripts may invent reasons.
 const maxReasons = 1000
 
 func (s *stats) answer(status int, reason string) {
@@ -414,7 +413,7 @@ func (s *Server) Stats() Stats {
 }
 
 // counter counts up, and lets goroutines wait for a count. Counting costs one
-// atomic addition as long as nobody's count is reached.
+// atomic addition until a count that somebody waits for is reached.
 type counter struct {
 	n    atomic.Int64
 	next atomic.Int64 // lowest count waited for; 0 when nobody waits

@@ -49,8 +49,8 @@ func topicSuffix(pushType string) (suffix string, ok bool) {
 	return "", false
 }
 
-// validate returns the reason APNs would refuse the request for, "" for none.
-// Which fault APNs names first when there are several is not documented.
+// validate returns the reason for which APNs would refuse the request; "" for none. It is not
+// documented which of several faults APNs names.
 func (c *conn) validate(h *head, r *Request) string {
 	switch {
 	case strings.HasPrefix(h.path, devicePath):
@@ -92,7 +92,7 @@ func (c *conn) validatePush(h *head, r *Request) string {
 	return ""
 }
 
-// checkHeaders checks what stands by itself, whatever the credential.
+// checkHeaders checks what does not depend on the credential.
 func checkHeaders(h *head) string {
 	switch {
 	case h.duplicate:
@@ -187,8 +187,8 @@ func checkSize(size, limit int) string {
 	return ""
 }
 
-// validToken reports whether token is whole bytes in hex. Apple fixes no
-// length; the upper bound is ours, the longest seen has 160 digits.
+// validToken reports whether token is whole bytes in hex. Apple fixes no length; the upper bound
+// is ours. The longest one seen has 160 digits.
 func validToken(token string) bool {
 	if len(token) < 8 || len(token) > 400 || len(token)%2 != 0 {
 		return false
@@ -246,11 +246,11 @@ func validChannel(id string) bool {
 	return err == nil && len(b) > 0
 }
 
-// certRules is what a client certificate allows.
+// certRules says what a client certificate allows.
 type certRules struct {
-	refuse       string   // the reason every request is refused for, "" for none
+	refuse       string   // the reason for which every request is refused; "" for none
 	topics       []string // the topics allowed; nil: any
-	defaultTopic string   // of a request without apns-topic; "" when it must be there
+	defaultTopic string   // of a request without apns-topic; "" if apns-topic is required
 }
 
 // rulesOf reads what cert allows. A certificate without Apple's extensions
@@ -287,13 +287,12 @@ const (
 	// A provider token older than this is refused (Apple:
 	// establishing-a-token-based-connection-to-apns).
 	maxTokenAge = time.Hour
-	// How far ahead of our clock a provider token may be. Apple names no
-	// figure; this is ours.
+	// How far ahead of our clock a provider token may be. Apple names no figure; this one is ours.
 	maxTokenLead = 5 * time.Minute
 )
 
-// providerTokens is what a connection knows of provider tokens. It belongs to
-// the connection's reader.
+// providerTokens is what a connection knows about provider tokens. It belongs to the
+// connection's reader.
 type providerTokens struct {
 	header string    // the authorization field last accepted
 	team   string    // of the first token; the connection keeps to it
@@ -302,9 +301,9 @@ type providerTokens struct {
 	since  time.Time // when it was first used here
 }
 
-// authorize returns the reason for which APNs would refuse the credentials of
-// a request that arrives at now, "" for none. A client certificate counts
-// before a provider token, as at APNs.
+// authorize returns the reason for which APNs would refuse the credentials of a request that
+// arrives at now; "" for none. A client certificate takes precedence over a provider token, as at
+// APNs.
 func (c *conn) authorize(h *head, now time.Time) string {
 	switch {
 	case c.rules.refuse != "":
@@ -329,8 +328,7 @@ func (c *conn) authorize(h *head, now time.Time) string {
 	return ""
 }
 
-// newToken checks a provider token that the connection did not use before,
-// and remembers it when it is good.
+// newToken checks a provider token that is new on the connection, and remembers it if it is good.
 func (c *conn) newToken(header string, now time.Time) string {
 	scheme, jwt, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "bearer") {
@@ -359,8 +357,8 @@ func (c *conn) newToken(header string, now time.Time) string {
 }
 
 // parseJWT reads a provider token's fields (Apple:
-// establishing-a-token-based-connection-to-apns). The signature is only
-// measured: two numbers of 32 bytes.
+// establishing-a-token-based-connection-to-apns). Of the signature it checks only the length: two
+// numbers of 32 bytes.
 func parseJWT(jwt string) (team, key string, issued time.Time, ok bool) {
 	parts := strings.Split(jwt, ".")
 	if len(parts) != 3 {
