@@ -1,7 +1,6 @@
 package feedback
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -15,43 +14,46 @@ type WebhookCounters struct {
 	Undeleted atomic.Int64 // records delivered whose reservation was lost or that could not be deleted: they may come again
 	Buried    atomic.Int64 // jobs in the tube that were not records
 
-	mu     sync.Mutex
-	down   bool
-	since  time.Time
-	reason string
+	failing atomic.Pointer[failure] // nil: the last request was taken
+}
+
+// failure says that requests fail.
+type failure struct {
+	since  time.Time // when the first of them failed
+	reason string    // of the last
+	next   time.Time // the next one should have ended by then
 }
 
 // Down reports whether the last request failed, why, and since when all requests have failed.
 // reason holds no secret, token or part of the URL.
 func (c *WebhookCounters) Down() (since time.Time, reason string, down bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.since, c.reason, c.down
-}
-
-// fail notes a failed request and reports whether it is the first.
-func (c *WebhookCounters) fail(now time.Time, reason string) (first bool) {
-	c.Failed.Add(1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	first = !c.down
-	if first {
-		c.since = now
+	if f := c.failing.Load(); f != nil {
+		return f.since, f.reason, true
 	}
-	c.down, c.reason = true, reason
-	return first
+	return time.Time{}, "", false
 }
 
-// succeed notes n delivered records and reports whether the request before had
-// failed, and since when.
+// fail notes a failed request and reports whether it is the first. next is when the next one
+// should have ended.
+func (c *WebhookCounters) fail(now, next time.Time, reason string) (first bool) {
+	c.Failed.Add(1)
+	was := c.failing.Load()
+	if was != nil {
+		now = was.since
+	}
+	c.failing.Store(&failure{now, reason, next})
+	return was == nil
+}
+
+// succeed notes n delivered records and reports whether the request before had failed, and since
+// when.
 func (c *WebhookCounters) succeed(n int) (since time.Time, wasDown bool) {
 	c.Delivered.Add(int64(n))
 	c.Batches.Add(1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	since, wasDown = c.since, c.down
-	c.down, c.since, c.reason = false, time.Time{}, ""
-	return since, wasDown
+	if f := c.failing.Swap(nil); f != nil {
+		return f.since, true
+	}
+	return time.Time{}, false
 }
 
 // WebhookStatus is a webhook at one moment.
@@ -74,8 +76,8 @@ func (w *Webhook) Status() WebhookStatus {
 		return s
 	}
 	s.Serving, s.Reserved, s.QueueErr = true, int(w.reserved.Load()), r.consumer.Err()
-	if failed := r.failing.Load(); failed != nil && time.Now().Before(failed.next) {
-		s.Waiting = failed.reason
+	if f := w.cfg.Counters.failing.Load(); f != nil && time.Now().Before(f.next) {
+		s.Waiting = f.reason
 	}
 	return s
 }

@@ -131,21 +131,13 @@ func (w *Webhook) Serve(ctx context.Context) error {
 	}
 }
 
-// run is one Serve of a webhook. It belongs to Serve's goroutine, except for failing.
+// run is one Serve of a webhook. It belongs to Serve's goroutine.
 type run struct {
 	*Webhook
 	consumer queue.Consumer
 	batch    []queue.Job // received and not yet settled, in the order of the tube
 	limit    int         // most records in a request: halved whenever the endpoint answers 413
 	pause    backoff.Backoff
-
-	failing atomic.Pointer[failure] // nil: the last request was taken
-}
-
-// failure is a request that was not taken.
-type failure struct {
-	reason string
-	next   time.Time // the next request should have ended by then
 }
 
 // collect waits for a record and makes a batch of it and of those that arrive within linger.
@@ -251,7 +243,6 @@ func (r *run) stop() {
 // up notes that n records were taken.
 func (r *run) up(n int) {
 	r.pause.Reset()
-	r.failing.Store(nil)
 	if since, wasDown := r.cfg.Counters.succeed(n); wasDown {
 		r.cfg.Log.Info("feedback webhook takes records again", "after", time.Since(since).Round(time.Millisecond))
 	}
@@ -259,12 +250,12 @@ func (r *run) up(n int) {
 
 // down notes a failed request.
 func (r *run) down(reason string, wait time.Duration) {
-	r.failing.Store(&failure{reason, time.Now().Add(wait + RequestTime + settleGrace)})
-	if r.cfg.Counters.fail(time.Now(), reason) {
-		r.cfg.Log.Warn("feedback webhook takes no records; they stay in the queue", "reason", reason, "next_try", wait.Round(time.Millisecond))
-		return
+	now := time.Now()
+	level, msg := slog.LevelDebug, "feedback webhook still takes no records"
+	if r.cfg.Counters.fail(now, now.Add(wait+RequestTime+settleGrace), reason) {
+		level, msg = slog.LevelWarn, "feedback webhook takes no records; they stay in the queue"
 	}
-	r.cfg.Log.Debug("feedback webhook still takes no records", "reason", reason, "next_try", wait.Round(time.Millisecond))
+	r.cfg.Log.Log(context.Background(), level, msg, "reason", reason, "next_try", wait.Round(time.Millisecond))
 }
 
 // settle deletes delivered records, first to last, so that what a crash leaves is the end of

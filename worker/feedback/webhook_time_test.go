@@ -269,7 +269,7 @@ func TestCountersOutlive(t *testing.T) {
 	t.Parallel()
 	var c WebhookCounters
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	if !c.fail(began, "one") || c.fail(began.Add(time.Hour), "two") {
+	if !c.fail(began, began, "one") || c.fail(began.Add(time.Hour), began, "two") {
 		t.Error("first failure")
 	}
 	if since, reason, down := c.Down(); since != began || reason != "two" || !down {
