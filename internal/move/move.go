@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"propeller/internal/backoff"
 	"propeller/queue"
 )
 
@@ -24,11 +25,9 @@ const (
 	window = 32
 	// putTime bounds one job's arrival, all tries included; then the run ends.
 	putTime = 30 * time.Second
-	// minPause is after a put that failed because the queue was away, doubled
-	// up to maxPause.
+	// minPause and maxPause bound the pause after a put that failed because the queue was down.
 	minPause, maxPause = 50 * time.Millisecond, 2 * time.Second
-	// A tube that serves nothing is waited for so long at first, and at last;
-	// between, twice as long each time.
+	// minQuiet and maxQuiet bound the wait for a tube that serves nothing.
 	minQuiet, maxQuiet = 200 * time.Millisecond, 3 * time.Second
 	// patience is how long jobs may be there and none of them come: longer than
 	// it takes those that are due soon, and a queue that is restarted.
@@ -104,11 +103,13 @@ func (m *Mover) Tube(ctx context.Context, tube string) error {
 	defer fail(nil)
 	r := &run{Mover: m, tube: tube, fail: fail, refused: make(map[string]bool)}
 	progress := time.Now()
-	for quiet := minQuiet; ; quiet = min(2*quiet, maxQuiet) {
-		before := m.Moved()
-		err := r.pass(ctx, quiet)
+	quiet := backoff.Backoff{Min: minQuiet, Max: maxQuiet}
+	for {
+		before, wait := m.Moved(), quiet.Next()
+		err := r.pass(ctx, wait)
 		if m.Moved() > before {
-			quiet, progress = minQuiet, time.Now()
+			quiet.Reset()
+			progress = time.Now()
 		}
 		left, some := errors.AsType[*LeftError](err)
 		switch {
@@ -124,10 +125,7 @@ func (m *Mover) Tube(ctx context.Context, tube string) error {
 		if time.Since(progress) > cmp.Or(m.patience, patience) {
 			return err
 		}
-		select {
-		case <-time.After(quiet):
-		case <-ctx.Done():
-		}
+		_ = backoff.Sleep(ctx, wait) // the next pass sees that ctx has ended
 	}
 }
 
@@ -289,7 +287,7 @@ func (r *run) put(id string, body []byte, o queue.PutOptions) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), putTime)
 	defer cancel()
 	due := time.Now().Add(o.Delay)
-	for pause := minPause; ; pause = min(2*pause, maxPause) {
+	for pause := (backoff.Backoff{Min: minPause, Max: maxPause}); ; {
 		if o.Delay > 0 {
 			o.Delay = max(time.Until(due), 1)
 		}
@@ -306,9 +304,7 @@ func (r *run) put(id string, body []byte, o queue.PutOptions) bool {
 			return false
 		}
 		r.waitFor("the queue to put into: " + err.Error())
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if pause.Wait(ctx) != nil {
 			r.fail(err)
 			return false
 		}
