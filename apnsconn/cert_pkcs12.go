@@ -86,7 +86,7 @@ const maxShrouded = 8 << 10
 // kinds of seals, and accepts a file without one only if there is no password.
 func parsePKCS12(data []byte, password string) (bundle, error) {
 	var p pfx
-	s := sight{left: maxIterations}
+	s := inspection{left: maxIterations}
 	parts, err := p.read(data)
 	switch {
 	case errors.Is(err, errPublicKey):
@@ -123,8 +123,8 @@ func parsePKCS12(data []byte, password string) (bundle, error) {
 	return p.decode(&s, password)
 }
 
-// sight is what can be seen of a PKCS#12 file without decrypting anything.
-type sight struct {
+// inspection is what can be seen of a PKCS#12 file without decrypting anything.
+type inspection struct {
 	left      budget
 	keys      int
 	encrypted int
@@ -170,7 +170,7 @@ func octets(der []byte) (out []byte, err error) {
 }
 
 // mac counts the rounds of the file's seal.
-func (s *sight) mac(m macData) error {
+func (s *inspection) mac(m macData) error {
 	switch id := m.Digest.Algorithm.Algorithm; {
 	case len(id) == 0:
 		return nil
@@ -181,7 +181,7 @@ func (s *sight) mac(m macData) error {
 }
 
 // part counts the rounds of a part, and of the visible keys in it.
-func (s *sight) part(part contentInfo) error {
+func (s *inspection) part(part contentInfo) error {
 	switch {
 	case part.Type.Equal(oidEncryptedData):
 		var e encryptedContent
@@ -198,7 +198,7 @@ func (s *sight) part(part contentInfo) error {
 	return s.convert(fmt.Sprintf("it has a part of an unsupported type (%s)", part.Type), nil)
 }
 
-func (s *sight) bags(part contentInfo) error {
+func (s *inspection) bags(part contentInfo) error {
 	content, err := octets(part.Content.Bytes)
 	if err != nil {
 		return s.convert(errDamaged.Error(), err)
@@ -218,7 +218,7 @@ func (s *sight) bags(part contentInfo) error {
 	return nil
 }
 
-func (s *sight) bag(bag safeBag) error {
+func (s *inspection) bag(bag safeBag) error {
 	switch {
 	case bag.ID.Equal(oidKeyBag):
 		s.keys++
@@ -239,7 +239,7 @@ func (s *sight) bag(bag safeBag) error {
 
 // algorithm counts the rounds of an encryption: PBES2, or one of the kinds before it, whose
 // parameters all have the same form.
-func (s *sight) algorithm(a pkix.AlgorithmIdentifier) error {
+func (s *inspection) algorithm(a pkix.AlgorithmIdentifier) error {
 	if a.Algorithm.Equal(oidPBES2) {
 		return s.pbkdf2(a)
 	}
@@ -260,7 +260,7 @@ var (
 )
 
 // support notes an algorithm that go-pkcs12 does not read.
-func (s *sight) support(id asn1.ObjectIdentifier, read []string) {
+func (s *inspection) support(id asn1.ObjectIdentifier, read []string) {
 	if s.refused == "" && !slices.Contains(read, id.String()) {
 		s.refused = "it is encrypted in a way that is not supported (" + nameOf(id) + ")"
 	}
@@ -268,7 +268,7 @@ func (s *sight) support(id asn1.ObjectIdentifier, read []string) {
 
 // pbkdf2 counts the rounds of PBES2 and PBMAC1. go-pkcs12 has no other way to derive a key, such
 // as scrypt.
-func (s *sight) pbkdf2(a pkix.AlgorithmIdentifier) error {
+func (s *inspection) pbkdf2(a pkix.AlgorithmIdentifier) error {
 	var params pbes2Params // PBMAC1 has the same form, with a MAC instead of the cipher
 	if _, err := asn1.Unmarshal(a.Parameters.FullBytes, &params); err != nil {
 		return s.convert(errDamaged.Error(), err)
@@ -292,7 +292,7 @@ func (s *sight) pbkdf2(a pkix.AlgorithmIdentifier) error {
 }
 
 // decode reads the key and the certificates, with the visible parts first.
-func (p *pfx) decode(s *sight, password string) (bundle, error) {
+func (p *pfx) decode(s *inspection, password string) (bundle, error) {
 	seals := []string{bmp(password)}
 	if password == "" {
 		seals = append(seals, "") // some programs encode an empty password this way
@@ -382,7 +382,7 @@ func bmp(password string) string {
 
 // error turns an error of go-pkcs12 into advice. Those errors are known only by their text; a
 // changed text falls through to the last cases.
-func (s *sight) error(err error, password string) error {
+func (s *inspection) error(err error, password string) error {
 	switch text := strings.TrimPrefix(err.Error(), "pkcs12: "); {
 	case text == "private key missing":
 		return cause{"holds a certificate but no private key: in Keychain Access, export the certificate together with the key below it; or convert it with: " + s.command("") + ", and give the key's file as cert_key", err}
@@ -399,13 +399,13 @@ func (s *sight) error(err error, password string) error {
 }
 
 // convert is the error for a file that OpenSSL can probably read.
-func (s *sight) convert(why string, err error) error {
+func (s *inspection) convert(why string, err error) error {
 	return cause{"is a PKCS#12 file that cannot be used directly: " + why + "; convert it to PEM with: " + s.command(""), err}
 }
 
 // command is the openssl command that converts the file to PEM. Encryption that cannot be seen
 // is assumed to need -legacy.
-func (s *sight) command(options string) string {
+func (s *inspection) command(options string) string {
 	const in = "-in " + pemfile.File + " -nodes -out new.pem"
 	if s.encrypted+s.keys > 0 && !s.legacy {
 		return "openssl pkcs12 " + options + in
