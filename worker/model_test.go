@@ -11,7 +11,7 @@ import (
 
 var (
 	modelFrom  = flag.Uint64("model.from", 0, "the model's first seed")
-	modelSeeds = flag.Uint64("model.seeds", 2000, "how many seeds the model tries")
+	modelSeeds = flag.Uint64("model.seeds", modelLives, "how many seeds the model tries")
 	modelFails = flag.Int64("model.fails", 1, "how many failing seeds end the model")
 	modelLog   = flag.Bool("model.log", false, "print what happens in the shortest run that fails")
 )
