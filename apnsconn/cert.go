@@ -1,6 +1,7 @@
 package apnsconn
 
 import (
+	"bytes"
 	"cmp"
 	"crypto"
 	"crypto/ecdsa"
@@ -168,6 +169,15 @@ func newCertificate(file string, certs []*x509.Certificate, own pair) *Certifica
 	}
 	c.readApple()
 	return c
+}
+
+// Same reports whether both go over the wire the same: the leaf stands for its key, and a
+// renewed intermediate is a difference too.
+func (c *Certificate) Same(other *Certificate) bool {
+	if c == nil || other == nil {
+		return c == other
+	}
+	return c.Fingerprint == other.Fingerprint && slices.EqualFunc(c.TLS.Certificate, other.TLS.Certificate, bytes.Equal)
 }
 
 // inFile turns err into a *CertificateError about the file.

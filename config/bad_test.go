@@ -22,7 +22,7 @@ func TestBadFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cfg, err := Load(file)
+			cfg, err := Load(file, Options{})
 			if err == nil {
 				t.Fatalf("loaded: %+v", cfg)
 			}

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -216,7 +218,7 @@ func TestSecretFile(t *testing.T) {
 		}
 		p := newParser("test.yaml", Options{Dir: dir})
 		l := layer{"cert_password_file": {text: "pw", key: "k"}}
-		_, got, given, ok := p.secret(l, "cert_password")
+		_, got, given, ok := p.read(l, find(appFields, "cert_password"))
 		if !ok || !given || got != want {
 			t.Errorf("file %q: got %q, %v, %v %v", content, got, given, ok, p.faults)
 		}
@@ -234,7 +236,6 @@ func TestSecretFile(t *testing.T) {
 // Either form of a secret under an app replaces both forms of the defaults.
 func TestSecretOverDefaults(t *testing.T) {
 	t.Parallel()
-	secrets := []string{"cert_password"}
 	inline, file := layer{"cert_password": {text: "1"}, "workers": {text: "2"}}, layer{"cert_password_file": {text: "3"}}
 	for _, c := range []struct {
 		own, defaults layer
@@ -246,7 +247,7 @@ func TestSecretOverDefaults(t *testing.T) {
 		{nil, file, []string{"cert_password_file"}},
 	} {
 		var got []string
-		for k := range c.own.over(c.defaults, secrets) {
+		for k := range c.own.over(c.defaults) {
 			got = append(got, k)
 		}
 		slices.Sort(got)
@@ -260,23 +261,23 @@ func TestLoadFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "propeller.yaml")
-	_, err := Load(path)
+	_, err := Load(path, Options{})
 	if !errors.Is(err, fs.ErrNotExist) || err.Error() != path+": no such file" {
 		t.Errorf("missing: %v", err)
 	}
 	if err := os.WriteFile(path, []byte("apps: [{topic: a, server: mock}]"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if cfg, err := Load(path); err != nil || cfg.File != path {
+	if cfg, err := Load(path, Options{}); err != nil || cfg.File != path {
 		t.Errorf("got %+v, %v", cfg, err)
 	}
 	if err := os.WriteFile(path, append([]byte("#"), make([]byte, maxFile)...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(path); err == nil || err.Error() != path+": is larger than 1024 KiB" {
+	if _, err := Load(path, Options{}); err == nil || err.Error() != path+": is larger than 1024 KiB" {
 		t.Errorf("large: %v", err)
 	}
-	if _, err := Load(dir); err == nil || err.Error() != dir+": is a folder" {
+	if _, err := Load(dir, Options{}); err == nil || err.Error() != dir+": is a folder" {
 		t.Errorf("folder: %v", err)
 	}
 }
@@ -319,46 +320,59 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// The tags of the structs and the tables that read them name the same keys.
-func TestTagsAndTablesAgree(t *testing.T) {
+// allFields are the keys of every table, those of http.keys with that in front.
+func allFields() []field {
+	all := slices.Concat(configFields, appFields)
+	for _, f := range keyFields {
+		f.key = "http.keys." + f.key
+		all = append(all, f)
+	}
+	return all
+}
+
+// Every tag means something, and every field with a key has those that its type needs.
+func TestTags(t *testing.T) {
 	t.Parallel()
-	global := slices.Concat(schemaOf("", globalFields()).keys, httpLists, []string{"queue", "apps"})
-	for name, c := range map[string]struct{ tags, keys []string }{
-		"Config": {tags(reflect.TypeFor[Config](), ""), global},
-		"App":    {tags(reflect.TypeFor[App](), ""), schemaOf("", appFields()).keys},
-		"Key":    {tags(reflect.TypeFor[HTTPKey](), ""), append(schemaOf("", keyFields()).keys, "topics")},
-	} {
-		keys := slices.DeleteFunc(c.keys, func(k string) bool { return k != "ca_file" && strings.HasSuffix(k, fileSuffix) })
-		slices.Sort(keys)
-		slices.Sort(c.tags)
-		if !slices.Equal(keys, c.tags) {
-			t.Errorf("%s: keys %v, tags %v", name, keys, c.tags)
-		}
-	}
-}
-
-// tags returns the yaml keys of a struct, those of structs within it dotted.
-func tags(s reflect.Type, prefix string) []string {
-	var out []string
-	for f := range fieldsOf(s) {
-		tag := f.Tag.Get("yaml")
-		switch {
-		case tag == "-" || !f.IsExported():
-		case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[Secret]() && f.Type != reflect.TypeFor[SecretURL]() && f.Type != reflect.TypeFor[queueurl.URL]():
-			out = append(out, tags(f.Type, prefix+tag+".")...)
-		default:
-			out = append(out, prefix+tag)
-		}
-	}
-	return out
-}
-
-func fieldsOf(s reflect.Type) func(func(reflect.StructField) bool) {
-	return func(yield func(reflect.StructField) bool) {
-		for i := range s.NumField() {
-			if !yield(s.Field(i)) {
-				return
+	known := []string{"key", "default", "min", "max", "why", "oneof", "as", "path", "secret", "credential", "own", "live", "flag", "usage"}
+	tags := regexp.MustCompile(`(\w+):"`)
+	for _, f := range allFields() {
+		for _, m := range tags.FindAllStringSubmatch(string(f.tag), -1) {
+			if !slices.Contains(known, m[1]) {
+				t.Errorf("%s: tag %s", f.key, m[1])
 			}
+		}
+		dst := any(new(App))
+		switch {
+		case slices.ContainsFunc(configFields, func(c field) bool { return c.key == f.key }):
+			dst = new(Config)
+		case strings.HasPrefix(f.key, "http.keys."):
+			dst = new(HTTPKey)
+		}
+		var lo, hi, loErr, hiErr = 0.0, 0.0, error(nil), error(nil)
+		switch f.at(dst).(type) {
+		case *int:
+			lo, loErr = strconv.ParseFloat(f.tag.Get("min"), 64)
+			hi, hiErr = strconv.ParseFloat(f.tag.Get("max"), 64)
+		case *time.Duration:
+			var low, high time.Duration
+			low, loErr = time.ParseDuration(f.tag.Get("min"))
+			high, hiErr = time.ParseDuration(f.tag.Get("max"))
+			lo, hi = low.Seconds(), high.Seconds()
+		case *Secret, *SecretURL:
+			if !f.secret {
+				t.Errorf("%s is a secret, and not tagged as one", f.key)
+			}
+			continue
+		default:
+			if !f.several && f.tag.Get("as") == "" {
+				if err := f.set(dst, strings.Split(f.tag.Get("oneof")+" ", " ")[0]); err != nil {
+					t.Errorf("%s: %v", f.key, err)
+				}
+			}
+			continue
+		}
+		if loErr != nil || hiErr != nil || lo <= 0 || lo >= hi || f.tag.Get("why") == "" {
+			t.Errorf("%s: limits %v to %v (%v, %v), because %q", f.key, lo, hi, loErr, hiErr, f.tag.Get("why"))
 		}
 	}
 }

@@ -5,13 +5,17 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"propeller/apnsconn"
 	"propeller/internal/keysize"
+	"propeller/internal/neterr"
 	"propeller/internal/pemfile"
 )
 
@@ -20,7 +24,7 @@ func (p *parser) loadCredential(d *draft) {
 	cert, key := d.has("cert"), d.has("key")
 	switch {
 	case cert && key:
-		p.misplaced(d.at("key"), errors.New("is given beside a cert: an app uses one of them, remove the other"))
+		p.misplaced(d.at("key"), errors.New("given together with cert: an app uses only one of them; remove the other"))
 		return
 	case cert:
 		p.loadCertificate(d)
@@ -36,31 +40,28 @@ func (p *parser) loadCredential(d *draft) {
 		return
 	}
 	if !cert {
-		p.orphans(d, "a cert", certKeys)
+		p.orphans(d, "cert", func(f *field) bool { return f.credential == "cert" })
 	}
 	if !key {
-		p.orphans(d, "a key", keyKeys)
+		p.orphans(d, "key", func(f *field) bool { return f.credential == "key" })
 	}
 }
 
-// The keys of the two kinds of credential, never written to; the first is the
-// one that the others belong to.
-var (
-	certKeys = []string{"cert", "cert_key", "cert_password", "cert_password" + fileSuffix}
-	keyKeys  = []string{"key", "key_id", "team_id"}
-)
-
-// ofCredential reports whether a key is part of a credential.
-func ofCredential(key string) bool {
-	return slices.Contains(certKeys, key) || slices.Contains(keyKeys, key)
+// credentialOf is "cert" or "key" for a key, or KEY_file, of such a credential, else "".
+func credentialOf(key string) string {
+	if f := find(appFields, key); f != nil && f.ofCredential() {
+		return f.credential
+	}
+	return ""
 }
 
-// orphans finds keys that belong to a credential which is not given.
-func (p *parser) orphans(d *draft, to string, keys []string) {
-	for _, key := range keys {
-		e, ok := d.layer[key]
-		if ok && !e.broken && !strings.HasPrefix(e.key, "defaults.") { // defaults may serve other apps
-			p.misplaced(e, fmt.Errorf("belongs to %s, and there is none: remove it", to))
+// orphans finds keys that do nothing without another one.
+func (p *parser) orphans(d *draft, without string, belongs func(*field) bool) {
+	for _, key := range slices.Sorted(maps.Keys(d.layer)) {
+		e := d.layer[key]
+		given := !e.broken && !strings.HasPrefix(e.key, "defaults.") // which may serve other apps
+		if f := find(appFields, key); given && belongs(f) {
+			p.misplaced(e, fmt.Errorf("does nothing without %s: give that, or remove this", d.name(without)))
 		}
 	}
 }
@@ -80,7 +81,7 @@ func (p *parser) loadKey(d *draft) {
 			continue
 		}
 		if !d.bad[ke.Field] && (ke.Field != "key" || readable) {
-			p.wrong(d.at(ke.Field), errCause{ke.Why, err})
+			p.wrong(d.at(ke.Field), neterr.Reworded(ke.Why, err))
 		}
 	}
 	if err != nil {
@@ -120,7 +121,7 @@ func (p *parser) loadCertificate(d *draft) {
 	if err != nil {
 		at, why := d.blame(err)
 		if password == "" && errors.Is(err, apnsconn.ErrPassword) {
-			why = errCause{fmt.Sprintf("%v: give %s or %s", why, d.name("cert_password"), d.name("cert_password"+fileSuffix)), err}
+			why = neterr.Reworded(fmt.Sprintf("%v: give %s or %s", why, d.name("cert_password"), d.name("cert_password"+fileSuffix)), err)
 		}
 		p.wrong(at, why)
 		return
@@ -208,7 +209,7 @@ func (p *parser) loadRoots(d *draft) {
 		pool = x509.NewCertPool()
 	}
 	if err := keysize.Roots(pool, data); err != nil {
-		p.wrong(e, errCause{pemfile.InFile(err.Error(), d.CAFile), err})
+		p.wrong(e, neterr.Reworded(pemfile.InFile(err.Error(), d.CAFile), err))
 		return
 	}
 	d.RootCAs, d.rootsHash = pool, sha256.Sum256(data)
@@ -236,5 +237,145 @@ func (d *draft) blame(err error) (entry, error) {
 	if d.has("cert_key") && ce.File == d.CertKey && d.CertKey != d.Cert {
 		key = "cert_key"
 	}
-	return d.at(key), errCause{ce.Why, err}
+	return d.at(key), neterr.Reworded(ce.Why, err)
+}
+
+// Broken reports whether the app has no credential that it could use, because of its
+// Faults.
+func (a *App) Broken() bool {
+	return len(a.Faults) > 0 && a.Certificate == nil && a.SigningKey == nil
+}
+
+// Fault says in one line what is wrong with the credential, without the place in the
+// file; "" if nothing is.
+func (a *App) Fault() string {
+	texts := make([]string, len(a.Faults))
+	for i, f := range a.Faults {
+		f.File = ""
+		if _, key, ok := strings.Cut(f.Key, "]."); ok { // apps[3].cert
+			f.Key = key
+		}
+		texts[i] = f.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// CredentialExpiry is when the certificate expires, or has: also one that cannot be
+// used. Zero without one.
+func (a *App) CredentialExpiry() time.Time {
+	switch {
+	case a.Certificate != nil:
+		return a.Certificate.NotAfter
+	case a.found != nil:
+		return a.found.NotAfter
+	}
+	return time.Time{}
+}
+
+// Keep returns a with the credential of the app that runs in its place, if a is broken
+// and that credential is for the same topic at the same server: an app that works goes
+// on working whatever has become of its files. Elsewhere APNs could take the credential
+// for another environment's, and tokens for dead.
+func (a *App) Keep(running *App) App {
+	out := *a
+	if a.Broken() && a.Topic == running.Topic && a.Server == running.Server && a.Addr == running.Addr {
+		out.Certificate, out.SigningKey = running.Certificate, running.SigningKey
+	}
+	return out
+}
+
+// source is where an app's credential comes from, to be read again.
+type source struct {
+	parser        // its time is when it was read
+	app    App    // without what reading the credential finds out
+	layer  layer  // the keys of the credential
+	stamp  string // of its files, before they were read
+	path   string
+	line   int
+}
+
+// credentialOf loads the credential of d, and keeps what it takes to do so again.
+func (p *parser) credentialOf(d *draft) {
+	s := &source{parser: *p, app: d.App, path: d.path, line: d.line, layer: maps.Clone(d.layer)}
+	maps.DeleteFunc(s.layer, func(key string, _ entry) bool { return credentialOf(key) == "" })
+	s.faults, s.credential, s.app.Faults = nil, nil, nil
+	if len(s.layer) > 0 {
+		d.source, s.stamp = s, s.stampOf(&d.App)
+	}
+	before := len(p.credential)
+	p.loadCredential(d)
+	d.Faults = append(d.Faults, p.credential[before:]...)
+}
+
+// Reread returns the app with its credential as its files have it at now. Nothing else
+// is read.
+func (a *App) Reread(now time.Time) App {
+	if a.source == nil {
+		return *a
+	}
+	s := *a.source
+	s.now, s.stamp = now, s.stampOf(a)
+	d := &draft{App: s.app, layer: s.layer, path: s.path, line: s.line}
+	d.source = &s
+	p := s.parser
+	d.bad = p.assign(d.layer, appFields, &d.App) // of which the layer has those of the credential
+	p.loadCredential(d)
+	d.Faults = slices.Concat(p.faults, p.credential).sorted()
+	return d.App
+}
+
+// Changed reports whether Reread might find another credential: a file was written, or
+// may be read now, or the time has come from which the certificate is valid.
+func (a *App) Changed(now time.Time) bool {
+	if a.source == nil {
+		return false
+	}
+	if a.found != nil {
+		if a.source.now.Before(a.found.Leaf.NotBefore) && !now.Before(a.found.Leaf.NotBefore) {
+			return true
+		}
+		if best, _ := a.found.For(a.Topic, a.Env, now); best != a.found { // of several in its file
+			return true
+		}
+	}
+	return a.source.stampOf(a) != a.source.stamp
+}
+
+// stampOf is another one when a file of the app's credential has changed.
+func (s *source) stampOf(a *App) string {
+	paths := []string{a.Cert, a.CertKey, a.Key}
+	if e, ok := s.layer["cert_password"+fileSuffix]; ok {
+		path, err := e.text, error(nil)
+		if !e.flag {
+			path, err = expand(path, s.getenv)
+		}
+		if err == nil && path != "" {
+			paths = append(paths, s.parser.path(path))
+		}
+	}
+	var b strings.Builder
+	for _, path := range paths {
+		if path != "" {
+			fmt.Fprintln(&b, path, stampOf(path))
+		}
+	}
+	return b.String()
+}
+
+// stampOf says what can be seen of a file without reading it.
+func stampOf(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileError(err).Error()
+	}
+	stamp := fmt.Sprint(info.Mode(), info.Size(), info.ModTime().UnixNano())
+	if !info.Mode().IsRegular() {
+		return stamp
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // the rights to it are not all in its mode
+	if err != nil {
+		return stamp + fileError(err).Error()
+	}
+	_ = f.Close()
+	return stamp
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"math/big"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -260,6 +261,33 @@ func TestSame(t *testing.T) {
 		other := mustParse(t, "apps: [{topic: com.example.app, "+text+"}]", Options{Dir: dir}).Apps[0]
 		if load("cert: moved.pem").Same(&other) || other.Same(load("cert: moved.pem")) {
 			t.Errorf("%s is no difference", text)
+		}
+	}
+}
+
+// Whatever key of an app changes, but the number of workers and what names a credential,
+// the app is another one: also a key that is added some day.
+func TestEveryKeyIsInSame(t *testing.T) {
+	t.Parallel()
+	base := Default().Apps[0]
+	for _, f := range appFields {
+		other := base
+		switch at := f.at(&other).(type) {
+		case *string:
+			*at += "x"
+		case *int:
+			*at++
+		case *time.Duration:
+			*at++
+		case *Secret:
+			*at = NewSecret("x")
+		case *SecretURL:
+			*at = SecretURL{&url.URL{Host: "x"}}
+		default:
+			t.Errorf("%s is a %T", f.key, at)
+		}
+		if same, want := base.Same(&other), f.live || f.credential != ""; same != want || other.Same(&base) != want {
+			t.Errorf("another %s: same is %v", f.key, same)
 		}
 	}
 }

@@ -15,7 +15,7 @@ const shipped = "../propeller.yaml"
 // The shipped file runs as it is, on its own, with a credential for nobody.
 func TestShippedFileLoads(t *testing.T) {
 	t.Parallel()
-	cfg, err := Load(shipped)
+	cfg, err := Load(shipped, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,10 +40,12 @@ func uncomment(t *testing.T, keep func(line string) bool) (text string, keys []s
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := append(schemaOf("", globalFields(), "queue", "defaults", "apps").names(""), schemaOf("", appFields()).names("")...)
-	known = append(known, "http", "listen", "auth_token", "auth_token_file", "keys", "tls_cert", "tls_key", "trusted_proxies", "base_path", "hsts", "pprof")
-	known = append(known, "name", "token", "token_file", "role", "topics", "rate")
-	known = append(known, "min", "max", "give_up_after", "level", "format", "pushes", "webhook", "webhook_file", "secret", "secret_file", "old_secret", "old_secret_file")
+	known := []string{"defaults"}
+	for _, f := range allFields() {
+		for _, key := range f.names() {
+			known = append(known, strings.Split(key, ".")...)
+		}
+	}
 	var out []string
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimSuffix(line, "\n")
@@ -62,13 +64,12 @@ func uncomment(t *testing.T, keep func(line string) bool) (text string, keys []s
 func TestShippedFileHasEveryKey(t *testing.T) {
 	t.Parallel()
 	_, have := uncomment(t, func(string) bool { return false })
-	want := append(tags(reflect.TypeFor[Config](), ""), tags(reflect.TypeFor[App](), "")...)
-	want = append(want, tags(reflect.TypeFor[HTTPKey](), "")...)
-	want = append(want, "http.auth_token_file", "token_file", "defaults", "cert_password_file", "feedback.webhook_file", "feedback.secret_file", "feedback.old_secret_file")
-	for _, key := range want {
-		for part := range strings.SplitSeq(key, ".") {
-			if !slices.Contains(have, part) {
-				t.Errorf("%s lacks %s", shipped, key)
+	for _, f := range append(allFields(), field{key: "defaults"}) {
+		for _, key := range f.names() {
+			for part := range strings.SplitSeq(key, ".") {
+				if !slices.Contains(have, part) {
+					t.Errorf("%s lacks %s", shipped, key)
+				}
 			}
 		}
 	}

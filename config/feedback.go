@@ -9,24 +9,9 @@ import (
 	"strconv"
 	"strings"
 
+	"propeller/internal/neterr"
 	"propeller/queue"
 )
-
-// Feedback says where an app's records go: what became of the pushes that will
-// not arrive. The zero value is nowhere but the log.
-type Feedback struct {
-	// Tube is where the records lie, one a job; "" for no records. With a
-	// Webhook and no tube given it is the app's tube and ".feedback".
-	Tube string `yaml:"tube"`
-	// Webhook is sent what lies on Tube. Its path or query is often a secret.
-	Webhook SecretURL `yaml:"webhook"`
-	// Secret is the key of the signature of what Webhook is sent, of at least 16
-	// bytes; empty without a Webhook. After whsec_ it is base64.
-	Secret Secret `yaml:"secret"`
-	// OldSecret is the one before, with which requests are signed too while it is
-	// being replaced; empty for none.
-	OldSecret Secret `yaml:"old_secret"`
-}
 
 // Keys are what signs, at least one with a Webhook.
 func (f Feedback) Keys() (keys [][]byte) {
@@ -36,14 +21,6 @@ func (f Feedback) Keys() (keys [][]byte) {
 		}
 	}
 	return keys
-}
-
-// same compares all of it, the secrets by content.
-func (f Feedback) same(other Feedback) bool {
-	return f.Tube == other.Tube &&
-		f.Webhook.same(other.Webhook) &&
-		f.Secret.Reveal() == other.Secret.Reveal() &&
-		f.OldSecret.Reveal() == other.OldSecret.Reveal()
 }
 
 const (
@@ -58,17 +35,13 @@ const (
 	webhookSecretPrefix = "whsec_"
 )
 
-// webhookKeys are a webhook's keys, never written to; the first is the one that
-// the others belong to.
-var webhookKeys = []string{"feedback.webhook", "feedback.secret", "feedback.secret" + fileSuffix, "feedback.old_secret", "feedback.old_secret" + fileSuffix}
-
 // setWebhook sets the webhook that a key gives; the text is never quoted.
-func setWebhook(a *App, text string) error {
+func setWebhook(at *SecretURL, text string) error {
 	switch text {
 	case "":
 		return errEmpty
 	case webhookNone:
-		a.Feedback.Webhook = SecretURL{}
+		*at = SecretURL{}
 		return nil
 	}
 	u, err := url.Parse(text)
@@ -78,7 +51,7 @@ func setWebhook(a *App, text string) error {
 	if why := webhookFault(u); why != "" {
 		return errors.New(why)
 	}
-	a.Feedback.Webhook = SecretURL{u}
+	*at = SecretURL{u}
 	return nil
 }
 
@@ -107,18 +80,16 @@ func webhookKey(text string) ([]byte, error) {
 	return []byte(text), nil
 }
 
-func webhookSecret(at func(*Feedback) *Secret) func(*App, string) error {
-	return func(a *App, text string) error {
-		key, err := webhookKey(text)
-		switch {
-		case err != nil: // its text may quote the secret
-			return errors.New("what follows whsec_ must be base64, with its = at the end")
-		case len(key) < minWebhookSecret:
-			return fmt.Errorf("must have at least %d bytes: who guesses it can forge records", minWebhookSecret)
-		}
-		*at(&a.Feedback) = NewSecret(text)
-		return nil
+func setWebhookSecret(at *Secret, text string) error {
+	key, err := webhookKey(text)
+	switch {
+	case err != nil: // its text may quote the secret
+		return errors.New("what follows whsec_ must be base64, with its = at the end")
+	case len(key) < minWebhookSecret:
+		return fmt.Errorf("must have at least %d bytes: anyone who guesses it can forge records", minWebhookSecret)
 	}
+	*at = NewSecret(text)
+	return nil
 }
 
 // checkFeedback completes an app's feedback and finds what does not go together.
@@ -128,7 +99,7 @@ func (p *parser) checkFeedback(d *draft) {
 		return
 	}
 	if f.Webhook.IsZero() {
-		p.orphans(d, "a webhook", webhookKeys[1:])
+		p.orphans(d, "feedback.webhook", func(f *field) bool { return f.tag.Get("as") == "webhook_secret" })
 		f.Secret, f.OldSecret = Secret{}, Secret{} // the defaults'
 		return
 	}
@@ -139,7 +110,7 @@ func (p *parser) checkFeedback(d *draft) {
 		f.Tube = d.Tube + feedbackSuffix
 		if err := queue.CheckTube(f.Tube); err != nil {
 			f.Tube = ""
-			p.wrong(d.at("feedback.tube"), errCause{fmt.Sprintf("its default, the app's tube and %q, has more than %d bytes: give one", feedbackSuffix, queue.MaxTubeLen), err})
+			p.wrong(d.at("feedback.tube"), neterr.Reworded(fmt.Sprintf("its default, the app's tube and %q, has more than %d bytes: give one", feedbackSuffix, queue.MaxTubeLen), err))
 		}
 	}
 	if u := f.Webhook.URL(); u.Scheme == "http" && !loopback(u.Hostname()) {
@@ -167,7 +138,7 @@ func (p *parser) checkFeedbackTubes(drafts []*draft) {
 			its = fmt.Sprintf("its default, the app's tube and %q, is ", feedbackSuffix)
 		}
 		if other := jobs[f.Tube]; other == d {
-			p.wrong(at, errors.New("the tube of the app's jobs too: its workers would take records for jobs"))
+			p.wrong(at, errors.New("also the tube of the app's jobs: its workers would take records for jobs"))
 		} else if other != nil {
 			p.wrong(at, fmt.Errorf("%sthe tube of %s's jobs (line %d): its workers would take records for jobs", its, other.path, other.line))
 		}
@@ -175,7 +146,7 @@ func (p *parser) checkFeedbackTubes(drafts []*draft) {
 		if !ok {
 			records[f.Tube] = d
 		} else if !f.Webhook.IsZero() || !first.Feedback.Webhook.IsZero() {
-			p.wrong(at, fmt.Errorf("%sthe feedback tube of %s (line %d) too: a webhook would take the other app's records: give each a tube of its own", its, first.path, first.line))
+			p.wrong(at, fmt.Errorf("%salso the feedback tube of %s (line %d): a webhook would take the other app's records: give each a tube of its own", its, first.path, first.line))
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"strings"
 	"testing"
-	"time"
 )
 
 const signing = hidden + "-signing"
@@ -76,7 +75,7 @@ func TestFeedbackOfManyApps(t *testing.T) {
 		t.Errorf("tube: %q", got)
 	}
 	_, err := Parse("test.yaml", []byte("defaults: {feedback: {tube: records, webhook: 'http://localhost', secret: "+signing+"}}"+apps), Options{})
-	if err == nil || !strings.HasPrefix(err.Error(), `test.yaml:1: defaults.feedback.tube "records": the feedback tube of apps[0] (line 2) too: a webhook would take`) {
+	if err == nil || !strings.HasPrefix(err.Error(), `test.yaml:1: defaults.feedback.tube "records": also the feedback tube of apps[0] (line 2): a webhook would take`) {
 		t.Errorf("both: %v", err)
 	}
 }
@@ -105,19 +104,12 @@ func TestFeedbackWarnings(t *testing.T) {
 	}
 }
 
-func TestFeedbackFlags(t *testing.T) {
+// What a webhook lacks, and a feedback tube that is the jobs', are both told.
+func TestFeedbackFaults(t *testing.T) {
 	t.Parallel()
-	flags := map[string]string{"topic": "a", "server": "mock", "feedback-webhook": "https://example.com", "feedback-secret": "${X}" + signing, "ttl": "1h", "expiration": "2h"}
-	cfg, err := Single(flags, Options{})
-	if err != nil || cfg.Apps[0].Feedback.Secret.Reveal() != "${X}"+signing || cfg.Apps[0].Feedback.Tube != "a.feedback" ||
-		cfg.Apps[0].TTL != time.Hour || cfg.Apps[0].Expiration != 2*time.Hour {
-		t.Errorf("%+v, %v", cfg, err)
-	}
-	flags["feedback-tube"] = "a"
-	delete(flags, "feedback-secret")
-	_, err = Single(flags, Options{})
-	want := "--feedback-secret: is missing: a webhook needs it to tell your records from forged ones: give at least 16 random bytes\n" +
-		`--feedback-tube "a": the tube of the app's jobs too: its workers would take records for jobs`
+	_, err := Parse("x.yaml", []byte("apps: [{topic: a, server: mock, feedback: {webhook: 'https://example.com', tube: a}}]"), Options{})
+	want := "x.yaml:1: apps[0].feedback.secret: is missing: a webhook needs it to tell your records from forged ones: give at least 16 random bytes\n" +
+		`x.yaml:1: apps[0].feedback.tube "a": also the tube of the app's jobs: its workers would take records for jobs`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}

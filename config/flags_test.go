@@ -12,19 +12,17 @@ import (
 func TestSingle(t *testing.T) {
 	t.Parallel()
 	got, err := Single(map[string]string{
-		"queue": "beanstalk://127.0.0.1, beanstalk://127.0.0.1:11301", "log-level": "warn", "log-format": "json", "log-pushes": "none",
-		"shutdown-timeout": "40s", "topic": "com.example.app", "tube": "jobs", "server": "mock", "workers": "2", "in-flight": "7",
-		"push-timeout": "3s", "retry-min": "2s", "retry-max": "3s", "retry-give-up-after": "4s",
+		"queue": "beanstalk://127.0.0.1, beanstalk://127.0.0.1:11301", "log-pushes": "none",
+		"topic": "com.example.app", "tube": "jobs", "server": "mock", "workers": "2",
 	}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := mustParse(t, `
 queue: [beanstalk://127.0.0.1, beanstalk://127.0.0.1:11301]
-log: {level: warn, format: json, pushes: none}
-shutdown_timeout: 40s
+log: {pushes: none}
 apps:
-  - {topic: com.example.app, tube: jobs, server: mock, workers: 2, in_flight: 7, push_timeout: 3s, retry: {min: 2s, max: 3s, give_up_after: 4s}}
+  - {topic: com.example.app, tube: jobs, server: mock, workers: 2}
 `, Options{})
 	want.File = ""
 	if !reflect.DeepEqual(got, want) {
@@ -70,13 +68,14 @@ func TestSingleFaults(t *testing.T) {
 			"--topic: is missing: give the app's bundle id",
 			"--cert: no credential: give the .pem or .p12 of the app's APNs certificate, or a .p8 key by --key, --key-id and --team-id, or --server mock to try without Apple",
 		}},
-		{map[string]string{"topic": "com.example.app", "server": "mock", "workers": "0", "colour": "red", "cert-password": hidden, "queue": "redis://a,", "retry-min": "20m"}, []string{
+		{map[string]string{"topic": "com.example.app", "server": "mock", "workers": "0", "colour": "red", "cert-password": hidden, "queue": "redis://a,", "retry-min": "20m", "log-pushes": "some"}, []string{
 			`--queue "redis://a": must start with beanstalk://, embedded://, nats:// or tls://, like beanstalk://127.0.0.1:11300`,
 			`--queue: must start with beanstalk://, embedded://, nats:// or tls://, like beanstalk://127.0.0.1:11300`,
+			`--log-pushes "some": must be failures, all or none`,
 			`--workers "0": must be a whole number from 1 to 100: each is a connection to APNs and one to the queue`,
-			`--retry-min "20m": retry.min 20m is more than retry.max 15m`,
-			`--cert-password: belongs to a cert, and there is none: remove it`,
+			`--cert-password: does nothing without --cert: give that, or remove this`,
 			`--colour: unknown flag`,
+			`--retry-min: unknown flag`,
 		}},
 		{map[string]string{"topic": "com.example.app", "cert": "missing.pem"}, []string{`--cert "missing.pem": no such file`}},
 	} {

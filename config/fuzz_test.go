@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,16 +64,10 @@ func checkFaults(t *testing.T, cfg *Config, err error) {
 }
 
 func checkLimits(t *testing.T, cfg *Config) {
-	within := func(what string, d, lo, hi time.Duration) {
-		if d < lo || d > hi {
-			t.Errorf("%s is %s", what, d)
-		}
-	}
 	if len(cfg.Queue.Servers) > 32 || (len(cfg.Queue.Servers) == 0) == (cfg.Queue.Dir == "") || len(cfg.Apps) < 1 {
 		t.Errorf("queue %s, %d apps", cfg.Queue, len(cfg.Apps))
 	}
-	within("shutdown_timeout", cfg.ShutdownTimeout, minTimeout, maxShutdownTimeout)
-	within("watchdog", cfg.Watchdog, minWatchdog, maxWatchdog)
+	checkFields(t, configFields, cfg)
 	topics, tubes := map[string]bool{}, map[string]bool{}
 	for i := range cfg.Apps {
 		a := &cfg.Apps[i]
@@ -84,18 +79,9 @@ func checkLimits(t *testing.T, cfg *Config) {
 		if a.Mock() != (a.Addr == "") || !a.Mock() && a.Certificate == nil {
 			t.Errorf("server %q, addr %q, certificate %v", a.Server, a.Addr, a.Certificate)
 		}
-		if a.Workers < 1 || a.Workers > MaxWorkers || a.InFlight < 1 || a.InFlight > MaxInFlight {
-			t.Errorf("workers %d, in_flight %d", a.Workers, a.InFlight)
-		}
-		within("push_timeout", a.PushTimeout, minTimeout, maxPushTimeout)
-		within("retry.min", a.Retry.Min, minRetry, min(maxRetryMin, a.Retry.Max))
-		within("retry.max", a.Retry.Max, a.Retry.Min, maxRetryMax)
-		within("retry.give_up_after", a.Retry.GiveUpAfter, a.Retry.Min, maxGiveUp)
-		if a.Expiration != 0 {
-			within("expiration", a.Expiration, minLife, maxStored)
-		}
-		if a.TTL != 0 {
-			within("ttl", a.TTL, minLife, maxStored)
+		checkFields(t, appFields, a)
+		if a.Retry.Min > a.Retry.Max || a.Retry.Min > a.Retry.GiveUpAfter {
+			t.Errorf("retry %+v", a.Retry)
 		}
 		if !a.Same(a) {
 			t.Error("an app is not the same as itself")
@@ -104,6 +90,23 @@ func checkLimits(t *testing.T, cfg *Config) {
 	for _, a := range cfg.Apps {
 		if tubes[a.Feedback.Tube] {
 			t.Errorf("records and jobs on tube %q", a.Feedback.Tube)
+		}
+	}
+}
+
+// checkFields checks what its tags say of each field, but for those that were not given.
+func checkFields(t *testing.T, fields []field, in any) {
+	for _, f := range fields {
+		switch v := f.value(in).(type) {
+		case int, time.Duration:
+			text := fmt.Sprint(v)
+			if given := text != "0" && text != "0s"; given && f.set(in, text) != nil || !given && f.tag.Get("default") != "" {
+				t.Errorf("%s is %s", f.key, text)
+			}
+		case string:
+			if words := strings.Fields(f.tag.Get("oneof")); len(words) > 0 && !slices.Contains(words, v) {
+				t.Errorf("%s is %q", f.key, v)
+			}
 		}
 	}
 }

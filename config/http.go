@@ -13,46 +13,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"propeller/internal/keysize"
-)
-
-// HTTP says how the daemon is reached over HTTP; without Listen it is not.
-type HTTP struct {
-	// Listen is host:port, port 0 being one that the system chooses, or unix: and
-	// the absolute path of a socket.
-	Listen string `yaml:"listen"`
-	// AuthToken is the key of a client that may do everything, and the auth_token
-	// of form clients; empty for none.
-	AuthToken Secret `yaml:"auth_token"`
-	// Keys are more of them, each for less. Without any key Listen is loopback or
-	// a socket.
-	Keys []HTTPKey `yaml:"keys"`
-	// TLSCert and TLSKey are .pem files that exist as long as the daemon does;
-	// both or none is given.
-	TLSCert string `yaml:"tls_cert"`
-	TLSKey  string `yaml:"tls_key"`
-	// TrustedProxies are believed about whom they ask for.
-	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
-	// BasePath is where a proxy serves the daemon, "/a/b"; "" for "/".
-	BasePath string `yaml:"base_path"`
-	PProf    bool   `yaml:"pprof"` // serves profiles of the process
-	// HSTS has browsers come by TLS only from then on, for a year.
-	HSTS bool `yaml:"hsts"`
-}
-
-// HTTPKey is what one client shows, and may do.
-type HTTPKey struct {
-	Name   string   `yaml:"name"` // for the log
-	Token  Secret   `yaml:"token"`
-	Role   string   `yaml:"role"`   // RoleRead, RoleSend or RoleAdmin
-	Topics []string `yaml:"topics"` // the apps that it is for; nil: all
-	Rate   int      `yaml:"rate"`   // notifications a second, 1 to MaxRate; 0: no limit
-}
-
-// The values of HTTPKey.Role, each of which may do what those before may.
-const (
-	RoleRead  = "read"  // look
-	RoleSend  = "send"  // put jobs
-	RoleAdmin = "admin" // change what runs, and see whole device tokens
+	"propeller/internal/neterr"
 )
 
 const (
@@ -61,8 +22,6 @@ const (
 	minToken = 8
 	// maxToken is far below what servers take for a header.
 	maxToken = 1024
-	// MaxRate: more is no limit.
-	MaxRate = 1_000_000
 	// maxKeys: each request's token is compared with all of them.
 	maxKeys = 100
 	// maxProxies: each request's address is compared with all of them.
@@ -71,32 +30,6 @@ const (
 	// Linux (unix(7)), 104 on BSD and macOS, with the byte that ends it.
 	maxSocket = 103
 )
-
-// httpFields are the keys below http that hold one value.
-func httpFields() []field[Config] {
-	return []field[Config]{
-		{key: "http.listen", set: plain(func(c *Config) *string { return &c.HTTP.Listen })},
-		{key: "http.auth_token", secret: true, set: func(c *Config, s string) error { return setToken(&c.HTTP.AuthToken, s) }},
-		{key: "http.tls_cert", path: true, set: plain(func(c *Config) *string { return &c.HTTP.TLSCert })},
-		{key: "http.tls_key", path: true, set: plain(func(c *Config) *string { return &c.HTTP.TLSKey })},
-		{key: "http.base_path", set: setBasePath},
-		{key: "http.pprof", set: func(c *Config, s string) error { return setBool(&c.HTTP.PProf, s) }},
-		{key: "http.hsts", set: func(c *Config, s string) error { return setBool(&c.HTTP.HSTS, s) }},
-	}
-}
-
-// httpLists are the keys below http that hold lists.
-var httpLists = []string{"http.keys", "http.trusted_proxies"} // never written to
-
-// keyFields are the keys of an entry of http.keys that hold one value.
-func keyFields() []field[HTTPKey] {
-	return []field[HTTPKey]{
-		{key: "name", set: setKeyName},
-		{key: "token", secret: true, set: func(k *HTTPKey, s string) error { return setToken(&k.Token, s) }},
-		{key: "role", set: word(func(k *HTTPKey) *string { return &k.Role }, RoleRead, RoleSend, RoleAdmin)},
-		{key: "rate", set: number(func(k *HTTPKey) *int { return &k.Rate }, 1, MaxRate, "it counts notifications a second; without the key there is no limit")},
-	}
-}
 
 func setToken(at *Secret, s string) error {
 	switch {
@@ -109,104 +42,134 @@ func setToken(at *Secret, s string) error {
 	return nil
 }
 
-// AuthTokenName is how the log calls the client with auth_token.
-const AuthTokenName = "auth_token"
-
 var keyName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$`)
 
-func setKeyName(k *HTTPKey, s string) error {
+// setClient reads the name of a key.
+func setClient(at *string, s string) error {
 	if !keyName.MatchString(s) || s == AuthTokenName {
 		return errors.New("must be up to 64 letters, digits and inner _ . @ -, and not " + AuthTokenName)
 	}
-	k.Name = s
+	*at = s
 	return nil
 }
 
 var cleanPath = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+$`)
 
-func setBasePath(c *Config, s string) error {
+func setBasePath(at *string, s string) error {
 	if !cleanPath.MatchString(s) || path.Clean(s) != s {
 		return errors.New("must be a path such as /propeller, without a slash at its end")
 	}
-	c.HTTP.BasePath = s
+	*at = s
 	return nil
 }
 
-func setBool(at *bool, s string) error {
-	if s != "true" && s != "false" {
-		return errors.New("must be true or false")
+// http reads the lists below http, completes it, and finds what does not go together.
+func (p *parser) http(l layer, several map[string]pair, bad map[string]bool, cfg *Config) {
+	if kv, ok := several["http.keys"]; ok {
+		cfg.HTTP.Keys = p.httpKeys(kv, cfg)
 	}
-	*at = s == "true"
-	return nil
+	if kv, ok := several["http.trusted_proxies"]; ok {
+		cfg.HTTP.TrustedProxies = p.proxies(kv)
+	}
+	if !bad["http.listen"] {
+		p.checkHTTP(l, bad, cfg)
+	}
 }
 
-// httpKeys reads the list of keys.
-func (p *parser) httpKeys(kv pair) (keys []HTTPKey, places []entry) {
+// httpKeys reads the list of keys, and compares them with each other and with the apps.
+func (p *parser) httpKeys(kv pair, cfg *Config) (keys []HTTPKey) {
 	if kv.val.Kind != yaml.SequenceNode {
 		p.at(kv.val.Line, kv.path, `must be a list whose entries start with "- name: …", not %s`, kindOf(kv.val))
-		return nil, nil
+		return nil
 	}
 	if len(kv.val.Content) > maxKeys {
 		p.at(kv.val.Line, kv.path, "more than %d keys: every request is compared with each", maxKeys)
-		return nil, nil
+		return nil
 	}
-	s := schemaOf("under a key", keyFields(), "topics")
+	t := &table{fields: keyFields, where: "under a key"}
+	names, tokens, topics := map[string]string{}, map[string]string{cfg.HTTP.AuthToken.Reveal(): "http.auth_token"}, map[string]bool{}
+	for i := range cfg.Apps {
+		topics[cfg.Apps[i].Topic] = true
+	}
 	for i, n := range kv.val.Content {
-		at := entry{key: fmt.Sprintf("%s[%d]", kv.path, i), line: n.Line}
+		path := fmt.Sprintf("%s[%d]", kv.path, i)
+		say := func(key, format string, args ...any) { p.at(n.Line, path+"."+key, format, args...) }
 		var k HTTPKey
-		l := p.layer(n, at.key, s, func(sub pair) bool {
-			if sub.full == "topics" {
-				k.Topics = p.list(sub)
-			}
-			return sub.full == "topics"
-		})
-		bad := assign(p, l, keyFields(), &k)
+		l, several := p.layer(n, path, t)
+		bad := p.assign(l, keyFields, &k)
 		for _, name := range []string{"name", "token", "role"} {
 			_, given := l[name]
 			_, inFile := l[name+fileSuffix]
 			if !given && !inFile && !bad[name] {
-				p.wrong(entry{key: at.key + "." + name, line: at.line}, errors.New("is missing"))
+				say(name, "is missing")
 			}
 		}
-		keys, places = append(keys, k), append(places, at)
+		if list, ok := several["topics"]; ok {
+			k.Topics = p.texts(list)
+		}
+		for _, topic := range k.Topics {
+			if !topics[topic] {
+				say("topics", "no app has the topic %.60q", topic)
+			}
+		}
+		if first, ok := names[k.Name]; ok && k.Name != "" {
+			say("name", "the same name as %s: the log could not tell them apart", first)
+		}
+		if first, ok := tokens[k.Token.Reveal()]; ok && !k.Token.IsZero() {
+			say("token", "the same token as %s: give each its own", first)
+		}
+		names[k.Name], tokens[k.Token.Reveal()] = path, path
+		keys = append(keys, k)
 	}
-	return keys, places
+	return keys
 }
 
-// list reads a list of plain values, which is not empty.
-func (p *parser) list(kv pair) []string {
-	if kv.val.Kind != yaml.SequenceNode || len(kv.val.Content) == 0 {
-		p.at(kv.val.Line, kv.path, "must be a list of at least one value, not %s", kindOf(kv.val))
-		return nil
+// list returns the entries of a list of plain values, which has one at least.
+func (p *parser) list(kv pair) (all []entry) {
+	switch {
+	case kv.val.Kind != yaml.SequenceNode:
+		p.at(kv.val.Line, kv.path, "must be a list of values, not %s", kindOf(kv.val))
+	case len(kv.val.Content) == 0:
+		p.at(kv.val.Line, kv.path, "is an empty list: give a value or remove the key")
 	}
-	var out []string
 	for i, n := range kv.val.Content {
 		if e, ok := p.scalar(n, fmt.Sprintf("%s[%d]", kv.path, i)); ok {
-			if text, ok := p.text(e); ok {
-				out = append(out, text)
-			}
+			all = append(all, e)
 		}
 	}
-	return out
+	return all
+}
+
+// texts are what the entries of a list stand for.
+func (p *parser) texts(kv pair) (all []string) {
+	for _, e := range p.list(kv) {
+		if text, ok := p.text(e); ok {
+			all = append(all, text)
+		}
+	}
+	return all
 }
 
 // proxies reads the list of trusted proxies.
-func (p *parser) proxies(kv pair) []netip.Prefix {
-	texts := p.list(kv)
-	if len(texts) > maxProxies {
+func (p *parser) proxies(kv pair) (all []netip.Prefix) {
+	entries := p.list(kv)
+	if len(entries) > maxProxies {
 		p.at(kv.val.Line, kv.path, "more than %d: every request is compared with each", maxProxies)
 		return nil
 	}
-	var out []netip.Prefix
-	for _, text := range texts {
-		prefix, err := proxyPrefix(text)
-		if err != nil {
-			p.wrong(entry{text: text, key: kv.path, line: kv.val.Line}, errors.New("must be an IP address, or a network such as 10.0.0.0/8"))
+	for _, e := range entries {
+		text, ok := p.text(e)
+		if !ok {
 			continue
 		}
-		out = append(out, prefix)
+		prefix, err := proxyPrefix(text)
+		if err != nil {
+			p.wrong(e, errors.New("must be an IP address, or a network such as 10.0.0.0/8"))
+			continue
+		}
+		all = append(all, prefix)
 	}
-	return out
+	return all
 }
 
 // proxyPrefix reads an address or a network. Of one that is mapped into IPv6
@@ -232,9 +195,8 @@ func wide(p netip.Prefix) bool {
 	return p.Bits() < 7 // fc00::/7
 }
 
-// checkHTTP completes http and finds what does not go together. at says where
-// each key's entry is.
-func (p *parser) checkHTTP(l layer, bad map[string]bool, cfg *Config, at []entry) {
+// checkHTTP completes http and finds what does not go together.
+func (p *parser) checkHTTP(l layer, bad map[string]bool, cfg *Config) {
 	h := &cfg.HTTP
 	place := func(key string) entry {
 		if e, ok := l[key]; ok {
@@ -243,9 +205,7 @@ func (p *parser) checkHTTP(l layer, bad map[string]bool, cfg *Config, at []entry
 		return entry{key: key}
 	}
 	if h.Listen == "" {
-		if !bad["http.listen"] {
-			p.orphanHTTP(l, cfg)
-		}
+		p.orphanHTTP(l, cfg)
 		return
 	}
 	local, err := p.listen(h)
@@ -254,13 +214,12 @@ func (p *parser) checkHTTP(l layer, bad map[string]bool, cfg *Config, at []entry
 		return
 	}
 	p.checkTLS(h, place)
-	p.checkKeys(cfg, at)
 	if p.bare {
 		return
 	}
 	for _, proxy := range h.TrustedProxies {
 		if wide(proxy) {
-			cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("http.trusted_proxies has %v: any client there can claim any address, and by TLS; name the proxies", proxy))
+			cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("http.trusted_proxies has %v: any client there can claim any address, and that it came by TLS; list your proxies only", proxy))
 		}
 	}
 	if _, socket := strings.CutPrefix(h.Listen, socketPrefix); h.HSTS && h.TLSCert == "" && len(h.TrustedProxies) == 0 && !socket {
@@ -278,9 +237,9 @@ func (p *parser) checkHTTP(l layer, bad map[string]bool, cfg *Config, at []entry
 
 // orphanHTTP finds keys of http that do nothing without listen.
 func (p *parser) orphanHTTP(l layer, cfg *Config) {
-	for _, f := range httpFields() {
-		for _, key := range []string{f.key, f.key + fileSuffix} {
-			if e, ok := l[key]; ok {
+	for _, f := range configFields {
+		for _, key := range f.names() {
+			if e, ok := l[key]; ok && strings.HasPrefix(key, "http.") {
 				p.wrong(e, errors.New("does nothing without http.listen: give that, or remove this"))
 			}
 		}
@@ -337,36 +296,6 @@ func (p *parser) checkTLS(h *HTTP, place func(string) entry) {
 		pem[i] = data
 	}
 	if _, err := keysize.Pair(pem[0], pem[1]); err != nil { // its text quotes nothing of the key
-		p.wrong(place("http.tls_cert"), errCause{"is not usable with http.tls_key: " + err.Error(), err})
-	}
-}
-
-// checkKeys compares the keys with each other and with the apps.
-func (p *parser) checkKeys(cfg *Config, at []entry) {
-	topics := make(map[string]bool, len(cfg.Apps))
-	for i := range cfg.Apps {
-		topics[cfg.Apps[i].Topic] = true
-	}
-	names, tokens := map[string]string{}, map[string]string{}
-	if t := cfg.HTTP.AuthToken; !t.IsZero() {
-		tokens[t.Reveal()] = "http.auth_token"
-	}
-	for i, k := range cfg.HTTP.Keys {
-		say := func(key, format string, args ...any) {
-			p.wrong(entry{key: at[i].key + "." + key, line: at[i].line}, fmt.Errorf(format, args...))
-		}
-		if first, ok := names[k.Name]; ok && k.Name != "" {
-			say("name", "the name of %s too: the log could not tell them apart", first)
-		}
-		names[k.Name] = at[i].key
-		if first, ok := tokens[k.Token.Reveal()]; ok && !k.Token.IsZero() {
-			say("token", "the token of %s too: give each its own", first)
-		}
-		tokens[k.Token.Reveal()] = at[i].key
-		for _, topic := range k.Topics {
-			if !topics[topic] {
-				say("topics", "no app has the topic %.60q", topic)
-			}
-		}
+		p.wrong(place("http.tls_cert"), neterr.Reworded("is not usable with http.tls_key: "+err.Error(), err))
 	}
 }

@@ -27,7 +27,7 @@ func TestHTTPFaults(t *testing.T) {
 		"{pprof: true}":                                          "does nothing without http.listen",
 		"{listen: 'localhost:0', auth_token: hunter2}":           "http.auth_token: must have from 8",
 		"{listen: 'localhost:0', auth_token: 'hunter2 hunter2'}": "without blanks",
-		"{listen: 'localhost:0', auth_token: hunter2hunter2, " + key + "}":                                                            "http.keys[0].token: the token of http.auth_token too",
+		"{listen: 'localhost:0', auth_token: hunter2hunter2, " + key + "}":                                                            "http.keys[0].token: the same token as http.auth_token",
 		"{listen: 'localhost:0', keys: {name: n}}":                                                                                    "must be a list",
 		"{listen: 'localhost:0', keys: [{token: hunter2hunter2, role: send}]}":                                                        "http.keys[0].name: is missing",
 		"{listen: 'localhost:0', keys: [{name: n, role: send}]}":                                                                      "http.keys[0].token: is missing",
@@ -35,10 +35,10 @@ func TestHTTPFaults(t *testing.T) {
 		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: root}]}":                                               "must be read, send or admin",
 		"{listen: 'localhost:0', keys: [{name: auth_token, token: hunter2hunter2, role: send}]}":                                      "http.keys[0].name",
 		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, topics: [c]}]}":                                  `no app has the topic "c"`,
-		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, topics: []}]}":                                   "must be a list of at least one",
+		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, topics: []}]}":                                   "is an empty list",
 		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, rate: 0}]}":                                      "http.keys[0].rate",
 		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, topic: a}]}":                                     `did you mean "topics"`,
-		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send}, {name: n, token: hunter2hunter3, role: send}]}": "the name of http.keys[0] too",
+		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send}, {name: n, token: hunter2hunter3, role: send}]}": "the same name as http.keys[0]",
 		"{listen: 'localhost:0', tls_cert: x.pem}":                                                                                    "needs http.tls_key",
 		"{listen: 'localhost:0', tls_key: x.pem}":                                                                                     "needs http.tls_cert",
 		"{listen: 'localhost:0', tls_cert: y.pem, tls_key: x.pem}":                                                                    "no such file",
@@ -86,13 +86,12 @@ func TestHTTPListens(t *testing.T) {
 
 func TestHTTPFlags(t *testing.T) {
 	t.Parallel()
-	flags := map[string]string{"topic": "a", "server": "mock", "http-listen": "127.0.0.1:0", "http-auth-token": "0123456789", "http-pprof": "true"}
+	flags := map[string]string{"topic": "a", "server": "mock", "http-listen": "127.0.0.1:0"}
 	cfg, err := Single(flags, Options{})
-	if err != nil || cfg.HTTP.Listen != "127.0.0.1:0" || cfg.HTTP.AuthToken.Reveal() != "0123456789" || !cfg.HTTP.PProf {
+	if err != nil || cfg.HTTP.Listen != "127.0.0.1:0" {
 		t.Errorf("%+v, %v", cfg, err)
 	}
 	flags["http-listen"] = "0.0.0.0:0"
-	delete(flags, "http-auth-token")
 	if _, err := Single(flags, Options{}); err == nil || !strings.Contains(err.Error(), `--http-listen "0.0.0.0:0": other machines`) {
 		t.Errorf("%v", err)
 	}

@@ -102,16 +102,16 @@ func TestKeyFaults(t *testing.T) {
 			`apps[0].key "${NOT_SET}": environment variable NOT_SET is not set`, `apps[0].key_id "${NOT_SET}": environment variable NOT_SET is not set`,
 		}},
 		{"key: cert.pem, " + ids, []string{`apps[0].key "cert.pem": holds a certificate, not a key for provider tokens: give it as cert instead of key, or give the .p8 file that Apple offers under Keys`}},
-		{"key: key.p8, cert: cert.pem, " + ids, []string{`apps[0].key "key.p8": is given beside a cert: an app uses one of them, remove the other`}},
+		{"key: key.p8, cert: cert.pem, " + ids, []string{`apps[0].key "key.p8": given together with cert: an app uses only one of them; remove the other`}},
 		{"cert: cert.pem, " + ids, []string{
-			`apps[0].key_id "ABC123DEFG": belongs to a key, and there is none: remove it`,
-			`apps[0].team_id "DEF123GHIJ": belongs to a key, and there is none: remove it`,
+			`apps[0].key_id "ABC123DEFG": does nothing without key: give that, or remove this`,
+			`apps[0].team_id "DEF123GHIJ": does nothing without key: give that, or remove this`,
 		}},
 		{"server: mock, " + ids, []string{
-			`apps[0].key_id "ABC123DEFG": belongs to a key, and there is none: remove it`,
-			`apps[0].team_id "DEF123GHIJ": belongs to a key, and there is none: remove it`,
+			`apps[0].key_id "ABC123DEFG": does nothing without key: give that, or remove this`,
+			`apps[0].team_id "DEF123GHIJ": does nothing without key: give that, or remove this`,
 		}},
-		{"key: key.p8, cert_key: cert.pem, " + ids, []string{`apps[0].cert_key "cert.pem": belongs to a cert, and there is none: remove it`}},
+		{"key: key.p8, cert_key: cert.pem, " + ids, []string{`apps[0].cert_key "cert.pem": does nothing without cert: give that, or remove this`}},
 		{`key: "-----BEGIN PRIVATE KEY-----\n` + hidden + `", ` + ids, []string{`apps[0].key: holds the key or certificate itself: give the path of a file with it`}},
 	} {
 		_, err := Parse("x.yaml", []byte("apps: [{topic: com.example.app, "+c.keys+"}]"), Options{Dir: dir, Getenv: env(nil)})

@@ -1,12 +1,12 @@
 package config
 
 import (
+	"fmt"
+	"maps"
 	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 
-	"gopkg.in/yaml.v3"
+	"propeller/internal/pemfile"
 )
 
 // entry is one value as written, with the place it came from.
@@ -26,158 +26,137 @@ type layer map[string]entry
 // fileSuffix turns a secret's key into the one that names a file with it.
 const fileSuffix = "_file"
 
-// pair is one key of a YAML mapping with its value.
-type pair struct {
-	key  string
-	full string // with the keys above it, dotted: "retry.min"
-	path string
-	line int
-	val  *yaml.Node
-}
-
-// mapping returns the pairs of n in order, without the faulty ones. Nothing
-// (all keys commented out) is an empty mapping. path is n's place, "" at the
-// top.
-func (p *parser) mapping(n *yaml.Node, path string) []pair {
-	if isNull(n) {
-		return nil
-	}
-	if n.Kind != yaml.MappingNode {
-		p.at(n.Line, path, "must be a mapping (lines of key: value), not %s", kindOf(n))
-		return nil
-	}
-	var pairs []pair
-	first := make(map[string]int, len(n.Content)/2)
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		k, v := n.Content[i], n.Content[i+1]
-		switch {
-		case k.Kind != yaml.ScalarNode || isNull(k):
-			p.at(k.Line, path, "a key must be a plain word, not %s", kindOf(k))
-			continue
-		case k.ShortTag() == "!!merge":
-			p.at(k.Line, path, "merge keys (<<) are not supported: put what the apps share under defaults")
-			continue
-		}
-		at := join(path, k.Value)
-		if line, ok := first[k.Value]; ok {
-			p.at(k.Line, at, "given twice, first in line %d: remove one", line)
-			continue
-		}
-		first[k.Value] = k.Line
-		pairs = append(pairs, pair{key: k.Value, path: at, line: k.Line, val: v})
-	}
-	return pairs
-}
-
-// layer reads a mapping whose values are scalars under the given dotted keys.
-// A key that is a prefix of others ("retry") must hold a mapping of those.
-// Pairs for which special returns true are left out: it has taken them.
-func (p *parser) layer(n *yaml.Node, path string, s schema, special func(pair) bool) layer {
-	out := layer{}
-	p.flatten(out, n, path, "", s, special)
-	return out
-}
-
-func (p *parser) flatten(out layer, n *yaml.Node, path, prefix string, s schema, special func(pair) bool) {
-	for _, kv := range p.mapping(n, path) {
-		if p.full() {
-			return
-		}
-		full := prefix + kv.key
-		kv.full = full
-		switch {
-		case strings.Contains(kv.key, "."): // or retry.min would be a second way to write retry: {min: …}
-			p.at(kv.line, kv.path, "%s", s.unknown(prefix, kv.key))
-		case special != nil && special(kv):
-		case slices.Contains(s.keys, full):
-			e, ok := p.scalar(kv.val, kv.path)
-			e.secret, e.broken, e.cred = slices.Contains(s.secrets, full), !ok, ofCredential(full)
-			out[full] = e
-		case s.nested(full):
-			p.flatten(out, kv.val, kv.path, full+".", s, special)
-		default:
-			p.at(kv.line, kv.path, "%s", s.unknown(prefix, kv.key))
-		}
-	}
-}
-
-// scalar returns n's text as it is written. Any plain value will do, 0123 and
-// true included: what it must be is the field's matter.
-func (p *parser) scalar(n *yaml.Node, path string) (entry, bool) {
-	switch {
-	case n.Kind == yaml.AliasNode:
-		p.at(n.Line, path, `a value that starts with "*" is a YAML alias, which is not supported: put it in quotes, or put what apps share under defaults`)
-	case isNull(n):
-		p.at(n.Line, path, "has no value: give one or remove the key")
-	case n.Kind != yaml.ScalarNode:
-		p.at(n.Line, path, "must be a single value, not %s", kindOf(n))
-	case n.Style&yaml.TaggedStyle != 0 && n.ShortTag() != "!!str":
-		p.at(n.Line, path, `a value that starts with "!" is a YAML tag, which is not supported: put it in quotes`)
-	default:
-		return entry{text: n.Value, line: n.Line, key: path}, true
-	}
-	return entry{line: n.Line, key: path}, false
-}
-
 // over returns l laid over the defaults: what l gives wins. A secret and the
 // file with it are one thing, so either of l replaces both. So are the keys of
 // a credential: an app's own certificate replaces a shared key, and the reverse.
-func (l layer) over(defaults layer, secrets []string) layer {
+func (l layer) over(defaults layer) layer {
 	out := make(layer, len(l)+len(defaults))
-	for k, e := range defaults {
-		if !l.rivals(k) {
-			out[k] = e
+	for key, e := range defaults {
+		secret, _ := strings.CutSuffix(key, fileSuffix)
+		_, own := l[secret]
+		_, ownFile := l[secret+fileSuffix]
+		if !own && !ownFile && !l.rivals(key) {
+			out[key] = e
 		}
 	}
-	for _, s := range secrets {
-		_, own := l[s]
-		_, ownFile := l[s+fileSuffix]
-		if own || ownFile {
-			delete(out, s)
-			delete(out, s+fileSuffix)
-		}
-	}
-	for k, e := range l {
-		out[k] = e
-	}
+	maps.Copy(out, l)
 	return out
 }
 
 // rivals reports whether l has a credential of the other kind than key is of.
 func (l layer) rivals(key string) bool {
-	_, cert := l[certKeys[0]]
-	_, signing := l[keyKeys[0]]
-	return cert && slices.Contains(keyKeys, key) || signing && slices.Contains(certKeys, key)
+	kind := credentialOf(key)
+	_, cert := l["cert"]
+	_, signing := l["key"]
+	return cert && kind == "key" || signing && kind == "cert"
 }
 
-var plainKey = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,40}$`)
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// join puts a key below a path. A key that is no plain word is quoted, so that
-// a fault stays one readable line.
-func join(path, key string) string {
-	if !plainKey.MatchString(key) {
-		key = strconv.Quote(shown(key))
+// expand replaces ${NAME} by the environment variable and $${ by ${. What a
+// variable holds is not expanded again. Errors name the variable only.
+func expand(text string, getenv func(string) (string, bool)) (string, error) {
+	var out strings.Builder
+	for {
+		i := strings.Index(text, "${")
+		if i < 0 {
+			out.WriteString(text)
+			return out.String(), nil
+		}
+		if i > 0 && text[i-1] == '$' {
+			out.WriteString(text[:i-1] + "${")
+			text = text[i+2:]
+			continue
+		}
+		out.WriteString(text[:i])
+		name, rest, ok := strings.Cut(text[i+2:], "}")
+		if !ok || !envName.MatchString(name) {
+			return "", fmt.Errorf("${ must be followed by a variable's name and }: write $${ for a literal ${")
+		}
+		value, ok := getenv(name)
+		if !ok {
+			return "", fmt.Errorf("environment variable %s is not set", name)
+		}
+		out.WriteString(value)
+		text = rest
+	}
+}
+
+// text returns what an entry stands for.
+func (p *parser) text(e entry) (string, bool) {
+	switch {
+	case e.broken:
+		return "", false
+	case e.flag:
+		return e.text, true
+	}
+	text, err := expand(e.text, p.getenv)
+	if err != nil {
+		p.wrong(e, err)
+		return "", false
+	}
+	return text, true
+}
+
+// wrong adds a fault of an entry.
+func (p *parser) wrong(e entry, err error) {
+	f := Fault{Line: e.line, Key: e.key, Msg: oneLine(err.Error()), Err: err}
+	if !e.secret && !pemfile.Holds(e.text) {
+		f.Value = shown(e.text)
+	}
+	if e.cred {
+		f.File = p.file
+		p.credential = append(p.credential, f)
+		return
+	}
+	p.add(f)
+}
+
+// misplaced adds a fault of an entry that should not be there, or should: however
+// good a credential is, this is the file's fault.
+func (p *parser) misplaced(e entry, err error) {
+	e.cred = false
+	p.wrong(e, err)
+}
+
+// read returns what a field's entry in l stands for. That of a secret may be the content
+// of a file without the newline that editors end it with.
+func (p *parser) read(l layer, of *field) (e entry, text string, given, ok bool) {
+	e, inline := l[of.key]
+	f, inFile := l[of.key+fileSuffix]
+	inFile = inFile && of.secret
+	switch {
+	case !inline && !inFile:
+		return e, "", false, true
+	case inline && inFile:
+		p.misplaced(f, fmt.Errorf("given together with %s: remove one of the two", of.key))
+		return f, "", true, false
+	case inline:
+		text, ok = p.text(e)
+		// A URL among the secrets seldom holds one.
+		if of.secret && of.tag.Get("as") != "webhook" && of.tag.Get("as") != "proxy" && ok && text == e.text && text != "" && !e.flag {
+			p.secretFiles = append(p.secretFiles, p.file)
+		}
+		return e, text, true, ok
+	}
+	path, ok := p.text(f)
+	if !ok {
+		return f, "", true, false
 	}
 	if path == "" {
-		return key
+		p.wrong(f, errEmpty)
+		return f, "", true, false
 	}
-	return path + "." + key
+	p.secretFiles = append(p.secretFiles, p.path(path))
+	data, err := readFile(p.path(path), maxSecretFile)
+	if err != nil {
+		p.wrong(f, p.hint(path, err))
+		return f, "", true, false
+	}
+	return f, strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), true, true
 }
 
-func isNull(n *yaml.Node) bool {
-	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
-}
-
-func kindOf(n *yaml.Node) string {
-	switch {
-	case isNull(n):
-		return "nothing"
-	case n.Kind == yaml.MappingNode:
-		return "a mapping"
-	case n.Kind == yaml.SequenceNode:
-		return "a list"
-	case n.Kind == yaml.AliasNode:
-		return "an alias (aliases are not supported)"
-	}
-	return "a single value"
+// oneLine keeps a fault on one line whatever an error of another package says.
+func oneLine(s string) string {
+	return strings.Join(strings.Fields(s), " ")
 }

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"propeller/internal/files"
+	"propeller/internal/neterr"
 )
 
 // Options are what Parse needs to know of its surroundings. Zero values mean
@@ -31,19 +34,9 @@ type Options struct {
 }
 
 // Load reads the configuration at path with everything it names: secrets and
-// certificates. Relative paths in it start at its own folder. The error is a
-// Faults with every fault; it wraps fs.ErrNotExist when there is no file at path.
-func Load(path string) (*Config, error) { return load(path, Options{}) }
-
-// LoadLenient is Load with Options.Lenient.
-func LoadLenient(path string) (*Config, error) { return load(path, Options{Lenient: true}) }
-
-// LoadWithoutCredentials is Load with Options.WithoutCredentials.
-func LoadWithoutCredentials(path string) (*Config, error) {
-	return load(path, Options{WithoutCredentials: true})
-}
-
-func load(path string, o Options) (*Config, error) {
+// certificates. Relative paths in it start at its own folder, whatever Options.Dir. The
+// error is a Faults with every fault; it wraps fs.ErrNotExist when there is no file at path.
+func Load(path string, o Options) (*Config, error) {
 	data, err := readFile(path, maxFile)
 	if err != nil {
 		return nil, Faults{{File: path, Msg: err.Error(), Err: err}}
@@ -51,6 +44,14 @@ func load(path string, o Options) (*Config, error) {
 	o.Dir = filepath.Dir(path)
 	return Parse(path, data, o)
 }
+
+const (
+	// maxFile bounds the configuration and certificate files: 1 MiB is
+	// thousands of apps, or a bundle of every public root.
+	maxFile = 1 << 20
+	// maxSecretFile bounds the file of one secret.
+	maxSecretFile = 64 << 10
+)
 
 // Parse is Load with the file's content at hand. name stands for the file in
 // faults and is Config.File. The error is a Faults.
@@ -60,10 +61,9 @@ func Parse(name string, data []byte, o Options) (*Config, error) {
 }
 
 // Single makes a configuration of one app without a file. flags holds the
-// flags that were given: by name, without dashes in front. The names are the
-// keys of the file with '-' for '_' and '.': "topic", "cert",
-// "cert-password-file", "retry-min", "log-level", "queue" (several URLs
-// separated by commas). Defaults, limits and checks are those of a file;
+// flags that were given: by name (see Flags), without dashes in front. The names are the
+// keys of the file with '-' for '_' and '.': "cert-password-file"; "queue" may be several
+// URLs separated by commas. Defaults, limits and checks are those of a file;
 // ${NAME} is left as it is, since shells expand it. The error is a Faults
 // whose keys are the flags.
 func Single(flags map[string]string, o Options) (*Config, error) {
@@ -93,6 +93,7 @@ type parser struct {
 	bare   bool // WithoutCredentials
 
 	patience time.Duration // for one credential
+	blank    App           // without keys
 
 	secretFiles []string // that hold secrets, apart from credentials
 
@@ -102,7 +103,7 @@ type parser struct {
 }
 
 func newParser(name string, o Options) *parser {
-	p := &parser{file: name, dir: o.Dir, getenv: o.Getenv, bare: o.WithoutCredentials, lenient: o.Lenient, patience: cmp.Or(o.patience, credentialTime)}
+	p := &parser{file: name, dir: o.Dir, getenv: o.Getenv, bare: o.WithoutCredentials, lenient: o.Lenient, patience: cmp.Or(o.patience, credentialTime), blank: Default().Apps[0]}
 	if p.getenv == nil {
 		p.getenv = os.LookupEnv
 	}
@@ -158,22 +159,77 @@ func readFile(path string, limit int64) ([]byte, error) {
 func fileError(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return errCause{"no such file", err}
+		return neterr.Reworded("no such file", err)
 	case errors.Is(err, fs.ErrPermission):
-		return errCause{"cannot be read: permission denied: give the daemon's user read access", err}
+		return neterr.Reworded("cannot be read: permission denied: give the daemon's user read access", err)
 	}
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
-		return errCause{"cannot be read: " + pe.Err.Error(), err}
+		return neterr.Reworded("cannot be read: "+pe.Err.Error(), err)
 	}
-	return errCause{"cannot be read", err}
+	return neterr.Reworded("cannot be read", err)
 }
 
-// errCause is an error with a text of its own and an unwrapped cause.
-type errCause struct {
-	text  string
-	cause error
+// flagPath stands in front of every flag's name in a fault.
+const flagPath = "--"
+
+// flagName is the flag of a key: "retry.min" → "retry-min".
+func flagName(key string) string {
+	return strings.NewReplacer("_", "-", ".", "-").Replace(key)
 }
 
-func (e errCause) Error() string { return e.text }
-func (e errCause) Unwrap() error { return e.cause }
+// Flag is a flag of run: it means what the key of its name means in a file.
+type Flag struct{ Name, Value, Usage string }
+
+// Flags are the flags of one app without a file, in the order of the structs.
+func Flags() (all []Flag) {
+	for _, f := range slices.Concat(appFields, configFields) {
+		value, ok := f.tag.Lookup("flag")
+		if !ok {
+			continue
+		}
+		all = append(all, Flag{flagName(f.key), value, f.tag.Get("usage")})
+		if f.secret {
+			all = append(all, Flag{flagName(f.key + fileSuffix), "FILE", "the same, read from a file"})
+		}
+	}
+	return all
+}
+
+// flags reads the flags of one app. The Config is of use only without faults.
+func (p *parser) flags(flags map[string]string) Config {
+	cfg := Default()
+	rest := maps.Clone(flags)
+	if text, ok := rest["queue"]; ok {
+		delete(rest, "queue")
+		cfg.Queue = p.queueFlag(text)
+	}
+	global := takeFlags(rest, configFields)
+	bad := p.global(global, &cfg)
+	cfg.Apps = p.finish([]*draft{p.draft(takeFlags(rest, appFields), flagPath, 0)}, &cfg)
+	p.http(global, nil, bad, &cfg)
+	p.warnOfRights(&cfg)
+
+	for _, name := range slices.Sorted(maps.Keys(rest)) {
+		p.wrong(entry{key: flagPath + name, flag: true}, errors.New("unknown flag"))
+	}
+	return cfg
+}
+
+// takeFlags moves the flags of some fields into a layer.
+func takeFlags(rest map[string]string, fields []field) layer {
+	l := layer{}
+	for _, f := range fields {
+		if _, ok := f.tag.Lookup("flag"); !ok {
+			continue
+		}
+		for _, key := range f.names() {
+			name := flagName(key)
+			if text, ok := rest[name]; ok {
+				delete(rest, name)
+				l[key] = entry{text: text, key: flagPath + name, flag: true, secret: f.secret && key == f.key, cred: f.ofCredential()}
+			}
+		}
+	}
+	return l
+}

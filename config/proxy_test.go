@@ -87,13 +87,6 @@ func TestProxyDefaultsAndFile(t *testing.T) {
 			}
 		}
 	}
-	if _, err := Single(map[string]string{"topic": "a", "cert": "a.pem", "proxy": "http://${X}"}, Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "--proxy: is not a URL") {
-		t.Errorf("a flag is not expanded: %v", err)
-	}
-	cfg, err := Single(map[string]string{"topic": "a", "cert": "a.pem", "proxy-file": "proxy"}, Options{Dir: dir})
-	if err != nil || cfg.Apps[0].Proxy.String() != "http://[secret]@proxy:3128" {
-		t.Errorf("--proxy-file: %+v, %v", cfg, err)
-	}
 }
 
 func TestProxyFaults(t *testing.T) {
@@ -123,7 +116,7 @@ func TestProxyFaults(t *testing.T) {
 		{"proxy: ${P}", map[string]string{"P": "http://" + secret + ":1"}, "the host is missing"},
 		{"proxy_file: missing", nil, `apps[0].proxy_file "missing": no such file`},
 		{"proxy_file: empty", nil, `apps[0].proxy_file "empty": is empty`},
-		{"proxy: http://a\n    proxy_file: empty", nil, `apps[0].proxy_file "empty": given beside proxy: remove one of the two`},
+		{"proxy: http://a\n    proxy_file: empty", nil, `apps[0].proxy_file "empty": given together with proxy: remove one of the two`},
 		{"workers: 1", map[string]string{"HTTPS_PROXY": "socks5://" + secret + "a"}, "test.yaml:2: apps[0].proxy: the environment variable HTTPS_PROXY is wrong: want http://host:port or https://host:port; other kinds of proxies are not supported; correct it, or set proxy: none"},
 		{"workers: 1", map[string]string{"https_proxy": "http://" + secret + "a b"}, "the environment variable https_proxy is wrong: is not a URL"},
 	} {
@@ -143,7 +136,7 @@ func TestProxyInSame(t *testing.T) {
 	t.Parallel()
 	with := func(proxy string) *App {
 		a := Default().Apps[0]
-		if err := setProxy(&a, proxy); err != nil {
+		if err := setProxy(&a.Proxy, proxy); err != nil {
 			t.Fatal(err)
 		}
 		return &a

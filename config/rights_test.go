@@ -62,7 +62,7 @@ func TestRights(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		cfg, err := load(filepath.Join(dir, "propeller.yaml"), Options{Getenv: env(map[string]string{"TOKEN": "0123456789"})})
+		cfg, err := Load(filepath.Join(dir, "propeller.yaml"), Options{Getenv: env(map[string]string{"TOKEN": "0123456789"})})
 		if err != nil {
 			t.Fatalf("%s: %v", c.text, err)
 		}

@@ -13,11 +13,11 @@ import (
 func TestSecretURLNeverPrints(t *testing.T) {
 	t.Parallel()
 	var a App
-	if err := setProxy(&a, "http://me:"+hidden+"@proxy:3128"); err != nil {
+	if err := setProxy(&a.Proxy, "http://me:"+hidden+"@proxy:3128"); err != nil {
 		t.Fatal(err)
 	}
 	for _, webhook := range []string{"https://me:" + hidden + "@h/", "https://h/" + hidden, "https://h?k=" + hidden} {
-		if err := setWebhook(&a, webhook); err != nil {
+		if err := setWebhook(&a.Feedback.Webhook, webhook); err != nil {
 			t.Fatal(err)
 		}
 		a.Feedback.Secret, a.Feedback.OldSecret = NewSecret(hidden), NewSecret(hidden)
@@ -53,7 +53,7 @@ func TestSecretURLText(t *testing.T) {
 		"https://[2001:db8::1]:8443?a=b": "https://[2001:db8::1]:8443/…",
 	} {
 		var a App
-		if err := setWebhook(&a, text); err != nil {
+		if err := setWebhook(&a.Feedback.Webhook, text); err != nil {
 			t.Fatal(err)
 		}
 		if got := fmt.Sprint(a.Feedback.Webhook); got != want {

@@ -29,7 +29,6 @@ import (
 
 	"github.com/thejerf/suture/v4"
 
-	"propeller/apnsconn"
 	"propeller/apnsconn/apnstest"
 	"propeller/config"
 	"propeller/queue"
@@ -272,15 +271,8 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 // memory is what APNs has said of device tokens: that of the app before, if
 // APNs and the app's credential are still the same, so that it would say so again.
 func memory(c config.App, old *app) *worker.Memory {
-	if old == nil || old.cfg.Server != c.Server || old.cfg.Addr != c.Addr || !old.cfg.SigningKey.Same(c.SigningKey) || !sameLeaf(old.cfg.Certificate, c.Certificate) {
+	if old == nil || old.cfg.Server != c.Server || old.cfg.Addr != c.Addr || !old.cfg.SameCredential(&c) {
 		return worker.NewMemory(0)
 	}
 	return old.common.Memory
-}
-
-func sameLeaf(a, b *apnsconn.Certificate) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.Fingerprint == b.Fingerprint
 }

@@ -79,8 +79,8 @@ func checkBench(p *bench.Plan) error {
 		value, least, max int
 	}{
 		{"jobs", p.Jobs, 0, 100_000_000},
-		{"workers", p.Workers, 1, config.MaxWorkers},
-		{"in-flight", p.InFlight, 1, config.MaxInFlight},
+		{"workers", p.Workers, 1, config.Max("workers")},
+		{"in-flight", p.InFlight, 1, config.Max("in_flight")},
 		{"fan-out", p.FanOut, 1, bench.MaxFanOut},
 		{"payload", p.Payload, bench.LeastPayload, 4096},
 		{"rate", p.Rate, 0, 100_000},

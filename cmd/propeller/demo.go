@@ -88,7 +88,7 @@ func (d *demo) run(length time.Duration) error {
 	if err := os.WriteFile(d.file, []byte(demoConfig), 0o600); err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
-	load := func() (*config.Config, error) { return config.Load(d.file) }
+	load := func() (*config.Config, error) { return config.Load(d.file, config.Options{}) }
 	cfg, err := load()
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"propeller/apnsconn/apnstest"
-	"propeller/config"
 	"propeller/queue/beanstalk/beanstalktest"
 	"propeller/queue/jetstream/jetstreamtest"
 )
@@ -419,23 +418,6 @@ func TestVersion(t *testing.T) {
 	t.Parallel()
 	if r := runProgram(t, t.TempDir(), "", "version"); r.status != 0 || !strings.HasPrefix(r.out, "propeller ") {
 		t.Errorf("%+v", r)
-	}
-}
-
-// Every key of the configuration has its flag.
-func TestFlagsOfOneApp(t *testing.T) {
-	have := make(map[string]bool)
-	for _, f := range oneApp {
-		have[f.name] = true
-	}
-	for _, name := range config.FlagNames() {
-		if !have[name] {
-			t.Errorf("no flag --%s", name)
-		}
-		delete(have, name)
-	}
-	for name := range have {
-		t.Errorf("--%s is no key", name)
 	}
 }
 

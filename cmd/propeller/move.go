@@ -103,7 +103,7 @@ func (o *moveFlags) choice(named bool) (moveChoice, error) {
 	var cfg *config.Config
 	if named || !missing(o.config) {
 		var err error
-		if cfg, err = config.LoadWithoutCredentials(o.config); err != nil {
+		if cfg, err = config.Load(o.config, config.Options{WithoutCredentials: true}); err != nil {
 			return moveChoice{}, err
 		}
 	}

@@ -182,7 +182,7 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 	if !named && missing(file) {
 		return place{}, errors.New("no propeller.yaml in this folder: name the file with -c, or the queue with --queue beanstalk://host:port")
 	}
-	cfg, err := config.LoadWithoutCredentials(file)
+	cfg, err := config.Load(file, config.Options{WithoutCredentials: true})
 	if err != nil {
 		return place{}, err
 	}

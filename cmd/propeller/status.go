@@ -108,7 +108,7 @@ func (o *statusFlags) client(named bool) (*httpapi.Client, error) {
 		if !named && missing(o.config) {
 			return nil, errors.New("no propeller.yaml in this folder: name the file with -c, the daemon's folder with --state-dir, or its address with --url")
 		}
-		cfg, err := config.LoadWithoutCredentials(o.config)
+		cfg, err := config.Load(o.config, config.Options{WithoutCredentials: true})
 		if err != nil {
 			return nil, fmt.Errorf("%w\na daemon that runs works on by what it read before: to ask it, name its folder with --state-dir, or its address with --url", err)
 		}
