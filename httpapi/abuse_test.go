@@ -192,7 +192,7 @@ func patternsOf(api *API) (all []string, onPage map[string]bool) {
 	for _, r := range append(api.routes(), api.profiles()...) {
 		all = append(all, r.pattern)
 	}
-	for _, r := range api.page.routes() {
+	for _, r := range api.pages.routes() {
 		all = append(all, r.pattern)
 		onPage[r.pattern] = true
 	}

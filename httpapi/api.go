@@ -73,7 +73,7 @@ type API struct {
 	// What is done at once: see the constants.
 	bodies, asking, once, lasting, forms *budget
 	answers                              answers // to requests with an Idempotency-Key
-	page                                 *page
+	pages                                *pages
 	wrong                                *wrongKeys
 }
 
@@ -89,7 +89,7 @@ func New(t Tree, o Options) *API {
 		a.o.Log = slog.New(slog.DiscardHandler)
 	}
 	a.wrong = newWrongKeys(a.o.Log)
-	a.page = newPage(a)
+	a.pages = newPages(a)
 	a.Use(Settings{})
 	return a
 }
@@ -163,8 +163,8 @@ func (a *API) Socket() http.Handler {
 // Network answers on the listener of the configuration.
 func (a *API) Network() http.Handler {
 	mux := a.mux(a.identify, a.profiles())
-	for _, route := range a.page.routes() {
-		mux.HandleFunc(route.pattern, a.page.handler(route))
+	for _, route := range a.pages.routes() {
+		mux.HandleFunc(route.pattern, a.pages.handler(route))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

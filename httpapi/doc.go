@@ -6,8 +6,7 @@
 // to the daemon's own user, who is an admin. Client speaks to the latter.
 // docs/http-api.md describes every request. Errors are problems (RFC 9457).
 //
-// Beside it, on the network only, there is a page for people (page.go and the
-// files named after it; their HTML, style and scripts are in page/): page_signin
-// says who looks, page_sample looks at the apps for all of them, page_events
-// tells browsers what has changed.
+// On the network there is also a page for people (pages.go and the files named page_*):
+// page_signin says who looks, page_sample looks at the apps for all visitors, page_events
+// tells browsers what has changed. httpapi/page draws it.
 package httpapi

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/httpapi/page"
 	"propeller/internal/text"
 	"propeller/supervisor"
 	"propeller/worker"
@@ -154,7 +154,7 @@ func stepsOf(s *supervisor.Steps) (out []stepRow) {
 }
 
 // find is an app as of now; nil if there is none with that topic.
-func (p *page) find(topic string) *supervisor.AppStatus {
+func (p *pages) find(topic string) *supervisor.AppStatus {
 	all := p.api.tree.Status()
 	for i := range all {
 		if all[i].Topic == topic {
@@ -164,7 +164,7 @@ func (p *page) find(topic string) *supervisor.AppStatus {
 	return nil
 }
 
-func (p *page) app(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) app(w http.ResponseWriter, r *http.Request, v *visitor) {
 	topic := r.PathValue("topic")
 	st := p.find(topic)
 	if st == nil {
@@ -172,7 +172,7 @@ func (p *page) app(w http.ResponseWriter, r *http.Request, v *visitor) {
 		return
 	}
 	now := time.Now()
-	p.show(w, v, http.StatusOK, "app", pageData{
+	p.show(w, v, http.StatusOK, "app", page.View{
 		Title: topic, Events: "/events?topic=" + url.QueryEscape(topic), Main: appPageOf(st, p.sampler.rowOf(st, now), now),
 	})
 }
@@ -182,28 +182,28 @@ func (l *live) render(st *supervisor.AppStatus, now time.Time) map[string]string
 	out := make(map[string]string)
 	data := appPageOf(st, appRow{}, now)
 	for _, id := range appParts() {
-		var part bytes.Buffer
-		if err := pageTemplates()["app"].ExecuteTemplate(&part, id, data); err != nil {
+		part, err := page.Fragment("app", id, data)
+		if err != nil {
 			l.page.api.o.Log.Error("http: page", "part", id, "err", err)
 			continue
 		}
-		if html := part.String(); html != l.parts[id] {
+		if html := string(part); html != l.parts[id] {
 			out[id], l.parts[id] = html, html
 		}
 	}
 	return out
 }
 
-func (p *page) pause(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) pause(w http.ResponseWriter, r *http.Request, v *visitor) {
 	p.operate(w, r, v, "app paused", p.api.tree.Pause(r.PathValue("topic"), "paused by "+v.name))
 }
 
-func (p *page) resume(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) resume(w http.ResponseWriter, r *http.Request, v *visitor) {
 	p.operate(w, r, v, "app resumed", p.api.tree.Resume(r.PathValue("topic")))
 }
 
 // operate answers an order about an app with its page.
-func (p *page) operate(w http.ResponseWriter, r *http.Request, v *visitor, action string, err error) {
+func (p *pages) operate(w http.ResponseWriter, r *http.Request, v *visitor, action string, err error) {
 	topic := r.PathValue("topic")
 	if err != nil {
 		p.fault(w, r, v, statusOf(err), err.Error())

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 	"strings"
 
 	"propeller/apnsconn"
+	"propeller/httpapi/page"
 	"propeller/internal/rawjson"
 	"propeller/internal/text"
 	"propeller/queue"
@@ -66,7 +66,7 @@ func grouped(jobs []BuriedJob) []*buriedGroup {
 }
 
 // desk answers with what do makes of an app's buried jobs, in turn with others.
-func (p *page) desk(ctx context.Context, w http.ResponseWriter, v *visitor, topic string, do func(ctx context.Context, l Local) (answer, error)) error {
+func (p *pages) desk(ctx context.Context, w http.ResponseWriter, v *visitor, topic string, do func(ctx context.Context, l Local) (answer, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
 	return p.api.inTurn(ctx, w, v.client, func() (answer, error) {
@@ -78,7 +78,7 @@ func (p *page) desk(ctx context.Context, w http.ResponseWriter, v *visitor, topi
 	})
 }
 
-func (p *page) buried(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) buried(w http.ResponseWriter, r *http.Request, v *visitor) {
 	d := buriedPage{Topic: r.PathValue("topic")}
 	for _, done := range []string{"kicked", "deleted"} {
 		if n, err := strconv.Atoi(r.URL.Query().Get(done)); err == nil && n > 0 {
@@ -89,7 +89,7 @@ func (p *page) buried(w http.ResponseWriter, r *http.Request, v *visitor) {
 }
 
 // showBuried shows the jobs that are buried now, below what d has to say.
-func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, status int, d buriedPage) {
+func (p *pages) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, status int, d buriedPage) {
 	if !v.limit.Allow() {
 		p.fault(w, r, v, http.StatusTooManyRequests, v.overRate().Error())
 		return
@@ -100,7 +100,7 @@ func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, st
 			return answer{}, err
 		}
 		d.Groups, d.Jobs, d.More, d.Reading, d.Incomplete = grouped(list.Jobs), text.Plural(len(list.Jobs), "job"), list.More, !list.Complete, list.Incomplete
-		return p.render(v, status, "buried", pageData{Title: "Buried jobs of " + d.Topic, Main: d}), nil
+		return p.render(v, status, "buried", page.View{Title: "Buried jobs of " + d.Topic, Main: d}), nil
 	})
 	if err != nil {
 		p.fault(w, r, v, statusOf(err), err.Error())
@@ -109,7 +109,7 @@ func (p *page) showBuried(w http.ResponseWriter, r *http.Request, v *visitor, st
 
 // settle makes a handler of Local.Kick or Local.Delete. The form says which jobs
 // are meant: one by id, those with a reason, or those selected.
-func (p *page) settle(done string, do func(Local, context.Context, Choice) (Settled, error)) func(http.ResponseWriter, *http.Request, *visitor) {
+func (p *pages) settle(done string, do func(Local, context.Context, Choice) (Settled, error)) func(http.ResponseWriter, *http.Request, *visitor) {
 	return func(w http.ResponseWriter, r *http.Request, v *visitor) {
 		topic := r.PathValue("topic")
 		if !v.limit.Allow() {
@@ -164,20 +164,19 @@ type buriedJobPage struct {
 
 // job shows one buried job. With ?part it is only that, for a page that has the
 // rest.
-func (p *page) job(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) job(w http.ResponseWriter, r *http.Request, v *visitor) {
 	topic, id := r.PathValue("topic"), r.PathValue("id")
 	err := p.desk(r.Context(), w, v, topic, func(ctx context.Context, l Local) (answer, error) {
 		j, err := l.Show(ctx, id)
 		if err != nil {
 			return answer{}, err
 		}
-		d := pageData{Title: "A buried job of " + topic, Main: buriedJobPage{topic, j, readable(j.Body, j.BodyBase64)}}
+		d := page.View{Title: "A buried job of " + topic, Main: buriedJobPage{topic, j, readable(j.Body, j.BodyBase64)}}
 		if !r.URL.Query().Has("part") {
 			return p.render(v, http.StatusOK, "job", d), nil
 		}
-		var out bytes.Buffer
-		err = pageTemplates()["job"].ExecuteTemplate(&out, "job", d.Main)
-		return answerHTML(http.StatusOK, out.Bytes()), err
+		text, err := page.Fragment("job", "job", d.Main)
+		return answerHTML(http.StatusOK, text), err
 	})
 	if err != nil {
 		p.fault(w, r, v, statusOf(err), err.Error())

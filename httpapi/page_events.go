@@ -24,7 +24,7 @@ type liveEvent struct {
 }
 
 // events tells a page what changes, as server-sent events (HTML Standard, 9.2).
-func (p *page) events(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) events(w http.ResponseWriter, r *http.Request, v *visitor) {
 	leave, ok := p.enter(w, r, v, viewCost)
 	if !ok {
 		return
@@ -57,7 +57,7 @@ func (p *page) events(w http.ResponseWriter, r *http.Request, v *visitor) {
 }
 
 // enter takes what a stream of events costs, or says that there is no more.
-func (p *page) enter(w http.ResponseWriter, r *http.Request, v *visitor, cost int64) (leave func(), ok bool) {
+func (p *pages) enter(w http.ResponseWriter, r *http.Request, v *visitor, cost int64) (leave func(), ok bool) {
 	name := v.name
 	if p.api.lasting.try(name, cost) {
 		leave = func() { p.api.lasting.free(name, cost) }
@@ -74,7 +74,7 @@ func (p *page) enter(w http.ResponseWriter, r *http.Request, v *visitor, cost in
 
 // live is one live page.
 type live struct {
-	page   *page
+	page   *pages
 	of     string // one app, or "" for all
 	seen   int64
 	topics string
@@ -113,7 +113,7 @@ type eventStream struct {
 }
 
 // stream begins one. Its context ends with the request, and with the server.
-func (p *page) stream(w http.ResponseWriter, r *http.Request) (eventStream, context.Context, func()) {
+func (p *pages) stream(w http.ResponseWriter, r *http.Request) (eventStream, context.Context, func()) {
 	out := eventStream{w, http.NewResponseController(w)}
 	_ = out.control.SetReadDeadline(time.Time{}) // the server's is for requests that end; see lineTime
 	w.Header().Set("Content-Type", "text/event-stream")

@@ -308,9 +308,9 @@ func TestPageEvents(t *testing.T) {
 	one.resp.Body.Close()
 	app.resp.Body.Close()
 	waitFor(t, func() bool {
-		api.page.sampler.joining.Lock()
-		defer api.page.sampler.joining.Unlock()
-		return api.page.sampler.viewers == 0 && api.lasting.takenBy("reader") == 0
+		api.pages.sampler.joining.Lock()
+		defer api.pages.sampler.joining.Unlock()
+		return api.pages.sampler.viewers == 0 && api.lasting.takenBy("reader") == 0
 	})
 }
 
@@ -438,7 +438,7 @@ func TestPageSend(t *testing.T) {
 func TestObstacle(t *testing.T) {
 	t.Parallel()
 	tree := newCountedTree(topic)
-	p := newPage(New(tree, Options{}))
+	p := newPages(New(tree, Options{}))
 	st := &tree.apps[0]
 	waits := Notification{Topic: topic, State: FateQueued}
 	for _, c := range []struct {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/httpapi/page"
 	"propeller/internal/text"
 	"propeller/supervisor"
 )
@@ -124,7 +125,7 @@ type overviewPage struct {
 }
 
 // refusedReload says that the last reload was refused; "" if it was not.
-func (p *page) refusedReload(v *visitor, now time.Time) string {
+func (p *pages) refusedReload(v *visitor, now time.Time) string {
 	r := p.api.refusedReload(v.client)
 	if r == nil {
 		return ""
@@ -158,7 +159,7 @@ func totalsOf(rows []supervisor.AppStatus, rate float64) totals {
 }
 
 // rows returns the apps that a visitor may see, those that do not work first.
-func (p *page) rows(v *visitor) (rows []appRow, seen []supervisor.AppStatus) {
+func (p *pages) rows(v *visitor) (rows []appRow, seen []supervisor.AppStatus) {
 	now := time.Now()
 	all := slices.SortedStableFunc(slices.Values(p.api.tree.Status()), func(a, b supervisor.AppStatus) int {
 		return cmp.Compare(calm(&a), calm(&b))
@@ -186,7 +187,7 @@ func (s *sampler) rowOf(st *supervisor.AppStatus, now time.Time) appRow {
 	return a.rowOf(st, now)
 }
 
-func (p *page) overview(w http.ResponseWriter, _ *http.Request, v *visitor) {
+func (p *pages) overview(w http.ResponseWriter, _ *http.Request, v *visitor) {
 	rows, seen := p.rows(v)
-	p.show(w, v, http.StatusOK, "overview", pageData{Title: "Apps", Events: "/events", Main: overviewPage{rows, totalsOf(seen, 0), p.api.unknownTubes(v.client)}})
+	p.show(w, v, http.StatusOK, "overview", page.View{Title: "Apps", Events: "/events", Main: overviewPage{rows, totalsOf(seen, 0), p.api.unknownTubes(v.client)}})
 }

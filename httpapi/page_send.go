@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"propeller/httpapi/page"
 	"propeller/supervisor"
 )
 
@@ -25,18 +26,18 @@ type sendPage struct {
 	Topic  string // chosen
 }
 
-func (p *page) sendForm(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) sendForm(w http.ResponseWriter, r *http.Request, v *visitor) {
 	d := sendPage{Topic: r.URL.Query().Get("topic")}
 	for _, st := range p.api.tree.Status() {
 		if v.may(st.Topic) {
 			d.Topics = append(d.Topics, st.Topic)
 		}
 	}
-	p.show(w, v, http.StatusOK, "send", pageData{Title: "Send a test push", Main: d})
+	p.show(w, v, http.StatusOK, "send", page.View{Title: "Send a test push", Main: d})
 }
 
 // preview answers what the push in the form would be.
-func (p *page) preview(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) preview(w http.ResponseWriter, r *http.Request, v *visitor) {
 	if !v.limit.Allow() {
 		tooMany(v.client).write(w)
 		return
@@ -50,7 +51,7 @@ func (p *page) preview(w http.ResponseWriter, r *http.Request, v *visitor) {
 }
 
 // send puts the push in the form, and answers its id.
-func (p *page) send(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) send(w http.ResponseWriter, r *http.Request, v *visitor) {
 	if !v.limit.Allow() {
 		tooMany(v.client).write(w)
 		return
@@ -80,7 +81,7 @@ type sentPush struct {
 
 // sentPush is what has become of a push so far; ok is false for one that is not
 // remembered, or that is none of the visitor's business.
-func (p *page) sentPush(v *visitor, id string) (n Notification, ok bool) {
+func (p *pages) sentPush(v *visitor, id string) (n Notification, ok bool) {
 	if v == nil {
 		return n, false
 	}
@@ -89,7 +90,7 @@ func (p *page) sentPush(v *visitor, id string) (n Notification, ok bool) {
 }
 
 // obstacle says why a push that has not ended waits; "" if it just does.
-func (p *page) obstacle(n *Notification) string {
+func (p *pages) obstacle(n *Notification) string {
 	if n.ended() {
 		return ""
 	}
@@ -124,7 +125,7 @@ const notRemembered = "this push is not remembered"
 
 // fate tells what has become of a push, to who finds no place to be told as it
 // happens.
-func (p *page) fate(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) fate(w http.ResponseWriter, r *http.Request, v *visitor) {
 	n, ok := p.sentPush(v, r.URL.Query().Get("id"))
 	if !ok {
 		p.fault(w, r, v, http.StatusNotFound, notRemembered)
@@ -135,7 +136,7 @@ func (p *page) fate(w http.ResponseWriter, r *http.Request, v *visitor) {
 
 // outcome tells what becomes of a push, as server-sent events, until that is
 // known.
-func (p *page) outcome(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) outcome(w http.ResponseWriter, r *http.Request, v *visitor) {
 	id := r.URL.Query().Get("id")
 	n, ok := p.sentPush(v, id)
 	if !ok {

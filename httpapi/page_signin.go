@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"propeller/httpapi/page"
 )
 
 // signInPage is what the form to sign in shows besides itself.
@@ -14,7 +16,7 @@ type signInPage struct {
 }
 
 // stranger answers who has not signed in.
-func (p *page) stranger(w http.ResponseWriter, r *http.Request) {
+func (p *pages) stranger(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case len(p.api.access.Load().keys) == 0:
 		p.fault(w, r, nil, http.StatusForbidden, "without http.auth_token or http.keys only browsers on this machine are served, not through a proxy, and not by links of other sites")
@@ -23,7 +25,7 @@ func (p *page) stranger(w http.ResponseWriter, r *http.Request) {
 	case r.Header.Get("Sec-Fetch-Site") == "cross-site":
 		// A link of another site: the browser keeps the cookie back
 		// (SameSite=Strict), and sends it when the page itself asks again.
-		p.show(w, nil, http.StatusOK, "bounce", pageData{Title: "propeller"})
+		p.show(w, nil, http.StatusOK, "bounce", page.View{Title: "propeller"})
 	default:
 		to := "/login"
 		if r.URL.Path != "/" {
@@ -33,7 +35,7 @@ func (p *page) stranger(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (p *page) signInForm(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) signInForm(w http.ResponseWriter, r *http.Request, v *visitor) {
 	next := safeNext(r.URL.Query().Get("next"))
 	switch {
 	case v != nil:
@@ -45,12 +47,12 @@ func (p *page) signInForm(w http.ResponseWriter, r *http.Request, v *visitor) {
 	}
 }
 
-func (p *page) askKey(w http.ResponseWriter, status int, d signInPage) {
-	p.show(w, nil, status, "login", pageData{Title: "Sign in", Main: d})
+func (p *pages) askKey(w http.ResponseWriter, status int, d signInPage) {
+	p.show(w, nil, status, "login", page.View{Title: "Sign in", Main: d})
 }
 
 // signIn gives a session to who shows a key.
-func (p *page) signIn(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) signIn(w http.ResponseWriter, r *http.Request, v *visitor) {
 	a := p.api.access.Load()
 	if v == nil { // else the form is read
 		if err := p.api.strangersForm(w, r, maxSignIn); err != nil {
@@ -72,7 +74,7 @@ func (p *page) signIn(w http.ResponseWriter, r *http.Request, v *visitor) {
 	p.redirect(w, r, next)
 }
 
-func (p *page) signOut(w http.ResponseWriter, r *http.Request, v *visitor) {
+func (p *pages) signOut(w http.ResponseWriter, r *http.Request, v *visitor) {
 	http.SetCookie(w, p.api.access.Load().cookie(r, "", -1))
 	p.api.audit(r, v.client, "signed out")
 	p.redirect(w, r, "/login")

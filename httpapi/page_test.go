@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"propeller/httpapi/page"
 	"propeller/supervisor"
 	"propeller/worker"
 )
@@ -299,7 +300,7 @@ func TestSessionKeysAreKept(t *testing.T) {
 // pathOf is a route's path, filled in.
 func pathOf(pattern string) (method, path string) {
 	method, path, _ = strings.Cut(pattern, " ")
-	return method, strings.NewReplacer("{topic}", topic, "{id...}", "7", "{$}", "", "{version}/{file}", assetVersion()+"/page.css").Replace(path)
+	return method, strings.NewReplacer("{topic}", topic, "{id...}", "7", "{$}", "", "/assets/{version}/{file}", page.View{}.Assets()+"/page.css").Replace(path)
 }
 
 // Every route of the page, asked by everybody: who may not is told so, and
@@ -313,7 +314,7 @@ func TestPageWhoMay(t *testing.T) {
 		guests[k.Role] = newGuest(t, h).signIn(k.Token)
 	}
 	other := newGuest(t, h).signIn("other-0123")
-	for _, route := range api.page.routes() {
+	for _, route := range api.pages.routes() {
 		method, path := pathOf(route.pattern)
 		ask := func(g *guest) int {
 			if method == "POST" {
@@ -393,7 +394,7 @@ func TestPageCrossSite(t *testing.T) {
 	api, tree, _ := newPageAPI()
 	h := api.Network()
 	cookie := newGuest(t, h).signIn("admin-0123").cookie
-	for _, route := range api.page.routes() {
+	for _, route := range api.pages.routes() {
 		method, path := pathOf(route.pattern)
 		if method != "POST" {
 			continue
@@ -451,7 +452,7 @@ func TestPageHeaders(t *testing.T) {
 	tree.apps[0].Workers[0].Serving, tree.apps[0].Workers[0].Waiting = true, evil
 	g := newGuest(t, api.Network())
 	for _, signed := range []bool{false, true} {
-		for _, route := range api.page.routes() {
+		for _, route := range api.pages.routes() {
 			method, path := pathOf(route.pattern)
 			if method != "GET" || strings.HasSuffix(path, "/events") {
 				continue
@@ -544,7 +545,7 @@ func TestPageDocumented(t *testing.T) {
 	}
 	roles := map[Role]string{RoleNone: "", RoleRead: "read", RoleSend: "send", RoleAdmin: "admin"}
 	api, _, _ := newPageAPI()
-	for _, r := range api.page.routes() {
+	for _, r := range api.pages.routes() {
 		row := fmt.Sprintf("\n| `%s` | %s |", strings.NewReplacer("...", "", "{$}", "").Replace(r.pattern), roles[r.role])
 		if !strings.Contains(string(text), row) {
 			t.Errorf("docs/http-api.md lacks %s", row)

@@ -1,4 +1,4 @@
-// Keeps a page as it is now: by the events of /events, which httpapi/page_events.go
+// Keeps a page as it is now: by the events of /events, which httpapi
 // describes. Elements are found by the class that is a field's name.
 
 const chartPoints = 120; // maxRates of the server
