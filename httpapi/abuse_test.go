@@ -64,8 +64,8 @@ var everyRoute = []struct { // never written to
 	{"POST /apps/{topic}/buried/kick", form, 401, 403, 403, 403, in, "kick"},
 	{"POST /apps/{topic}/buried/delete", form, 401, 403, 403, 403, in, "delete"},
 	{"GET /send", "", 303, 403, in, in, in, ""},
-	{"POST /send", form, 401, 403, in, 403, in, "put"},
-	{"POST /send/preview", form, 401, 403, in, in, in, ""},
+	{"POST /send", push, 401, 403, in, 403, in, "put"},
+	{"POST /send/preview", push, 401, 403, in, in, in, ""},
 	{"GET /send/events", "", 303, 403, in, 404, in, ""},
 	{"GET /send/outcome", "", 303, 403, in, 404, in, ""},
 	{"GET /login", "", in, in, in, in, in, ""},
@@ -233,7 +233,7 @@ func signed(r *http.Request, g *guest, body, key string) {
 	if g.cookie != nil {
 		r.AddCookie(g.cookie)
 	}
-	if body != "" {
+	if body == form {
 		body += "&key=" + key
 		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
 	}

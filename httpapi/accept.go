@@ -31,6 +31,8 @@ type Result struct {
 	// others from nothing.
 	Malformed []ResultError `json:"malformed,omitempty"`
 	Error     *ResultError  `json:"error,omitempty"`
+
+	topic string // for the log
 }
 
 // ResultError says why a notification, or a token of it, was not taken.
@@ -56,7 +58,7 @@ func (a *API) accept(ctx context.Context, c *client, body []byte) Result {
 // enqueue checks the job of an envelope and puts it into the queue.
 func (a *API) enqueue(ctx context.Context, c *client, e job.Envelope) Result {
 	jobs, r := a.prepare(c, e, c.pay)
-	if r.Error != nil {
+	if r.topic = e.Topic; r.Error != nil {
 		return r
 	}
 	return a.putJobs(ctx, e, jobs, r)

@@ -28,6 +28,9 @@ const (
 	RoleAdmin             // change what runs, and see whole device tokens
 )
 
+// String is the role as the configuration has it.
+func (r Role) String() string { return [...]string{"none", "read", "send", "admin"}[r] }
+
 // Key is what one client shows, and may do.
 type Key struct {
 	Name   string // for the log
@@ -58,6 +61,9 @@ type client struct {
 	role   Role
 	topics []string // nil: all
 	limit  *rate.Limiter
+
+	browser bool // asks as the page does, not as the API's clients do
+	signed  bool // has signed in at the page
 }
 
 // may says whether the client may do something to an app.
@@ -65,6 +71,11 @@ func (c *client) may(topic string) bool { return c.topics == nil || slices.Conta
 
 // errRate: a client has used up its limit.
 var errRate = errors.New("more notifications a second than its rate")
+
+// lacksRole says what is missing to a client whose role is not enough.
+func lacksRole(c *client, role Role) string {
+	return fmt.Sprintf("key %q lacks the role %s", c.name, role)
+}
 
 func (c *client) overRate() error {
 	return fmt.Errorf("key %q: %w of %v", c.name, errRate, float64(c.limit.Limit()))

@@ -129,8 +129,8 @@ func (a *API) routes() []route {
 		{"POST /v1/reload", RoleAdmin, true, a.reload},
 		{"GET /v1/apps/{topic}/buried", RoleRead, false, a.buried("", list)},
 		{"GET /v1/apps/{topic}/buried/{id...}", RoleAdmin, false, a.buried("", show)},
-		{"POST /v1/apps/{topic}/buried/kick", RoleAdmin, false, a.buried("buried jobs kicked", settle(Local.Kick))},
-		{"POST /v1/apps/{topic}/buried/delete", RoleAdmin, false, a.buried("buried jobs deleted", settle(Local.Delete))},
+		{"POST /v1/apps/{topic}/buried/kick", RoleAdmin, false, a.buried("kicked", settle(Local.Kick))},
+		{"POST /v1/apps/{topic}/buried/delete", RoleAdmin, false, a.buried("deleted", settle(Local.Delete))},
 		{"POST /v1/apps/{topic}/jobs", RoleSend, false, a.put},
 	}
 }
@@ -187,8 +187,11 @@ func (a *API) identify(r *http.Request) *client { return a.access.Load().identif
 // still is who c, who made a request a while ago, is by now; nil: nobody that is
 // known any more.
 func (a *API) still(r *http.Request, c *client) *client {
-	if c == a.owner {
+	switch {
+	case c == a.owner:
 		return c
+	case c.browser:
+		return a.pages.visitor(r)
 	}
 	return a.identify(r)
 }
@@ -273,7 +276,7 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request, c *client, route *ro
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		refuse(http.StatusUnauthorized, "the header Authorization: Bearer must hold one of the daemon's keys")
 	case c.role < route.role:
-		refuse(http.StatusForbidden, fmt.Sprintf("key %q lacks the role for that", c.name))
+		refuse(http.StatusForbidden, lacksRole(c, route.role))
 	case route.whole && c.topics != nil, topic != "" && !c.may(topic):
 		refuse(http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
 	default:

@@ -280,7 +280,7 @@ func TestApps(t *testing.T) {
 	ask(t, h, "GET", "/v1/apps", "", 200, &got)
 	none := Pushes{Ended: map[string]int64{}}
 	want := []App{
-		{Topic: "a", Tube: "a", State: supervisor.Running, Ready: true, Workers: []Worker{{true, true, 3, 2, 9, 6, ""}, {Waiting: "apns not reachable: x"}},
+		{Topic: "a", Tube: "a", State: supervisor.Running, Ready: true, Workers: []Worker{{Serving: true, Connected: true, Held: 3, InFlight: 2, Received: 9, Finished: 6}, {Waiting: "apns not reachable: x"}},
 			Pushes: Pushes{Ended: map[string]int64{}, Buried: 2}, Watchdog: Watchdog{Restarted: 1}},
 		{Topic: "b", Tube: "b", State: supervisor.Broken, Reason: "403 X", Since: since, Workers: []Worker{}, Pushes: none},
 		{Topic: "c", Tube: "c", State: supervisor.TubePaused, Ready: true, Reason: "until y", Since: since, Workers: []Worker{}, Pushes: none},

@@ -30,16 +30,26 @@ func (a *API) unknownTubes(c *client) (out []UnknownTube) {
 
 func (a *API) app(w http.ResponseWriter, r *http.Request, _ *client) {
 	topic := r.PathValue("topic")
-	for _, s := range a.tree.Status() {
-		if s.Topic == topic {
-			out := appOf(&s)
-			out.Failures = failuresOf(s.Recent)
-			writeJSON(w, http.StatusOK, out)
-			return
+	s := a.status(topic)
+	if s == nil {
+		err := noApp(topic)
+		writeProblem(w, statusOf(err), err.Error())
+		return
+	}
+	out := appOf(s)
+	out.addPushes(s)
+	writeJSON(w, http.StatusOK, out)
+}
+
+// status is an app as of now; nil if there is none with that topic.
+func (a *API) status(topic string) *supervisor.AppStatus {
+	all := a.tree.Status()
+	for i := range all {
+		if all[i].Topic == topic {
+			return &all[i]
 		}
 	}
-	err := noApp(topic)
-	writeProblem(w, statusOf(err), err.Error())
+	return nil
 }
 
 func noApp(topic string) error { return fmt.Errorf("topic %.60q: %w", topic, supervisor.ErrNoApp) }

@@ -6,7 +6,8 @@
 // to the daemon's own user, who is an admin. Client speaks to the latter.
 // docs/http-api.md describes every request. Errors are problems (RFC 9457).
 //
-// On the network there is also a page for people (pages.go and the files named page_*):
-// page_signin says who looks, page_sample looks at the apps for all visitors, page_events
-// tells browsers what has changed. httpapi/page draws it.
+// On the network there is also a page for people: pages.go answers its requests, session.go
+// says who looks, sampler.go looks at the apps for all visitors, live.go tells browsers what
+// has changed. httpapi/page draws it, from this package's own types; what it does is done by
+// the functions that answer the API (wantsPage: a browser gets a page, a client JSON).
 package httpapi

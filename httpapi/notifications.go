@@ -42,7 +42,7 @@ func (a *API) notifications(w http.ResponseWriter, r *http.Request, c *client) {
 		problemOf(bodyStatus(err), "", "the body: "+bodyFault(err)).write(w)
 		return
 	}
-	out, refused := a.onlyOnce(ctx, r, c, body, func(ctx context.Context) (answer, bool) { return a.acceptBody(ctx, c, body) })
+	out, refused := a.onlyOnce(ctx, r, c, body, func(ctx context.Context) (answer, bool) { return a.acceptBody(ctx, r, c, body) })
 	if refused != nil {
 		out = refused.problem()
 	}
@@ -77,7 +77,7 @@ func bodyFault(err error) string {
 
 // acceptBody takes one notification or a list. keep is false if it has certainly
 // done nothing: the same request is then handled as a new one.
-func (a *API) acceptBody(ctx context.Context, c *client, body []byte) (out answer, keep bool) {
+func (a *API) acceptBody(ctx context.Context, req *http.Request, c *client, body []byte) (out answer, keep bool) {
 	if rawjson.Begin(body) == '[' {
 		return a.acceptList(ctx, c, body)
 	}
@@ -87,6 +87,9 @@ func (a *API) acceptBody(ctx context.Context, c *client, body []byte) (out answe
 	r := a.accept(ctx, c, body)
 	if r.Error != nil {
 		return r.Error.problem(), r.mayBePut()
+	}
+	if c.browser {
+		a.audit(req, c, "push sent from the page", "topic", r.topic, "job", shortID(r.ID))
 	}
 	out = jsonAnswer(http.StatusAccepted, r)
 	out.location = a.access.Load().BasePath + "/v1/notifications/" + url.PathEscape(r.ID)
@@ -130,3 +133,6 @@ func (a *API) acceptList(ctx context.Context, c *client, body []byte) (out answe
 	}
 	return jsonAnswer(http.StatusAccepted, all), keep
 }
+
+// shortID is a job's id for the log; a queue's own are short.
+func shortID(id string) string { return id[:min(len(id), 100)] }

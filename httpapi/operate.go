@@ -20,13 +20,18 @@ func (a *API) resume(w http.ResponseWriter, r *http.Request, c *client) {
 	a.operate(w, r, c, "app resumed", a.tree.Resume(r.PathValue("topic")))
 }
 
-// operate answers an order about an app with how the app is now.
+// operate answers an order about an app with how the app is now: a browser by its page.
 func (a *API) operate(w http.ResponseWriter, r *http.Request, c *client, action string, err error) {
+	topic := r.PathValue("topic")
 	if err != nil {
-		writeProblem(w, statusOf(err), err.Error())
+		a.refuse(w, r, c, statusOf(err), err.Error())
 		return
 	}
-	a.audit(r, c, action, "topic", r.PathValue("topic"))
+	a.audit(r, c, action, "topic", topic)
+	if wantsPage(r, c) {
+		a.pages.redirect(w, r, appPath(topic))
+		return
+	}
 	a.app(w, r, c)
 }
 

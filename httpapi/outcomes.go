@@ -49,6 +49,15 @@ type Notification struct {
 	At           time.Time `json:"at,omitzero"`       // when that was
 }
 
+// Ended reports whether nothing more becomes of the notification by itself.
+func (n *Notification) Ended() bool {
+	switch n.State {
+	case FateQueued, FateDelayed, FateTrying:
+		return false
+	}
+	return true
+}
+
 // Outcomes remembers what became of notifications that were put over HTTP. It
 // is a worker.Sink. The zero value is ready for use; nil remembers nothing.
 type Outcomes struct {

@@ -5,10 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +21,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/httpapi/page"
 	"propeller/queue"
 	"propeller/supervisor"
 	"propeller/worker"
@@ -80,7 +84,7 @@ func TestSamplerShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tree := newCountedTree("a", "b")
-		s := &sampler{tree: tree}
+		s := &sampler{tree: tree, draw: func(a *liveApp) string { return a.Topic }}
 		leave := []func(){s.join(), s.join(), s.join()}
 		time.Sleep(10*time.Second + time.Millisecond)
 		if looks, asked := tree.looks.Load(), tree.asked.Load(); looks != 11 || asked != 22 {
@@ -110,7 +114,7 @@ func TestSamplerAsksInTurn(t *testing.T) {
 			topics = append(topics, fmt.Sprintf("app%03d", i))
 		}
 		tree := newCountedTree(topics...)
-		s := &sampler{tree: tree}
+		s := &sampler{tree: tree, draw: func(a *liveApp) string { return a.Topic }}
 		leave := s.join()
 		defer leave()
 		time.Sleep(2*sampleEvery + time.Millisecond)
@@ -119,8 +123,8 @@ func TestSamplerAsksInTurn(t *testing.T) {
 		}
 		s.mu.Lock()
 		for topic, a := range s.apps {
-			if a.row.Buried != "0" {
-				t.Errorf("%s: %+v", topic, a.row)
+			if a.app.Queue == nil || a.row != topic {
+				t.Errorf("%s: %+v", topic, a)
 			}
 		}
 		s.mu.Unlock()
@@ -144,12 +148,12 @@ func TestSamplerRates(t *testing.T) {
 		a.look(st, nil, now, ended)
 	}
 	look(0, 1000)
-	if _, ok := a.rate(); ok || len(a.rates) != 0 {
+	if a.rate() != nil || len(a.rates) != 0 {
 		t.Errorf("a rate after one look: %v", a.rates)
 	}
 	look(time.Second, 1010)
 	look(time.Second, 1030)
-	if rate, _ := a.rate(); rate != 15 || !slices.Equal(a.rates, []float64{10, 20}) {
+	if rate := a.rate(); rate == nil || *rate != 15 || !slices.Equal(a.rates, []float64{10, 20}) {
 		t.Errorf("%v, %v", rate, a.rates)
 	}
 	look(4*time.Second, 1050)
@@ -159,7 +163,7 @@ func TestSamplerRates(t *testing.T) {
 	for i := range 200 {
 		look(time.Second, int64(1050+i))
 	}
-	if len(a.rates) != maxRates {
+	if len(a.rates) != page.ChartPoints {
 		t.Errorf("%d in the chart", len(a.rates))
 	}
 	look(time.Hour, 5000)
@@ -168,41 +172,56 @@ func TestSamplerRates(t *testing.T) {
 	}
 }
 
-// What the rows say in words.
-func TestAppRow(t *testing.T) {
-	t.Parallel()
-	now := time.Unix(1e9, 0)
-	for rate, want := range map[float64]string{0: "0", 0.5: "0.5", 99.94: "99.9", 100: "100", 12345.6: "12,346"} {
-		if got := perSecond(rate); got != want {
-			t.Errorf("%v: %s", rate, got)
-		}
+// shownIn is the text of the elements of a class in a part of a page, with "; " between.
+func shownIn(part, class string) string {
+	var out []string
+	for _, found := range regexp.MustCompile(`class="(?:[^"]* )?`+class+`"[^>]*>([^<]*)<`).FindAllStringSubmatch(part, -1) {
+		out = append(out, html.UnescapeString(found[1]))
 	}
+	return strings.Join(out, "; ")
+}
+
+// What an app's row, and the head of its page, say in words.
+func TestAppInWords(t *testing.T) {
+	t.Parallel()
+	api, _, _ := newPageAPI()
+	now := time.Now()
+	today := now.UTC().Format("15:04:05 UTC")
 	st := fullApp()
-	st.Recent, st.CredentialFault = nil, ""
+	st.CredentialFault = ""
 	var never time.Time
 	is := func(s supervisor.State, reason string, since time.Time) {
 		st.Health = supervisor.Health{State: s, Reason: reason, Since: since}
 	}
+	const keeps = "its new credential cannot be used, so it keeps the one it has: cert: expired"
+	const refused = "APNs does not accept this certificate or key"
 	for _, c := range []struct {
 		change                       func()
 		state, held, also, why, help string
 	}{
-		{func() { is(supervisor.Stalled, "x", now) }, "stalled", "", "", "x, since 01:46:40 UTC", ""},
+		{func() { is(supervisor.Stalled, "x", now) }, "stalled", "", "", "x, since " + today, ""},
 		{func() { is(supervisor.Running, "", never) }, "running", "", "", "", ""},
 		{func() { is(supervisor.Idle, "", never) }, "idle", "", "", "", ""},
 		{func() {
 			st.Held = worker.HoldState{Held: true}
-			is(supervisor.Paused, "paused by x", now.Add(-24*time.Hour))
-		}, "paused", "held", "", "paused by x, since Sep 8 01:46 UTC", ""},
+			is(supervisor.Paused, "paused by x", now)
+		}, "paused", "held", "", "paused by x, since " + today, ""},
 		{func() { is(supervisor.NoQueue, "q", never) }, "no queue", "held", "also paused by an operator", "q", ""},
-		{func() { is(supervisor.Broken, "403 x", never) }, "broken", "held", "also paused by an operator", "403 x", "APNs does not accept this certificate or key"},
-		{func() { st.CredentialFault = "cert: expired" }, "broken", "held", "also paused by an operator; new credential refused", "403 x; it keeps the credential it has, since the new one cannot be used: cert: expired", "APNs does not accept this certificate or key"},
-		{func() { st.Held = worker.HoldState{}; is(supervisor.Running, "", never) }, "running", "", "new credential refused", "it keeps the credential it has, since the new one cannot be used: cert: expired", ""},
+		{func() { is(supervisor.Broken, "403 x", never) }, "broken", "held", "also paused by an operator", "403 x", refused},
+		{func() { st.CredentialFault = "cert: expired" }, "broken", "held", "also paused by an operator; new credential refused", "403 x; " + keeps, refused},
+		{func() { st.Held = worker.HoldState{}; is(supervisor.Running, "", never) }, "running", "", "new credential refused", keeps, ""},
 		{func() { st.Workers = nil; is(supervisor.Broken, "cert: expired", never) }, "broken", "", "", "cert: expired", ""},
 	} {
 		c.change()
-		if r := new(sampled).rowOf(&st, now); r.State != c.state || r.Held != c.held || r.Also != c.also || r.Why != c.why || r.Help != c.help || r.Ready != unknown {
-			t.Errorf("%+v, want %+v", r, c)
+		app := new(sampled).view(&st)
+		row, head := api.pages.part("overview", "row", app), api.pages.part("app", "summary", page.View{Main: app})
+		for _, part := range []string{row, head} {
+			if shownIn(part, "state") != c.state || shownIn(part, "also") != c.also || shownIn(part, "why") != c.why || shownIn(part, "help") != c.help || shownIn(part, "ready") != "–" {
+				t.Errorf("%s\nwant %+v", part, c)
+			}
+		}
+		if !strings.Contains(head, `data-held="`+c.held+`"`) || !strings.Contains(row, `data-state="`+c.state+`"`) {
+			t.Errorf("%s\n%s\nwant %+v", row, head, c)
 		}
 	}
 }
@@ -240,26 +259,52 @@ func (w *watching) next() (name, data string) {
 		case strings.HasPrefix(line, "event: "):
 			name = line[len("event: "):]
 		case strings.HasPrefix(line, "data: "):
-			data = line[len("data: "):]
+			data = strings.TrimPrefix(data+"\n"+line[len("data: "):], "\n")
 		}
 	}
 	return "", ""
 }
 
-// until reads events until one is as wanted.
-func (w *watching) until(want func(e liveEvent) bool) {
+// parts reads the parts that one look has changed, by their ids.
+func (w *watching) parts() map[string]string {
+	w.t.Helper()
+	got := make(map[string]string)
+	for {
+		switch name, data := w.next(); name {
+		case "part":
+			id := regexp.MustCompile(`^<\w+ id="([^"]+)"`).FindStringSubmatch(data)
+			if id == nil {
+				w.t.Fatalf("a part without an id: %s", data)
+			}
+			got[id[1]] = data
+		case "done":
+			return got
+		default:
+			w.t.Fatalf("event %q %q after %v", name, data, got)
+		}
+	}
+}
+
+// until reads events until those of one look are as wanted.
+func (w *watching) until(want func(parts map[string]string) bool) {
 	w.t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		name, data := w.next()
-		var e liveEvent
-		if err := json.Unmarshal([]byte(data), &e); err != nil || name != "look" {
-			w.t.Fatalf("event %q %q: %v", name, data, err)
-		}
-		if want(e) {
+		if want(w.parts()) {
 			return
 		}
 	}
 	w.t.Fatal("still not")
+}
+
+// last reads events until the stream ends, and returns the name of the last.
+func (w *watching) last() (name string) {
+	for {
+		next, _ := w.next()
+		if next == "" {
+			return name
+		}
+		name = next
+	}
 }
 
 // What changes reaches every page that is live, of one's own apps only, and
@@ -277,33 +322,36 @@ func TestPageEvents(t *testing.T) {
 	if kind := all.resp.Header.Get("Content-Type"); kind != "text/event-stream" {
 		t.Errorf("%s", kind)
 	}
-	all.until(func(e liveEvent) bool {
-		return slices.Equal(e.Topics, []string{topic, "com.example.other"}) && len(e.Apps) == 2 && e.Total.Apps == "2 apps"
+	const row, other = "app-" + topic, "app-com.example.other"
+	all.until(func(parts map[string]string) bool {
+		return parts[row] != "" && parts[other] != "" && shownIn(parts["totals"], "apps") == "2 apps"
 	})
-	one.until(func(e liveEvent) bool {
-		return slices.Equal(e.Topics, []string{"com.example.other"}) && len(e.Apps) == 1
+	one.until(func(parts map[string]string) bool {
+		return parts[row] == "" && parts[other] != "" && shownIn(parts["totals"], "apps") == "1 app"
 	})
-	app.until(func(e liveEvent) bool {
-		return slices.Equal(e.Topics, []string{topic}) && len(e.Parts) == 4 && strings.Contains(e.Parts["workers"], "waits for jobs")
+	app.until(func(parts map[string]string) bool {
+		return len(parts) == 6 && strings.Contains(parts["workers"], "waiting for jobs")
 	})
 	tree.buried.Store(4711)
 	tree.mu.Lock()
-	tree.apps[0].Workers = []worker.Status{{Serving: true, Waiting: "<apns>"}}
+	tree.apps[0].Workers = []worker.Status{{Serving: true, Waiting: "<apns>\revent: x"}}
 	tree.mu.Unlock()
-	all.until(func(e liveEvent) bool { return len(e.Apps) > 0 && e.Apps[0].Buried == "4711" && e.Topics == nil })
-	app.until(func(e liveEvent) bool {
-		return len(e.Parts) == 1 && strings.Contains(e.Parts["workers"], "&lt;apns&gt;")
+	all.until(func(parts map[string]string) bool {
+		return shownIn(parts[row], "buried") == "4711" && parts["refused"] == ""
+	})
+	app.until(func(parts map[string]string) bool {
+		return parts["failures"] == "" && parts["refused"] == "" && strings.Contains(parts["workers"], "&lt;apns&gt;\nevent: x")
 	})
 	tree.mu.Lock()
 	tree.apps = tree.apps[1:]
 	tree.mu.Unlock()
-	app.until(func(e liveEvent) bool { return e.Topics != nil && len(e.Topics) == 0 })
+	if last := app.last(); last != "reload" {
+		t.Errorf("of an app that is gone, the last event is %q", last)
+	}
 
 	api.Use(Settings{Keys: testKeys[3:]}) // of others
-	for name := "look"; name != "signedout"; {
-		if name, _ = all.next(); name == "" {
-			t.Fatal("the stream ended without a word")
-		}
+	if last := all.last(); last != "reload" {
+		t.Errorf("of a key that is gone, the last event is %q", last)
 	}
 	one.resp.Body.Close()
 	app.resp.Body.Close()
@@ -312,6 +360,34 @@ func TestPageEvents(t *testing.T) {
 		defer api.pages.sampler.joining.Unlock()
 		return api.pages.sampler.viewers == 0 && api.lasting.takenBy("reader") == 0
 	})
+}
+
+// A page that shows other apps than there are is told to load again.
+func TestPageOfOtherApps(t *testing.T) {
+	t.Parallel()
+	tree := newCountedTree("a", "b")
+	api := New(tree, Options{})
+	api.Use(Settings{Keys: testKeys})
+	h := api.Network()
+	addr := serveWeb(t, Web{Listen: "127.0.0.1:0"}, h)
+	g := newGuest(t, h).signIn("reader-0123")
+	events := regexp.MustCompile(`data-events="([^"]+)"`).FindStringSubmatch(g.get("/").Body.String())
+	if events == nil {
+		t.Fatal("the page is not live")
+	}
+	w := watch(t, g, addr, html.UnescapeString(events[1]))
+	w.parts()
+	tree.mu.Lock()
+	slices.Reverse(tree.apps)
+	tree.mu.Unlock()
+	w.parts()
+	w.parts() // the order is no matter
+	tree.mu.Lock()
+	tree.apps[0].Topic = "c"
+	tree.mu.Unlock()
+	if last := w.last(); last != "reload" {
+		t.Errorf("the last event is %q", last)
+	}
 }
 
 // Pages that are live end with the server, and there are not very many.
@@ -331,7 +407,7 @@ func TestPageEventsEnd(t *testing.T) {
 	ended := make(chan error)
 	go func() { ended <- s.Serve(ctx) }()
 	w := watch(t, g, addr, "/events")
-	w.until(func(liveEvent) bool { return true })
+	w.parts()
 	for method, path := range map[string]string{"HEAD": "/events", "GET": "/events?place="} {
 		if w := g.do(httptest.NewRequest(method, path, nil)); w.Code != 204 || w.Body.Len() > 0 || api.lasting.takenBy("reader") != viewCost {
 			t.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
@@ -363,25 +439,25 @@ func TestPageSend(t *testing.T) {
 	h := api.Network()
 	addr := serveWeb(t, Web{Listen: "127.0.0.1:0"}, h)
 	g := newGuest(t, h).signIn("sender-0123")
-	push := []string{"topic", topic, "token", goodToken, "title", "Hi", "body", "", "badge", "3", "delay", ""}
+	push := map[string]string{"topic": topic, "token": goodToken, "title": "Hi", "badge": "3"}
 	var lint Lint
-	if w := g.post("/send/preview", push...); w.Code != 200 || json.Unmarshal(w.Body.Bytes(), &lint) != nil || !lint.OK || string(lint.Payload) != `{"aps":{"alert":{"title":"Hi"},"badge":3}}` {
+	if w := g.postJSON("/send/preview", push); w.Code != 200 || json.Unmarshal(w.Body.Bytes(), &lint) != nil || !lint.OK || string(lint.Payload) != `{"aps":{"alert":{"title":"Hi"},"badge":3}}` {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	for name, bad := range map[string]string{"topic": "none", "token": "xyz", "badge": "many", "delay": "-1"} {
-		wrong := slices.Clone(push)
-		wrong[slices.Index(wrong, name)+1] = bad
+		wrong := maps.Clone(push)
+		wrong[name] = bad
 		lint = Lint{}
-		if w := g.post("/send/preview", wrong...); w.Code != 200 || json.Unmarshal(w.Body.Bytes(), &lint) != nil || lint.OK || lint.Error.Key != name {
+		if w := g.postJSON("/send/preview", wrong); w.Code != 200 || json.Unmarshal(w.Body.Bytes(), &lint) != nil || lint.OK || lint.Error.Key != name {
 			t.Errorf("preview of %s %q: %d %s", name, bad, w.Code, w.Body)
 		}
 		var p Problem
-		if w := g.post("/send", wrong...); w.Code != 400 || json.Unmarshal(w.Body.Bytes(), &p) != nil || p.Key != name {
+		if w := g.postJSON("/send", wrong); w.Code != 400 || json.Unmarshal(w.Body.Bytes(), &p) != nil || p.Key != name {
 			t.Errorf("%s %q: %d %s", name, bad, w.Code, w.Body)
 		}
 	}
 	var result Result
-	if w := g.post("/send", push...); w.Code != 202 || json.Unmarshal(w.Body.Bytes(), &result) != nil || result.ID != "7" {
+	if w := g.postJSON("/send", push); w.Code != 202 || json.Unmarshal(w.Body.Bytes(), &result) != nil || result.ID != "7" {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	if line := `msg="http: push sent from the page" key=sender from=192.0.2.1 topic=` + topic + " job=7"; !strings.Contains(log.String(), line) || strings.Contains(log.String(), goodToken) {
@@ -392,30 +468,25 @@ func TestPageSend(t *testing.T) {
 	if w := g.get(follow); w.Code != 503 || !strings.Contains(w.Body.String(), errLasting.Error()) {
 		t.Errorf("without a place: %d %s", w.Code, w.Body)
 	}
-	var sent sentPush
-	if w := g.get("/send/outcome?id=7"); w.Code != 200 || json.Unmarshal(w.Body.Bytes(), &sent) != nil || sent.ID != "7" || sent.State != FateQueued {
+	if w := g.get("/send/outcome?id=7"); w.Code != 200 || shownIn(w.Body.String(), "fate") != FateQueued || !strings.Contains(w.Body.String(), "<dd>7</dd>") {
 		t.Errorf("asked without a place: %d %s", w.Code, w.Body)
 	}
 	api.lasting.free("sender", api.lasting.each)
 	w := watch(t, g, addr, follow)
-	state := func() (n Notification) {
+	state := func(want string, ended bool) (part string) {
 		t.Helper()
-		name, data := w.next()
-		if err := json.Unmarshal([]byte(data), &n); err != nil || name != "outcome" {
-			t.Fatalf("%q %q: %v", name, data, err)
+		name, part := w.next()
+		if name != "part" || shownIn(part, "fate") != want || strings.Contains(part, "data-ended") != ended {
+			t.Errorf("%q %q", name, part)
 		}
-		return n
+		return part
 	}
-	if n := state(); n.State != FateQueued {
-		t.Errorf("%+v", n)
-	}
+	state(FateQueued, false)
 	api.o.Outcomes.Pushed(&worker.Event{App: topic, Job: "7", Seed: api.o.Outcomes.byID["7"].from.seed, N: 1, Action: worker.Tried})
-	if n := state(); n.State != FateTrying {
-		t.Errorf("%+v", n)
-	}
+	state(FateTrying, false)
 	api.o.Outcomes.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "7", Seed: api.o.Outcomes.byID["7"].from.seed, N: 1, Action: worker.Deleted, Class: apnsconn.Token, Status: 410, Reason: "Unregistered"})
-	if n := state(); n.State != FateRefused || n.Reason != "Unregistered" {
-		t.Errorf("%+v", n)
+	if part := state(FateRefused, true); !strings.Contains(part, "<dd>Unregistered</dd>") {
+		t.Errorf("%s", part)
 	}
 	if name, _ := w.next(); name != "" {
 		t.Errorf("event %q after the end", name)
@@ -429,7 +500,7 @@ func TestPageSend(t *testing.T) {
 			t.Errorf("%s of another app's: %d", path, w.Code)
 		}
 	}
-	if w := other.post("/send", push...); w.Code != 403 {
+	if w := other.postJSON("/send", push); w.Code != 403 {
 		t.Errorf("to another app: %d", w.Code)
 	}
 }
@@ -469,24 +540,56 @@ func TestObstacle(t *testing.T) {
 	}
 }
 
-// The page's words for pushes that have ended.
+// What an app's page says of its workers, and of pushes that have ended.
 func TestAppPage(t *testing.T) {
 	t.Parallel()
+	api, _, _ := newPageAPI()
 	st := fullApp()
-	now := time.Unix(1e9, 0)
+	now := time.Now()
 	st.Workers[0] = worker.Status{Serving: true, Connected: true, Link: worker.Link{
 		Since: now.Add(-5 * time.Minute), Open: 3, Limit: 500, GoAway: worker.GoAway{At: now, Reason: "Shutdown"},
 	}}
-	rows := appPageOf(&st, appRow{}, now).Workers
-	if r := rows[0]; r.Does != "works" || r.Age != "5 min" || r.Streams != "3 of 500" || r.GoAway != "Shutdown" || r.Trouble {
-		t.Errorf("%+v", r)
+	st.Counters = new(worker.Counters)
+	app := new(sampled).view(&st)
+	app.Failures = failuresOf([]worker.Event{{At: now, Worker: 2, Token: "12345678", Class: apnsconn.Token, Status: 410, Reason: "Unregistered", Took: 40 * time.Millisecond, APNsID: "A"}})
+	v := page.View{Main: app}
+	has := func(part string, want ...string) {
+		t.Helper()
+		text := api.pages.part("app", part, v)
+		for _, want := range want {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s lacks %q: %s", part, want, text)
+			}
+		}
 	}
-	if r := rows[1]; r.Does != "does not run" || !r.Trouble || r.Streams != unknown {
-		t.Errorf("%+v", r)
+	has("workers", `<td role="cell" class="text first">sending</td>`, ">5 min<", ">3 of 500<", ">Shutdown <time", `<td role="cell" class="text first worry">not running</td>`, `data-label="Streams">–<`)
+	has("failures", ">12345678…<", `data-class="token"`, `title="The device token is not active for this topic any more">410 Unregistered<`, ">40 ms<", ">A<")
+	has("outcomes", "None since startup.")
+	app.Held = true
+	app.Workers[1].Serving = true
+	has("workers", ">paused<")
+	app.Held, app.State = false, supervisor.Broken
+	has("workers", ">trying one job a minute<")
+}
+
+// Why pushes were not delivered, the most frequent reason in front.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	api, _, _ := newPageAPI()
+	st := fullApp()
+	app := new(sampled).view(&st)
+	app.Refusals = refusalsOf(map[worker.Refusal]int64{
+		{Class: apnsconn.Token, Reason: "Unregistered"}: 12345, {Class: apnsconn.Unknown}: 3, {Class: apnsconn.Rejected, Reason: "Strange"}: 3, {Class: apnsconn.Rejected, Reason: "BadTopic"}: 3,
+	})
+	want := []Refusal{{"token", "410 Unregistered", 12345}, {"rejected", "400 BadTopic", 3}, {"rejected", "Strange", 3}, {"unknown", "", 3}}
+	if !slices.Equal(app.Refusals, want) {
+		t.Errorf("%+v", app.Refusals)
 	}
-	ended := endedRows([]worker.Event{{At: now, Worker: 2, Token: "12345678", Class: apnsconn.Token, Status: 410, Reason: "Unregistered", Took: 40 * time.Millisecond, APNsID: "A"}})
-	if want := (endedRow{Failure{now, 2, "12345678", "token", 410, "410 Unregistered", "A", 40}, "The device token is not active for this topic any more", "40 ms"}); ended[0] != want {
-		t.Errorf("%+v", ended)
+	text := api.pages.part("app", "refusals", page.View{Main: app})
+	for _, want := range []string{">410 Unregistered<", ">12,345<", ">no reason from APNs<", "The device token is not active"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in %s", want, text)
+		}
 	}
 }
 
@@ -497,7 +600,8 @@ func TestWaiting(t *testing.T) {
 	st := fullApp()
 	st.Health = supervisor.Health{State: supervisor.Running}
 	view := func() int { a := appOf(&st); return a.Waiting() }
-	row := func() string { return new(sampler).rowOf(&st, time.Now()).Ready }
+	api, _, _ := newPageAPI()
+	row := func() string { return shownIn(api.pages.part("overview", "row", new(sampler).view(&st)), "ready") }
 	if view() != 1 || row() != "1" {
 		t.Errorf("%d, %s of an app that runs", view(), row())
 	}
@@ -514,7 +618,7 @@ func TestWaiting(t *testing.T) {
 		t.Errorf("%d of a paused app", view())
 	}
 	st.Queue = nil
-	if view() != 0 || row() != unknown {
+	if view() != 0 || row() != "–" {
 		t.Errorf("%d, %s without numbers", view(), row())
 	}
 }

@@ -1,10 +1,12 @@
 package httpapi
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -62,6 +64,18 @@ func (g *guest) post(path string, fields ...string) *httptest.ResponseRecorder {
 	}
 	r := httptest.NewRequest("POST", path, strings.NewReader(form.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return g.do(r)
+}
+
+// postJSON sends what the scripts of the page do.
+func (g *guest) postJSON(path string, v any) *httptest.ResponseRecorder {
+	body, err := json.Marshal(v)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	r := httptest.NewRequest("POST", path, bytes.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Accept", "application/json")
 	return g.do(r)
 }
 

@@ -1,17 +1,25 @@
 package httpapi
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"propeller/httpapi/page"
+	"propeller/internal/rawjson"
+	"propeller/internal/text"
+	"propeller/supervisor"
 )
 
-// pages is what people see in a browser: the apps, live; an app; its buried
-// jobs; a form to send a push. Whatever it does it does as the API does.
+// pages are what people see in a browser: the apps, live; an app; its buried
+// jobs; a form to send a push. Whatever they do is done by the API's own functions.
 type pages struct {
 	api     *API
 	cross   *http.CrossOriginProtection
@@ -21,90 +29,91 @@ type pages struct {
 func newPages(a *API) *pages {
 	p := &pages{api: a, cross: http.NewCrossOriginProtection()}
 	p.sampler.tree = a.tree
+	p.sampler.draw = func(app *liveApp) string { return p.part("overview", "row", app) }
 	return p
 }
 
-// visitor is who looks at the page.
-type visitor struct {
-	*client
-	signed bool // in: not without keys
-}
-
-// pageRoute is one request that the page answers.
-type pageRoute struct {
-	pattern string
-	role    Role // that it takes
-	handle  func(w http.ResponseWriter, r *http.Request, v *visitor)
-}
-
-func (p *pages) routes() []pageRoute {
-	return []pageRoute{
-		{"GET /{$}", RoleRead, p.overview},
-		{"GET /events", RoleRead, p.events},
-		{"GET /apps/{topic}", RoleRead, p.app},
-		{"POST /apps/{topic}/pause", RoleAdmin, p.pause},
-		{"POST /apps/{topic}/resume", RoleAdmin, p.resume},
-		{"GET /apps/{topic}/buried", RoleRead, p.buried},
-		{"GET /apps/{topic}/buried/{id...}", RoleAdmin, p.job},
-		{"POST /apps/{topic}/buried/kick", RoleAdmin, p.settle("kicked", Local.Kick)},
-		{"POST /apps/{topic}/buried/delete", RoleAdmin, p.settle("deleted", Local.Delete)},
-		{"GET /send", RoleSend, p.sendForm},
-		{"POST /send", RoleSend, p.send},
-		{"POST /send/preview", RoleSend, p.preview},
-		{"GET /send/events", RoleSend, p.outcome},
-		{"GET /send/outcome", RoleSend, p.fate},
-		{"GET /login", RoleNone, p.signInForm},
-		{"POST /login", RoleNone, p.signIn},
-		{"POST /logout", RoleRead, p.signOut},
-		{"GET /assets/{version}/{file}", RoleNone, asset},
+func (p *pages) routes() []route {
+	a := p.api
+	return []route{
+		{"GET /{$}", RoleRead, false, p.overview},
+		{"GET /events", RoleRead, false, p.events},
+		{"GET /apps/{topic}", RoleRead, false, p.app},
+		{"POST /apps/{topic}/pause", RoleAdmin, false, a.pause},
+		{"POST /apps/{topic}/resume", RoleAdmin, false, a.resume},
+		{"GET /apps/{topic}/buried", RoleRead, false, p.buried},
+		{"GET /apps/{topic}/buried/{id...}", RoleAdmin, false, p.job},
+		{"POST /apps/{topic}/buried/kick", RoleAdmin, false, a.buried("kicked", settle(Local.Kick))},
+		{"POST /apps/{topic}/buried/delete", RoleAdmin, false, a.buried("deleted", settle(Local.Delete))},
+		{"GET /send", RoleSend, false, p.sendForm},
+		{"POST /send", RoleSend, false, a.notifications},
+		{"POST /send/preview", RoleSend, false, a.lint},
+		{"GET /send/events", RoleSend, false, p.follow},
+		{"GET /send/outcome", RoleSend, false, p.outcome},
+		{"GET /login", RoleNone, false, p.signInForm},
+		{"POST /login", RoleNone, false, p.signIn},
+		{"POST /logout", RoleRead, false, p.signOut},
+		{"GET /assets/{version}/{file}", RoleNone, false, asset},
 	}
 }
 
 // handler answers one route: to those who may, and actions only from forms of
 // the page.
-func (p *pages) handler(route pageRoute) http.HandlerFunc {
+func (p *pages) handler(route route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		defer p.api.recovered(w, r)
 		page.SetHeaders(w.Header())
-		v := p.visitor(r)
-		if v != nil {
+		c := p.visitor(r)
+		if c != nil {
 			known(r)
 		}
 		topic := r.PathValue("topic")
 		refuse := func(status int, why string) {
 			answerEarly(w)
-			p.fault(w, r, v, status, why)
+			p.fault(w, r, c, status, why)
 		}
 		switch {
-		case v == nil && route.role != RoleNone:
+		case c == nil && route.role != RoleNone:
 			answerEarly(w)
 			p.stranger(w, r)
-		case v != nil && v.role < route.role:
-			refuse(http.StatusForbidden, fmt.Sprintf("key %q lacks the role for that", v.name))
-		case topic != "" && !v.may(topic):
-			refuse(http.StatusForbidden, fmt.Sprintf("key %q is for other apps", v.name))
-		case r.Method == http.MethodPost:
-			p.act(route, w, r, v)
-		default:
-			route.handle(w, r, v)
+			return
+		case c != nil && c.role < route.role:
+			refuse(http.StatusForbidden, lacksRole(c, route.role))
+			return
+		case topic != "" && !c.may(topic):
+			refuse(http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
+			return
 		}
+		if r.Method == http.MethodPost {
+			if err := p.meant(r); err != nil {
+				refuse(http.StatusForbidden, err.Error())
+				return
+			}
+			if c != nil { // the form of strangers, who sign in, is bounded by signIn
+				if err := bound(w, r, maxBody); err != nil {
+					p.fault(w, r, c, bodyStatus(err), "the form: "+bodyFault(err))
+					return
+				}
+			}
+		}
+		route.handle(w, r, c)
 	}
 }
 
 // visitor is who makes a request: by the cookie of a session, or, where there
 // are no keys, by coming from this machine. nil: nobody that is known.
-func (p *pages) visitor(r *http.Request) *visitor {
+func (p *pages) visitor(r *http.Request) *client {
 	a := p.api.access.Load()
+	c, signed := a.visitor(r, time.Now()), true
 	if len(a.keys) == 0 {
-		if c := a.identify(r); c != nil {
-			return &visitor{c, false}
-		}
+		c, signed = a.identify(r), false
+	}
+	if c == nil {
 		return nil
 	}
-	if c := a.visitor(r, time.Now()); c != nil {
-		return &visitor{c, true}
-	}
-	return nil
+	v := *c
+	v.browser, v.signed = true, signed
+	return &v
 }
 
 // meant says why an action may be something that the page has not asked for: that is
@@ -121,38 +130,52 @@ func (p *pages) meant(r *http.Request) error {
 	return nil
 }
 
-// act answers an action. The form of strangers, who sign in, is read by signIn.
-func (p *pages) act(route pageRoute, w http.ResponseWriter, r *http.Request, v *visitor) {
-	if err := p.meant(r); err != nil {
-		answerEarly(w)
-		p.fault(w, r, v, http.StatusForbidden, err.Error())
+// wantsPage reports whether a request's answer is for a browser to show, not for a script.
+func wantsPage(r *http.Request, c *client) bool {
+	return c != nil && c.browser && !strings.Contains(r.Header.Get("Accept"), "json")
+}
+
+// refuse says what is wrong: as a page, or as a problem.
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, c *client, status int, detail string) {
+	if wantsPage(r, c) {
+		a.pages.fault(w, r, c, status, detail)
 		return
 	}
-	if v != nil {
-		err := bound(w, r, maxBody)
-		if err == nil {
-			err = r.ParseForm()
-		}
-		if err != nil {
-			p.fault(w, r, v, formStatus(err), "the form: "+bodyFault(err))
-			return
-		}
-	}
-	route.handle(w, r, v)
+	writeProblem(w, status, detail)
 }
 
-func (p *pages) show(w http.ResponseWriter, v *visitor, status int, name string, d page.View) {
-	p.render(v, status, name, d).write(w)
+// fault says what is wrong on a path of the page.
+func (p *pages) fault(w http.ResponseWriter, r *http.Request, c *client, status int, detail string) {
+	if strings.Contains(r.Header.Get("Accept"), "json") {
+		writeProblem(w, status, detail)
+		return
+	}
+	v := p.view(c)
+	v.Title, v.Main = http.StatusText(status), detail
+	p.draw("fault", status, v).write(w)
 }
 
-func (p *pages) render(v *visitor, status int, name string, d page.View) answer {
-	d.Base = p.api.access.Load().BasePath
-	if v != nil {
-		d.Name, d.Signed = v.name, v.signed
-		d.MaySend, d.MayAct = v.role >= RoleSend, v.role >= RoleAdmin
-		d.Refused = p.refusedReload(v, time.Now())
+// view is what each page of a visitor has; c is nil for nobody.
+func (p *pages) view(c *client) page.View {
+	v := page.View{Base: p.api.access.Load().BasePath}
+	if c != nil {
+		v.Name, v.Signed, v.MaySend, v.MayAct = c.name, c.signed, c.role >= RoleSend, c.role >= RoleAdmin
+		if refused := p.api.refusedReload(c); refused != nil {
+			v.Refused = refused
+		}
 	}
-	text, err := page.Render(name, d)
+	return v
+}
+
+// show answers with a page of a visitor.
+func (p *pages) show(w http.ResponseWriter, c *client, name, title, events string, main any) {
+	v := p.view(c)
+	v.Title, v.Events, v.Main = title, events, main
+	p.draw(name, http.StatusOK, v).write(w)
+}
+
+func (p *pages) draw(name string, status int, v page.View) answer {
+	text, err := page.Render(name, v)
 	if err != nil {
 		p.api.o.Log.Error("http: page", "page", name, "err", err)
 		return problemOf(http.StatusInternalServerError, "", errPanic.Error())
@@ -164,21 +187,298 @@ func answerHTML(status int, text []byte) answer {
 	return answer{status: status, contentType: "text/html; charset=utf-8", body: text}
 }
 
-// fault says what went wrong: as a page, or as a problem to who asks for JSON.
-func (p *pages) fault(w http.ResponseWriter, r *http.Request, v *visitor, status int, detail string) {
-	if strings.Contains(r.Header.Get("Accept"), "json") {
-		writeProblem(w, status, detail)
-		return
-	}
-	p.show(w, v, status, "fault", page.View{Title: http.StatusText(status), Main: detail})
-}
-
 func (p *pages) redirect(w http.ResponseWriter, r *http.Request, to string) {
 	http.Redirect(w, r, p.api.access.Load().BasePath+to, http.StatusSeeOther)
 }
 
-func asset(w http.ResponseWriter, r *http.Request, _ *visitor) {
+func asset(w http.ResponseWriter, r *http.Request, _ *client) {
 	if !page.WriteAsset(w, r.PathValue("version"), r.PathValue("file")) {
 		noRoute(w, r)
+	}
+}
+
+// appPath is where an app's page is.
+func appPath(topic string) string { return "/apps/" + url.PathEscape(topic) }
+
+// overviewPage is what the overview shows.
+type overviewPage struct {
+	Apps         []*liveApp // those in trouble in front
+	Total        totals
+	UnknownTubes []UnknownTube
+}
+
+// totals are the numbers above all apps.
+type totals struct {
+	Apps, Trouble int
+	Rate          *float64
+}
+
+func totalsOf(apps []shown) totals {
+	t := totals{Apps: len(apps)}
+	for _, a := range apps {
+		if a.app.State.Trouble() {
+			t.Trouble++
+		}
+		if a.app.Rate != nil {
+			t.Rate = new(*a.app.Rate + valueOf(t.Rate))
+		}
+	}
+	return t
+}
+
+func valueOf(rate *float64) float64 {
+	if rate == nil {
+		return 0
+	}
+	return *rate
+}
+
+func (p *pages) overview(w http.ResponseWriter, _ *http.Request, c *client) {
+	var d overviewPage
+	var all []shown
+	for _, st := range p.api.tree.Status() {
+		if c.may(st.Topic) {
+			app := p.sampler.view(&st)
+			d.Apps, all = append(d.Apps, app), append(all, shown{app: app})
+		}
+	}
+	works := func(a *liveApp) int {
+		if a.State.Works() {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(d.Apps, func(a, b *liveApp) int { return cmp.Compare(works(a), works(b)) })
+	d.Total, d.UnknownTubes = totalsOf(all), p.api.unknownTubes(c)
+	p.show(w, c, "overview", "Apps", "/events?apps="+listOf(all), d)
+}
+
+func (p *pages) app(w http.ResponseWriter, r *http.Request, c *client) {
+	topic := r.PathValue("topic")
+	st := p.api.status(topic)
+	if st == nil {
+		p.fault(w, r, c, http.StatusNotFound, noApp(topic).Error())
+		return
+	}
+	app := p.sampler.view(st)
+	app.addPushes(st)
+	p.show(w, c, "app", topic, "/events?topic="+url.QueryEscape(topic), app)
+}
+
+// buriedPage is what the page of an app's buried jobs shows.
+type buriedPage struct {
+	Topic  string
+	List   BuriedList
+	Groups []*buriedGroup // of List's jobs, the largest in front
+	Notice string         // of what has just been done
+	Fault  string
+}
+
+func (p *pages) buried(w http.ResponseWriter, r *http.Request, c *client) {
+	d := buriedPage{Topic: r.PathValue("topic")}
+	for _, done := range []string{"kicked", "deleted"} {
+		if n, err := strconv.Atoi(r.URL.Query().Get(done)); err == nil && n > 0 {
+			d.Notice = text.Plural(n, "job") + " " + done
+		}
+	}
+	p.showBuried(w, r, c, http.StatusOK, d)
+}
+
+// showBuried shows the jobs that are buried now, below what d has to say.
+func (p *pages) showBuried(w http.ResponseWriter, r *http.Request, c *client, status int, d buriedPage) {
+	p.withJobs(w, r, c, func(ctx context.Context, l Local) (_ answer, err error) {
+		if d.List, err = l.List(ctx, Selection{}); err != nil {
+			return answer{}, err
+		}
+		d.Groups = grouped(d.List.Jobs)
+		v := p.view(c)
+		v.Title, v.Main = "Buried jobs of "+d.Topic, d
+		return p.draw("buried", status, v), nil
+	})
+}
+
+// withJobs answers with what do makes of an app's buried jobs, in turn with others.
+func (p *pages) withJobs(w http.ResponseWriter, r *http.Request, c *client, do func(ctx context.Context, l Local) (answer, error)) {
+	if !c.limit.Allow() {
+		p.fault(w, r, c, http.StatusTooManyRequests, c.overRate().Error())
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), maxTime)
+	defer cancel()
+	err := p.api.inTurn(ctx, w, c, func() (answer, error) {
+		jobs, err := p.api.tree.Jobs(r.PathValue("topic"))
+		if err != nil {
+			return answer{}, err
+		}
+		return do(ctx, Local{jobs})
+	})
+	if err != nil {
+		p.fault(w, r, c, statusOf(err), err.Error())
+	}
+}
+
+// settled answers a browser that had buried jobs kicked or deleted.
+func (p *pages) settled(w http.ResponseWriter, r *http.Request, c *client, done string, s Settled, err error) {
+	d := buriedPage{Topic: r.PathValue("topic"), Fault: s.Incomplete}
+	switch {
+	case err != nil:
+		d.Fault = err.Error()
+		p.showBuried(w, r, c, statusOf(err), d)
+	case s.Incomplete != "":
+		d.Notice = text.Plural(s.Jobs, "job") + " " + done
+		p.showBuried(w, r, c, http.StatusOK, d)
+	default:
+		p.redirect(w, r, fmt.Sprintf("%s/buried?%s=%d", appPath(d.Topic), done, s.Jobs))
+	}
+}
+
+// job shows one buried job. With ?part it is only that, for a page that has the
+// rest.
+func (p *pages) job(w http.ResponseWriter, r *http.Request, c *client) {
+	topic := r.PathValue("topic")
+	p.withJobs(w, r, c, func(ctx context.Context, l Local) (answer, error) {
+		j, err := l.Show(ctx, r.PathValue("id"))
+		if err != nil {
+			return answer{}, err
+		}
+		main := struct {
+			Topic string
+			Job   BuriedJob
+			Text  string // the job, without its device tokens
+		}{topic, j, readable(j.Body, j.BodyBase64)}
+		if r.URL.Query().Has("part") {
+			return answerHTML(http.StatusOK, []byte(p.part("job", "job", main))), nil
+		}
+		v := p.view(c)
+		v.Title, v.Main = "A buried job of "+topic, main
+		return p.draw("job", http.StatusOK, v), nil
+	})
+}
+
+// maxShown bounds the text of a job that is shown, in bytes; the API has the whole job.
+const maxShown = 256 << 10
+
+// readable is a job's text for people: indented, with no more of a device token
+// than its first 8 characters.
+func readable(body string, other []byte) string {
+	if body == "" {
+		body = strings.ToValidUTF8(string(other), "\uFFFD")
+	}
+	return text.CutTokens(rawjson.Indent(body, "", maxShown))
+}
+
+// Bounds of the form to send a push.
+const (
+	// outcomeEvery is how often the page looks what has become of a push.
+	outcomeEvery = 100 * time.Millisecond
+	// outcomeTime is how long it does: nobody waits longer, and a reload goes on.
+	outcomeTime = time.Hour
+	// obstacleEvery is how often it looks whether the app sends at all, which takes a
+	// look at all apps.
+	obstacleEvery = time.Second
+)
+
+func (p *pages) sendForm(w http.ResponseWriter, r *http.Request, c *client) {
+	d := struct {
+		Topics []string
+		Topic  string // chosen
+	}{Topic: r.URL.Query().Get("topic")}
+	for _, st := range p.api.tree.Status() {
+		if c.may(st.Topic) {
+			d.Topics = append(d.Topics, st.Topic)
+		}
+	}
+	p.show(w, c, "send", "Send a test push", "", d)
+}
+
+// sentPush is what the form's page is told of a push.
+type sentPush struct {
+	Notification
+	Obstacle string // why its app does not send it at present
+}
+
+// sent is what has become of a push so far; ok is false for one that is not
+// remembered, or that is none of the visitor's business.
+func (p *pages) sent(c *client, id string) (n Notification, ok bool) {
+	n, ok = p.api.o.Outcomes.look(id)
+	return n, ok && c != nil && c.may(n.Topic)
+}
+
+// obstacle says why a push that has not ended waits; "" if it just does.
+func (p *pages) obstacle(n *Notification) string {
+	if n.Ended() {
+		return ""
+	}
+	st := p.api.status(n.Topic)
+	if st == nil {
+		return "the app is no longer in the configuration"
+	}
+	h := st.Health
+	switch h.State {
+	case supervisor.Running, supervisor.Idle:
+		return ""
+	case supervisor.Broken, supervisor.Guarded:
+		return "the app is " + h.String() + "; one job a minute is tried"
+	case supervisor.Paused:
+		return "the app is " + h.Reason + ", until it is resumed"
+	case supervisor.NoQueue:
+		return "the app has " + h.String()
+	case supervisor.TubePaused:
+		return "the app's tube is paused " + h.Reason
+	}
+	return "the app is " + h.String()
+}
+
+const notRemembered = "this push is not remembered"
+
+// outcome shows what has become of a push.
+func (p *pages) outcome(w http.ResponseWriter, r *http.Request, c *client) {
+	n, ok := p.sent(c, r.URL.Query().Get("id"))
+	if !ok {
+		p.fault(w, r, c, http.StatusNotFound, notRemembered)
+		return
+	}
+	answerHTML(http.StatusOK, []byte(p.part("send", "outcome", &sentPush{n, p.obstacle(&n)}))).write(w)
+}
+
+// follow shows the same each time that it changes, as server-sent events, until the push
+// has ended.
+func (p *pages) follow(w http.ResponseWriter, r *http.Request, c *client) {
+	id := r.URL.Query().Get("id")
+	n, ok := p.sent(c, id)
+	if !ok {
+		p.fault(w, r, c, http.StatusNotFound, notRemembered)
+		return
+	}
+	leave, ok := p.enter(w, r, c, followCost)
+	if !ok {
+		return
+	}
+	defer leave()
+	out, ctx, cancel := stream(w, r)
+	defer cancel()
+	again := time.NewTicker(outcomeEvery)
+	defer again.Stop()
+	var told, now sentPush
+	var looked time.Time // for an obstacle
+	for end := time.Now().Add(outcomeTime); ok && time.Now().Before(end); n, ok = p.sent(p.visitor(r), id) {
+		now.Notification = n
+		if n.Ended() || time.Since(looked) >= obstacleEvery {
+			now.Obstacle, looked = p.obstacle(&n), time.Now()
+		}
+		if now != told {
+			if out.send("part", p.part("send", "outcome", &now)) != nil || out.control.Flush() != nil {
+				return
+			}
+			told = now
+		}
+		if n.Ended() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
 	}
 }

@@ -62,15 +62,14 @@ func (a *API) appReady(w http.ResponseWriter, r *http.Request, c *client) {
 		writeProblem(w, http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
 		return
 	}
-	for _, s := range a.tree.Status() {
-		if s.Topic == topic {
-			out := readinessOf([]supervisor.AppStatus{s}, c)
-			out.write(w)
-			return
-		}
+	s := a.status(topic)
+	if s == nil {
+		err := noApp(topic)
+		writeProblem(w, statusOf(err), err.Error())
+		return
 	}
-	err := noApp(topic)
-	writeProblem(w, statusOf(err), err.Error())
+	out := readinessOf([]supervisor.AppStatus{*s}, c)
+	out.write(w)
 }
 
 func readinessOf(apps []supervisor.AppStatus, c *client) Readiness {

@@ -1,9 +1,11 @@
 package httpapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -68,6 +70,36 @@ type App struct {
 	// Failures are the pushes that last went wrong, at most 50, latest first; of
 	// GET /v1/apps/{topic} only.
 	Failures []Failure `json:"failures,omitempty"`
+
+	// Of an app's page only: how the last pushes ended, delivered ones too, and how many
+	// were not delivered for each reason, the most frequent in front.
+	Outcomes []Failure `json:"-"`
+	Refusals []Refusal `json:"-"`
+}
+
+// Refusal counts pushes that were not delivered for one reason.
+type Refusal struct {
+	Class  string
+	Reason string // with the status, as the log has it; "" if APNs gave none
+	Pushes int64
+}
+
+// InFlight counts pushes under way and jobs being settled.
+func (a *App) InFlight() (n int) {
+	for i := range a.Workers {
+		n += a.Workers[i].InFlight
+	}
+	return n
+}
+
+// Connected counts connections to APNs.
+func (a *App) Connected() (n int) {
+	for i := range a.Workers {
+		if a.Workers[i].Connected {
+			n++
+		}
+	}
+	return n
 }
 
 // Failure is a push that was not delivered; the keys are those of the log.
@@ -91,6 +123,8 @@ type Worker struct {
 	Received  int64  `json:"received"`
 	Finished  int64  `json:"finished"`
 	Waiting   string `json:"waiting,omitempty"` // why it takes no jobs
+
+	Link worker.Link `json:"-"` // of an app's page only
 }
 
 // Pushes counts an app's pushes by what became of them.
@@ -99,6 +133,18 @@ type Pushes struct {
 	Buried             int64            `json:"buried"`
 	Expired            int64            `json:"expired"`
 	PossibleDuplicates int64            `json:"possible_duplicates"`
+}
+
+// Delivered counts the pushes that APNs accepted.
+func (p *Pushes) Delivered() int64 { return p.Ended[apnsconn.Delivered.String()] }
+
+// Failed counts the pushes that ended, and were not delivered.
+func (p *Pushes) Failed() int64 {
+	n := -p.Delivered()
+	for _, ended := range p.Ended {
+		n += ended
+	}
+	return n
 }
 
 // Queue counts the jobs in an app's tube by state, when the watchdog looked.
@@ -303,7 +349,7 @@ func appOf(s *supervisor.AppStatus) App {
 		a.Queue = &Queue{q.Ready, q.Delayed, q.Reserved, q.Buried, q.At, q.Incomplete}
 	}
 	for _, w := range s.Workers {
-		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Held, w.InFlight, w.Received, w.Finished, w.Waiting})
+		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Held, w.InFlight, w.Received, w.Finished, w.Waiting, w.Link})
 	}
 	if h := s.Webhook; h != nil {
 		a.Webhook = &Webhook{Down: h.Down, Reason: h.Reason, Since: h.Since, Delivered: h.Counters.Delivered.Load(), Failed: h.Counters.Failed.Load()}
@@ -314,10 +360,30 @@ func appOf(s *supervisor.AppStatus) App {
 	return a
 }
 
-func failuresOf(r *worker.Recent) (out []Failure) {
-	_, failures := r.Last()
-	for i := range failures {
-		out = append(out, failureOf(&failures[i]))
+// addPushes adds what is told of one app only: its last pushes, and why they failed.
+func (a *App) addPushes(s *supervisor.AppStatus) {
+	last, failures := s.Recent.Last()
+	a.Outcomes, a.Failures = failuresOf(last), failuresOf(failures)
+	a.Refusals = refusalsOf(s.Counters.Refusals())
+}
+
+func refusalsOf(counted map[worker.Refusal]int64) (out []Refusal) {
+	for r, n := range counted {
+		reason := r.Reason
+		if status := apnsconn.ReasonStatus(reason); status != 0 {
+			reason = fmt.Sprint(status, " ", reason) // as the log has it
+		}
+		out = append(out, Refusal{r.Class.String(), reason, n})
+	}
+	slices.SortFunc(out, func(a, b Refusal) int {
+		return cmp.Or(cmp.Compare(b.Pushes, a.Pushes), cmp.Compare(a.Class, b.Class), cmp.Compare(a.Reason, b.Reason))
+	})
+	return out
+}
+
+func failuresOf(ended []worker.Event) (out []Failure) {
+	for i := range ended {
+		out = append(out, failureOf(&ended[i]))
 	}
 	return out
 }

@@ -185,7 +185,7 @@ func TestPageOfBadCredentials(t *testing.T) {
 	s.replace(topic+".pem", "half of a certificate")
 	s.daemon.signal(syscall.SIGHUP)
 	b.says(row(topic, "also"), "new credential refused")
-	b.says(row(topic, "why"), "it keeps the credential it has")
+	b.says(row(topic, "why"), "so it keeps the one it has")
 	b.open("/apps/" + expiredApp)
 	b.live()
 	b.says(".why", `cert "com.example.expired.pem": expired on `)

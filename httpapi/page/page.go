@@ -1,5 +1,10 @@
-// Package page draws what people see in a browser: templates, one for each page, and
-// the style and scripts that they load. httpapi answers the requests.
+// Package page draws what people see in a browser: a template for each page, and the
+// style and scripts that they load. httpapi answers the requests; its types are what the
+// templates take.
+//
+// Parts of a page that change have an id and a template of that name, which draws them in
+// the page and again, alone, for its stream of events: assets/swap.js puts the new part in
+// the place of the old one.
 package page
 
 import (
@@ -10,7 +15,6 @@ import (
 	"html/template"
 	"io/fs"
 	"net/http"
-	"net/url"
 	"path"
 	"sync"
 )
@@ -24,7 +28,7 @@ type View struct {
 	MaySend bool
 	MayAct  bool
 	Events  string // the address of the page's live data; "" for none
-	Refused string // of the last reload, if it was refused
+	Refused any    // the last reload, if it was refused: its At and Fault
 	Main    any    // what the page's own template takes
 }
 
@@ -48,8 +52,8 @@ var files embed.FS
 var templates = sync.OnceValue(func() map[string]*template.Template {
 	out := make(map[string]*template.Template)
 	for _, name := range []string{"overview", "app", "buried", "job", "send", "login", "fault", "bounce"} {
-		t := template.New(name).Funcs(template.FuncMap{"seg": url.PathEscape})
-		out[name] = template.Must(t.ParseFS(files, "layout.html", "job-part.html", name+".html"))
+		t := template.New(name).Funcs(funcs)
+		out[name] = template.Must(t.ParseFS(files, "layout.html", name+".html"))
 	}
 	return out
 })

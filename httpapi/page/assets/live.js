@@ -1,91 +1,10 @@
-// Keeps a page as it is now: by the events of /events, which httpapi
-// describes. Elements are found by the class that is a field's name.
+// Keeps a page up to date by the events of /events: each brings a part of the page, drawn
+// as the page was at first, and is put in its place.
 
-const chartPoints = 120; // maxRates of the server
+import { swap } from "./swap.js";
+
 const firstRetry = 5000; // ms, when the server is away or has no place
 const lastRetry = 60000; // twice as long each time, up to this
-
-const charts = new Map(); // rates by topic, oldest first
-const lastRate = new Map();
-
-// shown lists the apps of the page, in the order of their topics.
-function shown() {
-  return [...document.querySelectorAll("[data-topic]")].map((e) => e.dataset.topic).sort();
-}
-
-function rowOf(topic) {
-  return document.querySelector(`[data-topic="${CSS.escape(topic)}"]`);
-}
-
-function setText(root, name, text) {
-  for (const e of root.getElementsByClassName(name)) {
-    if (e.textContent !== text) e.textContent = text;
-  }
-}
-
-function showApp(app) {
-  const row = rowOf(app.topic);
-  if (!row) return;
-  row.dataset.state = app.state;
-  row.dataset.held = app.held;
-  for (const [name, text] of Object.entries(app)) setText(row, name, text);
-  for (const e of row.getElementsByClassName("expiry")) e.dataset.urgency = app.urgency;
-}
-
-function scale(chart, top, bottom) {
-  const [above, below] = chart.previousElementSibling.children;
-  above.textContent = top;
-  below.textContent = bottom;
-}
-
-function draw(topic) {
-  const chart = rowOf(topic)?.querySelector(".chart");
-  if (!chart) return;
-  const rates = charts.get(topic);
-  if (rates.every((r) => r === 0)) { // as most are where there are very many
-    for (const e of chart.children) e.setAttribute("points", "");
-    scale(chart, "", "");
-    return;
-  }
-  const top = Math.max(1, ...rates);
-  scale(chart, top.toLocaleString("en", { maximumFractionDigits: top < 100 ? 1 : 0 }), "0");
-  const first = chartPoints - rates.length;
-  const line = rates.map((r, i) => `${first + i},${(23 - 22 * r / top).toFixed(1)}`).join(" ");
-  chart.querySelector("polyline").setAttribute("points", line);
-  chart.querySelector("polygon").setAttribute("points", `${first},24 ${line} ${chartPoints - 1},24`);
-}
-
-function advance(topic, more) {
-  const rates = (charts.get(topic) ?? []).concat(more).slice(-chartPoints);
-  charts.set(topic, rates);
-  draw(topic);
-}
-
-function look(event) {
-  if (event.topics && event.topics.sort().join(" ") !== shown().join(" ")) {
-    location.reload(); // apps have come or gone
-    return;
-  }
-  event.apps.forEach(showApp);
-  for (const [topic, rate] of Object.entries(event.now ?? {})) lastRate.set(topic, rate);
-  if (event.rates) {
-    for (const [topic, rates] of Object.entries(event.rates)) advance(topic, rates ?? []);
-  } else {
-    for (const topic of charts.keys()) advance(topic, lastRate.get(topic) ?? 0);
-  }
-  for (const e of document.querySelectorAll("[data-total]")) {
-    for (const [name, text] of Object.entries(event.total)) setText(e, name, text);
-  }
-  document.querySelector("[data-total]")?.setAttribute("data-trouble", event.total.trouble !== "all well");
-  const refused = document.getElementById("refused");
-  refused.hidden = !event.refused;
-  if (refused.textContent !== (event.refused ?? "")) refused.textContent = event.refused ?? "";
-  for (const [id, html] of Object.entries(event.parts ?? {})) {
-    const part = document.getElementById(id);
-    if (part) part.innerHTML = html; // of the server's templates, which escape
-  }
-  if (event.parts) fold();
-}
 
 // Of long lists the first rows are shown, until all are asked for.
 const few = 10;
@@ -109,6 +28,23 @@ for (const button of document.querySelectorAll("button.more")) {
 }
 fold();
 
+// Where there are many apps, those whose name or state contains a text.
+const many = 8; // fewer are seen at a glance
+const filter = document.getElementById("filter");
+
+function applyFilter() {
+  const rows = document.querySelectorAll("tr[data-topic]");
+  if (!filter || rows.length <= many) return;
+  filter.hidden = false;
+  const text = filter.value.trim().toLowerCase();
+  for (const row of rows) {
+    row.hidden = !`${row.dataset.topic} ${row.dataset.state}`.toLowerCase().includes(text);
+  }
+}
+
+filter?.addEventListener("input", applyFilter);
+applyFilter();
+
 let source = null;
 let wait = firstRetry;
 let timer = 0;
@@ -125,16 +61,17 @@ function say(why) {
 function open() {
   if (source || document.hidden) return;
   clearTimeout(timer);
-  charts.clear();
   source = new EventSource(document.body.dataset.events);
-  source.addEventListener("look", (e) => {
+  source.addEventListener("part", (e) => swap(e.data));
+  source.addEventListener("done", () => { // with all parts that have changed
+    applyFilter();
+    fold();
     document.body.dataset.live = "on";
     seen.setTime(Date.now());
     wait = firstRetry;
     say();
-    look(JSON.parse(e.data));
   });
-  source.addEventListener("signedout", () => location.reload());
+  source.addEventListener("reload", () => location.reload()); // other apps, or signed out
   source.onerror = () => {
     close();
     later();

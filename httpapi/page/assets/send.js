@@ -1,9 +1,12 @@
-// The form to send a push: what would be sent, and what becomes of it.
+// The form to send a push: a preview, and its delivery status.
+
+import { swap } from "./swap.js";
 
 const form = document.getElementById("push");
-const outcome = document.getElementById("outcome");
 const lint = document.getElementById("lint");
 let source = null;
+
+const outcome = () => document.getElementById("outcome");
 
 function make(name, text, className) {
   const e = document.createElement(name);
@@ -31,11 +34,13 @@ function fault(where, problem) {
   where.replaceChildren(make("p", (problem.key ? `${problem.key}: ` : "") + problem.detail, "fault"));
 }
 
-// post sends the form; the answer is JSON, or a problem.
+// post sends the form as the notification that it describes; the answer is JSON, or a
+// problem. What is empty is left out.
 async function post(address) {
+  const notification = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ""));
   try {
     const answer = await fetch(address, {
-      method: "POST", body: new URLSearchParams(new FormData(form)), headers: { Accept: "application/json" }, redirect: "error",
+      method: "POST", body: JSON.stringify(notification), headers: { Accept: "application/json", "Content-Type": "application/json" }, redirect: "error",
     });
     return { ok: answer.ok, value: await answer.json() };
   } catch {
@@ -58,54 +63,31 @@ async function preview() {
   );
 }
 
-const words = {
-  delayed: "Waits until it may be sent", queued: "In the queue", trying: "On its way to APNs", delivered: "APNs has taken it",
-  refused: "APNs calls the token dead", buried: "Set aside: it cannot be sent as it is", expired: "Too late, not sent", finished: "Ended",
-};
-
-// clock is a time to come, to the second; one that has passed says nothing.
-function clock(text) {
-  const at = new Date(text ?? 0);
-  return at > Date.now() ? at.toISOString().slice(0, 19).replace("T", " ") + " UTC" : undefined;
-}
-
-// show shows what has become of a push. note is a word about how that is known.
-function show(n, note) {
-  const badge = make("span", n.state, "badge fate");
-  badge.dataset.fate = n.state;
-  const head = make("p");
-  head.append(badge, ` ${words[n.state] ?? ""}`);
-  const took = n.at ? `${Math.max(0, new Date(n.at) - new Date(n.put))} ms after it was put` : undefined;
-  const parts = [head];
-  if (n.obstacle) parts.push(make("p", `It waits: ${n.obstacle}.`, "fault"));
-  parts.push(list([
-    ["reason", n.reason], ["status", n.status], ["tries", n.tries], ["answer", took], ["not before", clock(n.next_try ?? n.delayed_until)],
-    ["apns-id", n.apns_id], ["job", n.id],
-  ]));
-  if (note) parts.push(make("p", note, "hint"));
-  outcome.replaceChildren(...parts);
-}
-
-const final = new Set(["delivered", "refused", "buried", "expired", "finished"]);
 const firstAsk = 1000; // ms before what is not told by events is asked for
 const lastAsk = 30000; // twice as long each time, up to this
 
 let sent = 0; // what was sent last, of all that this page has sent
 let timer = 0;
 
+const ended = () => outcome().hasAttribute("data-ended");
+
+function note(text) {
+  outcome().querySelector(".note")?.remove();
+  outcome().append(make("p", text, "hint note"));
+}
+
 // follow shows what becomes of a push as it happens, or, where there is no place
 // for that or the daemon is away, asks from time to time.
-function follow(put) {
+async function follow(id) {
   const mine = sent;
-  let known = { state: "queued", ...put };
-  const news = (n) => {
-    known = n;
-    show(n);
-    if (final.has(n.state)) source.close();
-  };
-  show(known);
-  source = new EventSource(`${form.dataset.events}?id=${encodeURIComponent(put.id)}`);
-  source.addEventListener("outcome", (e) => news(JSON.parse(e.data)));
+  const query = `?id=${encodeURIComponent(id)}`;
+  await ask();
+  if (mine !== sent || ended()) return;
+  source = new EventSource(form.dataset.events + query);
+  source.addEventListener("part", (e) => {
+    swap(e.data);
+    if (ended()) source.close();
+  });
   source.onerror = () => {
     source.close();
     askLater(firstAsk);
@@ -113,25 +95,30 @@ function follow(put) {
 
   function askLater(wait) {
     if (mine !== sent) return;
-    show(known, `This is not live at present. It is asked for again in ${wait / 1000} s.`);
-    timer = setTimeout(ask, wait, Math.min(2 * wait, lastAsk));
+    note(`This is not live at present. Next try in ${wait / 1000} s.`);
+    timer = setTimeout(async () => {
+      if (await ask()) askLater(Math.min(2 * wait, lastAsk));
+    }, wait);
   }
 
-  async function ask(next) {
-    let answer, n;
+  // ask shows what has become of the push, and says whether to ask again.
+  async function ask() {
+    let status, text;
     try {
-      answer = await fetch(`${form.dataset.outcome}?id=${encodeURIComponent(put.id)}`, { headers: { Accept: "application/json" }, redirect: "error" });
-      n = await answer.json();
+      const answer = await fetch(form.dataset.outcome + query, { headers: { Accept: "text/html, application/problem+json" }, redirect: "error" });
+      status = answer.status;
+      text = await answer.text();
     } catch {
-      // away
+      return true; // the daemon is away
     }
-    if (mine !== sent) return; // another has been sent meanwhile
-    if (answer?.ok && n) news(n);
-    if (n && [401, 403, 404].includes(answer.status)) {
-      show(known, `Nothing more is known of it: ${n.detail}.`);
-    } else if (!final.has(known.state)) {
-      askLater(next);
+    if (mine !== sent) return false; // another has been sent meanwhile
+    if (status === 200) {
+      swap(text);
+      return !ended();
     }
+    if (![401, 403, 404].includes(status)) return true;
+    note(`Nothing more is known: ${JSON.parse(text).detail}.`);
+    return false;
   }
 }
 
@@ -139,15 +126,17 @@ async function send() {
   const mine = ++sent;
   source?.close();
   clearTimeout(timer);
-  outcome.replaceChildren(make("p", "Handing it to the queue …", "hint"));
+  outcome().removeAttribute("data-ended");
+  outcome().replaceChildren(make("p", "Putting it in the queue …", "hint"));
   const { ok, value } = await post(form.action);
   if (mine !== sent) return;
   if (!ok) {
-    fault(outcome, value);
+    fault(outcome(), value);
     return;
   }
   mark();
-  follow(value);
+  outcome().append(make("p", `job ${value.id}`, "hint"));
+  follow(value.id);
 }
 
 document.getElementById("preview").addEventListener("click", preview);

@@ -4,11 +4,13 @@ import (
 	"context"
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/httpapi/page"
 	"propeller/queue"
 	"propeller/supervisor"
 	"propeller/worker"
@@ -17,11 +19,12 @@ import (
 // Bounds of what is sampled for the page.
 const (
 	sampleEvery = time.Second
-	// maxRates is how many samples a chart has: two minutes.
-	maxRates = 120
 	// latencyTime is what p50 and p99 are of, markEvery how exactly.
 	latencyTime = time.Minute
 	markEvery   = 5 * time.Second
+	// drawEvery is how often a row is drawn again if nothing has changed: an expiry comes
+	// nearer.
+	drawEvery = time.Minute
 	// askedAtOnce and askTime bound what one sample asks the queue: so many
 	// tubes, for so long. The others have their turn in the next.
 	askedAtOnce = 50
@@ -33,6 +36,7 @@ const (
 // waited for by the last who leaves.
 type sampler struct {
 	tree Tree
+	draw func(*liveApp) string // the app's row of the overview
 
 	joining sync.Mutex // guards viewers, stop and running
 	viewers int
@@ -46,19 +50,35 @@ type sampler struct {
 	tick   int64
 	ticked chan struct{} // closed with the next tick
 	apps   map[string]*sampled
-	status []supervisor.AppStatus // as of the last tick
+	topics []string // of apps, as the tree has them
+}
+
+// liveApp is an app as the page shows it: as the API does, with what only somebody who
+// looks again and again can know. Latency is that of the last minute, Queue as of the last
+// seconds.
+type liveApp struct {
+	App
+	Rate  *float64  // pushes a second of late; nil while it is not known
+	Rates []float64 // each second's, oldest first; nil while all are 0
 }
 
 // sampled is what is known of an app over time.
 type sampled struct {
-	row     appRow
-	changed int64 // the tick with which row became what it is
+	shown
+	drawn time.Time // when row was
 
 	at    time.Time // of the last sample
 	ended int64     // pushes until then
-	rates []float64 // pushes a second, oldest first, at most maxRates
+	rates []float64 // pushes a second, oldest first, at most page.ChartPoints
 	marks []mark    // oldest first: for latencyTime
 	tube  *queue.TubeStats
+}
+
+// shown is what those who look at an app are shown.
+type shown struct {
+	app    *liveApp // replaced when it changes
+	row    string   // of the overview
+	status *supervisor.AppStatus
 }
 
 // mark is how long pushes had taken until then.
@@ -110,19 +130,21 @@ func (s *sampler) sample(ctx context.Context) {
 		s.apps = make(map[string]*sampled)
 	}
 	s.tick++
-	s.status = status
+	s.topics = s.topics[:0]
 	there := make(map[string]bool, len(status))
 	for i := range status {
 		st := &status[i]
 		there[st.Topic] = true
+		s.topics = append(s.topics, st.Topic)
 		a := s.apps[st.Topic]
 		if a == nil {
 			a = new(sampled)
 			s.apps[st.Topic] = a
 		}
 		a.look(st, tubes, now, endedOf(st.Counters))
-		if row := a.rowOf(st, now); row != a.row {
-			a.row, a.changed = row, s.tick
+		a.status = st
+		if app := a.view(st); !reflect.DeepEqual(app, a.app) || now.Sub(a.drawn) >= drawEvery {
+			a.app, a.row, a.drawn = app, s.draw(app), now
 		}
 	}
 	maps.DeleteFunc(s.apps, func(topic string, _ *sampled) bool { return !there[topic] })
@@ -167,14 +189,14 @@ func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeSta
 	past := now.Sub(a.at)
 	switch {
 	case a.at.IsZero():
-	case past > maxRates*sampleEvery: // nobody has looked for long
+	case past > page.ChartPoints*sampleEvery: // nobody has looked for long
 		a.rates = a.rates[:0]
 	default:
 		rate := float64(ended-a.ended) / past.Seconds()
 		for range max(1, int(math.Round(past.Seconds()/sampleEvery.Seconds()))) {
 			a.rates = append(a.rates, math.Round(rate*10)/10)
 		}
-		a.rates = slices.Delete(a.rates, 0, max(0, len(a.rates)-maxRates))
+		a.rates = slices.Delete(a.rates, 0, max(0, len(a.rates)-page.ChartPoints))
 	}
 	a.at, a.ended = now, ended
 	if len(a.marks) == 0 || now.Sub(a.marks[len(a.marks)-1].at) >= markEvery {
@@ -183,15 +205,18 @@ func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeSta
 	}
 }
 
-// rate is how many pushes a second have ended lately; ok is false while that is
-// not known.
-func (a *sampled) rate() (rate float64, ok bool) {
+// rate is how many pushes a second have ended lately; nil while that is not known.
+func (a *sampled) rate() *float64 {
 	const over = 5 // one second alone makes a number nobody can read
 	last := a.rates[max(0, len(a.rates)-over):]
+	if len(last) == 0 {
+		return nil
+	}
+	rate := 0.0
 	for _, r := range last {
 		rate += r / float64(len(last))
 	}
-	return rate, len(last) > 0
+	return &rate
 }
 
 // latency is that of the last minute's pushes; nil if there were none.
@@ -202,6 +227,33 @@ func (a *sampled) latency(h *worker.Histogram) *Latency {
 	return latencyOf(h).Since(a.marks[0].latency)
 }
 
+// view puts together what is known of an app.
+func (a *sampled) view(st *supervisor.AppStatus) *liveApp {
+	v := &liveApp{App: appOf(st), Rate: a.rate()}
+	v.Latency, v.Queue = a.latency(&st.Counters.Seconds), nil
+	if t := a.tube; t != nil {
+		v.Queue = &Queue{Ready: t.Ready, Delayed: t.Delayed, Reserved: t.Reserved, Buried: t.Buried}
+	}
+	if len(a.rates) > 0 && slices.Max(a.rates) > 0 {
+		v.Rates = slices.Clone(a.rates)
+	}
+	return v
+}
+
+// view is an app as of now, with what samples have shown before.
+func (s *sampler) view(st *supervisor.AppStatus) *liveApp {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.apps[st.Topic]
+	if a == nil || time.Since(a.at) > 2*sampleEvery {
+		a = new(sampled)
+		if st.Queue != nil {
+			a.tube = &st.Queue.TubeStats
+		}
+	}
+	return a.view(st)
+}
+
 func endedOf(c *worker.Counters) (n int64) {
 	for class := apnsconn.Delivered; class <= apnsconn.Unknown; class++ {
 		n += c.Ended(class)
@@ -209,20 +261,9 @@ func endedOf(c *worker.Counters) (n int64) {
 	return n
 }
 
-// look is what a viewer who has seen a tick gets to see.
-type look struct {
-	tick   int64
-	rows   []appRow             // that have changed since, by topic
-	rates  map[string][]float64 // of the charts; only at the first look
-	topics []string             // all that the viewer may see
-	status []supervisor.AppStatus
-	now    []float64 // pushes in the last second of each
-	rate   float64   // of all apps together
-}
-
-// see waits for a tick after the one that was seen, and returns what has changed
-// of the apps that are meant. ok is false if ctx ends first.
-func (s *sampler) see(ctx context.Context, seen int64, meant func(topic string) bool) (out look, ok bool) {
+// see waits for a tick after the one that was seen, and returns the apps that are meant.
+// ok is false if ctx ends first.
+func (s *sampler) see(ctx context.Context, seen int64, meant func(topic string) bool) (apps []shown, tick int64, ok bool) {
 	s.mu.Lock()
 	if s.ticked == nil {
 		s.ticked = make(chan struct{})
@@ -231,35 +272,16 @@ func (s *sampler) see(ctx context.Context, seen int64, meant func(topic string) 
 		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return out, false
+			return nil, 0, false
 		case <-next:
 		}
 		s.mu.Lock()
 	}
 	defer s.mu.Unlock()
-	out.tick, out.rates = s.tick, make(map[string][]float64)
-	for i := range s.status {
-		st := &s.status[i]
-		if !meant(st.Topic) {
-			continue
-		}
-		a := s.apps[st.Topic]
-		out.topics = append(out.topics, st.Topic)
-		out.status = append(out.status, *st)
-		if rate, ok := a.rate(); ok {
-			out.rate += rate
-		}
-		now := 0.0
-		if n := len(a.rates); n > 0 {
-			now = a.rates[n-1]
-		}
-		out.now = append(out.now, now)
-		if a.changed > seen || seen == 0 {
-			out.rows = append(out.rows, a.row)
-		}
-		if seen == 0 {
-			out.rates[st.Topic] = slices.Clone(a.rates)
+	for _, topic := range s.topics {
+		if meant(topic) {
+			apps = append(apps, s.apps[topic].shown)
 		}
 	}
-	return out, true
+	return apps, s.tick, true
 }

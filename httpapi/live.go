@@ -1,0 +1,165 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"propeller/httpapi/page"
+)
+
+// eventTime is how long an event may be on its way to who reads it.
+const eventTime = 10 * time.Second
+
+// events tells a live page what changes, as server-sent events (HTML Standard, 9.2): each
+// part of it that is drawn differently now, by its id.
+func (p *pages) events(w http.ResponseWriter, r *http.Request, c *client) {
+	leave, ok := p.enter(w, r, c, viewCost)
+	if !ok {
+		return
+	}
+	defer leave()
+	done := p.sampler.join()
+	defer done()
+	out, ctx, cancel := stream(w, r)
+	defer cancel()
+	q := r.URL.Query()
+	of, all := q.Get("topic"), q.Get("apps") // one app's page, or the overview with these
+	sent := make(map[string]string)
+	for seen := int64(0); ; {
+		c := p.visitor(r) // each time: the session may be over, the key be for less
+		if c == nil || of != "" && !c.may(of) {
+			_ = out.send("reload", "it is not shown to you any more")
+			return
+		}
+		apps, tick, ok := p.sampler.see(ctx, seen, func(topic string) bool { return c.may(topic) && (of == "" || of == topic) })
+		if !ok {
+			return
+		}
+		if of != "" && len(apps) == 0 || of == "" && all != "" && all != listOf(apps) {
+			_ = out.send("reload", "there are other apps")
+			return
+		}
+		for id, html := range p.parts(c, of, apps) {
+			if html != sent[id] && out.send("part", html) != nil {
+				return
+			}
+			sent[id] = html
+		}
+		if out.send("done", "all parts that have changed") != nil || out.control.Flush() != nil {
+			return
+		}
+		seen = tick
+	}
+}
+
+// listOf stands for a list of apps, in whatever order.
+func listOf(apps []shown) string {
+	topics := make([]string, len(apps))
+	for i := range apps {
+		topics[i] = apps[i].app.Topic
+	}
+	slices.Sort(topics)
+	sum := sha256.Sum256([]byte(strings.Join(topics, " ")))
+	return hex.EncodeToString(sum[:8])
+}
+
+// parts are the parts of a page that may change, by their ids.
+func (p *pages) parts(c *client, of string, apps []shown) iter.Seq2[string, string] {
+	return func(yield func(id, html string) bool) {
+		v := p.view(c)
+		if !yield("refused", p.part("overview", "refused", v)) {
+			return
+		}
+		if of == "" {
+			for _, a := range apps {
+				if !yield(a.app.Topic, a.row) {
+					return
+				}
+			}
+			yield("totals", p.part("overview", "totals", totalsOf(apps)))
+			return
+		}
+		app := *apps[0].app
+		app.addPushes(apps[0].status)
+		v.Main = &app
+		for _, id := range []string{"summary", "workers", "failures", "refusals", "outcomes"} {
+			if !yield(id, p.part("app", id, v)) {
+				return
+			}
+		}
+	}
+}
+
+// part draws a part of a page; "" if that fails, which the log tells.
+func (p *pages) part(name, part string, data any) string {
+	html, err := page.Fragment(name, part, data)
+	if err != nil {
+		p.api.o.Log.Error("http: page", "page", name, "part", part, "err", err)
+		return ""
+	}
+	return string(html)
+}
+
+// enter takes what a stream of events costs, or says that there is no more.
+func (p *pages) enter(w http.ResponseWriter, r *http.Request, c *client, cost int64) (leave func(), ok bool) {
+	if p.api.lasting.try(c.name, cost) {
+		leave = func() { p.api.lasting.free(c.name, cost) }
+		if r.Method != http.MethodHead && !r.URL.Query().Has("place") {
+			return leave, true
+		}
+		leave() // what is asked is only whether there is one
+		w.WriteHeader(http.StatusNoContent)
+		return nil, false
+	}
+	p.api.refuse(w, r, c, http.StatusServiceUnavailable, errLasting.Error())
+	return nil, false
+}
+
+// eventStream writes server-sent events.
+type eventStream struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+// stream begins one. Its context ends with the request, and with the server.
+func stream(w http.ResponseWriter, r *http.Request) (eventStream, context.Context, func()) {
+	out := eventStream{w, http.NewResponseController(w)}
+	_ = out.control.SetReadDeadline(time.Time{}) // the server's is for requests that end; see lineTime
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold events back
+	w.WriteHeader(http.StatusOK)
+	_ = out.control.Flush() // that there is a place is known before there is something to tell
+	ctx, cancel := context.WithCancel(r.Context())
+	stop := make(chan struct{})
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		select {
+		case <-ending(r):
+			cancel()
+		case <-stop:
+		}
+	}()
+	return out, ctx, func() {
+		close(stop)
+		<-over
+		cancel()
+	}
+}
+
+// lineEnds are those of the event streams; what follows one is another line of the same data.
+var lineEnds = strings.NewReplacer("\r\n", "\ndata: ", "\r", "\ndata: ", "\n", "\ndata: ")
+
+// send sends one event, with the next Flush at the latest.
+func (s eventStream) send(name, data string) error {
+	_ = s.control.SetWriteDeadline(time.Now().Add(eventTime))
+	_, err := fmt.Fprintf(s.w, "event: %s\ndata: %s\n\n", name, lineEnds.Replace(data))
+	return err
+}
