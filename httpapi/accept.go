@@ -2,11 +2,16 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"propeller/apnsconn"
 	"propeller/queue"
 	"propeller/supervisor"
 	"propeller/worker/job"
@@ -151,4 +156,184 @@ func (r *Result) mayBePut() bool {
 // problem is the answer to a request that is only for what e is about.
 func (e *ResultError) problem() answer {
 	return Problem{Status: e.Status, Key: e.Key, Detail: e.Detail, Uncertain: e.Uncertain}.answer()
+}
+
+const (
+	// partSize is how many notifications of a request are put together.
+	partSize = 64
+	// partsAtOnce is how many such parts are worked on at the same time: some
+	// are decoded while others wait for the queue.
+	partsAtOnce = 4
+)
+
+// acceptAll takes n notifications. Each stands for itself: its result is in its
+// place in out. charge is for the jobs that one is besides its first.
+func (a *API) acceptAll(ctx context.Context, c *client, charge func(jobs int) error, n int, item func(i int) []byte, out []Result) {
+	var next atomic.Int64
+	var working sync.WaitGroup
+	for range min((n+partSize-1)/partSize, partsAtOnce) {
+		working.Go(func() {
+			for {
+				to := int(next.Add(partSize))
+				from := to - partSize
+				if from >= n {
+					return
+				}
+				p := part{api: a, client: c, charge: charge, first: from, out: out[from:min(to, n)]}
+				p.accept(ctx, item)
+			}
+		})
+	}
+	working.Wait()
+}
+
+// part is some notifications of a request.
+type part struct {
+	api    *API
+	client *client
+	charge func(jobs int) error
+	first  int // number of the first
+	out    []Result
+
+	// Those that are to be put: one job each.
+	jobs []supervisor.NewJob
+	puts []donePut // what becomes of them
+	at   []int     // their places in out
+}
+
+// accept decodes the notifications and puts them.
+func (p *part) accept(ctx context.Context, item func(i int) []byte) {
+	p.jobs, p.puts, p.at = make([]supervisor.NewJob, 0, len(p.out)), make([]donePut, 0, len(p.out)), make([]int, 0, len(p.out))
+	now := time.Now()
+	for i := range p.out {
+		p.guarded(p.out[i:i+1], func() { p.add(ctx, i, item(p.first+i), now) })
+	}
+	p.guarded(p.out, func() { p.putAll(ctx) })
+}
+
+// guarded runs f. If it panics, that is the end only of those of the
+// notifications that have no result yet.
+func (p *part) guarded(out []Result, f func()) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		p.api.panicked("POST /v1/notifications", v)
+		for i := range out {
+			if r := &out[i]; r.ID == "" && r.Error == nil {
+				r.Error = &ResultError{Status: http.StatusInternalServerError, Detail: errPanic.Error(), Uncertain: true}
+			}
+		}
+	}()
+	f()
+}
+
+// add decodes a notification, to be put with the others of its part. One that is
+// split into several jobs, which are large, is put alone.
+func (p *part) add(ctx context.Context, i int, body []byte, now time.Time) {
+	e, err := job.ParseEnvelope(body, now)
+	if err != nil {
+		p.out[i].Error = errorOf(err)
+		return
+	}
+	jobs, r := p.api.prepare(p.client, e, p.charge)
+	if r.Error == nil && len(jobs) > 1 {
+		r = p.api.putJobs(ctx, e, jobs, r)
+	} else if r.Error == nil {
+		p.jobs = append(p.jobs, supervisor.NewJob{Topic: e.Topic, Body: jobs[0].Body, Delay: e.Delay})
+		p.puts = append(p.puts, donePut{topic: e.Topic, body: jobs[0].Body, delay: e.Delay, tokens: jobs[0].Tokens, err: errPanic})
+		p.at = append(p.at, i)
+	}
+	p.out[i] = r
+}
+
+// putAll puts what has been decoded.
+func (p *part) putAll(ctx context.Context) {
+	if len(p.jobs) == 0 {
+		return
+	}
+	p.api.o.Outcomes.begin()
+	defer func() { p.api.o.Outcomes.end(p.puts...) }() // also after a panic
+	for k, stored := range p.api.tree.PutAll(ctx, p.jobs) {
+		p.puts[k].id, p.puts[k].err = stored.ID, stored.Err
+		r := &p.out[p.at[k]]
+		if r.ID = stored.ID; stored.Err != nil {
+			r.ID, r.Error = "", errorOf(stored.Err)
+		}
+	}
+}
+
+// Lint says what would become of a notification.
+type Lint struct {
+	OK    bool         `json:"ok"`
+	Error *ResultError `json:"error,omitempty"` // why it would be refused
+
+	Jobs         int               `json:"jobs,omitempty"`    // that it would be
+	Pushes       int               `json:"pushes,omitempty"`  // that those would be
+	Delay        int64             `json:"delay,omitempty"`   // seconds before they may be sent
+	Headers      map[string]string `json:"headers,omitempty"` // of the first push, but for its path and id
+	Payload      json.RawMessage   `json:"payload,omitempty"` // as it would be sent
+	PayloadBytes int               `json:"payload_bytes,omitempty"`
+	Malformed    []ResultError     `json:"malformed,omitempty"` // tokens that are none, at most 20
+	Warnings     []string          `json:"warnings,omitempty"`  // of what works, and is perhaps not what was meant
+}
+
+// lint looks at a notification without putting it.
+func (a *API) lint(w http.ResponseWriter, r *http.Request, c *client) {
+	if !c.limit.Allow() {
+		tooMany(c).write(w)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), maxTime)
+	defer cancel()
+	body, free, err := a.body(ctx, w, r, c, largeBody)
+	defer free()
+	if err != nil {
+		problemOf(bodyStatus(err), "", "the body: "+bodyFault(err)).write(w)
+		return
+	}
+	writeJSON(w, http.StatusOK, a.lintOf(c, body))
+}
+
+func (a *API) lintOf(c *client, body []byte) Lint {
+	e, err := job.ParseEnvelope(body, time.Now())
+	if err != nil {
+		return Lint{Error: errorOf(err)}
+	}
+	return a.lintEnvelope(c, e)
+}
+
+func (a *API) lintEnvelope(c *client, e job.Envelope) Lint {
+	jobs, job, app, err := a.check(c, e)
+	if err != nil {
+		return Lint{Error: errorOf(err)}
+	}
+	n := &job.Notification
+	out := Lint{
+		OK: true, Jobs: len(jobs), Pushes: max(1, len(job.Tokens)), Delay: int64(e.Delay / time.Second),
+		Headers: headersOf(n), Payload: n.Payload, PayloadBytes: len(n.Payload), Warnings: app.Warnings(&job),
+	}
+	for _, bad := range job.Malformed[:min(len(job.Malformed), maxMalformed)] {
+		out.Malformed = append(out.Malformed, ResultError{Key: bad.Err.Key, Detail: bad.Err.Why})
+	}
+	return out
+}
+
+// headersOf are the headers of a push that are sent.
+func headersOf(n *apnsconn.Notification) map[string]string {
+	h := map[string]string{"apns-topic": n.Topic, "apns-push-type": n.PushType}
+	if n.Priority != 0 {
+		h["apns-priority"] = strconv.Itoa(n.Priority)
+	}
+	if n.Expiration != nil {
+		h["apns-expiration"] = strconv.FormatInt(*n.Expiration, 10)
+	}
+	if n.CollapseID != "" {
+		h["apns-collapse-id"] = n.CollapseID
+	}
+	if n.ChannelID != "" {
+		h["apns-channel-id"] = n.ChannelID
+	}
+	return h
 }

@@ -1,13 +1,27 @@
+// Package httpapi is propeller's HTTP API: jobs in, and out what a running
+// daemon tells of its apps, and what an operator may do with them.
+//
+// It is served twice: where the configuration's http.listen says (Web), to
+// clients that show keys (Settings); and on a Unix socket in state_dir (Open),
+// to the daemon's own user, who is an admin. Client speaks to the latter.
+// docs/http-api.md describes every request. Errors are problems (RFC 9457).
+//
+// On the network there is also a page for people: pages.go answers its requests, session.go
+// says who looks, sampler.go looks at the apps for all visitors, live.go tells browsers what
+// has changed. httpapi/page draws it, from this package's own types; what it does is done by
+// the functions that answer the API (wantsPage: a browser gets a page, a client JSON).
 package httpapi
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"path"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -325,4 +339,48 @@ func (a *API) metrics(w http.ResponseWriter, r *http.Request, _ *client) {
 // audit logs what a client has done.
 func (a *API) audit(r *http.Request, c *client, action string, attrs ...any) {
 	a.o.Log.Info("http: "+action, append([]any{"key", c.name, "from", a.access.Load().remote(r)}, attrs...)...)
+}
+
+// below answers a request by mux, below a base path, which proxies may take off
+// or leave; "" for none.
+func below(base string, mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+	if base == "" || r.Method == http.MethodConnect {
+		mux.ServeHTTP(w, r)
+		return
+	}
+	if r.URL.Path == base {
+		http.Redirect(w, r, base+"/", http.StatusPermanentRedirect)
+		return
+	}
+	h, rest := http.Handler(mux), r.URL.EscapedPath()
+	if strings.HasPrefix(rest, base+"/") {
+		h, rest = http.StripPrefix(base, mux), rest[len(base):]
+	}
+	if to := canonical(rest); to != rest {
+		if r.URL.RawQuery != "" {
+			to += "?" + r.URL.RawQuery
+		}
+		http.Redirect(w, r, base+to, http.StatusTemporaryRedirect)
+		return
+	}
+	h.ServeHTTP(w, r)
+}
+
+// canonical is the path to which ServeMux would redirect, if not p itself: it
+// knows of no base path.
+func canonical(p string) string {
+	clean := path.Clean("/" + p)
+	if clean != "/" && strings.HasSuffix(p, "/") || clean == "/debug/pprof" { // the only route with a slash at its end
+		clean += "/"
+	}
+	return clean
+}
+
+// openAPI describes every request and answer. A test checks the one by the other.
+//
+//go:embed openapi.yaml
+var openAPI []byte // never written to
+
+func describe(w http.ResponseWriter, _ *http.Request, _ *client) {
+	answer{status: http.StatusOK, contentType: "application/yaml", body: openAPI}.write(w)
 }

@@ -10,12 +10,217 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
+	"propeller/internal/rawjson"
 	"propeller/queue"
+	"propeller/worker/buried"
+	"propeller/worker/job"
 )
+
+// Local is what the API does with one tube's buried jobs, without the API: for
+// the server, and for whoever has the queue at hand and no daemon. Client does
+// the same over a socket.
+type Local struct {
+	Jobs buried.Jobs
+}
+
+// List lists the selected buried jobs. The list may be incomplete, which it says; an
+// error means that there is none at all.
+func (l Local) List(ctx context.Context, s Selection) (BuriedList, error) {
+	if s.Limit < 0 || s.Limit > MaxJobs {
+		return BuriedList{}, errLimit
+	}
+	known, err := l.Jobs.List(ctx, buried.Filter{Reason: s.Reason, Limit: orMax(s.Limit), Since: unixTime(s.Since)})
+	list := BuriedList{Jobs: []BuriedJob{}, More: known.More, Complete: known.Complete}
+	for i := range known.Items {
+		list.Jobs = append(list.Jobs, buriedOf(&known.Items[i]))
+	}
+	list.Incomplete, err = partly(len(list.Jobs), err)
+	list.Complete = list.Complete && list.Incomplete == ""
+	return list, err
+}
+
+// Show returns one buried job with its body.
+func (l Local) Show(ctx context.Context, id string) (BuriedJob, error) {
+	it, err := l.Jobs.Show(ctx, id)
+	if err != nil {
+		return BuriedJob{}, err
+	}
+	return buriedOf(&it), nil
+}
+
+// Kick has the chosen jobs served again.
+func (l Local) Kick(ctx context.Context, c Choice) (Settled, error) {
+	return l.settle(ctx, c, l.Jobs.Kick)
+}
+
+// Delete removes the chosen jobs for good.
+func (l Local) Delete(ctx context.Context, c Choice) (Settled, error) {
+	return l.settle(ctx, c, l.Jobs.Delete)
+}
+
+func (l Local) settle(ctx context.Context, c Choice, do func(context.Context, buried.Filter) (buried.Result, error)) (Settled, error) {
+	f, err := c.filter()
+	if err != nil {
+		return Settled{}, err
+	}
+	r, err := do(ctx, f)
+	s := Settled{Jobs: len(r.Jobs), IDs: r.Jobs, More: r.More}
+	s.Incomplete, err = partly(s.Jobs, err)
+	return s, err
+}
+
+// partly turns the error of something that did n jobs into a note of the
+// answer, or leaves it an error if nothing was done.
+func partly(n int, err error) (incomplete string, _ error) {
+	if n > 0 && err != nil {
+		return err.Error(), nil
+	}
+	return "", err
+}
+
+// BuriedList is the answer of GET /v1/apps/{topic}/buried.
+type BuriedList struct {
+	Jobs []BuriedJob `json:"jobs"` // those buried first in front
+	More bool        `json:"more"` // the limit was reached, and there are others
+	// Complete is false until all buried jobs have been read from the queue.
+	Complete bool `json:"complete"`
+	// Incomplete says why the rest is missing, such as a queue server that is away.
+	Incomplete string `json:"incomplete,omitempty"`
+}
+
+// BuriedJob is a job that was set aside.
+type BuriedJob struct {
+	ID     string    `json:"id"`               // the one its producer got; the rests of one list share it
+	Class  string    `json:"class,omitempty"`  // of the last outcome
+	Status int       `json:"status,omitempty"` // APNs' HTTP status
+	Reason string    `json:"reason"`
+	Buried time.Time `json:"buried"`        // when it was buried, or put if the job does not say
+	Age    int64     `json:"age,omitempty"` // seconds since it was put
+	Token  string    `json:"token,omitempty"`
+	Ref    string    `json:"ref,omitempty"`
+	APNsID string    `json:"apns_id,omitempty"`
+	// Unverified: the queue did not answer, so the job may be gone.
+	Unverified bool `json:"unverified,omitempty"`
+
+	// Body is the job as its producer put it, or its rest, with whole tokens; absent in a
+	// list. A body that is not UTF-8 is in BodyBase64 instead.
+	Body       string `json:"body,omitempty"`
+	BodyBase64 []byte `json:"body_base64,omitempty"`
+}
+
+// Choice says which buried jobs are meant: exactly one of IDs, Reason and All
+// is given.
+type Choice struct {
+	IDs    jobIDs `json:"ids,omitempty"`
+	Reason string `json:"reason,omitempty"` // part of the reason or class
+	All    bool   `json:"all,omitempty"`
+	Limit  int    `json:"limit,omitempty"`  // at most so many, up to MaxJobs, which is the default
+	Before int64  `json:"before,omitempty"` // only jobs buried before this second of Unix time
+
+	group string // used by the page: only jobs whose reason belongs to this group
+}
+
+// jobIDs are ids of jobs. Of a list that is too long no more are kept than show that.
+type jobIDs []string
+
+// UnmarshalJSON reads a list of strings.
+func (ids *jobIDs) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" {
+		return nil
+	}
+	err := rawjson.Elements(text, func(_ int, value []byte) error {
+		var id string
+		if len(*ids) > MaxJobs {
+			return nil
+		}
+		if err := json.Unmarshal(value, &id); err != nil {
+			return err
+		}
+		*ids = append(*ids, id)
+		return nil
+	})
+	if errors.Is(err, rawjson.ErrKind) {
+		return errors.New("ids: is not a list")
+	}
+	return err
+}
+
+// MaxJobs is the most buried jobs of one answer: with bodies of 64 KiB their
+// list takes 64 MiB while it is made.
+const MaxJobs = 1000
+
+// Settled is the answer of kick and delete.
+type Settled struct {
+	Jobs       int      `json:"jobs"`          // kicked or deleted
+	IDs        []string `json:"ids,omitempty"` // their ids
+	More       bool     `json:"more"`          // the limit was reached, and there are others
+	Incomplete string   `json:"incomplete,omitempty"`
+}
+
+var (
+	errChoice = errors.New("give exactly one of ids, reason and all")
+	errLimit  = fmt.Errorf("the limit, or the number of ids: must be 1 to %d", MaxJobs)
+)
+
+// filter checks the choice.
+func (c Choice) filter() (buried.Filter, error) {
+	given := 0
+	for _, is := range []bool{len(c.IDs) > 0, c.Reason != "", c.All} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		return buried.Filter{}, errChoice
+	case c.Limit < 0 || c.Limit > MaxJobs || len(c.IDs) > MaxJobs:
+		return buried.Filter{}, errLimit
+	}
+	f := buried.Filter{IDs: c.IDs, Reason: c.Reason, Limit: orMax(c.Limit), Before: unixTime(c.Before)}
+	if c.group != "" {
+		f.Only = func(e *buried.Entry) bool { return groupOf(e.Reason) == c.group }
+	}
+	return f, nil
+}
+
+// unixTime is a time given in Unix seconds, of which 0 means none.
+func unixTime(seconds int64) time.Time {
+	if seconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0)
+}
+
+// Selection says which buried jobs a list has. The zero value selects all, up to MaxJobs.
+type Selection struct {
+	Reason string // part of the reason or class
+	Limit  int    // at most so many; 0 means MaxJobs
+	Since  int64  // only jobs buried at this second of Unix time or later
+}
+
+func orMax(limit int) int {
+	if limit == 0 {
+		return MaxJobs
+	}
+	return limit
+}
+
+func buriedOf(it *buried.Item) BuriedJob {
+	j := BuriedJob{
+		ID: it.Job, Class: it.Class, Status: it.Status, Reason: it.Reason, Buried: it.At, Age: int64(time.Since(it.Put) / time.Second),
+		Token: it.Token, Ref: it.Ref, APNsID: it.APNsID, Unverified: it.Unverified,
+	}
+	if body := job.AsPut(it.Body); utf8.Valid(body) {
+		j.Body = string(body)
+	} else {
+		j.BodyBase64 = body
+	}
+	return j
+}
 
 // Bounds of a request about buried jobs.
 const (
@@ -169,12 +374,6 @@ func formChoice(r *http.Request) (Choice, error) {
 	return Choice{}, fmt.Errorf("%w: no job is selected", errBody)
 }
 
-// buriedGroup are the jobs that were buried for one reason.
-type buriedGroup struct {
-	Reason string
-	Jobs   []BuriedJob
-}
-
 // ownReason is what in a reason is different for each job: how long it was tried, and how
 // many of its tokens were affected.
 var ownReason = regexp.MustCompile(` after \S+ and \d+ tr(?:y|ies)|,? after \d+ tr(?:y|ies)| \(and \d+ more of its tokens likewise\)`)
@@ -185,21 +384,4 @@ func groupOf(reason string) string {
 		return r
 	}
 	return "unknown"
-}
-
-func grouped(jobs []BuriedJob) []*buriedGroup {
-	var out []*buriedGroup
-	byReason := make(map[string]*buriedGroup)
-	for _, j := range jobs {
-		reason := groupOf(j.Reason)
-		g := byReason[reason]
-		if g == nil {
-			g = &buriedGroup{Reason: reason}
-			byReason[reason] = g
-			out = append(out, g)
-		}
-		g.Jobs = append(g.Jobs, j)
-	}
-	slices.SortStableFunc(out, func(a, b *buriedGroup) int { return len(b.Jobs) - len(a.Jobs) })
-	return out
 }

@@ -10,7 +10,116 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/gofrs/flock"
+
+	"propeller/internal/files"
 )
+
+// Names in state_dir.
+const (
+	socketName = "propeller.sock"
+	lockName   = "propeller.lock"
+	// freshName is the folder in which a socket is made before it takes its
+	// place. Its path with the socket's, which is one letter there, is not
+	// longer than the final one.
+	freshName = ".socket-new"
+)
+
+// maxSocketPath is the longest path that fits sockaddr_un with the byte that
+// ends it, in bytes: 108 on Linux (unix(7)), 104 on BSD and macOS.
+const maxSocketPath = 103
+
+var (
+	// ErrInUse: another daemon that lives has the folder.
+	ErrInUse = errors.New("another propeller has this folder")
+	// ErrPath: the folder's path is too long to hold a socket.
+	ErrPath = errors.New("the path is too long for a socket")
+)
+
+// State is a daemon's hold on its state_dir: nobody else's until Close or the
+// process's end.
+type State struct {
+	dir  string
+	lock *flock.Flock
+}
+
+// Open takes dir, which is created when missing, for this process. Errors: one
+// that wraps ErrInUse if another process has it, one that wraps ErrPath, or
+// files.ErrShared, or one of the file system. None names the key that dir is from.
+func Open(dir string) (*State, error) {
+	if path := filepath.Join(dir, socketName); len(path) > maxSocketPath {
+		return nil, fmt.Errorf("socket %q: %d bytes, at most %d: %w: choose another folder", path, len(path), maxSocketPath, ErrPath)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := files.CheckFolder(dir); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, lockName)
+	lock, err := files.Lock(path)
+	if errors.Is(err, files.ErrLocked) {
+		holder := files.Holder(path)
+		if holder != "" {
+			holder = " (process " + holder + ")"
+		}
+		return nil, fmt.Errorf("%q: %w%s: stop it, or give this one a folder of its own", dir, ErrInUse, holder)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &State{dir: dir, lock: lock}, nil
+}
+
+// Close gives the folder up.
+func (s *State) Close() error {
+	err := os.Remove(s.path())
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, s.lock.Close()) // the lock ends with it
+}
+
+func (s *State) path() string { return filepath.Join(s.dir, socketName) }
+
+// Listen makes the socket, in place of one that a dead process left behind. It
+// can be reached by the process's own user only: from the first moment, since
+// it is made in a folder that nobody else can enter.
+func (s *State) Listen() (net.Listener, error) {
+	fresh := filepath.Join(s.dir, freshName)
+	if err := os.RemoveAll(fresh); err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	if err := os.Mkdir(fresh, 0o700); err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	defer os.RemoveAll(fresh)
+	ln, err := bindSocket(fresh, s.path(), 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	return ln, nil
+}
+
+// bindSocket makes a socket at path that has its rights from the first moment:
+// it is made in the folder fresh, which nobody else can enter, and moved. It does
+// not go when the listener is closed.
+func bindSocket(fresh, path string, mode os.FileMode) (*net.UnixListener, error) {
+	made := filepath.Join(fresh, "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false) // it knows the first name only
+	if err = os.Chmod(made, mode); err == nil {
+		err = os.Rename(made, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	return ln, nil
+}
 
 const socketScheme = "unix:"
 

@@ -15,7 +15,6 @@ import (
 	"propeller/httpapi/page"
 	"propeller/internal/rawjson"
 	"propeller/internal/text"
-	"propeller/supervisor"
 )
 
 // pages are what people see in a browser: the apps, live; an app; its buried
@@ -274,6 +273,29 @@ type buriedPage struct {
 	Fault  string
 }
 
+// buriedGroup are the jobs that were buried for one reason.
+type buriedGroup struct {
+	Reason string
+	Jobs   []BuriedJob
+}
+
+func grouped(jobs []BuriedJob) []*buriedGroup {
+	var out []*buriedGroup
+	byReason := make(map[string]*buriedGroup)
+	for _, j := range jobs {
+		reason := groupOf(j.Reason)
+		g := byReason[reason]
+		if g == nil {
+			g = &buriedGroup{Reason: reason}
+			byReason[reason] = g
+			out = append(out, g)
+		}
+		g.Jobs = append(g.Jobs, j)
+	}
+	slices.SortStableFunc(out, func(a, b *buriedGroup) int { return len(b.Jobs) - len(a.Jobs) })
+	return out
+}
+
 func (p *pages) buried(w http.ResponseWriter, r *http.Request, c *client) {
 	d := buriedPage{Topic: r.PathValue("topic")}
 	for _, done := range []string{"kicked", "deleted"} {
@@ -367,17 +389,6 @@ func readable(body string, other []byte) string {
 	return text.CutTokens(rawjson.Indent(body, "", maxShown))
 }
 
-// Bounds of the form to send a push.
-const (
-	// outcomeEvery is how often the page looks what has become of a push.
-	outcomeEvery = 100 * time.Millisecond
-	// outcomeTime is how long it does: nobody waits longer, and a reload goes on.
-	outcomeTime = time.Hour
-	// obstacleEvery is how often it looks whether the app sends at all, which takes a
-	// look at all apps.
-	obstacleEvery = time.Second
-)
-
 func (p *pages) sendForm(w http.ResponseWriter, r *http.Request, c *client) {
 	d := struct {
 		Topics []string
@@ -389,96 +400,4 @@ func (p *pages) sendForm(w http.ResponseWriter, r *http.Request, c *client) {
 		}
 	}
 	p.show(w, c, "send", "Send a test push", "", d)
-}
-
-// sentPush is what the form's page is told of a push.
-type sentPush struct {
-	Notification
-	Obstacle string // why its app does not send it at present
-}
-
-// sent is what has become of a push so far; ok is false for one that is not
-// remembered, or that is none of the visitor's business.
-func (p *pages) sent(c *client, id string) (n Notification, ok bool) {
-	n, ok = p.api.o.Outcomes.look(id)
-	return n, ok && c != nil && c.may(n.Topic)
-}
-
-// obstacle says why a push that has not ended waits; "" if it just does.
-func (p *pages) obstacle(n *Notification) string {
-	if n.Ended() {
-		return ""
-	}
-	st := p.api.status(n.Topic)
-	if st == nil {
-		return "the app is no longer in the configuration"
-	}
-	h := st.Health
-	switch h.State {
-	case supervisor.Running, supervisor.Idle:
-		return ""
-	case supervisor.Broken, supervisor.Guarded:
-		return "the app is " + h.String() + "; one job a minute is tried"
-	case supervisor.Paused:
-		return "the app is " + h.Reason + ", until it is resumed"
-	case supervisor.NoQueue:
-		return "the app has " + h.String()
-	case supervisor.TubePaused:
-		return "the app's tube is paused " + h.Reason
-	}
-	return "the app is " + h.String()
-}
-
-const notRemembered = "this push is not remembered"
-
-// outcome shows what has become of a push.
-func (p *pages) outcome(w http.ResponseWriter, r *http.Request, c *client) {
-	n, ok := p.sent(c, r.URL.Query().Get("id"))
-	if !ok {
-		p.fault(w, r, c, http.StatusNotFound, notRemembered)
-		return
-	}
-	answerHTML(http.StatusOK, []byte(p.part("send", "outcome", &sentPush{n, p.obstacle(&n)}))).write(w)
-}
-
-// follow shows the same each time that it changes, as server-sent events, until the push
-// has ended.
-func (p *pages) follow(w http.ResponseWriter, r *http.Request, c *client) {
-	id := r.URL.Query().Get("id")
-	n, ok := p.sent(c, id)
-	if !ok {
-		p.fault(w, r, c, http.StatusNotFound, notRemembered)
-		return
-	}
-	leave, ok := p.enter(w, r, c, followCost)
-	if !ok {
-		return
-	}
-	defer leave()
-	out, ctx, cancel := stream(w, r)
-	defer cancel()
-	again := time.NewTicker(outcomeEvery)
-	defer again.Stop()
-	var told, now sentPush
-	var looked time.Time // for an obstacle
-	for end := time.Now().Add(outcomeTime); ok && time.Now().Before(end); n, ok = p.sent(p.visitor(r), id) {
-		now.Notification = n
-		if n.Ended() || time.Since(looked) >= obstacleEvery {
-			now.Obstacle, looked = p.obstacle(&n), time.Now()
-		}
-		if now != told {
-			if out.send("part", p.part("send", "outcome", &now)) != nil || out.control.Flush() != nil {
-				return
-			}
-			told = now
-		}
-		if n.Ended() {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-again.C:
-		}
-	}
 }

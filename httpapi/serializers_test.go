@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"net/url"
-	"propeller/worker/job"
 	"strings"
 	"testing"
 	"time"
+
+	"propeller/worker/job"
 )
 
 // Every way in takes what serializers write: a byte order mark, escapes, nulls and PHP's

@@ -2,19 +2,15 @@ package httpapi
 
 import (
 	"cmp"
-	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"time"
-	"unicode/utf8"
 
 	"propeller/apnsconn"
-	"propeller/internal/rawjson"
 	"propeller/supervisor"
 	"propeller/worker"
-	"propeller/worker/buried"
-	"propeller/worker/job"
 )
 
 // Apps is the answer of GET /v1/apps.
@@ -185,133 +181,6 @@ type Webhook struct {
 	Stalled string `json:"stalled,omitempty"`
 }
 
-// BuriedList is the answer of GET /v1/apps/{topic}/buried.
-type BuriedList struct {
-	Jobs []BuriedJob `json:"jobs"` // those buried first in front
-	More bool        `json:"more"` // the limit was reached, and there are others
-	// Complete is false until all buried jobs have been read from the queue.
-	Complete bool `json:"complete"`
-	// Incomplete says why the rest is missing, such as a queue server that is away.
-	Incomplete string `json:"incomplete,omitempty"`
-}
-
-// BuriedJob is a job that was set aside.
-type BuriedJob struct {
-	ID     string    `json:"id"`               // the one its producer got; the rests of one list share it
-	Class  string    `json:"class,omitempty"`  // of the last outcome
-	Status int       `json:"status,omitempty"` // APNs' HTTP status
-	Reason string    `json:"reason"`
-	Buried time.Time `json:"buried"`        // when it was buried, or put if the job does not say
-	Age    int64     `json:"age,omitempty"` // seconds since it was put
-	Token  string    `json:"token,omitempty"`
-	Ref    string    `json:"ref,omitempty"`
-	APNsID string    `json:"apns_id,omitempty"`
-	// Unverified: the queue did not answer, so the job may be gone.
-	Unverified bool `json:"unverified,omitempty"`
-
-	// Body is the job as its producer put it, or its rest, with whole tokens; absent in a
-	// list. A body that is not UTF-8 is in BodyBase64 instead.
-	Body       string `json:"body,omitempty"`
-	BodyBase64 []byte `json:"body_base64,omitempty"`
-}
-
-// Choice says which buried jobs are meant: exactly one of IDs, Reason and All
-// is given.
-type Choice struct {
-	IDs    jobIDs `json:"ids,omitempty"`
-	Reason string `json:"reason,omitempty"` // part of the reason or class
-	All    bool   `json:"all,omitempty"`
-	Limit  int    `json:"limit,omitempty"`  // at most so many, up to MaxJobs, which is the default
-	Before int64  `json:"before,omitempty"` // only jobs buried before this second of Unix time
-
-	group string // used by the page: only jobs whose reason belongs to this group
-}
-
-// jobIDs are ids of jobs. Of a list that is too long no more are kept than show that.
-type jobIDs []string
-
-// UnmarshalJSON reads a list of strings.
-func (ids *jobIDs) UnmarshalJSON(text []byte) error {
-	if string(text) == "null" {
-		return nil
-	}
-	err := rawjson.Elements(text, func(_ int, value []byte) error {
-		var id string
-		if len(*ids) > MaxJobs {
-			return nil
-		}
-		if err := json.Unmarshal(value, &id); err != nil {
-			return err
-		}
-		*ids = append(*ids, id)
-		return nil
-	})
-	if errors.Is(err, rawjson.ErrKind) {
-		return errors.New("ids: is not a list")
-	}
-	return err
-}
-
-// MaxJobs is the most buried jobs of one answer: with bodies of 64 KiB their
-// list takes 64 MiB while it is made.
-const MaxJobs = 1000
-
-// Settled is the answer of kick and delete.
-type Settled struct {
-	Jobs       int      `json:"jobs"`          // kicked or deleted
-	IDs        []string `json:"ids,omitempty"` // their ids
-	More       bool     `json:"more"`          // the limit was reached, and there are others
-	Incomplete string   `json:"incomplete,omitempty"`
-}
-
-var (
-	errChoice = errors.New("give exactly one of ids, reason and all")
-	errLimit  = fmt.Errorf("the limit, or the number of ids: must be 1 to %d", MaxJobs)
-)
-
-// filter checks the choice.
-func (c Choice) filter() (buried.Filter, error) {
-	given := 0
-	for _, is := range []bool{len(c.IDs) > 0, c.Reason != "", c.All} {
-		if is {
-			given++
-		}
-	}
-	switch {
-	case given != 1:
-		return buried.Filter{}, errChoice
-	case c.Limit < 0 || c.Limit > MaxJobs || len(c.IDs) > MaxJobs:
-		return buried.Filter{}, errLimit
-	}
-	f := buried.Filter{IDs: c.IDs, Reason: c.Reason, Limit: orMax(c.Limit), Before: unixTime(c.Before)}
-	if c.group != "" {
-		f.Only = func(e *buried.Entry) bool { return groupOf(e.Reason) == c.group }
-	}
-	return f, nil
-}
-
-// unixTime is a time given in Unix seconds, of which 0 means none.
-func unixTime(seconds int64) time.Time {
-	if seconds == 0 {
-		return time.Time{}
-	}
-	return time.Unix(seconds, 0)
-}
-
-// Selection says which buried jobs a list has. The zero value selects all, up to MaxJobs.
-type Selection struct {
-	Reason string // part of the reason or class
-	Limit  int    // at most so many; 0 means MaxJobs
-	Since  int64  // only jobs buried at this second of Unix time or later
-}
-
-func orMax(limit int) int {
-	if limit == 0 {
-		return MaxJobs
-	}
-	return limit
-}
-
 // Waiting is how many of the app's jobs are ready. JetStream counts a released job as
 // reserved until it is handed out again. So in an app that sends nothing, reserved jobs that no worker holds count as
 // ready. 0 while the queue's numbers are unknown.
@@ -418,15 +287,85 @@ func pushesOf(c *worker.Counters) Pushes {
 	return p
 }
 
-func buriedOf(it *buried.Item) BuriedJob {
-	j := BuriedJob{
-		ID: it.Job, Class: it.Class, Status: it.Status, Reason: it.Reason, Buried: it.At, Age: int64(time.Since(it.Put) / time.Second),
-		Token: it.Token, Ref: it.Ref, APNsID: it.APNsID, Unverified: it.Unverified,
+// Latency is how long APNs took to answer pushes.
+type Latency struct {
+	Pushes uint64 `json:"pushes"` // that were answered
+	// P50 and P99 are milliseconds: so long did half of the pushes take at most,
+	// and 99 of 100. They are estimates, linear within a bucket, as
+	// histogram_quantile of Prometheus has them.
+	P50 float64 `json:"p50_ms"`
+	P99 float64 `json:"p99_ms"`
+	// Buckets hold all that Pushes counts, those of the shortest times in front.
+	Buckets []Bucket `json:"buckets"`
+}
+
+// Bucket counts pushes that took longer than the bucket before it says, and at
+// most AtMost.
+type Bucket struct {
+	AtMost float64 `json:"at_most_ms,omitempty"` // 0: as long as you like; the last one
+	Pushes uint64  `json:"pushes"`
+}
+
+// latencyOf is nil before the first answer.
+func latencyOf(h *worker.Histogram) *Latency {
+	_, atMost := h.Snapshot()
+	bounds := slices.Sorted(maps.Keys(atMost))
+	buckets := make([]Bucket, len(bounds))
+	before := uint64(0)
+	for i, bound := range bounds {
+		buckets[i].Pushes = atMost[bound] - before
+		before = atMost[bound]
+		if !math.IsInf(bound, 1) {
+			buckets[i].AtMost = bound * 1000
+		}
 	}
-	if body := job.AsPut(it.Body); utf8.Valid(body) {
-		j.Body = string(body)
-	} else {
-		j.BodyBase64 = body
+	return newLatency(buckets)
+}
+
+// newLatency is nil if the buckets are empty.
+func newLatency(buckets []Bucket) *Latency {
+	l := &Latency{Buckets: buckets}
+	for _, b := range buckets {
+		l.Pushes += b.Pushes
 	}
-	return j
+	if l.Pushes == 0 {
+		return nil
+	}
+	l.P50, l.P99 = l.quantile(.50), l.quantile(.99)
+	return l
+}
+
+// Since is the latency of the pushes answered after earlier was taken; nil if
+// there are none. Where earlier is nil, or of another run of the daemon, it is l
+// itself.
+func (l *Latency) Since(earlier *Latency) *Latency {
+	if l == nil || earlier == nil || len(l.Buckets) != len(earlier.Buckets) {
+		return l
+	}
+	buckets := slices.Clone(l.Buckets)
+	for i, b := range earlier.Buckets {
+		if b.AtMost != buckets[i].AtMost || b.Pushes > buckets[i].Pushes {
+			return l
+		}
+		buckets[i].Pushes -= b.Pushes
+	}
+	return newLatency(buckets)
+}
+
+// quantile is the time that a part q of the pushes took at most, in milliseconds
+// to a tenth. Of the last bucket only the beginning is known.
+func (l *Latency) quantile(q float64) float64 {
+	rank, seen, low := q*float64(l.Pushes), 0.0, 0.0
+	for _, b := range l.Buckets {
+		n := float64(b.Pushes)
+		if n > 0 && seen+n >= rank {
+			if b.AtMost > 0 {
+				low += (b.AtMost - low) * (rank - seen) / n
+			}
+			break
+		}
+		seen += n
+		low = b.AtMost
+	}
+	return math.Round(low*10) / 10
 }
