@@ -25,23 +25,23 @@ const maxJob = 65535
 // names all.
 const maxMalformed = 20
 
-// Result says what became of one notification: there is either an ID or an
+// result says what became of one notification: there is either an ID or an
 // Error.
-type Result struct {
+type result struct {
 	ID string `json:"id,omitempty"` // of the job, as the queue calls it
 	// IDs are all jobs that a notification with very many tokens was split into,
 	// the first being ID; absent for one. With an Error, those that were put.
 	IDs []string `json:"ids,omitempty"`
 	// Malformed are elements of tokens that are none, at most 20. They keep the
 	// others from nothing.
-	Malformed []ResultError `json:"malformed,omitempty"`
-	Error     *ResultError  `json:"error,omitempty"`
+	Malformed []resultError `json:"malformed,omitempty"`
+	Error     *resultError  `json:"error,omitempty"`
 
 	topic string // for the log
 }
 
-// ResultError says why a notification, or a token of it, was not taken.
-type ResultError struct {
+// resultError says why a notification, or a token of it, was not taken.
+type resultError struct {
 	Status int    `json:"status,omitempty"` // as a request for it alone would be answered
 	Key    string `json:"key,omitempty"`    // at fault
 	Detail string `json:"detail"`
@@ -52,16 +52,16 @@ type ResultError struct {
 
 // accept puts one notification into the queue. topic is the app for those that
 // name none.
-func (a *API) accept(ctx context.Context, c *client, body []byte) Result {
+func (a *API) accept(ctx context.Context, c *client, body []byte) result {
 	e, err := job.ParseEnvelope(body, time.Now())
 	if err != nil {
-		return Result{Error: errorOf(err)}
+		return result{Error: errorOf(err)}
 	}
 	return a.enqueue(ctx, c, e)
 }
 
 // enqueue checks the job of an envelope and puts it into the queue.
-func (a *API) enqueue(ctx context.Context, c *client, e job.Envelope) Result {
+func (a *API) enqueue(ctx context.Context, c *client, e job.Envelope) result {
 	jobs, r := a.prepare(c, e, c.pay)
 	if r.topic = e.Topic; r.Error != nil {
 		return r
@@ -72,23 +72,23 @@ func (a *API) enqueue(ctx context.Context, c *client, e job.Envelope) Result {
 // prepare returns the jobs that a notification is, for which the client's limit
 // is charged, and what there is to say of it already: an Error, or malformed
 // tokens.
-func (a *API) prepare(c *client, e job.Envelope, charge func(jobs int) error) (jobs []job.Part, r Result) {
+func (a *API) prepare(c *client, e job.Envelope, charge func(jobs int) error) (jobs []job.Part, r result) {
 	jobs, job, _, err := a.check(c, e)
 	if err != nil {
-		return nil, Result{Error: errorOf(err)}
+		return nil, result{Error: errorOf(err)}
 	}
 	if err := charge(len(jobs) - 1); err != nil {
-		return nil, Result{Error: errorOf(err)}
+		return nil, result{Error: errorOf(err)}
 	}
 	for _, bad := range job.Malformed[:min(len(job.Malformed), maxMalformed)] {
-		r.Malformed = append(r.Malformed, ResultError{Key: bad.Err.Key, Detail: bad.Err.Why})
+		r.Malformed = append(r.Malformed, resultError{Key: bad.Err.Key, Detail: bad.Err.Why})
 	}
 	return jobs, r
 }
 
 // putJobs puts the jobs of a notification, one after the other, until one cannot
 // be put.
-func (a *API) putJobs(ctx context.Context, e job.Envelope, jobs []job.Part, r Result) Result {
+func (a *API) putJobs(ctx context.Context, e job.Envelope, jobs []job.Part, r result) result {
 	for _, one := range jobs {
 		id, err := a.remember(donePut{topic: e.Topic, body: one.Body, delay: e.Delay, tokens: one.Tokens}, func() (string, error) { return a.tree.Put(ctx, e.Topic, one.Body, e.Delay) })
 		if err != nil {
@@ -127,8 +127,8 @@ func (a *API) check(c *client, e job.Envelope) (jobs []job.Part, j job.Job, app 
 }
 
 // errorOf says for a client what err is about.
-func errorOf(err error) *ResultError {
-	r := &ResultError{Status: statusOf(err), Detail: err.Error(), Uncertain: errors.Is(err, queue.ErrUncertain)}
+func errorOf(err error) *resultError {
+	r := &resultError{Status: statusOf(err), Detail: err.Error(), Uncertain: errors.Is(err, queue.ErrUncertain)}
 	fault, ok := errors.AsType[*job.Error](err)
 	switch {
 	case ok:
@@ -145,7 +145,7 @@ func errorOf(err error) *ResultError {
 
 // mayBePut says that something was put, or that nobody knows: 4xx and what is in
 // passing trouble has certainly put nothing.
-func (r *Result) mayBePut() bool {
+func (r *result) mayBePut() bool {
 	e := r.Error
 	if e == nil || e.Uncertain || len(r.IDs) > 0 {
 		return true
@@ -154,7 +154,7 @@ func (r *Result) mayBePut() bool {
 }
 
 // problem is the answer to a request that is only for what e is about.
-func (e *ResultError) problem() answer {
+func (e *resultError) problem() answer {
 	return Problem{Status: e.Status, Key: e.Key, Detail: e.Detail, Uncertain: e.Uncertain}.answer()
 }
 
@@ -168,7 +168,7 @@ const (
 
 // acceptAll takes n notifications. Each stands for itself: its result is in its
 // place in out. charge is for the jobs that one is besides its first.
-func (a *API) acceptAll(ctx context.Context, c *client, charge func(jobs int) error, n int, item func(i int) []byte, out []Result) {
+func (a *API) acceptAll(ctx context.Context, c *client, charge func(jobs int) error, n int, item func(i int) []byte, out []result) {
 	var next atomic.Int64
 	var working sync.WaitGroup
 	for range min((n+partSize-1)/partSize, partsAtOnce) {
@@ -193,7 +193,7 @@ type part struct {
 	client *client
 	charge func(jobs int) error
 	first  int // number of the first
-	out    []Result
+	out    []result
 
 	// Those that are to be put: one job each.
 	jobs []supervisor.NewJob
@@ -213,7 +213,7 @@ func (p *part) accept(ctx context.Context, item func(i int) []byte) {
 
 // guarded runs f. If it panics, that is the end only of those of the
 // notifications that have no result yet.
-func (p *part) guarded(out []Result, f func()) {
+func (p *part) guarded(out []result, f func()) {
 	defer func() {
 		v := recover()
 		if v == nil {
@@ -222,7 +222,7 @@ func (p *part) guarded(out []Result, f func()) {
 		p.api.panicked("POST /v1/notifications", v)
 		for i := range out {
 			if r := &out[i]; r.ID == "" && r.Error == nil {
-				r.Error = &ResultError{Status: http.StatusInternalServerError, Detail: errPanic.Error(), Uncertain: true}
+				r.Error = &resultError{Status: http.StatusInternalServerError, Detail: errPanic.Error(), Uncertain: true}
 			}
 		}
 	}()
@@ -264,10 +264,10 @@ func (p *part) putAll(ctx context.Context) {
 	}
 }
 
-// Lint says what would become of a notification.
-type Lint struct {
+// lintResult says what would become of a notification.
+type lintResult struct {
 	OK    bool         `json:"ok"`
-	Error *ResultError `json:"error,omitempty"` // why it would be refused
+	Error *resultError `json:"error,omitempty"` // why it would be refused
 
 	Jobs         int               `json:"jobs,omitempty"`    // that it would be
 	Pushes       int               `json:"pushes,omitempty"`  // that those would be
@@ -275,7 +275,7 @@ type Lint struct {
 	Headers      map[string]string `json:"headers,omitempty"` // of the first push, but for its path and id
 	Payload      json.RawMessage   `json:"payload,omitempty"` // as it would be sent
 	PayloadBytes int               `json:"payload_bytes,omitempty"`
-	Malformed    []ResultError     `json:"malformed,omitempty"` // tokens that are none, at most 20
+	Malformed    []resultError     `json:"malformed,omitempty"` // tokens that are none, at most 20
 	Warnings     []string          `json:"warnings,omitempty"`  // of what works, and is perhaps not what was meant
 }
 
@@ -296,26 +296,26 @@ func (a *API) lint(w http.ResponseWriter, r *http.Request, c *client) {
 	writeJSON(w, http.StatusOK, a.lintOf(c, body))
 }
 
-func (a *API) lintOf(c *client, body []byte) Lint {
+func (a *API) lintOf(c *client, body []byte) lintResult {
 	e, err := job.ParseEnvelope(body, time.Now())
 	if err != nil {
-		return Lint{Error: errorOf(err)}
+		return lintResult{Error: errorOf(err)}
 	}
 	return a.lintEnvelope(c, e)
 }
 
-func (a *API) lintEnvelope(c *client, e job.Envelope) Lint {
+func (a *API) lintEnvelope(c *client, e job.Envelope) lintResult {
 	jobs, job, app, err := a.check(c, e)
 	if err != nil {
-		return Lint{Error: errorOf(err)}
+		return lintResult{Error: errorOf(err)}
 	}
 	n := &job.Notification
-	out := Lint{
+	out := lintResult{
 		OK: true, Jobs: len(jobs), Pushes: max(1, len(job.Tokens)), Delay: int64(e.Delay / time.Second),
 		Headers: headersOf(n), Payload: n.Payload, PayloadBytes: len(n.Payload), Warnings: app.Warnings(&job),
 	}
 	for _, bad := range job.Malformed[:min(len(job.Malformed), maxMalformed)] {
-		out.Malformed = append(out.Malformed, ResultError{Key: bad.Err.Key, Detail: bad.Err.Why})
+		out.Malformed = append(out.Malformed, resultError{Key: bad.Err.Key, Detail: bad.Err.Why})
 	}
 	return out
 }

@@ -23,7 +23,7 @@ type Role int
 
 // The roles.
 const (
-	RoleNone  Role = iota // what everybody may
+	roleNone  Role = iota // what everybody may
 	RoleRead              // look
 	RoleSend              // put jobs
 	RoleAdmin             // change what runs, and see whole device tokens

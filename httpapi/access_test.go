@@ -33,14 +33,14 @@ func TestWhoMay(t *testing.T) {
 		method, path, _ := strings.Cut(route.pattern, " ")
 		path = strings.NewReplacer("{topic}", topic, "{id...}", "7", "{id}", "7", "{profile}", "symbol", "{$}", "").Replace(path)
 		for token, role := range map[string]Role{
-			"": RoleNone, "wrong": RoleNone, "reader-012": RoleNone, "reader-0123x": RoleNone,
+			"": roleNone, "wrong": roleNone, "reader-012": roleNone, "reader-0123x": roleNone,
 			"reader-0123": RoleRead, "sender-0123": RoleSend, "other-0123": RoleAdmin,
 		} {
 			want := 0
 			switch named := strings.Contains(route.pattern, "{topic}"); {
-			case route.role == RoleNone || role >= route.role && token != "other-0123":
+			case route.role == roleNone || role >= route.role && token != "other-0123":
 				continue
-			case role == RoleNone:
+			case role == roleNone:
 				want = http.StatusUnauthorized
 			case role < route.role, named, route.whole:
 				want = http.StatusForbidden

@@ -86,7 +86,7 @@ func TestJobsArePaidBeforeTheyArePut(t *testing.T) {
 		if len(tree.jobs) != of.want || of.want == 0 && w.Code != 429 {
 			t.Errorf("%s with %d left: %d, %d jobs: %s", of.kind, of.left, w.Code, len(tree.jobs), w.Body)
 		}
-		var all Results
+		var all resultList
 		if of.left == 5 && (json.Unmarshal(w.Body.Bytes(), &all) != nil || all.Accepted != 1 || all.Refused != 1) {
 			t.Errorf("%s", w.Body)
 		}

@@ -34,8 +34,8 @@ import (
 	"propeller/worker/job"
 )
 
-// Tree is what the API needs of *supervisor.Supervisor.
-type Tree interface {
+// appTree is what the API needs of *supervisor.Supervisor.
+type appTree interface {
 	Status() []supervisor.AppStatus
 	// UnknownTubes are tubes that have jobs and belong to no app.
 	UnknownTubes() []supervisor.UnknownTube
@@ -48,7 +48,7 @@ type Tree interface {
 	FindBuried(id string) (topic string, found []buried.Entry)
 	// App is what an app's jobs are judged by. Errors: supervisor.ErrNoApp.
 	App(topic string) (job.Rules, error)
-	// Put puts a job in an app's tube. Errors: supervisor.ErrNoApp, those of
+	// putAnswer puts a job in an app's tube. Errors: supervisor.ErrNoApp, those of
 	// queue.Queue.
 	Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error)
 	// PutAll puts several at less cost, and returns what Put would for each.
@@ -72,14 +72,15 @@ type Options struct {
 	Forgotten *atomic.Int64
 	// Reload reads the configuration and applies it; nil: it cannot be.
 	Reload func(ctx context.Context) error
-	// Reloads tells how the last ones went; nil: nothing is known of them.
-	Reloads func() Reloads
+	// Reloads tells when a configuration was last taken over, at the start or by a reload,
+	// and which has been refused since; nil: nothing is known of them.
+	Reloads func() (at time.Time, refused *RefusedReload)
 }
 
 // API answers requests: on the socket in state_dir, where everybody is an
 // admin, and on the network, where keys say who is what.
 type API struct {
-	tree   Tree
+	tree   appTree
 	o      Options
 	access atomic.Pointer[access]
 	owner  *client // whoever asks on the socket
@@ -92,7 +93,7 @@ type API struct {
 }
 
 // New returns the API of a tree. Without Use it has no keys.
-func New(t Tree, o Options) *API {
+func New(t appTree, o Options) *API {
 	a := &API{
 		tree: t, o: o, owner: newLocal("socket"),
 		bodies: newBudget(bodyBudget, bodyBudget/4), asking: newBudget(askBudget, askBudget/2), once: newBudget(onceBudget, onceBudget/4),
@@ -126,12 +127,12 @@ type route struct {
 // key is for that app.
 func (a *API) routes() []route {
 	return []route{
-		{"POST /post", RoleNone, false, a.post}, // looks for the key in the form, too
-		{"GET /healthz", RoleNone, false, healthy},
-		{"GET /readyz", RoleNone, false, a.ready},
-		{"GET /readyz/apps", RoleNone, false, a.appsReady},
-		{"GET /readyz/apps/{topic}", RoleNone, false, a.appReady},
-		{"GET /openapi.yaml", RoleNone, false, describe},
+		{"POST /post", roleNone, false, a.post}, // looks for the key in the form, too
+		{"GET /healthz", roleNone, false, healthy},
+		{"GET /readyz", roleNone, false, a.ready},
+		{"GET /readyz/apps", roleNone, false, a.appsReady},
+		{"GET /readyz/apps/{topic}", roleNone, false, a.appReady},
+		{"GET /openapi.yaml", roleNone, false, describe},
 		{"GET /metrics", RoleRead, true, a.metrics},
 		{"POST /v1/notifications", RoleSend, false, a.notifications},
 		{"GET /v1/notifications/{id...}", RoleRead, false, a.notification},
@@ -222,7 +223,7 @@ func (a *API) mux(identify func(*http.Request) *client, more []route) *http.Serv
 			if c != nil {
 				known(r)
 			}
-			if route.role == RoleNone || a.admit(w, r, c, &route) {
+			if route.role == roleNone || a.admit(w, r, c, &route) {
 				route.handle(w, r, c)
 			}
 		})

@@ -281,7 +281,7 @@ func TestApps(t *testing.T) {
 	none := Pushes{Ended: map[string]int64{}}
 	want := []App{
 		{Topic: "a", Tube: "a", State: supervisor.Running, Ready: true, Workers: []Worker{{Serving: true, Connected: true, Held: 3, InFlight: 2, Received: 9, Finished: 6}, {Waiting: "apns not reachable: x"}},
-			Pushes: Pushes{Ended: map[string]int64{}, Buried: 2}, Watchdog: Watchdog{Restarted: 1}},
+			Pushes: Pushes{Ended: map[string]int64{}, Buried: 2}, Watchdog: watchdog{Restarted: 1}},
 		{Topic: "b", Tube: "b", State: supervisor.Broken, Reason: "403 X", Since: since, Workers: []Worker{}, Pushes: none},
 		{Topic: "c", Tube: "c", State: supervisor.TubePaused, Ready: true, Reason: "until y", Since: since, Workers: []Worker{}, Pushes: none},
 		{Topic: "e", Tube: "e", State: supervisor.Running, Ready: true, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since, Stalled: "y"}},
@@ -445,7 +445,7 @@ func TestDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	api := New(new(fakeTree), Options{})
-	roles := map[Role]string{RoleNone: "", RoleRead: "read", RoleSend: "send", RoleAdmin: "admin"}
+	roles := map[Role]string{roleNone: "", RoleRead: "read", RoleSend: "send", RoleAdmin: "admin"}
 	for _, r := range append(api.routes(), api.profiles()[0]) {
 		row := fmt.Sprintf("\n| `%s` | %s |", strings.NewReplacer("...", "", "{$}", "").Replace(r.pattern), roles[r.role])
 		if !strings.Contains(string(text), row) {
@@ -462,13 +462,13 @@ func TestNotificationIsBuried(t *testing.T) {
 	api := New(&fakeTree{jobs: jobs}, Options{Outcomes: new(Outcomes)})
 	api.Use(Settings{Keys: testKeys})
 	id := ids["400 BadTopic"][0]
-	var n Notification
+	var n pushStatus
 	ask(t, api.Socket(), "GET", "/v1/notifications/"+id, "", 404, new(Problem))
 	if _, err := (Local{jobs}).List(t.Context(), Selection{}); err != nil {
 		t.Fatal(err)
 	}
 	ask(t, api.Socket(), "GET", "/v1/notifications/"+id, "", 200, &n)
-	want := Notification{ID: id, Topic: topic, State: FateBuried, Put: time.Unix(1, 0).UTC(), At: time.Unix(1, 0).UTC(), Tries: 2, Tokens: 1, Buried: 1, Status: 41, Reason: "400 BadTopic"}
+	want := pushStatus{ID: id, Topic: topic, State: stateBuried, Put: time.Unix(1, 0).UTC(), At: time.Unix(1, 0).UTC(), Tries: 2, Tokens: 1, Buried: 1, Status: 41, Reason: "400 BadTopic"}
 	if n != want {
 		t.Errorf("%+v, want %+v", n, want)
 	}

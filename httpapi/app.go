@@ -19,12 +19,12 @@ type Apps struct {
 	// RefusedReload is there while the last reload is one that was refused.
 	RefusedReload *RefusedReload `json:"refused_reload,omitempty"`
 	// UnknownTubes have jobs and belong to no app. Keys with topics do not see them.
-	UnknownTubes []UnknownTube `json:"unknown_tubes,omitempty"`
+	UnknownTubes []unknownTube `json:"unknown_tubes,omitempty"`
 }
 
-// UnknownTube is a tube that has jobs and belongs to no app: a producer misspelled a
+// unknownTube is a tube that has jobs and belongs to no app: a producer misspelled a
 // topic, an app was removed, or another program uses the queue.
-type UnknownTube struct {
+type unknownTube struct {
 	Tube     string `json:"tube"`
 	Ready    int    `json:"ready"`
 	Delayed  int    `json:"delayed"`
@@ -58,23 +58,23 @@ type App struct {
 	Queue   *Queue           `json:"queue,omitempty"`   // absent: not asked yet, or it does not answer
 	// CredentialExpires is when the certificate does; absent without one.
 	CredentialExpires time.Time `json:"credential_expires,omitzero"`
-	// CredentialFault says why the credential that the configuration names cannot be used:
+	// credentialFault says why the credential that the configuration names cannot be used:
 	// the app is broken, or goes on with the one it had. Absent if it can.
 	CredentialFault string   `json:"credential_fault,omitempty"`
-	Watchdog        Watchdog `json:"watchdog"`
+	Watchdog        watchdog `json:"watchdog"`
 	Webhook         *Webhook `json:"webhook,omitempty"`
 	// Failures are the pushes that last went wrong, at most 50, latest first; of
 	// GET /v1/apps/{topic} only.
-	Failures []Failure `json:"failures,omitempty"`
+	Failures []failure `json:"failures,omitempty"`
 
 	// Of an app's page only: how the last pushes ended, delivered ones too, and how many
 	// were not delivered for each reason, the most frequent in front.
-	Outcomes []Failure `json:"-"`
-	Refusals []Refusal `json:"-"`
+	Outcomes []failure `json:"-"`
+	Refusals []refusal `json:"-"`
 }
 
-// Refusal counts pushes that were not delivered for one reason.
-type Refusal struct {
+// refusal counts pushes that were not delivered for one reason.
+type refusal struct {
 	Class  string
 	Reason string // with the status, as the log has it; "" if APNs gave none
 	Pushes int64
@@ -98,8 +98,8 @@ func (a *App) Connected() (n int) {
 	return n
 }
 
-// Failure is a push that was not delivered; the keys are those of the log.
-type Failure struct {
+// failure is a push that was not delivered; the keys are those of the log.
+type failure struct {
 	At     time.Time `json:"at"`
 	Worker int       `json:"worker"`
 	Token  string    `json:"token"` // the first 8 characters
@@ -154,18 +154,18 @@ type Queue struct {
 	Incomplete string `json:"incomplete,omitempty"`
 }
 
-// Watchdog counts what the watchdog has done about an app.
-type Watchdog struct {
+// watchdog counts what the watchdog has done about an app.
+type watchdog struct {
 	Replaced  int64 `json:"replaced"`
 	Restarted int64 `json:"restarted"`
 	Stalled   int64 `json:"stalled"`
 	// Last is the last step of each kind, by the names above; a kind without any
 	// is absent.
-	Last map[string]Step `json:"last,omitempty"`
+	Last map[string]step `json:"last,omitempty"`
 }
 
-// Step is one step of the watchdog.
-type Step struct {
+// step is one step of the watchdog.
+type step struct {
 	Reason string    `json:"reason"`
 	At     time.Time `json:"at"`
 }
@@ -236,21 +236,21 @@ func (a *App) addPushes(s *supervisor.AppStatus) {
 	a.Refusals = refusalsOf(s.Counters.Refusals())
 }
 
-func refusalsOf(counted map[worker.Refusal]int64) (out []Refusal) {
+func refusalsOf(counted map[worker.Refusal]int64) (out []refusal) {
 	for r, n := range counted {
 		reason := r.Reason
 		if status := apnsconn.ReasonStatus(reason); status != 0 {
 			reason = fmt.Sprint(status, " ", reason) // as the log has it
 		}
-		out = append(out, Refusal{r.Class.String(), reason, n})
+		out = append(out, refusal{r.Class.String(), reason, n})
 	}
-	slices.SortFunc(out, func(a, b Refusal) int {
+	slices.SortFunc(out, func(a, b refusal) int {
 		return cmp.Or(cmp.Compare(b.Pushes, a.Pushes), cmp.Compare(a.Class, b.Class), cmp.Compare(a.Reason, b.Reason))
 	})
 	return out
 }
 
-func failuresOf(ended []worker.Event) (out []Failure) {
+func failuresOf(ended []worker.Event) (out []failure) {
 	for i := range ended {
 		out = append(out, failureOf(&ended[i]))
 	}
@@ -258,18 +258,18 @@ func failuresOf(ended []worker.Event) (out []Failure) {
 }
 
 // failureOf describes the end of any push; a delivered one has no reason.
-func failureOf(e *worker.Event) Failure {
-	return Failure{e.At, e.Worker, e.Token, e.Class.String(), e.Status, e.Detail(), e.APNsID, e.Took.Milliseconds()}
+func failureOf(e *worker.Event) failure {
+	return failure{e.At, e.Worker, e.Token, e.Class.String(), e.Status, e.Detail(), e.APNsID, e.Took.Milliseconds()}
 }
 
-func watchdogOf(s *supervisor.Steps) Watchdog {
-	w := Watchdog{Replaced: s.Replaced.Load(), Restarted: s.Restarted.Load(), Stalled: s.Stalled.Load()}
+func watchdogOf(s *supervisor.Steps) watchdog {
+	w := watchdog{Replaced: s.Replaced.Load(), Restarted: s.Restarted.Load(), Stalled: s.Stalled.Load()}
 	for name, c := range map[string]*supervisor.StepCount{"replaced": &s.Replaced, "restarted": &s.Restarted, "stalled": &s.Stalled} {
 		if last := c.Last(); last != nil {
 			if w.Last == nil {
-				w.Last = make(map[string]Step)
+				w.Last = make(map[string]step)
 			}
-			w.Last[name] = Step{last.Reason, last.At}
+			w.Last[name] = step{last.Reason, last.At}
 		}
 	}
 	return w
@@ -296,12 +296,12 @@ type Latency struct {
 	P50 float64 `json:"p50_ms"`
 	P99 float64 `json:"p99_ms"`
 	// Buckets hold all that Pushes counts, those of the shortest times in front.
-	Buckets []Bucket `json:"buckets"`
+	Buckets []bucket `json:"buckets"`
 }
 
-// Bucket counts pushes that took longer than the bucket before it says, and at
+// bucket counts pushes that took longer than the bucket before it says, and at
 // most AtMost.
-type Bucket struct {
+type bucket struct {
 	AtMost float64 `json:"at_most_ms,omitempty"` // 0: as long as you like; the last one
 	Pushes uint64  `json:"pushes"`
 }
@@ -310,7 +310,7 @@ type Bucket struct {
 func latencyOf(h *worker.Histogram) *Latency {
 	_, atMost := h.Snapshot()
 	bounds := slices.Sorted(maps.Keys(atMost))
-	buckets := make([]Bucket, len(bounds))
+	buckets := make([]bucket, len(bounds))
 	before := uint64(0)
 	for i, bound := range bounds {
 		buckets[i].Pushes = atMost[bound] - before
@@ -323,7 +323,7 @@ func latencyOf(h *worker.Histogram) *Latency {
 }
 
 // newLatency is nil if the buckets are empty.
-func newLatency(buckets []Bucket) *Latency {
+func newLatency(buckets []bucket) *Latency {
 	l := &Latency{Buckets: buckets}
 	for _, b := range buckets {
 		l.Pushes += b.Pushes

@@ -43,33 +43,33 @@ func (a *API) refusedReload(c *client) *RefusedReload {
 	if a.o.Reloads == nil || c == nil {
 		return nil
 	}
-	refused := a.o.Reloads().Refused
+	_, refused := a.o.Reloads()
 	if refused != nil && c.topics != nil {
 		return &RefusedReload{At: refused.At}
 	}
 	return refused
 }
 
-// Reloaded is the answer of POST /v1/reload.
-type Reloaded struct {
+// reloaded is the answer of POST /v1/reload.
+type reloaded struct {
 	Apps int `json:"apps"` // in the configuration now
 	// Credentials are those that cannot be used: their apps are broken, or go on with
 	// the ones they had.
-	Credentials []CredentialFault `json:"credentials,omitempty"`
+	Credentials []credentialFault `json:"credentials,omitempty"`
 }
 
-// CredentialFault is why an app's credential cannot be used.
-type CredentialFault struct {
+// credentialFault is why an app's credential cannot be used.
+type credentialFault struct {
 	App   string `json:"app"`
 	Fault string `json:"fault"`
 }
 
 // reloadedOf is what a reload has led to.
-func reloadedOf(apps []supervisor.AppStatus) Reloaded {
-	out := Reloaded{Apps: len(apps)}
+func reloadedOf(apps []supervisor.AppStatus) reloaded {
+	out := reloaded{Apps: len(apps)}
 	for i := range apps {
 		if fault := apps[i].CredentialFault; fault != "" {
-			out.Credentials = append(out.Credentials, CredentialFault{apps[i].Topic, fault})
+			out.Credentials = append(out.Credentials, credentialFault{apps[i].Topic, fault})
 		}
 	}
 	return out
@@ -108,12 +108,12 @@ func (a *API) apps(w http.ResponseWriter, _ *http.Request, c *client) {
 }
 
 // unknownTubes are the tubes that belong to no app, for a client that may see all apps.
-func (a *API) unknownTubes(c *client) (out []UnknownTube) {
+func (a *API) unknownTubes(c *client) (out []unknownTube) {
 	if c == nil || c.topics != nil {
 		return nil
 	}
 	for _, t := range a.tree.UnknownTubes() {
-		out = append(out, UnknownTube{t.Name, t.Ready, t.Delayed, t.Reserved, t.Buried})
+		out = append(out, unknownTube{t.Name, t.Ready, t.Delayed, t.Reserved, t.Buried})
 	}
 	return out
 }
@@ -144,8 +144,8 @@ func (a *API) status(topic string) *supervisor.AppStatus {
 
 func noApp(topic string) error { return fmt.Errorf("topic %.60q: %w", topic, supervisor.ErrNoApp) }
 
-// Readiness is the answer of GET /readyz and the paths below it.
-type Readiness struct {
+// readiness is the answer of GET /readyz and the paths below it.
+type readiness struct {
 	Ready bool `json:"ready"`
 	// Trouble says what is wrong, by the topics of the apps that are not ready. Clients
 	// without a key do not get it.
@@ -160,7 +160,7 @@ type Readiness struct {
 // app has a queue.
 func (a *API) ready(w http.ResponseWriter, r *http.Request, c *client) {
 	all := a.tree.Status()
-	out := Readiness{Ready: len(all) == 0, Stopping: isEnding(r), RefusedReload: a.refusedReload(c)}
+	out := readiness{Ready: len(all) == 0, Stopping: isEnding(r), RefusedReload: a.refusedReload(c)}
 	trouble := make(map[string]string)
 	work := slices.ContainsFunc(all, works)
 	for i := range all {
@@ -208,8 +208,8 @@ func (a *API) appReady(w http.ResponseWriter, r *http.Request, c *client) {
 	out.write(w)
 }
 
-func readinessOf(apps []supervisor.AppStatus, c *client) Readiness {
-	out := Readiness{Ready: true, Trouble: make(map[string]string)}
+func readinessOf(apps []supervisor.AppStatus, c *client) readiness {
+	out := readiness{Ready: true, Trouble: make(map[string]string)}
 	for i := range apps {
 		h := apps[i].Health
 		if !h.State.Trouble() {
@@ -226,7 +226,7 @@ func readinessOf(apps []supervisor.AppStatus, c *client) Readiness {
 // told reports whether c may see what is wrong with an app.
 func told(c *client, topic string) bool { return c != nil && c.may(topic) }
 
-func (r *Readiness) write(w http.ResponseWriter) {
+func (r *readiness) write(w http.ResponseWriter) {
 	status := http.StatusOK
 	if !r.Ready {
 		status = http.StatusServiceUnavailable

@@ -150,7 +150,7 @@ func (c *Client) Delete(ctx context.Context, choice Choice) (out Settled, err er
 	return out, err
 }
 
-// Put puts a job in the app's tube, to be served after delay, and returns its
+// putAnswer puts a job in the app's tube, to be served after delay, and returns its
 // id. The daemon checks it as send does. The error wraps queue.ErrUncertain if
 // the job may have been put all the same.
 func (c *Client) Put(ctx context.Context, job []byte, delay time.Duration) (id string, err error) {
@@ -158,7 +158,7 @@ func (c *Client) Put(ctx context.Context, job []byte, delay time.Duration) (id s
 	if delay > 0 {
 		path += "?delay=" + delay.String()
 	}
-	var out Put
+	var out putAnswer
 	var reached atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { reached.Store(true) }})
 	err = c.do(ctx, http.MethodPost, path, job, &out)

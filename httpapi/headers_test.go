@@ -6,13 +6,14 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Nothing that the daemon answers is kept by caches: metrics, API, page, and what is not
 // there. Assets may be.
 func TestNoStore(t *testing.T) {
 	t.Parallel()
-	api := New(new(putTree), Options{Metrics: NewMetrics(new(putTree), "v", func() Reloads { return Reloads{} }, new(atomic.Int64))})
+	api := New(new(putTree), Options{Metrics: NewMetrics(new(putTree), "v", func() (at time.Time, _ *RefusedReload) { return at, nil }, new(atomic.Int64))})
 	api.Use(Settings{Keys: testKeys, PProf: true})
 	h := api.Network()
 	for _, path := range []string{"/metrics", "/healthz", "/v1/apps", "/openapi.yaml", "/debug/pprof/", "/login", "/", "/none", "/v1/none"} {

@@ -182,10 +182,10 @@ const maxKeyLen = 255
 // onlyOnce has do carry out a request whose body is body. If it has an
 // Idempotency-Key, only the first with that key is carried out, and to its end if
 // the client goes; repeats get its answer. do says whether that is to be kept.
-func (a *API) onlyOnce(ctx context.Context, r *http.Request, c *client, body []byte, do func(context.Context) (out answer, keep bool)) (answer, *ResultError) {
+func (a *API) onlyOnce(ctx context.Context, r *http.Request, c *client, body []byte, do func(context.Context) (out answer, keep bool)) (answer, *resultError) {
 	key := r.Header.Get(idempotencyKey)
-	refuse := func(status int, why string) (answer, *ResultError) {
-		return answer{}, &ResultError{Status: status, Detail: idempotencyKey + ": " + why}
+	refuse := func(status int, why string) (answer, *resultError) {
+		return answer{}, &resultError{Status: status, Detail: idempotencyKey + ": " + why}
 	}
 	switch {
 	case key == "":

@@ -14,13 +14,13 @@ func TestLatency(t *testing.T) {
 		t.Errorf("of no pushes: %+v", l)
 	}
 	for _, c := range []struct {
-		buckets  []Bucket
+		buckets  []bucket
 		p50, p99 float64
 	}{
-		{[]Bucket{{5, 100}, {10, 0}, {0, 0}}, 2.5, 5}, // 4.95 to a tenth
-		{[]Bucket{{5, 0}, {10, 98}, {25, 2}, {0, 0}}, 7.6, 17.5},
-		{[]Bucket{{5, 1}, {10, 0}, {0, 1}}, 5, 10}, // beyond all bounds only the last is known
-		{[]Bucket{{5, 0}, {10, 0}, {0, 1}}, 10, 10},
+		{[]bucket{{5, 100}, {10, 0}, {0, 0}}, 2.5, 5}, // 4.95 to a tenth
+		{[]bucket{{5, 0}, {10, 98}, {25, 2}, {0, 0}}, 7.6, 17.5},
+		{[]bucket{{5, 1}, {10, 0}, {0, 1}}, 5, 10}, // beyond all bounds only the last is known
+		{[]bucket{{5, 0}, {10, 0}, {0, 1}}, 10, 10},
 	} {
 		if l := newLatency(c.buckets); l.P50 != c.p50 || l.P99 != c.p99 {
 			t.Errorf("%v: p50 %v, p99 %v; want %v, %v", c.buckets, l.P50, l.P99, c.p50, c.p99)
@@ -30,7 +30,7 @@ func TestLatency(t *testing.T) {
 
 func TestLatencySince(t *testing.T) {
 	t.Parallel()
-	now := newLatency([]Bucket{{5, 100}, {10, 20}, {0, 0}})
+	now := newLatency([]bucket{{5, 100}, {10, 20}, {0, 0}})
 	for name, c := range map[string]struct {
 		now, earlier *Latency
 		pushes       uint64
@@ -38,10 +38,10 @@ func TestLatencySince(t *testing.T) {
 	}{
 		"no push yet":    {nil, nil, 0, 0},
 		"the first":      {now, nil, 120, 3},
-		"some more":      {now, newLatency([]Bucket{{5, 100}, {10, 10}, {0, 0}}), 10, 7.5},
+		"some more":      {now, newLatency([]bucket{{5, 100}, {10, 10}, {0, 0}}), 10, 7.5},
 		"none more":      {now, now, 0, 0},
-		"a restart":      {now, newLatency([]Bucket{{5, 10}, {10, 30}, {0, 0}}), 120, 3},
-		"other versions": {now, newLatency([]Bucket{{5, 1}, {0, 0}}), 120, 3},
+		"a restart":      {now, newLatency([]bucket{{5, 10}, {10, 30}, {0, 0}}), 120, 3},
+		"other versions": {now, newLatency([]bucket{{5, 1}, {0, 0}}), 120, 3},
 	} {
 		got := c.now.Since(c.earlier)
 		switch {
@@ -60,8 +60,8 @@ func TestAppInOpenAPI(t *testing.T) {
 	s := fullApp()
 	app := appOf(&s)
 	app.Active = time.Now()
-	app.Latency = newLatency([]Bucket{{5, 100}, {0, 1}})
-	app.Failures = []Failure{{Token: "00fc13ad", Class: "token", Status: 410, Reason: "410 Unregistered", APNsID: "x", MS: 30}, {Class: "unknown"}}
+	app.Latency = newLatency([]bucket{{5, 100}, {0, 1}})
+	app.Failures = []failure{{Token: "00fc13ad", Class: "token", Status: 410, Reason: "410 Unregistered", APNsID: "x", MS: 30}, {Class: "unknown"}}
 	text, err := json.Marshal(app)
 	if err != nil {
 		t.Fatal(err)

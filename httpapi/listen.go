@@ -83,7 +83,7 @@ func (s *State) Close() error {
 
 func (s *State) path() string { return filepath.Join(s.dir, socketName) }
 
-// Listen makes the socket, in place of one that a dead process left behind. It
+// listen makes the socket, in place of one that a dead process left behind. It
 // can be reached by the process's own user only: from the first moment, since
 // it is made in a folder that nobody else can enter.
 func (s *State) Listen() (net.Listener, error) {
@@ -123,10 +123,10 @@ func bindSocket(fresh, path string, mode os.FileMode) (*net.UnixListener, error)
 
 const socketScheme = "unix:"
 
-// Listen opens a listener at host:port, or at unix: and the path of a socket,
+// listen opens a listener at host:port, or at unix: and the path of a socket,
 // which takes the place of one that a dead process left behind and is for the
 // process's user and group.
-func Listen(addr string) (net.Listener, error) {
+func listen(addr string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(addr, socketScheme)
 	if !ok {
 		ln, err := net.Listen("tcp", addr)

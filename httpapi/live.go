@@ -178,19 +178,19 @@ const (
 
 // sentPush is what the form's page is told of a push.
 type sentPush struct {
-	Notification
+	pushStatus
 	Obstacle string // why its app does not send it at present
 }
 
 // sent is what has become of a push so far; ok is false for one that is not
 // remembered, or that is none of the visitor's business.
-func (p *pages) sent(c *client, id string) (n Notification, ok bool) {
+func (p *pages) sent(c *client, id string) (n pushStatus, ok bool) {
 	n, ok = p.api.o.Outcomes.look(id)
 	return n, ok && c != nil && c.may(n.Topic)
 }
 
 // obstacle says why a push that has not ended waits; "" if it just does.
-func (p *pages) obstacle(n *Notification) string {
+func (p *pages) obstacle(n *pushStatus) string {
 	if n.Ended() {
 		return ""
 	}
@@ -247,7 +247,7 @@ func (p *pages) follow(w http.ResponseWriter, r *http.Request, c *client) {
 	var told, now sentPush
 	var looked time.Time // for an obstacle
 	for end := time.Now().Add(outcomeTime); ok && time.Now().Before(end); n, ok = p.sent(p.visitor(r), id) {
-		now.Notification = n
+		now.pushStatus = n
 		if n.Ended() || time.Since(looked) >= obstacleEvery {
 			now.Obstacle, looked = p.obstacle(&n), time.Now()
 		}

@@ -21,7 +21,7 @@ func TestPanicInList(t *testing.T) {
 	api := New(breakingTree{new(putTree)}, Options{Outcomes: new(Outcomes)})
 	body := "[" + notification("") + "," + notification(`,"badge":"many"`) + "," + notification("") + "]"
 	w := send(api.Socket(), "", "POST", "/v1/notifications", body)
-	var got Results
+	var got resultList
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 202 || len(got.Results) != 3 {
 		t.Fatalf("%d %v %s", w.Code, err, w.Body)
 	}

@@ -16,16 +16,10 @@ import (
 	"propeller/supervisor"
 )
 
-// Reloads is what a daemon tells of its configuration.
-type Reloads struct {
-	At      time.Time      // when one was last taken over, at the start or by a reload
-	Refused *RefusedReload // nil: none has been refused since
-}
-
 // NewMetrics answers GET /metrics with the numbers of a tree, in the form of
 // Prometheus. It keeps none of its own: they are read when it is asked. forgotten is
 // Options.Forgotten.
-func NewMetrics(t Tree, version string, reloads func() Reloads, forgotten *atomic.Int64) http.Handler {
+func NewMetrics(t appTree, version string, reloads func() (at time.Time, refused *RefusedReload), forgotten *atomic.Int64) http.Handler {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -36,9 +30,9 @@ func NewMetrics(t Tree, version string, reloads func() Reloads, forgotten *atomi
 
 // collector is a prometheus.Collector.
 type collector struct {
-	tree    Tree
+	tree    appTree
 	version string
-	reloads func() Reloads
+	reloads func() (at time.Time, refused *RefusedReload)
 
 	forgotten *atomic.Int64
 }
@@ -95,9 +89,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range c.tree.Status() {
 		out.app(&s)
 	}
-	r := c.reloads()
-	out.gauge(descReloadOK, truth(r.Refused == nil))
-	out.gauge(descReloadAt, float64(r.At.Unix()))
+	at, refused := c.reloads()
+	out.gauge(descReloadOK, truth(refused == nil))
+	out.gauge(descReloadAt, float64(at.Unix()))
 	out.counter(descLost, c.tree.LostJobs())
 	out.counter(descForgotten, c.forgotten.Load())
 	out.gauge(descBuild, 1, c.version, runtime.Version())

@@ -35,7 +35,7 @@ func TestMetrics(t *testing.T) {
 	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Topic: "bare", Health: supervisor.Health{State: supervisor.Guarded}, Counters: new(worker.Counters), Steps: new(supervisor.Steps)}}}
 	forgotten := new(atomic.Int64)
 	forgotten.Store(23)
-	api := New(tree, Options{Metrics: NewMetrics(tree, "v1", func() Reloads { return Reloads{At: time.Unix(1e9, 0)} }, forgotten)})
+	api := New(tree, Options{Metrics: NewMetrics(tree, "v1", func() (time.Time, *RefusedReload) { return time.Unix(1e9, 0), nil }, forgotten)})
 	w := httptest.NewRecorder()
 	api.Socket().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	text := w.Body.String()

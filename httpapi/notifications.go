@@ -18,9 +18,9 @@ import (
 // maxItems is how many notifications one list may hold.
 const maxItems = 1000
 
-// Results is the answer to a list of notifications.
-type Results struct {
-	Results  []Result `json:"results"` // in the order of the list
+// resultList is the answer to a list of notifications.
+type resultList struct {
+	Results  []result `json:"results"` // in the order of the list
 	Accepted int      `json:"accepted"`
 	Refused  int      `json:"refused"`
 }
@@ -123,7 +123,7 @@ func (a *API) acceptList(ctx context.Context, c *client, body []byte) (out answe
 	case !c.limit.AllowN(time.Now(), len(items)):
 		return tooMany(c), false
 	}
-	all := Results{Results: make([]Result, len(items))}
+	all := resultList{Results: make([]result, len(items))}
 	a.acceptAll(ctx, c, c.pay, len(items), func(i int) []byte { return items[i] }, all.Results)
 	for i := range all.Results {
 		if all.Results[i].Error == nil {
@@ -142,8 +142,8 @@ func shortID(id string) string { return id[:min(len(id), 100)] }
 // putTime bounds one put: the queue answers in milliseconds or not at all.
 const putTime = 10 * time.Second
 
-// Put is the answer of POST /v1/apps/{topic}/jobs.
-type Put struct {
+// putAnswer is the answer of POST /v1/apps/{topic}/jobs.
+type putAnswer struct {
 	ID string `json:"id"` // as the queue calls the job
 }
 
@@ -166,10 +166,10 @@ func (a *API) put(w http.ResponseWriter, r *http.Request, c *client) {
 	out, refused := a.onlyOnce(ctx, r, c, body, func(ctx context.Context) (answer, bool) {
 		id, err := a.putJob(ctx, c, r.PathValue("topic"), body, delay)
 		if err != nil {
-			r := Result{Error: errorOf(err)}
+			r := result{Error: errorOf(err)}
 			return putProblem(err), r.mayBePut()
 		}
-		return jsonAnswer(http.StatusOK, Put{id}), true
+		return jsonAnswer(http.StatusOK, putAnswer{id}), true
 	})
 	if refused != nil {
 		out = refused.problem()

@@ -37,7 +37,7 @@ func notification(more string) string {
 	return fmt.Sprintf(`{"topic":%q,"token":%q,"title":"x"%s}`, topic, goodToken, more)
 }
 
-func newKeyed(tree Tree) http.Handler {
+func newKeyed(tree appTree) http.Handler {
 	api := New(tree, Options{})
 	api.Use(Settings{Keys: testKeys, BasePath: "/base"})
 	return api.Network()
@@ -111,7 +111,7 @@ func TestNotificationList(t *testing.T) {
 		items = append(items, notification(more))
 	}
 	w := send(h, "sender-0123", "POST", "/v1/notifications", " [\n"+strings.Join(items, ",")+"]")
-	var got Results
+	var got resultList
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 202 || got.Accepted != 200 || got.Refused != 100 || len(got.Results) != 300 {
 		t.Fatalf("%d %v %+v", w.Code, err, got)
 	}
@@ -142,7 +142,7 @@ func TestNotificationTokens(t *testing.T) {
 	list, _ := json.Marshal(tokens)
 	body := fmt.Sprintf(`{"topic":%q,"tokens":%s,"title":"x"}`, topic, list)
 	w := send(h, "sender-0123", "POST", "/v1/notifications", body)
-	var r Result
+	var r result
 	if err := json.Unmarshal(w.Body.Bytes(), &r); err != nil || w.Code != 202 || r.ID != "job1" || len(r.IDs) != 4 || len(r.Malformed) != 1 || r.Malformed[0].Key != "tokens[3000]" {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
@@ -155,7 +155,7 @@ func TestNotificationTokens(t *testing.T) {
 			t.Fatalf("%s is put %d times", token, n)
 		}
 	}
-	var l Lint
+	var l lintResult
 	w = send(newKeyed(&fakeTree{apps: []supervisor.AppStatus{fullApp()}}), "sender-0123", "POST", "/v1/lint", body)
 	if err := json.Unmarshal(w.Body.Bytes(), &l); err != nil || l.Jobs != 4 || l.Pushes != 3000 || len(l.Malformed) != 1 {
 		t.Errorf("%d %s", w.Code, w.Body)
@@ -292,7 +292,7 @@ func TestAnswersAreBounded(t *testing.T) {
 }
 
 // serveKeyed serves the API on a real port.
-func serveKeyed(t *testing.T, tree Tree) (url string, client *http.Client) {
+func serveKeyed(t *testing.T, tree appTree) (url string, client *http.Client) {
 	t.Helper()
 	return "http://" + serveWeb(t, Web{Listen: "127.0.0.1:0"}, newKeyed(tree)), newClient(t)
 }
@@ -311,7 +311,7 @@ func TestStream(t *testing.T) {
 	req.Header.Set("Content-Type", ndjson+"; charset=utf-8")
 	var resp *http.Response
 	var answered *bufio.Reader
-	line := func(text string) (r Result) {
+	line := func(text string) (r result) {
 		t.Helper()
 		if _, err := io.WriteString(out, text); err != nil {
 			t.Fatal(err)
@@ -380,7 +380,7 @@ func TestStreamWithoutReading(t *testing.T) {
 	in := bufio.NewScanner(resp.Body)
 	i := 0
 	for ; in.Scan(); i++ {
-		var r Result
+		var r result
 		var job int
 		if err := json.Unmarshal(in.Bytes(), &r); err != nil {
 			t.Fatal(err)
@@ -494,7 +494,7 @@ func TestLint(t *testing.T) {
 	tree := &fakeTree{}
 	tree.apps = append(tree.apps, fullApp())
 	h := newKeyed(tree)
-	lint := func(body string) (l Lint) {
+	lint := func(body string) (l lintResult) {
 		t.Helper()
 		w := send(h, "sender-0123", "POST", "/v1/lint", body)
 		if err := json.Unmarshal(w.Body.Bytes(), &l); err != nil || w.Code != 200 {

@@ -50,7 +50,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 	}
 	var want []string
 	for _, r := range New(new(fakeTree), Options{}).routes() {
-		want = append(want, fmt.Sprint(strings.ReplaceAll(r.pattern, "...", ""), " ", r.role == RoleNone))
+		want = append(want, fmt.Sprint(strings.ReplaceAll(r.pattern, "...", ""), " ", r.role == roleNone))
 	}
 	slices.Sort(have)
 	slices.Sort(want)
@@ -101,9 +101,9 @@ func TestOpenAPIAnswers(t *testing.T) {
 	outcomes := new(Outcomes)
 	api := New(tree, Options{
 		Outcomes: outcomes, Reload: func(context.Context) error { return nil },
-		Metrics: NewMetrics(tree, "v", func() Reloads { return Reloads{} }, new(atomic.Int64)),
-		Reloads: func() Reloads {
-			return Reloads{Refused: &RefusedReload{At: time.Unix(1e9, 0), Fault: "propeller.yaml:3: no"}}
+		Metrics: NewMetrics(tree, "v", func() (at time.Time, _ *RefusedReload) { return at, nil }, new(atomic.Int64)),
+		Reloads: func() (at time.Time, _ *RefusedReload) {
+			return at, &RefusedReload{At: time.Unix(1e9, 0), Fault: "propeller.yaml:3: no"}
 		},
 	})
 	api.Use(Settings{Keys: testKeys})

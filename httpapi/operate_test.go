@@ -71,15 +71,16 @@ func TestRefusedReload(t *testing.T) {
 	t.Parallel()
 	refused := &RefusedReload{At: time.Now().UTC(), Fault: "propeller.yaml:3: <no> such file"}
 	tree := newCountedTree(topic, "com.example.other")
-	var last Reloads
-	api := New(tree, Options{Reloads: func() Reloads { return last }, Metrics: NewMetrics(tree, "v", func() Reloads { return last }, new(atomic.Int64))})
+	var last *RefusedReload
+	reloads := func() (time.Time, *RefusedReload) { return time.Now(), last }
+	api := New(tree, Options{Reloads: reloads, Metrics: NewMetrics(tree, "v", reloads, new(atomic.Int64))})
 	api.Use(Settings{Keys: testKeys})
 	h := api.Network()
 	for _, r := range []*RefusedReload{nil, refused} {
-		last = Reloads{At: time.Now(), Refused: r}
+		last = r
 		for key, want := range map[string]string{"reader-0123": refused.Fault, "other-0123": "", "": "nothing"} {
 			var apps Apps
-			var ready Readiness
+			var ready readiness
 			_ = json.Unmarshal(send(h, key, "GET", "/v1/apps", "").Body.Bytes(), &apps)
 			w := send(h, key, "GET", "/readyz", "")
 			if err := json.Unmarshal(w.Body.Bytes(), &ready); err != nil || w.Code != 200 {
@@ -119,7 +120,7 @@ func TestUnknownTubesAreTold(t *testing.T) {
 		if err := json.Unmarshal(send(h, key, "GET", "/v1/apps", "").Body.Bytes(), &apps); err != nil {
 			t.Fatal(err)
 		}
-		if told && (len(apps.UnknownTubes) != 1 || apps.UnknownTubes[0] != (UnknownTube{"a<b", 4711, 0, 0, 1})) || !told && apps.UnknownTubes != nil {
+		if told && (len(apps.UnknownTubes) != 1 || apps.UnknownTubes[0] != (unknownTube{"a<b", 4711, 0, 0, 1})) || !told && apps.UnknownTubes != nil {
 			t.Errorf("%q is told %+v", key, apps.UnknownTubes)
 		}
 		if text := newGuest(t, h).signIn(key).get("/").Body.String(); strings.Contains(text, "a&lt;b</code>: 4711 ready, 0 delayed, 1 buried") != told {

@@ -19,18 +19,18 @@ const maxOutcomes = 100_000
 
 // The states of a notification.
 const (
-	FateQueued    = "queued"    // or waiting for its next try
-	FateDelayed   = "delayed"   // until DelayedUntil
-	FateTrying    = "trying"    // being sent
-	FateDelivered = "delivered" // APNs has taken it
-	FateRefused   = "refused"   // its token must not be used again
-	FateBuried    = "buried"    // set aside with the reason
-	FateExpired   = "expired"   // too late
-	FateFinished  = "finished"  // all its tokens have ended, not all alike
+	stateQueued    = "queued"    // or waiting for its next try
+	stateDelayed   = "delayed"   // until DelayedUntil
+	stateTrying    = "trying"    // being sent
+	stateDelivered = "delivered" // APNs has taken it
+	stateRefused   = "refused"   // its token must not be used again
+	stateBuried    = "buried"    // set aside with the reason
+	stateExpired   = "expired"   // too late
+	stateFinished  = "finished"  // all its tokens have ended, not all alike
 )
 
-// Notification is what became of one job of a notification.
-type Notification struct {
+// pushStatus is what became of one job of a notification.
+type pushStatus struct {
 	ID           string    `json:"id"`
 	Topic        string    `json:"topic"`
 	State        string    `json:"state"`
@@ -50,9 +50,9 @@ type Notification struct {
 }
 
 // Ended reports whether nothing more becomes of the notification by itself.
-func (n *Notification) Ended() bool {
+func (n *pushStatus) Ended() bool {
 	switch n.State {
-	case FateQueued, FateDelayed, FateTrying:
+	case stateQueued, stateDelayed, stateTrying:
 		return false
 	}
 	return true
@@ -73,7 +73,7 @@ type Outcomes struct {
 
 // outcome is what is known of one job.
 type outcome struct {
-	n      Notification
+	n      pushStatus
 	from   source
 	trying bool
 }
@@ -128,7 +128,7 @@ func (o *Outcomes) putLocked(p *donePut, now time.Time) {
 	from := source{p.id, p.topic, job.SeedOf(p.id, p.body)}
 	x := o.early[from]
 	if x == nil {
-		x = &outcome{n: Notification{ID: p.id}, from: from}
+		x = &outcome{n: pushStatus{ID: p.id}, from: from}
 	}
 	delete(o.early, from)
 	o.addLocked(x) // for the one before, if the queue has given an id anew
@@ -180,7 +180,7 @@ func (o *Outcomes) Pushed(e *worker.Event) {
 			o.early = make(map[source]*outcome)
 		}
 		from.id = strings.Clone(from.id)
-		x = &outcome{n: Notification{ID: from.id}, from: from}
+		x = &outcome{n: pushStatus{ID: from.id}, from: from}
 		o.early[from] = x
 	}
 	x.pushed(e)
@@ -236,25 +236,25 @@ func (x *outcome) state(now time.Time) string {
 	n := &x.n
 	switch {
 	case n.Delivered >= n.Tokens:
-		return FateDelivered
+		return stateDelivered
 	case n.Refused >= n.Tokens:
-		return FateRefused
+		return stateRefused
 	case n.Buried >= n.Tokens:
-		return FateBuried
+		return stateBuried
 	case n.Expired >= n.Tokens:
-		return FateExpired
+		return stateExpired
 	case n.Delivered+n.Refused+n.Buried+n.Expired >= n.Tokens:
-		return FateFinished
+		return stateFinished
 	case x.trying:
-		return FateTrying
+		return stateTrying
 	case n.Tries == 0 && now.Before(n.DelayedUntil):
-		return FateDelayed
+		return stateDelayed
 	}
-	return FateQueued
+	return stateQueued
 }
 
 // look returns what is known of a job, and whether anything is.
-func (o *Outcomes) look(id string) (n Notification, ok bool) {
+func (o *Outcomes) look(id string) (n pushStatus, ok bool) {
 	if o == nil {
 		return n, false
 	}
@@ -265,7 +265,7 @@ func (o *Outcomes) look(id string) (n Notification, ok bool) {
 		return n, false
 	}
 	n = x.n
-	if n.State = x.state(time.Now()); n.State == FateDelivered {
+	if n.State = x.state(time.Now()); n.State == stateDelivered {
 		n.Reason = "" // of an earlier try
 	}
 	n.Put, n.DelayedUntil = n.Put.UTC(), n.DelayedUntil.UTC()
@@ -273,7 +273,7 @@ func (o *Outcomes) look(id string) (n Notification, ok bool) {
 }
 
 // buriedAs builds a notification that is not remembered from its buried jobs.
-func (a *API) buriedAs(id string) (n Notification, ok bool) {
+func (a *API) buriedAs(id string) (n pushStatus, ok bool) {
 	topic, found := a.tree.FindBuried(id)
 	for i := range found {
 		e := &found[i]
@@ -282,7 +282,7 @@ func (a *API) buriedAs(id string) (n Notification, ok bool) {
 			n.Put, n.At, n.Tries, n.Reason, n.Status, n.APNsID = e.Put.UTC(), e.At.UTC(), e.Tries, e.Reason, e.Status, e.APNsID
 		}
 	}
-	n.ID, n.Topic, n.State, n.Tokens = id, topic, FateBuried, n.Buried
+	n.ID, n.Topic, n.State, n.Tokens = id, topic, stateBuried, n.Buried
 	return n, topic != ""
 }
 

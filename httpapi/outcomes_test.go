@@ -23,7 +23,7 @@ func TestOutcomes(t *testing.T) {
 			o.begin()
 			o.end(donePut{id: id, topic: topic, delay: delay, tokens: tokens})
 		}
-		state := func(id, want string) Notification {
+		state := func(id, want string) pushStatus {
 			t.Helper()
 			n, ok := o.look(id)
 			if !ok || n.State != want {
@@ -33,41 +33,41 @@ func TestOutcomes(t *testing.T) {
 		}
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "elsewhere", Seed: job.SeedOf("elsewhere", nil), N: 1, Action: worker.Tried})
 		put("one", 1, 0)
-		state("one", FateQueued)
+		state("one", stateQueued)
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: job.SeedOf("one", nil), N: 1, Action: worker.Tried})
-		state("one", FateTrying)
+		state("one", stateTrying)
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: job.SeedOf("one", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable, Status: 503, Reason: "Shutdown", Pause: time.Minute})
-		if n := state("one", FateQueued); n.Tries != 1 || n.Reason != "Shutdown" || n.NextTry.Sub(n.At) != time.Minute {
+		if n := state("one", stateQueued); n.Tries != 1 || n.Reason != "Shutdown" || n.NextTry.Sub(n.At) != time.Minute {
 			t.Errorf("%+v", n)
 		}
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: job.SeedOf("one", nil), N: 1, Action: worker.Tried})
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: job.SeedOf("one", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered, Status: 200, APNsID: "x"})
-		if n := state("one", FateDelivered); n.Tries != 2 || n.APNsID != "x" || n.Status != 200 || n.At.IsZero() || !n.NextTry.IsZero() {
+		if n := state("one", stateDelivered); n.Tries != 2 || n.APNsID != "x" || n.Status != 200 || n.At.IsZero() || !n.NextTry.IsZero() {
 			t.Errorf("%+v", n)
 		}
 		put("later", 1, time.Minute)
-		if n := state("later", FateDelayed); n.DelayedUntil.Sub(n.Put) != time.Minute {
+		if n := state("later", stateDelayed); n.DelayedUntil.Sub(n.Put) != time.Minute {
 			t.Errorf("%+v", n)
 		}
 		time.Sleep(time.Minute)
-		state("later", FateQueued)
+		state("later", stateQueued)
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: job.SeedOf("later", nil), N: 1, Action: worker.Tried})
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: job.SeedOf("later", nil), N: 1, Action: worker.Buried, Class: apnsconn.Rejected, Reason: "why"})
-		if n := state("later", FateBuried); n.Reason != "why" {
+		if n := state("later", stateBuried); n.Reason != "why" {
 			t.Errorf("%+v", n)
 		}
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: job.SeedOf("later", nil), N: 1, Action: worker.Tried}) // kicked
-		state("later", FateTrying)
+		state("later", stateTrying)
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "later", Seed: job.SeedOf("later", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Token})
-		state("later", FateRefused)
+		state("later", stateRefused)
 		put("three", 3, 0)
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: job.SeedOf("three", nil), N: 1, Action: worker.Tried})
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: job.SeedOf("three", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: job.SeedOf("three", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Token})
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: job.SeedOf("three", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable})
-		state("three", FateQueued)
+		state("three", stateQueued)
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "three", Seed: job.SeedOf("three", nil), N: 1, Action: worker.Expired, Class: apnsconn.Rejected})
-		state("three", FateFinished)
+		state("three", stateFinished)
 		put("mixed", 3, 0)
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: job.SeedOf("mixed", nil), N: 3, Action: worker.Tried})
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: job.SeedOf("mixed", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
@@ -75,9 +75,9 @@ func TestOutcomes(t *testing.T) {
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: job.SeedOf("mixed", nil), N: 1, Action: worker.Buried, Class: apnsconn.Rejected})
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: job.SeedOf("mixed", nil), N: 1, Action: worker.Tried}) // the retried one
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "mixed", Seed: job.SeedOf("mixed", nil), N: 1, Action: worker.Deleted, Class: apnsconn.Delivered})
-		state("mixed", FateFinished)
+		state("mixed", stateFinished)
 		put("three", 1, 0) // the queue has begun to count anew
-		state("three", FateQueued)
+		state("three", stateQueued)
 		if _, ok := o.look("elsewhere"); ok {
 			t.Error("a job that was not put here is known")
 		}
@@ -98,7 +98,7 @@ func TestOutcomeBeforePut(t *testing.T) {
 	}
 	o.end(donePut{id: "7", topic: topic, delay: 0, tokens: 1}, donePut{err: errors.New("no")})
 	o.end()
-	if n, ok := o.look("7"); !ok || n.State != FateDelivered || n.Tries != 1 {
+	if n, ok := o.look("7"); !ok || n.State != stateDelivered || n.Tries != 1 {
 		t.Errorf("%+v", n)
 	}
 	if _, ok := o.look("8"); ok {
@@ -141,14 +141,14 @@ func TestForgedOutcomes(t *testing.T) {
 		forge(id)
 		o.end(donePut{id: id, topic: topic, body: body, tokens: 1})
 	}
-	want("7", FateQueued)
-	want("8", FateDelivered)
+	want("7", stateQueued)
+	want("8", stateDelivered)
 	bury := worker.Event{At: time.Now(), App: topic, Job: "7", Seed: job.SeedOf("7", body), N: 1, Action: worker.Buried, Class: apnsconn.Rejected}
 	o.Pushed(&bury)
 	forge("7")
-	want("7", FateBuried)
+	want("7", stateBuried)
 	deliver(topic, "7", body) // kicked
-	want("7", FateDelivered)
+	want("7", stateDelivered)
 	if len(o.byID) != 2 || len(o.early) != 0 {
 		t.Errorf("%d remembered, %d early", len(o.byID), len(o.early))
 	}
@@ -180,8 +180,8 @@ func TestNotificationOutcome(t *testing.T) {
 	}
 	for token, want := range map[string]int{"reader-0123": 200, "other-0123": 404} {
 		w := send(h, token, "GET", "/v1/notifications/job1", "")
-		var n Notification
-		if err := json.Unmarshal(w.Body.Bytes(), &n); err != nil || w.Code != want || want == 200 && (n.ID != "job1" || n.State != FateQueued || n.Topic != topic) {
+		var n pushStatus
+		if err := json.Unmarshal(w.Body.Bytes(), &n); err != nil || w.Code != want || want == 200 && (n.ID != "job1" || n.State != stateQueued || n.Topic != topic) {
 			t.Errorf("%s: %d %s", token, w.Code, w.Body)
 		}
 	}

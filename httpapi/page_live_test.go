@@ -30,7 +30,7 @@ import (
 
 // countedTree has apps that work, and counts who asks.
 type countedTree struct {
-	Tree
+	appTree
 	mu     sync.Mutex
 	apps   []supervisor.AppStatus
 	looks  atomic.Int64
@@ -440,14 +440,14 @@ func TestPageSend(t *testing.T) {
 	addr := serveWeb(t, Web{Listen: "127.0.0.1:0"}, h)
 	g := newGuest(t, h).signIn("sender-0123")
 	push := map[string]string{"topic": topic, "token": goodToken, "title": "Hi", "badge": "3"}
-	var lint Lint
+	var lint lintResult
 	if w := g.postJSON("/send/preview", push); w.Code != 200 || json.Unmarshal(w.Body.Bytes(), &lint) != nil || !lint.OK || string(lint.Payload) != `{"aps":{"alert":{"title":"Hi"},"badge":3}}` {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	for name, bad := range map[string]string{"topic": "none", "token": "xyz", "badge": "many", "delay": "-1"} {
 		wrong := maps.Clone(push)
 		wrong[name] = bad
-		lint = Lint{}
+		lint = lintResult{}
 		if w := g.postJSON("/send/preview", wrong); w.Code != 200 || json.Unmarshal(w.Body.Bytes(), &lint) != nil || lint.OK || lint.Error.Key != name {
 			t.Errorf("preview of %s %q: %d %s", name, bad, w.Code, w.Body)
 		}
@@ -456,7 +456,7 @@ func TestPageSend(t *testing.T) {
 			t.Errorf("%s %q: %d %s", name, bad, w.Code, w.Body)
 		}
 	}
-	var result Result
+	var result result
 	if w := g.postJSON("/send", push); w.Code != 202 || json.Unmarshal(w.Body.Bytes(), &result) != nil || result.ID != "7" {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
@@ -468,7 +468,7 @@ func TestPageSend(t *testing.T) {
 	if w := g.get(follow); w.Code != 503 || !strings.Contains(w.Body.String(), errLasting.Error()) {
 		t.Errorf("without a place: %d %s", w.Code, w.Body)
 	}
-	if w := g.get("/send/outcome?id=7"); w.Code != 200 || shownIn(w.Body.String(), "fate") != FateQueued || !strings.Contains(w.Body.String(), "<dd>7</dd>") {
+	if w := g.get("/send/outcome?id=7"); w.Code != 200 || shownIn(w.Body.String(), "fate") != stateQueued || !strings.Contains(w.Body.String(), "<dd>7</dd>") {
 		t.Errorf("asked without a place: %d %s", w.Code, w.Body)
 	}
 	api.lasting.free("sender", api.lasting.each)
@@ -481,11 +481,11 @@ func TestPageSend(t *testing.T) {
 		}
 		return part
 	}
-	state(FateQueued, false)
+	state(stateQueued, false)
 	api.o.Outcomes.Pushed(&worker.Event{App: topic, Job: "7", Seed: api.o.Outcomes.byID["7"].from.seed, N: 1, Action: worker.Tried})
-	state(FateTrying, false)
+	state(stateTrying, false)
 	api.o.Outcomes.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "7", Seed: api.o.Outcomes.byID["7"].from.seed, N: 1, Action: worker.Deleted, Class: apnsconn.Token, Status: 410, Reason: "Unregistered"})
-	if part := state(FateRefused, true); !strings.Contains(part, "<dd>Unregistered</dd>") {
+	if part := state(stateRefused, true); !strings.Contains(part, "<dd>Unregistered</dd>") {
 		t.Errorf("%s", part)
 	}
 	if name, _ := w.next(); name != "" {
@@ -511,7 +511,7 @@ func TestObstacle(t *testing.T) {
 	tree := newCountedTree(topic)
 	p := newPages(New(tree, Options{}))
 	st := &tree.apps[0]
-	waits := Notification{Topic: topic, State: FateQueued}
+	waits := pushStatus{Topic: topic, State: stateQueued}
 	for _, c := range []struct {
 		health supervisor.Health
 		want   string
@@ -532,10 +532,10 @@ func TestObstacle(t *testing.T) {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}
-	if got := p.obstacle(&Notification{Topic: topic, State: FateDelivered}); got != "" {
+	if got := p.obstacle(&pushStatus{Topic: topic, State: stateDelivered}); got != "" {
 		t.Errorf("of one that has arrived: %q", got)
 	}
-	if got := p.obstacle(&Notification{Topic: "gone", State: FateQueued}); !strings.Contains(got, "configuration") {
+	if got := p.obstacle(&pushStatus{Topic: "gone", State: stateQueued}); !strings.Contains(got, "configuration") {
 		t.Errorf("of an app that is gone: %q", got)
 	}
 }
@@ -581,7 +581,7 @@ func TestRefusals(t *testing.T) {
 	app.Refusals = refusalsOf(map[worker.Refusal]int64{
 		{Class: apnsconn.Token, Reason: "Unregistered"}: 12345, {Class: apnsconn.Unknown}: 3, {Class: apnsconn.Rejected, Reason: "Strange"}: 3, {Class: apnsconn.Rejected, Reason: "BadTopic"}: 3,
 	})
-	want := []Refusal{{"token", "410 Unregistered", 12345}, {"rejected", "400 BadTopic", 3}, {"rejected", "Strange", 3}, {"unknown", "", 3}}
+	want := []refusal{{"token", "410 Unregistered", 12345}, {"rejected", "400 BadTopic", 3}, {"rejected", "Strange", 3}, {"unknown", "", 3}}
 	if !slices.Equal(app.Refusals, want) {
 		t.Errorf("%+v", app.Refusals)
 	}

@@ -323,7 +323,7 @@ func TestPageWhoMay(t *testing.T) {
 	t.Parallel()
 	api, tree, _ := newPageAPI()
 	h := api.Network()
-	guests := map[Role]*guest{RoleNone: newGuest(t, h)}
+	guests := map[Role]*guest{roleNone: newGuest(t, h)}
 	for _, k := range testKeys[:3] {
 		guests[k.Role] = newGuest(t, h).signIn(k.Token)
 	}
@@ -341,7 +341,7 @@ func TestPageWhoMay(t *testing.T) {
 				continue
 			}
 			want := http.StatusForbidden
-			if role == RoleNone {
+			if role == roleNone {
 				want = http.StatusUnauthorized
 				if method == "GET" && route.pattern != "GET /events" {
 					want = http.StatusSeeOther
@@ -414,7 +414,7 @@ func TestPageCrossSite(t *testing.T) {
 			continue
 		}
 		for _, signed := range []bool{false, true} {
-			if !signed && route.role != RoleNone {
+			if !signed && route.role != roleNone {
 				continue
 			}
 			g := newGuest(t, h)
@@ -557,7 +557,7 @@ func TestPageDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	roles := map[Role]string{RoleNone: "", RoleRead: "read", RoleSend: "send", RoleAdmin: "admin"}
+	roles := map[Role]string{roleNone: "", RoleRead: "read", RoleSend: "send", RoleAdmin: "admin"}
 	api, _, _ := newPageAPI()
 	for _, r := range api.pages.routes() {
 		row := fmt.Sprintf("\n| `%s` | %s |", strings.NewReplacer("...", "", "{$}", "").Replace(r.pattern), roles[r.role])

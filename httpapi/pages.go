@@ -49,10 +49,10 @@ func (p *pages) routes() []route {
 		{"POST /send/preview", RoleSend, false, a.lint},
 		{"GET /send/events", RoleSend, false, p.follow},
 		{"GET /send/outcome", RoleSend, false, p.outcome},
-		{"GET /login", RoleNone, false, p.signInForm},
-		{"POST /login", RoleNone, false, p.signIn},
+		{"GET /login", roleNone, false, p.signInForm},
+		{"POST /login", roleNone, false, p.signIn},
 		{"POST /logout", RoleRead, false, p.signOut},
-		{"GET /assets/{version}/{file}", RoleNone, false, asset},
+		{"GET /assets/{version}/{file}", roleNone, false, asset},
 	}
 }
 
@@ -72,7 +72,7 @@ func (p *pages) handler(route route) http.HandlerFunc {
 			p.fault(w, r, c, status, why)
 		}
 		switch {
-		case c == nil && route.role != RoleNone:
+		case c == nil && route.role != roleNone:
 			answerEarly(w)
 			p.stranger(w, r)
 			return
@@ -203,7 +203,7 @@ func appPath(topic string) string { return "/apps/" + url.PathEscape(topic) }
 type overviewPage struct {
 	Apps         []*liveApp // those in trouble in front
 	Total        totals
-	UnknownTubes []UnknownTube
+	UnknownTubes []unknownTube
 }
 
 // totals are the numbers above all apps.

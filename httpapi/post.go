@@ -20,8 +20,8 @@ import (
 // each may be written as three.
 const maxForm = 64 << 10
 
-// FormJob is the job that POST /post puts, and answers.
-type FormJob struct {
+// formJob is the job that POST /post puts, and answers.
+type formJob struct {
 	Token string  `json:"token"`
 	Title *string `json:"title"`
 	Body  *string `json:"body"`
@@ -116,7 +116,7 @@ func parseForm(r *http.Request) error {
 }
 
 // formFault begins with the parameter at fault, if it is one.
-func formFault(e *ResultError) string {
+func formFault(e *resultError) string {
 	if e.Key == "" {
 		return e.Detail
 	}
@@ -132,7 +132,7 @@ func formEnvelope(r *http.Request) (e job.Envelope, err error) {
 		return nil
 	}
 	e.Topic = r.PostForm.Get("topic")
-	form := FormJob{Token: r.PostForm.Get("token"), Title: text("title"), Body: text("body")}
+	form := formJob{Token: r.PostForm.Get("token"), Title: text("title"), Body: text("body")}
 	if badge := text("badge"); badge != nil {
 		n, err := strconv.ParseInt(strings.TrimSpace(*badge), 10, 64)
 		if err != nil || n < 0 {

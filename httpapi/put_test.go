@@ -18,7 +18,7 @@ import (
 	"propeller/worker/job"
 )
 
-// Put is of a tree without a queue.
+// putAnswer is of a tree without a queue.
 func (f *fakeTree) Put(context.Context, string, []byte, time.Duration) (string, error) {
 	return "", queue.ErrUnavailable
 }
@@ -28,7 +28,7 @@ func (f *fakeTree) PutAll(ctx context.Context, jobs []supervisor.NewJob) []queue
 }
 
 // putEach puts jobs one by one.
-func putEach(ctx context.Context, tree Tree, jobs []supervisor.NewJob) (out []queue.Stored) {
+func putEach(ctx context.Context, tree appTree, jobs []supervisor.NewJob) (out []queue.Stored) {
 	for _, j := range jobs {
 		id, err := tree.Put(ctx, j.Topic, j.Body, j.Delay)
 		out = append(out, queue.Stored{ID: id, Err: err})
@@ -164,7 +164,7 @@ func TestPutIsAsNotifications(t *testing.T) {
 	if w := send(h, "slow-0123", "POST", path+"?delay=1m", good); w.Code != 200 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	if n, ok := outcomes.look("job1"); !ok || n.Topic != topic || n.Tokens != 2 || n.State != FateDelayed {
+	if n, ok := outcomes.look("job1"); !ok || n.Topic != topic || n.Tokens != 2 || n.State != stateDelayed {
 		t.Errorf("remembered: %v %+v", ok, n)
 	}
 	limit := api.access.Load().find("slow-0123").limit

@@ -31,23 +31,23 @@ func TestReadiness(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		states []supervisor.State
-		daemon Readiness
-		apps   Readiness
+		daemon readiness
+		apps   readiness
 	}{
-		{"no apps", nil, Readiness{Ready: true}, Readiness{Ready: true}},
-		{"every state", supervisor.States(), Readiness{Ready: true}, Readiness{Trouble: all}},
-		{"no queue for one", []supervisor.State{supervisor.NoQueue, supervisor.Broken}, Readiness{Ready: true}, Readiness{Trouble: map[string]string{"broken": all["broken"], "no_queue": all["no_queue"]}}},
-		{"no queue for any", []supervisor.State{supervisor.NoQueue}, Readiness{Trouble: noQueue}, Readiness{Trouble: noQueue}},
-		{"all well", []supervisor.State{supervisor.Running, supervisor.Idle, supervisor.Paused, supervisor.TubePaused}, Readiness{Ready: true}, Readiness{Ready: true}},
+		{"no apps", nil, readiness{Ready: true}, readiness{Ready: true}},
+		{"every state", supervisor.States(), readiness{Ready: true}, readiness{Trouble: all}},
+		{"no queue for one", []supervisor.State{supervisor.NoQueue, supervisor.Broken}, readiness{Ready: true}, readiness{Trouble: map[string]string{"broken": all["broken"], "no_queue": all["no_queue"]}}},
+		{"no queue for any", []supervisor.State{supervisor.NoQueue}, readiness{Trouble: noQueue}, readiness{Trouble: noQueue}},
+		{"all well", []supervisor.State{supervisor.Running, supervisor.Idle, supervisor.Paused, supervisor.TubePaused}, readiness{Ready: true}, readiness{Ready: true}},
 	} {
 		h := New(healthyTree(c.states...), Options{}).Socket()
-		check := func(path string, want Readiness) {
+		check := func(path string, want readiness) {
 			t.Helper()
 			status := http.StatusOK
 			if !want.Ready {
 				status = http.StatusServiceUnavailable
 			}
-			var got Readiness
+			var got readiness
 			if ask(t, h, "GET", path, "", status, &got); !reflect.DeepEqual(got, want) {
 				t.Errorf("%s: %s: %+v, want %+v", c.name, path, got, want)
 			}
@@ -55,7 +55,7 @@ func TestReadiness(t *testing.T) {
 		check("/readyz", c.daemon)
 		check("/readyz/apps", c.apps)
 		for _, s := range c.states {
-			want := Readiness{Ready: all[string(s)] == ""}
+			want := readiness{Ready: all[string(s)] == ""}
 			if !want.Ready {
 				want.Trouble = map[string]string{string(s): all[string(s)]}
 			}
@@ -78,7 +78,7 @@ func TestReadinessWithoutWorkers(t *testing.T) {
 	bad := &tree.apps[n/2]
 	bad.Workers, bad.Health = nil, supervisor.Health{State: supervisor.Broken, Reason: "x"}
 	h := New(tree, Options{}).Socket()
-	status := func(path string, want int) (got Readiness) {
+	status := func(path string, want int) (got readiness) {
 		t.Helper()
 		ask(t, h, "GET", path, "", want, &got)
 		return got
@@ -116,7 +116,7 @@ func TestReadinessOfStrangers(t *testing.T) {
 				status = 403
 			}
 			w := send(h, key, "GET", path, "")
-			var got Readiness
+			var got readiness
 			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != status || got.Ready || (got.Trouble != nil) != told {
 				t.Errorf("%s with %q: %d %s", path, key, w.Code, w.Body)
 			}

@@ -35,7 +35,7 @@ const (
 // at all while nobody does. Its goroutine is begun by the first who joins and
 // waited for by the last who leaves.
 type sampler struct {
-	tree Tree
+	tree appTree
 	draw func(*liveApp) string // the app's row of the overview
 
 	joining sync.Mutex // guards viewers, stop and running

@@ -40,7 +40,7 @@ func TestEveryEntranceTakesWhatSerializersWrite(t *testing.T) {
 	if w := send(h, "sender-0123", "POST", "/v1/apps/"+topic+"/jobs", job); w.Code != 200 || len(tree.jobs) != 1 || !strings.HasPrefix(tree.jobs[0], job) {
 		t.Errorf("a job: %d %s %q", w.Code, w.Body, tree.jobs)
 	}
-	var got Lint
+	var got lintResult
 	w := send(h, "sender-0123", "POST", "/v1/lint", bom+one)
 	const payload = `{"aps":{"alert":{"title":"x","body":"中/"},"badge":3}}`
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || !got.OK || string(got.Payload) != payload || got.PayloadBytes != len(payload) {

@@ -80,7 +80,7 @@ func NewWeb(w Web, log *slog.Logger) (*Server, error) {
 			return nil, err
 		}
 	}
-	ln, err := Listen(w.Listen)
+	ln, err := listen(w.Listen)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func NewWeb(w Web, log *slog.Logger) (*Server, error) {
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
 		addr = tcp.String() // with the port that the system chose
 	}
-	s.open = func() (net.Listener, error) { return Listen(addr) }
+	s.open = func() (net.Listener, error) { return listen(addr) }
 	log.Info("http listens", "addr", addr, "tls", s.cert != nil)
 	return s, nil
 }

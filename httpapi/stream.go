@@ -61,7 +61,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, c *client) {
 		_ = control.SetReadDeadline(time.Now().Add(lastTime)) // the server reads what comes, up to a bound
 	}()
 	if err := s.run(ctx, reading); err != nil {
-		out.add(Result{Error: lastWord(reading, err)})
+		out.add(result{Error: lastWord(reading, err)})
 	}
 }
 
@@ -73,9 +73,9 @@ var (
 )
 
 // lastWord tells the client why its stream was cut short by err.
-func lastWord(reading context.Context, err error) *ResultError {
+func lastWord(reading context.Context, err error) *resultError {
 	if errors.Is(context.Cause(reading), errStopping) { // whatever that did to who was reading
-		return &ResultError{Status: http.StatusServiceUnavailable, Detail: errStopping.Error()}
+		return &resultError{Status: http.StatusServiceUnavailable, Detail: errStopping.Error()}
 	}
 	status := bodyStatus(err)
 	switch {
@@ -84,7 +84,7 @@ func lastWord(reading context.Context, err error) *ResultError {
 	case errors.Is(err, errKeyRole):
 		status = http.StatusForbidden
 	}
-	return &ResultError{Status: status, Detail: "the stream: " + bodyFault(err)}
+	return &resultError{Status: status, Detail: "the stream: " + bodyFault(err)}
 }
 
 // answerEarly lets an answer out before the request's body has been read, for
@@ -105,7 +105,7 @@ type streamed struct {
 	out     *outbox
 
 	batch   [][]byte
-	results []Result
+	results []result
 }
 
 // heed has no more lines be taken once the server is to end, until over: the line
@@ -177,7 +177,7 @@ func (s *streamed) put(ctx, reading context.Context) error {
 	if err := s.admit(reading, n); err != nil {
 		return err
 	}
-	s.results = append(s.results[:0], make([]Result, n)...)
+	s.results = append(s.results[:0], make([]result, n)...)
 	putting, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
 	s.api.acceptAll(putting, s.client, s.client.owe, n, func(i int) []byte { return s.batch[i] }, s.results)
@@ -232,7 +232,7 @@ func newOutbox(w io.Writer, control *http.ResponseController, gone func()) *outb
 
 // add queues an answer. It waits while too many are unread; what write does is
 // bounded in time, so that this is, too.
-func (o *outbox) add(r Result) {
+func (o *outbox) add(r result) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for len(o.waiting) > maxUnread && !o.failed {
@@ -246,7 +246,7 @@ func (o *outbox) add(r Result) {
 }
 
 // appendResult appends the JSON of a result. That of most needs no reflection.
-func appendResult(b []byte, r Result) []byte {
+func appendResult(b []byte, r result) []byte {
 	if r.Error == nil && r.IDs == nil && r.Malformed == nil && plain(r.ID) {
 		b = append(b, `{"id":"`...)
 		b = append(b, r.ID...)

@@ -49,7 +49,7 @@ func openAt(t *testing.T, client *http.Client, url, token string) *openStream {
 }
 
 // ask sends a line and returns the answer.
-func (s *openStream) ask(line string) Result {
+func (s *openStream) ask(line string) result {
 	s.t.Helper()
 	if _, err := io.WriteString(s.out, line+"\n"); err != nil {
 		s.t.Fatal(err)
@@ -57,7 +57,7 @@ func (s *openStream) ask(line string) Result {
 	return s.answer()
 }
 
-func (s *openStream) answer() (r Result) {
+func (s *openStream) answer() (r result) {
 	s.t.Helper()
 	text, err := s.in.ReadBytes('\n')
 	if err != nil || json.Unmarshal(text, &r) != nil {

@@ -74,7 +74,7 @@ func TestListenSocket(t *testing.T) {
 	dead.Close()
 	// Another test's child has the listener, too, until its program begins.
 	waitFor(t, func() bool {
-		ln, err := Listen("unix:" + path)
+		ln, err := listen("unix:" + path)
 		if err == nil {
 			ln.Close()
 		}
@@ -84,14 +84,14 @@ func TestListenSocket(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if _, err := Listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "another process listens") {
+	if _, err := listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "another process listens") {
 		t.Errorf("%v", err)
 	}
 	file := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen("unix:" + file); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := listen("unix:" + file); err == nil || !strings.Contains(err.Error(), "no socket") {
 		t.Errorf("%v", err)
 	}
 }
@@ -117,7 +117,7 @@ func TestListenSocketRights(t *testing.T) {
 		}
 	})
 	for range 300 {
-		ln, err := Listen("unix:" + path)
+		ln, err := listen("unix:" + path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +133,7 @@ func TestListenSocketRights(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
-	if _, err := Listen("unix:/" + strings.Repeat("d", maxSocketPath-3) + "/s"); !errors.Is(err, ErrPath) {
+	if _, err := listen("unix:/" + strings.Repeat("d", maxSocketPath-3) + "/s"); !errors.Is(err, ErrPath) {
 		t.Errorf("%v", err)
 	}
 }
@@ -237,7 +237,7 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-type panicTree struct{ Tree }
+type panicTree struct{ appTree }
 
 func (panicTree) Status() (out []supervisor.AppStatus) { panic("on purpose") }
 

@@ -395,8 +395,8 @@ func (d *daemon) reloaded(cfg *config.Config, err error) {
 }
 
 // lastReload is for the metrics, and for whoever looks.
-func (d *daemon) lastReload() httpapi.Reloads {
+func (d *daemon) lastReload() (taken time.Time, refused *httpapi.RefusedReload) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return httpapi.Reloads{At: d.taken, Refused: d.refused}
+	return d.taken, d.refused
 }

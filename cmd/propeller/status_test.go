@@ -91,7 +91,10 @@ func TestStatusRefusedReload(t *testing.T) {
 
 func TestStatusUnknownTubes(t *testing.T) {
 	t.Parallel()
-	apps := httpapi.Apps{UnknownTubes: []httpapi.UnknownTube{{Tube: "com.example.ap\x1b", Ready: 2, Reserved: 1, Buried: 4}}}
+	var apps httpapi.Apps
+	if err := json.Unmarshal([]byte(`{"unknown_tubes": [{"tube": "com.example.ap\u001b", "ready": 2, "reserved": 1, "buried": 4}]}`), &apps); err != nil {
+		t.Fatal(err)
+	}
 	if got := printed(t, apps, time.Now()); !strings.HasSuffix(got, "\n\nno app works on tube com.example.ap : 3 ready, 0 delayed, 4 buried\n") {
 		t.Errorf("%q", got)
 	}

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"propeller/httpapi"
 )
 
 // Each body of a load is taken whole, so that what is measured is no errors.
@@ -45,7 +43,7 @@ func TestHTTPBodies(t *testing.T) {
 			}
 			n := 0
 			for in := json.NewDecoder(resp.Body); in.More(); n++ {
-				var one httpapi.Result
+				var one struct{ ID string }
 				if err := in.Decode(&one); err != nil || one.ID == "" {
 					t.Fatalf("%s: %v, %+v", l.name, err, one)
 				}
