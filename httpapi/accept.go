@@ -32,8 +32,8 @@ type result struct {
 	// IDs are all jobs that a notification with very many tokens was split into,
 	// the first being ID; absent for one. With an Error, those that were put.
 	IDs []string `json:"ids,omitempty"`
-	// Malformed are elements of tokens that are none, at most 20. They keep the
-	// others from nothing.
+	// Malformed are elements of tokens that are not device tokens, at most 20. The others
+	// are sent all the same.
 	Malformed []resultError `json:"malformed,omitempty"`
 	Error     *resultError  `json:"error,omitempty"`
 
@@ -275,7 +275,7 @@ type lintResult struct {
 	Headers      map[string]string `json:"headers,omitempty"` // of the first push, but for its path and id
 	Payload      json.RawMessage   `json:"payload,omitempty"` // as it would be sent
 	PayloadBytes int               `json:"payload_bytes,omitempty"`
-	Malformed    []resultError     `json:"malformed,omitempty"` // tokens that are none, at most 20
+	Malformed    []resultError     `json:"malformed,omitempty"` // elements that are not device tokens, at most 20
 	Warnings     []string          `json:"warnings,omitempty"`  // of what works, and is perhaps not what was meant
 }
 

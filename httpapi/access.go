@@ -43,11 +43,10 @@ type Key struct {
 
 // Settings are what a reload may change under a running server.
 type Settings struct {
-	// Keys of the clients. Without any, whoever reaches the server from this
-	// machine is an admin.
+	// Keys of the clients. Without any, every client on this machine is an admin.
 	Keys []Key
-	// TrustedProxies are believed about whom they ask for; whoever asks through
-	// a Unix socket is, too.
+	// TrustedProxies are believed about their clients' addresses; so is what connects
+	// through a Unix socket.
 	TrustedProxies []netip.Prefix
 	// BasePath is where a proxy serves the daemon: "/a/b", or "".
 	BasePath string
@@ -71,7 +70,7 @@ type client struct {
 func (c *client) may(topic string) bool { return c.topics == nil || slices.Contains(c.topics, topic) }
 
 // errRate: a client has used up its limit.
-var errRate = errors.New("more notifications a second than its rate")
+var errRate = errors.New("over its rate")
 
 // lacksRole says what is missing to a client whose role is not enough.
 func lacksRole(c *client, role Role) string {
@@ -79,7 +78,7 @@ func lacksRole(c *client, role Role) string {
 }
 
 func (c *client) overRate() error {
-	return fmt.Errorf("key %q: %w of %v", c.name, errRate, float64(c.limit.Limit()))
+	return fmt.Errorf("key %q: %w of %v notifications per second", c.name, errRate, float64(c.limit.Limit()))
 }
 
 // pay charges the limit for jobs that a notification is besides its first, before any
@@ -161,7 +160,7 @@ func (a *access) limitOf(name string, otherwise *rate.Limiter) *rate.Limiter {
 	return otherwise
 }
 
-// find is the key whose token is shown; nil if it is none's. It takes the same time
+// find returns the key with this token; nil if there is none. It takes the same time
 // wherever they differ.
 func (a *access) find(token string) *accessKey {
 	sum := sha256.Sum256([]byte(token))
@@ -349,8 +348,8 @@ func newWrongKeys(log *slog.Logger) *wrongKeys {
 	return &wrongKeys{log: log, limit: rate.NewLimiter(wrongRate, wrongBurst)}
 }
 
-// wrong notes that a request from an address has shown a key that is none, and
-// returns when it may be answered. If there are too many it is not: its end comes by
+// wrong notes a request from an address with a wrong key, and returns when it may be
+// answered. If there are too many it is not: its end comes by
 // http.ErrAbortHandler.
 func (k *wrongKeys) wrong(r *http.Request, from string) {
 	k.note(from, r.Pattern)

@@ -83,7 +83,7 @@ type API struct {
 	tree   appTree
 	o      Options
 	access atomic.Pointer[access]
-	owner  *client // whoever asks on the socket
+	owner  *client // of the socket
 
 	// What is done at once: see the constants.
 	bodies, asking, once, lasting, forms *budget
@@ -109,8 +109,8 @@ func New(t appTree, o Options) *API {
 	return a
 }
 
-// Use takes over settings, at once and for requests to come. Who has signed in
-// with a key that there is no more is signed out.
+// Use takes over settings, at once and for requests to come. Sessions of keys
+// that are gone end.
 func (a *API) Use(s Settings) {
 	a.access.Store(newAccess(s, a.access.Load()))
 }
@@ -257,21 +257,20 @@ func (a *API) noteProxy(r *http.Request) {
 	access := a.access.Load()
 	if peer := access.untrusted(r); peer != "" {
 		access.proxied.Do(func() {
-			a.o.Log.Warn("http: a proxy that is not in http.trusted_proxies passes on requests; its address stands for those of all its clients", "proxy", peer)
+			a.o.Log.Warn("http: requests come through a proxy that is not in http.trusted_proxies; its address stands for all its clients", "proxy", peer)
 		})
 	}
 }
 
-// wrongKey notes that a request has shown a key that is none, and returns when it
-// may be answered.
+// wrongKey notes a request with a wrong key, and returns when it may be answered.
 func (a *API) wrongKey(r *http.Request) {
 	if access := a.access.Load(); len(access.keys) > 0 {
 		a.wrong.wrong(r, access.remote(r))
 	}
 }
 
-// errPanic is told to whoever met a panic.
-var errPanic = errors.New("the daemon could not do that; its log says why")
+// errPanic answers a request that met a panic.
+var errPanic = errors.New("internal error; the daemon's log says why")
 
 func (a *API) panicked(request string, v any) {
 	a.o.Log.Error("http: panic while answering", "request", request, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
@@ -286,7 +285,7 @@ func (a *API) admit(w http.ResponseWriter, r *http.Request, c *client, route *ro
 	}
 	switch {
 	case c == nil && len(a.access.Load().keys) == 0:
-		refuse(http.StatusForbidden, "without http.auth_token or http.keys only programs on this machine are served, not through a proxy, and no pages of other sites")
+		refuse(http.StatusForbidden, "without http.auth_token or http.keys only programs on this machine are served: no proxies, and no pages of other sites")
 	case c == nil:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		refuse(http.StatusUnauthorized, "the header Authorization: Bearer must hold one of the daemon's keys")
@@ -318,7 +317,7 @@ func noMethod(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 	}
 	answerEarly(w)
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	writeProblem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%.200s is not for %.20s", r.URL.Path, r.Method))
+	writeProblem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%.200s does not allow %.20s", r.URL.Path, r.Method))
 }
 
 func noRoute(w http.ResponseWriter, r *http.Request) {

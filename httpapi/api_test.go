@@ -429,7 +429,7 @@ func TestRequestsAtOnce(t *testing.T) {
 	cancel()
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", path, nil))
-	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "too much at once") {
+	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "about buried jobs at once") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	close(admin.answer)

@@ -36,8 +36,8 @@ type unknownTube struct {
 // force.
 type RefusedReload struct {
 	At time.Time `json:"at"`
-	// Fault is a line for each fault. It may name any app: who has a key for some
-	// only is not told.
+	// Fault is a line for each fault. It may name any app, so a
+	// key for some apps does not get it.
 	Fault string `json:"fault,omitempty"`
 }
 

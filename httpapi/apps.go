@@ -91,7 +91,7 @@ func (a *API) reload(w http.ResponseWriter, r *http.Request, c *client) {
 	case err == nil:
 		writeJSON(w, http.StatusOK, reloadedOf(a.tree.Status()))
 	case ctx.Err() != nil:
-		writeProblem(w, http.StatusServiceUnavailable, "the reload is not done yet; the log will say how it ended")
+		writeProblem(w, http.StatusServiceUnavailable, "the reload is still running; the log will say how it ended")
 	default:
 		writeProblem(w, http.StatusUnprocessableEntity, err.Error())
 	}

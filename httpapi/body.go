@@ -56,7 +56,7 @@ func (a *API) body(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 	if r.ContentLength >= 0 {
 		size = int(r.ContentLength)
 	}
-	own := &lease{budget: a.bodies, key: c.name, control: http.NewResponseController(w)}
+	own := &bodyShare{budget: a.bodies, key: c.name, control: http.NewResponseController(w)}
 	if err := own.take(ctx, size, readTime); err != nil {
 		return nil, own.free, err
 	}
@@ -82,8 +82,8 @@ func readMore(b []byte, in io.Reader, n int) (_ []byte, err error) {
 	return b, err
 }
 
-// lease is what a client has of a budget for one large body.
-type lease struct {
+// bodyShare is what a client has of a budget for one large body.
+type bodyShare struct {
 	budget  *budget
 	key     string
 	control *http.ResponseController
@@ -92,7 +92,7 @@ type lease struct {
 }
 
 // take waits until n bytes may come. From then on the body may take as long as whole.
-func (l *lease) take(ctx context.Context, n int, whole time.Duration) error {
+func (l *bodyShare) take(ctx context.Context, n int, whole time.Duration) error {
 	_ = l.control.SetReadDeadline(time.Time{}) // that it waits is no fault of the client's
 	if err := l.budget.take(ctx, l.key, bodyCost*int64(n)); err != nil {
 		_ = l.control.SetReadDeadline(time.Now()) // of what is not taken no more is read
@@ -103,7 +103,7 @@ func (l *lease) take(ctx context.Context, n int, whole time.Duration) error {
 }
 
 // hurry sets the time until which the next part of the body must be there.
-func (l *lease) hurry() {
+func (l *bodyShare) hurry() {
 	next := time.Now().Add(chunkTime)
 	if l.until.Before(next) {
 		next = l.until
@@ -112,24 +112,24 @@ func (l *lease) hurry() {
 }
 
 // keep gives back all bytes but n.
-func (l *lease) keep(n int) {
+func (l *bodyShare) keep(n int) {
 	if n < l.n {
 		l.budget.free(l.key, bodyCost*int64(l.n-n))
 		l.n = n
 	}
 }
 
-func (l *lease) free() { l.keep(0) }
+func (l *bodyShare) free() { l.keep(0) }
 
 // lines reads a stream line by line.
 type lines struct {
 	in    *bufio.Reader
-	lease lease  // for the last line, if it is a large one
-	text  []byte // of the lines since begin
+	share bodyShare // for the last line, if it is a large one
+	text  []byte    // of the lines since begin
 }
 
 func newLines(in io.Reader, bodies *budget, key string, control *http.ResponseController) *lines {
-	return &lines{in: bufio.NewReaderSize(in, chunk), lease: lease{budget: bodies, key: key, control: control}}
+	return &lines{in: bufio.NewReaderSize(in, chunk), share: bodyShare{budget: bodies, key: key, control: control}}
 }
 
 // begin says that the lines so far are of no more use.
@@ -143,12 +143,12 @@ func (l *lines) next(ctx context.Context) ([]byte, error) {
 	part, err := l.in.ReadSlice('\n')
 	l.text = append(l.text, part...)
 	if errors.Is(err, bufio.ErrBufferFull) {
-		if err := l.lease.take(ctx, largeBody, lineTime); err != nil {
+		if err := l.share.take(ctx, largeBody, lineTime); err != nil {
 			return nil, err
 		}
 	}
 	for errors.Is(err, bufio.ErrBufferFull) {
-		l.lease.hurry()
+		l.share.hurry()
 		if ctx.Err() != nil { // after that: the time that heed sets must stay the last
 			return nil, ctx.Err()
 		}
@@ -158,21 +158,21 @@ func (l *lines) next(ctx context.Context) ([]byte, error) {
 		}
 	}
 	line := l.text[from:len(l.text):len(l.text)]
-	l.lease.keep(len(line))
+	l.share.keep(len(line))
 	if err == io.EOF && len(line) > 0 {
 		err = nil
 	}
 	return line, err
 }
 
-// large says that the last line is a large one, which holds a lease.
-func (l *lines) large() bool { return l.lease.n > 0 }
+// large says that the last line is a large one, which holds a share of the budget.
+func (l *lines) large() bool { return l.share.n > 0 }
 
-// free gives the lease of the last line back: it is of no more use.
+// free gives the share of the last line back: it is of no more use.
 func (l *lines) free() {
 	if l.large() {
 		l.text = nil
-		l.lease.free()
+		l.share.free()
 	}
 }
 

@@ -35,7 +35,7 @@ const (
 )
 
 // errLasting: there is no more of lastBudget.
-var errLasting = errors.New("too many streams and live pages at once, of all clients or with this key")
+var errLasting = errors.New("too many streams and live pages are open, in all or with this key")
 
 // budget is shared by all clients, of which each has its share at most.
 type budget struct {
@@ -55,8 +55,8 @@ func newBudget(total, each int64) *budget {
 	return &budget{each: each, all: semaphore.NewWeighted(total), shares: make(map[string]*share)}
 }
 
-// take waits until a client has n more, of which there must be as many in its
-// share: first come, first served, but for who has its share. The error is the
+// take waits until a client has n more; its share must be as large. First come, first
+// served, except for clients that have all of their share. The error is the
 // context's; the client then has none of them.
 func (b *budget) take(ctx context.Context, key string, n int64) error {
 	own := b.enter(key, n)

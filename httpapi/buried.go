@@ -20,9 +20,8 @@ import (
 	"propeller/worker/job"
 )
 
-// Local is what the API does with one tube's buried jobs, without the API: for
-// the server, and for whoever has the queue at hand and no daemon. Client does
-// the same over a socket.
+// Local works on one tube's buried jobs without the API: for the server itself, and for
+// commands that reach the queue but no daemon. Client does the same over a socket.
 type Local struct {
 	Jobs buried.Jobs
 }
@@ -285,17 +284,17 @@ func (a *API) buried(done string, do func(ctx context.Context, l Local, r *http.
 // none.
 func (a *API) inTurn(ctx context.Context, w http.ResponseWriter, c *client, do func() (answer, error)) error {
 	if err := a.asking.take(ctx, c.name, askCost); err != nil {
-		return fmt.Errorf("too much at once: %w", err)
+		return fmt.Errorf("too many requests about buried jobs at once: %w", err)
 	}
-	held := int64(askCost)
-	defer func() { a.asking.free(c.name, held) }() // also after a panic
+	taken := int64(askCost)
+	defer func() { a.asking.free(c.name, taken) }() // also after a panic
 	out, err := do()
 	if err != nil {
 		return err
 	}
-	rest := min(held, int64(len(out.body))+1)
-	a.asking.free(c.name, held-rest)
-	held = rest
+	unread := min(taken, int64(len(out.body))+1)
+	a.asking.free(c.name, taken-unread)
+	taken = unread
 	if out.status != 0 {
 		out.write(w)
 	}

@@ -22,13 +22,12 @@ import (
 )
 
 // ErrNoDaemon: nobody answers on the socket of a state_dir.
-var ErrNoDaemon = errors.New("no running daemon found there")
+var ErrNoDaemon = errors.New("no running daemon found")
 
 // maxAnswer bounds an answer: MaxJobs entries, or one body of the largest job.
 const maxAnswer = 8 << 20
 
-// Client speaks to a daemon: to that of one state_dir about one app, or to
-// whichever about all.
+// Client speaks to a daemon: about one app by its state_dir (Dial), or about all.
 type Client struct {
 	http  http.Client
 	base  string // of the URLs
@@ -50,9 +49,8 @@ func Dial(ctx context.Context, dir, topic string) (*Client, error) {
 	return c, nil
 }
 
-// ForState returns a client for all apps of the daemon that has dir as its
-// state_dir, whether there is one at present or not: errors wrap ErrNoDaemon
-// while there is none. Close it.
+// ForState returns a client for all apps of the daemon whose state_dir is dir. Requests
+// fail with ErrNoDaemon while no daemon runs there. Close it.
 func ForState(dir string) *Client {
 	c := onSocket(filepath.Join(dir, socketName))
 	c.dir = dir
@@ -83,7 +81,7 @@ func ForURL(at, key string) (*Client, error) {
 // nobody makes the error of a socket to which nobody listens ErrNoDaemon.
 func nobody(dir string, err error) error {
 	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOTDIR) {
-		return fmt.Errorf("%q: %w", dir, ErrNoDaemon)
+		return fmt.Errorf("%w in %q", ErrNoDaemon, dir)
 	}
 	return err
 }
@@ -176,7 +174,7 @@ func (c *Client) app() string { return "/v1/apps/" + url.PathEscape(c.topic) }
 const aliveTime = 5 * time.Second
 
 // errFrozen: the daemon takes connections, or rather its system does, and says nothing.
-var errFrozen = fmt.Errorf("it does not answer within %v, though something listens there: the process is stopped, or its machine is overloaded", aliveTime)
+var errFrozen = fmt.Errorf("it does not answer within %v, although something is listening: the process is stopped, or its machine is overloaded", aliveTime)
 
 // alive asks whether the daemon answers at all. What Put traces is not this request.
 func (c *Client) alive(ctx context.Context) error {

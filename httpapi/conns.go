@@ -49,15 +49,15 @@ type conns struct {
 	shared         func(netip.Addr) bool // very many clients have this address: no share is for it
 
 	mu      sync.Mutex
-	open    map[net.Conn]*held
+	open    map[net.Conn]*openConn
 	unknown int            // strangers
 	from    map[string]int // strangers of a network
 	left    chan struct{}  // a stranger may have left
 	vain    time.Time      // until then no network is waited for
 }
 
-// held is an open connection.
-type held struct {
+// openConn is an open connection.
+type openConn struct {
 	of     *conns
 	conn   net.Conn
 	from   string // a network; "" for one that has no share
@@ -71,21 +71,21 @@ type held struct {
 }
 
 func newConns(all, strangers int, shared func(netip.Addr) bool) *conns {
-	return &conns{all: all, strangers: strangers, shared: shared, open: make(map[net.Conn]*held), from: make(map[string]int), left: make(chan struct{}, 1)}
+	return &conns{all: all, strangers: strangers, shared: shared, open: make(map[net.Conn]*openConn), from: make(map[string]int), left: make(chan struct{}, 1)}
 }
 
-// heldKey is that of the *held in a request's context.
-type heldKey struct{}
+// connKey is that of the *openConn in a request's context.
+type connKey struct{}
 
-func heldOf(ctx context.Context) *held {
-	h, _ := ctx.Value(heldKey{}).(*held)
+func connOf(ctx context.Context) *openConn {
+	h, _ := ctx.Value(connKey{}).(*openConn)
 	return h // nil where there is no server, in tests
 }
 
 // known notes that who made a request has shown who they are: their connection is no
 // stranger's from now on.
 func known(r *http.Request) {
-	h := heldOf(r.Context())
+	h := connOf(r.Context())
 	if h == nil || h.known.Load() {
 		return
 	}
@@ -103,19 +103,19 @@ func known(r *http.Request) {
 
 // sendAway ends the connection of a request, if it is a stranger's.
 func sendAway(r *http.Request) {
-	if h := heldOf(r.Context()); h != nil && !h.known.Load() {
+	if h := connOf(r.Context()); h != nil && !h.known.Load() {
 		h.cut()
 	}
 }
 
 // begin is for http.Server.ConnContext, where it also holds up those that come next.
 func (c *conns) begin(ctx context.Context, conn net.Conn) context.Context {
-	h := &held{of: c, conn: conn, from: c.network(conn), came: time.Now()}
+	h := &openConn{of: c, conn: conn, from: c.network(conn), came: time.Now()}
 	for {
 		admitted, wait := c.admit(h)
 		switch {
 		case admitted:
-			return context.WithValue(ctx, heldKey{}, h)
+			return context.WithValue(ctx, connKey{}, h)
 		case wait == 0:
 			h.cut()
 			return ctx
@@ -129,19 +129,19 @@ func (c *conns) begin(ctx context.Context, conn net.Conn) context.Context {
 
 // admit takes one more stranger in, for whom another may have to go. If it does not,
 // it says how long to wait for that at most; 0: for nothing.
-func (c *conns) admit(h *held) (admitted bool, wait time.Duration) {
+func (c *conns) admit(h *openConn) (admitted bool, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	stranger := func(h *held) bool { return !h.known.Load() }
+	stranger := func(h *openConn) bool { return !h.known.Load() }
 	switch {
 	case h.from != "" && c.from[h.from] >= max(1, c.strangers*3/4):
-		if c.dropLocked(func(other *held) bool { return stranger(other) && other.from == h.from }) > 0 {
+		if c.dropLocked(func(other *openConn) bool { return stranger(other) && other.from == h.from }) > 0 {
 			return false, c.herdLocked(h)
 		}
 	case c.unknown >= c.strangers:
 		wait = c.dropLocked(stranger)
 	case len(c.open) >= c.all:
-		wait = c.dropLocked(func(other *held) bool { return stranger(other) || !other.active })
+		wait = c.dropLocked(func(other *openConn) bool { return stranger(other) || !other.active })
 	}
 	if wait > 0 {
 		return false, wait
@@ -162,7 +162,7 @@ func (c *conns) admit(h *held) (admitted bool, wait time.Duration) {
 }
 
 // herdLocked says how long a stranger may wait whose network has its share.
-func (c *conns) herdLocked(h *held) time.Duration {
+func (c *conns) herdLocked(h *openConn) time.Duration {
 	now := time.Now()
 	if now.Before(c.vain) {
 		return 0
@@ -197,7 +197,7 @@ func (c *conns) changed(conn net.Conn, state http.ConnState) {
 }
 
 // begun gives a stranger the time for one request.
-func (h *held) begun() {
+func (h *openConn) begun() {
 	if !h.known.Load() {
 		h.late.Reset(strangerTime + time.Second)
 	}
@@ -228,8 +228,8 @@ func network(addr string) string {
 // dropLocked cuts the connection that is missed least, of those that are meant, or
 // says when the first of them may be. It looks at all of them, and only when there is
 // no place.
-func (c *conns) dropLocked(meant func(*held) bool) (wait time.Duration) {
-	var least *held
+func (c *conns) dropLocked(meant func(*openConn) bool) (wait time.Duration) {
+	var least *openConn
 	wait = strangerStay
 	for _, h := range c.open {
 		if !meant(h) {
@@ -249,7 +249,7 @@ func (c *conns) dropLocked(meant func(*held) bool) (wait time.Duration) {
 	return 0
 }
 
-func (c *conns) forgetLocked(h *held) {
+func (c *conns) forgetLocked(h *openConn) {
 	delete(c.open, h.conn)
 	h.gone = true
 	if !h.known.Load() {
@@ -258,7 +258,7 @@ func (c *conns) forgetLocked(h *held) {
 }
 
 // leaveLocked has a connection be no stranger's any more.
-func (c *conns) leaveLocked(h *held) {
+func (c *conns) leaveLocked(h *openConn) {
 	h.late.Stop()
 	c.unknown--
 	select {
@@ -275,7 +275,7 @@ func (c *conns) leaveLocked(h *held) {
 
 // before says that h is missed less than other: strangers go first, and of those
 // that are alike the one that has changed longest ago.
-func (h *held) before(other *held) bool {
+func (h *openConn) before(other *openConn) bool {
 	if a, b := h.known.Load(), other.known.Load(); a != b {
 		return b
 	}
@@ -284,7 +284,7 @@ func (h *held) before(other *held) bool {
 
 // cut closes a connection at once. With TLS its own Close would wait up to 5 s
 // until the peer takes one record more (crypto/tls, Conn.Close).
-func (h *held) cut() {
+func (h *openConn) cut() {
 	conn := h.conn
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()

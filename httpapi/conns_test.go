@@ -93,7 +93,7 @@ func TestConns(t *testing.T) {
 			t.Errorf("%d was not closed", i)
 		}
 	}
-	if admitted, wait := k.admit(&held{conn: &fakeConn{}}); admitted || wait == 0 || admin.closed.Load() {
+	if admitted, wait := k.admit(&openConn{conn: &fakeConn{}}); admitted || wait == 0 || admin.closed.Load() {
 		t.Error("with all in use one more is admitted, or refused for good")
 	}
 	k.changed(silent, http.StateClosed) // as the server finds out
@@ -267,7 +267,7 @@ func TestConnsCutTLS(t *testing.T) {
 		}
 		shaking.Wait()
 		began := time.Now()
-		(&held{conn: server}).cut()
+		(&openConn{conn: server}).cut()
 		if took := time.Since(began); took > 0 {
 			t.Errorf("took %v", took)
 		}
@@ -343,7 +343,7 @@ func TestKnownOverHTTP2(t *testing.T) {
 	t.Parallel()
 	addr := serveTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		known(r)
-		if h, _ := r.Context().Value(heldKey{}).(*held); r.ProtoMajor != 2 || h == nil || !h.known.Load() {
+		if h, _ := r.Context().Value(connKey{}).(*openConn); r.ProtoMajor != 2 || h == nil || !h.known.Load() {
 			w.WriteHeader(http.StatusTeapot)
 		}
 	}))

@@ -33,10 +33,10 @@ const (
 // while a connection lasts.
 type gate struct {
 	*tls.Conn
-	of     *held
+	of     *openConn
 	frames *rate.Limiter
 
-	// For whoever reads, one at a time.
+	// For the reader; there is one at a time.
 	preface int    // bytes of it to come
 	head    []byte // of the frame that comes next, as much as has come
 	next    []byte // bytes to be read before those of the connection
@@ -51,7 +51,7 @@ type gate struct {
 	busy   bool      // it is not answered yet
 	body   int       // bytes of its body that may still come
 	ended  bool
-	// reads: whoever reads waits for the peer, though a frame aside may pass once
+	// reads: the reader waits for the peer, though a frame aside may pass once
 	// something changes; woken: that has happened.
 	reads, woken bool
 }
@@ -64,7 +64,7 @@ func serveGate(server *http2.Server, base *http.Server, conn *tls.Conn, h http.H
 	if of, ok := h.(interface{ BaseContext() context.Context }); ok { // what net/http has for x/net/http2
 		ctx = of.BaseContext()
 	}
-	g := &gate{Conn: conn, of: heldOf(ctx), frames: rate.NewLimiter(10*frameRate, 10*frameBurst), preface: len(http2.ClientPreface)}
+	g := &gate{Conn: conn, of: connOf(ctx), frames: rate.NewLimiter(10*frameRate, 10*frameBurst), preface: len(http2.ClientPreface)}
 	if g.of == nil { // it was cut as soon as it came
 		conn.Close()
 		return
@@ -83,7 +83,7 @@ func serveGate(server *http2.Server, base *http.Server, conn *tls.Conn, h http.H
 
 // askBody lets n bytes of the body of a stranger's request come.
 func askBody(r *http.Request, n int) {
-	if h := heldOf(r.Context()); h != nil {
+	if h := connOf(r.Context()); h != nil {
 		if g := h.gate.Load(); g != nil {
 			g.change(func() { g.body = n })
 		}
@@ -166,7 +166,7 @@ func (g *gate) tryPick() (done bool, err error) {
 			g.reads = len(g.aside) > 0
 			return g.open, nil
 		}
-		switch g.judge(g.head) {
+		switch g.actionFor(g.head) {
 		case pass:
 			g.next, g.left, g.head = g.head, lengthOf(g.head), nil
 			return true, nil
@@ -220,7 +220,7 @@ func (g *gate) fetch() error {
 func (g *gate) pickAside() bool {
 	for at := 0; at < len(g.aside); {
 		end := at + frameHead + lengthOf(g.aside[at:])
-		switch g.judge(g.aside[at:]) {
+		switch g.actionFor(g.aside[at:]) {
 		case pass:
 			g.next = slices.Clone(g.aside[at:end])
 			if g.aside = slices.Delete(g.aside, at, end); len(g.aside) == 0 {
@@ -235,17 +235,17 @@ func (g *gate) pickAside() bool {
 	return false
 }
 
-// verdict is what is done with a frame of a stranger.
-type verdict int
+// frameAction is what is done with a frame of a stranger.
+type frameAction int
 
 const (
-	pass     verdict = iota
-	putAside         // until the stream under way is answered
-	stays            // and all that comes after it: until its body is asked for
+	pass     frameAction = iota
+	putAside             // until the stream under way is answered
+	stays                // and all that comes after it: until its body is asked for
 )
 
-// judge says what is done with a frame, which goes on if it passes.
-func (g *gate) judge(head []byte) verdict {
+// actionFor says what is done with a frame, which goes on if it passes.
+func (g *gate) actionFor(head []byte) frameAction {
 	kind, id := http2.FrameType(head[3]), binary.BigEndian.Uint32(head[5:])&(1<<31-1)
 	switch {
 	case g.known, id == 0:

@@ -201,7 +201,7 @@ func (a *API) onlyOnce(ctx context.Context, r *http.Request, c *client, body []b
 	case answerOther:
 		return refuse(http.StatusUnprocessableEntity, "has been used for another request")
 	case answerPending:
-		return refuse(http.StatusConflict, "the first request with it is not answered yet")
+		return refuse(http.StatusConflict, "the first request with it is still in progress")
 	case answerKept:
 		out := e.answer
 		out.replayed = true
@@ -209,7 +209,7 @@ func (a *API) onlyOnce(ctx context.Context, r *http.Request, c *client, body []b
 	}
 	if !a.once.try(c.name, onceCost) {
 		a.answers.finish(e, answer{}, false)
-		return refuse(http.StatusServiceUnavailable, "too many requests at once, of all clients or with this key")
+		return refuse(http.StatusServiceUnavailable, "too many requests at once, in all or with this key")
 	}
 	defer a.once.free(c.name, onceCost)
 	// After a panic nobody knows what has been put.

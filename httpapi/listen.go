@@ -32,7 +32,7 @@ const maxSocketPath = 103
 
 var (
 	// ErrInUse: another daemon that lives has the folder.
-	ErrInUse = errors.New("another propeller has this folder")
+	ErrInUse = errors.New("another propeller is using this folder")
 	// ErrPath: the folder's path is too long to hold a socket.
 	ErrPath = errors.New("the path is too long for a socket")
 )
@@ -157,7 +157,7 @@ func listenSocket(path string) (net.Listener, error) {
 	// the path of a socket is bounded.
 	fresh := filepath.Join(filepath.Dir(path), "."+rand.Text()[:4])
 	if n := len(fresh) + len("/s"); n > maxSocketPath {
-		return nil, fmt.Errorf("%q: the socket is made in a folder beside it first, and that path has %d bytes, at most %d: %w: choose another folder", path, n, maxSocketPath, ErrPath)
+		return nil, fmt.Errorf("%q: the socket is first made in a folder beside it, and that path has %d bytes, at most %d: %w: choose another folder", path, n, maxSocketPath, ErrPath)
 	}
 	if err := os.Mkdir(fresh, 0o700); err != nil {
 		return nil, err
@@ -175,7 +175,7 @@ func (l *socketListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Ne
 
 // Close removes the socket, once: another may be there then.
 func (l *socketListener) Close() error {
-	l.remove.Do(func() { _ = os.Remove(l.path) }) // whoever starts next removes what is left
+	l.remove.Do(func() { _ = os.Remove(l.path) }) // the next start removes what is left
 	return l.UnixListener.Close()
 }
 
@@ -188,13 +188,13 @@ func clearSocket(path string) error {
 	case err != nil:
 		return err
 	case info.Mode()&os.ModeSocket == 0:
-		return fmt.Errorf("%q is there and no socket: remove it, or choose another path", path)
+		return fmt.Errorf("%q exists and is not a socket: remove it, or choose another path", path)
 	}
 	conn, err := net.Dial("unix", path)
 	switch {
 	case err == nil:
 		conn.Close()
-		return fmt.Errorf("%q: another process listens there", path)
+		return fmt.Errorf("%q: another process is listening on it", path)
 	case !errors.Is(err, syscall.ECONNREFUSED):
 		return err
 	}

@@ -108,7 +108,7 @@ func (p *pages) part(name, part string, data any) string {
 	return string(html)
 }
 
-// enter takes what a stream of events costs, or says that there is no more.
+// enter takes the cost of a stream of events, or answers that there is no room for one.
 func (p *pages) enter(w http.ResponseWriter, r *http.Request, c *client, cost int64) (leave func(), ok bool) {
 	if p.api.lasting.try(c.name, cost) {
 		leave = func() { p.api.lasting.free(c.name, cost) }
@@ -136,7 +136,7 @@ func stream(w http.ResponseWriter, r *http.Request) (eventStream, context.Contex
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold events back
 	w.WriteHeader(http.StatusOK)
-	_ = out.control.Flush() // that there is a place is known before there is something to tell
+	_ = out.control.Flush() // the browser knows at once that it has a place
 	ctx, cancel := context.WithCancel(r.Context())
 	stop := make(chan struct{})
 	over := make(chan struct{})
@@ -183,7 +183,7 @@ type sentPush struct {
 }
 
 // sent is what has become of a push so far; ok is false for one that is not
-// remembered, or that is none of the visitor's business.
+// remembered, or not for this visitor to see.
 func (p *pages) sent(c *client, id string) (n pushStatus, ok bool) {
 	n, ok = p.api.o.Outcomes.look(id)
 	return n, ok && c != nil && c.may(n.Topic)

@@ -30,7 +30,7 @@ func (a *API) notifications(w http.ResponseWriter, r *http.Request, c *client) {
 	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
 	case "application/x-ndjson", "application/ndjson", "application/jsonl":
 		if r.Header.Get(idempotencyKey) != "" {
-			writeProblem(w, http.StatusBadRequest, "Idempotency-Key: is not for streams, whose answers are not kept")
+			writeProblem(w, http.StatusBadRequest, "Idempotency-Key: streams cannot have one; their answers are not kept")
 			return
 		}
 		a.stream(w, r, c)

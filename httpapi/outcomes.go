@@ -131,7 +131,7 @@ func (o *Outcomes) putLocked(p *donePut, now time.Time) {
 		x = &outcome{n: pushStatus{ID: p.id}, from: from}
 	}
 	delete(o.early, from)
-	o.addLocked(x) // for the one before, if the queue has given an id anew
+	o.addLocked(x) // in place of an earlier one, if the queue uses an id again
 	x.n.Topic, x.n.Tokens, x.n.Put = p.topic, p.tokens, now
 	if p.delay > 0 {
 		x.n.DelayedUntil = now.Add(p.delay)

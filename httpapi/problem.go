@@ -111,5 +111,5 @@ func (a answer) write(w http.ResponseWriter) {
 		h.Set("Idempotency-Replayed", "true")
 	}
 	w.WriteHeader(a.status)
-	_, _ = w.Write(a.body) // whoever has gone needs no answer
+	_, _ = w.Write(a.body) // a client that has left needs no answer
 }

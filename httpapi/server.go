@@ -110,7 +110,7 @@ func (s *Server) Addr() net.Addr {
 	return s.first.Addr()
 }
 
-// Close lets go of the listener of a server that has never served.
+// Close closes the listener of a server that has never served.
 func (s *Server) Close() error {
 	if s.first == nil {
 		return nil
@@ -222,7 +222,7 @@ func ending(r *http.Request) <-chan struct{} {
 	return c
 }
 
-// certificate is a TLS certificate in files, read anew when they change.
+// certificate is a TLS certificate in files, read again when they change.
 type certificate struct {
 	cert, key string
 	log       *slog.Logger
@@ -291,7 +291,7 @@ func (c *certificate) renew() {
 		c.log.Info("http: certificate renewed", "file", c.cert)
 	case !c.failed:
 		c.failed = true
-		c.log.Error("http: the renewed certificate cannot be used; the one before stays", "err", err)
+		c.log.Error("http: the renewed certificate cannot be used; the previous one stays in use", "err", err)
 	}
 }
 

@@ -21,8 +21,8 @@ const sessionTime = 12 * time.Hour
 // the key, also over restarts: its end in Unix seconds, a signature, and the name of
 // the key that was shown, with dots between them.
 
-// Costs of deriving what signs from a key (OWASP's for Argon2id): whoever sees a cookie
-// may try keys with it, at their own machines. It takes some 40 ms, once for each key.
+// Costs of deriving what signs from a key (OWASP's for Argon2id): somebody who sees a
+// cookie may try keys with it on machines of their own. It takes some 40 ms, once for each key.
 const (
 	deriveTime   = 2
 	deriveMemory = 19 << 10 // KiB
@@ -33,7 +33,7 @@ func sessionKey(name, token string) []byte {
 	return argon2.IDKey([]byte(token), []byte("propeller session of "+name), deriveTime, deriveMemory, 1, sha256.Size)
 }
 
-// newSession is the cookie's value for whoever has shown a key.
+// newSession is the cookie's value for a client that has shown a key.
 func (k *accessKey) newSession(now time.Time) string {
 	until := strconv.FormatInt(now.Add(sessionTime).Unix(), 10)
 	return until + "." + k.sign(until) + "." + k.name
@@ -46,7 +46,7 @@ func (k *accessKey) sign(until string) string {
 }
 
 // visitor is the client whose session a request shows; nil if it shows none that is
-// good, or one of a key that there is no more.
+// valid, or that of a key which is gone.
 func (a *access) visitor(r *http.Request, now time.Time) *client {
 	cookie, err := r.Cookie(a.cookieName(r))
 	if err != nil {
@@ -98,7 +98,7 @@ type signInPage struct {
 func (p *pages) stranger(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case len(p.api.access.Load().keys) == 0:
-		p.fault(w, r, nil, http.StatusForbidden, "without http.auth_token or http.keys only browsers on this machine are served, not through a proxy, and not by links of other sites")
+		p.fault(w, r, nil, http.StatusForbidden, "without http.auth_token or http.keys only browsers on this machine are served: no proxies, and no links from other sites")
 	case r.Method != http.MethodGet || r.URL.Path == "/events" || strings.Contains(r.Header.Get("Accept"), "json"):
 		p.fault(w, r, nil, http.StatusUnauthorized, "not signed in, or signed out")
 	case r.Header.Get("Sec-Fetch-Site") == "cross-site":

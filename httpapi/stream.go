@@ -67,9 +67,9 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, c *client) {
 
 // Why a stream is cut short, besides what its client does.
 var (
-	errStopping = errors.New("the daemon stops")
+	errStopping = errors.New("the daemon is stopping")
 	errKeyGone  = errors.New("its key was removed from the configuration")
-	errKeyRole  = errors.New("its key no longer has the role for that")
+	errKeyRole  = errors.New("its key no longer has the role send")
 )
 
 // lastWord tells the client why its stream was cut short by err.
@@ -187,8 +187,8 @@ func (s *streamed) put(ctx, reading context.Context) error {
 	return ctx.Err()
 }
 
-// admit waits until the client may send n notifications, and finds out anew what
-// it may: a stream may be open for days, and a reload change its key.
+// admit waits until the client may send n notifications, and checks again what it
+// may do: a stream may be open for days, and a reload change its key.
 func (s *streamed) admit(reading context.Context, n int) error {
 	if err := s.renew(); err != nil {
 		return err

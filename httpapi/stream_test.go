@@ -185,7 +185,7 @@ func TestStreamsEndWithServer(t *testing.T) {
 					lines := strings.SplitAfter(string(rest), "\n")
 					ids := strings.Count(string(rest), `{"id":`)
 					answered.Add(int64(ids))
-					if last := strings.Join(lines[ids:], ""); err != nil || last != `{"error":{"status":503,"detail":"the daemon stops"}}`+"\n" {
+					if last := strings.Join(lines[ids:], ""); err != nil || last != `{"error":{"status":503,"detail":"the daemon is stopping"}}`+"\n" {
 						t.Errorf("%s: after %d answers: %s, %v", name, ids, last, err)
 					}
 				})

@@ -84,14 +84,14 @@ func TestListenSocket(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if _, err := listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "another process listens") {
+	if _, err := listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "another process is listening") {
 		t.Errorf("%v", err)
 	}
 	file := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen("unix:" + file); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := listen("unix:" + file); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("%v", err)
 	}
 }

@@ -228,7 +228,7 @@ func TestReasonsSurviveTheDaemon(t *testing.T) {
 func TestOneDaemonForAStateDir(t *testing.T) {
 	s, d := newBuriedSite(t)
 	r := runProgram(t, s.dir, "", "run")
-	if r.status != 1 || !strings.Contains(r.err, "propeller: state_dir: \"state\": another propeller has this folder (process "+fmt.Sprint(d.cmd.Process.Pid)+")") {
+	if r.status != 1 || !strings.Contains(r.err, "propeller: state_dir: \"state\": another propeller is using this folder (process "+fmt.Sprint(d.cmd.Process.Pid)+")") {
 		t.Errorf("%+v", r)
 	}
 	if l := s.listed(); len(l.Jobs) != 3 {

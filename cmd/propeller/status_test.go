@@ -107,7 +107,7 @@ func TestStatus(t *testing.T) {
 	s.stateful()
 	s.write("propeller.yaml", s.read("propeller.yaml")+"http: {listen: '127.0.0.1:0', keys: [{name: n, token: reader-token, role: read}]}\n")
 	none := runProgram(t, s.dir, "", "status")
-	if none.status != exitUnknown || !strings.Contains(none.err, "no running daemon found there: start it") {
+	if none.status != exitUnknown || !strings.Contains(none.err, "no running daemon found in ") || !strings.Contains(none.err, "start it") {
 		t.Errorf("without a daemon: %+v", none)
 	}
 	s.write("key", "reader-token\n")
