@@ -72,11 +72,6 @@ func (c *client) may(topic string) bool { return c.topics == nil || slices.Conta
 // errRate: a client has used up its limit.
 var errRate = errors.New("over its rate")
 
-// lacksRole says what is missing to a client whose role is not enough.
-func lacksRole(c *client, role Role) string {
-	return fmt.Sprintf("key %q lacks the role %s", c.name, role)
-}
-
 func (c *client) overRate() error {
 	return fmt.Errorf("key %q: %w of %v notifications per second", c.name, errRate, float64(c.limit.Limit()))
 }
@@ -365,7 +360,7 @@ func (k *wrongKeys) wrong(r *http.Request, from string) {
 	select {
 	case <-timer.C:
 	case <-r.Context().Done():
-	case <-ending(r):
+	case <-ending(r).Done():
 	}
 }
 

@@ -276,27 +276,37 @@ func (a *API) panicked(request string, v any) {
 	a.o.Log.Error("http: panic while answering", "request", request, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 }
 
+// denied says why a client may not make a request; "" if it may.
+func (route *route) denied(r *http.Request, c *client) string {
+	topic := r.PathValue("topic")
+	switch {
+	case route.role == roleNone:
+		return ""
+	case c.role < route.role:
+		return fmt.Sprintf("key %q lacks the role %s", c.name, route.role)
+	case route.whole && c.topics != nil, topic != "" && !c.may(topic):
+		return fmt.Sprintf("key %q is for other apps", c.name)
+	}
+	return ""
+}
+
 // admit says whether c may make a request, or answers why not.
 func (a *API) admit(w http.ResponseWriter, r *http.Request, c *client, route *route) bool {
-	topic := r.PathValue("topic")
-	refuse := func(status int, detail string) {
-		answerEarly(w)
-		writeProblem(w, status, detail)
-	}
+	status, why := http.StatusForbidden, ""
 	switch {
-	case c == nil && len(a.access.Load().keys) == 0:
-		refuse(http.StatusForbidden, "without http.auth_token or http.keys only programs on this machine are served: no proxies, and no pages of other sites")
-	case c == nil:
-		w.Header().Set("WWW-Authenticate", "Bearer")
-		refuse(http.StatusUnauthorized, "the header Authorization: Bearer must hold one of the daemon's keys")
-	case c.role < route.role:
-		refuse(http.StatusForbidden, lacksRole(c, route.role))
-	case route.whole && c.topics != nil, topic != "" && !c.may(topic):
-		refuse(http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
+	case c != nil:
+		why = route.denied(r, c)
+	case len(a.access.Load().keys) == 0:
+		why = "without http.auth_token or http.keys only programs on this machine are served: no proxies, and no pages of other sites"
 	default:
-		return true
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		status, why = http.StatusUnauthorized, "the header Authorization: Bearer must hold one of the daemon's keys"
 	}
-	return false
+	if why != "" {
+		answerEarly(w)
+		writeProblem(w, status, why)
+	}
+	return why == ""
 }
 
 // noMethod answers what no route is for: 405 if there is one for another method.

@@ -160,7 +160,7 @@ type readiness struct {
 // app has a queue.
 func (a *API) ready(w http.ResponseWriter, r *http.Request, c *client) {
 	all := a.tree.Status()
-	out := readiness{Ready: len(all) == 0, Stopping: isEnding(r), RefusedReload: a.refusedReload(c)}
+	out := readiness{Ready: len(all) == 0, Stopping: ending(r).Err() != nil, RefusedReload: a.refusedReload(c)}
 	trouble := make(map[string]string)
 	work := slices.ContainsFunc(all, works)
 	for i := range all {
@@ -232,14 +232,4 @@ func (r *readiness) write(w http.ResponseWriter) {
 		status = http.StatusServiceUnavailable
 	}
 	writeJSON(w, status, r)
-}
-
-// isEnding reports whether the server of a request is stopping.
-func isEnding(r *http.Request) bool {
-	select {
-	case <-ending(r):
-		return true
-	default:
-		return false
-	}
 }

@@ -138,19 +138,9 @@ func stream(w http.ResponseWriter, r *http.Request) (eventStream, context.Contex
 	w.WriteHeader(http.StatusOK)
 	_ = out.control.Flush() // the browser knows at once that it has a place
 	ctx, cancel := context.WithCancel(r.Context())
-	stop := make(chan struct{})
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		select {
-		case <-ending(r):
-			cancel()
-		case <-stop:
-		}
-	}()
+	stop := context.AfterFunc(ending(r), cancel)
 	return out, ctx, func() {
-		close(stop)
-		<-over
+		stop()
 		cancel()
 	}
 }

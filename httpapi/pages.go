@@ -66,21 +66,17 @@ func (p *pages) handler(route route) http.HandlerFunc {
 		if c != nil {
 			known(r)
 		}
-		topic := r.PathValue("topic")
 		refuse := func(status int, why string) {
 			answerEarly(w)
 			p.fault(w, r, c, status, why)
 		}
-		switch {
-		case c == nil && route.role != roleNone:
+		if c == nil && route.role != roleNone {
 			answerEarly(w)
 			p.stranger(w, r)
 			return
-		case c != nil && c.role < route.role:
-			refuse(http.StatusForbidden, lacksRole(c, route.role))
-			return
-		case topic != "" && !c.may(topic):
-			refuse(http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
+		}
+		if why := route.denied(r, c); why != "" {
+			refuse(http.StatusForbidden, why)
 			return
 		}
 		if r.Method == http.MethodPost {
@@ -218,18 +214,15 @@ func totalsOf(apps []shown) totals {
 		if a.app.State.Trouble() {
 			t.Trouble++
 		}
-		if a.app.Rate != nil {
-			t.Rate = new(*a.app.Rate + valueOf(t.Rate))
+		switch {
+		case a.app.Rate == nil:
+		case t.Rate == nil:
+			t.Rate = new(*a.app.Rate)
+		default:
+			*t.Rate += *a.app.Rate
 		}
 	}
 	return t
-}
-
-func valueOf(rate *float64) float64 {
-	if rate == nil {
-		return 0
-	}
-	return *rate
 }
 
 func (p *pages) overview(w http.ResponseWriter, _ *http.Request, c *client) {

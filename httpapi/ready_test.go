@@ -129,15 +129,16 @@ func TestReadinessAtTheEnd(t *testing.T) {
 	t.Parallel()
 	h := New(healthyTree(supervisor.Running), Options{}).Socket()
 	r := httptest.NewRequest("GET", "/readyz", nil)
-	stop := make(chan struct{})
+	ending, end := context.WithCancel(t.Context())
+	defer end()
 	for _, status := range []int{200, 503} {
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), endingKey{}, stop)))
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), endingKey{}, ending)))
 		if w.Code != status {
 			t.Errorf("%d %s, want %d", w.Code, w.Body, status)
 		}
 		if status == 200 {
-			close(stop)
+			end()
 		}
 	}
 }

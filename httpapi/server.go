@@ -130,9 +130,10 @@ func (s *Server) Serve(ctx context.Context) error {
 			return err
 		}
 	}
-	ending := make(chan struct{})
 	life, die := context.WithCancel(context.Background())
 	defer die()
+	ending, end := context.WithCancel(life)
+	defer end()
 	srv, err := s.server()
 	if err != nil {
 		return errors.Join(err, ln.Close())
@@ -153,7 +154,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		return errors.Join(err, srv.Close())
 	case <-ctx.Done():
 	}
-	close(ending)
+	end()
 	finish, cancel := context.WithTimeout(context.Background(), finishTime)
 	defer cancel()
 	if err = srv.Shutdown(finish); err != nil {
@@ -211,15 +212,17 @@ func withoutClient(ctx context.Context, r *http.Request) (context.Context, conte
 	return context.WithDeadline(life, until)
 }
 
-// endingKey is that of a channel in each request's context, which is closed when
-// the server is to end.
+// endingKey is that of a context in each request's context, which ends when the server is
+// to end.
 type endingKey struct{}
 
-// ending is closed when the server of a request is to end: answers without an
-// end of their own end then. nil where there is no server.
-func ending(r *http.Request) <-chan struct{} {
-	c, _ := r.Context().Value(endingKey{}).(chan struct{})
-	return c
+// ending is done when the server of a request is to end: answers without an end of their
+// own end then.
+func ending(r *http.Request) context.Context {
+	if c, ok := r.Context().Value(endingKey{}).(context.Context); ok {
+		return c
+	}
+	return context.Background() // no server, in tests
 }
 
 // certificate is a TLS certificate in files, read again when they change.

@@ -113,7 +113,7 @@ type streamed struct {
 // and does not fail at once: what has failed can be read no further.
 func (s *streamed) heed(stop context.CancelCauseFunc, over <-chan struct{}) {
 	select {
-	case <-ending(s.request):
+	case <-ending(s.request).Done():
 		stop(errStopping)
 		_ = s.control.SetReadDeadline(time.Now().Add(lastTime))
 	case <-over:

@@ -53,7 +53,7 @@ const seen = new Date(); // as of when is what the page shows
 // say tells that the page is not live, and why; without a text, that it is.
 function say(why) {
   const sign = document.getElementById("stale");
-  const text = why ? `Not live: ${why}. What you see is as of ${seen.toISOString().slice(11, 19)} UTC. Next try in ${wait / 1000} s.` : "";
+  const text = why ? `Not live: ${why}. Last update ${seen.toISOString().slice(11, 19)} UTC. Next try in ${wait / 1000} s.` : "";
   sign.hidden = !why;
   if (sign.textContent !== text) sign.textContent = text;
 }
