@@ -108,6 +108,10 @@ func TestPageIsLive(t *testing.T) {
 	if _, ok := eval[bool](b, "window.notLoadedAgain = true"); !ok {
 		t.Fatal("no page")
 	}
+	link := fmt.Sprintf("document.querySelector('[data-topic=%q] a')", topic)
+	if _, ok := eval[bool](b, "window.focused = "+link+", focused.focus(), true"); !ok {
+		t.Fatal("no row")
+	}
 	for i := range 3 {
 		s.putByHand(topic, `{"token":"`+token(i+1)+`","title":"x"}`)
 	}
@@ -118,6 +122,9 @@ func TestPageIsLive(t *testing.T) {
 	b.says(row(brokenTopic, "why"), "BadCertificate")
 	b.says(row(otherTopic, "delivered"), "0")
 	b.says(row(brokenTopic, "ready"), "1") // its job is still there
+	if kept, _ := eval[bool](b, "focused.isConnected && document.activeElement === focused && focused === "+link); !kept {
+		t.Error("a row that changed lost the focus")
+	}
 	if same, _ := eval[bool](b, "window.notLoadedAgain === true"); !same {
 		t.Error("the page was loaded again")
 	}
