@@ -131,15 +131,15 @@ func buriedJobs(t *testing.T) (buried.Jobs, map[string][]string) {
 	return view, ids
 }
 
-// desk is what Local and Client have in common.
-type desk interface {
+// buriedOps are what Local and Client have in common.
+type buriedOps interface {
 	List(ctx context.Context, s Selection) (BuriedList, error)
 	Show(ctx context.Context, id string) (BuriedJob, error)
 	Kick(ctx context.Context, c Choice) (Settled, error)
 	Delete(ctx context.Context, c Choice) (Settled, error)
 }
 
-var _, _ desk = Local{}, (*Client)(nil)
+var _, _ buriedOps = Local{}, (*Client)(nil)
 
 // An operator's session, once on the queue itself and once over the socket,
 // against real beanstalkds: both do the same.
@@ -164,7 +164,7 @@ func TestLocalAndClient(t *testing.T) {
 	})
 }
 
-func session(t *testing.T, d desk, ids map[string][]string) {
+func session(t *testing.T, d buriedOps, ids map[string][]string) {
 	t.Helper()
 	ctx := t.Context()
 	list := func(reason string, limit int) (got []string, more bool) {

@@ -81,7 +81,7 @@ func perSecond(rate *float64) string {
 
 // chart is a line over ChartPoints by 24 units, from the left while there are fewer points.
 type chart struct {
-	Points string // its ends are below what can be seen, so that it can be filled
+	Points string // its ends lie below the visible part, so that the area can be filled
 	Top    string // its highest value
 }
 
@@ -101,7 +101,7 @@ func newChart(rates []float64) *chart {
 	for i, rate := range rates {
 		fmt.Fprintf(&line, " %d,%s", first+i, high(rate))
 	}
-	fmt.Fprintf(&line, " %d,%s %d,26", ChartPoints, high(rates[len(rates)-1]), ChartPoints)
+	fmt.Fprintf(&line, " %d,%s %d,26", ChartPoints+1, high(rates[len(rates)-1]), ChartPoints+1)
 	return &chart{Points: line.String(), Top: perSecond(&top)}
 }
 

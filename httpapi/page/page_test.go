@@ -45,7 +45,7 @@ func TestChart(t *testing.T) {
 			t.Errorf("%v: %+v", none, c)
 		}
 	}
-	if c := newChart([]float64{0, 10, 20}); c.Top != "20.0" || c.Points != "116,26 116,23.0 117,23.0 118,12.0 119,1.0 120,1.0 120,26" {
+	if c := newChart([]float64{0, 10, 20}); c.Top != "20.0" || c.Points != "116,26 116,23.0 117,23.0 118,12.0 119,1.0 121,1.0 121,26" {
 		t.Errorf("%+v", c)
 	}
 	if c := newChart([]float64{0.5}); c.Top != "1.0" || !strings.Contains(c.Points, "119,12.0") {

@@ -81,8 +81,7 @@ function note(text) {
 async function follow(id) {
   const mine = sent;
   const query = `?id=${encodeURIComponent(id)}`;
-  await ask();
-  if (mine !== sent || ended()) return;
+  if (!(await ask()) || mine !== sent) return;
   source = new EventSource(form.dataset.events + query);
   source.addEventListener("part", (e) => {
     swap(e.data);
