@@ -2,6 +2,7 @@ package apnsconn
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 )
@@ -29,6 +30,23 @@ func TestTopicFor(t *testing.T) {
 	for _, tt := range tests {
 		if got := TopicFor(tt.bundle, tt.pushType); got != tt.want {
 			t.Errorf("TopicFor(%q, %q) = %q, want %q", tt.bundle, tt.pushType, got, tt.want)
+		}
+	}
+}
+
+// TestEveryPushTypeIsKnown: a new type also belongs in the test above, in the stand-in for
+// APNs, and in the test that sends each type.
+func TestEveryPushTypeIsKnown(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{"pushtype_test.go", "apnstest/validate.go", "../worker/job/wire_test.go"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pt := range pushTypes {
+			if !strings.Contains(string(text), `"`+pt.name+`"`) {
+				t.Errorf("apnsconn/%s lacks the push type %s", file, pt.name)
+			}
 		}
 	}
 }
