@@ -29,12 +29,13 @@ MEASURED = TestPeakOf[A-Za-z]*|TestParsersAreLinear|TestFilesAreReadInLinearTime
 MEASURED_IN = $(shell grep -rlwE --include='*_test.go' '^func ($(MEASURED)|TestModel)' . | xargs -n 1 dirname | sort -u)
 
 # Packages whose tests start servers, browsers or whole daemons, and take minutes. make
-# check runs only those of their tests that hold the documents against the code.
+# check runs only those of their tests that hold the documents against the code, and of the
+# other packages all but the measured tests.
 SLOW = ^propeller/(cmd/propeller|supervisor|queue/jetstream|internal/move|test/.*)$$
 DOCS = Docs$$|Documented$$|Promises|ReadmeConfigurations|Board$$
 
 check: lint tools test-tools
-	go test $$(go list ./... | grep -vE '$(SLOW)')
+	go test -skip '^($(MEASURED))$$' $$(go list ./... | grep -vE '$(SLOW)')
 	go test -run '$(DOCS)' ./cmd/propeller ./queue/jetstream
 
 # The short run of chaos waits more than it works, so other checks run beside it.
