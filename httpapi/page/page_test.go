@@ -59,3 +59,20 @@ func TestChart(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+// A row of the apps has a cell for each column, which says on a phone what it is.
+func TestColumns(t *testing.T) {
+	t.Parallel()
+	text, err := files.ReadFile("overview.html")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), `<table class="apps"`)
+	head, _, _ := strings.Cut(table, "</thead>")
+	_, row, _ := strings.Cut(string(text), `{{define "row"}}`)
+	row, _, _ = strings.Cut(row, "</tr>")
+	columns, cells := strings.Count(head, "<th "), strings.Count(row, "<td ")
+	if columns < 5 || columns != cells+1 || cells != strings.Count(row, " data-label=") {
+		t.Errorf("%d columns, %d cells besides the app, %d of them with a label", columns, cells, strings.Count(row, " data-label="))
+	}
+}
