@@ -654,6 +654,61 @@ func TestDrainFinishesWhatIsInFlight(t *testing.T) {
 	})
 }
 
+// noted are a queue, a consumer and a connection that write into the queue's log when they
+// close.
+type (
+	notedQueue    struct{ played }
+	notedConsumer struct{ consumerOf }
+	notedConn     struct {
+		Conn
+		q *fakeQueue
+	}
+)
+
+func (n notedQueue) Consume(string) (queue.Consumer, error) {
+	return notedConsumer{consumerOf(n.played)}, nil
+}
+
+func (n notedConsumer) Close(ctx context.Context) error {
+	n.write("the queue's connection closes")
+	return n.consumerOf.Close(ctx)
+}
+
+func (n notedConn) Close() error {
+	n.q.write("APNs' connection closes")
+	return n.Conn.Close()
+}
+
+func (q *fakeQueue) write(line string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.note("%s", line)
+}
+
+// A worker stops in the order that loses and repeats the least: pushes in flight end and are
+// settled, then the queue's connection closes, then APNs'.
+func TestStopOrder(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := newFakeQueue(jobText(""))
+		b := newBench(t, q)
+		b.cfg.Queue = notedQueue{played{q}}
+		b.cfg.Dial = func(ctx context.Context, onChange func()) (Conn, error) {
+			c, err := b.dial(ctx, onChange)
+			return notedConn{c, q}, err
+		}
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+			return apnsconn.Outcome{Class: apnsconn.Delivered, Status: 200}, 5 * time.Second
+		}
+		b.start()
+		time.Sleep(time.Second)
+		b.halt(t)
+		want := []string{"done 1", "the queue's connection closes", "APNs' connection closes"}
+		if got := slices.Compact(q.log); !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
 func TestDrainIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue(jobText(""))
