@@ -80,7 +80,7 @@ func (p *pages) parts(c *client, of string, apps []shown) iter.Seq2[string, stri
 		}
 		if of == "" {
 			for _, a := range apps {
-				if !yield(a.app.Topic, a.row) {
+				if !yield("app-"+a.app.Topic, a.row) {
 					return
 				}
 			}

@@ -20,7 +20,8 @@ var mayImport = map[string]string{
 	"worker":         "internal apnsconn queue worker/job",
 	"worker/job":     "internal apnsconn",
 	"supervisor":     "internal apnsconn queue config worker worker/job",
-	"httpapi":        "internal apnsconn queue worker worker/job supervisor",
+	"httpapi":        "internal apnsconn queue worker worker/job supervisor httpapi/page",
+	"httpapi/page":   "internal apnsconn",
 	"internal/bench": "internal apnsconn queue config worker worker/job supervisor",
 	"internal/move":  "internal queue",
 	"cmd":            "internal apnsconn queue config worker worker/job supervisor httpapi internal/bench internal/move",
@@ -29,7 +30,8 @@ var mayImport = map[string]string{
 
 // part is the part of the program that a package belongs to.
 func part(name string) string {
-	if name == "internal/bench" || name == "internal/move" || name == "worker/job" {
+	switch name {
+	case "internal/bench", "internal/move", "worker/job", "httpapi/page":
 		return name
 	}
 	name, _, _ = strings.Cut(name, "/")

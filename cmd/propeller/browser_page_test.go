@@ -134,6 +134,39 @@ func TestPageIsLive(t *testing.T) {
 	b.expect("ERR_")
 }
 
+// Of many apps those are shown whose name or state contains a text, also while the others
+// change.
+func TestPageFilter(t *testing.T) {
+	s := &webSite{site: newSite(t, apnstest.Options{})}
+	topics := []string{topic}
+	for i := range 9 {
+		topics = append(topics, fmt.Sprintf("com.example.other%d", i))
+		s.cert(topics[i+1])
+	}
+	s.configure(topics...)
+	s.stateful()
+	s.write("propeller.yaml", s.read("propeller.yaml")+"http: {listen: '127.0.0.1:0'}\n")
+	s.start()
+	b := newTab(t, s.url)
+	b.open("/")
+	b.live()
+	if n := b.count("tr[data-topic]"); n != len(topics) {
+		t.Errorf("%d apps without a filter", n)
+	}
+	b.fill("#filter", "OTHER3")
+	b.until("one app is left", func() bool { return b.count("tr[data-topic]") == 1 })
+	s.putByHand(topic, `{"token":"`+token(1)+`","title":"x"}`)
+	b.until("an app that is not shown has changed", func() bool {
+		delivered, _ := eval[string](b, fmt.Sprintf("document.querySelector('%s').textContent", row(topic, "delivered")))
+		return delivered == "1"
+	})
+	if n := b.count("tr[data-topic]"); n != 1 {
+		t.Errorf("%d apps are shown after a change", n)
+	}
+	b.fill("#filter", "running")
+	b.until("the app that sends is left", func() bool { return b.count("tr[data-topic]") == 1 && b.text(row(topic, "state")) == "running" })
+}
+
 // A reload that is refused is told on every page, and by propeller status, until one
 // succeeds.
 func TestPageRefusedReload(t *testing.T) {
