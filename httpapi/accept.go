@@ -42,11 +42,10 @@ type result struct {
 
 // resultError says why a notification, or a token of it, was not taken.
 type resultError struct {
-	Status int    `json:"status,omitempty"` // as a request for it alone would be answered
+	Status int    `json:"status,omitempty"` // of the answer to a request with this one alone
 	Key    string `json:"key,omitempty"`    // at fault
 	Detail string `json:"detail"`
-	// Uncertain: it may have been taken all the same; taken again, it may be sent
-	// twice.
+	// Uncertain: it may have been taken all the same. Sent again, it may arrive twice.
 	Uncertain bool `json:"uncertain,omitempty"`
 }
 
@@ -143,8 +142,8 @@ func errorOf(err error) *resultError {
 	return r
 }
 
-// mayBePut says that something was put, or that nobody knows: 4xx and what is in
-// passing trouble has certainly put nothing.
+// mayBePut reports whether something was put, or may have been: 4xx and a temporary
+// failure have certainly put nothing.
 func (r *result) mayBePut() bool {
 	e := r.Error
 	if e == nil || e.Uncertain || len(r.IDs) > 0 {

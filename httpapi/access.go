@@ -52,7 +52,7 @@ type Settings struct {
 	BasePath string
 	HSTS     bool // tell browsers to come by TLS only
 	PProf    bool // serve profiles of the process
-	Closed   bool // nobody is known any more: the configuration has no HTTP now
+	Closed   bool // nobody is admitted: the configuration no longer has http.listen
 }
 
 // client is who makes a request.
@@ -168,8 +168,8 @@ func (a *access) find(token string) *accessKey {
 	return found
 }
 
-// identify is who makes a request: by its bearer token, or, where there are no
-// keys, by coming from this machine. nil: nobody that is known.
+// identify returns the client that makes a request: by its bearer token or, without keys
+// in the configuration, because it comes from this machine. nil: unknown.
 func (a *access) identify(r *http.Request) *client {
 	if len(a.keys) == 0 {
 		if !a.Closed && fromHere(r) {
@@ -328,7 +328,7 @@ const (
 	wrongLog = time.Minute
 )
 
-// wrongKeys are those of late, in headers and in forms.
+// wrongKeys counts the recent ones, in headers and in forms.
 type wrongKeys struct {
 	log   *slog.Logger
 	limit *rate.Limiter

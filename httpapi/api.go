@@ -78,7 +78,7 @@ type Options struct {
 }
 
 // API answers requests: on the socket in state_dir, where everybody is an
-// admin, and on the network, where keys say who is what.
+// admin, and on the network, where keys say who may do what.
 type API struct {
 	tree   appTree
 	o      Options
@@ -196,11 +196,11 @@ func (a *API) Network() http.Handler {
 // Trusts says whether an address is that of a trusted proxy.
 func (a *API) Trusts(addr netip.Addr) bool { return a.access.Load().trustsAddr(addr) }
 
-// identify is who makes a request on the network; nil: nobody that is known.
+// identify returns the client that makes a request on the network; nil: unknown.
 func (a *API) identify(r *http.Request) *client { return a.access.Load().identify(r) }
 
-// still is who c, who made a request a while ago, is by now; nil: nobody that is
-// known any more.
+// still returns what client c, which made a request a while ago, is now; nil: no longer
+// known.
 func (a *API) still(r *http.Request, c *client) *client {
 	switch {
 	case c == a.owner:

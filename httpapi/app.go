@@ -229,7 +229,7 @@ func appOf(s *supervisor.AppStatus) App {
 	return a
 }
 
-// addPushes adds what is told of one app only: its last pushes, and why they failed.
+// addPushes adds what only the view of one app has: its last pushes, and why they failed.
 func (a *App) addPushes(s *supervisor.AppStatus) {
 	last, failures := s.Recent.Last()
 	a.Outcomes, a.Failures = failuresOf(last), failuresOf(failures)
@@ -290,19 +290,17 @@ func pushesOf(c *worker.Counters) Pushes {
 // Latency is how long APNs took to answer pushes.
 type Latency struct {
 	Pushes uint64 `json:"pushes"` // that were answered
-	// P50 and P99 are milliseconds: so long did half of the pushes take at most,
-	// and 99 of 100. They are estimates, linear within a bucket, as
-	// histogram_quantile of Prometheus has them.
+	// P50 and P99 are the median and 99th-percentile response time in milliseconds:
+	// estimates, linear within a bucket, like those of Prometheus' histogram_quantile.
 	P50 float64 `json:"p50_ms"`
 	P99 float64 `json:"p99_ms"`
-	// Buckets hold all that Pushes counts, those of the shortest times in front.
+	// Buckets hold all that Pushes counts, the shortest times first.
 	Buckets []bucket `json:"buckets"`
 }
 
-// bucket counts pushes that took longer than the bucket before it says, and at
-// most AtMost.
+// bucket counts pushes that took at most AtMost, and longer than the bucket before.
 type bucket struct {
-	AtMost float64 `json:"at_most_ms,omitempty"` // 0: as long as you like; the last one
+	AtMost float64 `json:"at_most_ms,omitempty"` // 0: the last bucket, without a bound
 	Pushes uint64  `json:"pushes"`
 }
 

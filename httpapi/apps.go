@@ -38,7 +38,7 @@ func (a *API) operate(w http.ResponseWriter, r *http.Request, c *client, action 
 }
 
 // refusedReload is the last reload if it was refused, as far as a client may know;
-// nil: it was not, or c is nobody.
+// nil: it was not, or c is unknown.
 func (a *API) refusedReload(c *client) *RefusedReload {
 	if a.o.Reloads == nil || c == nil {
 		return nil

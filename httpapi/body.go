@@ -52,7 +52,7 @@ func (a *API) body(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 	case err != nil:
 		return nil, func() {}, err
 	}
-	size := limit // unless it is told
+	size := limit // unless the client says
 	if r.ContentLength >= 0 {
 		size = int(r.ContentLength)
 	}
@@ -91,7 +91,7 @@ type bodyShare struct {
 	until   time.Time // when the whole body must be there
 }
 
-// take waits until n bytes may come. From then on the body may take as long as whole.
+// take waits until n bytes may come. The whole body must then arrive within that time.
 func (l *bodyShare) take(ctx context.Context, n int, whole time.Duration) error {
 	_ = l.control.SetReadDeadline(time.Time{}) // that it waits is no fault of the client's
 	if err := l.budget.take(ctx, l.key, bodyCost*int64(n)); err != nil {

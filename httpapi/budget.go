@@ -24,7 +24,8 @@ const (
 	// client goes; more of them are refused.
 	onceBudget = 128 << 20
 	onceCost   = 32 << 10
-	// lastBudget is for what lasts as long as a client likes; more of it is refused.
+	// lastBudget is for streams and live pages, which last until the client ends them; more
+	// of them are refused.
 	lastBudget = 192 << 20
 	streamCost = 6 << 20   // what is worked on, and answers unread
 	viewCost   = 2 << 20   // of a live page

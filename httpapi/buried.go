@@ -279,9 +279,8 @@ func (a *API) buried(done string, do func(ctx context.Context, l Local, r *http.
 	}
 }
 
-// inTurn has do make an answer when the client's turn has come, and writes it. As long
-// as the client does not read it, it counts with its size. An answer without a status is
-// none.
+// inTurn calls do for an answer when it is the client's turn, and writes it. The answer
+// counts with its size until the client has read it. One without a status is not written.
 func (a *API) inTurn(ctx context.Context, w http.ResponseWriter, c *client, do func() (answer, error)) error {
 	if err := a.asking.take(ctx, c.name, askCost); err != nil {
 		return fmt.Errorf("too many requests about buried jobs at once: %w", err)

@@ -21,7 +21,7 @@ import (
 	"propeller/queue"
 )
 
-// ErrNoDaemon: nobody answers on the socket of a state_dir.
+// ErrNoDaemon: no daemon listens on the socket of a state_dir.
 var ErrNoDaemon = errors.New("no running daemon found")
 
 // maxAnswer bounds an answer: MaxJobs entries, or one body of the largest job.
@@ -43,7 +43,7 @@ func Dial(ctx context.Context, dir, topic string) (*Client, error) {
 	c.topic = topic
 	conn, err := c.http.Transport.(*http.Transport).DialContext(ctx, "", "")
 	if err != nil {
-		return nil, nobody(dir, err)
+		return nil, noDaemon(dir, err)
 	}
 	conn.Close()
 	return c, nil
@@ -78,8 +78,8 @@ func ForURL(at, key string) (*Client, error) {
 	}, nil
 }
 
-// nobody makes the error of a socket to which nobody listens ErrNoDaemon.
-func nobody(dir string, err error) error {
+// noDaemon turns the error of a socket without a listener into ErrNoDaemon.
+func noDaemon(dir string, err error) error {
 	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOTDIR) {
 		return fmt.Errorf("%w in %q", ErrNoDaemon, dir)
 	}
@@ -191,7 +191,7 @@ func (c *Client) alive(ctx context.Context) error {
 		_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
 		_ = resp.Body.Close()
 	case c.dir != "":
-		err = nobody(c.dir, err)
+		err = noDaemon(c.dir, err)
 	}
 	if within.Err() != nil && ctx.Err() == nil {
 		return errFrozen

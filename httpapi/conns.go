@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Bounds of connections. Strangers are those on which nobody has shown a key.
+// Bounds of connections. A stranger's is one on which no key has been shown.
 const (
 	// maxConns is for all, and at most half of the process's descriptors: the others
 	// are the queue's and APNs'.
@@ -31,8 +31,8 @@ const (
 	strangerTime = 5 * time.Second
 )
 
-// limits says how many connections there may be if the process may have so many
-// files; 0: nobody knows.
+// limits returns how many connections there may be in a process that may have this many
+// files; 0: unknown.
 func limits(files uint64) (all, strangers int) {
 	all = maxConns
 	if files > 0 && files/2 < maxConns {
@@ -82,8 +82,8 @@ func connOf(ctx context.Context) *openConn {
 	return h // nil where there is no server, in tests
 }
 
-// known notes that who made a request has shown who they are: their connection is no
-// stranger's from now on.
+// known notes that the client of a request has shown a key: its connection is no longer a
+// stranger's.
 func known(r *http.Request) {
 	h := connOf(r.Context())
 	if h == nil || h.known.Load() {
@@ -127,8 +127,8 @@ func (c *conns) begin(ctx context.Context, conn net.Conn) context.Context {
 	}
 }
 
-// admit takes one more stranger in, for whom another may have to go. If it does not,
-// it says how long to wait for that at most; 0: for nothing.
+// admit takes in one more stranger, for which another may have to go. If it does not, it
+// returns how long to wait at most before trying again; 0: not at all.
 func (c *conns) admit(h *openConn) (admitted bool, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

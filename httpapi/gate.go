@@ -21,8 +21,9 @@ import (
 const (
 	// maxAside bounds what comes for later streams while one is under way, in bytes.
 	maxAside = 16 << 10
-	// frameRate and frameBurst bound the frames a second: an answer to one may wait
-	// in memory for who does not read. WINDOW_UPDATE, which has none, is a tenth of one.
+	// frameRate and frameBurst bound the frames a second: the answers to
+	// them wait in memory for a client that does not read. WINDOW_UPDATE, which has no answer,
+	// counts as a tenth.
 	frameRate  = 100
 	frameBurst = 200
 )

@@ -14,8 +14,8 @@ import (
 // Bounds of the answers kept.
 const (
 	keepFor = 24 * time.Hour
-	// maxKeptBytes, 32 MiB, bounds them all. With it reached, the oldest of the client that
-	// has most of it leaves: nobody is pushed below an equal share by what others send.
+	// maxKeptBytes, 32 MiB, bounds them all. When it is reached, the oldest answer of the
+	// client with the most leaves, so that no client is pushed below an equal share.
 	maxKeptBytes = maxKept * minKeptBytes
 	// maxKept is how many small answers that is. Those to one notification each take
 	// some 20 MB.
@@ -179,7 +179,7 @@ const idempotencyKey = "Idempotency-Key"
 // maxKeyLen bounds it in bytes.
 const maxKeyLen = 255
 
-// onlyOnce has do carry out a request whose body is body. If it has an
+// onlyOnce calls do to carry out a request whose body is body. If it has an
 // Idempotency-Key, only the first with that key is carried out, and to its end if
 // the client goes; repeats get its answer. do says whether that is to be kept.
 func (a *API) onlyOnce(ctx context.Context, r *http.Request, c *client, body []byte, do func(context.Context) (out answer, keep bool)) (answer, *resultError) {
@@ -212,7 +212,7 @@ func (a *API) onlyOnce(ctx context.Context, r *http.Request, c *client, body []b
 		return refuse(http.StatusServiceUnavailable, "too many requests at once, in all or with this key")
 	}
 	defer a.once.free(c.name, onceCost)
-	// After a panic nobody knows what has been put.
+	// After a panic it is unknown what has been put.
 	out, keep := Problem{Status: http.StatusInternalServerError, Detail: errPanic.Error(), Uncertain: true}.answer(), true
 	defer func() { a.answers.finish(e, out, keep) }()
 	out, keep = do(ctx)

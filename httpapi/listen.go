@@ -37,8 +37,7 @@ var (
 	ErrPath = errors.New("the path is too long for a socket")
 )
 
-// State is a daemon's hold on its state_dir: nobody else's until Close or the
-// process's end.
+// State is a state_dir that this process has locked, until Close or its end.
 type State struct {
 	dir  string
 	lock *flock.Flock
@@ -179,7 +178,7 @@ func (l *socketListener) Close() error {
 	return l.UnixListener.Close()
 }
 
-// clearSocket removes a socket on which nobody listens any more.
+// clearSocket removes a socket that no longer has a listener.
 func clearSocket(path string) error {
 	info, err := os.Lstat(path)
 	switch {

@@ -15,7 +15,7 @@ import (
 	"propeller/supervisor"
 )
 
-// eventTime is how long an event may be on its way to who reads it.
+// eventTime is how long writing one event may take.
 const eventTime = 10 * time.Second
 
 // events tells a live page what changes, as server-sent events (HTML Standard, 9.2): each
@@ -159,7 +159,7 @@ func (s eventStream) send(name, data string) error {
 const (
 	// outcomeEvery is how often the page looks what has become of a push.
 	outcomeEvery = 100 * time.Millisecond
-	// outcomeTime is how long it does: nobody waits longer, and a reload goes on.
+	// outcomeTime is how long it does; loading the page again goes on.
 	outcomeTime = time.Hour
 	// obstacleEvery is how often it looks whether the app sends at all, which takes a
 	// look at all apps.

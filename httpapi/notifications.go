@@ -214,7 +214,7 @@ func (a *API) putJob(ctx context.Context, c *client, topic string, body []byte, 
 	return a.remember(donePut{topic: topic, body: body, delay: delay, tokens: max(1, len(job.Tokens))}, func() (string, error) { return a.tree.Put(ctx, topic, body, delay) })
 }
 
-// remember has what becomes of the job that put puts be told to who asks.
+// remember calls put, and has Outcomes follow the job that it puts.
 func (a *API) remember(p donePut, put func() (id string, err error)) (id string, err error) {
 	p.err = errPanic
 	a.o.Outcomes.begin()

@@ -56,8 +56,8 @@ func (p *pages) routes() []route {
 	}
 }
 
-// handler answers one route: to those who may, and actions only from forms of
-// the page.
+// handler answers one route, for visitors who may use it; actions only from the page
+// itself.
 func (p *pages) handler(route route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		defer p.api.recovered(w, r)
@@ -95,8 +95,8 @@ func (p *pages) handler(route route) http.HandlerFunc {
 	}
 }
 
-// visitor is who makes a request: by the cookie of a session, or, where there
-// are no keys, by coming from this machine. nil: nobody that is known.
+// visitor returns the client that makes a request: by its session's cookie or, without
+// keys in the configuration, because it comes from this machine. nil: unknown.
 func (p *pages) visitor(r *http.Request) *client {
 	a := p.api.access.Load()
 	c, signed := a.visitor(r, time.Now()), true
@@ -111,9 +111,9 @@ func (p *pages) visitor(r *http.Request) *client {
 	return &v
 }
 
-// meant says why an action may be something that the page has not asked for: that is
-// so unless the browser says where the request comes from, and it is the page. Browsers
-// that say nothing may also send the cookie with forms of others (SameSite).
+// meant returns an error unless the browser says that the request comes from the page
+// itself. A browser that says nothing may also send the cookie with forms of other sites
+// (SameSite).
 func (p *pages) meant(r *http.Request) error {
 	h := r.Header
 	if h.Get("Sec-Fetch-Site") == "" && h.Get("Origin") == "" {
@@ -150,7 +150,7 @@ func (p *pages) fault(w http.ResponseWriter, r *http.Request, c *client, status 
 	p.draw("fault", status, v).write(w)
 }
 
-// view is what each page of a visitor has; c is nil for nobody.
+// view is what each page of a visitor has; c is nil before signing in.
 func (p *pages) view(c *client) page.View {
 	v := page.View{Base: p.api.access.Load().BasePath}
 	if c != nil {

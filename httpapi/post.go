@@ -59,7 +59,7 @@ func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 	ctx, cancel := context.WithTimeout(r.Context(), putTime)
 	defer cancel()
 	asked := maps.Clone(r.PostForm)
-	asked.Del("auth_token") // which says who asks
+	asked.Del("auth_token") // the client's name stands for it
 	out, refused := a.onlyOnce(ctx, r, c, []byte(asked.Encode()), func(ctx context.Context) (answer, bool) { return a.postForm(ctx, c, r) })
 	if refused != nil {
 		out = textAnswer(refused.Status, refused.Detail)
@@ -173,13 +173,13 @@ const (
 
 var errFields = fmt.Errorf("more than %d parameters", maxFields)
 
-// strangersForm reads the form of a stranger, of so many bytes at most.
+// strangersForm reads the form of a stranger, of at most that many bytes.
 func (a *API) strangersForm(w http.ResponseWriter, r *http.Request, most int64) error {
 	until := time.Now().Add(strangerTime)
 	if err := bound(w, r, most); err != nil {
 		return err
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(until) // where there is none, in tests, nobody is slow
+	_ = http.NewResponseController(w).SetReadDeadline(until) // tests have none
 	size := r.ContentLength
 	if size < 0 {
 		size = most

@@ -78,7 +78,7 @@ type answer struct {
 	status      int
 	contentType string
 	location    string // header Location; "" for none
-	uncertain   bool   // who comes again may have it done twice
+	uncertain   bool   // repeated, the request may be carried out twice
 	replayed    bool   // it is that of an earlier request
 	body        []byte
 }

@@ -31,9 +31,8 @@ const (
 	askTime     = 500 * time.Millisecond
 )
 
-// sampler looks at the tree once a second for all who look at the page, and not
-// at all while nobody does. Its goroutine is begun by the first who joins and
-// waited for by the last who leaves.
+// sampler looks at the tree once a second for all viewers of the page, and not at all
+// without any. The first viewer starts its goroutine, the last one waits for it.
 type sampler struct {
 	tree appTree
 	draw func(*liveApp) string // the app's row of the overview
@@ -53,12 +52,11 @@ type sampler struct {
 	topics []string // of apps, as the tree has them
 }
 
-// liveApp is an app as the page shows it: as the API does, with what only somebody who
-// looks again and again can know. Latency is that of the last minute, Queue as of the last
-// seconds.
+// liveApp is an app as the page shows it: the API's view with what takes several looks to
+// know. Latency is that of the last minute, Queue a few seconds old at most.
 type liveApp struct {
 	App
-	Rate  *float64  // pushes a second of late; nil while it is not known
+	Rate  *float64  // pushes per second in the last seconds; nil while unknown
 	Rates []float64 // each second's, oldest first; nil while all are 0
 }
 
@@ -74,7 +72,7 @@ type sampled struct {
 	tube  *queue.TubeStats
 }
 
-// shown is what those who look at an app are shown.
+// shown is an app as of a tick, as viewers see it.
 type shown struct {
 	app    *liveApp // replaced when it changes
 	row    string   // of the overview
@@ -178,7 +176,7 @@ func (s *sampler) askTubes(ctx context.Context, status []supervisor.AppStatus) m
 	return out
 }
 
-// look takes a sample of one app, of which so many pushes have ended.
+// look takes a sample of one app; ended is how many of its pushes have ended so far.
 func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeStats, now time.Time, ended int64) {
 	if tube, asked := tubes[st.Topic]; asked {
 		a.tube = tube
@@ -189,7 +187,7 @@ func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeSta
 	past := now.Sub(a.at)
 	switch {
 	case a.at.IsZero():
-	case past > page.ChartPoints*sampleEvery: // nobody has looked for long
+	case past > page.ChartPoints*sampleEvery: // there was no viewer for long
 		a.rates = a.rates[:0]
 	default:
 		rate := float64(ended-a.ended) / past.Seconds()
@@ -207,7 +205,7 @@ func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeSta
 
 // rate is how many pushes a second have ended lately; nil while that is not known.
 func (a *sampled) rate() *float64 {
-	const over = 5 // one second alone makes a number nobody can read
+	const over = 5 // the rate of a single second changes too fast to read
 	last := a.rates[max(0, len(a.rates)-over):]
 	if len(last) == 0 {
 		return nil

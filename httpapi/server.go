@@ -97,9 +97,8 @@ func NewWeb(w Web, log *slog.Logger) (*Server, error) {
 // Answer has the server answer by h. It must be called before Serve.
 func (s *Server) Answer(h http.Handler) { s.handler = h }
 
-// Shared has the server ask whether an address is that of very many clients, as a
-// proxy's is: that may have more connections than another. It must be called
-// before Serve.
+// Shared has the server ask whether very many clients share an address, like a proxy's:
+// it may have more connections than another. It must be called before Serve.
 func (s *Server) Shared(shared func(netip.Addr) bool) { s.shared = shared }
 
 // Addr is where the server listens before it serves; nil afterwards.
@@ -234,7 +233,7 @@ type certificate struct {
 	current *tls.Certificate
 	looked  time.Time
 
-	renewing sync.Mutex // held by who looks at the files; guards what follows
+	renewing sync.Mutex // held while looking at the files; guards what follows
 	stamp    [2]fileStamp
 	failed   bool // the last reading, which has been logged
 }

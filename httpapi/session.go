@@ -80,7 +80,7 @@ func (a *access) cookieName(r *http.Request) string {
 	return "__Host-" + name
 }
 
-// cookie is the session's, to be kept so many seconds.
+// cookie is the session's, for the browser to keep for age seconds.
 func (a *access) cookie(r *http.Request, value string, age int) *http.Cookie {
 	return &http.Cookie{
 		Name: a.cookieName(r), Value: value, Path: a.BasePath + "/", MaxAge: age,
@@ -94,7 +94,7 @@ type signInPage struct {
 	Fault string
 }
 
-// stranger answers who has not signed in.
+// stranger answers visitors who have not signed in.
 func (p *pages) stranger(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case len(p.api.access.Load().keys) == 0:
@@ -132,7 +132,7 @@ func (p *pages) askKey(w http.ResponseWriter, status int, d signInPage) {
 	p.draw("login", status, v).write(w)
 }
 
-// signIn gives a session to who shows a key.
+// signIn gives a session to a visitor who shows a key.
 func (p *pages) signIn(w http.ResponseWriter, r *http.Request, c *client) {
 	a := p.api.access.Load()
 	read := r.ParseForm

@@ -23,9 +23,9 @@ const (
 	// lineTime is how long the next line may be on its way, and an answer
 	// unread.
 	lineTime = 30 * time.Second
-	// lastTime is how long what a client sends is still read, unheard, when its stream
-	// is cut short: a connection that is closed while it sends may lose it the last
-	// line.
+	// lastTime is how long what a client sends is still read, and ignored, when its stream
+	// is cut short: closed while the client sends, the connection may lose the last line
+	// of the answer.
 	lastTime = time.Second
 )
 
@@ -40,7 +40,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, c *client) {
 	defer a.lasting.free(c.name, streamCost)
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusAccepted)
-	if err := control.Flush(); err != nil { // who waits for the head before it sends shall see it
+	if err := control.Flush(); err != nil { // some clients wait for the head before they send
 		return
 	}
 	ctx, cancel := context.WithCancel(r.Context())
@@ -74,7 +74,7 @@ var (
 
 // lastWord tells the client why its stream was cut short by err.
 func lastWord(reading context.Context, err error) *resultError {
-	if errors.Is(context.Cause(reading), errStopping) { // whatever that did to who was reading
+	if errors.Is(context.Cause(reading), errStopping) { // whatever error that caused in reading
 		return &resultError{Status: http.StatusServiceUnavailable, Detail: errStopping.Error()}
 	}
 	status := bodyStatus(err)
