@@ -67,16 +67,9 @@ func printTable(b *strings.Builder, apps []httpapi.App, now time.Time) {
 		if q := a.Queue; q != nil {
 			ready, delayed, buried = text.Count(a.Waiting()), text.Count(q.Delayed), text.Count(q.Buried)
 		}
-		flight, connected := 0, 0
-		for _, one := range a.Workers {
-			flight += one.InFlight
-			if one.Connected {
-				connected++
-			}
-		}
 		expiry, _ := text.Expiry(a.CredentialExpires, now)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\t%s\n", text.Line(a.Topic), a.State.Word(), text.Count(a.Pushes.Ended["delivered"]), p50, p99,
-			text.Count(flight), connected, len(a.Workers), ready, delayed, buried, cmp.Or(expiry, "-"))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\t%s\n", text.Line(a.Topic), a.State.Word(), text.Count(a.Pushes.Delivered()), p50, p99,
+			text.Count(a.InFlight()), a.Connected(), len(a.Workers), ready, delayed, buried, cmp.Or(expiry, "-"))
 	}
 	_ = w.Flush() // to a Builder: cannot fail
 }
