@@ -206,7 +206,7 @@ func (a *App) KeepsCredential() bool { return a.CredentialFault != "" && len(a.W
 
 func appOf(s *supervisor.AppStatus) App {
 	a := App{
-		Topic: s.Topic, Tube: s.Tube, State: s.Health.State, Ready: !s.Health.State.Trouble(), Held: s.Held.Held, Reason: s.Health.Reason, Since: s.Health.Since, Workers: []Worker{},
+		Topic: s.Topic, Tube: s.Tube, State: s.Health.State, Ready: !s.Health.State.Trouble(), Held: s.Paused.Paused, Reason: s.Health.Reason, Since: s.Health.Since, Workers: []Worker{},
 		Pushes:            pushesOf(s.Counters),
 		Active:            s.Recent.Active(),
 		Latency:           latencyOf(&s.Counters.Seconds),

@@ -21,7 +21,7 @@ func (f *fakeTree) Pause(name, reason string) error {
 	if name != topic {
 		return noApp(name)
 	}
-	f.apps[0].Held = worker.HoldState{Held: true, Reason: reason}
+	f.apps[0].Paused = worker.PauseState{Paused: true, Reason: reason}
 	f.apps[0].Health = supervisor.Health{State: supervisor.Paused, Reason: reason}
 	return nil
 }
@@ -30,7 +30,7 @@ func (f *fakeTree) Resume(name string) error {
 	if name != topic {
 		return noApp(name)
 	}
-	f.apps[0].Held, f.apps[0].Health = worker.HoldState{}, supervisor.Health{State: supervisor.Running}
+	f.apps[0].Paused, f.apps[0].Health = worker.PauseState{}, supervisor.Health{State: supervisor.Running}
 	return nil
 }
 

@@ -200,7 +200,7 @@ func (x *outcome) pushed(e *worker.Event) {
 		n.Buried = max(0, min(n.Buried, n.Tokens-n.Delivered-n.Refused-n.Expired-e.N))
 		return
 	case worker.Retried:
-		n.NextTry = later(n.NextTry, time.Now().Add(e.Pause).UTC())
+		n.NextTry = later(n.NextTry, time.Now().Add(e.Delay).UTC())
 	case worker.Buried:
 		n.Buried += e.N
 	case worker.Expired:

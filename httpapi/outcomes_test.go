@@ -36,7 +36,7 @@ func TestOutcomes(t *testing.T) {
 		state("one", stateQueued)
 		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: job.SeedOf("one", nil), N: 1, Action: worker.Tried})
 		state("one", stateTrying)
-		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: job.SeedOf("one", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable, Status: 503, Reason: "Shutdown", Pause: time.Minute})
+		o.Pushed(&worker.Event{At: time.Now(), App: topic, Job: "one", Seed: job.SeedOf("one", nil), N: 1, Action: worker.Retried, Class: apnsconn.Unavailable, Status: 503, Reason: "Shutdown", Delay: time.Minute})
 		if n := state("one", stateQueued); n.Tries != 1 || n.Reason != "Shutdown" || n.NextTry.Sub(n.At) != time.Minute {
 			t.Errorf("%+v", n)
 		}

@@ -203,13 +203,13 @@ func TestAppInWords(t *testing.T) {
 		{func() { is(supervisor.Running, "", never) }, "running", "", "", "", ""},
 		{func() { is(supervisor.Idle, "", never) }, "idle", "", "", "", ""},
 		{func() {
-			st.Held = worker.HoldState{Held: true}
+			st.Paused = worker.PauseState{Paused: true}
 			is(supervisor.Paused, "paused by x", now)
 		}, "paused", "held", "", "paused by x, since " + today, ""},
 		{func() { is(supervisor.NoQueue, "q", never) }, "no queue", "held", "also paused by an operator", "q", ""},
 		{func() { is(supervisor.Broken, "403 x", never) }, "broken", "held", "also paused by an operator", "403 x", refused},
 		{func() { st.CredentialFault = "cert: expired" }, "broken", "held", "also paused by an operator; new credential refused", "403 x; " + keeps, refused},
-		{func() { st.Held = worker.HoldState{}; is(supervisor.Running, "", never) }, "running", "", "new credential refused", keeps, ""},
+		{func() { st.Paused = worker.PauseState{}; is(supervisor.Running, "", never) }, "running", "", "new credential refused", keeps, ""},
 		{func() { st.Workers = nil; is(supervisor.Broken, "cert: expired", never) }, "broken", "", "", "cert: expired", ""},
 	} {
 		c.change()

@@ -357,7 +357,7 @@ func TestPageWhoMay(t *testing.T) {
 			}
 		}
 	}
-	if tree.apps[0].Held.Held {
+	if tree.apps[0].Paused.Paused {
 		t.Error("the app was paused")
 	}
 	if w := guests[RoleAdmin].get("/apps/none"); w.Code != 404 || !strings.Contains(w.Body.String(), "no such app") {
@@ -389,11 +389,11 @@ func TestPageWithoutKeys(t *testing.T) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	for _, site := range []string{"", "cross-site", "same-site"} {
-		if w := local("POST", "", site); w.Code != 403 || tree.apps[0].Held.Held {
+		if w := local("POST", "", site); w.Code != 403 || tree.apps[0].Paused.Paused {
 			t.Errorf("from the site %q: %d", site, w.Code)
 		}
 	}
-	if w := local("POST", "", "same-origin"); w.Code != 303 || !tree.apps[0].Held.Held {
+	if w := local("POST", "", "same-origin"); w.Code != 303 || !tree.apps[0].Paused.Paused {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	if w := g.get("/login"); w.Code != 403 { // its host is example.com
@@ -433,12 +433,12 @@ func TestPageCrossSite(t *testing.T) {
 			}
 		}
 	}
-	if tree.apps[0].Held.Held {
+	if tree.apps[0].Paused.Paused {
 		t.Error("the app was paused")
 	}
 	g := newGuest(t, h).signIn("admin-0123")
 	g.headers = map[string]string{"Origin": "http://example.com"} // as the request's host; by plain HTTP a browser says no more
-	if w := g.post("/apps/" + topic + "/pause"); w.Code != 303 || w.Header().Get("Location") != "/apps/"+topic || !tree.apps[0].Held.Held {
+	if w := g.post("/apps/" + topic + "/pause"); w.Code != 303 || w.Header().Get("Location") != "/apps/"+topic || !tree.apps[0].Paused.Paused {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

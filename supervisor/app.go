@@ -2,7 +2,7 @@ package supervisor
 
 import (
 	"context"
-	"sync"
+	"log/slog"
 	"sync/atomic"
 
 	"github.com/thejerf/suture/v4"
@@ -15,13 +15,14 @@ import (
 // app is one topic: a supervisor of its own, so that its trouble delays no
 // other app's restarts, with N workers, and the webhook if it has one.
 type app struct {
-	cfg     config.App    // what is in use
-	wanted  config.App    // what the configuration says: its credential may be one that cannot be used; under Supervisor.mu
-	common  worker.Config // of its workers, but for their index
-	ledger  *ledger
+	cfg     config.App  // what is in use
+	wanted  config.App  // what the configuration says: its credential may be one that cannot be used; under Supervisor.mu
+	shared  *worker.App // what its workers share
+	totals  *appTotals
 	sup     *suture.Supervisor
-	member  *member // of root: sup
+	service *joinable // of root: sup
 	token   suture.ServiceToken
+	log     *slog.Logger
 	running chan struct{} // closed when sup takes changes
 	workers []*appWorker
 	webhook *webhook // nil: none
@@ -35,24 +36,21 @@ type app struct {
 	records atomic.Pointer[QueueStats]    // the same of the feedback tube
 }
 
-// ledger is what is counted of one topic since the process began, and whether an
-// operator holds it. It outlives the app when that changes.
-type ledger struct {
-	pushes  worker.Counters
-	steps   Steps
-	webhook feedback.WebhookCounters
-	hold    worker.Hold // the operator's
-	recent  worker.Recent
-	ends    ends
-	// Of the watchdog, about the webhook.
-	webhookSteps Steps
+// appTotals is what is counted of one topic since the process began, and whether an
+// operator has paused it. It outlives the app when that changes.
+type appTotals struct {
+	worker.Totals
+	steps        Steps // of the watchdog, about the workers
+	ends         ends
+	webhook      feedback.WebhookCounters
+	webhookSteps Steps // of the watchdog, about the webhook
 }
 
 type appWorker struct {
 	*worker.Worker
-	index  int
-	member *member
-	token  suture.ServiceToken
+	index   int
+	service *joinable
+	token   suture.ServiceToken
 
 	// The watchdog's.
 	progress progress
@@ -60,14 +58,14 @@ type appWorker struct {
 	late     lateness
 }
 
-func newApp(c config.App, common worker.Config, l *ledger) *app {
-	a := &app{cfg: c, common: common, ledger: l, running: make(chan struct{})}
+func newApp(c config.App, shared *worker.App, totals *appTotals, log *slog.Logger) *app {
+	a := &app{cfg: c, shared: shared, totals: totals, log: log, running: make(chan struct{})}
 	a.sup = suture.New("app "+c.Topic, suture.Spec{
-		EventHook: eventHook(common.Log), Timeout: stopLimit,
+		EventHook: eventHook(log), Timeout: stopLimit,
 		// An app that ends is that app's end, not the daemon's.
 		DontPropagateTermination: true,
 	})
-	a.member = &member{service: a}
+	a.service = &joinable{service: a}
 	if !c.Broken() { // without workers its jobs stay where they are
 		for i := range c.Workers {
 			a.addWorker(i)
@@ -87,16 +85,14 @@ func (a *app) Serve(ctx context.Context) error {
 }
 
 func (a *app) addWorker(i int) {
-	c := a.common
-	c.Index = i
-	w := worker.New(c)
-	m := &member{service: &restartable{service: w}}
-	a.workers = append(a.workers, &appWorker{Worker: w, index: i, member: m, token: a.sup.Add(m)})
+	w := a.shared.NewWorker(i)
+	service := &joinable{service: &restartable{service: w}}
+	a.workers = append(a.workers, &appWorker{Worker: w, index: i, service: service, token: a.sup.Add(service)})
 }
 
 // resize adds or removes workers until there are n; it returns the removed,
 // still draining.
-func (a *app) resize(n int, ended <-chan struct{}) (gone []waiter) {
+func (a *app) resize(n int, ended <-chan struct{}) (gone []*joinable) {
 	if n == len(a.workers) || a.cfg.Broken() {
 		return nil
 	}
@@ -105,13 +101,13 @@ func (a *app) resize(n int, ended <-chan struct{}) (gone []waiter) {
 	case <-ended:
 		return nil
 	}
-	a.common.Log.Info("workers changed", "topic", a.cfg.Topic, "from", len(a.workers), "to", n)
+	a.log.Info("workers changed", "topic", a.cfg.Topic, "from", len(a.workers), "to", n)
 	for len(a.workers) < n {
 		a.addWorker(len(a.workers))
 	}
 	for _, w := range a.workers[n:] {
 		_ = a.sup.Remove(w.token) // fails only when the tree stops, which removes all
-		gone = append(gone, w.member)
+		gone = append(gone, w.service)
 	}
 	a.workers = a.workers[:n]
 	a.cfg.Workers = n
@@ -119,51 +115,7 @@ func (a *app) resize(n int, ended <-chan struct{}) (gone []waiter) {
 }
 
 // remove takes the app out of the tree; it drains until wait returns.
-func (a *app) remove(root *suture.Supervisor) waiter {
+func (a *app) remove(root *suture.Supervisor) *joinable {
 	_ = root.Remove(a.token) // fails only when the tree stops, which removes all
-	return a.member
-}
-
-// waiter is something that stops in its own time.
-type waiter interface{ wait() }
-
-// member is a service that can be waited for after its removal. suture's own
-// RemoveAndWait leaves a goroutine behind when the tree stops meanwhile.
-type member struct {
-	service interface {
-		suture.Service
-		String() string
-	}
-	mu      sync.Mutex
-	serving chan struct{} // closed when Serve returns; nil when it does not run
-}
-
-// String is the service's: without it suture would print its fields.
-func (m *member) String() string { return m.service.String() }
-
-// Serve serves the service.
-func (m *member) Serve(ctx context.Context) error {
-	done := make(chan struct{})
-	m.set(done)
-	defer func() {
-		m.set(nil)
-		close(done)
-	}()
-	return m.service.Serve(ctx)
-}
-
-func (m *member) set(c chan struct{}) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.serving = c
-}
-
-// wait returns when the removed service has stopped.
-func (m *member) wait() {
-	m.mu.Lock()
-	serving := m.serving
-	m.mu.Unlock()
-	if serving != nil {
-		<-serving
-	}
+	return a.service
 }

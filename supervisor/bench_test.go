@@ -47,7 +47,7 @@ func benchTree(b *testing.B, n, inFlight int, delay time.Duration) (*Supervisor,
 }
 
 func (s *Supervisor) delivered() int64 {
-	return s.ledgers[topic].pushes.Ended(apnsconn.Delivered)
+	return s.totals[topic].Counters.Ended(apnsconn.Delivered)
 }
 
 // BenchmarkWorker is 20,000 jobs through one worker with 1000 in flight:

@@ -14,7 +14,7 @@ type badCredential struct {
 
 // place puts an app of a configuration in the place of the one that runs for its topic.
 // s.mu is held. It returns what is removed, still draining.
-func (s *Supervisor) place(c config.App, moved bool) (gone []waiter) {
+func (s *Supervisor) place(c config.App, moved bool) (gone []*joinable) {
 	old, use := s.apps[c.Topic], c
 	if old != nil {
 		use = c.Keep(&old.cfg)
@@ -95,7 +95,7 @@ func (s *Supervisor) unfit() map[*app]reread {
 	defer s.mu.Unlock()
 	var out map[*app]reread
 	for _, a := range s.apps {
-		if len(a.wanted.Faults) == 0 && !a.common.Breaker.State().Broken {
+		if len(a.wanted.Faults) == 0 && !a.shared.Breaker().Broken {
 			continue
 		}
 		if out == nil {
@@ -131,7 +131,7 @@ func (s *Supervisor) renew(read map[*app]reread) {
 }
 
 // drain waits for what was removed, in the background. applying is held.
-func (s *Supervisor) drain(gone []waiter) {
+func (s *Supervisor) drain(gone []*joinable) {
 	users := s.users
 	for _, w := range gone {
 		users.Add(1)

@@ -212,7 +212,7 @@ func TestAppDecidesOverItsJobs(t *testing.T) {
 		{config.App{Certificate: new(apnsconn.Certificate)}, true},
 		{config.App{SigningKey: new(apnsconn.Key), ByCertificate: true}, false}, // the one before is kept
 	} {
-		if got := AppOf(&c.app).Certificate; got != c.cert {
+		if got := RulesOf(&c.app).Certificate; got != c.cert {
 			t.Errorf("%+v: by certificate %v", c.app, got)
 		}
 	}

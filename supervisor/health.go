@@ -112,7 +112,7 @@ type sight struct {
 	now     time.Time
 	bad     *badCredential // its credential cannot be used, and it has none from before
 	breaker worker.BreakerState
-	hold    worker.HoldState
+	pause   worker.PauseState
 	workers []worker.Status
 	stalled *Stall
 	puts    *failedPuts
@@ -169,8 +169,8 @@ func judge(s *sight, p past) (h Health) {
 		h = Health{State: Unreachable, Reason: noAPNs.Error(), Since: p.down}
 	case s.ends.ended >= fewEnded && 2*s.ends.bad > s.ends.ended:
 		h = Health{State: Failing, Reason: s.ends.String()}
-	case s.hold.Held:
-		h = Health{State: Paused, Reason: s.hold.Reason, Since: s.hold.Since}
+	case s.pause.Paused:
+		h = Health{State: Paused, Reason: s.pause.Reason, Since: s.pause.Since}
 	case s.tubePaused():
 		h = Health{State: TubePaused, Until: s.tube.PausedUntil}
 		h.Reason = "in the queue until " + h.Until.UTC().Format("2006-01-02 15:04:05 UTC")

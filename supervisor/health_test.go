@@ -24,7 +24,7 @@ func TestJudge(t *testing.T) {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	s := sight{
 		now: now, bad: &badCredential{`cert "a.pem": no such file`, ago(8)}, breaker: worker.BreakerState{Broken: true, Reason: "403 X", Since: ago(7)},
-		hold: worker.HoldState{Held: true, Reason: "paused by x", Since: ago(6)},
+		pause: worker.PauseState{Paused: true, Reason: "paused by x", Since: ago(6)},
 		workers: []worker.Status{{
 			Serving: true, Held: 1, QueueErr: errors.New("q"), Unstored: errors.New("the queue takes no burials: full"), Unreachable: errors.New("refused"),
 		}},
@@ -47,8 +47,8 @@ func TestJudge(t *testing.T) {
 		{func() { s.puts = nil }, Health{State: Stalled, Reason: "worker 0: x", Since: ago(5)}},
 		{func() { s.stalled = nil }, Health{State: Unreachable, Reason: "refused", Since: p.down}},
 		{func() { s.workers[0].Unreachable = nil }, Health{State: Failing, Reason: "11 of 21 pushes within 1m0s were not delivered; the last: 503 ServiceUnavailable", Since: ago(3)}},
-		{func() { s.ends.ended = 22 }, Health{State: Paused, Reason: "paused by x", Since: ago(6)}},                                                                      // half is not more than half
-		{func() { s.hold = worker.HoldState{} }, Health{State: TubePaused, Reason: "in the queue until 2001-09-09 02:46:40 UTC", Since: now, Until: now.Add(time.Hour)}}, // not as long as it failed
+		{func() { s.ends.ended = 22 }, Health{State: Paused, Reason: "paused by x", Since: ago(6)}},                                                                        // half is not more than half
+		{func() { s.pause = worker.PauseState{} }, Health{State: TubePaused, Reason: "in the queue until 2001-09-09 02:46:40 UTC", Since: now, Until: now.Add(time.Hour)}}, // not as long as it failed
 		{func() { s.tube.PausedUntil = now }, Health{State: Running}},
 		{func() { s.ends = tally{ended: 19, bad: 19} }, Health{State: Running}}, // too few
 		{func() { s.active = ago(time.Minute) }, Health{State: Running}},        // it has a job

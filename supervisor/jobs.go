@@ -76,8 +76,8 @@ func (s *Supervisor) tubes() (map[string]buried.Tube, queue.Admin) {
 	return out, admin
 }
 
-// AppOf is what the jobs of an app are judged by, as far as its configuration goes.
-func AppOf(c *config.App) job.Rules {
+// RulesOf is what the jobs of an app are judged by, as far as its configuration goes.
+func RulesOf(c *config.App) job.Rules {
 	return job.Rules{
 		Topic: c.Topic, Expiration: c.Expiration, TTL: c.TTL, ExtraKeys: c.ExtraKeys == config.ExtraIgnore,
 		Certificate: c.SigningKey == nil && (c.Certificate != nil || c.ByCertificate),
@@ -90,7 +90,7 @@ func (s *Supervisor) App(topic string) (job.Rules, error) {
 	if err != nil {
 		return job.Rules{}, err
 	}
-	return a.common.App(), nil
+	return a.shared.Rules(), nil
 }
 
 // Put puts a job in an app's tube, to be served after delay. Errors: ErrNoApp,
@@ -145,7 +145,7 @@ func (s *Supervisor) PutAll(ctx context.Context, jobs []NewJob) []queue.Stored {
 func (s *Supervisor) Pause(topic, reason string) error {
 	a, err := s.app(topic)
 	if err == nil {
-		a.ledger.hold.Pause(reason)
+		a.totals.Pause(reason)
 	}
 	return err
 }
@@ -155,8 +155,7 @@ func (s *Supervisor) Pause(topic, reason string) error {
 func (s *Supervisor) Resume(topic string) error {
 	a, err := s.app(topic)
 	if err == nil {
-		a.common.Breaker.Resume()
-		a.ledger.hold.Resume()
+		a.shared.Resume()
 	}
 	return err
 }

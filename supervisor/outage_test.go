@@ -171,7 +171,7 @@ func TestDrain(t *testing.T) {
 	if left := w.tube(topic, "current-jobs-ready"); answered+left != 2000 || answered < n {
 		t.Errorf("%d delivered, %d in the queue, of 2000", answered, left)
 	}
-	if d := w.sup.ledgers[topic].pushes.PossibleDuplicates.Load(); d != 0 {
+	if d := w.sup.totals[topic].Counters.PossibleDuplicates.Load(); d != 0 {
 		t.Errorf("%d possible duplicates", d)
 	}
 }

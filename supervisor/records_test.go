@@ -142,8 +142,8 @@ func TestMemoryIsForAnEnvironmentAndCredential(t *testing.T) {
 	same := func() config.App {
 		return config.App{Topic: topic, Server: "sandbox", Addr: "a:443", Certificate: &apnsconn.Certificate{Fingerprint: [32]byte{1}}}
 	}
-	old := &app{cfg: same(), common: worker.Config{Memory: worker.NewMemory(0)}}
-	if memory(same(), old) != old.common.Memory {
+	old := &app{cfg: same(), shared: worker.NewApp(worker.Config{}, new(worker.Totals), nil)}
+	if sameForAPNs(same(), old) != old.shared {
 		t.Error("not kept")
 	}
 	for name, change := range map[string]func(c *config.App){
@@ -154,11 +154,11 @@ func TestMemoryIsForAnEnvironmentAndCredential(t *testing.T) {
 	} {
 		c := same()
 		change(&c)
-		if m := memory(c, old); m == nil || m == old.common.Memory {
-			t.Errorf("%s: %p", name, m)
+		if sameForAPNs(c, old) != nil {
+			t.Errorf("%s: kept", name)
 		}
 	}
-	if memory(same(), nil) == nil {
-		t.Error("none without a predecessor")
+	if sameForAPNs(same(), nil) != nil {
+		t.Error("kept without a predecessor")
 	}
 }

@@ -102,7 +102,7 @@ func TestTenThousandRefusals(t *testing.T) {
 			t.Fatalf("token %d, answered %d %s: %+v", i, a.Status, a.Reason, r)
 		}
 	}
-	c := &w.sup.ledgers[topic].pushes
+	c := &w.sup.totals[topic].Counters
 	if dead, sent := c.Ended(apnsconn.Token), c.Ended(apnsconn.Delivered); dead != refused || sent != int64(tokens-refused+last) {
 		t.Errorf("counted %d refused and %d delivered, want %d and %d", dead, sent, refused, tokens-refused+last)
 	}

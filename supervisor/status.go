@@ -15,8 +15,8 @@ type AppStatus struct {
 	Topic   string
 	Tube    string
 	Health  Health
-	Held    worker.HoldState // by an operator, whatever the state
-	Webhook *Webhook         // nil if the app has none
+	Paused  worker.PauseState // by an operator, whatever the state
+	Webhook *Webhook          // nil if the app has none
 
 	// CredentialExpiry is when the certificate expires, or has; zero without one.
 	CredentialExpiry time.Time
@@ -59,8 +59,8 @@ type Webhook struct {
 func (a *app) status() AppStatus {
 	seen := a.look(time.Now())
 	s := AppStatus{
-		Topic: a.cfg.Topic, Tube: a.cfg.Tube, Health: judge(&seen, a.before()), Held: seen.hold, Queue: seen.tube, Records: a.records.Load(),
-		Workers: seen.workers, Counters: &a.ledger.pushes, Steps: &a.ledger.steps, Recent: &a.ledger.recent,
+		Topic: a.cfg.Topic, Tube: a.cfg.Tube, Health: judge(&seen, a.before()), Paused: seen.pause, Queue: seen.tube, Records: a.records.Load(),
+		Workers: seen.workers, Counters: &a.totals.Counters, Steps: &a.totals.steps, Recent: &a.totals.Recent,
 	}
 	s.CredentialExpiry = a.cfg.CredentialExpiry()
 	if a.cfg.Broken() {
@@ -70,7 +70,7 @@ func (a *app) status() AppStatus {
 		s.CredentialFault = bad.reason
 	}
 	if a.webhook != nil {
-		w := &Webhook{Counters: &a.ledger.webhook, Stalled: a.webhook.stalled.Load(), Steps: &a.ledger.webhookSteps}
+		w := &Webhook{Counters: &a.totals.webhook, Stalled: a.webhook.stalled.Load(), Steps: &a.totals.webhookSteps}
 		w.Since, w.Reason, w.Down = w.Counters.Down()
 		s.Webhook = w
 	}
@@ -83,8 +83,8 @@ func (a *app) look(now time.Time) sight { return watched{a, a.workers}.look(now)
 // look does the same with the workers in w.
 func (w watched) look(now time.Time) sight {
 	s := sight{
-		now: now, breaker: w.common.Breaker.State(), hold: w.ledger.hold.State(), stalled: w.stalled.Load(), puts: w.puts.failed.Load(),
-		tube: w.stats.Load(), ends: w.ledger.ends.tally(now), active: w.ledger.recent.Active(),
+		now: now, breaker: w.shared.Breaker(), pause: w.totals.Paused(), stalled: w.stalled.Load(), puts: w.puts.failed.Load(),
+		tube: w.stats.Load(), ends: w.totals.ends.tally(now), active: w.totals.Recent.Active(),
 	}
 	if w.cfg.Broken() {
 		s.bad = w.bad.Load()

@@ -61,9 +61,9 @@ type Supervisor struct {
 	applying sync.Mutex // one Apply at a time; guards the fields below
 	url      queueurl.URL
 	queue    queue.Queue
-	users    *sync.WaitGroup    // what reloads have removed that still drains into queue
-	mock     *apnstest.Server   // for server: mock; nil until an app needs it
-	ledgers  map[string]*ledger // by topic
+	users    *sync.WaitGroup       // what reloads have removed that still drains into queue
+	mock     *apnstest.Server      // for server: mock; nil until an app needs it
+	totals   map[string]*appTotals // by topic
 	tokens   tokens
 	locks    tubeLocks
 	buried   *buried.Index
@@ -90,7 +90,7 @@ const stopLimit = 11 * time.Minute
 func New(cfg *config.Config, o Options) (*Supervisor, error) {
 	s := &Supervisor{
 		o: o, started: make(chan struct{}), ended: make(chan struct{}),
-		apps: make(map[string]*app), ledgers: make(map[string]*ledger), tokens: make(tokens), locks: make(tubeLocks),
+		apps: make(map[string]*app), totals: make(map[string]*appTotals), tokens: make(tokens), locks: make(tubeLocks),
 		buried:        buried.NewIndex(o.Log),
 		periodChanged: make(chan struct{}, 1),
 	}
@@ -207,10 +207,8 @@ func (s *Supervisor) openQueue(u queueurl.URL) (q queue.Queue, moved bool, err e
 
 func (s *Supervisor) setLive(cfg *config.Config) {
 	s.live.Drain.Store(int64(cfg.ShutdownTimeout))
-	pushes := map[string]worker.Pushes{
-		config.PushesAll: worker.LogAll, config.PushesFailures: worker.LogFailures, config.PushesNone: worker.LogNone,
-	}
-	s.live.Pushes.Store(int32(pushes[cfg.Log.Pushes]))
+	s.live.LogFailures.Store(cfg.Log.Pushes != config.PushesNone)
+	s.live.LogDelivered.Store(cfg.Log.Pushes == config.PushesAll)
 	if s.period.Swap(int64(cfg.Watchdog)) != int64(cfg.Watchdog) {
 		select {
 		case s.periodChanged <- struct{}{}:
@@ -221,7 +219,7 @@ func (s *Supervisor) setLive(cfg *config.Config) {
 
 // change starts what is new and removes what is not wanted any more; it
 // returns the removed, still draining.
-func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone []waiter) {
+func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone []*joinable) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.queue, s.url = q, cfg.Queue
@@ -242,37 +240,34 @@ func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone
 
 // start adds an app to the tree, the successor of old if that is not nil.
 func (s *Supervisor) start(c config.App, old *app) *app {
-	l := s.ledgers[c.Topic]
-	if l == nil {
-		l = new(ledger)
-		s.ledgers[c.Topic] = l
+	totals := s.totals[c.Topic]
+	if totals == nil {
+		totals = new(appTotals)
+		s.totals[c.Topic] = totals
 	}
-	l.ends.forget()
+	totals.ends.forget()
 	for _, w := range c.Warnings {
 		s.o.Log.Warn(w, "topic", c.Topic)
 	}
-	rules := AppOf(&c)
 	wc := worker.Config{
-		Topic: c.Topic, Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry), Expiration: c.Expiration, TTL: c.TTL,
-		ExtraKeys: rules.ExtraKeys, Certificate: rules.Certificate, LiveActivities: new(job.LiveActivities),
-		Queue: s.queue, Dial: s.dialer(c), Breaker: worker.NewBreaker(), Counters: &l.pushes, Log: s.o.Log, Live: &s.live,
-		Guard: worker.NewGuard(), Memory: memory(c, old), Hold: &l.hold, Sinks: append([]worker.Sink{&l.recent, &l.ends}, s.o.Sinks...),
+		Rules: RulesOf(&c), Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry),
+		Queue: s.queue, Dial: s.dialer(c), Log: s.o.Log, Live: &s.live, Sinks: append([]worker.Sink{&totals.ends}, s.o.Sinks...),
+		Buried: func(id string, b job.Burial) { s.buried.Told(c.Tube, id, b) },
 	}
 	if c.Feedback.Tube != "" {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)
 	}
-	wc.Buried = func(id string, b job.Burial) { s.buried.Told(c.Tube, id, b) }
-	a := newApp(c, wc, l)
-	a.addWebhook(s.locks)
-	a.token = s.root.Add(a.member)
+	a := newApp(c, worker.NewApp(wc, &totals.Totals, sameForAPNs(c, old)), totals, s.o.Log)
+	a.addWebhook(s.queue, s.locks)
+	a.token = s.root.Add(a.service)
 	return a
 }
 
-// memory is what APNs has said of device tokens: that of the app before, if
-// APNs and the app's credential are still the same, so that it would say so again.
-func memory(c config.App, old *app) *worker.Memory {
+// sameForAPNs returns what the workers of old share if APNs and the app's credential are still
+// the same in c, so that what APNs has said of device tokens holds. Otherwise it returns nil.
+func sameForAPNs(c config.App, old *app) *worker.App {
 	if old == nil || old.cfg.Server != c.Server || old.cfg.Addr != c.Addr || !old.cfg.SameCredential(&c) {
-		return worker.NewMemory(0)
+		return nil
 	}
-	return old.common.Memory
+	return old.shared
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"github.com/thejerf/suture/v4"
@@ -45,6 +46,47 @@ func (r *restartable) Serve(ctx context.Context) error {
 func (r *restartable) Restart() {
 	if cancel := r.cancel.Load(); cancel != nil {
 		(*cancel)()
+	}
+}
+
+// joinable is a service that can be waited for after its removal. suture's own
+// RemoveAndWait leaves a goroutine behind when the tree stops meanwhile.
+type joinable struct {
+	service interface {
+		suture.Service
+		String() string
+	}
+	mu      sync.Mutex
+	serving chan struct{} // closed when Serve returns; nil when it does not run
+}
+
+// String is the service's: without it suture would print its fields.
+func (j *joinable) String() string { return j.service.String() }
+
+// Serve serves the service.
+func (j *joinable) Serve(ctx context.Context) error {
+	done := make(chan struct{})
+	j.set(done)
+	defer func() {
+		j.set(nil)
+		close(done)
+	}()
+	return j.service.Serve(ctx)
+}
+
+func (j *joinable) set(c chan struct{}) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.serving = c
+}
+
+// wait returns when the removed service has stopped.
+func (j *joinable) wait() {
+	j.mu.Lock()
+	serving := j.serving
+	j.mu.Unlock()
+	if serving != nil {
+		<-serving
 	}
 }
 

@@ -52,7 +52,7 @@ func TestTreeRestartsAndLogs(t *testing.T) {
 			sup := suture.New("app x", suture.Spec{EventHook: eventHook(slog.New(slog.NewTextHandler(out, nil)))})
 			f := &flaky{panics: panics, secret: "p8-secret", steady: make(chan struct{})}
 			f.left.Store(8) // more than suture restarts without a pause
-			sup.Add(&member{service: f})
+			sup.Add(&joinable{service: f})
 			ctx, cancel := context.WithCancel(context.Background())
 			done := sup.ServeBackground(ctx)
 			begun := time.Now()
@@ -97,7 +97,7 @@ func TestEventHookKnowsEveryEvent(t *testing.T) {
 func TestMemberWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stopped atomic.Bool
-		m := &member{service: slow{&stopped}}
+		m := &joinable{service: slow{&stopped}}
 		sup := suture.New("s", suture.Spec{})
 		token := sup.Add(m)
 		ctx, cancel := context.WithCancel(context.Background())

@@ -111,7 +111,7 @@ func (d *watchdog) look(a watched, seen sight, jobs available) {
 	for i, w := range a.workers {
 		v := viewOf(seen.workers[i], jobs)
 		v.explained = explained
-		if seen.hold.Held { // there is no work for it
+		if seen.pause.Paused { // there is no work for it
 			v.held, v.ready, v.known, v.waits = 0, 0, true, false
 		}
 		w.progress.period = a.patience(time.Duration(d.period.Load()))
@@ -193,15 +193,15 @@ func (d *watchdog) act(a watched, w *appWorker, what step, why string) {
 	switch what {
 	case replace:
 		log.Warn("watchdog: no progress: the worker's connection to apns is replaced")
-		a.ledger.steps.Replaced.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
+		a.totals.steps.Replaced.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
 		w.Replace(why)
 	case restart:
 		log.Warn("watchdog: no progress: the worker is restarted")
-		a.ledger.steps.Restarted.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
+		a.totals.steps.Restarted.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
 		w.Restart(why)
 	case abandon:
 		log.Error("watchdog: the worker is stuck and is replaced by a new one")
-		a.ledger.steps.Restarted.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
+		a.totals.steps.Restarted.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
 		w.Abandon(why)
 	case stall:
 		log.Error("watchdog: no progress: the worker stalls")
@@ -217,7 +217,7 @@ func (d *watchdog) tellStalled(a watched, now *Stall) {
 	was := a.stalled.Swap(now)
 	switch {
 	case was == nil && now != nil:
-		a.ledger.steps.Stalled.note(now.Reason, time.Now())
+		a.totals.steps.Stalled.note(now.Reason, time.Now())
 		d.log.Error("app stalls: it has jobs and finishes none", "topic", a.cfg.Topic, "reason", now.Reason, "since", now.Since)
 	case was != nil && now == nil:
 		d.log.Info("app recovered: it finishes jobs again", "topic", a.cfg.Topic, "after", time.Since(was.Since).Round(time.Second))

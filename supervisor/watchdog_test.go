@@ -230,11 +230,10 @@ func (n *numbers) TubeStats(context.Context, string) (queue.TubeStats, error) {
 func newLook(admin queue.Admin, apps int) (d *watchdog, all []watched, log *logBuffer) {
 	log = new(logBuffer)
 	for i := range apps {
-		a := &app{
-			cfg: config.App{Topic: fmt.Sprint("t", i), Tube: "tube"}, ledger: new(ledger),
-			common: worker.Config{Breaker: worker.NewBreaker()},
-		}
-		all = append(all, watched{a, []*appWorker{{Worker: worker.New(worker.Config{Log: slog.New(slog.DiscardHandler)})}}})
+		totals := new(appTotals)
+		shared := worker.NewApp(worker.Config{Log: slog.New(slog.DiscardHandler)}, &totals.Totals, nil)
+		a := &app{cfg: config.App{Topic: fmt.Sprint("t", i), Tube: "tube"}, totals: totals, shared: shared}
+		all = append(all, watched{a, []*appWorker{{Worker: shared.NewWorker(0)}}})
 	}
 	d = &watchdog{
 		log: slog.New(slog.NewTextHandler(log, nil)), period: new(atomic.Int64),
@@ -368,7 +367,7 @@ func TestWatchdogGivesUpAStuckWorker(t *testing.T) {
 	d, all, log := newLook(nil, 1)
 	a, w := all[0], all[0].workers[0]
 	now := time.Unix(1e9, 0)
-	given := a.ledger.steps.Restarted.Load
+	given := a.totals.steps.Restarted.Load
 	look := func(s worker.Status, want int64) {
 		t.Helper()
 		if d.unstick(a, w, s, now); given() != want {
@@ -393,7 +392,7 @@ func TestWatchdogGivesUpAStuckWorker(t *testing.T) {
 	stuck.Serving = true
 	look(stuck, 1)
 	look(stuck, 2)
-	if last := a.ledger.steps.Restarted.Last(); last.Reason != "worker 0: it has not planned its work for 1m0s (connecting to apns)" {
+	if last := a.totals.steps.Restarted.Last(); last.Reason != "worker 0: it has not planned its work for 1m0s (connecting to apns)" {
 		t.Errorf("%+v", last)
 	}
 	if n := strings.Count(log.String(), "the worker is stuck"); n != 2 {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/thejerf/suture/v4"
 
+	"propeller/queue"
 	"propeller/worker/feedback"
 )
 
@@ -39,18 +40,18 @@ type webhook struct {
 
 // addWebhook adds the app's webhook to its tree, if it has one: under a supervisor of its own,
 // so that its failures are not counted against the workers.
-func (a *app) addWebhook(locks tubeLocks) {
+func (a *app) addWebhook(q queue.Queue, locks tubeLocks) {
 	c := a.cfg.Feedback
 	if c.Webhook.IsZero() {
 		return
 	}
 	h := &webhook{lock: locks.of(c.Tube), Webhook: feedback.NewWebhook(feedback.WebhookConfig{
 		Topic: a.cfg.Topic, Tube: c.Tube, URL: c.Webhook.Reveal(), Secrets: c.Keys(),
-		Queue: a.common.Queue, Log: a.common.Log, Counters: &a.ledger.webhook,
+		Queue: q, Log: a.log, Counters: &a.totals.webhook,
 	})}
 	h.restartable = &restartable{service: h}
 	sup := suture.New("feedback "+a.cfg.Topic, suture.Spec{
-		EventHook: eventHook(a.common.Log), Timeout: stopLimit, DontPropagateTermination: true,
+		EventHook: eventHook(a.log), Timeout: stopLimit, DontPropagateTermination: true,
 	})
 	sup.Add(h.restartable)
 	a.sup.Add(sup)
@@ -91,7 +92,7 @@ func (d *watchdog) lookAtWebhook(a *app, records available) {
 	}
 	now := time.Now()
 	what, why := h.progress.look(now, v)
-	log, steps := d.log.With("topic", a.cfg.Topic, "reason", why), &a.ledger.webhookSteps
+	log, steps := d.log.With("topic", a.cfg.Topic, "reason", why), &a.totals.webhookSteps
 	switch what {
 	case replace, restart:
 		log.Warn("watchdog: no progress: the feedback webhook is restarted")

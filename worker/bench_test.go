@@ -15,6 +15,7 @@ import (
 	"propeller/apnsconn"
 	"propeller/apnsconn/apnstest"
 	"propeller/queue"
+	"propeller/worker/job"
 )
 
 // fastConn takes every push, in batches, as the real one does.
@@ -157,10 +158,10 @@ func benchmarkPush(b *testing.B, dial Dial) {
 			e.done.Store(int64(jobs))
 			live := new(Live)
 			live.Drain.Store(int64(time.Minute))
-			w := New(Config{
-				Topic: "com.example.app", Tube: "t", InFlight: 1000, Queue: endlessQueue{nil, e}, Breaker: NewBreaker(), Counters: new(Counters),
-				Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Live: live, Memory: NewMemory(0), Guard: NewGuard(), Dial: dial,
-			})
+			w := NewApp(Config{
+				Rules: job.Rules{Topic: topic}, Tube: "t", InFlight: 1000, Queue: endlessQueue{nil, e},
+				Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Live: live, Dial: dial,
+			}, new(Totals), nil).NewWorker(0)
 			ctx, cancel := context.WithCancel(context.Background())
 			served := make(chan error, 1)
 			b.ReportAllocs()

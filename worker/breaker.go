@@ -17,17 +17,18 @@ const (
 	probeSteps = 10
 )
 
-// Breaker is shared by the workers of one app, and stops them if the app does not work.
+// breaker is shared by the workers of one app, and stops them if the app does not work.
 // If APNs refuses the app's credential, the app is broken. If APNs refuses its device
-// tokens as those of another environment or topic, the app is guarded (see Guard). In
+// tokens as those of another environment or topic, the app is guarded (see guard). In
 // both cases its jobs stay in the queue, and every ProbeEvery one worker sends one push
 // as a probe.
 //
 // look says what is permitted and changes nothing. take uses up the permission, when the
 // push is sent.
-type Breaker struct {
+type breaker struct {
 	closed atomic.Bool // only probes may be sent; written under mu
-	bells  bells
+	bells  *bells
+	guard  *guard // the app's, which heal resets
 
 	mu        sync.Mutex
 	guarded   bool // by the environment guard, not by the credential
@@ -39,11 +40,7 @@ type Breaker struct {
 	dialer    int       // the worker that dials for a probe
 	dialUntil time.Time // how long the others wait for it
 	closes    int       // how often it closed, or stayed closed after a probe
-	guard     *Guard    // the app's
 }
-
-// NewBreaker returns the breaker of an app whose credential is not known to be bad.
-func NewBreaker() *Breaker { return new(Breaker) }
 
 // BreakerState is a breaker at one moment. Broken and Guarded exclude each other.
 type BreakerState struct {
@@ -58,7 +55,7 @@ type BreakerState struct {
 }
 
 // State says whether the app is broken or guarded, why, and since when.
-func (b *Breaker) State() BreakerState {
+func (b *breaker) State() BreakerState {
 	if !b.closed.Load() {
 		return BreakerState{}
 	}
@@ -76,17 +73,17 @@ func (b *Breaker) State() BreakerState {
 
 // trip marks the app broken and reports whether it was not before. A failed
 // probe puts off the next one.
-func (b *Breaker) trip(reason string, now time.Time) (first bool) {
+func (b *breaker) trip(reason string, now time.Time) (first bool) {
 	return b.close(reason, false, now)
 }
 
 // guardApp marks the app guarded and reports whether it was not before. A broken
 // app stays broken: that is the greater trouble.
-func (b *Breaker) guardApp(reason string, now time.Time) (first bool) {
+func (b *breaker) guardApp(reason string, now time.Time) (first bool) {
 	return b.close(reason, true, now)
 }
 
-func (b *Breaker) close(reason string, guarded bool, now time.Time) (first bool) {
+func (b *breaker) close(reason string, guarded bool, now time.Time) (first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	closed := b.closed.Load()
@@ -108,7 +105,7 @@ func (b *Breaker) close(reason string, guarded bool, now time.Time) (first bool)
 }
 
 // heal opens the breaker, and reports whether it was closed.
-func (b *Breaker) heal() (first bool) {
+func (b *breaker) heal() (first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.closed.Load() {
@@ -116,26 +113,15 @@ func (b *Breaker) heal() (first bool) {
 	}
 	b.closed.Store(false)
 	b.guarded, b.reason = false, ""
-	b.guard.Reset()
+	b.guard.reset()
 	b.bells.ring()
 	return true
 }
 
-// know sets the app's guard, which heal resets.
-func (b *Breaker) know(g *Guard) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.guard = g
-}
-
-// Resume lets a broken or guarded app send again, at an operator's request. If the
-// trouble is not over, APNs' next answers stop it again.
-func (b *Breaker) Resume() { b.heal() }
-
 // look reports whether the breaker is closed, and from when worker index may probe.
 // closes tells connections opened before the breaker closed from later ones: a probe needs
 // a new connection.
-func (b *Breaker) look(index int) (closed bool, probe time.Time, closes int) {
+func (b *breaker) look(index int) (closed bool, probe time.Time, closes int) {
 	if !b.closed.Load() {
 		return false, time.Time{}, 0
 	}
@@ -145,14 +131,14 @@ func (b *Breaker) look(index int) (closed bool, probe time.Time, closes int) {
 }
 
 // epoch returns the closes of look.
-func (b *Breaker) epoch() int {
+func (b *breaker) epoch() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.closes
 }
 
 // probeAt is when a worker may probe. b.mu is held.
-func (b *Breaker) probeAt(index int) time.Time {
+func (b *breaker) probeAt(index int) time.Time {
 	at := b.next.Add(time.Duration(min(index, probeSteps)) * probeStep)
 	if index != b.dialer && b.dialUntil.After(at) {
 		return b.dialUntil
@@ -162,7 +148,7 @@ func (b *Breaker) probeAt(index int) time.Time {
 
 // take uses up the permission for one push, and reports whether there was one. probe is
 // not 0 if the push is a probe.
-func (b *Breaker) take(index int, now time.Time) (ok bool, probe int) {
+func (b *breaker) take(index int, now time.Time) (ok bool, probe int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
@@ -178,14 +164,14 @@ func (b *Breaker) take(index int, now time.Time) (ok bool, probe int) {
 
 // dial notes that a worker dials for a probe: the others do not until it has sent the
 // probe, for dialTime at most.
-func (b *Breaker) dial(index int, now time.Time) {
+func (b *breaker) dial(index int, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dialer, b.dialUntil = index, now.Add(dialTime)
 }
 
 // told ends a probe that showed nothing: the next one is due in ProbeEvery.
-func (b *Breaker) told(probe int, now time.Time) {
+func (b *breaker) told(probe int, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed.Load() && b.turn == probe {

@@ -32,7 +32,7 @@ func TestBroadcastSettles(t *testing.T) {
 				b := newBench(t, q)
 				var log strings.Builder
 				b.cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-				b.cfg.Live.Pushes.Store(int32(LogAll))
+				b.logPushes("all")
 				b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return tt.outcome, 0 }
 				b.start()
 				time.Sleep(time.Second)
@@ -40,7 +40,7 @@ func TestBroadcastSettles(t *testing.T) {
 				if done != tt.done || buried != tt.buried {
 					t.Errorf("done %d, buried %d; want %d, %d", done, buried, tt.done, tt.buried)
 				}
-				if broken := b.cfg.Breaker.State().Broken; broken != tt.broken {
+				if broken := b.app.breaker.State().Broken; broken != tt.broken {
 					t.Errorf("app broken: %v", broken)
 				}
 				b.halt(t)

@@ -44,7 +44,7 @@ func TestBuriedAgain(t *testing.T) {
 				first := j.body
 				j.id = "2" // as beanstalkd does
 
-				b.cfg.Memory.Dead(topic, testToken, "Unregistered", 410, time.Now()) // no matter
+				b.app.tokens.setDead(topic, testToken, "Unregistered", 410, time.Now()) // no matter
 				q.mu.Lock()
 				q.ready = append(q.ready, j) // its burial was interrupted
 				q.notify()
@@ -247,7 +247,7 @@ func TestLiveActivitiesOfACertificate(t *testing.T) {
 		q := newFakeQueue(live, jobText(""))
 		b := newBench(t, q)
 		var log strings.Builder
-		b.cfg.Log, b.cfg.Certificate, b.cfg.LiveActivities = newTextLog(&log), true, new(job.LiveActivities)
+		b.cfg.Log, b.cfg.Certificate = newTextLog(&log), true
 		refuse := false
 		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
 			if refuse && n.PushType == "liveactivity" {
@@ -270,7 +270,7 @@ func TestLiveActivitiesOfACertificate(t *testing.T) {
 		if done, buried, _, _ := q.counts(); done != 3 || buried != 2 || b.sent() != sent+1 || strings.Count(log.String(), "Live Activity with") != 1 {
 			t.Errorf("%d done, %d buried, %d sent\n%s", done, buried, b.sent()-sent, log.String())
 		}
-		app := b.cfg.App()
+		app := b.app.Rules()
 		if _, err := app.Parse([]byte(live), "1"); err == nil || !strings.HasPrefix(err.Error(), "job: push_type: ") {
 			t.Errorf("put: %v", err)
 		}

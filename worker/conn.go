@@ -88,13 +88,13 @@ func (r *run) dial(now time.Time) {
 	l := &r.link
 	l.dialing, l.dialed = true, now
 	l.failed(now)
-	closed, _, closes := r.cfg.Breaker.look(r.cfg.Index)
+	closed, _, closes := r.app.breaker.look(r.w.index)
 	if closed {
-		r.cfg.Breaker.dial(r.cfg.Index, now)
+		r.app.breaker.dial(r.w.index, now)
 	} else {
-		closes = r.cfg.Breaker.epoch()
+		closes = r.app.breaker.epoch()
 	}
-	r.cfg.Counters.Dials.Add(1)
+	r.app.Counters.Dials.Add(1)
 	r.spawn(func() {
 		ctx, cancel := context.WithTimeout(r.dials, dialTime)
 		defer cancel()
@@ -164,10 +164,10 @@ func (r *run) dialEnded(c Conn, closes int, err error) {
 		})
 	case r.dials.Err() != nil: // the run is ending, which cancelled the dial
 	case errors.Is(err, apnsconn.ErrCredential):
-		r.cfg.Counters.DialsFailed.Add(1)
+		r.app.Counters.DialsFailed.Add(1)
 		r.refused(err.Error())
 	default:
-		r.cfg.Counters.DialsFailed.Add(1)
+		r.app.Counters.DialsFailed.Add(1)
 		l.dialAt = sooner(l.dialAt, now.Add(jitter(refusedMax)))
 		r.unreachable(true, "apns not reachable; jobs stay in the queue", err, now)
 	}
@@ -190,7 +190,7 @@ func (r *run) connEnded(c *conn) {
 	case errors.Is(err, apnsconn.ErrCredential):
 		r.refused(err.Error())
 	case goAway != nil:
-		r.cfg.Counters.GoAways.Add(1)
+		r.app.Counters.GoAways.Add(1)
 		r.log.Info("apns ended the connection", "err", err)
 	case err != nil && !errors.Is(err, apnsconn.ErrClosed):
 		r.log.Warn("connection to apns lost", "err", err)

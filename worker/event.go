@@ -43,7 +43,7 @@ type Event struct {
 	Reason string
 	Err    error
 	Why    string        // the reason that the job is buried with; set for the first of several pushes
-	Pause  time.Duration // of Retried
+	Delay  time.Duration // of Retried
 	// Attempt is which try this was, 1 for the first; 0 if the queue was not asked, as
 	// for delivered pushes.
 	Attempt int
@@ -109,7 +109,7 @@ func (e *Event) Each() iter.Seq[Delivery] {
 
 // emit completes an event of a task and hands it to the sinks.
 func (r *run) emit(t *task, e *Event) {
-	e.App, e.Worker, e.Job, e.ID, e.Ref = r.cfg.Topic, r.cfg.Index, t.firstID(), t.id, t.decoded.Ref
+	e.App, e.Worker, e.Job, e.ID, e.Ref = r.cfg.Topic, r.w.index, t.firstID(), t.id, t.decoded.Ref
 	e.Seed = t.made()
 	for _, s := range r.w.sinks {
 		r.hand(s, e)
@@ -136,7 +136,7 @@ func (p *push) event(a Action) Event {
 	return Event{
 		At: p.began.Add(p.took), Token: shortToken(&p.n), APNsID: o.APNsID, Action: a,
 		Class: o.Class, Status: o.Status, Reason: o.Reason, Err: o.Err,
-		Took: p.took, Pause: p.pause, N: 1, Sent: !p.remembered && !p.doubted, p: p,
+		Took: p.took, Delay: p.delay, N: 1, Sent: !p.remembered && !p.doubted, p: p,
 	}
 }
 
@@ -173,7 +173,7 @@ func (r *run) tell(t *task) {
 func (r *run) hand(s Sink, e *Event) {
 	defer func() {
 		if v := recover(); v != nil {
-			r.cfg.Counters.Panics.Add(1)
+			r.app.Counters.Panics.Add(1)
 			r.log.Error("panic in a sink of events", "panic", v)
 		}
 	}()

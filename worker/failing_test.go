@@ -17,25 +17,25 @@ import (
 func TestRepeatedFailureIsLoggedOnce(t *testing.T) {
 	const tries = 8 // within the time below
 	for name, tt := range map[string]struct {
-		pushes Pushes
+		pushes string
 		level  slog.Level
 		body   string
 		lines  int // about failures that are tried again and, for a list, the ends of its other pushes
 		ends   int
 	}{
-		"one":       {LogFailures, slog.LevelInfo, jobText(""), 1, 1},
-		"a list":    {LogFailures, slog.LevelInfo, fanOutText(manyTokens(3), ""), 5, 1},
-		"debug":     {LogFailures, slog.LevelDebug, jobText(""), tries, 1},
-		"all":       {LogAll, slog.LevelInfo, jobText(""), tries, 1},
-		"none":      {LogNone, slog.LevelInfo, jobText(""), 0, 1},
-		"all, list": {LogAll, slog.LevelInfo, fanOutText(manyTokens(3), ""), 3 * tries, 1},
+		"one":       {"failures", slog.LevelInfo, jobText(""), 1, 1},
+		"a list":    {"failures", slog.LevelInfo, fanOutText(manyTokens(3), ""), 5, 1},
+		"debug":     {"failures", slog.LevelDebug, jobText(""), tries, 1},
+		"all":       {"all", slog.LevelInfo, jobText(""), tries, 1},
+		"none":      {"none", slog.LevelInfo, jobText(""), 0, 1},
+		"all, list": {"all", slog.LevelInfo, fanOutText(manyTokens(3), ""), 3 * tries, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				b := newBench(t, newFakeQueue(tt.body))
 				var log bytes.Buffer
 				b.cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: tt.level}))
-				b.cfg.Live.Pushes.Store(int32(tt.pushes))
+				b.logPushes(tt.pushes)
 				b.cfg.Retry = Retry{Min: time.Minute, Max: time.Minute, GiveUpAfter: tries * time.Minute}
 				b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
 					return apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, Reason: "ServiceUnavailable"}, 0

@@ -378,6 +378,7 @@ type bench struct {
 	q      *fakeQueue
 	rec    *recorded
 	cfg    Config
+	app    *App
 	mu     sync.Mutex
 	conns  []*fakeConn
 	dials  []time.Time
@@ -398,13 +399,30 @@ func newBench(t *testing.T, q *fakeQueue) *bench {
 	live := new(Live)
 	live.Drain.Store(int64(10 * time.Second))
 	b.cfg = Config{
-		Topic: "com.example.app", Tube: "com.example.app", InFlight: 100,
+		Rules: job.Rules{Topic: topic}, Tube: topic, InFlight: 100,
 		Retry: Retry{Min: time.Minute, Max: 15 * time.Minute, GiveUpAfter: 24 * time.Hour},
-		Queue: played{q}, Breaker: NewBreaker(), Counters: new(Counters), Live: live,
-		Feedback: b.rec.put, Buried: b.rec.buried, Memory: NewMemory(0), Guard: NewGuard(),
+		Queue: played{q}, Live: live, Feedback: b.rec.put, Buried: b.rec.buried,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Dial: b.dial,
 	}
+	b.app = NewApp(b.cfg, new(Totals), nil)
+	b.logPushes("failures")
 	return b
+}
+
+// logPushes sets log.pushes.
+func (b *bench) logPushes(which string) {
+	b.cfg.Live.LogDelivered.Store(which == "all")
+	b.cfg.Live.LogFailures.Store(which != "none")
+}
+
+// newWorker makes a worker of the app with what cfg is by now.
+func (b *bench) newWorker() *Worker {
+	wall, live := b.app.cfg.Wall, b.app.cfg.LiveActivities
+	if b.app.cfg = b.cfg; b.cfg.Wall == nil {
+		b.app.cfg.Wall = wall
+	}
+	b.app.cfg.LiveActivities = live
+	return b.app.NewWorker(0)
 }
 
 func (b *bench) dial(_ context.Context, onChange func()) (Conn, error) {
@@ -420,7 +438,7 @@ func (b *bench) dial(_ context.Context, onChange func()) (Conn, error) {
 }
 
 func (b *bench) start() {
-	b.Worker = New(b.cfg)
+	b.Worker = b.newWorker()
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
 	go func() { b.served <- b.Serve(ctx) }()

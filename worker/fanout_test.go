@@ -77,13 +77,13 @@ func TestFanOutDelivers(t *testing.T) {
 		}
 		q := newFakeQueue(body, body)
 		b := newBench(t, q)
-		b.cfg.Live.Pushes.Store(int32(LogFailures))
+		b.logPushes("failures")
 		b.start()
 		time.Sleep(time.Minute)
 		if done, buried, retried, ready := q.counts(); done != 2 || buried+retried+ready+len(q.puts) != 0 {
 			t.Errorf("done %d, buried %d, retried %d, ready %d, put %d", done, buried, retried, ready, len(q.puts))
 		}
-		if n := b.cfg.Counters.Ended(apnsconn.Delivered); n != 1800 {
+		if n := b.app.Counters.Ended(apnsconn.Delivered); n != 1800 {
 			t.Errorf("%d delivered", n)
 		}
 		if s := b.Status(); s.Held != 0 || s.InFlight != 0 || s.Received != 2 || s.Finished != 1802 {
@@ -219,7 +219,7 @@ func TestDrainAmidFanOut(t *testing.T) {
 			t.Fatalf("done %d, retried %d, put %d", done, retried, len(q.puts))
 		}
 		b.checkRests(t, [][]string{tokens[100:], tokens[80:100]}, []bool{false, true})
-		if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 20 {
+		if d := b.app.Counters.PossibleDuplicates.Load(); d != 20 {
 			t.Errorf("%d possible duplicates, want the 20 that were on their way", d)
 		}
 	})
@@ -243,7 +243,7 @@ func TestDrainWithNothingEnded(t *testing.T) {
 		if d := time.Since(begun); d > 13*time.Second {
 			t.Errorf("stop took %v with a drain of 10s", d)
 		}
-		if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 30 {
+		if d := b.app.Counters.PossibleDuplicates.Load(); d != 30 {
 			t.Errorf("%d possible duplicates, want 30", d)
 		}
 	})
@@ -271,7 +271,7 @@ func TestConnectionLostAmidFanOut(t *testing.T) {
 				t.Fatalf("token %d never pushed", i)
 			}
 		}
-		if d := b.cfg.Counters.PossibleDuplicates.Load(); int(d) != again || again != 100 {
+		if d := b.app.Counters.PossibleDuplicates.Load(); int(d) != again || again != 100 {
 			t.Errorf("%d pushed again, %d possible duplicates, want 100", again, d)
 		}
 		if len(q.puts) != 1 || len(b.dialTimes()) != 2 || b.Status().Held != 0 {
@@ -318,7 +318,7 @@ func TestProbeOfFanOut(t *testing.T) {
 			}
 			return bounced, time.Second
 		}
-		b.cfg.Breaker.trip("test", time.Now())
+		b.app.breaker.trip("test", time.Now())
 		b.start()
 		time.Sleep(10*time.Minute + 30*time.Second)
 		if sent := b.pushesTo(); len(sent) != 1 || sent[tokens[0]] < 9 || sent[tokens[0]] > 11 {
@@ -339,22 +339,22 @@ func TestProbeOfFanOut(t *testing.T) {
 // The probe's first token may be one that is not sent: the app recovers all the
 // same.
 func TestProbeOfARememberedToken(t *testing.T) {
-	for name, tell := range map[string]func(m *Memory, token string){
-		"dead":      func(m *Memory, token string) { m.Dead(topic, token, "Unregistered", 410, time.Now()) },
-		"throttled": func(m *Memory, token string) { m.Throttle(topic, token, time.Now().Add(time.Minute)) },
+	for name, tell := range map[string]func(m *tokenCache, token string){
+		"dead":      func(m *tokenCache, token string) { m.setDead(topic, token, "Unregistered", 410, time.Now()) },
+		"throttled": func(m *tokenCache, token string) { m.throttle(topic, token, time.Now().Add(time.Minute)) },
 	} {
 		for _, body := range []string{fanOutText(manyTokens(3), ""), `{"token":"` + manyTokens(1)[0] + `","title":"t"}`} {
 			t.Run(name, func(t *testing.T) {
 				bubble(t, func(t *testing.T) {
 					q := newFakeQueue(body)
 					b := newBench(t, q)
-					b.cfg.Breaker.trip("test", time.Now())
-					tell(b.cfg.Memory, manyTokens(1)[0])
+					b.app.breaker.trip("test", time.Now())
+					tell(b.app.tokens, manyTokens(1)[0])
 					b.start()
 					time.Sleep(10 * time.Minute)
 					q.add(jobText(""))
 					time.Sleep(2 * time.Minute)
-					if s := b.cfg.Breaker.State(); s.Broken {
+					if s := b.app.breaker.State(); s.Broken {
 						t.Errorf("%+v", s)
 					}
 					if done, _, _, ready := q.counts(); ready != 0 || done < 2 || len(q.asked) > 100 {
@@ -394,7 +394,7 @@ func TestFanOutExpiresInMidList(t *testing.T) {
 			if done, _, _, _ := q.counts(); done != 1 || sent+expired != 900 || late && (sent < 58 || sent > 60) || !late && sent != 900 {
 				t.Errorf("%s: done %d, %d sent, %d expired", extra, done, sent, expired)
 			}
-			if n := b.cfg.Counters.Expired.Load(); n != int64(b2i(late)) {
+			if n := b.app.Counters.Expired.Load(); n != int64(b2i(late)) {
 				t.Errorf("%s: %d jobs expired", extra, n)
 			}
 			b.halt(t)

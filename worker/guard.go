@@ -39,28 +39,27 @@ const (
 	isLeft                  // the worker stops: the push is tried again at once
 )
 
-// Guard keeps an app with the wrong environment or topic from reporting all its device
+// guard keeps an app with the wrong environment or topic from reporting all its device
 // tokens dead. APNs answers BadDeviceToken or DeviceTokenNotForTopic both for one bad
 // token and for every token of such an app. So the guard holds such an answer until a
 // later one shows that environment and topic are right. If instead they pile up, the guard
-// trips: held answers go back unreported, and so does every further one until Reset.
+// trips: held answers go back unreported, and so does every further one until reset.
 //
 // After guardHold a held answer counts as a dead token's if the app ever had a right
 // answer; else it goes back too, because in an app with little to send most answers
 // come alone.
 //
 // Workers keep the held answers, and ask for a ruling when something has changed or
-// their time is over. A Guard is shared by an app's workers. A nil Guard doubts nothing:
-// every token called wrong is dead at once.
-type Guard struct {
+// their time is over.
+type guard struct {
 	// calm: one more right answer changes nothing. In an app that works, a right answer then
 	// costs one load.
 	calm  atomic.Bool
-	bells bells
+	bells *bells
 
 	mu      sync.Mutex
 	tripped bool
-	doubted time.Time           // the first wrong answer since the last right one or Reset; zero = none
+	doubted time.Time           // the first wrong answer since the last right one or reset; zero = none
 	answers [guardWindow]uint64 // ring of the latest: the hash of a token called wrong; 0 for a right answer, or none yet
 	next    int                 // the oldest, in answers
 	wrong   int                 // how many answers are not 0
@@ -74,8 +73,8 @@ type Guard struct {
 	tripRight int // the value of right at that time
 }
 
-// NewGuard returns the guard of an app that has had no answers.
-func NewGuard() *Guard { return &Guard{seed: maphash.MakeSeed()} }
+// newGuard returns the guard of an app that has had no answers. b are the bells of its workers.
+func newGuard(b *bells) *guard { return &guard{bells: b, seed: maphash.MakeSeed()} }
 
 // evidence is what an answer says about an app's environment and topic.
 type evidence uint8
@@ -109,9 +108,9 @@ type suspicion struct {
 	since  time.Time
 }
 
-// Right notes an answer that shows that environment and topic are right.
-func (g *Guard) Right() {
-	if g == nil || g.calm.Load() {
+// noteRight notes an answer that shows that environment and topic are right.
+func (g *guard) noteRight() {
+	if g.calm.Load() {
 		return
 	}
 	if g.addRight() {
@@ -119,13 +118,13 @@ func (g *Guard) Right() {
 	}
 }
 
-func (g *Guard) addRight() (changes bool) {
+func (g *guard) addRight() (changes bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.count++
 	g.right = g.count
 	if g.tripped {
-		return false // only Reset ends a trip: half of the answers may be right
+		return false // only reset ends a trip: half of the answers may be right
 	}
 	g.doubted = time.Time{}
 	g.note(0)
@@ -133,14 +132,11 @@ func (g *Guard) addRight() (changes bool) {
 	return g.held > 0
 }
 
-// Wrong notes that APNs called a device token wrong, with BadDeviceToken or
+// noteWrong notes that APNs called a device token wrong, with BadDeviceToken or
 // DeviceTokenNotForTopic. If the ruling is isOpen the answer is held: its owner asks
-// Verdict about s, and calls Over once it has a ruling or needs none. why is not empty if
+// rule about s, and calls release once it has a ruling or needs none. why is not empty if
 // this answer tripped the guard.
-func (g *Guard) Wrong(token, reason string, now time.Time) (s suspicion, r ruling, why string) {
-	if g == nil {
-		return s, isDead, ""
-	}
+func (g *guard) noteWrong(token, reason string, now time.Time) (s suspicion, r ruling, why string) {
 	s, r, why = g.addWrong(token, reason, now)
 	if why != "" {
 		g.bells.ring()
@@ -148,7 +144,7 @@ func (g *Guard) Wrong(token, reason string, now time.Time) (s suspicion, r rulin
 	return s, r, why
 }
 
-func (g *Guard) addWrong(token, reason string, now time.Time) (s suspicion, r ruling, why string) {
+func (g *guard) addWrong(token, reason string, now time.Time) (s suspicion, r ruling, why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.doubted.IsZero() {
@@ -174,9 +170,9 @@ func (g *Guard) addWrong(token, reason string, now time.Time) (s suspicion, r ru
 	return suspicion{g.count, now}, isOpen, ""
 }
 
-// Verdict rules on a held answer; it changes nothing. The answers stay in the window, so
+// rule rules on a held answer; it changes nothing. The answers stay in the window, so
 // that an app with little to send trips the guard too, though later.
-func (g *Guard) Verdict(s suspicion, now time.Time) ruling {
+func (g *guard) rule(s suspicion, now time.Time) ruling {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	right := g.right
@@ -196,29 +192,16 @@ func (g *Guard) Verdict(s suspicion, now time.Time) ruling {
 	return isDoubted
 }
 
-// Over notes that an answer is no longer held.
-func (g *Guard) Over() {
+// release notes that an answer is no longer held.
+func (g *guard) release() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.held--
 }
 
-// Tripped says whether the guard has tripped and was not reset.
-func (g *Guard) Tripped() bool {
-	if g == nil {
-		return false
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.tripped
-}
-
 // doubtLasts is how long answers have called tokens wrong without one that shows that
 // environment and topic are right; 0 if there was none or the last was right.
-func (g *Guard) doubtLasts(now time.Time) time.Duration {
-	if g == nil {
-		return 0
-	}
+func (g *guard) doubtLasts(now time.Time) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.doubted.IsZero() {
@@ -227,12 +210,9 @@ func (g *Guard) doubtLasts(now time.Time) time.Duration {
 	return now.Sub(g.doubted)
 }
 
-// Reset makes a tripped guard start again: APNs has taken a push, or an operator
+// reset makes a tripped guard start again: APNs has taken a push, or an operator
 // says that all is well. It has no effect on a guard that has not tripped.
-func (g *Guard) Reset() {
-	if g == nil {
-		return
-	}
+func (g *guard) reset() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.tripped {
@@ -244,7 +224,7 @@ func (g *Guard) Reset() {
 }
 
 // suspects says why the guard must trip now; "" if it need not.
-func (g *Guard) suspects(reason string) string {
+func (g *guard) suspects(reason string) string {
 	switch {
 	case g.right == 0 && g.wrong >= guardFirst:
 		return fmt.Sprintf("wrong environment or topic?: the first %d device tokens are all refused, the last with %s", guardFirst, reason)
@@ -255,7 +235,7 @@ func (g *Guard) suspects(reason string) string {
 }
 
 // note adds an answer to the window: a wrong token's hash, or 0.
-func (g *Guard) note(hash uint64) {
+func (g *guard) note(hash uint64) {
 	if g.answers[g.next] != 0 {
 		g.wrong--
 	}

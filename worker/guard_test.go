@@ -14,7 +14,7 @@ import (
 // guardBench is a guard, and the rulings on the answers it held.
 type guardBench struct {
 	t       *testing.T
-	g       *Guard
+	g       *guard
 	tripped []string
 
 	held map[int]suspicion
@@ -23,15 +23,15 @@ type guardBench struct {
 }
 
 func newGuardBench(t *testing.T) *guardBench {
-	return &guardBench{t: t, g: NewGuard(), held: make(map[int]suspicion), dead: make(map[int]ruling)}
+	return &guardBench{t: t, g: newGuard(new(bells)), held: make(map[int]suspicion), dead: make(map[int]ruling)}
 }
 
-func (b *guardBench) right() { b.g.Right() }
+func (b *guardBench) right() { b.g.noteRight() }
 
 // wrong reports a wrong answer for token i, and returns the answer's number.
 func (b *guardBench) wrong(i int) int {
 	b.n++
-	s, r, why := b.g.Wrong(token(i), "BadDeviceToken", time.Now())
+	s, r, why := b.g.noteWrong(token(i), "BadDeviceToken", time.Now())
 	if why != "" {
 		b.tripped = append(b.tripped, why)
 	}
@@ -46,8 +46,8 @@ func (b *guardBench) wrong(i int) int {
 // ask asks for verdicts, as a worker does when the guard rings its mailbox.
 func (b *guardBench) ask() {
 	for n, s := range b.held {
-		if r := b.g.Verdict(s, time.Now()); r != isOpen {
-			b.g.Over()
+		if r := b.g.rule(s, time.Now()); r != isOpen {
+			b.g.release()
 			delete(b.held, n)
 			b.dead[n] = r
 		}
@@ -137,7 +137,7 @@ func TestGuardHoldsUntilRight(t *testing.T) {
 	b.want(after, 0, 0, 1)
 	b.right()
 	b.want(after, 1, 0, 0)
-	if b.g.Tripped() || b.tripped != nil {
+	if b.g.tripped || b.tripped != nil {
 		t.Errorf("tripped: %q", b.tripped)
 	}
 }
@@ -180,11 +180,11 @@ func TestGuardCountsTokensOnce(t *testing.T) {
 			b.wrong(100 + i)
 			b.wrong(100 + i/2)
 		}
-		if b.g.Tripped() {
+		if b.g.tripped {
 			t.Errorf("right %v: tripped by %d tokens: %q", right, limit-1, b.tripped)
 		}
 		b.wrong(8)
-		if !b.g.Tripped() {
+		if !b.g.tripped {
 			t.Errorf("right %v: not tripped by %d tokens", right, limit)
 		}
 		b.want(run, 0, len(run), 0)
@@ -213,15 +213,15 @@ func TestGuardMostOfWindow(t *testing.T) {
 			b := newGuardBench(t)
 			b.right()
 			var wrong []int
-			for i := 0; i < 2000 && !b.g.Tripped(); i++ {
+			for i := 0; i < 2000 && !b.g.tripped; i++ {
 				if i%(tt.wrong+tt.right) < tt.wrong {
 					wrong = append(wrong, b.burst(1)...)
 				} else {
 					b.right()
 				}
 			}
-			if b.g.Tripped() != tt.wantTrip {
-				t.Fatalf("tripped %v after %d wrong", b.g.Tripped(), len(wrong))
+			if b.g.tripped != tt.wantTrip {
+				t.Fatalf("tripped %v after %d wrong", b.g.tripped, len(wrong))
 			}
 			if !tt.wantTrip {
 				b.right()
@@ -244,7 +244,7 @@ func TestGuardBound(t *testing.T) {
 		case 0:
 			b.right()
 		case 1:
-			b.g.Reset()
+			b.g.reset()
 		case 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20:
 			b.wrong(7)
 		default:
@@ -313,12 +313,12 @@ func TestGuardQuietAppTrips(t *testing.T) {
 			time.Sleep(guardHold)
 			synctest.Wait()
 		}
-		if b.g.Tripped() {
+		if b.g.tripped {
 			t.Error("tripped too soon")
 		}
 		run = append(run, b.burst(1)...)
 		b.want(run, 0, guardFirst, 0)
-		if !b.g.Tripped() {
+		if !b.g.tripped {
 			t.Error("not tripped")
 		}
 	})
@@ -332,11 +332,11 @@ func TestGuardTripDecides(t *testing.T) {
 	before := b.burst(3)
 	b.right()
 	b.burst(guardWindow/2 + 1)
-	if !b.g.Tripped() {
+	if !b.g.tripped {
 		t.Fatal("not tripped")
 	}
 	doubted := b.n - 5
-	b.g.Reset()
+	b.g.reset()
 	b.right()
 	b.want(before, 3, 0, 0)
 	b.want([]int{doubted}, 0, 1, 0)
@@ -346,7 +346,7 @@ func TestGuardReset(t *testing.T) {
 	t.Parallel()
 	b := newGuardBench(t)
 	b.burst(guardFirst)
-	b.g.Reset()
+	b.g.reset()
 	again := b.burst(guardFirst) // by hand, though nothing had changed
 	b.want(again, 0, guardFirst, 0)
 	if len(b.tripped) != 2 {
@@ -355,49 +355,37 @@ func TestGuardReset(t *testing.T) {
 
 	// A right answer does not end it: of a majority the others were right.
 	b.right()
-	if !b.g.Tripped() {
+	if !b.g.tripped {
 		t.Fatal("not tripped any more")
 	}
 	b.want(b.burst(1), 0, 1, 0)
-	b.g.Reset()
+	b.g.reset()
 	healed := b.burst(guardFirst + 5) // now there has been a right answer
 	b.want(healed, 0, 0, guardFirst+5)
-	b.g.Reset() // nothing to reset: what is held stays so
+	b.g.reset() // nothing to reset: what is held stays so
 	b.want(healed, 0, 0, guardFirst+5)
 	b.right()
 	b.want(healed, guardFirst+5, 0, 0)
 }
 
-func TestGuardNil(t *testing.T) {
-	t.Parallel()
-	b := newGuardBench(t)
-	b.g = nil
-	b.right()
-	b.want(b.burst(300), 300, 0, 0)
-	b.g.Reset()
-	if b.g.Tripped() {
-		t.Error("a nil guard has tripped")
-	}
-}
-
 // A push that goes well costs no memory.
 func TestGuardRightAllocates(t *testing.T) {
-	g := NewGuard()
-	g.Right()
-	if n := testing.AllocsPerRun(1000, g.Right); n != 0 {
+	g := newGuard(new(bells))
+	g.noteRight()
+	if n := testing.AllocsPerRun(1000, g.noteRight); n != 0 {
 		t.Errorf("%v allocations when calm", n)
 	}
-	g.Wrong(token(1), "BadDeviceToken", time.Now())
-	g.Over()
-	g.Right()
+	g.noteWrong(token(1), "BadDeviceToken", time.Now())
+	g.release()
+	g.noteRight()
 	if g.calm.Load() {
 		t.Fatal("calm with a wrong answer in the window")
 	}
-	if n := testing.AllocsPerRun(100, g.Right); n != 0 {
+	if n := testing.AllocsPerRun(100, g.noteRight); n != 0 {
 		t.Errorf("%v allocations after a wrong answer", n)
 	}
 	for range guardWindow {
-		g.Right()
+		g.noteRight()
 	}
 	if !g.calm.Load() || g.answers != [guardWindow]uint64{} {
 		t.Error("not calm after a window of right answers")
@@ -406,27 +394,27 @@ func TestGuardRightAllocates(t *testing.T) {
 
 func BenchmarkGuardRight(b *testing.B) {
 	b.Run("calm", func(b *testing.B) {
-		g := NewGuard()
-		g.Right()
+		g := newGuard(new(bells))
+		g.noteRight()
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				g.Right()
+				g.noteRight()
 			}
 		})
 	})
 	b.Run("one in 100 wrong", func(b *testing.B) {
-		g := NewGuard()
-		g.Right()
+		g := newGuard(new(bells))
+		g.noteRight()
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
 			for i := 0; pb.Next(); i++ {
 				if i%100 == 0 {
-					if _, r, _ := g.Wrong(testToken, "BadDeviceToken", time.Now()); r == isOpen {
-						g.Over()
+					if _, r, _ := g.noteWrong(testToken, "BadDeviceToken", time.Now()); r == isOpen {
+						g.release()
 					}
 				} else {
-					g.Right()
+					g.noteRight()
 				}
 			}
 		})

@@ -48,7 +48,7 @@ func TestWrongEnvironment(t *testing.T) {
 				if _, failures := recent.Last(); len(failures) < guardFirst || failures[0].Reason != wrongEnv.Reason || failures[0].Token == "" {
 					t.Errorf("%d failures are to be seen: %+v", len(failures), failures)
 				}
-				s := b.cfg.Breaker.State()
+				s := b.app.breaker.State()
 				if !s.Guarded || s.Broken || !strings.HasPrefix(s.Reason, "wrong environment or topic?: ") {
 					t.Errorf("%+v", s)
 				}
@@ -70,10 +70,10 @@ func TestWrongEnvironment(t *testing.T) {
 				if probed < least || probed > atMost || most > 8 {
 					t.Errorf("%d probes in 30 minutes, %d with one token", probed, most)
 				}
-				if done, buried, _, _ := q.counts(); done+buried+len(b.rec.all()) != 0 || b.cfg.Memory.Len() != 0 {
-					t.Errorf("done %d, buried %d, records %+v, %d remembered", done, buried, b.rec.all(), b.cfg.Memory.Len())
+				if done, buried, _, _ := q.counts(); done+buried+len(b.rec.all()) != 0 || b.app.tokens.len() != 0 {
+					t.Errorf("done %d, buried %d, records %+v, %d remembered", done, buried, b.rec.all(), b.app.tokens.len())
 				}
-				if n := b.cfg.Counters.Ended(apnsconn.Token); n != 0 {
+				if n := b.app.Counters.Ended(apnsconn.Token); n != 0 {
 					t.Errorf("%d tokens counted as dead", n)
 				}
 				if held := b.Status(); held.Held != 0 || held.Guarded != 0 {
@@ -81,13 +81,13 @@ func TestWrongEnvironment(t *testing.T) {
 				}
 				right.Store(true)
 				time.Sleep(38 * time.Minute) // as long as it was wrong, and 20 % more
-				if s := b.cfg.Breaker.State(); s != (BreakerState{}) {
+				if s := b.app.breaker.State(); s != (BreakerState{}) {
 					t.Errorf("%+v after the environment was put right", s)
 				}
 				if done, _, _, ready := q.counts(); done != len(jobs)+len(q.puts) || ready != 0 {
 					t.Errorf("done %d, put %d, ready %d", done, len(q.puts), ready)
 				}
-				if n := b.cfg.Counters.Ended(apnsconn.Delivered); n != 60 {
+				if n := b.app.Counters.Ended(apnsconn.Delivered); n != 60 {
 					t.Errorf("%d of 60 delivered", n)
 				}
 				b.halt(t)
@@ -115,16 +115,16 @@ func TestEnvironmentTurnsWrong(t *testing.T) {
 		}
 		b.start()
 		time.Sleep(30 * time.Second)
-		if s := b.cfg.Breaker.State(); !s.Guarded || len(b.pushesTo()) > 310 {
+		if s := b.app.breaker.State(); !s.Guarded || len(b.pushesTo()) > 310 {
 			t.Errorf("%+v after %d tokens", s, len(b.pushesTo()))
 		}
 		if rec := b.rec.all(); len(rec) != 1 || rec[0].Token != tokens[50] {
 			t.Errorf("records %+v", rec)
 		}
 		// By hand: nothing has changed, so it is paused again.
-		b.cfg.Breaker.Resume()
+		b.app.Resume()
 		time.Sleep(30 * time.Second)
-		if s := b.cfg.Breaker.State(); !s.Guarded || len(b.rec.all()) != 1 {
+		if s := b.app.breaker.State(); !s.Guarded || len(b.rec.all()) != 1 {
 			t.Errorf("%+v, records %+v", s, b.rec.all())
 		}
 		b.halt(t)
@@ -148,7 +148,7 @@ func TestDoubtedToken(t *testing.T) {
 			if !stops {
 				q.add(fanOutText(manyTokens(1), ""))
 				time.Sleep(time.Second)
-				if done, _, _, _ := q.counts(); done != 2 || len(b.rec.all()) != 1 || b.cfg.Memory.Len() != 1 {
+				if done, _, _, _ := q.counts(); done != 2 || len(b.rec.all()) != 1 || b.app.tokens.len() != 1 {
 					t.Errorf("done %d, records %+v", done, b.rec.all())
 				}
 			}
@@ -163,17 +163,17 @@ func TestDoubtedToken(t *testing.T) {
 	}
 }
 
-// Without a guard, and without any memory, every token called wrong is dead.
-func TestNoGuard(t *testing.T) {
+// Without a place for records, a dead token's job is deleted all the same.
+func TestNoFeedback(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue(fanOutText(manyTokens(100), ""), jobText(""))
 		b := newBench(t, q)
-		b.cfg.Guard, b.cfg.Memory, b.cfg.Buried, b.cfg.Feedback = nil, nil, nil, nil
-		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return wrongEnv, 0 }
+		b.cfg.Feedback = nil
+		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return gone, 0 }
 		b.start()
 		time.Sleep(time.Second)
-		if done, _, _, _ := q.counts(); done != 2 || b.cfg.Counters.Ended(apnsconn.Token) != 101 {
-			t.Errorf("done %d, %d dead", done, b.cfg.Counters.Ended(apnsconn.Token))
+		if done, _, _, _ := q.counts(); done != 2 || b.app.Counters.Ended(apnsconn.Token) != 101 {
+			t.Errorf("done %d, %d dead", done, b.app.Counters.Ended(apnsconn.Token))
 		}
 		b.halt(t)
 	})
@@ -197,8 +197,8 @@ func TestQuietWrongEnvironment(t *testing.T) {
 			time.Sleep(2 * guardHold)
 		}
 		time.Sleep(10 * time.Hour)
-		if done, buried, _, _ := q.counts(); done+buried+len(b.rec.all()) != 0 || b.cfg.Memory.Len() != 0 || !b.cfg.Breaker.State().Guarded {
-			t.Errorf("done %d, buried %d, %d remembered, %+v, records %+v", done, buried, b.cfg.Memory.Len(), b.cfg.Breaker.State(), b.rec.all())
+		if done, buried, _, _ := q.counts(); done+buried+len(b.rec.all()) != 0 || b.app.tokens.len() != 0 || !b.app.breaker.State().Guarded {
+			t.Errorf("done %d, buried %d, %d remembered, %+v, records %+v", done, buried, b.app.tokens.len(), b.app.breaker.State(), b.rec.all())
 		}
 		most := 0
 		for _, n := range b.pushesTo() {
@@ -208,8 +208,8 @@ func TestQuietWrongEnvironment(t *testing.T) {
 			t.Errorf("%d pushes to one token in 10 hours", most)
 		}
 		time.Sleep(24 * time.Hour)
-		if _, buried, _, _ := q.counts(); buried != len(tokens) || len(b.rec.all()) != len(tokens) || b.cfg.Counters.Ended(apnsconn.Rejected) != int64(len(tokens)) {
-			t.Errorf("%d buried, %d records, %d counted", buried, len(b.rec.all()), b.cfg.Counters.Ended(apnsconn.Rejected))
+		if _, buried, _, _ := q.counts(); buried != len(tokens) || len(b.rec.all()) != len(tokens) || b.app.Counters.Ended(apnsconn.Rejected) != int64(len(tokens)) {
+			t.Errorf("%d buried, %d records, %d counted", buried, len(b.rec.all()), b.app.Counters.Ended(apnsconn.Rejected))
 		}
 		for _, r := range b.rec.all() {
 			if r.Class != "rejected" || r.Status != 400 || !strings.HasPrefix(r.Reason, "gave up after 24h") ||
@@ -287,7 +287,7 @@ func TestProbesRestStaysAway(t *testing.T) {
 		q := newFakeQueue(fanOutText(append(manyTokens(4), "not hex"), ""))
 		b := newBench(t, q)
 		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return wrongEnv, 0 }
-		b.cfg.Breaker.guardApp("test", time.Now())
+		b.app.breaker.guardApp("test", time.Now())
 		b.start()
 		time.Sleep(ProbeEvery + DoubtMin/2)
 		if pushes := b.pushesTo(); len(pushes) != 1 {
@@ -309,7 +309,7 @@ func TestDoubtPause(t *testing.T) {
 		want := func(when string, age, least, most time.Duration) {
 			t.Helper()
 			for range 100 {
-				if d := p.nextPause(1+rand.IntN(100), age); d < least || d > most {
+				if d := p.nextDelay(1+rand.IntN(100), age); d < least || d > most {
 					t.Errorf("%s: %v, want %v to %v", when, d, least, most)
 					return
 				}
@@ -318,9 +318,9 @@ func TestDoubtPause(t *testing.T) {
 		if guardHold+doubtTime > DoubtMin*8/10 || (guardWindow/2+1)*ProbeEvery > doubtMax {
 			t.Error("the bounds are not what they are meant to be")
 		}
-		g := b.cfg.Guard
+		g := b.app.guard
 		want("nothing known", 0, DoubtMin*8/10, DoubtMin*12/10)
-		g.Wrong(token(1), "BadDeviceToken", time.Now())
+		g.noteWrong(token(1), "BadDeviceToken", time.Now())
 		want("at once", 0, DoubtMin*8/10, DoubtMin*12/10)
 		time.Sleep(time.Hour)
 		want("after an hour", 0, 48*time.Minute, 72*time.Minute)
@@ -341,15 +341,15 @@ func TestDoubtPause(t *testing.T) {
 		at = -1 << 63
 		want("has expired", 0, 48*time.Minute, 72*time.Minute)
 		job.Notification.Expiration = nil
-		p.t.decoded.DefaultExpiration, p.t.r.w.cfg.Expiration = true, 30*time.Minute
+		p.t.decoded.DefaultExpiration, p.t.r.cfg.Expiration = true, 30*time.Minute
 		want("of an app whose pushes expire", 0, 29*time.Minute, 29*time.Minute)
 		p.t.decoded.DefaultExpiration = false
 		want("near its end", day-time.Minute, time.Minute, time.Minute)
 		want("past its end", day+time.Minute, time.Second, time.Second)
 		time.Sleep(day)
 		want("after a day", 0, doubtMax*8/10, doubtMax)
-		g.Right()
-		g.Wrong(token(2), "BadDeviceToken", time.Now())
+		g.noteRight()
+		g.noteWrong(token(2), "BadDeviceToken", time.Now())
 		want("after a right answer", 0, DoubtMin*8/10, DoubtMin*12/10)
 		b.halt(t)
 	})

@@ -189,7 +189,7 @@ func TestSinkPanics(t *testing.T) {
 						return apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 500}, 0
 					}
 				}
-				b.Worker = New(b.cfg)
+				b.Worker = b.newWorker()
 				ctx, cancel := context.WithCancel(context.Background())
 				done := make(chan any, 1)
 				go func() {
@@ -199,7 +199,7 @@ func TestSinkPanics(t *testing.T) {
 				pass(10 * time.Second)
 				select {
 				case v := <-done:
-					t.Errorf("Serve panicked: %.60v; queue log %v, sent %d, dup %d", v, q.log, b.sent(), b.cfg.Counters.PossibleDuplicates.Load())
+					t.Errorf("Serve panicked: %.60v; queue log %v, sent %d, dup %d", v, q.log, b.sent(), b.app.Counters.PossibleDuplicates.Load())
 				default:
 				}
 				cancel()
@@ -218,7 +218,7 @@ func TestGuardForgetsALostWorker(t *testing.T) {
 			return apnsconn.Outcome{Class: apnsconn.Token, Status: 400, Reason: "BadDeviceToken"}, 0
 		}
 		b.cfg.Queue = closing(q)
-		b.Worker = New(b.cfg)
+		b.Worker = b.newWorker()
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		done := make(chan any, 1)
@@ -230,8 +230,8 @@ func TestGuardForgetsALostWorker(t *testing.T) {
 		r := b.cur.Load()
 		r.box.post(func() { panic("any") })
 		<-done
-		if b.cfg.Guard.held != 0 {
-			t.Errorf("guard holds %d for ever", b.cfg.Guard.held)
+		if b.app.guard.held != 0 {
+			t.Errorf("guard holds %d for ever", b.app.guard.held)
 		}
 	})
 }
@@ -241,7 +241,6 @@ func TestPauseComesLast(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue()
 		b := newBench(t, q)
-		b.cfg.Hold = new(Hold)
 		var paused atomic.Bool
 		b.cfg.Queue = pq{played{q}, func() queue.Consumer {
 			return cons{consumerOf: consumerOf{q}, pause: func() { paused.Store(true) }, recv: func(ctx context.Context, n int) ([]queue.Job, error) {
@@ -253,7 +252,7 @@ func TestPauseComesLast(t *testing.T) {
 		}}
 		b.start()
 		synctest.Wait()
-		b.cfg.Hold.Pause("x")
+		b.app.Pause("x")
 		pass(10 * time.Minute)
 		if !paused.Load() {
 			t.Error("the app is held and the consumer is not paused")
@@ -484,12 +483,11 @@ func TestGoingBackIsTold(t *testing.T) {
 		q := newFakeQueue(jobText(""))
 		b := newBench(t, q)
 		b.setRefuse(errors.New("no route"))
-		b.cfg.Hold = new(Hold)
 		s := new(evSink)
 		b.cfg.Sinks = []Sink{s}
 		b.start()
 		pass(500 * time.Millisecond)
-		b.cfg.Hold.Pause("x")
+		b.app.Pause("x")
 		pass(time.Hour)
 		if len(s.ev) < 2 {
 			t.Error("the job went back an hour ago, and the last that was told of it is that it is being tried")

@@ -92,10 +92,10 @@ func TestDeliversAfterADay(t *testing.T) {
 				if _, _, _, ready := q.counts(); ready != 0 || b.Status().Held != 0 {
 					t.Errorf("%d jobs ready and %d held after a day", ready, b.Status().Held)
 				}
-				before := b.cfg.Counters.Ended(apnsconn.Delivered)
+				before := b.app.Counters.Ended(apnsconn.Delivered)
 				q.add(fmt.Sprintf(`{"token":%q,"title":"t"}`, token(0)))
 				time.Sleep(time.Second)
-				if n := b.cfg.Counters.Ended(apnsconn.Delivered) - before; n != 1 {
+				if n := b.app.Counters.Ended(apnsconn.Delivered) - before; n != 1 {
 					t.Errorf("%d delivered within a second, want 1", n)
 				}
 				b.halt(t)

@@ -19,14 +19,14 @@ func TestLinesOfAListAreBounded(t *testing.T) {
 	const n = 1000
 	unavailable := apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, Reason: "ServiceUnavailable"}
 	for name, tt := range map[string]struct {
-		pushes Pushes
+		pushes string
 		level  slog.Level
 		lines  int
 	}{
-		"usual": {LogFailures, slog.LevelInfo, listLines},
-		"debug": {LogFailures, slog.LevelDebug, n},
-		"all":   {LogAll, slog.LevelInfo, n},
-		"none":  {LogNone, slog.LevelInfo, 0},
+		"usual": {"failures", slog.LevelInfo, listLines},
+		"debug": {"failures", slog.LevelDebug, n},
+		"all":   {"all", slog.LevelInfo, n},
+		"none":  {"none", slog.LevelInfo, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -35,7 +35,7 @@ func TestLinesOfAListAreBounded(t *testing.T) {
 				b := newBench(t, q)
 				var log bytes.Buffer
 				b.cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: tt.level}))
-				b.cfg.Live.Pushes.Store(int32(tt.pushes))
+				b.logPushes(tt.pushes)
 				b.answer = func(m *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
 					if m.Token == tokens[n-1] {
 						return badTopic, 0
@@ -75,19 +75,19 @@ func TestKindsOfFailuresAreBounded(t *testing.T) {
 func TestLinesOfAServedAgainJobAreBounded(t *testing.T) {
 	const n = 3000
 	for name, tt := range map[string]struct {
-		pushes Pushes
+		pushes string
 		level  slog.Level
 		body   string
 		msg    string
 		lines  int
 	}{
-		"unfit":         {LogFailures, slog.LevelInfo, "{}", "job buried", 200},
-		"none":          {LogNone, slog.LevelInfo, "{}", "job buried", 200},
-		"unfit, all":    {LogAll, slog.LevelInfo, "{}", "job buried", n},
-		"unfit, debug":  {LogFailures, slog.LevelDebug, "{}", "job buried", n},
-		"expired":       {LogFailures, slog.LevelInfo, jobText(`,"expiration":1`), "expired, not sent", 200},
-		"perhaps again": {LogFailures, slog.LevelInfo, jobText(""), "job may have been finished before: it may have been pushed twice", 200},
-		"refused":       {LogFailures, slog.LevelInfo, jobText(`,"id":"x"`), "job buried", 200},
+		"unfit":         {"failures", slog.LevelInfo, "{}", "job buried", 200},
+		"none":          {"none", slog.LevelInfo, "{}", "job buried", 200},
+		"unfit, all":    {"all", slog.LevelInfo, "{}", "job buried", n},
+		"unfit, debug":  {"failures", slog.LevelDebug, "{}", "job buried", n},
+		"expired":       {"failures", slog.LevelInfo, jobText(`,"expiration":1`), "expired, not sent", 200},
+		"perhaps again": {"failures", slog.LevelInfo, jobText(""), "job may have been finished before: it may have been pushed twice", 200},
+		"refused":       {"failures", slog.LevelInfo, jobText(`,"id":"x"`), "job buried", 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestLinesOfAServedAgainJobAreBounded(t *testing.T) {
 				}
 				var log bytes.Buffer
 				b.cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: tt.level}))
-				b.cfg.Live.Pushes.Store(int32(tt.pushes))
+				b.logPushes(tt.pushes)
 				b.start()
 				time.Sleep(10 * time.Millisecond)
 				synctest.Wait()

@@ -88,7 +88,7 @@ func TestServerAwayHoldsNothingUp(t *testing.T) {
 			if done, _, _, _ := q.counts(); done != want {
 				t.Errorf("%d done at the end, want %d", done, want)
 			}
-			if d := b.cfg.Counters.PossibleDuplicates.Load(); d != doubles {
+			if d := b.app.Counters.PossibleDuplicates.Load(); d != doubles {
 				t.Errorf("%d possible duplicates, want %d", d, doubles)
 			}
 		})

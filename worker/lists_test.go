@@ -89,7 +89,7 @@ func TestDeliveredListIsLogged(t *testing.T) {
 		tokens := manyTokens(150)
 		q := newFakeQueue(fanOutText(tokens, `,"ref":"r7"`))
 		b := newBench(t, q)
-		b.cfg.Live.Pushes.Store(int32(LogAll))
+		b.logPushes("all")
 		var log strings.Builder
 		b.cfg.Log = newTextLog(&log)
 		b.start()
@@ -98,7 +98,7 @@ func TestDeliveredListIsLogged(t *testing.T) {
 		if n := strings.Count(log.String(), "msg=push"); n != len(tokens) || strings.Count(log.String(), "class=delivered") != n || strings.Count(log.String(), "ref=r7") != n {
 			t.Errorf("%d lines for %d tokens", n, len(tokens))
 		}
-		if n := b.cfg.Counters.Ended(apnsconn.Delivered); int(n) != len(tokens) {
+		if n := b.app.Counters.Ended(apnsconn.Delivered); int(n) != len(tokens) {
 			t.Errorf("%d delivered", n)
 		}
 		if done, _, _, _ := q.counts(); done != 1 || b.Status().InFlight != 0 {
@@ -145,7 +145,7 @@ func TestDoubtedTokenKeepsNoListReserved(t *testing.T) {
 		if rec := b.rec.all(); len(rec) != 1 || rec[0].Token != tokens[899] || rec[0].Class != "token" || rec[0].Job != "1" {
 			t.Errorf("%+v", rec)
 		}
-		if s := b.Status(); s.Held != 0 || s.Guarded != 0 || s.InFlight != 0 || b.cfg.Counters.PossibleDuplicates.Load() != 0 {
+		if s := b.Status(); s.Held != 0 || s.Guarded != 0 || s.InFlight != 0 || b.app.Counters.PossibleDuplicates.Load() != 0 {
 			t.Errorf("%+v", s)
 		}
 		b.halt(t)

@@ -49,7 +49,7 @@ func (l logSink) Pushed(e *Event) {
 // ended notes that nothing more is to be told of a push.
 func (l logSink) ended(e *Event) {
 	if e.p != nil && e.Action != Retried && e.Action != Resent {
-		l.w.cfg.Live.failing.end(e)
+		l.w.app.cfg.Live.failing.end(e)
 	}
 }
 
@@ -59,9 +59,9 @@ func (l logSink) ended(e *Event) {
 func (l logSink) level(e *Event) slog.Level {
 	level := pushLevel[e.Class]
 	switch {
-	case level <= slog.LevelDebug, Pushes(l.w.cfg.Live.Pushes.Load()) == LogAll:
+	case level <= slog.LevelDebug, l.w.app.cfg.Live.LogDelivered.Load():
 		return level
-	case e.p != nil && e.Action == Retried && !l.w.cfg.Live.failing.first(e),
+	case e.p != nil && e.Action == Retried && !l.w.app.cfg.Live.failing.first(e),
 		e.lines != nil && e.lines.full(e):
 		return slog.LevelDebug
 	}
@@ -70,8 +70,12 @@ func (l logSink) level(e *Event) slog.Level {
 
 // writes reports whether pushes of a class are logged.
 func (l logSink) writes(c apnsconn.Class) bool {
-	mode := Pushes(l.w.cfg.Live.Pushes.Load())
-	return mode != LogNone && (mode == LogAll || c != apnsconn.Delivered) && l.w.log.Enabled(context.Background(), pushLevel[c])
+	live := l.w.app.cfg.Live
+	wanted := live.LogFailures.Load()
+	if c == apnsconn.Delivered {
+		wanted = live.LogDelivered.Load()
+	}
+	return wanted && l.w.log.Enabled(context.Background(), pushLevel[c])
 }
 
 // each logs the delivered pushes of a list.
@@ -123,7 +127,7 @@ func jobAttrs(id, token, first, ref string) []any {
 func (t *task) line(level slog.Level, msg string, attrs ...any) {
 	n := &t.decoded.Notification
 	attrs = append(jobAttrs(t.id, shortToken(n), t.firstID(), t.decoded.Ref), attrs...)
-	if Pushes(t.r.cfg.Live.Pushes.Load()) == LogAll {
+	if t.r.cfg.Live.LogDelivered.Load() {
 		t.r.log.Log(context.Background(), level, msg, attrs...)
 		return
 	}

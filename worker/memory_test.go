@@ -11,35 +11,35 @@ import (
 func TestMemoryDead(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
-		m := NewMemory(0)
+		m := newTokenCache(tokenLimit)
 		at := time.Now().Add(-48 * time.Hour)
-		m.Dead(topic, token(1), "Unregistered", 410, at)
-		want := Verdict{Dead: true, Reason: "Unregistered", Status: 410, Since: at, At: at}
-		if v := m.Look(topic, token(1), time.Now()); v.At.Equal(at) && v.Since.Equal(at) {
-			v.At, v.Since = at, at
+		m.setDead(topic, token(1), "Unregistered", 410, at)
+		want := tokenState{dead: true, reason: "Unregistered", status: 410, since: at, at: at}
+		if v := m.look(topic, token(1), time.Now()); v.at.Equal(at) && v.since.Equal(at) {
+			v.at, v.since = at, at
 			if v != want {
 				t.Errorf("%+v, want %+v", v, want)
 			}
 		} else {
-			t.Errorf("since %v, at %v, want %v", v.Since, v.At, at)
+			t.Errorf("since %v, at %v, want %v", v.since, v.at, at)
 		}
-		if v := m.Look(topic, token(2), time.Now()); v != (Verdict{}) {
+		if v := m.look(topic, token(2), time.Now()); v != (tokenState{}) {
 			t.Errorf("of another token: %+v", v)
 		}
-		time.Sleep(memoryTime - time.Second)
-		if v := m.Look(topic, token(1), time.Now()); !v.Dead {
+		time.Sleep(tokenTime - time.Second)
+		if v := m.look(topic, token(1), time.Now()); !v.dead {
 			t.Error("forgotten before the hour is over")
 		}
-		m.Dead(topic, token(1), "BadDeviceToken", 400, time.Now()) // said again: an hour more
-		time.Sleep(memoryTime - time.Second)
-		if v := m.Look(topic, token(1), time.Now()); !v.Dead || v.Reason != "BadDeviceToken" || v.Status != 400 {
+		m.setDead(topic, token(1), "BadDeviceToken", 400, time.Now()) // said again: an hour more
+		time.Sleep(tokenTime - time.Second)
+		if v := m.look(topic, token(1), time.Now()); !v.dead || v.reason != "BadDeviceToken" || v.status != 400 {
 			t.Errorf("said again: %+v", v)
 		}
 		time.Sleep(time.Second)
-		if v := m.Look(topic, token(1), time.Now()); v != (Verdict{}) {
+		if v := m.look(topic, token(1), time.Now()); v != (tokenState{}) {
 			t.Errorf("after an hour: %+v", v)
 		}
-		if n := m.Len(); n != 0 {
+		if n := m.len(); n != 0 {
 			t.Errorf("%d remembered after an hour", n)
 		}
 	})
@@ -50,10 +50,10 @@ func TestMemoryDead(t *testing.T) {
 func TestMemoryWithoutTime(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
-		m, came := NewMemory(0), time.Now()
-		m.Dead(topic, token(1), "Unregistered", 410, time.Time{})
+		m, came := newTokenCache(tokenLimit), time.Now()
+		m.setDead(topic, token(1), "Unregistered", 410, time.Time{})
 		time.Sleep(time.Minute)
-		if v := m.Look(topic, token(1), time.Now()); !v.Dead || !v.Since.IsZero() || !v.At.Equal(came) {
+		if v := m.look(topic, token(1), time.Now()); !v.dead || !v.since.IsZero() || !v.at.Equal(came) {
 			t.Errorf("%+v", v)
 		}
 	})
@@ -62,9 +62,9 @@ func TestMemoryWithoutTime(t *testing.T) {
 // What is known of a token holds for one topic, and of "" nothing is known.
 func TestMemoryTopics(t *testing.T) {
 	t.Parallel()
-	m, now := NewMemory(0), time.Now()
-	m.Dead(topic+".voip", token(1), "BadDeviceToken", 400, now)
-	m.Throttle(topic, token(2), now.Add(time.Minute))
+	m, now := newTokenCache(tokenLimit), time.Now()
+	m.setDead(topic+".voip", token(1), "BadDeviceToken", 400, now)
+	m.throttle(topic, token(2), now.Add(time.Minute))
 	for _, tt := range []struct {
 		topic      string
 		token      int
@@ -75,17 +75,17 @@ func TestMemoryTopics(t *testing.T) {
 		{topic, 2, false, true},
 		{topic + ".voip", 2, false, false},
 	} {
-		if v := m.Look(tt.topic, token(tt.token), now); v.Dead != tt.dead || v.Wait > 0 != tt.wait {
+		if v := m.look(tt.topic, token(tt.token), now); v.dead != tt.dead || v.wait > 0 != tt.wait {
 			t.Errorf("%s, token %d: %+v", tt.topic, tt.token, v)
 		}
 	}
-	m.Delivered(topic, token(1))
-	if m.Len() != 2 {
-		t.Errorf("%d remembered after a delivery to the token in another topic", m.Len())
+	m.delivered(topic, token(1))
+	if m.len() != 2 {
+		t.Errorf("%d remembered after a delivery to the token in another topic", m.len())
 	}
-	m.Throttle(topic, "", now.Add(time.Minute))
-	m.Dead(topic, "", "ChannelNotRegistered", 400, now)
-	if v := m.Look(topic, "", now); v != (Verdict{}) || m.Len() != 2 {
+	m.throttle(topic, "", now.Add(time.Minute))
+	m.setDead(topic, "", "ChannelNotRegistered", 400, now)
+	if v := m.look(topic, "", now); v != (tokenState{}) || m.len() != 2 {
 		t.Errorf("of no token: %+v", v)
 	}
 }
@@ -93,30 +93,30 @@ func TestMemoryTopics(t *testing.T) {
 func TestMemoryThrottle(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
-		m := NewMemory(0)
-		m.Throttle(topic, token(1), time.Now()) // over already
-		m.Throttle(topic, token(1), time.Now().Add(-time.Second))
-		if m.Len() != 0 {
+		m := newTokenCache(tokenLimit)
+		m.throttle(topic, token(1), time.Now()) // over already
+		m.throttle(topic, token(1), time.Now().Add(-time.Second))
+		if m.len() != 0 {
 			t.Error("a pause that is over is remembered")
 		}
-		m.Throttle(topic, token(1), time.Now().Add(10*time.Second))
-		if v := m.Look(topic, token(1), time.Now()); v != (Verdict{Wait: 10 * time.Second}) {
+		m.throttle(topic, token(1), time.Now().Add(10*time.Second))
+		if v := m.look(topic, token(1), time.Now()); v != (tokenState{wait: 10 * time.Second}) {
 			t.Errorf("%+v", v)
 		}
 		time.Sleep(4 * time.Second)
-		if v := m.Look(topic, token(1), time.Now()); v != (Verdict{Wait: 6 * time.Second}) {
+		if v := m.look(topic, token(1), time.Now()); v != (tokenState{wait: 6 * time.Second}) {
 			t.Errorf("%+v", v)
 		}
-		if v := m.Look(topic, token(2), time.Now()); v != (Verdict{}) {
+		if v := m.look(topic, token(2), time.Now()); v != (tokenState{}) {
 			t.Errorf("of another token: %+v", v)
 		}
 		time.Sleep(6 * time.Second)
-		if v := m.Look(topic, token(1), time.Now()); v != (Verdict{}) {
+		if v := m.look(topic, token(1), time.Now()); v != (tokenState{}) {
 			t.Errorf("when the pause is over: %+v", v)
 		}
-		m.Throttle(topic, token(1), time.Now().Add(24*time.Hour))
-		if v := m.Look(topic, token(1), time.Now()); v.Wait != memoryTime {
-			t.Errorf("a pause of a day: %v", v.Wait)
+		m.throttle(topic, token(1), time.Now().Add(24*time.Hour))
+		if v := m.look(topic, token(1), time.Now()); v.wait != tokenTime {
+			t.Errorf("a pause of a day: %v", v.wait)
 		}
 	})
 }
@@ -126,19 +126,19 @@ func TestMemoryThrottle(t *testing.T) {
 func TestMemoryBoth(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
-		m := NewMemory(0)
-		m.Dead(topic, token(1), "Unregistered", 410, time.Now())
-		m.Throttle(topic, token(1), time.Now().Add(time.Minute))
-		if v := m.Look(topic, token(1), time.Now()); !v.Dead || v.Wait != time.Minute || m.Len() != 1 {
+		m := newTokenCache(tokenLimit)
+		m.setDead(topic, token(1), "Unregistered", 410, time.Now())
+		m.throttle(topic, token(1), time.Now().Add(time.Minute))
+		if v := m.look(topic, token(1), time.Now()); !v.dead || v.wait != time.Minute || m.len() != 1 {
 			t.Errorf("%+v", v)
 		}
 		time.Sleep(time.Minute)
-		if v := m.Look(topic, token(1), time.Now()); !v.Dead || v.Wait != 0 {
+		if v := m.look(topic, token(1), time.Now()); !v.dead || v.wait != 0 {
 			t.Errorf("after the pause: %+v", v)
 		}
-		m.Delivered(topic, token(1))
-		m.Delivered(topic, token(1))
-		if v := m.Look(topic, token(1), time.Now()); v != (Verdict{}) || m.Len() != 0 {
+		m.delivered(topic, token(1))
+		m.delivered(topic, token(1))
+		if v := m.look(topic, token(1), time.Now()); v != (tokenState{}) || m.len() != 0 {
 			t.Errorf("after a delivery: %+v", v)
 		}
 	})
@@ -147,20 +147,20 @@ func TestMemoryBoth(t *testing.T) {
 // The oldest leave first; what is told again is new.
 func TestMemoryLimit(t *testing.T) {
 	t.Parallel()
-	m := NewMemory(3)
+	m := newTokenCache(3)
 	now := time.Now()
 	for _, i := range []int{1, 2, 3, 1, 4} {
-		m.Dead(topic, token(i), "Unregistered", 410, now)
+		m.setDead(topic, token(i), "Unregistered", 410, now)
 	}
 	for i, want := range map[int]bool{1: true, 2: false, 3: true, 4: true} {
-		if got := m.Look(topic, token(i), now).Dead; got != want {
+		if got := m.look(topic, token(i), now).dead; got != want {
 			t.Errorf("token %d: dead %v, want %v", i, got, want)
 		}
 	}
-	m.Delivered(topic, token(1))
-	m.Throttle(topic, token(5), now.Add(time.Minute))
-	if m.Len() != 3 || !m.Look(topic, token(3), now).Dead {
-		t.Errorf("%d remembered; a free place was not used", m.Len())
+	m.delivered(topic, token(1))
+	m.throttle(topic, token(5), now.Add(time.Minute))
+	if m.len() != 3 || !m.look(topic, token(3), now).dead {
+		t.Errorf("%d remembered; a free place was not used", m.len())
 	}
 }
 
@@ -169,14 +169,14 @@ func TestMemoryLimit(t *testing.T) {
 func TestMemoryDropsPast(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
-		m := NewMemory(0)
+		m := newTokenCache(tokenLimit)
 		for i := range 1000 {
-			m.Dead(topic, token(i), "Unregistered", 410, time.Now())
+			m.setDead(topic, token(i), "Unregistered", 410, time.Now())
 		}
-		time.Sleep(memoryTime)
-		m.Dead(topic, token(1000), "Unregistered", 410, time.Now())
-		if m.Len() != 1 {
-			t.Errorf("%d remembered", m.Len())
+		time.Sleep(tokenTime)
+		m.setDead(topic, token(1000), "Unregistered", 410, time.Now())
+		if m.len() != 1 {
+			t.Errorf("%d remembered", m.len())
 		}
 	})
 }
@@ -185,36 +185,25 @@ func TestMemoryDropsPast(t *testing.T) {
 func TestMemoryOutlivesPause(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
-		m := NewMemory(0)
-		m.Dead(topic, token(1), "Unregistered", 410, time.Now())
-		m.Throttle(topic, token(2), time.Now().Add(time.Second))
+		m := newTokenCache(tokenLimit)
+		m.setDead(topic, token(1), "Unregistered", 410, time.Now())
+		m.throttle(topic, token(2), time.Now().Add(time.Second))
 		time.Sleep(2 * time.Second)
-		if m.Look(topic, token(2), time.Now()).Wait != 0 || !m.Look(topic, token(1), time.Now()).Dead {
+		if m.look(topic, token(2), time.Now()).wait != 0 || !m.look(topic, token(1), time.Now()).dead {
 			t.Error("forgotten with the pause")
 		}
 		m.forgetAll(time.Since(m.base)) // of a Look that was overtaken by Dead
-		if !m.Look(topic, token(1), time.Now()).Dead {
+		if !m.look(topic, token(1), time.Now()).dead {
 			t.Error("forgotten though it holds")
 		}
 	})
-}
-
-func TestMemoryNil(t *testing.T) {
-	t.Parallel()
-	var m *Memory
-	m.Dead(topic, token(1), "Unregistered", 410, time.Now())
-	m.Throttle(topic, token(1), time.Now().Add(time.Minute))
-	m.Delivered(topic, token(1))
-	if v := m.Look(topic, token(1), time.Now()); v != (Verdict{}) || m.Len() != 0 {
-		t.Errorf("%+v", v)
-	}
 }
 
 // The ring, the map and the count agree whatever workers do at the same time.
 func TestMemoryConcurrent(t *testing.T) {
 	t.Parallel()
 	const limit = 50
-	m := NewMemory(limit)
+	m := newTokenCache(limit)
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
@@ -223,13 +212,13 @@ func TestMemoryConcurrent(t *testing.T) {
 				i := rng.IntN(2 * limit)
 				switch rng.IntN(5) {
 				case 0:
-					m.Dead(topic, token(i), "Unregistered", 410, time.Now())
+					m.setDead(topic, token(i), "Unregistered", 410, time.Now())
 				case 1:
-					m.Throttle(topic, token(i), time.Now().Add(time.Duration(rng.IntN(100))*time.Microsecond))
+					m.throttle(topic, token(i), time.Now().Add(time.Duration(rng.IntN(100))*time.Microsecond))
 				case 2:
-					m.Delivered(topic, token(i))
+					m.delivered(topic, token(i))
 				default:
-					m.Look(topic, token(i), time.Now())
+					m.look(topic, token(i), time.Now())
 				}
 			}
 		})
@@ -242,19 +231,19 @@ func TestMemoryConcurrent(t *testing.T) {
 		}
 		ring++
 	}
-	if ring != len(m.known) || ring != m.Len() || ring > limit {
-		t.Errorf("ring %d, map %d, count %d, limit %d", ring, len(m.known), m.Len(), limit)
+	if ring != len(m.known) || ring != m.len() || ring > limit {
+		t.Errorf("ring %d, map %d, count %d, limit %d", ring, len(m.known), m.len(), limit)
 	}
 }
 
 func TestMemoryAllocates(t *testing.T) {
-	m, now := NewMemory(0), time.Now()
-	look := func() { m.Look(topic, testToken, now); m.Delivered(topic, testToken) }
+	m, now := newTokenCache(tokenLimit), time.Now()
+	look := func() { m.look(topic, testToken, now); m.delivered(topic, testToken) }
 	if n := testing.AllocsPerRun(1000, look); n != 0 {
 		t.Errorf("%v allocations when empty", n)
 	}
 	for i := range 1000 {
-		m.Dead(topic, token(i), "Unregistered", 410, now)
+		m.setDead(topic, token(i), "Unregistered", 410, now)
 	}
 	if n := testing.AllocsPerRun(1000, look); n != 0 {
 		t.Errorf("%v allocations when not empty", n)
@@ -270,38 +259,38 @@ func TestMemorySize(t *testing.T) {
 		return int64(s.HeapAlloc)
 	}
 	before := heap()
-	m := NewMemory(0)
+	m := newTokenCache(tokenLimit)
 	if size := heap() - before; size > 10_000 {
 		t.Errorf("an empty memory takes %d bytes", size)
 	}
 	now := time.Now()
-	for i := range memoryLimit + 1000 {
-		m.Dead(topic, token(i), "Unregistered", 410, now)
+	for i := range tokenLimit + 1000 {
+		m.setDead(topic, token(i), "Unregistered", 410, now)
 	}
 	size := heap() - before
-	t.Logf("%d tokens take %d KiB", m.Len(), size>>10)
+	t.Logf("%d tokens take %d KiB", m.len(), size>>10)
 	if size > 10<<20 {
-		t.Errorf("%d tokens take %d bytes", m.Len(), size)
+		t.Errorf("%d tokens take %d bytes", m.len(), size)
 	}
 	runtime.KeepAlive(m)
 }
 
 func BenchmarkMemoryLook(b *testing.B) {
 	now := time.Now()
-	for _, n := range []int{0, 1, memoryLimit} {
-		m := NewMemory(0)
+	for _, n := range []int{0, 1, tokenLimit} {
+		m := newTokenCache(tokenLimit)
 		tokens := make([]string, 1024)
 		for i := range tokens {
 			tokens[i] = token(rand.Int())
 		}
 		for i := range n {
-			m.Dead(topic, token(i), "Unregistered", 410, now)
+			m.setDead(topic, token(i), "Unregistered", 410, now)
 		}
-		b.Run(map[int]string{0: "empty", 1: "one", memoryLimit: "full"}[n], func(b *testing.B) {
+		b.Run(map[int]string{0: "empty", 1: "one", tokenLimit: "full"}[n], func(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for i := 0; pb.Next(); i++ {
-					m.Look(topic, tokens[i%len(tokens)], now)
+					m.look(topic, tokens[i%len(tokens)], now)
 				}
 			})
 		})

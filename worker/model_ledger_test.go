@@ -151,7 +151,7 @@ func (m *model) noteRecord(n note) {
 	switch {
 	case n.class == "token" && !m.calledBad[n.token]:
 		m.fail("wrong", "token …%s of ref %s is reported dead, and APNs never said so", tail(p.token), p.ref)
-	case n.class == "token" && !m.right && !m.plan.unguarded:
+	case n.class == "token" && !m.right:
 		m.fail("wrong", "token …%s of ref %s is reported dead, though no answer has shown that the environment is right", tail(p.token), p.ref)
 	case n.class == "expired" && !m.expires[n.ref] && m.plan.ttl == 0 && m.plan.expiration == 0:
 		m.fail("wrong", "ref %s is reported expired, and has neither ttl nor expiration", p.ref)
@@ -169,10 +169,7 @@ func (m *model) uncounted() int {
 	for _, p := range m.pushes {
 		n += max(0, p.taken-1)
 	}
-	for _, s := range m.apps {
-		n -= s.possibleDuplicates()
-	}
-	return n
+	return n - m.possibleDuplicates()
 }
 
 // refOf returns the ref of the job that a push belongs to: the payload's title.

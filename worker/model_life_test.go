@@ -179,9 +179,9 @@ func (m *model) setHold(on bool) {
 	}
 	m.mu.Unlock()
 	if on {
-		m.hold.Pause("model")
+		m.totals.Pause("model")
 	} else {
-		m.hold.Resume()
+		m.totals.Unpause()
 	}
 }
 
@@ -224,7 +224,8 @@ func (m *model) do(s step) {
 		m.setHold(false)
 		return
 	case opResume:
-		m.apps[len(m.apps)-1].breaker.Resume()
+		m.setHold(false)
+		m.apps[len(m.apps)-1].app.Resume()
 		return
 	case opClock:
 		if m.setClock != nil {

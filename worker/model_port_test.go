@@ -11,6 +11,7 @@ import (
 	"propeller/queue"
 	"propeller/worker"
 	"propeller/worker/feedback"
+	wjob "propeller/worker/job"
 )
 
 // This file has everything in the model that depends on the exact shape of the worker's
@@ -18,28 +19,32 @@ import (
 
 // shared is what the workers of one app share. A reload makes a new one.
 type shared struct {
-	breaker  *worker.Breaker
-	guard    *worker.Guard
-	memory   *worker.Memory
-	counters *worker.Counters
-
+	app    *worker.App
 	probed time.Time // the last push while it was broken or guarded, under model.mu
 }
 
-// newShared makes the parts of a new app, which keeps the memory of an old one if that is
+// newShared makes the parts of a new app. It keeps what an old one knows of tokens, if that is
 // given.
 func (m *model) newShared(old *shared) *shared {
-	s := &shared{breaker: worker.NewBreaker(), counters: new(worker.Counters)}
-	if !m.plan.unguarded {
-		s.guard = worker.NewGuard()
+	s := new(shared)
+	live := new(worker.Live)
+	live.Drain.Store(int64(drainTime))
+	var out io.Writer = io.Discard
+	level := slog.LevelError + 10
+	if m.plan.log != nil {
+		out, level = m.plan.log, slog.LevelDebug
 	}
-	switch {
-	case m.plan.forgetful:
-	case old != nil:
-		s.memory = old.memory
-	default:
-		s.memory = worker.NewMemory(0)
+	var same *worker.App
+	if old != nil && !m.plan.forgetful {
+		same = old.app
 	}
+	s.app = worker.NewApp(worker.Config{
+		Rules: wjob.Rules{Topic: modelTopic, TTL: m.plan.ttl, Expiration: m.plan.expiration},
+		Tube:  modelTopic, InFlight: m.plan.inFlight,
+		Retry: worker.Retry{Min: m.plan.retryMin, Max: 15 * time.Minute, GiveUpAfter: m.plan.giveUp},
+		Queue: portQueue{m}, Dial: m.portDial(s), Live: live, Feedback: m.portFeedback, Buried: func(string, wjob.Burial) {}, Wall: m.wall,
+		Log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})),
+	}, m.totals, same)
 	return s
 }
 
@@ -54,13 +59,13 @@ func (m *model) portClock() func(by time.Duration) {
 // wall is the wall clock.
 func (m *model) wall() time.Time { return time.Now().Add(time.Duration(m.wallBy.Load())) }
 
-// possibleDuplicates is how many of them an app's workers have counted.
-func (s *shared) possibleDuplicates() int { return int(s.counters.PossibleDuplicates.Load()) }
+// possibleDuplicates is how many of them the workers have counted.
+func (m *model) possibleDuplicates() int { return int(m.totals.Counters.PossibleDuplicates.Load()) }
 
 // stopped says whether the app is broken or guarded, which only certain answers end, and
 // since when.
 func (s *shared) stopped() (broken, paused bool, since time.Time) {
-	b := s.breaker.State()
+	b := s.app.Breaker()
 	return b.Broken, b.Guarded, b.Since
 }
 
@@ -69,24 +74,7 @@ const modelTopic = "com.example.model"
 // drainTime is how long a worker may take to finish when it is stopped.
 const drainTime = 10 * time.Second
 
-func (m *model) newWorker(s *shared, index int) *worker.Worker {
-	live := new(worker.Live)
-	live.Drain.Store(int64(drainTime))
-	live.Pushes.Store(int32(worker.LogNone))
-	var out io.Writer = io.Discard
-	level := slog.LevelError + 10
-	if m.plan.log != nil {
-		out, level = m.plan.log, slog.LevelDebug
-	}
-	return worker.New(worker.Config{
-		Topic: modelTopic, Tube: modelTopic, Index: index, InFlight: m.plan.inFlight,
-		Retry: worker.Retry{Min: m.plan.retryMin, Max: 15 * time.Minute, GiveUpAfter: m.plan.giveUp},
-		Queue: portQueue{m}, Dial: m.portDial(s), Breaker: s.breaker, Guard: s.guard, Memory: s.memory,
-		Counters: s.counters, Hold: m.hold, Live: live, Feedback: m.portFeedback,
-		TTL: m.plan.ttl, Expiration: m.plan.expiration, Wall: m.wall,
-		Log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})),
-	})
-}
+func (m *model) newWorker(s *shared, index int) *worker.Worker { return s.app.NewWorker(index) }
 
 // restarted reports whether Serve ended because of Restart.
 func restarted(err error) bool { return errors.Is(err, worker.ErrRestarted) }

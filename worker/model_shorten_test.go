@@ -82,7 +82,7 @@ func (p plan) smaller() []func(plan) plan {
 		func(p plan) plan { p.prefetch = false; return p },
 		func(p plan) plan { p.ttl = 0; return p },
 		func(p plan) plan { p.expiration = 0; return p },
-		func(p plan) plan { p.unguarded, p.forgetful = false, false; return p },
+		func(p plan) plan { p.forgetful = false; return p },
 	}
 	for i := range p.steps {
 		if i > 0 {

@@ -17,10 +17,10 @@ type plan struct {
 	giveUp   time.Duration
 	prefetch bool // the queue's consumers reserve ahead
 
-	ttl, expiration      time.Duration // the app's defaults; 0 means none
-	unguarded, forgetful bool          // the app has no guard, no memory
-	steps                []step
-	log                  *diary // what happened; nil keeps no log
+	ttl, expiration time.Duration // the app's defaults; 0 means none
+	forgetful       bool          // no reload keeps what is known of tokens
+	steps           []step
+	log             *diary // what happened; nil keeps no log
 }
 
 // step is one event, and how long it takes until the next.
@@ -128,7 +128,7 @@ var opNames = [numberOfOps][]string{
 	opConn:    {"next pushes bounce with a GOAWAY that covers nothing, then away", "lost", "GOAWAY in the middle", "lost, then away"},
 	opQueue:   {"is well", "refuses puts", "puts uncertainly", "refuses burials and retries", "refuses records", "settles slowly", "loses what is done", "is slow in stat", "fails in stat", "is away", "is away and loses the session", "is deaf"},
 	opSession: {"session lost"}, opHold: {"hold"}, opUnhold: {"end of hold"}, opResume: {"resume"}, opKick: {"kick"},
-	opReplace: {"replace"}, opRestart: {"restart"}, opStop: {"stop"}, opReload: {"reload", "reload, memory kept"}, opClock: {"clock set"},
+	opReplace: {"replace"}, opRestart: {"restart"}, opStop: {"stop"}, opReload: {"reload", "reload, tokens kept"}, opClock: {"clock set"},
 }
 
 func (s step) String() string {
@@ -174,11 +174,8 @@ func (p plan) flags() (s string) {
 	if p.prefetch {
 		s += ", the queue reserves ahead"
 	}
-	if p.unguarded {
-		s += ", no guard"
-	}
 	if p.forgetful {
-		s += ", no memory"
+		s += ", no reload keeps tokens"
 	}
 	return s
 }
@@ -190,7 +187,7 @@ func drawPlan(seed uint64) plan {
 		seed: seed, workers: 1 + r.IntN(3), inFlight: 1 + r.IntN(30), prefetch: r.IntN(2) == 0,
 		retryMin: pick(r, time.Second, 5*time.Second, time.Minute), giveUp: pick(r, time.Hour, 4*time.Hour, 24*time.Hour),
 	}
-	p.unguarded, p.forgetful = r.IntN(10) == 0, r.IntN(10) == 0
+	p.forgetful = r.IntN(10) == 0
 	if r.IntN(8) == 0 {
 		p.ttl = pick(r, 10*time.Second, 5*time.Minute)
 	}

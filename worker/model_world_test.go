@@ -17,11 +17,11 @@ type failure struct{ property, text string }
 
 // model is one run: a queue, an APNs, the workers between them, and the ledger.
 type model struct {
-	plan  plan
-	hold  *worker.Hold
-	apps  []*shared // the last one is at work
-	slots []*slot
-	wg    sync.WaitGroup // of the slots
+	plan   plan
+	totals *worker.Totals
+	apps   []*shared // the last one is at work
+	slots  []*slot
+	wg     sync.WaitGroup // of the slots
 
 	// setClock sets the wall clock forth or back, if a worker's Config has a hook for it. If
 	// it is nil, no such step is drawn.
@@ -60,7 +60,7 @@ type model struct {
 
 func newModel(p plan) *model {
 	m := &model{
-		plan: p, hold: new(worker.Hold), began: time.Now(), quiet: time.Now(),
+		plan: p, totals: new(worker.Totals), began: time.Now(), quiet: time.Now(),
 		jobs: make(map[int]*job), puts: make(map[string]int), queueChanged: make(chan struct{}), limits: make(map[string]int),
 		conns: make(map[*conn]struct{}), pushes: make(map[pushKey]*push), natures: make(map[string]nature),
 		calledBad: make(map[string]bool), expires: make(map[string]bool), unsound: make(map[string]bool),

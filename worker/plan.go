@@ -33,7 +33,7 @@ const patience = 2 * time.Second
 // plan has no side effects: called twice, it gives the same result.
 func (r *run) plan(now time.Time) (p plan) {
 	room := r.cfg.InFlight - r.slots
-	closed, probeAt, closes := r.cfg.Breaker.look(r.cfg.Index)
+	closed, probeAt, closes := r.app.breaker.look(r.w.index)
 	unsent := len(r.sendq) > 0
 	conn := r.link.usable()
 	p.drop = closed && conn != nil && conn.closes != closes
@@ -43,7 +43,7 @@ func (r *run) plan(now time.Time) (p plan) {
 	switch {
 	case r.ending:
 		p.cause, p.rest, p.back = Stopping, true, true
-	case r.cfg.Hold.held():
+	case r.app.paused():
 		p.cause, p.rest, p.back = Held, true, true
 	case closed && now.Before(probeAt):
 		p.cause, p.rest, p.back, p.until = Closed, true, true, probeAt

@@ -52,11 +52,11 @@ var policy = [...]struct {
 // refusedPause is the first pause of a push that was refused alone (REFUSED_STREAM) on a
 // connection that goes on. At once it would be refused again, at full speed and before all
 // other jobs of the tube.
-const refusedPause = time.Second
+const refusedDelay = time.Second
 
 // reconnectPause is the first pause after an answer that blames the connection, not APNs
 // (apnsconn.Outcome.Reconnect): a new connection takes a second.
-const reconnectPause = time.Second
+const reconnectDelay = time.Second
 
 // Bounds of the pause of a push whose token the guard doubts. Between them the push stays
 // away for as long as the doubt has lasted (Guard.doubtLasts). So if somebody corrects the
@@ -75,7 +75,7 @@ const (
 
 // pause is how long a job stays away after so many tries: exponential with jitter from
 // first to r.Max, and not less than APNs asked for.
-func (r Retry) pause(attempt int, first, asked time.Duration) time.Duration {
+func (r Retry) delay(attempt int, first, asked time.Duration) time.Duration {
 	d := r.Min
 	if first > 0 {
 		d = min(d, first)
@@ -97,20 +97,20 @@ func doubled(d, longest time.Duration, attempt int) time.Duration {
 // nextPause is how long a push that is tried later stays away. A doubted push comes a last
 // time when it is to be given up, or ProbeEvery before it expires, so that a guarded app,
 // which tries one job each ProbeEvery, can still try it.
-func (p *push) nextPause(attempt int, age time.Duration) time.Duration {
+func (p *push) nextDelay(attempt int, age time.Duration) time.Duration {
 	cfg := p.t.r.cfg
 	switch {
-	case p.pause > 0:
-		return p.pause
+	case p.delay > 0:
+		return p.delay
 	case p.doubted:
-		pause := jitter(min(max(cfg.Guard.doubtLasts(time.Now()), DoubtMin), doubtMax))
+		pause := jitter(min(max(p.t.r.app.guard.doubtLasts(time.Now()), DoubtMin), doubtMax))
 		pause = min(pause, doubtMax, max(cfg.Retry.GiveUpAfter-age, time.Second))
 		if left := p.t.lifeLeft(age); left > ProbeEvery {
 			pause = min(pause, left-ProbeEvery)
 		}
 		return pause
 	}
-	return cfg.Retry.pause(attempt, p.first, p.outcome.RetryAfter)
+	return cfg.Retry.delay(attempt, p.first, p.outcome.RetryAfter)
 }
 
 // tries is a number of tries in words.
@@ -131,7 +131,7 @@ func (t *task) noLater(p *push, attempt int, age time.Duration) error {
 	switch {
 	case age >= cfg.Retry.GiveUpAfter:
 		return fmt.Errorf("gave up after %s and %s: %s", age.Round(time.Second), tries(attempt), reason)
-	case t.lifeLeft(age) <= p.pause:
+	case t.lifeLeft(age) <= p.delay:
 		return fmt.Errorf("expires before it can be tried again, after %s: %s", tries(attempt), reason)
 	}
 	return nil

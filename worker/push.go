@@ -12,14 +12,14 @@ func (p *push) known(now time.Time) bool {
 	if p.remembered {
 		return true
 	}
-	v := p.t.r.cfg.Memory.Look(p.n.Topic, p.n.Token, now)
+	v := p.t.r.app.tokens.look(p.n.Topic, p.n.Token, now)
 	switch {
-	case v.Dead && !p.t.decoded.TokenSince.After(v.At):
-		p.outcome = apnsconn.Outcome{Class: apnsconn.Token, Status: v.Status, Reason: v.Reason, Since: v.Since}
+	case v.dead && !p.t.decoded.TokenSince.After(v.at):
+		p.outcome = apnsconn.Outcome{Class: apnsconn.Token, Status: v.status, Reason: v.reason, Since: v.since}
 		p.verdict = dead
-	case v.Wait > 0:
+	case v.wait > 0:
 		p.outcome = apnsconn.Outcome{Class: apnsconn.Throttled, Reason: "too many pushes to this device lately"}
-		p.verdict, p.pause = later, v.Wait
+		p.verdict, p.delay = later, v.wait
 	default:
 		return false
 	}
@@ -40,13 +40,13 @@ func (r *run) ended(p *push, now time.Time) {
 		return
 	}
 	if p.outcome.Status != 0 {
-		r.cfg.Counters.Seconds.observe(p.took)
+		r.app.Counters.Seconds.observe(p.took)
 	}
 	r.tellConn(p, now)
 	r.tellBreaker(p, now)
 	switch evidenceOf(&p.n, &p.outcome) {
 	case rightEvidence:
-		r.cfg.Guard.Right()
+		r.app.guard.noteRight()
 	case wrongEvidence:
 		r.askAbout(p, now)
 		return
@@ -61,11 +61,11 @@ func (r *run) askAbout(p *push, now time.Time) {
 	case r.ending:
 		r.rule(p, isLeft)
 		return
-	case r.cfg.Breaker.State().Guarded:
+	case r.app.breaker.State().Guarded:
 		r.rule(p, isDoubted)
 		return
 	}
-	s, ruling, why := r.cfg.Guard.Wrong(p.n.Token, p.outcome.Reason, now)
+	s, ruling, why := r.app.guard.noteWrong(p.n.Token, p.outcome.Reason, now)
 	if why != "" {
 		r.suspected(why)
 	}
@@ -127,7 +127,7 @@ func (r *run) askGuard(now time.Time) {
 	held := r.guarded
 	r.guarded = r.guarded[:0]
 	for _, s := range held {
-		word := r.cfg.Guard.Verdict(s.suspicion, now)
+		word := r.app.guard.rule(s.suspicion, now)
 		switch {
 		case word != isOpen:
 		case r.ending:
@@ -140,12 +140,12 @@ func (r *run) askGuard(now time.Time) {
 			r.guarded = append(r.guarded, s)
 			continue
 		}
-		r.cfg.Guard.Over()
+		r.app.guard.release()
 		switch {
 		case s.p != nil:
 			r.unguard(s.p, word)
 		case word == isDead:
-			learnDead(r.cfg.Memory, s.topic, s.token, &s.outcome)
+			learnDead(r.app.tokens, s.topic, s.token, &s.outcome)
 		}
 	}
 	clear(held[len(r.guarded):])
@@ -190,9 +190,9 @@ func (r *run) decide(p *push) {
 	p.verdict, p.first = rule.verdict, rule.first
 	switch {
 	case p.refusedAlone:
-		p.verdict, p.first = later, refusedPause
+		p.verdict, p.first = later, refusedDelay
 	case o.Reconnect():
-		p.first = reconnectPause
+		p.first = reconnectDelay
 	}
 	p.learn()
 	r.over(p)
@@ -205,7 +205,7 @@ func (r *run) over(p *push) {
 		r.w.finished.Add(1)
 	}
 	if !p.remembered && !p.doubted {
-		r.cfg.Counters.count(o.Class, o.Reason)
+		r.app.Counters.count(o.Class, o.Reason)
 	}
 	switch {
 	case p.verdict == finished:
@@ -242,20 +242,20 @@ func (p *push) outdated() bool {
 // learn remembers what the outcome says about the token. DeviceTokenNotForTopic says as
 // much about the topic, so it is not remembered.
 func (p *push) learn() {
-	m, n, o := p.t.r.cfg.Memory, &p.n, &p.outcome
+	m, n, o := p.t.r.app.tokens, &p.n, &p.outcome
 	switch {
 	case o.Class == apnsconn.Delivered:
-		m.Delivered(n.Topic, n.Token)
+		m.delivered(n.Topic, n.Token)
 	case o.Class == apnsconn.Token:
 		learnDead(m, n.Topic, n.Token, o)
 	case o.Class == apnsconn.Throttled:
-		m.Throttle(n.Topic, n.Token, time.Now().Add(max(p.first, o.RetryAfter)))
+		m.throttle(n.Topic, n.Token, time.Now().Add(max(p.first, o.RetryAfter)))
 	}
 }
 
-func learnDead(m *Memory, topic, token string, o *apnsconn.Outcome) {
+func learnDead(m *tokenCache, topic, token string, o *apnsconn.Outcome) {
 	if o.Status == http.StatusGone || o.Reason == "BadDeviceToken" {
-		m.Dead(topic, token, o.Reason, o.Status, o.Since)
+		m.setDead(topic, token, o.Reason, o.Status, o.Since)
 	}
 }
 
@@ -285,7 +285,7 @@ func (r *run) tellBreaker(p *push, now time.Time) {
 	switch {
 	case o.Class == apnsconn.Credential && p.reachesFurther():
 		o.Class, further = apnsconn.Rejected, true
-		r.w.app.Refused(&p.n, now)
+		r.cfg.Rules.Refused(&p.n, now)
 	case o.Class == apnsconn.Credential:
 		r.refused(why(*o))
 		return
@@ -295,7 +295,7 @@ func (r *run) tellBreaker(p *push, now time.Time) {
 	if p.probe == 0 {
 		return
 	}
-	b := r.cfg.Breaker
+	b := &r.app.breaker
 	state := b.State()
 	healed := accepted(o) && !further
 	if state.Guarded {

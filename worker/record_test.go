@@ -53,14 +53,14 @@ func TestRecordsComeBeforeTheJobGoes(t *testing.T) {
 func TestWhatIsInARecord(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		body := jobText(`,"ref":"order 7"`)
-		q := newFakeQueue(body, body)
+		other := manyTokens(1)[0]
+		q := newFakeQueue(body, strings.Replace(body, testToken, other, 1))
 		b := newBench(t, q)
 		answers := []apnsconn.Outcome{gone, {Class: apnsconn.Rejected, Status: 413, Reason: "PayloadTooLarge", APNsID: "ID"}}
 		b.answer = func(*apnsconn.Notification) (o apnsconn.Outcome, d time.Duration) {
 			o, answers = answers[0], answers[1:]
 			return o, 0
 		}
-		b.cfg.Memory = nil
 		b.cfg.InFlight = 1
 		b.start()
 		synctest.Wait()
@@ -79,7 +79,7 @@ func TestWhatIsInARecord(t *testing.T) {
 		}
 		e := b.rec.entries[0]
 		want := job.Burial{
-			Job: "2", Class: "rejected", Reason: "413 PayloadTooLarge", Token: testToken[:8], Ref: "order 7", APNsID: "ID", Status: 413,
+			Job: "2", Class: "rejected", Reason: "413 PayloadTooLarge", Token: other[:8], Ref: "order 7", APNsID: "ID", Status: 413,
 			Tries: 1, Tokens: 1, At: time.Now(), Put: time.Now(), Seed: job.SeedOf("2", job.AsPut([]byte(q.buried[0].body))),
 		}
 		if e.ID != "2" || e.Burial != want {
@@ -289,8 +289,8 @@ func TestTokenNotForThePushType(t *testing.T) {
 		}
 		b.start()
 		time.Sleep(time.Minute)
-		if _, buried, _, _ := q.counts(); buried != len(tokens) || b.cfg.Breaker.State().Guarded || b.cfg.Memory.Len() != 0 {
-			t.Errorf("%d buried, %+v, %d remembered", buried, b.cfg.Breaker.State(), b.cfg.Memory.Len())
+		if _, buried, _, _ := q.counts(); buried != len(tokens) || b.app.breaker.State().Guarded || b.app.tokens.len() != 0 {
+			t.Errorf("%d buried, %+v, %d remembered", buried, b.app.breaker.State(), b.app.tokens.len())
 		}
 		for _, r := range b.rec.all() {
 			if r.Class != "rejected" || r.Reason != "DeviceTokenNotForTopic" {
@@ -324,8 +324,8 @@ func TestNotForTopicIsNotRemembered(t *testing.T) {
 			q.add(jobText(""))
 		}
 		time.Sleep(time.Second)
-		if n := b.pushesTo()[testToken]; n != 3 || len(b.rec.all()) != 2 || b.cfg.Memory.Len() != 0 {
-			t.Errorf("%d pushes, %d remembered, records %+v", n, b.cfg.Memory.Len(), b.rec.all())
+		if n := b.pushesTo()[testToken]; n != 3 || len(b.rec.all()) != 2 || b.app.tokens.len() != 0 {
+			t.Errorf("%d pushes, %d remembered, records %+v", n, b.app.tokens.len(), b.rec.all())
 		}
 		b.halt(t)
 	})
@@ -359,7 +359,7 @@ func TestTokenSince(t *testing.T) {
 					if n := len(b.rec.all()); n != tt.records {
 						t.Errorf("%d records, want %d", n, tt.records)
 					}
-					if n := b.cfg.Memory.Len(); n != tt.records {
+					if n := b.app.tokens.len(); n != tt.records {
 						t.Errorf("%d tokens remembered, want %d", n, tt.records)
 					}
 					if done, _, retried, _ := q.counts(); done != tt.records || retried != 1-tt.records {
@@ -382,7 +382,7 @@ func TestRegisteredAgainIsSent(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue()
 		b := newBench(t, q)
-		b.cfg.Memory.Dead(topic, testToken, "Unregistered", 410, time.Now())
+		b.app.tokens.setDead(topic, testToken, "Unregistered", 410, time.Now())
 		b.start()
 		time.Sleep(time.Minute)
 		q.add(jobText(fmt.Sprintf(`,"token_since":%d`, time.Now().Add(-2*time.Minute).Unix())))
@@ -392,8 +392,8 @@ func TestRegisteredAgainIsSent(t *testing.T) {
 		}
 		q.add(jobText(fmt.Sprintf(`,"token_since":%d`, time.Now().Unix())))
 		time.Sleep(time.Second)
-		if b.sent() != 1 || b.cfg.Memory.Len() != 0 {
-			t.Errorf("%d sent, %d remembered", b.sent(), b.cfg.Memory.Len())
+		if b.sent() != 1 || b.app.tokens.len() != 0 {
+			t.Errorf("%d sent, %d remembered", b.sent(), b.app.tokens.len())
 		}
 		b.halt(t)
 	})

@@ -35,7 +35,7 @@ func TestRepeatsAreCounted(t *testing.T) {
 					if !repeats {
 						want = 0
 					}
-					if d := b.cfg.Counters.PossibleDuplicates.Load(); d != want {
+					if d := b.app.Counters.PossibleDuplicates.Load(); d != want {
 						t.Errorf("repeats %v: counted %d, want %d", repeats, d, want)
 					}
 				})

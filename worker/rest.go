@@ -61,9 +61,9 @@ func (t *task) rests(s *tally) []rest {
 		case p.first > 0:
 			r = &soon
 		}
-		r.tokens, r.after = append(r.tokens, p.n.Token), max(r.after, p.pause)
+		r.tokens, r.after = append(r.tokens, p.n.Token), max(r.after, p.delay)
 	}
-	if len(doubted.tokens) > 0 && t.r.cfg.Breaker.State().Guarded {
+	if len(doubted.tokens) > 0 && t.r.app.breaker.State().Guarded {
 		doubted.tokens = append(doubted.tokens, atOnce.tokens...)
 		atOnce.tokens = nil
 	}
@@ -111,7 +111,7 @@ func (t *task) putRest(rest rest) (put int, err error) {
 			refused = err
 			return nil
 		case errors.Is(err, queue.ErrUncertain): // each attempt may have been stored all the same
-			cfg.Counters.PossibleDuplicates.Add(int64(len(rest.tokens)))
+			t.r.app.Counters.PossibleDuplicates.Add(int64(len(rest.tokens)))
 			t.lastWord, t.lastErr = "what is left of a job may be in the queue twice: it may be pushed twice", err
 		}
 		return err

@@ -18,6 +18,7 @@ import (
 // how long to wait, and does it.
 type run struct {
 	w        *Worker
+	app      *App
 	cfg      *Config
 	log      *slog.Logger
 	consumer queue.Consumer
@@ -60,7 +61,7 @@ type run struct {
 
 func newRun(w *Worker, consumer queue.Consumer) *run {
 	r := &run{
-		w: w, cfg: &w.cfg, log: w.log, consumer: consumer, box: newMailbox(),
+		w: w, app: w.app, cfg: &w.app.cfg, log: w.log, consumer: consumer, box: newMailbox(),
 		lists: make(map[*task]struct{}), ends: make(chan struct{}), consumerClosed: make(chan struct{}),
 		stuck: make(chan string, 1),
 	}
@@ -70,25 +71,10 @@ func newRun(w *Worker, consumer queue.Consumer) *run {
 	return r
 }
 
-// bells returns the bells that ring the run's mailbox while it serves.
-func (r *run) bells() []*bells {
-	all := []*bells{&r.cfg.Breaker.bells}
-	if r.cfg.Hold != nil {
-		all = append(all, &r.cfg.Hold.bells)
-	}
-	if r.cfg.Guard != nil {
-		all = append(all, &r.cfg.Guard.bells)
-	}
-	return all
-}
-
 // serve works until ctx ends or the queue fails, and all jobs are settled or given back.
 func (r *run) serve(ctx context.Context) error {
-	r.cfg.Breaker.know(r.cfg.Guard)
-	for _, b := range r.bells() {
-		b.join(&r.box)
-		defer b.leave(&r.box)
-	}
+	r.app.bells.join(&r.box)
+	defer r.app.bells.leave(&r.box)
 	defer r.close()
 	defer context.AfterFunc(ctx, func() { r.box.post(func() { r.end(nil) }) })()
 	timer, armed := time.NewTimer(idle), time.Now().Add(idle)
@@ -207,14 +193,14 @@ func (r *run) pauseQueue() {
 
 // refused marks the app broken.
 func (r *run) refused(reason string) {
-	if r.cfg.Breaker.trip(reason, time.Now()) {
+	if r.app.breaker.trip(reason, time.Now()) {
 		r.log.Error("apns refuses the credential: app is broken; its jobs stay in the queue, one is tried each minute", "reason", reason, "meaning", apnsconn.Explain(reason))
 	}
 }
 
 // suspected marks the app guarded.
 func (r *run) suspected(reason string) {
-	if r.cfg.Breaker.guardApp(reason, time.Now()) {
+	if r.app.breaker.guardApp(reason, time.Now()) {
 		r.log.Error("apns refuses the app's device tokens: app is guarded; its jobs stay in the queue, one is tried each minute; no token is reported", "reason", reason)
 	}
 }

@@ -127,7 +127,7 @@ func (t *task) settlePushed() {
 		t.notePush(p, Deleted)
 	}
 	if len(s.late) > 0 {
-		t.r.cfg.Counters.Expired.Add(1)
+		t.r.app.Counters.Expired.Add(1)
 		t.line(slog.LevelWarn, "expired before all of it was sent", "class", classExpired, "unsent", len(s.late), "tokens", t.addressed())
 		t.note(t.neverSent(Expired, len(s.late), t.whyExpired()))
 	}
@@ -216,12 +216,12 @@ func (t *task) postpone(s *tally) {
 	tried := s.later
 	s.later = nil
 	for _, p := range tried {
-		p.pause = p.nextPause(attempt, age)
+		p.delay = p.nextDelay(attempt, age)
 		if p.err = t.noLater(p, attempt, age); p.err != nil {
 			p.verdict = bury
 			if p.doubted { // a record of class token would report the token dead
 				p.outcome.Class, p.doubted = apnsconn.Rejected, false
-				t.r.cfg.Counters.count(apnsconn.Rejected, p.outcome.Reason)
+				t.r.app.Counters.count(apnsconn.Rejected, p.outcome.Reason)
 			}
 			s.bury = append(s.bury, p)
 			continue
@@ -229,7 +229,7 @@ func (t *task) postpone(s *tally) {
 		s.later = append(s.later, p)
 		t.countDuplicate(p)
 		if p.outcome.Class == apnsconn.Throttled && !p.remembered {
-			t.r.cfg.Memory.Throttle(p.n.Topic, p.n.Token, time.Now().Add(p.pause))
+			t.r.app.tokens.throttle(p.n.Topic, p.n.Token, time.Now().Add(p.delay))
 		}
 	}
 }
@@ -237,7 +237,7 @@ func (t *task) postpone(s *tally) {
 // countDuplicate counts a push that may reach its device again.
 func (t *task) countDuplicate(p *push) {
 	if policy[p.outcome.Class].duplicate {
-		t.r.cfg.Counters.PossibleDuplicates.Add(1)
+		t.r.app.Counters.PossibleDuplicates.Add(1)
 	}
 }
 
@@ -279,7 +279,7 @@ func (t *task) remove(delivered int) {
 	default:
 		return
 	}
-	t.r.cfg.Counters.PossibleDuplicates.Add(int64(delivered))
+	t.r.app.Counters.PossibleDuplicates.Add(int64(delivered))
 }
 
 // expired deletes a job that is too late, after a record for each token.
@@ -288,7 +288,7 @@ func (t *task) expired() {
 		t.giveBack(0)
 		return
 	}
-	t.r.cfg.Counters.Expired.Add(1)
+	t.r.app.Counters.Expired.Add(1)
 	reason := t.whyExpired()
 	t.note(t.neverSent(Expired, t.addressed(), reason))
 	t.line(slog.LevelWarn, "expired, not sent", "class", classExpired, "reason", reason)
@@ -327,10 +327,8 @@ func (t *task) setAside(pushes []*push) {
 		return
 	}
 	t.r.w.finished.Add(1)
-	t.r.cfg.Counters.Buried.Add(1)
-	if t.r.cfg.Buried != nil {
-		t.r.cfg.Buried(t.job.ID(), o.Burial(&t.decoded))
-	}
+	t.r.app.Counters.Buried.Add(1)
+	t.r.cfg.Buried(t.job.ID(), o.Burial(&t.decoded))
 	for i, p := range pushes {
 		if i > 0 {
 			t.notePush(p, Buried)
@@ -392,7 +390,7 @@ func (t *task) backWhole(s *tally, done int, why error) {
 		t.countDuplicate(p)
 	}
 	if done > 0 {
-		t.r.cfg.Counters.PossibleDuplicates.Add(int64(done))
+		t.r.app.Counters.PossibleDuplicates.Add(int64(done))
 		t.lastWord, t.lastErr = "what is left of a job could not be put into the queue: it is pushed again whole", why
 	}
 	t.giveBack(0)

@@ -50,7 +50,7 @@ func TestFanOutSettles(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				q := newFakeQueue(fanOutText([]string{a, c}, `,"ref":"r7","badge":3`))
 				b := newBench(t, q)
-				b.cfg.Breaker.Resume()
+				b.app.Resume()
 				b.answer = tt.answers.answer
 				b.start()
 				synctest.Wait()
@@ -77,10 +77,10 @@ func TestFanOutSettles(t *testing.T) {
 						t.Errorf("%d pushes to %s, which was refused", n, token)
 					}
 				}
-				if d := b.cfg.Counters.PossibleDuplicates.Load(); d != tt.doubles {
+				if d := b.app.Counters.PossibleDuplicates.Load(); d != tt.doubles {
 					t.Errorf("%d possible duplicates, want %d", d, tt.doubles)
 				}
-				if s := b.cfg.Breaker.State(); s.Broken != tt.broken {
+				if s := b.app.breaker.State(); s.Broken != tt.broken {
 					t.Errorf("%+v", s)
 				}
 			})
@@ -226,7 +226,7 @@ func TestRestCannotBePut(t *testing.T) {
 				t.Errorf("token %d: %d pushes", i, n)
 			}
 		}
-		if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 0 || b.Status().Waiting != "" {
+		if d := b.app.Counters.PossibleDuplicates.Load(); d != 0 || b.Status().Waiting != "" {
 			t.Errorf("%d possible duplicates, %+v", d, b.Status())
 		}
 		b.halt(t)
@@ -265,7 +265,7 @@ func TestRestPutTwice(t *testing.T) {
 		for i, token := range tokens {
 			twice += tries[token] - 1 - b2i(i < 3)
 		}
-		if d := b.cfg.Counters.PossibleDuplicates.Load(); twice != 3 || d != 3 {
+		if d := b.app.Counters.PossibleDuplicates.Load(); twice != 3 || d != 3 {
 			t.Errorf("%d delivered twice, %d counted", twice, d)
 		}
 		b.halt(t)
@@ -321,7 +321,7 @@ func TestNoRestOfALostJob(t *testing.T) {
 				if done, _, _, _ := q.counts(); done != 0 || len(q.puts) != 0 {
 					t.Errorf("done %d, put %d", done, len(q.puts))
 				}
-				if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 4 || b.Status().Held != 0 {
+				if d := b.app.Counters.PossibleDuplicates.Load(); d != 4 || b.Status().Held != 0 {
 					t.Errorf("%d possible duplicates, want 4; %+v", d, b.Status())
 				}
 				b.halt(t)
@@ -459,7 +459,7 @@ func TestListWaitsForNoToken(t *testing.T) {
 		}{{2 * time.Second, 4}, {2 * time.Minute, 5}, {7 * time.Minute, 5}, {3 * time.Minute, 6}} {
 			time.Sleep(step.after)
 			synctest.Wait()
-			if n := b.cfg.Counters.Ended(apnsconn.Delivered); n != step.done {
+			if n := b.app.Counters.Ended(apnsconn.Delivered); n != step.done {
 				t.Errorf("%d delivered after %v more, want %d", n, step.after, step.done)
 			}
 		}

@@ -178,7 +178,7 @@ func TestStopWhileRestsWait(t *testing.T) {
 					t.Errorf("done %d, put %d, took %v", done, len(q.puts), took)
 				}
 				// Pushed again.
-				if d, want := b.cfg.Counters.PossibleDuplicates.Load(), int64(2*b2i(!comesBack)); d != want {
+				if d, want := b.app.Counters.PossibleDuplicates.Load(), int64(2*b2i(!comesBack)); d != want {
 					t.Errorf("%d possible duplicates, want %d", d, want)
 				}
 			})
@@ -207,8 +207,8 @@ func TestPanicInARecord(t *testing.T) {
 		b.start()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if done, buried, _, _ := q.counts(); done != 1 || buried != 1 || b.cfg.Counters.Panics.Load() != 1 {
-			t.Errorf("done %d, buried %d, %d panics", done, buried, b.cfg.Counters.Panics.Load())
+		if done, buried, _, _ := q.counts(); done != 1 || buried != 1 || b.app.Counters.Panics.Load() != 1 {
+			t.Errorf("done %d, buried %d, %d panics", done, buried, b.app.Counters.Panics.Load())
 		}
 		b.halt(t)
 	})
@@ -284,8 +284,8 @@ func TestRefusedIsNotRepeated(t *testing.T) {
 			b.start()
 			time.Sleep(time.Hour)
 			synctest.Wait()
-			if sent := b.pushesTo(); sent[tokens[0]] != 1 || b.cfg.Counters.PossibleDuplicates.Load() != 0 {
-				t.Errorf("%d pushes, %d possible duplicates", sent[tokens[0]], b.cfg.Counters.PossibleDuplicates.Load())
+			if sent := b.pushesTo(); sent[tokens[0]] != 1 || b.app.Counters.PossibleDuplicates.Load() != 0 {
+				t.Errorf("%d pushes, %d possible duplicates", sent[tokens[0]], b.app.Counters.PossibleDuplicates.Load())
 			}
 			if rec := b.rec.all(); len(rec) != 1 || rec[0].Class != "unknown" || !strings.HasPrefix(rec[0].Reason, "gave up after 48h") {
 				t.Errorf("%+v", rec)
@@ -365,7 +365,7 @@ func TestBurialFails(t *testing.T) {
 		b.answer = func(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) { return silence, 0 }
 		b.start()
 		synctest.Wait()
-		if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 1 {
+		if d := b.app.Counters.PossibleDuplicates.Load(); d != 1 {
 			t.Errorf("%d possible duplicates", d)
 		}
 		b.halt(t)

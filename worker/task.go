@@ -85,7 +85,7 @@ func (r *run) start(job queue.Job) {
 		r.settle(t, stageUnread)
 		return
 	}
-	t.decoded, t.err = r.w.app.Parse(t.body, t.id)
+	t.decoded, t.err = r.cfg.Rules.Parse(t.body, t.id)
 	if f, ok := job.(interface{ Fault() error }); ok && t.err == nil {
 		t.err = f.Fault()
 	}
@@ -98,7 +98,7 @@ func (r *run) start(job queue.Job) {
 		return
 	}
 	t.applyDefaults()
-	if warning := r.w.app.FirstWarning(&t.decoded.Notification); warning != "" {
+	if warning := r.cfg.Rules.FirstWarning(&t.decoded.Notification); warning != "" {
 		r.log.Warn(warning)
 	}
 	if t.list() {
@@ -133,7 +133,7 @@ func (r *run) wait(t *task) {
 // applyDefaults sets the app's defaults where the job says nothing.
 func (t *task) applyDefaults() {
 	wall := t.r.cfg.Wall()
-	t.r.w.app.ApplyDefaults(&t.decoded, wall)
+	t.r.cfg.Rules.ApplyDefaults(&t.decoded, wall)
 	if at := t.decoded.Notification.Expiration; at != nil && *at != 0 {
 		t.until = time.Now().Add(time.Unix(*at, 0).Sub(wall))
 	}
@@ -150,7 +150,7 @@ func (t *task) rescue() {
 }
 
 func (t *task) panicked(v any) {
-	t.r.cfg.Counters.Panics.Add(1)
+	t.r.app.Counters.Panics.Add(1)
 	t.r.w.few.Log(slog.LevelError, "panic while handling a job: the job is buried", "job", t.id, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	t.err = fmt.Errorf("worker: panic: %v", v)
 }
@@ -202,14 +202,14 @@ func (t *task) tooLate(now time.Time) bool { return !t.until.IsZero() && !now.Be
 // the breaker permits none.
 func (t *task) send(n int, now time.Time) int {
 	r, before, probe := t.r, t.unsent, 0
-	closed := r.cfg.Breaker.closed.Load()
+	closed := r.app.breaker.closed.Load()
 	if closed {
 		n = 1
 	}
 	chunk := t.newChunk(min(n, len(t.unsent)), r.link.conn, now)
 	if closed && !chunk[0].known(now) { // a known outcome needs no permission
 		var ok bool
-		if ok, probe = r.cfg.Breaker.take(r.cfg.Index, now); !ok {
+		if ok, probe = r.app.breaker.take(r.w.index, now); !ok {
 			t.unsent, t.chunks = before, t.chunks[:len(t.chunks)-1]
 			return 0
 		}
@@ -284,7 +284,7 @@ type push struct {
 	verdict      verdict       // what happens to it
 	first        time.Duration // for verdict later: the first pause
 	err          error         // why it is not tried again, although its class is
-	pause        time.Duration // for verdict later: how long it stays away; 0 until settled
+	delay        time.Duration // for verdict later: how long it stays away; 0 until settled
 }
 
 // made is the seed of the job that the producer put.

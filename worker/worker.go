@@ -22,77 +22,12 @@ import (
 	"time"
 
 	"propeller/internal/flood"
-	"propeller/queue"
-	"propeller/worker/feedback"
-	"propeller/worker/job"
 )
-
-// Pushes says which finished pushes get a line in the log.
-type Pushes int32
-
-// Values of log.pushes.
-const (
-	LogFailures Pushes = iota // what did not reach the device
-	LogAll
-	LogNone
-)
-
-// Config is what a worker needs. Every field down to Live is required.
-type Config struct {
-	Topic    string // the app's bundle id
-	Tube     string
-	Index    int // 0…N-1 within the app
-	InFlight int // most pushes on their way at once, and most jobs being settled
-	Retry    Retry
-
-	Queue    queue.Queue
-	Dial     Dial
-	Breaker  *Breaker  // shared by the app's workers
-	Counters *Counters // shared by the app's workers
-	Log      *slog.Logger
-	Live     *Live // shared by all workers
-
-	// Feedback puts a record where it is safe before the push's job is deleted
-	// or buried. nil: the log lines are the only record.
-	Feedback func(ctx context.Context, r feedback.Record) error
-	// Buried is called for each job that the queue has buried, with the buried job's id. It
-	// must not block. nil: not called.
-	Buried func(id string, b job.Burial)
-	Memory *Memory // shared by the app's workers; nil: no device token is remembered
-	Guard  *Guard  // shared by the app's workers; nil: every token called wrong is dead
-	Hold   *Hold   // shared by the app's workers; nil: nobody holds the app
-	Sinks  []Sink  // for the app's events, beside Counters and the log
-	// Expiration and TTL are the app's defaults for jobs that give none; 0 means none. Such
-	// an apns-expiration counts from when the push is sent.
-	Expiration, TTL time.Duration
-	ExtraKeys       bool                // see App
-	Certificate     bool                // see App
-	LiveActivities  *job.LiveActivities // shared by the app's workers; see App
-	// Wall is the wall clock, which may be set, for apns-expiration; nil means time.Now.
-	// Everything else uses a clock that is never set.
-	Wall func() time.Time
-}
-
-// App is what the jobs are judged by.
-func (c *Config) App() job.Rules {
-	return job.Rules{
-		Topic: c.Topic, Expiration: c.Expiration, TTL: c.TTL, ExtraKeys: c.ExtraKeys,
-		Certificate: c.Certificate, LiveActivities: c.LiveActivities,
-	}
-}
-
-// Live is what a reload may change under running workers.
-type Live struct {
-	Drain  atomic.Int64 // time.Duration to finish and settle when told to stop
-	Pushes atomic.Int32 // Pushes: which finished pushes are logged
-
-	failing failing // pushes whose failure the log has
-}
 
 // Worker is a suture service: one queue consumer and one APNs connection.
 type Worker struct {
-	cfg   Config
-	app   job.Rules // of cfg
+	app   *App
+	index int // 0…N-1 within the app
 	log   *slog.Logger
 	few   *flood.Lines // to log; for what a queue or producer may cause without end
 	sinks []Sink
@@ -101,20 +36,17 @@ type Worker struct {
 	received, finished atomic.Int64 // see Status
 }
 
-// New returns a worker that does nothing until Serve.
-func New(cfg Config) *Worker {
-	w := &Worker{cfg: cfg, app: cfg.App(), log: cfg.Log.With("topic", cfg.Topic, "worker", cfg.Index)}
+// NewWorker returns a worker of the app that does nothing until Serve.
+func (a *App) NewWorker(index int) *Worker {
+	w := &Worker{app: a, index: index, log: a.cfg.Log.With("topic", a.cfg.Topic, "worker", index)}
 	// After an outage each job held may have lost its reservation.
-	w.few = flood.New(w.log, 2*cfg.InFlight)
-	if w.cfg.Wall == nil {
-		w.cfg.Wall = time.Now
-	}
-	w.sinks = append([]Sink{logSink{w}}, cfg.Sinks...)
+	w.few = flood.New(w.log, 2*a.cfg.InFlight)
+	w.sinks = append([]Sink{logSink{w}, &a.Recent}, a.cfg.Sinks...)
 	return w
 }
 
 // String names the worker in suture's events.
-func (w *Worker) String() string { return fmt.Sprintf("app %s worker %d", w.cfg.Topic, w.cfg.Index) }
+func (w *Worker) String() string { return fmt.Sprintf("app %s worker %d", w.app.cfg.Topic, w.index) }
 
 // Replace stops using the connection to APNs, for the given reason. Open pushes finish;
 // the next job dials a new connection.
@@ -143,9 +75,9 @@ var ErrRestarted = errors.New("restarted")
 // Live.Drain, and returns nil. An error is something nobody foresaw; suture
 // starts Serve again.
 func (w *Worker) Serve(ctx context.Context) error {
-	consumer, err := w.cfg.Queue.Consume(w.cfg.Tube)
+	consumer, err := w.app.cfg.Queue.Consume(w.app.cfg.Tube)
 	if err != nil {
-		return fmt.Errorf("worker: tube %q: %w", w.cfg.Tube, err)
+		return fmt.Errorf("worker: tube %q: %w", w.app.cfg.Tube, err)
 	}
 	r := newRun(w, consumer)
 	w.cur.Store(r)

@@ -29,7 +29,7 @@ func TestDeliversAndDeletes(t *testing.T) {
 		if done, buried, retried, ready := q.counts(); done != 1000 || buried+retried+ready != 0 {
 			t.Errorf("done %d, buried %d, retried %d, ready %d; want 1000 done", done, buried, retried, ready)
 		}
-		if got := b.cfg.Counters.Ended(apnsconn.Delivered); got != 1000 {
+		if got := b.app.Counters.Ended(apnsconn.Delivered); got != 1000 {
 			t.Errorf("delivered counter %d", got)
 		}
 		if n := len(b.dialTimes()); n != 1 {
@@ -116,7 +116,7 @@ func TestApnsAbsent(t *testing.T) {
 		if done, _, _, _ := q.counts(); done != 1 {
 			t.Error("job not delivered when APNs came back")
 		}
-		if d := b.cfg.Counters.PossibleDuplicates.Load(); d != 0 {
+		if d := b.app.Counters.PossibleDuplicates.Load(); d != 0 {
 			t.Errorf("%d possible duplicates for a job that was never sent", d)
 		}
 		b.halt(t)
@@ -239,7 +239,7 @@ func TestSettlesByClass(t *testing.T) {
 				if test.want == "buried" && b.rec.entries[0].Reason != "413 PayloadTooLarge" {
 					t.Errorf("reason %q", b.rec.entries[0].Reason)
 				}
-				if d := b.cfg.Counters.PossibleDuplicates.Load(); d != test.doubles {
+				if d := b.app.Counters.PossibleDuplicates.Load(); d != test.doubles {
 					t.Errorf("%d possible duplicates, want %d", d, test.doubles)
 				}
 				b.halt(t)
@@ -296,17 +296,17 @@ func TestBrokenAppProbesOnceAMinute(t *testing.T) {
 		}
 		b.start()
 		time.Sleep(time.Second)
-		state := b.cfg.Breaker.State()
+		state := b.app.breaker.State()
 		broken, reason := state.Broken, state.Reason
 		if !broken || reason != "403 BadCertificate" {
 			t.Fatalf("broken %v, %q", broken, reason)
 		}
-		atFirst := b.cfg.Counters.Ended(apnsconn.Credential)
+		atFirst := b.app.Counters.Ended(apnsconn.Credential)
 		time.Sleep(30 * time.Minute)
-		if probes := b.cfg.Counters.Ended(apnsconn.Credential) - atFirst; probes < 25 || probes > 31 {
+		if probes := b.app.Counters.Ended(apnsconn.Credential) - atFirst; probes < 25 || probes > 31 {
 			t.Errorf("%d probes in 30 minutes", probes)
 		}
-		if due := time.Until(b.cfg.Breaker.State().Probe); due < -time.Second || due > ProbeEvery {
+		if due := time.Until(b.app.breaker.State().Probe); due < -time.Second || due > ProbeEvery {
 			t.Errorf("the next probe is due in %v", due)
 		}
 		done, buried, _, ready := q.counts()
@@ -315,7 +315,7 @@ func TestBrokenAppProbesOnceAMinute(t *testing.T) {
 		}
 		refused.Store(false)
 		time.Sleep(2 * time.Minute)
-		if broken := b.cfg.Breaker.State().Broken; broken {
+		if broken := b.app.breaker.State().Broken; broken {
 			t.Error("still broken after the credential works again")
 		}
 		if done, _, _, _ := q.counts(); done != 300 {
@@ -350,13 +350,13 @@ func TestProbeKeepsItsConnection(t *testing.T) {
 				}
 				b.start()
 				time.Sleep(10 * time.Second)
-				if !b.cfg.Breaker.State().Broken {
+				if !b.app.breaker.State().Broken {
 					t.Fatal("not broken")
 				}
 				refused.Store(false)
 				time.Sleep(2 * time.Minute)
-				if done, _, _, _ := q.counts(); b.cfg.Breaker.State().Broken || done < 50 {
-					t.Errorf("%+v, %d of 50 done", b.cfg.Breaker.State(), done)
+				if done, _, _, _ := q.counts(); b.app.breaker.State().Broken || done < 50 {
+					t.Errorf("%+v, %d of 50 done", b.app.breaker.State(), done)
 				}
 				b.halt(t)
 			})
@@ -387,11 +387,10 @@ func TestProbeShows(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				q := newFakeQueue()
-				for range 20 {
-					q.add(jobText(""))
+				for _, token := range manyTokens(20) { // what is known of one says nothing of the others
+					q.add(`{"token":"` + token + `","title":"t"}`)
 				}
 				b := newBench(t, q)
-				b.cfg.Memory = nil
 				var sent atomic.Int64
 				b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
 					if sent.Add(1) == 1 {
@@ -399,14 +398,14 @@ func TestProbeShows(t *testing.T) {
 					}
 					return delivered(n)
 				}
-				b.cfg.Breaker.trip("test", time.Now())
+				b.app.breaker.trip("test", time.Now())
 				b.start()
 				time.Sleep(90 * time.Second)
-				if healed := !b.cfg.Breaker.State().Broken; healed != tt.heals || !healed && sent.Load() != 1 {
+				if healed := !b.app.breaker.State().Broken; healed != tt.heals || !healed && sent.Load() != 1 {
 					t.Errorf("healed %v after %d pushes", healed, sent.Load())
 				}
 				time.Sleep(time.Minute)
-				if b.cfg.Breaker.State().Broken {
+				if b.app.breaker.State().Broken {
 					t.Error("not healed by the next probe")
 				}
 				b.halt(t)
@@ -421,11 +420,11 @@ func TestProbeDoesNotWaitForRecords(t *testing.T) {
 		q := newFakeQueue(jobText(`,"expiration":1`), jobText(""))
 		b := newBench(t, q)
 		b.rec.setFail(errors.New("no"))
-		b.cfg.Breaker.trip("test", time.Now())
+		b.app.breaker.trip("test", time.Now())
 		b.start()
 		time.Sleep(90 * time.Second)
-		if done, _, _, _ := q.counts(); done != 1 || b.cfg.Breaker.State().Broken || b.Status().Held != 1 {
-			t.Errorf("%d done, %+v, %d held", done, b.cfg.Breaker.State(), b.Status().Held)
+		if done, _, _, _ := q.counts(); done != 1 || b.app.breaker.State().Broken || b.Status().Held != 1 {
+			t.Errorf("%d done, %+v, %d held", done, b.app.breaker.State(), b.Status().Held)
 		}
 		b.rec.setFail(nil)
 		b.halt(t)
@@ -458,16 +457,16 @@ func TestDeafProber(t *testing.T) {
 		q := newFakeQueue()
 		b := newBench(t, q)
 		b.cfg.Queue = &deafQueue{played: played{q}}
-		b.cfg.Breaker.trip("test", time.Now())
+		b.app.breaker.trip("test", time.Now())
 		b.start()
 		time.Sleep(90 * time.Second)
 		ctx, stop := context.WithCancel(t.Context())
 		served := make(chan error, 1)
-		go func() { served <- New(b.cfg).Serve(ctx) }()
+		go func() { served <- b.app.NewWorker(0).Serve(ctx) }()
 		q.add(jobText(""))
 		time.Sleep(2 * time.Minute)
-		if done, _, _, _ := q.counts(); done != 1 || b.cfg.Breaker.State().Broken {
-			t.Errorf("%d done, %+v", done, b.cfg.Breaker.State())
+		if done, _, _, _ := q.counts(); done != 1 || b.app.breaker.State().Broken {
+			t.Errorf("%d done, %+v", done, b.app.breaker.State())
 		}
 		stop()
 		if err := <-served; err != nil {
@@ -484,7 +483,7 @@ func TestDialRefusingTheCredentialBreaksTheApp(t *testing.T) {
 		b.refuse = fmt.Errorf("tls: %w", apnsconn.ErrCredential)
 		b.start()
 		time.Sleep(10 * time.Minute)
-		if broken := b.cfg.Breaker.State().Broken; !broken {
+		if broken := b.app.breaker.State().Broken; !broken {
 			t.Error("app not broken")
 		}
 		if n := len(b.dialTimes()); n < 9 || n > 11 {
@@ -515,7 +514,7 @@ func TestSuffixTopicRefusedBuriesThatJobOnly(t *testing.T) {
 		if done, buried, _, _ := q.counts(); done != 1 || buried != 1 {
 			t.Errorf("done %d, buried %d", done, buried)
 		}
-		if broken := b.cfg.Breaker.State().Broken; broken {
+		if broken := b.app.breaker.State().Broken; broken {
 			t.Error("app broken")
 		}
 		b.halt(t)
@@ -534,7 +533,7 @@ func TestSuffixTopicWithARefusedCredential(t *testing.T) {
 		}
 		b.start()
 		time.Sleep(10*time.Minute + 30*time.Second) // between two probes
-		state := b.cfg.Breaker.State()
+		state := b.app.breaker.State()
 		broken, reason := state.Broken, state.Reason
 		if want := "403 InvalidProviderToken: this machine's clock is 12 minutes behind APNs': set it, best by NTP"; !broken || reason != want {
 			t.Errorf("broken %v, %q, want %q", broken, reason, want)
@@ -584,7 +583,7 @@ func TestPanicBuriesThatJobOnly(t *testing.T) {
 		if !strings.Contains(b.rec.entries[0].Reason, "panic: poison") {
 			t.Errorf("reason %q", b.rec.entries[0].Reason)
 		}
-		if b.cfg.Counters.Panics.Load() != 1 {
+		if b.app.Counters.Panics.Load() != 1 {
 			t.Error("panic not counted")
 		}
 		b.halt(t)
@@ -623,7 +622,7 @@ func TestTTLAndExpiration(t *testing.T) {
 		if n := b.sent(); n != 2 {
 			t.Errorf("%d pushes sent, want 2", n)
 		}
-		if n := b.cfg.Counters.Expired.Load(); n != 2 {
+		if n := b.app.Counters.Expired.Load(); n != 2 {
 			t.Errorf("%d expired, want 2", n)
 		}
 		b.halt(t)
@@ -723,7 +722,7 @@ func TestDrainIsBounded(t *testing.T) {
 		if d := time.Since(begun); d > 13*time.Second {
 			t.Errorf("stop took %v with a drain of 10s", d)
 		}
-		if n := b.cfg.Counters.PossibleDuplicates.Load(); n != 1 {
+		if n := b.app.Counters.PossibleDuplicates.Load(); n != 1 {
 			t.Errorf("%d possible duplicates, want 1: the push was on its way", n)
 		}
 	})
@@ -736,15 +735,15 @@ func TestPauseGrowsToMax(t *testing.T) {
 			continue
 		}
 		for range 100 {
-			if got := r.pause(attempt, 0, 0); got < want*8/10 || got > min(want*12/10, r.Max) {
+			if got := r.delay(attempt, 0, 0); got < want*8/10 || got > min(want*12/10, r.Max) {
 				t.Fatalf("attempt %d: pause %v, want %v ± 20 %%", attempt, got, want)
 			}
 		}
 	}
-	if got := r.pause(1, time.Hour, 0); got > 72*time.Second {
+	if got := r.delay(1, time.Hour, 0); got > 72*time.Second {
 		t.Errorf("first pause above retry.min: %v", got)
 	}
-	if got := r.pause(1, 0, time.Hour); got != r.Max {
+	if got := r.delay(1, 0, time.Hour); got != r.Max {
 		t.Errorf("asked for an hour: %v, want retry.max", got)
 	}
 }
@@ -755,7 +754,7 @@ func TestProbeMeetsGarbage(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		q := newFakeQueue()
 		b := newBench(t, q)
-		b.cfg.Breaker.trip("test", time.Now())
+		b.app.breaker.trip("test", time.Now())
 		b.start()
 		q.add("garbage")
 		q.add(jobText(""))
@@ -763,7 +762,7 @@ func TestProbeMeetsGarbage(t *testing.T) {
 		if done, buried, _, _ := q.counts(); done != 1 || buried != 1 {
 			t.Errorf("done %d, buried %d", done, buried)
 		}
-		if broken := b.cfg.Breaker.State().Broken; broken {
+		if broken := b.app.breaker.State().Broken; broken {
 			t.Error("still broken")
 		}
 		b.halt(t)
@@ -789,7 +788,7 @@ func TestRefusedStreamsAreNoHotLoop(t *testing.T) {
 		}
 		b.start()
 		time.Sleep(time.Hour)
-		if n := b.cfg.Counters.Ended(apnsconn.NotSent); n > 150 {
+		if n := b.app.Counters.Ended(apnsconn.NotSent); n > 150 {
 			t.Errorf("%d tries in an hour", n)
 		}
 		taking.Store(true)
@@ -897,8 +896,8 @@ func TestExpiresWhileItWaitsHere(t *testing.T) {
 			if len(rec) != 1 || rec[0].Class != classExpired || !strings.Contains(log.String(), `msg="expired, not sent"`) {
 				t.Errorf("%s: records %+v\n%s", extra, rec, log.String())
 			}
-			if done, _, _, _ := q.counts(); done != 1 || b.cfg.Counters.Expired.Load() != 1 {
-				t.Errorf("%s: done %d, expired %d", extra, done, b.cfg.Counters.Expired.Load())
+			if done, _, _, _ := q.counts(); done != 1 || b.app.Counters.Expired.Load() != 1 {
+				t.Errorf("%s: done %d, expired %d", extra, done, b.app.Counters.Expired.Load())
 			}
 		})
 	}
@@ -924,7 +923,7 @@ func TestAnswersEndUnreachable(t *testing.T) {
 		b.setRefuse(nil)
 		time.Sleep(20 * time.Second) // the longest pause between dials is 15 s
 		synctest.Wait()
-		if err := b.Status().Unreachable; err != nil || b.cfg.Counters.Ended(apnsconn.Unavailable) == 0 {
+		if err := b.Status().Unreachable; err != nil || b.app.Counters.Ended(apnsconn.Unavailable) == 0 {
 			t.Errorf("still %v", err)
 		}
 		b.halt(t)

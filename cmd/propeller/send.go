@@ -188,7 +188,7 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 	}
 	for i := range cfg.Apps {
 		if c := &cfg.Apps[i]; c.Topic == topic {
-			return place{cfg.Queue, cmp.Or(tube, c.Tube), tube != "", cfg.StateDir, supervisor.AppOf(c)}, nil
+			return place{cfg.Queue, cmp.Or(tube, c.Tube), tube != "", cfg.StateDir, supervisor.RulesOf(c)}, nil
 		}
 	}
 	if tube != "" {
