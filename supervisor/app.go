@@ -48,14 +48,14 @@ type appTotals struct {
 
 type appWorker struct {
 	*worker.Worker
-	index   int
-	service *joinable
-	token   suture.ServiceToken
+	index       int
+	restartable *restartable // serves the worker
+	service     *joinable    // serves restartable
+	token       suture.ServiceToken
 
 	// The watchdog's.
 	progress progress
 	stuckBy  string // why progress calls it stuck
-	late     lateness
 }
 
 func newApp(c config.App, shared *worker.App, totals *appTotals, log *slog.Logger) *app {
@@ -86,8 +86,9 @@ func (a *app) Serve(ctx context.Context) error {
 
 func (a *app) addWorker(i int) {
 	w := a.shared.NewWorker(i)
-	service := &joinable{service: &restartable{service: w}}
-	a.workers = append(a.workers, &appWorker{Worker: w, index: i, service: service, token: a.sup.Add(service)})
+	r := &restartable{service: w}
+	service := &joinable{service: r}
+	a.workers = append(a.workers, &appWorker{Worker: w, index: i, restartable: r, service: service, token: a.sup.Add(service)})
 }
 
 // resize adds or removes workers until there are n; it returns the removed,

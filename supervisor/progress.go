@@ -50,7 +50,6 @@ const (
 	stay      step = iota
 	replace        // its connection to APNs
 	restart        // the worker, which gets a new connection to the queue as well
-	abandon        // replace the stuck worker by a new one
 	stall          // say that the app stalls
 	recovered      // it does not stall any more
 )

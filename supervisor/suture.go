@@ -21,7 +21,7 @@ type restartable struct {
 		suture.Service
 		String() string
 	}
-	cancel atomic.Pointer[context.CancelFunc] // ends the current run; nil before the first
+	cancel atomic.Pointer[context.CancelCauseFunc] // ends the current run; nil before the first
 }
 
 // String is the service's: without it suture would print its fields.
@@ -30,22 +30,22 @@ func (r *restartable) String() string { return r.service.String() }
 // Serve serves the service, and serves it again each time it was restarted.
 func (r *restartable) Serve(ctx context.Context) error {
 	for {
-		run, cancel := context.WithCancel(ctx)
+		run, cancel := context.WithCancelCause(ctx)
 		r.cancel.Store(&cancel)
 		err := r.service.Serve(run)
-		restarted := run.Err() != nil || errors.Is(err, worker.ErrRestarted)
-		cancel()
+		restarted := errors.Is(context.Cause(run), worker.ErrRestarted)
+		cancel(nil)
 		if ctx.Err() != nil || !restarted {
 			return err
 		}
 	}
 }
 
-// Restart ends the service as a stop would, and serves it again. It does nothing unless the
-// service runs.
+// Restart ends the service, with ErrRestarted as the cause of its context, and serves it
+// again. It does nothing unless the service runs.
 func (r *restartable) Restart() {
 	if cancel := r.cancel.Load(); cancel != nil {
-		(*cancel)()
+		(*cancel)(worker.ErrRestarted)
 	}
 }
 

@@ -117,40 +117,11 @@ func (d *watchdog) look(a watched, seen sight, jobs available) {
 		w.progress.period = a.patience(time.Duration(d.period.Load()))
 		what, why := w.progress.look(now, v)
 		d.act(a, w, what, why)
-		d.unstick(a, w, seen.workers[i], now)
 		if w.progress.stuck && stalled == nil {
 			stalled = &Stall{Reason: fmt.Sprintf("worker %d: %s", i, w.stuckBy), Since: now.Add(-w.progress.total)}
 		}
 	}
 	d.tellStalled(a, stalled)
-}
-
-// unstick abandons a worker that did not plan when it said it would: its goroutine is
-// stuck. It takes two looks, because a process that was stopped also wakes up late.
-func (d *watchdog) unstick(a watched, w *appWorker, s worker.Status, now time.Time) {
-	if !s.Serving || s.Until.IsZero() || now.Sub(s.Until) <= stuckSlack {
-		w.late = lateness{}
-		return
-	}
-	if w.late.until != s.Until {
-		w.late = lateness{until: s.Until}
-		return
-	}
-	if w.late.given {
-		return
-	}
-	w.late.given = true
-	why := fmt.Sprintf("it has not planned its work for %v%s", now.Sub(s.Planned).Round(time.Second), last(s.Cause))
-	d.act(a, w, abandon, why)
-}
-
-// stuckSlack is how late a worker may plan.
-const stuckSlack = 10 * time.Second
-
-// lateness is what the watchdog last saw of a late worker.
-type lateness struct {
-	until time.Time // when it should have planned
-	given bool      // it has been abandoned
 }
 
 // patience is the period for an app: the watchdog's, but a push may take its
@@ -198,11 +169,7 @@ func (d *watchdog) act(a watched, w *appWorker, what step, why string) {
 	case restart:
 		log.Warn("watchdog: no progress: the worker is restarted")
 		a.totals.steps.Restarted.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
-		w.Restart(why)
-	case abandon:
-		log.Error("watchdog: the worker is stuck and is replaced by a new one")
-		a.totals.steps.Restarted.note(fmt.Sprintf("worker %d: %s", w.index, why), time.Now())
-		w.Abandon(why)
+		w.restartable.Restart()
 	case stall:
 		log.Error("watchdog: no progress: the worker stalls")
 		w.stuckBy = why

@@ -361,45 +361,6 @@ func TestView(t *testing.T) {
 	}
 }
 
-// A worker that does not plan when it said it would is abandoned once, after two looks.
-func TestWatchdogGivesUpAStuckWorker(t *testing.T) {
-	t.Parallel()
-	d, all, log := newLook(nil, 1)
-	a, w := all[0], all[0].workers[0]
-	now := time.Unix(1e9, 0)
-	given := a.totals.steps.Restarted.Load
-	look := func(s worker.Status, want int64) {
-		t.Helper()
-		if d.unstick(a, w, s, now); given() != want {
-			t.Errorf("given up %d times, want %d", given(), want)
-		}
-	}
-	planned := func(ago, until time.Duration) worker.Status {
-		return worker.Status{Serving: true, Cause: worker.Dialing, Planned: now.Add(-ago), Until: now.Add(until)}
-	}
-	look(worker.Status{Serving: true}, 0) // it has not planned yet
-	for range 3 {
-		look(planned(time.Minute, -stuckSlack), 0)
-	}
-	stuck := planned(time.Minute, -stuckSlack-1)
-	look(stuck, 0)
-	look(planned(0, time.Minute), 0) // the process itself stood still
-	look(stuck, 0)
-	look(stuck, 1)
-	look(stuck, 1) // it is abandoned
-	stuck.Serving = false
-	look(stuck, 1)
-	stuck.Serving = true
-	look(stuck, 1)
-	look(stuck, 2)
-	if last := a.totals.steps.Restarted.Last(); last.Reason != "worker 0: it has not planned its work for 1m0s (connecting to apns)" {
-		t.Errorf("%+v", last)
-	}
-	if n := strings.Count(log.String(), "the worker is stuck"); n != 2 {
-		t.Errorf("logged %d times", n)
-	}
-}
-
 // That an app is broken explains that it does nothing as long as it is probed.
 func TestProbeLate(t *testing.T) {
 	t.Parallel()

@@ -375,18 +375,19 @@ func (f *recorded) all() []feedback.Record {
 // bench is a worker between a played queue and played connections.
 type bench struct {
 	*Worker
-	q      *fakeQueue
-	rec    *recorded
-	cfg    Config
-	app    *App
-	mu     sync.Mutex
-	conns  []*fakeConn
-	dials  []time.Time
-	refuse error // of the next dials
-	limit  int   // streams of the next connections
-	answer func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration)
-	stop   context.CancelFunc
-	served chan error
+	q       *fakeQueue
+	rec     *recorded
+	cfg     Config
+	app     *App
+	mu      sync.Mutex
+	conns   []*fakeConn
+	dials   []time.Time
+	refuse  error // of the next dials
+	limit   int   // streams of the next connections
+	answer  func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration)
+	stop    func()
+	restart func()
+	served  chan error
 }
 
 func delivered(*apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
@@ -439,8 +440,8 @@ func (b *bench) dial(_ context.Context, onChange func()) (Conn, error) {
 
 func (b *bench) start() {
 	b.Worker = b.newWorker()
-	ctx, cancel := context.WithCancel(context.Background())
-	b.stop = cancel
+	ctx, cancel := context.WithCancelCause(context.Background())
+	b.stop, b.restart = func() { cancel(nil) }, func() { cancel(ErrRestarted) }
 	go func() { b.served <- b.Serve(ctx) }()
 }
 

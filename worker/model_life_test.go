@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -16,13 +17,14 @@ type slot struct {
 	app   *shared
 	index int
 
-	mu      sync.Mutex
-	w       *worker.Worker // nil while none serves
-	cancel  context.CancelFunc
-	stopped time.Time     // when cancel was called
-	down    time.Duration // how long it then stays down
-	closed  bool          // it is not started again
-	up      chan struct{} // closed to start it at once
+	mu        sync.Mutex
+	w         *worker.Worker // nil while none serves
+	cancel    context.CancelFunc
+	cancelRun context.CancelCauseFunc // of the Serve under way, for a restart
+	stopped   time.Time               // when cancel was called
+	down      time.Duration           // how long it then stays down
+	closed    bool                    // it is not started again
+	up        chan struct{}           // closed to start it at once
 }
 
 // start starts the workers of the latest app.
@@ -70,7 +72,13 @@ const stopBound = 2 * (drainTime + 3*time.Second)
 // serve does one Serve, and reports whether to serve again.
 func (s *slot) serve(ctx context.Context, w *worker.Worker) (again bool) {
 	m := s.m
-	err := w.Serve(ctx)
+	run, cancel := context.WithCancelCause(ctx)
+	s.mu.Lock()
+	s.cancelRun = cancel
+	s.mu.Unlock()
+	err := w.Serve(run)
+	restarted := errors.Is(context.Cause(run), errRestarted)
+	cancel(nil)
 	s.mu.Lock()
 	stopped := s.stopped
 	s.mu.Unlock()
@@ -80,11 +88,11 @@ func (s *slot) serve(ctx context.Context, w *worker.Worker) (again bool) {
 	switch {
 	case ctx.Err() != nil && !stopped.IsZero() && time.Since(stopped) > stopBound:
 		m.fail("stop", "Serve took %v to return", time.Since(stopped))
-	case ctx.Err() == nil && restarted(err):
+	case ctx.Err() == nil && restarted && err == nil:
 		return true
 	case ctx.Err() == nil:
 		m.fail("stop", "Serve returned without an order: %v", err)
-	case err != nil && !restarted(err):
+	case err != nil:
 		m.fail("stop", "Serve returned an error: %v", err)
 	}
 	return false
@@ -95,6 +103,15 @@ func (s *slot) at() *worker.Worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.w
+}
+
+// restart restarts the worker, if it serves.
+func (s *slot) restart() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.w != nil && s.cancelRun != nil {
+		s.cancelRun(errRestarted)
+	}
 }
 
 // stop stops the worker, which is started again after down, or never.
@@ -207,9 +224,7 @@ func (m *model) do(s step) {
 		}
 		return
 	case opRestart:
-		if w := at().at(); w != nil {
-			w.Restart("model")
-		}
+		at().restart()
 		return
 	case opStop:
 		at().stop(s.d, false)

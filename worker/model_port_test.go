@@ -2,7 +2,6 @@ package worker_test
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -76,8 +75,8 @@ const drainTime = 10 * time.Second
 
 func (m *model) newWorker(s *shared, index int) *worker.Worker { return s.app.NewWorker(index) }
 
-// restarted reports whether Serve ended because of Restart.
-func restarted(err error) bool { return errors.Is(err, worker.ErrRestarted) }
+// errRestarted is the cause of a context that ends for a restart.
+var errRestarted = worker.ErrRestarted
 
 // portQueue is the model's queue as a queue.Queue.
 type portQueue struct{ *model }

@@ -125,7 +125,7 @@ func (r *run) do(p plan, now time.Time) (changed bool) {
 
 // send sends up to n pushes of the jobs at hand.
 func (r *run) send(n int, now time.Time) {
-	for n > 0 && len(r.sendq) > 0 && !r.closing.Load() {
+	for n > 0 && len(r.sendq) > 0 {
 		t := r.sendq[0]
 		dealt := r.sendSome(t, n, now)
 		n -= dealt

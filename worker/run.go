@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"propeller/apnsconn"
@@ -43,27 +42,22 @@ type run struct {
 	scratch   Event // of tellDelivered
 
 	receiving     bool
-	receiver      chan struct{}   // closed when the last Receive has ended
 	receives      context.Context // for Receive; nil once it was cancelled
 	cancelReceive context.CancelFunc
 	rested        bool  // the consumer is paused
 	failure       error // why the run ends, if not by its context
 
-	ending         bool
-	ends           chan struct{} // closed when ending begins
-	drainEnd       time.Time     // until when pushes may finish
-	abandoned      bool          // the pushes open at drainEnd have been given up
-	closed         bool          // jobs received from now on are too late
-	stuck          chan string   // cap 1: Abandon's order, and why
-	closing        atomic.Bool   // the consumer is being closed
-	consumerClosed chan struct{} // closed when the consumer is closed
+	ending    bool
+	ends      chan struct{} // closed when ending begins
+	drainEnd  time.Time     // until when pushes may finish
+	abandoned bool          // the pushes open at drainEnd have been given up
+	closed    bool          // jobs received from now on are too late
 }
 
 func newRun(w *Worker, consumer queue.Consumer) *run {
 	r := &run{
 		w: w, app: w.app, cfg: &w.app.cfg, log: w.log, consumer: consumer, box: newMailbox(),
-		lists: make(map[*task]struct{}), ends: make(chan struct{}), consumerClosed: make(chan struct{}),
-		stuck: make(chan string, 1),
+		lists: make(map[*task]struct{}), ends: make(chan struct{}),
 	}
 	r.link.open = make(map[*conn]struct{})
 	r.dials, r.stopDials = context.WithCancel(context.Background())
@@ -76,7 +70,7 @@ func (r *run) serve(ctx context.Context) error {
 	r.app.bells.join(&r.box)
 	defer r.app.bells.leave(&r.box)
 	defer r.close()
-	defer context.AfterFunc(ctx, func() { r.box.post(func() { r.end(nil) }) })()
+	defer context.AfterFunc(ctx, func() { r.box.post(func() { r.stop(context.Cause(ctx)) }) })()
 	timer, armed := time.NewTimer(idle), time.Now().Add(idle)
 	defer timer.Stop()
 	for {
@@ -150,13 +144,11 @@ func (r *run) receive(n int) {
 	if r.receives == nil {
 		r.receives, r.cancelReceive = context.WithCancel(context.Background())
 	}
-	ctx, ended := r.receives, make(chan struct{})
-	r.receiver = ended
+	ctx := r.receives
 	r.spawn(func() {
 		var jobs []queue.Job
 		var err error
 		defer func() { // also when it panics
-			close(ended)
 			r.box.post(func() { r.received(jobs, err) })
 		}()
 		if jobs, err = r.consumer.Receive(ctx, n); ctx.Err() != nil {

@@ -26,13 +26,11 @@ const (
 type Status struct {
 	Serving   bool
 	Cause     Cause
-	Planned   time.Time // when the plan was made; zero while it does not serve
-	Until     time.Time // when it plans again at the latest; well after that, its goroutine is stuck
-	Held      int       // jobs received and not yet settled
-	Lingering int       // how many of Held wait for the queue without a slot; at most Config.InFlight
-	InFlight  int       // slots in use, out of Config.InFlight
-	Guarded   int       // answered pushes that wait for the guard's ruling
-	Connected bool      // to APNs
+	Held      int  // jobs received and not yet settled
+	Lingering int  // how many of Held wait for the queue without a slot; at most Config.InFlight
+	InFlight  int  // slots in use, out of Config.InFlight
+	Guarded   int  // answered pushes that wait for the guard's ruling
+	Connected bool // to APNs
 	Link      Link
 
 	QueueErr error // why no job can be received; nil when one can
@@ -75,7 +73,7 @@ const fresh = 5 * time.Second
 func (r *run) show(p plan, now time.Time) {
 	l := &r.link
 	s := Status{
-		Serving: true, Cause: p.cause, Planned: now, Until: p.until,
+		Serving: true, Cause: p.cause,
 		Held: r.held, Lingering: r.settlers.lingering, InFlight: r.slots, Guarded: r.undecided,
 		Link: Link{GoAway: l.goAway}, Unreachable: l.down,
 	}

@@ -9,9 +9,6 @@ import (
 )
 
 const (
-	// stuckTime is how long a consumer may take to end a Receive that was cancelled. It
-	// should take no time at all.
-	stuckTime = 2 * time.Second
 	// splitTime is how long the rests of lists may take to go back to the queue once the
 	// time to finish pushes is over.
 	splitTime = time.Second
@@ -22,36 +19,31 @@ const (
 	closeTime = 2 * time.Second
 )
 
-// end begins to stop the run, in the order that loses and repeats the least: pushes in
+// stop ends the run because its context has ended.
+func (r *run) stop(cause error) {
+	drain := time.Duration(r.cfg.Live.Drain.Load())
+	if errors.Is(cause, ErrRestarted) {
+		drain = min(drain, restartDrain)
+	}
+	r.endWithin(drain, nil)
+}
+
+// end ends the run because of a failure.
+func (r *run) end(failure error) {
+	r.endWithin(time.Duration(r.cfg.Live.Drain.Load()), failure)
+}
+
+// endWithin begins to end the run, in the order that loses and repeats the least: pushes in
 // flight finish and are settled, the rest goes back when the queue connection closes, and
 // the APNs connection closes last.
-func (r *run) end(failure error) {
+func (r *run) endWithin(drain time.Duration, failure error) {
 	if r.ending {
 		return
 	}
 	r.ending, r.failure = true, failure
 	close(r.ends)
 	r.stopDials()
-	drain := time.Duration(r.cfg.Live.Drain.Load())
-	if errors.Is(failure, ErrRestarted) {
-		drain = min(drain, restartDrain)
-	}
 	r.drainEnd = time.Now().Add(drain)
-	if r.receiving {
-		r.goes.Go(r.unstick)
-	}
-}
-
-// unstick closes the consumer if a cancelled Receive does not return.
-func (r *run) unstick() {
-	limit := time.NewTimer(stuckTime)
-	defer limit.Stop()
-	select {
-	case <-r.receiver:
-	case <-limit.C:
-		r.log.Warn("the queue's consumer does not stop: closing it")
-		r.closeConsumer()
-	}
 }
 
 // finished reports whether the run holds nothing any more, or must not wait longer.
@@ -121,13 +113,8 @@ func (r *run) close() {
 // ends, its job is settled, and that is reported.
 const lastTurns = 4
 
-// closeConsumer closes the consumer once, and returns when it is closed.
+// closeConsumer closes the consumer, which ends its Receive and gives back its jobs.
 func (r *run) closeConsumer() {
-	if r.closing.Swap(true) {
-		<-r.consumerClosed
-		return
-	}
-	defer close(r.consumerClosed)
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	if err := r.consumer.Close(ctx); err != nil {

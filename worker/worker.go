@@ -17,9 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync/atomic"
-	"time"
 
 	"propeller/internal/flood"
 )
@@ -59,21 +57,14 @@ func (w *Worker) Replace(reason string) {
 	}
 }
 
-// Restart makes Serve give its jobs back and return an error with the reason that wraps
-// ErrRestarted, so that suture serves the worker again. It has no effect while nothing
-// serves.
-func (w *Worker) Restart(reason string) {
-	if r := w.cur.Load(); r != nil {
-		r.box.post(func() { r.end(fmt.Errorf("worker: %w: %s", ErrRestarted, reason)) })
-	}
-}
-
-// ErrRestarted is wrapped by Serve's error after Restart or Abandon.
+// ErrRestarted is the cause of a context with which Serve is stopped for a restart: see
+// context.WithCancelCause.
 var ErrRestarted = errors.New("restarted")
 
 // Serve works until ctx ends, then finishes what is in flight, within
-// Live.Drain, and returns nil. An error is something nobody foresaw; suture
-// starts Serve again.
+// Live.Drain, and returns nil. If ctx ends for a restart, Serve takes a second or two and
+// releases all that APNs has not answered by then. An error is something nobody foresaw;
+// suture starts Serve again.
 func (w *Worker) Serve(ctx context.Context) error {
 	consumer, err := w.app.cfg.Queue.Consume(w.app.cfg.Tube)
 	if err != nil {
@@ -82,52 +73,5 @@ func (w *Worker) Serve(ctx context.Context) error {
 	r := newRun(w, consumer)
 	w.cur.Store(r)
 	defer w.cur.Store(nil)
-	ended := make(chan end, 1)
-	go func() { ended <- r.serveOrPanic(ctx) }()
-	select {
-	case e := <-ended:
-		if e.panicked != "" {
-			panic(e.panicked) // suture restarts the worker
-		}
-		return e.err
-	case why := <-r.stuck:
-		// The goroutine is lost. If it ever wakes up, all that it had is closed.
-		r.settlers.cancel()
-		r.settlers.rest()
-		err := fmt.Errorf("worker: %w: its goroutine is stuck: %s", ErrRestarted, why)
-		r.box.post(func() { r.end(err) })
-		go r.closeConsumer()
-		select {
-		case <-r.consumerClosed:
-		case <-time.After(closeTime):
-		}
-		return err
-	}
-}
-
-// end says how a run's goroutine ended.
-type end struct {
-	err      error
-	panicked string // the panic, with its stack; "" = none
-}
-
-func (r *run) serveOrPanic(ctx context.Context) (e end) {
-	defer func() {
-		if v := recover(); v != nil {
-			e.panicked = fmt.Sprintf("%v\n%s", v, debug.Stack())
-		}
-	}()
-	return end{err: r.serve(ctx)}
-}
-
-// Abandon makes Serve return like Restart, for a worker whose goroutine is stuck:
-// Status.Until has long passed. Its jobs go back to the queue. The goroutine is lost until
-// whatever it waits for returns.
-func (w *Worker) Abandon(reason string) {
-	if r := w.cur.Load(); r != nil {
-		select {
-		case r.stuck <- reason:
-		default:
-		}
-	}
+	return r.serve(ctx)
 }
