@@ -62,10 +62,12 @@ func (c *fastConn) Send(_ *apnsconn.Notification, done func(apnsconn.Outcome)) {
 	c.mu.Unlock()
 	c.work.Signal()
 }
-func (c *fastConn) Free() int             { return 1000 }
-func (c *fastConn) Usable() bool          { return true }
-func (c *fastConn) Done() <-chan struct{} { return c.done }
-func (c *fastConn) Err() error            { return apnsconn.ErrClosed }
+func (c *fastConn) Free() int                   { return 1000 }
+func (c *fastConn) Streams() (int, int)         { return 0, 1000 }
+func (c *fastConn) Usable() bool                { return true }
+func (c *fastConn) Drain(context.Context) error { return c.Close() }
+func (c *fastConn) Done() <-chan struct{}       { return c.done }
+func (c *fastConn) Err() error                  { return apnsconn.ErrClosed }
 func (c *fastConn) Close() error {
 	c.mu.Lock()
 	c.closed = true

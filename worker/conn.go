@@ -22,6 +22,11 @@ type Conn interface {
 	Free() int
 	// Usable is false as soon as the connection takes no new pushes.
 	Usable() bool
+	// Streams is how many pushes are open, and how many APNs and the configuration allow.
+	Streams() (open, limit int)
+	// Drain takes no new pushes, waits for the open ones and closes. Each push ends within
+	// its own time limit, and so does Drain.
+	Drain(ctx context.Context) error
 	// Close ends the connection now; every push still open ends in its callback
 	// before Close returns.
 	Close() error
@@ -204,9 +209,7 @@ func (r *run) letGo() {
 	if c == nil {
 		return
 	}
-	if d, ok := c.Conn.(interface{ Drain(context.Context) error }); ok {
-		r.goes.Go(func() { _ = d.Drain(context.Background()) }) // bounded by the PushTimeout of each push
-	}
+	r.goes.Go(func() { _ = c.Drain(context.Background()) }) // connEnded reports why it ended
 }
 
 // tellConn updates the connection's state from the end of a push.

@@ -274,6 +274,11 @@ func (c *fakeConn) Send(n *apnsconn.Notification, done func(apnsconn.Outcome)) {
 		c.onChange()
 	})
 }
+func (c *fakeConn) Streams() (open, limit int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open, c.limit
+}
 func (c *fakeConn) Free() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

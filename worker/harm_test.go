@@ -292,7 +292,9 @@ func (c *notSentConn) Send(n *apnsconn.Notification, done func(apnsconn.Outcome)
 	c.open = append(c.open, done)
 	c.mu.Unlock()
 }
-func (c *notSentConn) Free() int { return 1 }
+func (c *notSentConn) Free() int                   { return 1 }
+func (c *notSentConn) Streams() (int, int)         { return 0, 1 }
+func (c *notSentConn) Drain(context.Context) error { <-c.ended; return nil }
 func (c *notSentConn) Usable() bool {
 	select {
 	case <-c.ended:

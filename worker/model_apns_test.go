@@ -268,6 +268,12 @@ func (c *conn) Free() int {
 	return max(0, c.m.plan.inFlight-len(c.flights))
 }
 
+func (c *conn) Streams() (open, limit int) {
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	return len(c.flights), c.m.plan.inFlight
+}
+
 func (c *conn) Usable() bool {
 	c.m.look()
 	c.m.mu.Lock()

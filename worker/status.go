@@ -98,9 +98,7 @@ func (w *Worker) Status() Status {
 	s.Received, s.Finished = w.received.Load(), w.finished.Load()
 	if c != nil && c.Usable() {
 		s.Connected, s.Link.Since = true, c.since
-		if open, ok := c.Conn.(interface{ Streams() (open, limit int) }); ok {
-			s.Link.Open, s.Link.Limit = open.Streams()
-		}
+		s.Link.Open, s.Link.Limit = c.Streams()
 	}
 	if now.After(downUntil) {
 		s.Unreachable = nil
