@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"strings"
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/internal/backoff"
 )
 
 // Conn is what a worker needs of a connection to APNs; *apnsconn.Conn is one.
@@ -110,8 +110,8 @@ func (r *run) dial(now time.Time) {
 
 // failed puts off the next dial.
 func (l *link) failed(now time.Time) {
-	l.dialAt = now.Add(min(dialMax, jitter(min(dialMax, dialMin<<min(l.fails, 10)))))
 	l.fails++
+	l.dialAt = now.Add(backoff.Pause(dialMin, dialMax, l.fails))
 }
 
 // good resets the pause between dials after a good answer.
@@ -121,7 +121,7 @@ func (r *run) good() {
 		return
 	}
 	if l.fails > 0 {
-		l.fails, l.dialAt = 0, l.dialed.Add(jitter(dialMin))
+		l.fails, l.dialAt = 0, l.dialed.Add(backoff.Jitter(dialMin))
 	}
 	r.reachable()
 }
@@ -173,7 +173,7 @@ func (r *run) dialEnded(c Conn, closes int, err error) {
 		r.refused(err.Error())
 	default:
 		r.app.Counters.DialsFailed.Add(1)
-		l.dialAt = sooner(l.dialAt, now.Add(jitter(refusedMax)))
+		l.dialAt = sooner(l.dialAt, now.Add(backoff.Jitter(refusedMax)))
 		r.unreachable(true, "apns not reachable; jobs stay in the queue", err, now)
 	}
 }
@@ -276,11 +276,6 @@ var errTakesNothing = errors.New("apns takes no pushes")
 
 // takesNone reports whether the last connection took no pushes, though it opened.
 func (l *link) takesNone() bool { return errors.Is(l.down, errTakesNothing) }
-
-// jitter spreads d over ±20 %, so that many workers do not act as one.
-func jitter(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
-}
 
 // Link is a worker's connection to APNs at one moment.
 type Link struct {

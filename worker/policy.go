@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/internal/backoff"
 )
 
 // Retry bounds how a job is tried again.
@@ -80,18 +81,7 @@ func (r Retry) delay(attempt int, first, asked time.Duration) time.Duration {
 	if first > 0 {
 		d = min(d, first)
 	}
-	return min(max(jitter(doubled(d, r.Max, attempt)), asked), r.Max)
-}
-
-// doubled doubles d with each attempt after the first, up to longest.
-func doubled(d, longest time.Duration, attempt int) time.Duration {
-	for range attempt - 1 {
-		if d >= longest {
-			break
-		}
-		d *= 2
-	}
-	return min(d, longest)
+	return min(max(backoff.Pause(d, r.Max, attempt), asked), r.Max)
 }
 
 // nextPause is how long a push that is tried later stays away. A doubted push comes a last
@@ -103,7 +93,7 @@ func (p *push) nextDelay(attempt int, age time.Duration) time.Duration {
 	case p.delay > 0:
 		return p.delay
 	case p.doubted:
-		pause := jitter(min(max(p.t.r.app.guard.doubtLasts(time.Now()), DoubtMin), doubtMax))
+		pause := backoff.Jitter(min(max(p.t.r.app.guard.doubtLasts(time.Now()), DoubtMin), doubtMax))
 		pause = min(pause, doubtMax, max(cfg.Retry.GiveUpAfter-age, time.Second))
 		if left := p.t.lifeLeft(age); left > ProbeEvery {
 			pause = min(pause, left-ProbeEvery)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"propeller/internal/backoff"
 	"propeller/queue"
 )
 
@@ -34,8 +35,9 @@ func (t *task) store(what kept, put func(ctx context.Context) error) error {
 		return nil
 	}
 	s.trouble.begin(what, err, s.ctx.Err() == nil)
-	for pause := storeMin; s.ctx.Err() == nil && !errors.Is(err, queue.ErrLost); pause = min(2*pause, storeMax) {
-		d, back := s.trouble.wait(t, pause)
+	pauses := backoff.Backoff{Min: storeMin, Max: storeMax}
+	for s.ctx.Err() == nil && !errors.Is(err, queue.ErrLost) {
+		d, back := s.trouble.wait(t, pauses.Next())
 		t.r.nap(d, back)
 		if !t.reserved() {
 			err = queue.ErrLost
@@ -61,7 +63,7 @@ func (t *task) reserved() bool {
 	return !errors.Is(t.job.Touch(ctx), queue.ErrLost)
 }
 
-// nap waits for about d, or until back is closed. When the run begins to end it returns
+// nap waits for d, or until back is closed. When the run begins to end it returns
 // early, for one more attempt, and from then on waits at most storeMin.
 func (r *run) nap(d time.Duration, back <-chan struct{}) {
 	ends := r.ends
@@ -70,7 +72,7 @@ func (r *run) nap(d time.Duration, back <-chan struct{}) {
 		ends, d = nil, min(d, storeMin)
 	default:
 	}
-	timer := time.NewTimer(jitter(d))
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

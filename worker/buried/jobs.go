@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"propeller/internal/backoff"
 	"propeller/queue"
 )
 
@@ -290,7 +291,8 @@ const (
 	// while it lists buried jobs. All jobs of a request share one bound: workers may hold
 	// many of them for long.
 	firstPause  = 5 * time.Millisecond
-	lastPause   = 80 * time.Millisecond // 155 ms in all for one job
+	lastPause   = 80 * time.Millisecond
+	maxTries    = 6 // 155 ms or so in all for one job
 	maxInsisted = 2 * time.Second
 )
 
@@ -305,13 +307,17 @@ func (s *seeker) peek(id string) (b queue.StoredJob, err error) {
 
 // ask asks the queue, repeats while the job is held, and counts unanswered questions.
 func (s *seeker) ask(f func() error) (err error) {
-	for pause := firstPause; ; pause *= 2 {
+	pauses := backoff.Backoff{Min: firstPause, Max: lastPause}
+	for try := 1; ; try++ {
 		err = f()
-		if !errors.Is(err, queue.ErrBusy) || pause > lastPause || s.waited >= maxInsisted || s.ctx.Err() != nil {
+		if !errors.Is(err, queue.ErrBusy) || try == maxTries || s.waited >= maxInsisted {
 			break
 		}
+		pause := pauses.Next()
 		s.waited += pause
-		sleep(s.ctx, pause)
+		if backoff.Sleep(s.ctx, pause) != nil {
+			break
+		}
 	}
 	s.failures++
 	if err == nil || errors.Is(err, queue.ErrNotFound) || errors.Is(err, queue.ErrRejected) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"propeller/internal/backoff"
 	"propeller/queue"
 )
 
@@ -165,7 +166,7 @@ func (w *Walker) read(ctx context.Context, admin queue.Admin, tube, topic string
 		w.warned = true
 		w.Log.Warn("buried jobs cannot be read yet, their list is not complete", "tube", tube, "err", err)
 	}
-	sleep(ctx, max(time.Since(began), minRest))
+	_ = backoff.Sleep(ctx, max(time.Since(began), minRest))
 }
 
 // due reports whether the Walker should read a tube now, and if so sets the next time.
@@ -191,13 +192,4 @@ func (x *Index) due(tube string, counted int, now time.Time) bool {
 	s.pause = min(max(2*s.pause, lookEvery), maxPause)
 	s.looked, s.next = now, now.Add(s.pause)
 	return true
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
