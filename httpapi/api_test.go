@@ -261,7 +261,7 @@ func TestApps(t *testing.T) {
 	since := time.Unix(1e9, 0).UTC()
 	tree := &fakeTree{apps: []supervisor.AppStatus{
 		app("a", func(s *supervisor.AppStatus) {
-			s.Workers = []worker.Status{{Serving: true, Held: 3, InFlight: 2, Connected: true, Received: 9, Finished: 6}, {Waiting: "apns not reachable: x"}}
+			s.Workers = []worker.Status{{Serving: true, Reserved: 3, InFlight: 2, Connected: true, Received: 9, Finished: 6}, {Waiting: "apns not reachable: x"}}
 			s.Counters.Buried.Add(2)
 			s.Steps.Restarted.Add(1)
 		}),

@@ -218,7 +218,7 @@ func appOf(s *supervisor.AppStatus) App {
 		a.Queue = &Queue{q.Ready, q.Delayed, q.Reserved, q.Buried, q.At, q.Incomplete}
 	}
 	for _, w := range s.Workers {
-		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Held, w.InFlight, w.Received, w.Finished, w.Waiting, w.Link})
+		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Reserved, w.InFlight, w.Received, w.Finished, w.Waiting, w.Link})
 	}
 	if h := s.Webhook; h != nil {
 		a.Webhook = &Webhook{Down: h.Down, Reason: h.Reason, Since: h.Since, Delivered: h.Counters.Delivered.Load(), Failed: h.Counters.Failed.Load()}

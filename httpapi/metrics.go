@@ -114,7 +114,7 @@ func (o sink) app(s *supervisor.AppStatus) {
 	inFlight, held, connected := 0, 0, 0
 	for _, w := range s.Workers {
 		inFlight += w.InFlight
-		held += w.Held
+		held += w.Reserved
 		if w.Connected {
 			connected++
 		}

@@ -19,7 +19,7 @@ import (
 func fullApp() supervisor.AppStatus {
 	s := supervisor.AppStatus{
 		Topic: topic, Tube: tube, Counters: new(worker.Counters), Steps: new(supervisor.Steps),
-		CredentialExpiry: time.Unix(2e9, 0).UTC(), CredentialFault: "expired", Workers: []worker.Status{{Connected: true, InFlight: 3, Held: 4}, {InFlight: 2}},
+		CredentialExpiry: time.Unix(2e9, 0).UTC(), CredentialFault: "expired", Workers: []worker.Status{{Connected: true, InFlight: 3, Reserved: 4}, {InFlight: 2}},
 		Queue:   &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 1, Delayed: 2, Reserved: 3, Buried: 4}, At: time.Unix(1e9, 0).UTC(), Incomplete: "b is away"},
 		Records: &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 5, Reserved: 2}},
 		Webhook: &supervisor.Webhook{Down: true, Counters: new(feedback.WebhookCounters)},

@@ -609,7 +609,7 @@ func TestWaiting(t *testing.T) {
 	if view() != 1 || row() != "1" {
 		t.Errorf("%d, %s of one whose workers hold all that is reserved", view(), row())
 	}
-	st.Workers = []worker.Status{{Held: 1}}
+	st.Workers = []worker.Status{{Reserved: 1}}
 	if view() != 3 || row() != "3" {
 		t.Errorf("%d, %s, want 3: one, and two that nobody holds", view(), row())
 	}

@@ -261,7 +261,7 @@ func (s *sight) tubePaused() bool { return s.tube != nil && s.tube.PausedUntil.A
 // idle reports whether no push has ended lately and no worker holds a job.
 func (s *sight) idle() bool {
 	for i := range s.workers {
-		if s.workers[i].Held > 0 {
+		if s.workers[i].Reserved > 0 {
 			return false
 		}
 	}

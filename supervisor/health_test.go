@@ -26,7 +26,7 @@ func TestJudge(t *testing.T) {
 		now: now, bad: &badCredential{`cert "a.pem": no such file`, ago(8)}, breaker: worker.BreakerState{Broken: true, Reason: "403 X", Since: ago(7)},
 		pause: worker.PauseState{Paused: true, Reason: "paused by x", Since: ago(6)},
 		workers: []worker.Status{{
-			Serving: true, Held: 1, QueueErr: errors.New("q"), Unstored: errors.New("the queue takes no burials: full"), Unreachable: errors.New("refused"),
+			Serving: true, Reserved: 1, QueueErr: errors.New("q"), Unstored: errors.New("the queue takes no burials: full"), Unreachable: errors.New("refused"),
 		}},
 		stalled: &Stall{Reason: "worker 0: x", Since: ago(5)},
 		puts:    &failedPuts{since: ago(time.Minute), last: now, err: errors.New("p")},
@@ -52,7 +52,7 @@ func TestJudge(t *testing.T) {
 		{func() { s.tube.PausedUntil = now }, Health{State: Running}},
 		{func() { s.ends = tally{ended: 19, bad: 19} }, Health{State: Running}}, // too few
 		{func() { s.active = ago(time.Minute) }, Health{State: Running}},        // it has a job
-		{func() { s.workers[0].Held = 0 }, Health{State: Idle}},
+		{func() { s.workers[0].Reserved = 0 }, Health{State: Idle}},
 		{func() { s.active = ago(59 * time.Second) }, Health{State: Running}},
 	} {
 		step.change()
@@ -228,7 +228,7 @@ func TestTubePaused(t *testing.T) {
 func TestUnstoredExplainsItsWorkerOnly(t *testing.T) {
 	t.Parallel()
 	s := sight{workers: []worker.Status{
-		{Serving: true, Unstored: errors.New("the queue takes no burials: full")}, {Serving: true, Held: 50},
+		{Serving: true, Unstored: errors.New("the queue takes no burials: full")}, {Serving: true, Reserved: 50},
 	}}
 	if why := s.explanation(); why != "" {
 		t.Errorf("explained by %q", why)

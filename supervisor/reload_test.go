@@ -260,7 +260,7 @@ func TestQueueStaysOpenForWhoDrains(t *testing.T) {
 	w.empty(topic) // there is a connection
 	w.apns.SetScript(apnstest.Always(apnstest.Answer{Delay: 3 * time.Second}))
 	w.putMany(topic, n)
-	w.until("all in flight", func() bool { return w.status(topic).Workers[0].Held == n })
+	w.until("all in flight", func() bool { return w.status(topic).Workers[0].Reserved == n })
 	w.apply(w.app(topic, "in_flight: 7")) // the first app drains
 	w.bs = other
 	w.apply(w.app(topic, "in_flight: 7"))

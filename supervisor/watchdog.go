@@ -137,8 +137,8 @@ func (a *app) probeLate(b worker.BreakerState, now time.Time) bool {
 // viewOf puts together what progress is judged by.
 func viewOf(s worker.Status, jobs available) view {
 	// Jobs that linger are finished but for the queue's word.
-	v := view{held: s.Held - s.Lingering, finished: s.Finished, received: s.Received, ready: jobs.ready, known: jobs.known, cause: s.Waiting, last: last(s.Cause)}
-	if s.Guarded > 0 && s.InFlight == 0 {
+	v := view{held: s.Reserved - s.Lingering, finished: s.Finished, received: s.Received, ready: jobs.ready, known: jobs.known, cause: s.Waiting, last: last(s.Cause)}
+	if s.PendingAnswers > 0 && s.InFlight == 0 {
 		v.held = 0 // they wait for the guard, which bounds that itself
 	}
 	if !s.Serving {
@@ -152,7 +152,7 @@ func viewOf(s worker.Status, jobs available) view {
 
 // last is what a worker's last plan waited for, to end a reason with.
 func last(c worker.Cause) string {
-	if c == worker.NoCause {
+	if c == "" {
 		return ""
 	}
 	return " (" + string(c) + ")"

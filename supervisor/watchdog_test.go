@@ -130,7 +130,7 @@ func TestWatchdogReplacesAConnection(t *testing.T) {
 	const why = "has held 5 jobs for a minute and finished none"
 	d := &watchdog{log: slog.New(slog.NewTextHandler(w.log, nil))}
 	d.act(apps[0], apps[0].workers[0], replace, why)
-	w.until("it is let go", func() bool { return w.log.contains("connection to apns let go") })
+	w.until("it is let go", func() bool { return w.log.contains("connection to apns is replaced") })
 	w.putMany(topic, 1)
 	w.empty(topic)
 	if n := w.apns.Dials(); n != 2 {
@@ -339,19 +339,19 @@ func TestView(t *testing.T) {
 		status worker.Status
 		want   view
 	}{
-		{"at work", worker.Status{Serving: true, Held: 3, InFlight: 3, Received: 9, Finished: 6},
+		{"at work", worker.Status{Serving: true, Reserved: 3, InFlight: 3, Received: 9, Finished: 6},
 			view{held: 3, received: 9, finished: 6}},
 		{"between two runs", worker.Status{Received: 9},
 			view{received: 9, cause: "the worker does not run"}},
 		{"without its queue", worker.Status{Serving: true, QueueErr: queue.ErrUnavailable, Waiting: "queue unavailable: x"},
 			view{cause: "queue unavailable: x", waits: true}},
-		{"its records cannot be put", worker.Status{Serving: true, Held: 2, Lingering: 2, Unstored: queue.ErrUnavailable, Waiting: "the queue takes no records: x"},
+		{"its records cannot be put", worker.Status{Serving: true, Reserved: 2, Lingering: 2, Unstored: queue.ErrUnavailable, Waiting: "the queue takes no records: x"},
 			view{cause: "the queue takes no records: x", waits: true}},
-		{"its jobs wait for the guard", worker.Status{Serving: true, Held: 2, Guarded: 2},
+		{"its jobs wait for the guard", worker.Status{Serving: true, Reserved: 2, PendingAnswers: 2},
 			view{}},
-		{"one of its jobs waits for the guard", worker.Status{Serving: true, Held: 2, Guarded: 1, InFlight: 1},
+		{"one of its jobs waits for the guard", worker.Status{Serving: true, Reserved: 2, PendingAnswers: 1, InFlight: 1},
 			view{held: 2}},
-		{"all but one of its jobs wait for the queue", worker.Status{Serving: true, Held: 3, Lingering: 2, InFlight: 1},
+		{"all but one of its jobs wait for the queue", worker.Status{Serving: true, Reserved: 3, Lingering: 2, InFlight: 1},
 			view{held: 1}},
 	}
 	for _, test := range tests {

@@ -56,10 +56,10 @@ type App struct {
 // Totals is what outlives an App: what is counted of its pushes since the process began, and
 // the operator's pause. The zero value is ready for use.
 type Totals struct {
-	Counters Counters
-	Recent   Recent
-	pause    atomic.Pointer[PauseState] // nil: the app is not paused
-	bells    bells                      // of all workers
+	Counters  Counters
+	Recent    Recent
+	pause     atomic.Pointer[PauseState] // nil: the app is not paused
+	mailboxes mailboxes                  // of all workers
 }
 
 // NewApp makes an App that continues totals. same is nil, or an App with the same server and
@@ -69,8 +69,8 @@ func NewApp(cfg Config, totals *Totals, same *App) *App {
 		cfg.Wall = time.Now
 	}
 	cfg.LiveActivities = new(job.LiveActivities)
-	a := &App{Totals: totals, cfg: cfg, guard: newGuard(&totals.bells)}
-	a.breaker.bells, a.breaker.guard = &totals.bells, a.guard
+	a := &App{Totals: totals, cfg: cfg, guard: newGuard(&totals.mailboxes)}
+	a.breaker.mailboxes, a.breaker.guard = &totals.mailboxes, a.guard
 	if same != nil {
 		a.tokens = same.tokens
 	} else {
@@ -97,14 +97,14 @@ func (a *App) Resume() {
 // changes.
 func (t *Totals) Pause(reason string) {
 	if t.pause.CompareAndSwap(nil, &PauseState{true, reason, time.Now()}) {
-		t.bells.ring()
+		t.mailboxes.ring()
 	}
 }
 
 // Unpause ends the pause, but not the trouble of a broken or guarded app.
 func (t *Totals) Unpause() {
 	if t.pause.Swap(nil) != nil {
-		t.bells.ring()
+		t.mailboxes.ring()
 	}
 }
 

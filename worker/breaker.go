@@ -26,9 +26,9 @@ const (
 // look says what is permitted and changes nothing. take uses up the permission, when the
 // push is sent.
 type breaker struct {
-	closed atomic.Bool // only probes may be sent; written under mu
-	bells  *bells
-	guard  *guard // the app's, which heal resets
+	closed    atomic.Bool // only probes may be sent; written under mu
+	mailboxes *mailboxes
+	guard     *guard // the app's, which heal resets
 
 	mu        sync.Mutex
 	guarded   bool // by the environment guard, not by the credential
@@ -100,7 +100,7 @@ func (b *breaker) close(reason string, guarded bool, now time.Time) (first bool)
 	}
 	b.guarded, b.since = guarded, now
 	b.closed.Store(true)
-	b.bells.ring()
+	b.mailboxes.ring()
 	return true
 }
 
@@ -114,7 +114,7 @@ func (b *breaker) heal() (first bool) {
 	b.closed.Store(false)
 	b.guarded, b.reason = false, ""
 	b.guard.reset()
-	b.bells.ring()
+	b.mailboxes.ring()
 	return true
 }
 

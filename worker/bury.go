@@ -9,8 +9,8 @@ import (
 	"propeller/worker/job"
 )
 
-// origin returns what a job made of this one has to remember.
-func (t *task) origin() job.Parent {
+// parent returns what a job made of this one has to remember.
+func (t *task) parent() job.Parent {
 	attempt, age, _ := t.history()
 	o := job.Parent{Job: t.id, Seed: t.made(), Put: t.r.cfg.Wall().Add(-age), Attempt: attempt}
 	if first := t.decoded.Parent; first != nil {

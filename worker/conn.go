@@ -202,8 +202,8 @@ func (r *run) connEnded(c *conn) {
 	}
 }
 
-// letGo stops using the connection for new pushes; the open ones are still answered.
-func (r *run) letGo() {
+// retire stops using the connection for new pushes; the open ones are still answered.
+func (r *run) retire() {
 	c := r.link.conn
 	r.link.conn = nil
 	if c == nil {
@@ -239,10 +239,10 @@ func (r *run) tellConn(p *push, now time.Time) {
 }
 
 const (
-	// minRefused is how many pushes in a row a connection may give back unsent before
-	// it counts as taking none. One that has answered may give back all in flight.
+	// minRefused is how many pushes in a row a connection may return unsent before
+	// it counts as taking none. One that has answered may return all in flight.
 	minRefused = 10
-	// refusedTime is how long it may give back every push, if they are fewer.
+	// refusedTime is how long it may return every push, if they are fewer.
 	refusedTime = 10 * time.Second
 )
 
@@ -260,7 +260,7 @@ func (r *run) refusesAll(c *conn, now time.Time) bool {
 // takesNothing stops using a connection that takes no pushes, and counts a failed dial.
 // The first time is not logged, because a connection that was simply lost looks the same.
 func (r *run) takesNothing(why error, now time.Time) {
-	r.letGo()
+	r.retire()
 	if now.After(r.link.dialAt) {
 		r.link.failed(now)
 	}

@@ -38,7 +38,7 @@ const (
 	// Apple documents some 40.
 	maxRefusals = 100
 	// OtherReason stands for the reasons beyond that.
-	OtherReason = "other"
+	otherReason = "other"
 )
 
 // Ended says how many pushes ended in class c.
@@ -64,7 +64,7 @@ func (c *Counters) count(class apnsconn.Class, reason string) {
 	}
 	r := Refusal{class, reason}
 	if _, known := c.refusals[r]; !known && len(c.refusals) >= maxRefusals {
-		r.Reason = OtherReason
+		r.Reason = otherReason
 	}
 	c.refusals[r]++
 }

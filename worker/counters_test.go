@@ -23,7 +23,7 @@ func TestCountersAreBounded(t *testing.T) {
 	}
 	count(apnsconn.Rejected, "made up 0")
 	got := c.Refusals()
-	if len(got) != maxRefusals+1 || got[Refusal{apnsconn.Rejected, "made up 0"}] != 2 || got[Refusal{apnsconn.Rejected, OtherReason}] != 9*maxRefusals {
+	if len(got) != maxRefusals+1 || got[Refusal{apnsconn.Rejected, "made up 0"}] != 2 || got[Refusal{apnsconn.Rejected, otherReason}] != 9*maxRefusals {
 		t.Errorf("%d reasons, %v", len(got), got)
 	}
 	if c.Ended(apnsconn.Rejected) != 10*maxRefusals+1 || c.Ended(apnsconn.Delivered) != 1 {

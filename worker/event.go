@@ -30,7 +30,7 @@ type Event struct {
 	Worker int      // its number in the app
 	Job    string   // the id that the job's producer got, as the job says
 	Seed   job.Seed // of the producer's job: proves that this one comes of it
-	ID     string   // the job's id in the queue; it differs from Job for the rest of a list
+	ID     string   // the job's id in the queue; it differs from Job for a remainder
 	Ref    string   // the producer's own id
 	Token  string   // the first 8 characters of the token, or of the channel's id
 	APNsID string
@@ -38,12 +38,12 @@ type Event struct {
 	// Class, Status, Reason and Err are the push's outcome. Tokens without a push (an
 	// expired job, one that can never work, a malformed token) have Class Rejected,
 	// Status 0 and a Reason. Tokens that go back untried have Class NotSent.
-	Class  apnsconn.Class
-	Status int
-	Reason string
-	Err    error
-	Why    string        // the reason that the job is buried with; set for the first of several pushes
-	Delay  time.Duration // of Retried
+	Class      apnsconn.Class
+	Status     int
+	Reason     string
+	Err        error
+	BuryReason string        // the reason that the job is buried with; set for the first of several pushes
+	Delay      time.Duration // of Retried
 	// Attempt is which try this was, 1 for the first; 0 if the queue was not asked, as
 	// for delivered pushes.
 	Attempt int
@@ -65,12 +65,12 @@ func (e *Event) Explanation() string {
 	switch {
 	case e.Class == apnsconn.Delivered, e.Action == Tried, e.Class == apnsconn.NotSent && e.Err == nil:
 		return ""
-	case e.Why != "":
-		return e.Why
+	case e.BuryReason != "":
+		return e.BuryReason
 	case e.Reason != "":
 		return e.Reason
 	}
-	return why(apnsconn.Outcome{Class: e.Class, Status: e.Status, Err: e.Err})
+	return outcomeText(apnsconn.Outcome{Class: e.Class, Status: e.Status, Err: e.Err})
 }
 
 // Detail is APNs' answer as it is logged, or why there is none; "" if the push was
@@ -79,7 +79,7 @@ func (e *Event) Detail() string {
 	if e.Class == apnsconn.Delivered || e.Action == Tried {
 		return ""
 	}
-	return cut(why(apnsconn.Outcome{Class: e.Class, Status: e.Status, Reason: e.Reason, Err: e.Err}))
+	return cut(outcomeText(apnsconn.Outcome{Class: e.Class, Status: e.Status, Reason: e.Reason, Err: e.Err}))
 }
 
 // Sink receives events. It must not block, and many goroutines call it.
@@ -155,7 +155,7 @@ func (r *run) tellDelivered(t *task) {
 // tell reports all other ends, once the task is settled.
 func (r *run) tell(t *task) {
 	var lines lines
-	for _, o := range t.told {
+	for _, o := range t.notes {
 		r.scratch = t.eventOf(o)
 		if t.list() {
 			r.scratch.lines = &lines

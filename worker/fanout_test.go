@@ -86,7 +86,7 @@ func TestFanOutDelivers(t *testing.T) {
 		if n := b.app.Counters.Ended(apnsconn.Delivered); n != 1800 {
 			t.Errorf("%d delivered", n)
 		}
-		if s := b.Status(); s.Held != 0 || s.InFlight != 0 || s.Received != 2 || s.Finished != 1802 {
+		if s := b.Status(); s.Reserved != 0 || s.InFlight != 0 || s.Received != 2 || s.Finished != 1802 {
 			t.Errorf("%+v", s)
 		}
 		if most := b.conns[0].most; most != b.cfg.InFlight {
@@ -117,8 +117,8 @@ func TestFanOutSlots(t *testing.T) {
 			b.cfg.InFlight, b.limit = tt.inFlight, tt.limit
 			b.start()
 			time.Sleep(time.Second)
-			if s := b.Status(); s.Held > firstJobs+2 {
-				t.Errorf("in_flight %d: %d jobs of 150 tokens held", tt.inFlight, s.Held)
+			if s := b.Status(); s.Reserved > firstJobs+2 {
+				t.Errorf("in_flight %d: %d jobs of 150 tokens held", tt.inFlight, s.Reserved)
 			}
 			time.Sleep(time.Hour)
 			if done, _, _, _ := q.counts(); done != 54 {
@@ -274,7 +274,7 @@ func TestConnectionLostAmidFanOut(t *testing.T) {
 		if d := b.app.Counters.PossibleDuplicates.Load(); int(d) != again || again != 100 {
 			t.Errorf("%d pushed again, %d possible duplicates, want 100", again, d)
 		}
-		if len(q.puts) != 1 || len(b.dialTimes()) != 2 || b.Status().Held != 0 {
+		if len(q.puts) != 1 || len(b.dialTimes()) != 2 || b.Status().Reserved != 0 {
 			t.Errorf("%d put, %d dials, %+v", len(q.puts), len(b.dialTimes()), b.Status())
 		}
 		b.halt(t)
@@ -289,7 +289,7 @@ func TestApnsAbsentForFanOut(t *testing.T) {
 		b.setRefuse(errors.New("refused"))
 		b.start()
 		time.Sleep(10 * time.Minute)
-		if s := b.Status(); !strings.HasPrefix(s.Waiting, "apns not reachable: ") || s.Held != 0 || s.Finished != 0 {
+		if s := b.Status(); !strings.HasPrefix(s.Waiting, "apns not reachable: ") || s.Reserved != 0 || s.Finished != 0 {
 			t.Errorf("%+v", s)
 		}
 		if n := len(b.dialTimes()); n > 60 {
@@ -435,7 +435,7 @@ func TestPanicInMidList(t *testing.T) {
 		if done, buried, _, _ := q.counts(); done != 1 || buried != 1 {
 			t.Errorf("done %d, buried %d", done, buried)
 		}
-		if s := b.Status(); s.InFlight != 0 || s.Held != 0 {
+		if s := b.Status(); s.InFlight != 0 || s.Reserved != 0 {
 			t.Errorf("%+v", s)
 		}
 		b.halt(t)

@@ -21,12 +21,12 @@ const (
 	// counts once among them: one that is tried again and again says nothing about
 	// the others.
 	guardWindow = 200
-	// guardHold is how long an answer that calls a token wrong waits for one
+	// pendingTime is how long an answer that calls a token wrong waits for one
 	// that shows the environment right; its job stays reserved meanwhile.
-	guardHold = time.Minute
-	// guardHeld is how many answers of an app may wait like this. Those about different
+	pendingTime = time.Minute
+	// maxPending is how many answers of an app may wait like this. Those about different
 	// tokens are at most half a window, since one more trips the guard.
-	guardHeld = guardWindow
+	maxPending = guardWindow
 )
 
 // ruling is what to make of an answer that calls a device token wrong.
@@ -41,21 +41,21 @@ const (
 
 // guard keeps an app with the wrong environment or topic from reporting all its device
 // tokens dead. APNs answers BadDeviceToken or DeviceTokenNotForTopic both for one bad
-// token and for every token of such an app. So the guard holds such an answer until a
+// token and for every token of such an app. So such an answer is pending until a
 // later one shows that environment and topic are right. If instead they pile up, the guard
-// trips: held answers go back unreported, and so does every further one until reset.
+// trips: pending answers go back unreported, and so does every further one until reset.
 //
-// After guardHold a held answer counts as a dead token's if the app ever had a right
+// After pendingTime a pending answer counts as a dead token's if the app ever had a right
 // answer; else it goes back too, because in an app with little to send most answers
 // come alone.
 //
-// Workers keep the held answers, and ask for a ruling when something has changed or
+// Workers keep the pending answers, and ask for a ruling when something has changed or
 // their time is over.
 type guard struct {
 	// calm: one more right answer changes nothing. In an app that works, a right answer then
 	// costs one load.
-	calm  atomic.Bool
-	bells *bells
+	calm      atomic.Bool
+	mailboxes *mailboxes
 
 	mu      sync.Mutex
 	tripped bool
@@ -64,7 +64,7 @@ type guard struct {
 	next    int                 // the oldest, in answers
 	wrong   int                 // how many answers are not 0
 	seed    maphash.Seed
-	held    int // answers that wait for a ruling
+	pending int // answers that wait for a ruling
 
 	// Rulings compare the numbers of answers.
 	count     int // answers so far
@@ -73,8 +73,8 @@ type guard struct {
 	tripRight int // the value of right at that time
 }
 
-// newGuard returns the guard of an app that has had no answers. b are the bells of its workers.
-func newGuard(b *bells) *guard { return &guard{bells: b, seed: maphash.MakeSeed()} }
+// newGuard returns the guard of an app that has had no answers. mailboxes are those of its workers.
+func newGuard(m *mailboxes) *guard { return &guard{mailboxes: m, seed: maphash.MakeSeed()} }
 
 // evidence is what an answer says about an app's environment and topic.
 type evidence uint8
@@ -102,8 +102,8 @@ func evidenceOf(n *apnsconn.Notification, o *apnsconn.Outcome) evidence {
 	return noEvidence
 }
 
-// suspicion is a held answer that calls a device token wrong.
-type suspicion struct {
+// wrongAnswer is a pending answer that calls a device token wrong.
+type wrongAnswer struct {
 	number int // of the answer
 	since  time.Time
 }
@@ -114,7 +114,7 @@ func (g *guard) noteRight() {
 		return
 	}
 	if g.addRight() {
-		g.bells.ring()
+		g.mailboxes.ring()
 	}
 }
 
@@ -128,23 +128,23 @@ func (g *guard) addRight() (changes bool) {
 	}
 	g.doubted = time.Time{}
 	g.note(0)
-	g.calm.Store(g.wrong == 0 && g.held == 0)
-	return g.held > 0
+	g.calm.Store(g.wrong == 0 && g.pending == 0)
+	return g.pending > 0
 }
 
 // noteWrong notes that APNs called a device token wrong, with BadDeviceToken or
-// DeviceTokenNotForTopic. If the ruling is isOpen the answer is held: its owner asks
+// DeviceTokenNotForTopic. If the ruling is isOpen the answer is pending: its owner asks
 // rule about s, and calls release once it has a ruling or needs none. why is not empty if
 // this answer tripped the guard.
-func (g *guard) noteWrong(token, reason string, now time.Time) (s suspicion, r ruling, why string) {
+func (g *guard) noteWrong(token, reason string, now time.Time) (s wrongAnswer, r ruling, why string) {
 	s, r, why = g.addWrong(token, reason, now)
 	if why != "" {
-		g.bells.ring()
+		g.mailboxes.ring()
 	}
 	return s, r, why
 }
 
-func (g *guard) addWrong(token, reason string, now time.Time) (s suspicion, r ruling, why string) {
+func (g *guard) addWrong(token, reason string, now time.Time) (s wrongAnswer, r ruling, why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.doubted.IsZero() {
@@ -163,16 +163,16 @@ func (g *guard) addWrong(token, reason string, now time.Time) (s suspicion, r ru
 		g.tripped, g.trip, g.tripRight = true, g.count, g.right
 		return s, isDoubted, why
 	}
-	if g.held == guardHeld {
+	if g.pending == maxPending {
 		return s, isDoubted, ""
 	}
-	g.held++
-	return suspicion{g.count, now}, isOpen, ""
+	g.pending++
+	return wrongAnswer{g.count, now}, isOpen, ""
 }
 
-// rule rules on a held answer; it changes nothing. The answers stay in the window, so
+// rule rules on a pending answer; it changes nothing. The answers stay in the window, so
 // that an app with little to send trips the guard too, though later.
-func (g *guard) rule(s suspicion, now time.Time) ruling {
+func (g *guard) rule(s wrongAnswer, now time.Time) ruling {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	right := g.right
@@ -184,7 +184,7 @@ func (g *guard) rule(s suspicion, now time.Time) ruling {
 		return isDead
 	case s.number <= g.trip:
 		return isDoubted
-	case now.Sub(s.since) < guardHold:
+	case now.Sub(s.since) < pendingTime:
 		return isOpen
 	case right > 0:
 		return isDead
@@ -192,11 +192,11 @@ func (g *guard) rule(s suspicion, now time.Time) ruling {
 	return isDoubted
 }
 
-// release notes that an answer is no longer held.
+// release notes that an answer is no longer pending.
 func (g *guard) release() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.held--
+	g.pending--
 }
 
 // doubtLasts is how long answers have called tokens wrong without one that shows that
@@ -220,7 +220,7 @@ func (g *guard) reset() {
 	}
 	g.tripped, g.doubted = false, time.Time{}
 	g.answers, g.next, g.wrong = [guardWindow]uint64{}, 0, 0
-	g.calm.Store(g.right > 0 && g.held == 0)
+	g.calm.Store(g.right > 0 && g.pending == 0)
 }
 
 // suspects says why the guard must trip now; "" if it need not.

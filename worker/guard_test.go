@@ -17,13 +17,13 @@ type guardBench struct {
 	g       *guard
 	tripped []string
 
-	held map[int]suspicion
+	held map[int]wrongAnswer
 	dead map[int]ruling // by answer; absent: still held
 	n    int
 }
 
 func newGuardBench(t *testing.T) *guardBench {
-	return &guardBench{t: t, g: newGuard(new(bells)), held: make(map[int]suspicion), dead: make(map[int]ruling)}
+	return &guardBench{t: t, g: newGuard(new(mailboxes)), held: make(map[int]wrongAnswer), dead: make(map[int]ruling)}
 }
 
 func (b *guardBench) right() { b.g.noteRight() }
@@ -175,7 +175,7 @@ func TestGuardCountsTokensOnce(t *testing.T) {
 		for range 3 * guardWindow {
 			run = append(run, b.wrong(7))
 		}
-		b.want(run, 0, 3*guardWindow-guardHeld, guardHeld)
+		b.want(run, 0, 3*guardWindow-maxPending, maxPending)
 		for i := range limit - 2 {
 			b.wrong(100 + i)
 			b.wrong(100 + i/2)
@@ -250,8 +250,8 @@ func TestGuardBound(t *testing.T) {
 		default:
 			b.burst(1)
 		}
-		if b.ask(); b.g.held > guardHeld || b.g.held != len(b.held) {
-			t.Fatalf("%d held, and %d", b.g.held, len(b.held))
+		if b.ask(); b.g.pending > maxPending || b.g.pending != len(b.held) {
+			t.Fatalf("%d held, and %d", b.g.pending, len(b.held))
 		}
 		wrong := 0
 		for _, hash := range b.g.answers {
@@ -278,20 +278,20 @@ func TestGuardQuietApp(t *testing.T) {
 				dead, back = 1, 0
 			}
 			first := b.burst(1)
-			time.Sleep(guardHold - time.Second)
+			time.Sleep(pendingTime - time.Second)
 			second := b.burst(1)
 			b.want(append(first, second...), 0, 0, 2)
 			time.Sleep(time.Second)
 			synctest.Wait()
 			b.want(first, dead, back, 0)
 			b.want(second, 0, 0, 1)
-			time.Sleep(guardHold - time.Second)
+			time.Sleep(pendingTime - time.Second)
 			synctest.Wait()
 			b.want(second, dead, back, 0)
 
 			time.Sleep(24 * time.Hour)
 			third := b.burst(1)
-			time.Sleep(guardHold - time.Second)
+			time.Sleep(pendingTime - time.Second)
 			synctest.Wait()
 			b.want(third, 0, 0, 1)
 			time.Sleep(time.Second)
@@ -310,7 +310,7 @@ func TestGuardQuietAppTrips(t *testing.T) {
 		var run []int
 		for range guardFirst - 1 {
 			run = append(run, b.burst(1)...)
-			time.Sleep(guardHold)
+			time.Sleep(pendingTime)
 			synctest.Wait()
 		}
 		if b.g.tripped {
@@ -370,7 +370,7 @@ func TestGuardReset(t *testing.T) {
 
 // A push that goes well costs no memory.
 func TestGuardRightAllocates(t *testing.T) {
-	g := newGuard(new(bells))
+	g := newGuard(new(mailboxes))
 	g.noteRight()
 	if n := testing.AllocsPerRun(1000, g.noteRight); n != 0 {
 		t.Errorf("%v allocations when calm", n)
@@ -394,7 +394,7 @@ func TestGuardRightAllocates(t *testing.T) {
 
 func BenchmarkGuardRight(b *testing.B) {
 	b.Run("calm", func(b *testing.B) {
-		g := newGuard(new(bells))
+		g := newGuard(new(mailboxes))
 		g.noteRight()
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
@@ -404,7 +404,7 @@ func BenchmarkGuardRight(b *testing.B) {
 		})
 	})
 	b.Run("one in 100 wrong", func(b *testing.B) {
-		g := newGuard(new(bells))
+		g := newGuard(new(mailboxes))
 		g.noteRight()
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {

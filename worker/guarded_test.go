@@ -76,7 +76,7 @@ func TestWrongEnvironment(t *testing.T) {
 				if n := b.app.Counters.Ended(apnsconn.Token); n != 0 {
 					t.Errorf("%d tokens counted as dead", n)
 				}
-				if held := b.Status(); held.Held != 0 || held.Guarded != 0 {
+				if held := b.Status(); held.Reserved != 0 || held.PendingAnswers != 0 {
 					t.Errorf("%+v", held)
 				}
 				right.Store(true)
@@ -141,8 +141,8 @@ func TestDoubtedToken(t *testing.T) {
 			b.cfg.InFlight = 1
 			b.answer = byToken{testToken: wrongEnv}.answer
 			b.start()
-			time.Sleep(guardHold / 2)
-			if s := b.Status(); s.Held != 1 || s.Guarded != 1 || s.InFlight != 0 || len(b.rec.all()) != 0 {
+			time.Sleep(pendingTime / 2)
+			if s := b.Status(); s.Reserved != 1 || s.PendingAnswers != 1 || s.InFlight != 0 || len(b.rec.all()) != 0 {
 				t.Errorf("%+v, records %+v", s, b.rec.all())
 			}
 			if !stops {
@@ -194,7 +194,7 @@ func TestQuietWrongEnvironment(t *testing.T) {
 			} else {
 				q.add(fanOutText([]string{token}, ""))
 			}
-			time.Sleep(2 * guardHold)
+			time.Sleep(2 * pendingTime)
 		}
 		time.Sleep(10 * time.Hour)
 		if done, buried, _, _ := q.counts(); done+buried+len(b.rec.all()) != 0 || b.app.tokens.len() != 0 || !b.app.breaker.State().Guarded {
@@ -270,7 +270,7 @@ func TestStaleTokens(t *testing.T) {
 					if wasted > 2500 {
 						t.Errorf("%d pushes to bad tokens", wasted)
 					}
-					if b.Status().Held != 0 {
+					if b.Status().Reserved != 0 {
 						t.Errorf("%+v", b.Status())
 					}
 					b.halt(t)
@@ -315,7 +315,7 @@ func TestDoubtPause(t *testing.T) {
 				}
 			}
 		}
-		if guardHold+doubtTime > DoubtMin*8/10 || (guardWindow/2+1)*ProbeEvery > doubtMax {
+		if pendingTime+doubtTime > DoubtMin*8/10 || (guardWindow/2+1)*ProbeEvery > doubtMax {
 			t.Error("the bounds are not what they are meant to be")
 		}
 		g := b.app.guard

@@ -111,8 +111,8 @@ func TestDoubtedGivenUp(t *testing.T) {
 		pass(2 * time.Second)
 		pass(2 * time.Minute)
 		s := b.Status()
-		if s.Guarded != 0 {
-			t.Errorf("guarded %d", s.Guarded)
+		if s.PendingAnswers != 0 {
+			t.Errorf("guarded %d", s.PendingAnswers)
 		}
 		b.halt(t)
 	})
@@ -135,7 +135,7 @@ func TestSlotsDoNotDrift(t *testing.T) {
 		b.start()
 		pass(5 * time.Minute)
 		s := b.Status()
-		if s.Held == 0 && (s.InFlight != 0 || s.Lingering != 0) {
+		if s.Reserved == 0 && (s.InFlight != 0 || s.Lingering != 0) {
 			t.Errorf("drift: in flight %d lingering %d", s.InFlight, s.Lingering)
 		}
 		b.halt(t)
@@ -222,8 +222,8 @@ func TestGuardForgetsALostWorker(t *testing.T) {
 		r := b.cur.Load()
 		r.box.post(func() { panic("any") })
 		<-done
-		if b.app.guard.held != 0 {
-			t.Errorf("guard holds %d for ever", b.app.guard.held)
+		if b.app.guard.pending != 0 {
+			t.Errorf("guard holds %d for ever", b.app.guard.pending)
 		}
 	})
 }

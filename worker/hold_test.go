@@ -33,7 +33,7 @@ func TestHold(t *testing.T) {
 			t.Errorf("resumed: %d done", done)
 		}
 		b.halt(t)
-		if len(b.app.bells.all) != 0 {
+		if len(b.app.mailboxes.all) != 0 {
 			t.Error("a worker that has ended is still told")
 		}
 	})

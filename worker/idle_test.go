@@ -89,8 +89,8 @@ func TestDeliversAfterADay(t *testing.T) {
 				}
 				well.Store(true)
 				time.Sleep(24 * time.Hour)
-				if _, _, _, ready := q.counts(); ready != 0 || b.Status().Held != 0 {
-					t.Errorf("%d jobs ready and %d held after a day", ready, b.Status().Held)
+				if _, _, _, ready := q.counts(); ready != 0 || b.Status().Reserved != 0 {
+					t.Errorf("%d jobs ready and %d held after a day", ready, b.Status().Reserved)
 				}
 				before := b.app.Counters.Ended(apnsconn.Delivered)
 				q.add(fmt.Sprintf(`{"token":%q,"title":"t"}`, token(0)))

@@ -55,27 +55,27 @@ func (t *task) lineMore(l *lines) {
 	t.r.log.Warn("more pushes of the list failed", "job", t.id, "first_job", shortJob(t.firstID()), "pushes", l.more, "of", strings.Join(kinds, "; "))
 }
 
-// told is an end that is reported once the task is settled: that of a push, whose event is
+// note is an end that is reported once the task is settled: that of a push, whose event is
 // made then, since a list may have very many; or an event.
-type told struct {
+type note struct {
 	p      *push
 	action Action
 	event  *Event
 }
 
 // note keeps an event until the task is settled.
-func (t *task) note(e Event) { t.told = append(t.told, told{event: &e}) }
+func (t *task) note(e Event) { t.notes = append(t.notes, note{event: &e}) }
 
 // notePush keeps the end of a push.
-func (t *task) notePush(p *push, a Action) { t.told = append(t.told, told{p: p, action: a}) }
+func (t *task) notePush(p *push, a Action) { t.notes = append(t.notes, note{p: p, action: a}) }
 
 // eventOf is what is reported.
-func (t *task) eventOf(o told) Event {
+func (t *task) eventOf(o note) Event {
 	if o.event != nil {
 		return *o.event
 	}
 	e := o.p.event(o.action)
-	if o.p.verdict == later && o.action == Retried {
+	if o.p.action == later && o.action == Retried {
 		e.Attempt, e.Put = t.attempt, t.put
 	}
 	return e

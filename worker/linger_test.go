@@ -70,7 +70,7 @@ func TestServerAwayHoldsNothingUp(t *testing.T) {
 				t.Errorf("%d of the other server's 900 jobs done", done)
 			}
 			synctest.Wait()
-			if s := b.Status(); s.Held != 100 || s.Lingering != 100 || s.InFlight != 0 {
+			if s := b.Status(); s.Reserved != 100 || s.Lingering != 100 || s.InFlight != 0 {
 				t.Errorf("%+v", s)
 			}
 			want, doubles := 1000, int64(0)

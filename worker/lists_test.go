@@ -76,7 +76,7 @@ func TestDoubtedTokenInAListOneAtATime(t *testing.T) {
 		if rec := b.rec.all(); len(rec) != 1 || rec[0].Token != tokens[0] || rec[0].Class != "token" {
 			t.Errorf("%+v", rec)
 		}
-		if s := b.Status(); s.Held != 0 || s.InFlight != 0 || s.Guarded != 0 {
+		if s := b.Status(); s.Reserved != 0 || s.InFlight != 0 || s.PendingAnswers != 0 {
 			t.Errorf("%+v", s)
 		}
 		b.halt(t)
@@ -124,12 +124,12 @@ func TestDoubtedTokenKeepsNoListReserved(t *testing.T) {
 		b.start()
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if done, _, _, _ := q.counts(); done != 0 || b.Status().Guarded != 1 {
+		if done, _, _, _ := q.counts(); done != 0 || b.Status().PendingAnswers != 1 {
 			t.Errorf("done %d, %+v", done, b.Status())
 		}
 		time.Sleep(doubtTime)
 		synctest.Wait()
-		if done, _, _, _ := q.counts(); done != 1 || len(q.puts) != 1 || b.Status().Held != 0 || b.Status().Guarded != 0 {
+		if done, _, _, _ := q.counts(); done != 1 || len(q.puts) != 1 || b.Status().Reserved != 0 || b.Status().PendingAnswers != 0 {
 			t.Errorf("done %d, put %d, %+v", done, len(q.puts), b.Status())
 		}
 		time.Sleep(2 * DoubtMin)
@@ -145,7 +145,7 @@ func TestDoubtedTokenKeepsNoListReserved(t *testing.T) {
 		if rec := b.rec.all(); len(rec) != 1 || rec[0].Token != tokens[899] || rec[0].Class != "token" || rec[0].Job != "1" {
 			t.Errorf("%+v", rec)
 		}
-		if s := b.Status(); s.Held != 0 || s.Guarded != 0 || s.InFlight != 0 || b.app.Counters.PossibleDuplicates.Load() != 0 {
+		if s := b.Status(); s.Reserved != 0 || s.PendingAnswers != 0 || s.InFlight != 0 || b.app.Counters.PossibleDuplicates.Load() != 0 {
 			t.Errorf("%+v", s)
 		}
 		b.halt(t)

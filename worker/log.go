@@ -35,8 +35,8 @@ func (l logSink) Pushed(e *Event) {
 		if l.writes(apnsconn.Delivered) {
 			l.each(e)
 		}
-	case e.Why != "":
-		l.write(e, slog.LevelWarn, "job buried", append(outcomeAttrs(e), "why", e.Why))
+	case e.BuryReason != "":
+		l.write(e, slog.LevelWarn, "job buried", outcomeAttrs(e))
 		l.ended(e)
 	case (e.p != nil || e.Action == Deleted) && l.writes(e.Class):
 		if level := l.level(e); l.w.log.Enabled(context.Background(), level) {
@@ -46,7 +46,7 @@ func (l logSink) Pushed(e *Event) {
 	}
 }
 
-// ended notes that nothing more is to be told of a push.
+// ended notes that a push has no more events.
 func (l logSink) ended(e *Event) {
 	if e.p != nil && e.Action != Retried && e.Action != Resent {
 		l.w.app.cfg.Live.failing.end(e)
@@ -93,7 +93,7 @@ func (l logSink) write(e *Event, level slog.Level, msg string, attrs []any) {
 
 // outcomeAttrs are the fields of a push that has ended.
 func outcomeAttrs(e *Event) []any {
-	attrs := []any{"class", e.Class.String(), "status", e.Status, "reason", e.Reason, "apns_id", e.APNsID, "ms", e.Took.Milliseconds()}
+	attrs := []any{"class", e.Class.String(), "status", e.Status, "reason", cmp.Or(e.BuryReason, e.Reason), "apns_id", e.APNsID, "ms", e.Took.Milliseconds()}
 	if e.Attempt > 0 {
 		attrs = append(attrs, "attempt", e.Attempt)
 	}
@@ -103,7 +103,7 @@ func outcomeAttrs(e *Event) []any {
 	switch {
 	case e.p != nil && e.p.remembered:
 		attrs = append(attrs, "remembered", true)
-	case e.Class == apnsconn.Token && e.p != nil && e.p.verdict != dead:
+	case e.Class == apnsconn.Token && e.p != nil && e.p.action != dead:
 		attrs = append(attrs, "believed", false)
 	}
 	return attrs
@@ -134,7 +134,7 @@ func (t *task) line(level slog.Level, msg string, attrs ...any) {
 	t.r.w.few.Log(level, msg, attrs...)
 }
 
-// shortJob is the end of a job's id, with its number. Ids of rest jobs come with
+// shortJob is the end of a job's id, with its number. Ids of remainders come with
 // the job, and are what somebody wrote there; a device token has 64 characters.
 func shortJob(id string) string {
 	const most = 60

@@ -4,7 +4,7 @@ import "sync"
 
 // mailbox is the only way into a run's state: connections, dials, receivers, settlers and
 // the app report to it, and the run's goroutine reads it. It holds at most one entry per
-// push in flight and per job held, and a handful of others.
+// push in flight and per reserved job, and a handful of others.
 type mailbox struct {
 	mu   sync.Mutex
 	mail mail
@@ -60,14 +60,14 @@ func (b *mailbox) swap(m *mail) {
 	b.mu.Unlock()
 }
 
-// bells are the mailboxes of an app's workers. A change to what the workers share rings
-// them. The zero value is ready for use.
-type bells struct {
+// mailboxes are those of an app's workers. A change to what the workers share rings them. The
+// zero value is ready for use.
+type mailboxes struct {
 	mu  sync.Mutex
 	all map[*mailbox]struct{}
 }
 
-func (b *bells) join(m *mailbox) {
+func (b *mailboxes) join(m *mailbox) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.all == nil {
@@ -76,13 +76,13 @@ func (b *bells) join(m *mailbox) {
 	b.all[m] = struct{}{}
 }
 
-func (b *bells) leave(m *mailbox) {
+func (b *mailboxes) leave(m *mailbox) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.all, m)
 }
 
-func (b *bells) ring() {
+func (b *mailboxes) ring() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for m := range b.all {

@@ -224,7 +224,7 @@ func (m *model) waiting() string {
 	for _, s := range slots {
 		if w := s.at(); w != nil {
 			st := w.Status()
-			text += fmt.Sprintf("; worker %d: held %d, in flight %d, lingering %d, guarded %d, connected %v, waiting %q", s.index, st.Held, st.InFlight, st.Lingering, st.Guarded, st.Connected, st.Waiting)
+			text += fmt.Sprintf("; worker %d: held %d, in flight %d, lingering %d, guarded %d, connected %v, waiting %q", s.index, st.Reserved, st.InFlight, st.Lingering, st.PendingAnswers, st.Connected, st.Waiting)
 		}
 	}
 	return text

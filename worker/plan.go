@@ -7,8 +7,9 @@ import (
 // plan is what a worker may do now, or how long it has to wait.
 //
 // Every wait ends by itself. A dial, a push and a settling have deadlines and report to
-// the mailbox, and so does each job that is held without a push to send. dialAt and the breaker's probe are times. A Receive ends with a job or by
-// cancellation, and an operator who ends a hold rings the mailbox. Only the act itself, in
+// the mailbox, and so does each job that is reserved without a push to send. dialAt and the
+// breaker's probe are times. A Receive ends with a job or by cancellation, and an operator who
+// ends a pause rings the mailbox. Only the act itself, in
 // do, uses up the permission for it. So while the app is open and a job is at hand, there
 // is a dial or a push when dialAt and the probe's time have come at the latest, and its
 // result moves both.
@@ -17,8 +18,8 @@ type plan struct {
 	send    int  // pushes that may be sent
 	dial    bool // open a connection
 	drop    bool // stop using the present connection
-	rest    bool // pause the consumer
-	back    bool // release the jobs that have no push under way
+	pause   bool // pause the consumer
+	release bool // release the jobs that have no push under way
 
 	cause Cause     // what limits the worker; NoCause if nothing does
 	until time.Time // when to plan again even without mail
@@ -42,37 +43,37 @@ func (r *run) plan(now time.Time) (p plan) {
 	}
 	switch {
 	case r.ending:
-		p.cause, p.rest, p.back = Stopping, true, true
+		p.cause, p.pause, p.release = causeStopping, true, true
 	case r.app.paused():
-		p.cause, p.rest, p.back = Held, true, true
+		p.cause, p.pause, p.release = causePaused, true, true
 	case closed && now.Before(probeAt):
-		p.cause, p.rest, p.back, p.until = Closed, true, true, probeAt
+		p.cause, p.pause, p.release, p.until = causeClosed, true, true, probeAt
 	case room <= 0:
-		p.cause = Full
+		p.cause = causeFull
 	case conn != nil:
 		n := min(room, conn.Free())
 		if closed || r.link.takesNone() && !conn.answered {
 			n = min(n, 1-conn.sending) // one push shows whether APNs takes any again
 		}
 		if n <= 0 {
-			p.cause = Full
+			p.cause = causeFull
 		} else if unsent {
 			p.send = n
 		} else {
 			p.receive = n
 		}
 	case r.link.dialing:
-		p.cause = Dialing
+		p.cause = causeDialing
 	case now.Before(r.link.dialAt):
-		p.cause, p.rest, p.until = Unreachable, true, r.link.dialAt
-		p.back = r.link.dialAt.Sub(now) > patience
+		p.cause, p.pause, p.until = causeUnreachable, true, r.link.dialAt
+		p.release = r.link.dialAt.Sub(now) > patience
 	case unsent:
 		p.dial = true
 	default:
 		p.receive = 1 // the push that opens the connection
 	}
 	if p.receive > 0 && r.weight.full() {
-		p.receive, p.cause, p.rest = 0, Heavy, true // what the consumer has fetched ahead goes back
+		p.receive, p.cause, p.pause = 0, causeHeavy, true // what the consumer has fetched ahead goes back
 	}
 	p.until = sooner(p.until, r.due())
 	p.until = sooner(p.until, now.Add(idle))
@@ -85,7 +86,7 @@ func (r *run) due() (at time.Time) {
 	if r.ending && !r.abandoned {
 		at = sooner(at, r.drainEnd)
 	} else if r.ending {
-		at = sooner(at, r.drainEnd.Add(splitTime))
+		at = sooner(at, r.drainEnd.Add(remainderTime))
 	}
 	return at
 }
@@ -101,13 +102,13 @@ func sooner(a, b time.Time) time.Time {
 // do carries out a plan, and reports whether that changed the input of the next one.
 func (r *run) do(p plan, now time.Time) (changed bool) {
 	if p.drop {
-		r.letGo()
+		r.retire()
 		changed = true
 	}
-	if p.rest {
+	if p.pause {
 		r.pauseQueue()
 	}
-	if p.back && r.giveBack() {
+	if p.release && r.releaseAll() {
 		changed = true
 	}
 	switch {
@@ -141,16 +142,16 @@ func (r *run) send(n int, now time.Time) {
 }
 
 func (r *run) sendSome(t *task, n int, now time.Time) (dealt int) {
-	defer t.rescue()
+	defer t.recoverPanic()
 	if t.late = t.tooLate(now); t.late || len(t.unsent) == 0 {
 		return 0
 	}
 	return t.send(n, now)
 }
 
-// giveBack releases the jobs at hand, with the tokens that were not sent. A job with
+// releaseAll releases the jobs at hand, with the tokens that were not sent. A job with
 // pushes under way waits for those; if it may, it goes on here afterwards.
-func (r *run) giveBack() (any bool) {
+func (r *run) releaseAll() (any bool) {
 	stay := r.sendq[:0]
 	for _, t := range r.sendq {
 		if t.open > 0 {

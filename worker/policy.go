@@ -16,15 +16,15 @@ type Retry struct {
 	GiveUpAfter time.Duration // a job older than this is buried instead
 }
 
-// verdict is what happens to a push that has ended.
-type verdict int
+// policyAction is what happens to a push that has ended.
+type policyAction int
 
 const (
-	finished verdict = iota // done
-	dead                    // a record says that the token must not be used again
-	bury                    // its job is buried with the reason, for an operator
-	again                   // back to the queue at once
-	later                   // back to the queue, with a pause that doubles with each try
+	finished policyAction = iota // done
+	dead                         // a record says that the token must not be used again
+	bury                         // its job is buried with the reason, for an operator
+	again                        // back to the queue at once
+	later                        // back to the queue, with a pause that doubles with each try
 )
 
 // policy is the table of what happens to a push that ended in each class: apnsconn
@@ -36,18 +36,18 @@ const (
 // for refusedAlone and Reconnect, and tokens that may not be dead after all (the guard,
 // outdated).
 var policy = [...]struct {
-	verdict   verdict
+	action    policyAction
 	first     time.Duration // for later: the first pause, unless Retry.Min is shorter; 0 = Retry.Min
 	duplicate bool          // the next try may reach a device that already has this push
 }{
-	apnsconn.Delivered:   {verdict: finished},
-	apnsconn.Token:       {verdict: dead},
-	apnsconn.Rejected:    {verdict: bury},
-	apnsconn.Throttled:   {verdict: later, first: 5 * time.Second}, // one device's limit, not an outage
-	apnsconn.Unavailable: {verdict: later},                         // Retry.Min is made for this
-	apnsconn.Credential:  {verdict: again},                         // the breaker keeps the app's workers from receiving it again
-	apnsconn.NotSent:     {verdict: again},                         // but see refusedAlone
-	apnsconn.Unknown:     {verdict: later, first: time.Second, duplicate: true},
+	apnsconn.Delivered:   {action: finished},
+	apnsconn.Token:       {action: dead},
+	apnsconn.Rejected:    {action: bury},
+	apnsconn.Throttled:   {action: later, first: 5 * time.Second}, // one device's limit, not an outage
+	apnsconn.Unavailable: {action: later},                         // Retry.Min is made for this
+	apnsconn.Credential:  {action: again},                         // the breaker keeps the app's workers from receiving it again
+	apnsconn.NotSent:     {action: again},                         // but see refusedAlone
+	apnsconn.Unknown:     {action: later, first: time.Second, duplicate: true},
 }
 
 // refusedPause is the first pause of a push that was refused alone (REFUSED_STREAM) on a
@@ -65,8 +65,8 @@ const reconnectDelay = time.Second
 // longer than the trouble lasted. This also leaves probes to the jobs behind stale tokens:
 // in an hour sixty of them are tried, one a minute, and then stay away for an hour.
 const (
-	// DoubtMin is the shortest. Even with 20 % jitter off it is longer than the guard holds
-	// an answer, so that when a list's push comes back (doubtTime) its token is known to be
+	// DoubtMin is the shortest. Even with 20 % jitter off it is longer than an answer
+	// is pending, so that when a list's push comes back (doubtTime) its token is known to be
 	// dead or not.
 	DoubtMin = 90 * time.Second
 	// doubtMax is longer than guardWindow/2+1 probes take, which is how many tokens it takes
@@ -114,7 +114,7 @@ func tries(n int) string {
 // noLater says why the push is not tried again; nil if it is.
 func (t *task) noLater(p *push, attempt int, age time.Duration) error {
 	cfg := t.r.cfg
-	reason := why(p.outcome)
+	reason := outcomeText(p.outcome)
 	if p.doubted {
 		reason += ", and no answer showed that environment and topic are right"
 	}

@@ -16,10 +16,10 @@ func (p *push) known(now time.Time) bool {
 	switch {
 	case v.dead && !p.t.decoded.TokenSince.After(v.at):
 		p.outcome = apnsconn.Outcome{Class: apnsconn.Token, Status: v.status, Reason: v.reason, Since: v.since}
-		p.verdict = dead
+		p.action = dead
 	case v.wait > 0:
 		p.outcome = apnsconn.Outcome{Class: apnsconn.Throttled, Reason: "too many pushes to this device lately"}
-		p.verdict, p.delay = later, v.wait
+		p.action, p.delay = later, v.wait
 	default:
 		return false
 	}
@@ -28,13 +28,13 @@ func (p *push) known(now time.Time) bool {
 	return true
 }
 
-// ended handles a push whose outcome is known, and decides what happens to it unless the
-// guard holds its answer.
+// ended handles a push whose outcome is known, and decides what happens to it unless its
+// answer has to wait for the guard.
 func (r *run) ended(p *push, now time.Time) {
 	t := p.t
 	p.freeSlot()
 	t.open--
-	defer t.rescue()
+	defer t.recoverPanic()
 	if p.remembered {
 		r.over(p)
 		return
@@ -54,8 +54,8 @@ func (r *run) ended(p *push, now time.Time) {
 	r.decide(p)
 }
 
-// askAbout asks the guard about an answer that calls the token wrong. While the guard holds
-// the answer the push uses no slot, but its job stays reserved.
+// askAbout asks the guard about an answer that calls the token wrong. While the answer is
+// pending the push uses no slot, but its job stays reserved.
 func (r *run) askAbout(p *push, now time.Time) {
 	switch {
 	case r.ending:
@@ -73,10 +73,10 @@ func (r *run) askAbout(p *push, now time.Time) {
 		r.rule(p, ruling)
 		return
 	}
-	r.guarded = append(r.guarded, suspect{s, p, p.n.Topic, p.n.Token, p.outcome})
+	r.pending = append(r.pending, pendingAnswer{s, p, p.n.Topic, p.n.Token, p.outcome})
 	r.undecided++
 	p.t.open++
-	p.t.guarded++
+	p.t.pending++
 	r.noteDoubts(p.t, now)
 }
 
@@ -87,23 +87,23 @@ func (r *run) rule(p *push, word ruling) {
 		r.decide(p)
 		return
 	case isDoubted:
-		p.verdict, p.doubted = later, true
+		p.action, p.doubted = later, true
 	case isLeft:
-		p.verdict, p.doubted = again, true
+		p.action, p.doubted = again, true
 	}
 	r.over(p)
 }
 
-// doubtTime is how long a list waits for the guard once only held answers are left. In an
+// doubtTime is how long a list waits for the guard once only pending answers are left. In an
 // app at work another answer ends the doubt at once. Otherwise the job would stay reserved
 // with perhaps hundreds of delivered pushes, all of which would be repeated if the
 // reservation were lost. So the doubted tokens go on in a job of their own, which comes
 // once the guard has decided.
 const doubtTime = 5 * time.Second
 
-// noteDoubts notes since when only held answers keep a job from being settled.
+// noteDoubts notes since when only pending answers keep a job from being settled.
 func (r *run) noteDoubts(t *task, now time.Time) {
-	all := t.guarded > 0 && t.open == t.guarded && (len(t.unsent) == 0 || t.late) && t.delivered+len(t.failed) > 0
+	all := t.pending > 0 && t.open == t.pending && (len(t.unsent) == 0 || t.late) && t.delivered+len(t.failed) > 0
 	switch {
 	case !all:
 		t.allDoubts = time.Time{}
@@ -112,52 +112,52 @@ func (r *run) noteDoubts(t *task, now time.Time) {
 	}
 }
 
-// suspect is a push whose answer the guard holds. After doubtTime the push goes back and
-// the suspect stays without it: if the token turns out dead, that is remembered, and the
+// pendingAnswer is a push whose answer waits for the guard. After doubtTime the push goes back
+// and the answer stays without it: if the token turns out dead, that is remembered, and the
 // next try reports it without another push.
-type suspect struct {
-	suspicion
+type pendingAnswer struct {
+	wrongAnswer
 	p            *push // nil after it went back
 	topic, token string
 	outcome      apnsconn.Outcome
 }
 
-// askGuard applies the guard's rulings on the answers it holds.
+// askGuard applies the guard's rulings on the pending answers.
 func (r *run) askGuard(now time.Time) {
-	held := r.guarded
-	r.guarded = r.guarded[:0]
+	held := r.pending
+	r.pending = r.pending[:0]
 	for _, s := range held {
-		word := r.app.guard.rule(s.suspicion, now)
+		word := r.app.guard.rule(s.wrongAnswer, now)
 		switch {
 		case word != isOpen:
 		case r.ending:
 			word = isLeft
 		default:
 			if s.p != nil && s.p.doubtOver(now) {
-				r.unguard(s.p, isDoubted)
+				r.settlePending(s.p, isDoubted)
 				s.p = nil
 			}
-			r.guarded = append(r.guarded, s)
+			r.pending = append(r.pending, s)
 			continue
 		}
 		r.app.guard.release()
 		switch {
 		case s.p != nil:
-			r.unguard(s.p, word)
+			r.settlePending(s.p, word)
 		case word == isDead:
 			learnDead(r.app.tokens, s.topic, s.token, &s.outcome)
 		}
 	}
-	clear(held[len(r.guarded):])
+	clear(held[len(r.pending):])
 }
 
-// unguard returns a push to its task, with the guard's ruling.
-func (r *run) unguard(p *push, word ruling) {
+// settlePending returns a push to its task, with the guard's ruling.
+func (r *run) settlePending(p *push, word ruling) {
 	t := p.t
 	t.open--
-	t.guarded--
+	t.pending--
 	r.undecided--
-	defer t.rescue()
+	defer t.recoverPanic()
 	r.rule(p, word)
 }
 
@@ -166,10 +166,10 @@ func (p *push) doubtOver(now time.Time) bool {
 	return !since.IsZero() && now.Sub(since) >= doubtTime
 }
 
-// guardDue is the next time at which a held answer has waited long enough.
+// guardDue is the next time at which a pending answer has waited long enough.
 func (r *run) guardDue() (at time.Time) {
-	for _, s := range r.guarded {
-		at = sooner(at, s.since.Add(guardHold))
+	for _, s := range r.pending {
+		at = sooner(at, s.since.Add(pendingTime))
 		if s.p == nil {
 			continue
 		}
@@ -180,17 +180,17 @@ func (r *run) guardDue() (at time.Time) {
 	return at
 }
 
-// decide sets the verdict from the policy table.
+// decide sets the action from the policy table.
 func (r *run) decide(p *push) {
 	o := &p.outcome
 	if p.outdated() {
 		o.Class = apnsconn.Unavailable
 	}
 	rule := policy[o.Class]
-	p.verdict, p.first = rule.verdict, rule.first
+	p.action, p.first = rule.action, rule.first
 	switch {
 	case p.refusedAlone:
-		p.verdict, p.first = later, refusedDelay
+		p.action, p.first = later, refusedDelay
 	case o.Reconnect():
 		p.first = reconnectDelay
 	}
@@ -198,7 +198,7 @@ func (r *run) decide(p *push) {
 	r.over(p)
 }
 
-// over adds a push with a verdict to its task.
+// over adds a push with an action to its task.
 func (r *run) over(p *push) {
 	t, o := p.t, &p.outcome
 	if o.Status != 0 && !p.remembered && t.list() {
@@ -208,9 +208,9 @@ func (r *run) over(p *push) {
 		r.app.Counters.count(o.Class, o.Reason)
 	}
 	switch {
-	case p.verdict == finished:
+	case p.action == finished:
 		t.finish(p)
-	case o.Class == apnsconn.NotSent && p.verdict == again && t.err == nil && !r.ending && !t.finishing:
+	case o.Class == apnsconn.NotSent && p.action == again && t.err == nil && !r.ending && !t.finishing:
 		r.unsent(p)
 	default:
 		t.failed = append(t.failed, p)
@@ -287,7 +287,7 @@ func (r *run) tellBreaker(p *push, now time.Time) {
 		o.Class, further = apnsconn.Rejected, true
 		r.cfg.Rules.Refused(&p.n, now)
 	case o.Class == apnsconn.Credential:
-		r.refused(why(*o))
+		r.refused(outcomeText(*o))
 		return
 	case p.wrongType():
 		o.Class = apnsconn.Rejected

@@ -101,13 +101,13 @@ func (r *Recent) delivered(e *Event) {
 func (r *Recent) note(e Event, failed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	note(&r.all, &r.nAll, e)
+	keep(&r.all, &r.nAll, e)
 	if failed {
-		note(&r.failures, &r.nFailed, e)
+		keep(&r.failures, &r.nFailed, e)
 	}
 }
 
-func note(ring *[]Event, n *int, e Event) {
+func keep(ring *[]Event, n *int, e Event) {
 	if len(*ring) < maxRecent {
 		*ring = append(*ring, e)
 	} else {
@@ -119,7 +119,7 @@ func note(ring *[]Event, n *int, e Event) {
 // kept returns a copy of an event that outlives it and keeps no more memory than needed.
 func (e *Event) kept() Event {
 	out := *e
-	for _, text := range [...]*string{&out.App, &out.Job, &out.ID, &out.Ref, &out.Token, &out.APNsID, &out.Reason, &out.Why} {
+	for _, text := range [...]*string{&out.App, &out.Job, &out.ID, &out.Ref, &out.Token, &out.APNsID, &out.Reason, &out.BuryReason} {
 		*text = cut(*text)
 	}
 	if e.Err != nil {

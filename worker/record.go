@@ -54,7 +54,7 @@ func (t *task) reportLate(tokens []string) bool {
 	return inParallel(len(tokens), func(i int) bool {
 		p := push{t: t, n: t.decoded.Notification}
 		p.n.Token = tokens[i]
-		if p.known(time.Now()) && p.verdict == dead {
+		if p.known(time.Now()) && p.action == dead {
 			return t.report(p.record(Deleted, p.outcome.Reason))
 		}
 		e := t.neverSent(Expired, 1, reason)

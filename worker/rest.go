@@ -11,32 +11,32 @@ import (
 	"propeller/worker/job"
 )
 
-// rest is those tokens of a job that go on in another job.
-type rest struct {
+// remainder is those tokens of a job that go on in another job.
+type remainder struct {
 	tokens []string
 	after  time.Duration
-	bury   []*push // pushes that failed for good: the rest is buried unsent
+	bury   []*push // pushes that failed for good: the remainder is buried unsent
 }
 
-// split settles a job whose tokens ended differently: the tokens still to do are put into
+// putRemainders settles a job whose tokens ended differently: the tokens still to do are put into
 // the queue as jobs of their own, then the job is deleted. If the daemon dies in between,
 // the whole job runs again.
 //
-// Tokens to be buried come back at once in a job of their own, because only a held job can
-// be buried. They are not sent again, since Apple forbids to repeat what it has refused.
+// Tokens to be buried come back at once in a job of their own, because only a reserved job
+// can be buried. They are not sent again, since Apple forbids to repeat what it has refused.
 //
 // It returns false if the whole job went back.
-func (t *task) split(s *tally, rests []rest) bool {
+func (t *task) putRemainders(s *tally, rests []remainder) bool {
 	done := t.delivered
-	if err := t.prepareSplit(); err != nil {
-		t.backWhole(s, done, err)
+	if err := t.checkReserved(); err != nil {
+		t.releaseWhole(s, done, err)
 		return false
 	}
 	for _, rest := range rests {
-		n, err := t.putRest(rest)
+		n, err := t.putRemainder(rest)
 		done += n
 		if err != nil {
-			t.backWhole(s, done, err)
+			t.releaseWhole(s, done, err)
 			return false
 		}
 	}
@@ -44,13 +44,13 @@ func (t *task) split(s *tally, rests []rest) bool {
 	return true
 }
 
-// rests groups the remaining tokens into jobs, so that no token waits for another one that
+// remainders groups the remaining tokens into jobs, so that no token waits for another one that
 // has to wait longer: 429 slows one token, and doubt only the doubted tokens. But while the
 // app is guarded, all that remains of a job stays away together, so that other jobs are
 // tried.
-func (t *task) rests(s *tally) []rest {
-	atOnce := rest{tokens: append(tokensOf(s.again), s.unsent...)}
-	var soon, later, throttled, doubted rest
+func (t *task) remainders(s *tally) []remainder {
+	atOnce := remainder{tokens: append(tokensOf(s.again), s.unsent...)}
+	var soon, later, throttled, doubted remainder
 	for _, p := range s.later {
 		r := &later
 		switch {
@@ -67,13 +67,13 @@ func (t *task) rests(s *tally) []rest {
 		doubted.tokens = append(doubted.tokens, atOnce.tokens...)
 		atOnce.tokens = nil
 	}
-	all := []rest{atOnce, soon, later, throttled, doubted, {tokens: tokensOf(s.bury), bury: s.bury}}
-	return slices.DeleteFunc(all, func(r rest) bool { return len(r.tokens) == 0 })
+	all := []remainder{atOnce, soon, later, throttled, doubted, {tokens: tokensOf(s.bury), bury: s.bury}}
+	return slices.DeleteFunc(all, func(r remainder) bool { return len(r.tokens) == 0 })
 }
 
-// prepareSplit makes sure that the job is still reserved, because otherwise all of it runs
+// checkReserved makes sure that the job is still reserved, because otherwise all of it runs
 // elsewhere, and that its priority and age are known.
-func (t *task) prepareSplit() error {
+func (t *task) checkReserved() error {
 	if !t.reserved() {
 		return queue.ErrLost
 	}
@@ -96,11 +96,11 @@ func tokensOf(pushes []*push) []string {
 // reserved meanwhile.
 const putTime = 15 * time.Second
 
-// putRest puts a rest, halved if it is too large for the queue: it has fewer tokens than the
+// putRemainder puts a remainder, halved if it is too large for the queue: it has fewer tokens than the
 // job but one key more. It returns how many tokens are stored.
-func (t *task) putRest(rest rest) (put int, err error) {
+func (t *task) putRemainder(rest remainder) (put int, err error) {
 	cfg := t.r.cfg
-	body := job.RemainderBody(t.body, rest.tokens, t.restOrigin(rest))
+	body := job.RemainderBody(t.body, rest.tokens, t.remainderParent(rest))
 	var refused error
 	err = t.store(records(), func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, putTime)
@@ -112,7 +112,7 @@ func (t *task) putRest(rest rest) (put int, err error) {
 			return nil
 		case errors.Is(err, queue.ErrUncertain): // each attempt may have been stored all the same
 			t.r.app.Counters.PossibleDuplicates.Add(int64(len(rest.tokens)))
-			t.lastWord, t.lastErr = "what is left of a job may be in the queue twice: it may be pushed twice", err
+			t.lastWord, t.lastErr = "remaining tokens of a job may be in the queue twice: they may be pushed twice", err
 		}
 		return err
 	})
@@ -126,7 +126,7 @@ func (t *task) putRest(rest rest) (put int, err error) {
 		return 0, refused
 	}
 	for _, tokens := range [...][]string{rest.tokens[:half], rest.tokens[half:]} {
-		n, err := t.putRest(rest.of(tokens))
+		n, err := t.putRemainder(rest.of(tokens))
 		if put += n; err != nil {
 			return put, err
 		}
@@ -134,12 +134,12 @@ func (t *task) putRest(rest rest) (put int, err error) {
 	return put, nil
 }
 
-// of returns the rest with other tokens.
-func (r rest) of(tokens []string) rest { return rest{tokens, r.after, r.bury} }
+// of returns the remainder with other tokens.
+func (r remainder) of(tokens []string) remainder { return remainder{tokens, r.after, r.bury} }
 
-// restOrigin returns what a rest of this job has to remember.
-func (t *task) restOrigin(r rest) *job.Parent {
-	o := t.origin()
+// remainderParent returns what a remainder of this job has to remember.
+func (t *task) remainderParent(r remainder) *job.Parent {
+	o := t.parent()
 	if len(r.bury) > 0 {
 		o.Refuse(buryReason(r.bury), &r.bury[0].outcome)
 	}

@@ -31,9 +31,9 @@ type run struct {
 
 	sendq     []*task            // tasks with unsent tokens, oldest first
 	lists     map[*task]struct{} // jobs with several tokens, until they are settled
-	guarded   []suspect          // pushes whose answers the guard holds
+	pending   []pendingAnswer    // answers that wait for the guard
 	undecided int                // how many of guarded have not gone back in doubt
-	held      int                // jobs received and not yet settled
+	reserved  int                // jobs received and not yet settled
 	slots     int                // of InFlight: pushes sent, jobs being settled
 	weight    weight             // of those jobs
 	perJob    float64            // average number of pushes in a job; 0 = unknown
@@ -44,7 +44,7 @@ type run struct {
 	receiving     bool
 	receives      context.Context // for Receive; nil once it was cancelled
 	cancelReceive context.CancelFunc
-	rested        bool  // the consumer is paused
+	paused        bool  // the consumer is paused
 	failure       error // why the run ends, if not by its context
 
 	ending    bool
@@ -67,8 +67,8 @@ func newRun(w *Worker, consumer queue.Consumer) *run {
 
 // serve works until ctx ends or the queue fails, and all jobs are settled or given back.
 func (r *run) serve(ctx context.Context) error {
-	r.app.bells.join(&r.box)
-	defer r.app.bells.leave(&r.box)
+	r.app.mailboxes.join(&r.box)
+	defer r.app.mailboxes.leave(&r.box)
 	defer r.close()
 	defer context.AfterFunc(ctx, func() { r.box.post(func() { r.stop(context.Cause(ctx)) }) })()
 	timer, armed := time.NewTimer(idle), time.Now().Add(idle)
@@ -129,7 +129,7 @@ func (r *run) read() {
 
 // tick does what is due by time alone.
 func (r *run) tick(now time.Time) {
-	if len(r.guarded) > 0 {
+	if len(r.pending) > 0 {
 		r.askGuard(now)
 	}
 	r.linger(now)
@@ -140,7 +140,7 @@ func (r *run) tick(now time.Time) {
 
 // receive asks the queue for n jobs.
 func (r *run) receive(n int) {
-	r.receiving, r.rested = true, false
+	r.receiving, r.paused = true, false
 	if r.receives == nil {
 		r.receives, r.cancelReceive = context.WithCancel(context.Background())
 	}
@@ -158,7 +158,7 @@ func (r *run) receive(n int) {
 }
 
 func (r *run) received(jobs []queue.Job, err error) {
-	r.receiving, r.rested = false, false
+	r.receiving, r.paused = false, false
 	if r.closed {
 		return // the consumer's Close has given them back
 	}
@@ -177,8 +177,8 @@ func (r *run) pauseQueue() {
 		r.cancelReceive()
 		r.receives = nil
 	}
-	if !r.rested {
-		r.rested = true
+	if !r.paused {
+		r.paused = true
 		r.consumer.Pause()
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"propeller/queue"
 )
 
-// why says in words how a push ended: the reason with which its job is buried.
-func why(o apnsconn.Outcome) string {
+// outcomeText says in words how a push ended: the reason with which its job is buried.
+func outcomeText(o apnsconn.Outcome) string {
 	reason := o.Reason
 	switch {
 	case reason == "" && o.Err != nil:
@@ -36,7 +36,7 @@ type tally struct {
 }
 
 // back is how many tokens are pushed in a later try.
-func (s *tally) back() int { return len(s.again) + len(s.later) + len(s.unsent) }
+func (s *tally) remaining() int { return len(s.again) + len(s.later) + len(s.unsent) }
 
 func (t *task) tally() *tally {
 	s := new(tally)
@@ -46,7 +46,7 @@ func (t *task) tally() *tally {
 		s.unsent = t.unsent
 	}
 	for _, p := range t.failed {
-		switch p.verdict {
+		switch p.action {
 		case dead:
 			s.dead = append(s.dead, p)
 		case bury:
@@ -65,9 +65,9 @@ func (t *task) work() {
 	defer func() {
 		if v := recover(); v != nil {
 			t.panicked(v)
-			t.told = nil
+			t.notes = nil
 			if t.stage == stageAge {
-				return // goOn handles it
+				return // resume handles it
 			}
 			t.setAsideAtLast()
 		}
@@ -82,14 +82,14 @@ func (t *task) work() {
 	case stageExpired:
 		t.expired()
 	case stageUnread:
-		t.giveBack(0)
-	case stageBack:
+		t.release(0)
+	case stageRelease:
 		pause := time.Duration(0)
 		if t.statErr != nil {
 			pause = storeMin // not at full speed while the queue does not answer
 		}
-		t.note(t.goesBack(t.addressed()))
-		t.giveBack(pause)
+		t.note(t.untried(t.addressed()))
+		t.release(pause)
 	}
 }
 
@@ -118,9 +118,9 @@ func (t *task) settlePushed() {
 	t.postpone(s)
 	if !t.reportEnded(s) {
 		s.again = append(append(s.again, s.dead...), s.bury...)
-		t.told = nil
-		t.tellBack(s)
-		t.backWhole(s, t.delivered, errUnreported)
+		t.notes = nil
+		t.noteRetried(s)
+		t.releaseWhole(s, t.delivered, errUnreported)
 		return
 	}
 	for _, p := range s.dead {
@@ -128,34 +128,34 @@ func (t *task) settlePushed() {
 	}
 	if len(s.late) > 0 {
 		t.r.app.Counters.Expired.Add(1)
-		t.line(slog.LevelWarn, "expired before all of it was sent", "class", classExpired, "unsent", len(s.late), "tokens", t.addressed())
+		t.line(slog.LevelWarn, "expired before all its tokens were sent", "class", classExpired, "unsent", len(s.late), "tokens", t.addressed())
 		t.note(t.neverSent(Expired, len(s.late), t.whyExpired()))
 	}
-	rests := t.rests(s)
+	rests := t.remainders(s)
 	switch {
 	case len(s.bury) == t.addressed():
 		t.setAside(s.bury)
 	case len(rests) == 0:
 		t.remove(t.delivered)
-	case len(rests) == 1 && s.back() == t.addressed() && len(t.decoded.Malformed) == 0:
-		t.tellBack(s)
-		t.giveBack(rests[0].after)
+	case len(rests) == 1 && s.remaining() == t.addressed() && len(t.decoded.Malformed) == 0:
+		t.noteRetried(s)
+		t.release(rests[0].after)
 	default:
 		a := Retried
-		if t.split(s, rests) {
-			a = Buried // through the rest that split put
+		if t.putRemainders(s, rests) {
+			a = Buried // through the remainder that was put
 		}
-		t.tellBack(s)
+		t.noteRetried(s)
 		for _, p := range s.bury {
 			t.notePush(p, a)
 		}
 	}
 }
 
-// tellBack reports the tokens that come again.
-func (t *task) tellBack(s *tally) {
+// noteRetried reports the tokens that come again.
+func (t *task) noteRetried(s *tally) {
 	if len(s.unsent) > 0 {
-		t.note(t.goesBack(len(s.unsent)))
+		t.note(t.untried(len(s.unsent)))
 	}
 	if len(s.later) > 0 {
 		t.attempt, _, _ = t.history()
@@ -176,8 +176,8 @@ func (t *task) neverSent(a Action, n int, reason string) Event {
 	}
 }
 
-// goesBack returns the event of tokens that go back to the queue untried.
-func (t *task) goesBack(n int) Event {
+// untried returns the event of tokens that go back to the queue untried.
+func (t *task) untried(n int) Event {
 	e := t.neverSent(Retried, n, "")
 	e.Class = apnsconn.NotSent
 	return e
@@ -218,7 +218,7 @@ func (t *task) postpone(s *tally) {
 	for _, p := range tried {
 		p.delay = p.nextDelay(attempt, age)
 		if p.err = t.noLater(p, attempt, age); p.err != nil {
-			p.verdict = bury
+			p.action = bury
 			if p.doubted { // a record of class token would report the token dead
 				p.outcome.Class, p.doubted = apnsconn.Rejected, false
 				t.r.app.Counters.count(apnsconn.Rejected, p.outcome.Reason)
@@ -250,7 +250,7 @@ func (t *task) checkAge() stage {
 	late := ttl > 0 && age >= ttl
 	switch {
 	case err != nil && (!late || t.refused()): // the reservation or the queue is gone: the job comes again
-		return stageBack
+		return stageRelease
 	case t.refused() && !t.stat.Kicked:
 		t.err = nil
 		return stageRefused
@@ -285,7 +285,7 @@ func (t *task) remove(delivered int) {
 // expired deletes a job that is too late, after a record for each token.
 func (t *task) expired() {
 	if !t.reportLate(t.addresses()) || !t.reportMalformed(true) {
-		t.giveBack(0)
+		t.release(0)
 		return
 	}
 	t.r.app.Counters.Expired.Add(1)
@@ -310,14 +310,14 @@ func (t *task) setAside(pushes []*push) {
 	if t.err != nil {
 		pushes = nil
 	}
-	o := t.origin()
+	o := t.parent()
 	switch {
 	case len(pushes) > 0:
 		o.Refuse(buryReason(pushes), &pushes[0].outcome)
 	case t.err == nil: // refused and reported in an earlier job
 		o = *t.decoded.Parent
 	case !t.reportUnfit():
-		t.giveBack(0)
+		t.release(0)
 		return
 	default:
 		o.Refuse(t.err, nil)
@@ -335,13 +335,13 @@ func (t *task) setAside(pushes []*push) {
 			continue
 		}
 		e := p.event(Buried)
-		e.Why = o.Reason
+		e.BuryReason = o.Reason
 		t.note(e)
 	}
 	switch {
 	case len(pushes) > 0:
 	case t.err == nil:
-		t.line(slog.LevelWarn, "job buried", "class", o.Class.String(), "why", o.Reason)
+		t.line(slog.LevelWarn, "job buried", "class", o.Class.String(), "reason", o.Reason)
 	default:
 		t.line(slog.LevelWarn, "job buried", "class", o.Class.String(), "reason", o.Reason)
 		t.note(t.neverSent(Buried, max(1, t.addressed()-t.delivered), o.Reason))
@@ -360,7 +360,7 @@ func (t *task) notBuried(pushes []*push, err error) {
 		t.notePush(p, Retried)
 	}
 	if errors.Is(err, queue.ErrRejected) { // else it is no longer ours, or about to go back
-		t.giveBack(t.r.cfg.Retry.Max)
+		t.release(t.r.cfg.Retry.Max)
 	}
 }
 
@@ -377,28 +377,28 @@ func (p *push) buryReason() error {
 	if p.err != nil {
 		return p.err
 	}
-	return errors.New(why(p.outcome))
+	return errors.New(outcomeText(p.outcome))
 }
 
 // errUnreported: the run or the reservation ended before all records were stored.
-var errUnreported = errors.New("not all records could be put")
+var errUnreported = errors.New("cannot store all records")
 
-// backWhole releases a whole job of which done tokens are finished. Those may be pushed
+// releaseWhole releases a whole job of which done tokens are finished. Those may be pushed
 // again, and so may those that were to be buried.
-func (t *task) backWhole(s *tally, done int, why error) {
+func (t *task) releaseWhole(s *tally, done int, why error) {
 	for _, p := range s.bury {
 		t.countDuplicate(p)
 	}
 	if done > 0 {
 		t.r.app.Counters.PossibleDuplicates.Add(int64(done))
-		t.lastWord, t.lastErr = "what is left of a job could not be put into the queue: it is pushed again whole", why
+		t.lastWord, t.lastErr = "remaining tokens of a job could not be put into the queue: all of it is pushed again", why
 	}
-	t.giveBack(0)
+	t.release(0)
 }
 
-// giveBack releases the job. If that fails, the queue takes it back when the connection or
+// release releases the job. If that fails, the queue takes it back when the connection or
 // the reservation ends.
-func (t *task) giveBack(after time.Duration) {
+func (t *task) release(after time.Duration) {
 	if !t.list() && len(t.failed) > 0 && t.failed[0].outcome.Status != 0 && !t.failed[0].remembered {
 		t.r.w.finished.Add(1)
 	}

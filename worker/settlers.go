@@ -10,15 +10,15 @@ import (
 // queue waits about 0.1 ms, so this many keep its connection busy.
 const maxSettlers = 64
 
-// lingerAfter is when a task that is being settled becomes slow and no longer holds others
-// up. Settling usually takes less than a millisecond; it takes longer while a queue server
+// lingerAfter is when a task that is being settled becomes slow and no longer delays
+// others. Settling usually takes less than a millisecond; it takes longer while a queue server
 // is away or takes no records.
 const lingerAfter = time.Second
 
 // settlers are goroutines that settle tasks, and so wait for the queue. They wait for the
 // next task, because a new goroutine for each would spend a tenth of all work on its
-// stack, and end when the worker holds nothing, so an idle worker has none. The backlog
-// holds only tasks that the run holds.
+// stack, and end when the worker has no jobs, so an idle worker has none. The backlog
+// has only tasks of the run.
 type settlers struct {
 	ctx    context.Context // of calls to the queue
 	cancel context.CancelFunc
@@ -31,15 +31,15 @@ type settlers struct {
 	crowd     []settling // slow, waiting for room to linger
 	lingering int
 
-	mu      sync.Mutex
-	more    sync.Cond // for those that wait for a task
-	backlog []*task
-	active  int
-	slow    int  // how many of active are slow
-	free    int  // how many of active wait for a task and were not woken
-	rests   bool // the worker holds nothing: none is to wait
-	all     sync.WaitGroup
-	trouble trouble
+	mu        sync.Mutex
+	more      sync.Cond // for those that wait for a task
+	backlog   []*task
+	active    int
+	slow      int  // how many of active are slow
+	free      int  // how many of active wait for a task and were not woken
+	dismissed bool // the worker has no jobs: no settler waits
+	all       sync.WaitGroup
+	trouble   trouble
 }
 
 // settling is a task and when a settler got it.
@@ -75,7 +75,7 @@ func (r *run) settle(t *task, s stage) {
 func (s *settlers) add(t *task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.backlog, s.rests = append(s.backlog, t), false
+	s.backlog, s.dismissed = append(s.backlog, t), false
 	s.startLocked()
 }
 
@@ -102,7 +102,7 @@ func (s *settlers) work() {
 func (s *settlers) next() *task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.backlog) == 0 && !s.rests {
+	for len(s.backlog) == 0 && !s.dismissed {
 		s.free++
 		s.more.Wait()
 	}
@@ -116,11 +116,11 @@ func (s *settlers) next() *task {
 	return t
 }
 
-// rest ends the settlers that have no task.
-func (s *settlers) rest() {
+// dismiss ends the settlers that have no task.
+func (s *settlers) dismiss() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rests, s.free = true, 0
+	s.dismissed, s.free = true, 0
 	s.more.Broadcast()
 }
 
@@ -133,7 +133,7 @@ func (s *settlers) slower(by int) {
 }
 
 func (s *settlers) wait() {
-	s.rest()
+	s.dismiss()
 	s.all.Wait()
 }
 
@@ -192,28 +192,28 @@ func (r *run) settled(t *task) {
 		if t.lingers {
 			r.weight.stay(t)
 		}
-		r.goOn(t)
+		r.resume(t)
 		return
 	}
 	r.weight.leave(t)
 	t.finishing = true
-	if r.held--; r.held == 0 {
-		r.settlers.rest()
+	if r.reserved--; r.reserved == 0 {
+		r.settlers.dismiss()
 	}
 	delete(r.lists, t)
 	r.tell(t)
 }
 
-// goOn sends a task that the queue was asked about, or settles it according to the answer.
-func (r *run) goOn(t *task) {
-	defer t.rescue()
+// resume sends a task that the queue was asked about, or settles it according to the answer.
+func (r *run) resume(t *task) {
+	defer t.recoverPanic()
 	switch {
 	case t.err != nil:
 		r.settle(t, stageUnfit)
 	case t.next != stagePushed:
 		r.settle(t, t.next)
 	case r.ending:
-		r.settle(t, stageBack)
+		r.settle(t, stageRelease)
 	default:
 		if t.refused() { // it was kicked
 			r.emitTried(t)

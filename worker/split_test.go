@@ -213,7 +213,7 @@ func TestRestCannotBePut(t *testing.T) {
 		if n := tries.Load(); n < 900 || n > 1400 {
 			t.Errorf("%d puts in 3 hours", n)
 		}
-		if s := b.Status(); s.Held != 1 || s.Lingering != 1 || s.InFlight != 0 || !strings.HasPrefix(s.Waiting, "the queue takes no records: ") {
+		if s := b.Status(); s.Reserved != 1 || s.Lingering != 1 || s.InFlight != 0 || !strings.HasPrefix(s.Waiting, "the queue takes no records: ") {
 			t.Errorf("%+v", s)
 		}
 		up.Store(true)
@@ -269,7 +269,7 @@ func TestRestPutTwice(t *testing.T) {
 			t.Errorf("%d delivered twice, %d counted", twice, d)
 		}
 		b.halt(t)
-		if n := strings.Count(log.String(), `msg="what is left of a job may be in the queue twice: it may be pushed twice" topic=com.example.app worker=0 job=1 `); n != 1 {
+		if n := strings.Count(log.String(), `msg="remaining tokens of a job may be in the queue twice: they may be pushed twice" topic=com.example.app worker=0 job=1 `); n != 1 {
 			t.Errorf("said %d times:\n%s", n, log.String())
 		}
 	})
@@ -321,7 +321,7 @@ func TestNoRestOfALostJob(t *testing.T) {
 				if done, _, _, _ := q.counts(); done != 0 || len(q.puts) != 0 {
 					t.Errorf("done %d, put %d", done, len(q.puts))
 				}
-				if d := b.app.Counters.PossibleDuplicates.Load(); d != 4 || b.Status().Held != 0 {
+				if d := b.app.Counters.PossibleDuplicates.Load(); d != 4 || b.Status().Reserved != 0 {
 					t.Errorf("%d possible duplicates, want 4; %+v", d, b.Status())
 				}
 				b.halt(t)

@@ -7,34 +7,34 @@ import (
 	"time"
 )
 
-// Cause says what limits a worker now: the first reason in plan that applies.
+// Cause says, as a phrase for people, what limits a worker now: the first reason in plan that
+// applies.
 type Cause string
 
-// The causes.
 const (
-	NoCause     Cause = "" // nothing: it works, or waits for a job
-	Full        Cause = "as many pushes are in flight as may be"
-	Heavy       Cause = "the jobs at hand are as large as may be"
-	Dialing     Cause = "connecting to apns"
-	Unreachable Cause = "waiting for the next dial to apns"
-	Closed      Cause = "the app is broken or guarded, and the next probe is not due"
-	Held        Cause = "paused by an operator"
-	Stopping    Cause = "stopping"
+	noCause          Cause = "" // nothing: it works, or waits for a job
+	causeFull        Cause = "in_flight is reached"
+	causeHeavy       Cause = "the reserved jobs are as large as allowed"
+	causeDialing     Cause = "connecting to apns"
+	causeUnreachable Cause = "waiting for the next dial to apns"
+	causeClosed      Cause = "the app is broken or guarded, and the next probe is not due"
+	causePaused      Cause = "paused by an operator"
+	causeStopping    Cause = "stopping"
 )
 
 // Status is a worker at one moment, as its last plan saw it.
 type Status struct {
-	Serving   bool
-	Cause     Cause
-	Held      int  // jobs received and not yet settled
-	Lingering int  // how many of Held wait for the queue without a slot; at most Config.InFlight
-	InFlight  int  // slots in use, out of Config.InFlight
-	Guarded   int  // answered pushes that wait for the guard's ruling
-	Connected bool // to APNs
-	Link      Link
+	Serving        bool
+	Cause          Cause
+	Reserved       int  // jobs received and not yet settled
+	Lingering      int  // how many of Reserved wait for the queue without a slot; at most Config.InFlight
+	InFlight       int  // slots in use, out of Config.InFlight
+	PendingAnswers int  // answered pushes that wait for the guard's ruling
+	Connected      bool // to APNs
+	Link           Link
 
 	QueueErr error // why no job can be received; nil when one can
-	// Unstored says why jobs are held whose records, rests or burials the queue does not
+	// Unstored says why jobs stay reserved whose records, remainders or burials the queue does not
 	// take: "the queue takes no burials: …"; nil if there are none.
 	Unstored error
 	// Unreachable says why APNs cannot be reached or takes no pushes; nil if it answers, or
@@ -47,7 +47,7 @@ type Status struct {
 	Received, Finished int64
 	// Waiting says why the worker takes no jobs by its own decision; "" when it
 	// does: "apns not reachable: …", "apns takes no pushes", "queue unavailable:
-	// …", or "the queue takes no records: …" when that is why jobs are held.
+	// …", or "the queue takes no records: …" when that is why jobs stay reserved.
 	Waiting string
 }
 
@@ -74,7 +74,7 @@ func (r *run) show(p plan, now time.Time) {
 	l := &r.link
 	s := Status{
 		Serving: true, Cause: p.cause,
-		Held: r.held, Lingering: r.settlers.lingering, InFlight: r.slots, Guarded: r.undecided,
+		Reserved: r.reserved, Lingering: r.settlers.lingering, InFlight: r.slots, PendingAnswers: r.undecided,
 		Link: Link{GoAway: l.goAway}, Unreachable: l.down,
 	}
 	end := l.dialAt.Add(fresh)

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// splitTime is how long the rests of lists may take to go back to the queue once the
+	// remainderTime is how long the remainders of lists may take to go back to the queue once the
 	// time to finish pushes is over.
-	splitTime = time.Second
+	remainderTime = time.Second
 	// restartDrain is the drain time of a restart. Pushes do not end then, so only answers
 	// already under way are worth waiting for.
 	restartDrain = time.Second
@@ -46,15 +46,15 @@ func (r *run) endWithin(drain time.Duration, failure error) {
 	r.drainEnd = time.Now().Add(drain)
 }
 
-// finished reports whether the run holds nothing any more, or must not wait longer.
+// finished reports whether the run has no jobs any more, or must not wait longer.
 func (r *run) finished(now time.Time) bool {
 	switch {
 	case !r.ending:
 		return false
-	case r.held == 0 && !r.receiving:
+	case r.reserved == 0 && !r.receiving:
 		return true
 	}
-	return r.abandoned && !now.Before(r.drainEnd.Add(splitTime))
+	return r.abandoned && !now.Before(r.drainEnd.Add(remainderTime))
 }
 
 // errUnfinished: the worker is stopping.
@@ -64,10 +64,10 @@ var errUnfinished = errors.New("the time to finish pushes in flight is over")
 // not repeated.
 func (r *run) abandon() {
 	r.abandoned = true
-	if r.held == 0 {
+	if r.reserved == 0 {
 		return
 	}
-	r.log.Warn("stopping with pushes unfinished; their jobs go back to the queue", "jobs", r.held)
+	r.log.Warn("stopping with pushes unfinished; their jobs go back to the queue", "jobs", r.reserved)
 	for t := range r.lists {
 		if t.delivered+len(t.failed) == 0 {
 			continue
@@ -104,7 +104,7 @@ func (r *run) close() {
 	for range lastTurns { // for the last answers and their jobs
 		r.read()
 		r.askGuard(time.Now())
-		r.giveBack()
+		r.releaseAll()
 		r.settlers.wait()
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"propeller/queue"
 )
 
-// Before a job is settled, its records and rests must be stored in the queue. While the
+// Before a job is settled, its records and remainders must be stored in the queue. While the
 // queue refuses them the job stays reserved, and only the put is repeated: if the job went
 // back, it would be pushed again to devices that have it already. The same holds for a
 // burial that the queue refuses.
@@ -28,7 +28,7 @@ const (
 // store repeats put until it succeeds. It fails if the run ends first, or if the job's
 // reservation is lost; then the error wraps queue.ErrLost. what names what the queue
 // refuses.
-func (t *task) store(what kept, put func(ctx context.Context) error) error {
+func (t *task) store(what storeKind, put func(ctx context.Context) error) error {
 	s := &t.r.settlers
 	err := put(s.ctx)
 	if err == nil {
@@ -82,19 +82,19 @@ func (r *run) nap(d time.Duration, back <-chan struct{}) {
 	}
 }
 
-// kept describes what the queue has to take before a job can be settled, for the log.
-type kept struct{ name, refused, taken string }
+// storeKind describes what the queue has to take before a job can be settled, for the log.
+type storeKind struct{ name, refused, taken string }
 
-// records covers both records and rests of jobs, which people need not tell apart.
-func records() kept {
-	return kept{
-		"records", "cannot store feedback records or remaining tokens in the queue; their jobs are held until it can",
+// records covers both records and remainders, which people need not tell apart.
+func records() storeKind {
+	return storeKind{
+		"records", "cannot store feedback records or remaining tokens in the queue; their jobs stay reserved until it can",
 		"feedback records and remaining tokens are stored again",
 	}
 }
 
-func burials() kept {
-	return kept{"burials", "jobs cannot be buried in the queue; they are held until they can", "jobs can be buried again"}
+func burials() storeKind {
+	return storeKind{"burials", "cannot bury jobs in the queue; they stay reserved until it can", "jobs can be buried again"}
 }
 
 // trouble is what a run cannot put now. Settlers update it, and anybody may ask.
@@ -105,12 +105,12 @@ type trouble struct {
 	n     int           // tasks that wait
 	probe *task         // the one of them that finds out when it is over
 	back  chan struct{} // closed when one has been stored; nil until somebody waits for that
-	what  kept          // what the last failed put was for
+	what  storeKind     // what the last failed put was for
 	err   error         // its error; nil when n is 0
 }
 
 // begin and end enclose the wait of one task. The first begin and the last end are logged.
-func (u *trouble) begin(what kept, err error, tell bool) {
+func (u *trouble) begin(what storeKind, err error, tell bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.n++; u.n == 1 && tell {
@@ -154,7 +154,7 @@ func (u *trouble) end(t *task, well bool) {
 	}
 }
 
-func (u *trouble) because(what kept, err error) {
+func (u *trouble) because(what storeKind, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.what, u.err = what, err

@@ -42,7 +42,7 @@ func TestSlowRecordsBoundTheJobsHeld(t *testing.T) {
 			time.Sleep(time.Second)
 			synctest.Wait()
 			s := b.Status()
-			most, lingering = max(most, s.Held), max(lingering, s.Lingering)
+			most, lingering = max(most, s.Reserved), max(lingering, s.Lingering)
 		}
 		if most > 2*b.cfg.InFlight || lingering != b.cfg.InFlight {
 			t.Errorf("%d jobs held, %d of them lingering, with in_flight %d", most, lingering, b.cfg.InFlight)

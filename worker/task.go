@@ -12,7 +12,7 @@ import (
 	"propeller/worker/job"
 )
 
-// task is one job that the worker holds, with one push for each of its tokens. It belongs to
+// task is one job that the worker has reserved, with one push for each of its tokens. It belongs to
 // the run's goroutine, and from settle to taskSettled to a settler.
 type task struct {
 	r       *run
@@ -28,8 +28,8 @@ type task struct {
 
 	unsent    []string // tokens without a push; one "" for a broadcast
 	oneToken  [1]string
-	open      int       // pushes without a verdict: sent, or held by the guard
-	guarded   int       // how many of open the guard holds
+	open      int       // pushes without an action: sent, or pending
+	pending   int       // how many of open wait for the guard
 	allDoubts time.Time // since when only guarded pushes keep it from being settled; zero = others do
 	queued    bool      // it is in run.sendq
 	finishing bool      // it was handed to a settler
@@ -44,7 +44,7 @@ type task struct {
 	stat     queue.Stat
 	statErr  error
 	next     stage     // result of stageAge; stagePushed means send it
-	told     []told    // what to report once the task is settled
+	notes    []note    // what to report once the task is settled
 	attempt  int       // which try this was for pushes that come later, and
 	put      time.Time // when their job was put, as an Event has them
 	lastWord string    // a log line about the whole job, after those; "" = none
@@ -64,8 +64,8 @@ const (
 	stageAge                  // ask the queue: it may have expired, or been refused in an earlier job
 	stageUnfit                // it can never work: task.err
 	stageExpired              // too late to be sent
-	stageBack                 // give it back
-	stageUnread               // give it back as it came: those held are large enough
+	stageRelease              // give it back
+	stageUnread               // release it as it came: those reserved are large enough
 	stageRefused              // its pushes failed for good in an earlier job: bury it
 )
 
@@ -77,9 +77,9 @@ func (t *task) refused() bool { return t.decoded.Refused() != "" }
 
 // start handles a job that was received. A panic in it buries the job.
 func (r *run) start(job queue.Job) {
-	r.held++
+	r.reserved++
 	t := &task{r: r, job: job}
-	defer t.rescue()
+	defer t.recoverPanic()
 	t.id, t.body = job.ID(), job.Body()
 	if !r.weight.take(t) { // it came with others that are large
 		r.settle(t, stageUnread)
@@ -139,9 +139,9 @@ func (t *task) applyDefaults() {
 	}
 }
 
-// rescue is deferred around work on one task: a panic there buries its job, once
+// recoverPanic is deferred around work on one task: a panic there buries its job, once
 // its open pushes have ended, and hurts no other.
-func (t *task) rescue() {
+func (t *task) recoverPanic() {
 	if v := recover(); v != nil {
 		t.panicked(v)
 		t.unsent = nil
@@ -281,10 +281,10 @@ type push struct {
 	refusedAlone bool          // it came back unsent, but the connection goes on
 	remembered   bool          // not sent: the outcome is remembered
 	doubted      bool          // of class Token, but the guard does not believe it
-	verdict      verdict       // what happens to it
-	first        time.Duration // for verdict later: the first pause
+	action       policyAction  // what happens to it
+	first        time.Duration // for action later: the first delay
 	err          error         // why it is not tried again, although its class is
-	delay        time.Duration // for verdict later: how long it stays away; 0 until settled
+	delay        time.Duration // for action later: how long it stays away; 0 until settled
 }
 
 // made is the seed of the job that the producer put.

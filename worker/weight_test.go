@@ -112,7 +112,7 @@ func TestLargeJobsThatLinger(t *testing.T) {
 	if huge := of(2 * maxWeight); !w.take(huge) || !w.full() || !w.linger(huge) || w.full() {
 		t.Error("a job larger than the budget")
 	}
-	if w.held != 0 || w.lingering != 2*maxWeight {
+	if w.reserved != 0 || w.lingering != 2*maxWeight {
 		t.Errorf("%+v", w)
 	}
 }

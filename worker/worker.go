@@ -37,7 +37,7 @@ type Worker struct {
 // NewWorker returns a worker of the app that does nothing until Serve.
 func (a *App) NewWorker(index int) *Worker {
 	w := &Worker{app: a, index: index, log: a.cfg.Log.With("topic", a.cfg.Topic, "worker", index)}
-	// After an outage each job held may have lost its reservation.
+	// After an outage each reserved job may have lost its reservation.
 	w.few = flood.New(w.log, 2*a.cfg.InFlight)
 	w.sinks = append([]Sink{logSink{w}, &a.Recent}, a.cfg.Sinks...)
 	return w
@@ -51,8 +51,8 @@ func (w *Worker) String() string { return fmt.Sprintf("app %s worker %d", w.app.
 func (w *Worker) Replace(reason string) {
 	if r := w.cur.Load(); r != nil {
 		r.box.post(func() {
-			r.log.Debug("connection to apns let go", "reason", reason)
-			r.letGo()
+			r.log.Debug("connection to apns is replaced", "reason", reason)
+			r.retire()
 		})
 	}
 }

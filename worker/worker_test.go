@@ -79,7 +79,7 @@ func TestNeverMoreThanInFlight(t *testing.T) {
 			t.Errorf("%d sent with in_flight 7", n)
 		}
 		synctest.Wait()
-		if s := b.Status(); s.Held != 7 || !s.Connected || !s.Serving {
+		if s := b.Status(); s.Reserved != 7 || !s.Connected || !s.Serving {
 			t.Errorf("status %+v", s)
 		}
 		b.halt(t)
@@ -426,8 +426,8 @@ func TestProbeDoesNotWaitForRecords(t *testing.T) {
 		b.app.breaker.trip("test", time.Now())
 		b.start()
 		time.Sleep(90 * time.Second)
-		if done, _, _, _ := q.counts(); done != 1 || b.app.breaker.State().Broken || b.Status().Held != 1 {
-			t.Errorf("%d done, %+v, %d held", done, b.app.breaker.State(), b.Status().Held)
+		if done, _, _, _ := q.counts(); done != 1 || b.app.breaker.State().Broken || b.Status().Reserved != 1 {
+			t.Errorf("%d done, %+v, %d held", done, b.app.breaker.State(), b.Status().Reserved)
 		}
 		b.rec.setFail(nil)
 		b.halt(t)

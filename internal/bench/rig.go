@@ -114,7 +114,7 @@ func (r *Rig) Progress() Progress {
 	}
 	p.Other -= p.Delivered + p.Dead
 	for _, w := range st.Workers {
-		r.held += w.Held
+		r.held += w.Reserved
 	}
 	r.samples++
 	return p
