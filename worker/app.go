@@ -3,9 +3,13 @@ package worker
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"propeller/apnsconn"
 	"propeller/queue"
 	"propeller/worker/feedback"
 	"propeller/worker/job"
@@ -124,4 +128,103 @@ type PauseState struct {
 	Paused bool
 	Reason string    // "" while the app is not paused
 	Since  time.Time // zero while the app is not paused
+}
+
+// Counters count what became of one app's pushes, over all its workers, since
+// the process started.
+type Counters struct {
+	byClass [apnsconn.Unknown + 1]atomic.Int64
+
+	mu       sync.Mutex
+	refusals map[Refusal]int64 // at most maxRefusals
+
+	Seconds Histogram // from sending to APNs' answer
+
+	Buried             atomic.Int64 // jobs set aside with a reason
+	Expired            atomic.Int64 // jobs past their expiration or ttl, dropped unsent
+	PossibleDuplicates atomic.Int64 // pushes that may reach a device twice
+	Dials              atomic.Int64 // connections to APNs attempted
+	DialsFailed        atomic.Int64
+	GoAways            atomic.Int64
+	Panics             atomic.Int64 // jobs that made a worker panic
+}
+
+// Refusal is how a push ended that was not delivered.
+type Refusal struct {
+	Class  apnsconn.Class
+	Reason string // APNs'; "" when there was none, OtherReason for the rare ones of very many
+}
+
+const (
+	// maxRefusals bounds what is kept of APNs' reasons, which are free strings:
+	// Apple documents some 40.
+	maxRefusals = 100
+	// OtherReason stands for the reasons beyond that.
+	otherReason = "other"
+)
+
+// Ended says how many pushes ended in class c.
+func (c *Counters) Ended(class apnsconn.Class) int64 { return c.byClass[class].Load() }
+
+// Refusals says how many pushes ended in which way, without those delivered.
+func (c *Counters) Refusals() map[Refusal]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.refusals)
+}
+
+// count counts a push when it ends; settling its job may take longer.
+func (c *Counters) count(class apnsconn.Class, reason string) {
+	c.byClass[class].Add(1)
+	if class == apnsconn.Delivered {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refusals == nil {
+		c.refusals = make(map[Refusal]int64)
+	}
+	r := Refusal{class, reason}
+	if _, known := c.refusals[r]; !known && len(c.refusals) >= maxRefusals {
+		r.Reason = otherReason
+	}
+	c.refusals[r]++
+}
+
+// seconds are the upper bounds of a Histogram's buckets. APNs answers within
+// some 10 to 100 ms; push_timeout is 60 s at most.
+var seconds = [...]float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60} // never written to
+
+// Histogram counts durations by size. The zero value is empty; it may be used
+// from any goroutine.
+type Histogram struct {
+	buckets [len(seconds) + 1]atomic.Uint64 // not cumulative; the last is beyond all bounds
+	sum     atomic.Int64                    // nanoseconds
+}
+
+// observe counts d. It costs two atomic operations.
+func (h *Histogram) observe(d time.Duration) {
+	s, i := d.Seconds(), 0
+	for i < len(seconds) && s > seconds[i] {
+		i++
+	}
+	h.buckets[i].Add(1)
+	h.sum.Add(int64(d))
+}
+
+// Snapshot returns the sum in seconds, and how many were at most each bound,
+// the last bound being infinite.
+func (h *Histogram) Snapshot() (sum float64, atMost map[float64]uint64) {
+	atMost = make(map[float64]uint64, len(h.buckets))
+	sum = time.Duration(h.sum.Load()).Seconds()
+	var n uint64
+	for i := range h.buckets {
+		n += h.buckets[i].Load()
+		bound := math.Inf(1)
+		if i < len(seconds) {
+			bound = seconds[i]
+		}
+		atMost[bound] = n
+	}
+	return sum, atMost
 }

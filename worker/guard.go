@@ -245,3 +245,129 @@ func (g *guard) note(hash uint64) {
 	g.answers[g.next] = hash
 	g.next = (g.next + 1) % guardWindow
 }
+
+// askAbout asks the guard about an answer that calls the token wrong. While the answer is
+// pending the push uses no slot, but its job stays reserved.
+func (r *run) askAbout(p *push, now time.Time) {
+	switch {
+	case r.ending:
+		r.rule(p, isLeft)
+		return
+	case r.app.breaker.State().Guarded:
+		r.rule(p, isDoubted)
+		return
+	}
+	s, ruling, why := r.app.guard.noteWrong(p.n.Token, p.outcome.Reason, now)
+	if why != "" {
+		r.suspected(why)
+	}
+	if ruling != isOpen {
+		r.rule(p, ruling)
+		return
+	}
+	r.pending = append(r.pending, pendingAnswer{s, p, p.n.Topic, p.n.Token, p.outcome})
+	r.undecided++
+	p.t.open++
+	p.t.pending++
+	r.noteDoubts(p.t, now)
+}
+
+// rule applies the guard's ruling.
+func (r *run) rule(p *push, word ruling) {
+	switch word {
+	case isDead:
+		r.decide(p)
+		return
+	case isDoubted:
+		p.action, p.doubted = later, true
+	case isLeft:
+		p.action, p.doubted = again, true
+	}
+	r.over(p)
+}
+
+// doubtTime is how long a list waits for the guard once only pending answers are left. In an
+// app at work another answer ends the doubt at once. Otherwise the job would stay reserved
+// with perhaps hundreds of delivered pushes, all of which would be repeated if the
+// reservation were lost. So the doubted tokens go on in a job of their own, which comes
+// once the guard has decided.
+const doubtTime = 5 * time.Second
+
+// noteDoubts notes since when only pending answers keep a job from being settled.
+func (r *run) noteDoubts(t *task, now time.Time) {
+	all := t.pending > 0 && t.open == t.pending && (len(t.unsent) == 0 || t.late) && t.delivered+len(t.failed) > 0
+	switch {
+	case !all:
+		t.allDoubts = time.Time{}
+	case t.allDoubts.IsZero():
+		t.allDoubts = now
+	}
+}
+
+// pendingAnswer is a push whose answer waits for the guard. After doubtTime the push goes back
+// and the answer stays without it: if the token turns out dead, that is remembered, and the
+// next try reports it without another push.
+type pendingAnswer struct {
+	wrongAnswer
+	p            *push // nil after it went back
+	topic, token string
+	outcome      apnsconn.Outcome
+}
+
+// askGuard applies the guard's rulings on the pending answers.
+func (r *run) askGuard(now time.Time) {
+	held := r.pending
+	r.pending = r.pending[:0]
+	for _, s := range held {
+		word := r.app.guard.rule(s.wrongAnswer, now)
+		switch {
+		case word != isOpen:
+		case r.ending:
+			word = isLeft
+		default:
+			if s.p != nil && s.p.doubtOver(now) {
+				r.settlePending(s.p, isDoubted)
+				s.p = nil
+			}
+			r.pending = append(r.pending, s)
+			continue
+		}
+		r.app.guard.release()
+		switch {
+		case s.p != nil:
+			r.settlePending(s.p, word)
+		case word == isDead:
+			learnDead(r.app.tokens, s.topic, s.token, &s.outcome)
+		}
+	}
+	clear(held[len(r.pending):])
+}
+
+// settlePending returns a push to its task, with the guard's ruling.
+func (r *run) settlePending(p *push, word ruling) {
+	t := p.t
+	t.open--
+	t.pending--
+	r.undecided--
+	defer t.recoverPanic()
+	r.rule(p, word)
+}
+
+func (p *push) doubtOver(now time.Time) bool {
+	since := p.t.allDoubts
+	return !since.IsZero() && now.Sub(since) >= doubtTime
+}
+
+// guardDue is the next time at which a pending answer has waited long enough.
+func (r *run) guardDue() (at time.Time) {
+	for _, s := range r.pending {
+		at = sooner(at, s.since.Add(pendingTime))
+		if s.p == nil {
+			continue
+		}
+		if since := s.p.t.allDoubts; !since.IsZero() {
+			at = sooner(at, since.Add(doubtTime))
+		}
+	}
+	return at
+}

@@ -3,8 +3,12 @@ package worker
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"hash/maphash"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 
 	"propeller/apnsconn"
 	"propeller/worker/job"
@@ -145,3 +149,123 @@ func shortJob(id string) string {
 }
 
 func shortToken(n *apnsconn.Notification) string { return job.Short(cmp.Or(n.Token, n.ChannelID)) }
+
+// A list may have 100,000 tokens, each of which APNs may refuse, at each try. Its first
+// failures get a line each, and all others one line together.
+const (
+	listLines = 20
+	listKinds = 10 // told apart in that line
+)
+
+// lines are those that the log has of one list's failures at one settling.
+type lines struct {
+	written int
+	more    int            // failures without a line of their own
+	kinds   map[string]int // how many of those, by class and what APNs said
+}
+
+// full counts a failure, and reports whether it gets no line of its own.
+func (l *lines) full(e *Event) bool {
+	if l.written < listLines {
+		l.written++
+		return false
+	}
+	if l.kinds == nil {
+		l.kinds = make(map[string]int)
+	}
+	kind := e.Class.String() + ": " + e.Detail()
+	if _, known := l.kinds[kind]; !known && len(l.kinds) >= listKinds {
+		kind = "others"
+	}
+	l.more++
+	l.kinds[kind]++
+	return true
+}
+
+// lineMore logs what got no lines of its own.
+func (t *task) lineMore(l *lines) {
+	if l.more == 0 {
+		return
+	}
+	kinds := make([]string, 0, len(l.kinds))
+	for kind := range l.kinds {
+		kinds = append(kinds, kind)
+	}
+	slices.SortFunc(kinds, func(a, b string) int { return cmp.Or(l.kinds[b]-l.kinds[a], strings.Compare(a, b)) })
+	for i, kind := range kinds {
+		kinds[i] = fmt.Sprintf("%d %s", l.kinds[kind], kind)
+	}
+	t.r.log.Warn("more pushes of the list failed", "job", t.id, "first_job", shortJob(t.firstID()), "pushes", l.more, "of", strings.Join(kinds, "; "))
+}
+
+// note is an end that is reported once the task is settled: that of a push, whose event is
+// made then, since a list may have very many; or an event.
+type note struct {
+	p      *push
+	action Action
+	event  *Event
+}
+
+// note keeps an event until the task is settled.
+func (t *task) note(e Event) { t.notes = append(t.notes, note{event: &e}) }
+
+// notePush keeps the end of a push.
+func (t *task) notePush(p *push, a Action) { t.notes = append(t.notes, note{p: p, action: a}) }
+
+// eventOf is what is reported.
+func (t *task) eventOf(o note) Event {
+	if o.event != nil {
+		return *o.event
+	}
+	e := o.p.event(o.action)
+	if o.p.action == later && o.action == Retried {
+		e.Attempt, e.Put = t.attempt, t.put
+	}
+	return e
+}
+
+// maxFailing bounds the pushes that a failing set knows at least; it may know twice as
+// many.
+const maxFailing = 10_000
+
+// failing are the pushes whose failure the log has, so that each next failure of the same
+// push is for debugging only. Those that failed longest ago are forgotten first, and then
+// have another line. The zero value is ready.
+type failing struct {
+	mu        sync.Mutex
+	seed      maphash.Seed // made with new
+	new, last map[uint64]bool
+}
+
+// first says that a push fails for the first time, as far as is known.
+func (f *failing) first(e *Event) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.new == nil:
+		f.seed, f.new = maphash.MakeSeed(), make(map[uint64]bool)
+	case len(f.new) >= maxFailing:
+		f.new, f.last = make(map[uint64]bool), f.new
+	}
+	key := f.key(e)
+	known := f.new[key] || f.last[key]
+	f.new[key] = true
+	return !known
+}
+
+// end forgets a push that has ended: kicked, it begins again.
+func (f *failing) end(e *Event) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.new)+len(f.last) > 0 {
+		key := f.key(e)
+		delete(f.new, key)
+		delete(f.last, key)
+	}
+}
+
+// key is the push's: that of its job and its device token or channel.
+func (f *failing) key(e *Event) uint64 {
+	n := &e.p.n
+	return maphash.Comparable(f.seed, [4]string{e.App, e.Job, n.Token, n.ChannelID})
+}

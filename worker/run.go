@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -213,5 +214,207 @@ func (r *run) jobsFor(n int) int {
 func (r *run) counted(pushes int) {
 	if r.perJob = max(1, moved(r.perJob, float64(pushes))); r.perJob < 1.01 {
 		r.perJob = 1
+	}
+}
+
+// mailbox is the only way into a run's state: connections, dials, receivers, settlers and
+// the app report to it, and the run's goroutine reads it. It holds at most one entry per
+// push in flight and per reserved job, and a handful of others.
+type mailbox struct {
+	mu   sync.Mutex
+	mail mail
+	rung chan struct{} // cap 1: there is mail, or something to plan for
+}
+
+// mail is everything reported since the mailbox was last read.
+type mail struct {
+	ended   []*push  // pushes whose outcome is known
+	settled []*task  // tasks that a settler has finished with
+	other   []func() // anything rare; called by the run's goroutine
+}
+
+func newMailbox() mailbox { return mailbox{rung: make(chan struct{}, 1)} }
+
+// ring makes the run plan again. It never blocks.
+func (b *mailbox) ring() {
+	select {
+	case b.rung <- struct{}{}:
+	default:
+	}
+}
+
+func (b *mailbox) pushEnded(p *push) {
+	b.mu.Lock()
+	b.mail.ended = append(b.mail.ended, p)
+	b.mu.Unlock()
+	b.ring()
+}
+
+func (b *mailbox) taskSettled(t *task) {
+	b.mu.Lock()
+	b.mail.settled = append(b.mail.settled, t)
+	b.mu.Unlock()
+	b.ring()
+}
+
+func (b *mailbox) post(f func()) {
+	b.mu.Lock()
+	b.mail.other = append(b.mail.other, f)
+	b.mu.Unlock()
+	b.ring()
+}
+
+// swap moves all mail into m, and reuses m's memory for the mailbox.
+func (b *mailbox) swap(m *mail) {
+	clear(m.ended)
+	clear(m.settled)
+	clear(m.other)
+	m.ended, m.settled, m.other = m.ended[:0], m.settled[:0], m.other[:0]
+	b.mu.Lock()
+	b.mail, *m = *m, b.mail
+	b.mu.Unlock()
+}
+
+// mailboxes are those of an app's workers. A change to what the workers share rings them. The
+// zero value is ready for use.
+type mailboxes struct {
+	mu  sync.Mutex
+	all map[*mailbox]struct{}
+}
+
+func (b *mailboxes) join(m *mailbox) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all == nil {
+		b.all = make(map[*mailbox]struct{})
+	}
+	b.all[m] = struct{}{}
+}
+
+func (b *mailboxes) leave(m *mailbox) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.all, m)
+}
+
+func (b *mailboxes) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for m := range b.all {
+		m.ring()
+	}
+}
+
+const (
+	// remainderTime is how long the remainders of lists may take to go back to the queue once the
+	// time to finish pushes is over.
+	remainderTime = time.Second
+	// restartDrain is the drain time of a restart. Pushes do not end then, so only answers
+	// already under way are worth waiting for.
+	restartDrain = time.Second
+	// closeTime bounds the closing of the consumer.
+	closeTime = 2 * time.Second
+)
+
+// stop ends the run because its context has ended.
+func (r *run) stop(cause error) {
+	drain := time.Duration(r.cfg.Live.Drain.Load())
+	if errors.Is(cause, ErrRestarted) {
+		drain = min(drain, restartDrain)
+	}
+	r.endWithin(drain, nil)
+}
+
+// end ends the run because of a failure.
+func (r *run) end(failure error) {
+	r.endWithin(time.Duration(r.cfg.Live.Drain.Load()), failure)
+}
+
+// endWithin begins to end the run, in the order that loses and repeats the least: pushes in
+// flight finish and are settled, the rest goes back when the queue connection closes, and
+// the APNs connection closes last.
+func (r *run) endWithin(drain time.Duration, failure error) {
+	if r.ending {
+		return
+	}
+	r.ending, r.failure = true, failure
+	close(r.ends)
+	r.stopDials()
+	r.drainEnd = time.Now().Add(drain)
+}
+
+// finished reports whether the run has no jobs any more, or must not wait longer.
+func (r *run) finished(now time.Time) bool {
+	switch {
+	case !r.ending:
+		return false
+	case r.reserved == 0 && !r.receiving:
+		return true
+	}
+	return r.abandoned && !now.Before(r.drainEnd.Add(remainderTime))
+}
+
+// errUnfinished: the worker is stopping.
+var errUnfinished = errors.New("the time to finish pushes in flight is over")
+
+// abandon gives up the open pushes of jobs with pushes that have ended, so that those are
+// not repeated.
+func (r *run) abandon() {
+	r.abandoned = true
+	if r.reserved == 0 {
+		return
+	}
+	r.log.Warn("stopping with pushes unfinished; their jobs go back to the queue", "jobs", r.reserved)
+	for t := range r.lists {
+		if t.delivered+len(t.failed) == 0 {
+			continue
+		}
+		for _, chunk := range t.chunks {
+			for i := range chunk.pushes {
+				if p := &chunk.pushes[i]; !p.over.Swap(true) {
+					p.outcome = apnsconn.Outcome{Class: apnsconn.Unknown, Err: errUnfinished}
+					r.box.pushEnded(p)
+				}
+			}
+		}
+	}
+}
+
+// close ends everything that the run started, and waits for it.
+func (r *run) close() {
+	r.closed = true
+	r.stopDials()
+	r.settlers.cancel()
+	if !r.ending { // a panic
+		r.ending = true
+		close(r.ends)
+	}
+	if r.receives != nil {
+		r.cancelReceive()
+	}
+	r.closeConsumer()
+	for c := range r.link.open {
+		_ = c.Close() // connEnded reports why it ended
+	}
+	r.goes.Wait()
+	r.link.conn = nil
+	for range lastTurns { // for the last answers and their jobs
+		r.read()
+		r.askGuard(time.Now())
+		r.releaseAll()
+		r.settlers.wait()
+	}
+}
+
+// lastTurns is how often mail can lead to more mail once all connections are closed: a push
+// ends, its job is settled, and that is reported.
+const lastTurns = 4
+
+// closeConsumer closes the consumer, which ends its Receive and gives back its jobs.
+func (r *run) closeConsumer() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	if err := r.consumer.Close(ctx); err != nil {
+		r.log.Warn("closing the queue connection", "err", err)
 	}
 }

@@ -2,14 +2,13 @@
 // connection has room for them, decodes each into a notification, sends it,
 // and settles the job by how the push ended.
 //
-// A push by file names: plan.go decides what to do → run.go receives → job.go and
-// payload.go decode → task.go sends (conn.go holds the connection) → push.go handles the
-// answer → settle.go, by the table in policy.go, settles the job. A job with several tokens
-// is one task with many pushes; rest.go puts its remaining tokens back into the queue.
-// event.go reports the end of every push.
+// A push by file names: plan.go decides what to do → run.go receives → package job decodes →
+// send.go sends (conn.go has the connection) → outcome.go handles the answer → settle.go, by the
+// table in it, settles the job. A job with several tokens is one task with many pushes;
+// remainder.go puts its remaining tokens back into the queue. event.go reports the end of every
+// push. app.go has what the workers of an app share.
 //
-// One goroutine owns all of a worker's state (run.go); all others report to its mailbox
-// (mailbox.go).
+// One goroutine owns all of a worker's state (run.go); all others report to its mailbox.
 package worker
 
 import (

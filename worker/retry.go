@@ -5,7 +5,6 @@ import (
 	"math"
 	"time"
 
-	"propeller/apnsconn"
 	"propeller/internal/backoff"
 )
 
@@ -16,51 +15,17 @@ type Retry struct {
 	GiveUpAfter time.Duration // a job older than this is buried instead
 }
 
-// policyAction is what happens to a push that has ended.
-type policyAction int
-
-const (
-	finished policyAction = iota // done
-	dead                         // a record says that the token must not be used again
-	bury                         // its job is buried with the reason, for an operator
-	again                        // back to the queue at once
-	later                        // back to the queue, with a pause that doubles with each try
-)
-
-// policy is the table of what happens to a push that ended in each class: apnsconn
-// classifies, this table decides.
-//
-// Token and Rejected are what Apple forbids to repeat (BadDeviceToken,
-// DeviceTokenNotForTopic, Forbidden, ExpiredToken, Unregistered, PayloadTooLarge; see
-// handling-notification-responses-from-apns). push.go makes the exceptions: shorter pauses
-// for refusedAlone and Reconnect, and tokens that may not be dead after all (the guard,
-// outdated).
-var policy = [...]struct {
-	action    policyAction
-	first     time.Duration // for later: the first pause, unless Retry.Min is shorter; 0 = Retry.Min
-	duplicate bool          // the next try may reach a device that already has this push
-}{
-	apnsconn.Delivered:   {action: finished},
-	apnsconn.Token:       {action: dead},
-	apnsconn.Rejected:    {action: bury},
-	apnsconn.Throttled:   {action: later, first: 5 * time.Second}, // one device's limit, not an outage
-	apnsconn.Unavailable: {action: later},                         // Retry.Min is made for this
-	apnsconn.Credential:  {action: again},                         // the breaker keeps the app's workers from receiving it again
-	apnsconn.NotSent:     {action: again},                         // but see refusedAlone
-	apnsconn.Unknown:     {action: later, first: time.Second, duplicate: true},
-}
-
-// refusedPause is the first pause of a push that was refused alone (REFUSED_STREAM) on a
+// refusedDelay is the first delay of a push that was refused alone (REFUSED_STREAM) on a
 // connection that goes on. At once it would be refused again, at full speed and before all
 // other jobs of the tube.
 const refusedDelay = time.Second
 
-// reconnectPause is the first pause after an answer that blames the connection, not APNs
+// reconnectDelay is the first delay after an answer that blames the connection, not APNs
 // (apnsconn.Outcome.Reconnect): a new connection takes a second.
 const reconnectDelay = time.Second
 
-// Bounds of the pause of a push whose token the guard doubts. Between them the push stays
-// away for as long as the doubt has lasted (Guard.doubtLasts). So if somebody corrects the
+// Bounds of the delay of a push whose token the guard doubts. Between them the push stays
+// away for as long as the doubt has lasted (guard.doubtLasts). So if somebody corrects the
 // app's settings after a minute, pushes come back after a minute or two, and none waits
 // longer than the trouble lasted. This also leaves probes to the jobs behind stale tokens:
 // in an hour sixty of them are tried, one a minute, and then stay away for an hour.
@@ -74,7 +39,7 @@ const (
 	doubtMax = 2 * time.Hour
 )
 
-// pause is how long a job stays away after so many tries: exponential with jitter from
+// delay is how long a job stays away after so many tries: exponential with jitter from
 // first to r.Max, and not less than APNs asked for.
 func (r Retry) delay(attempt int, first, asked time.Duration) time.Duration {
 	d := r.Min
@@ -84,7 +49,7 @@ func (r Retry) delay(attempt int, first, asked time.Duration) time.Duration {
 	return min(max(backoff.Pause(d, r.Max, attempt), asked), r.Max)
 }
 
-// nextPause is how long a push that is tried later stays away. A doubted push comes a last
+// nextDelay is how long a push that is tried later stays away. A doubted push comes a last
 // time when it is to be given up, or ProbeEvery before it expires, so that a guarded app,
 // which tries one job each ProbeEvery, can still try it.
 func (p *push) nextDelay(attempt int, age time.Duration) time.Duration {
