@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"propeller/internal/backoff"
+	"propeller/internal/parallel"
 	"propeller/queue"
 	"propeller/worker/feedback"
 	"propeller/worker/job"
@@ -283,43 +284,7 @@ const recordsAtOnce = 8
 
 // inParallel calls f for 0…n-1: first for 0 alone, so that only one call waits while the
 // queue takes nothing, then several at a time. It stops early when f returns false, and
-// reports whether f never did. A panic in f continues in the caller.
+// reports whether f never did.
 func inParallel(n int, f func(i int) bool) bool {
-	if n == 0 || !f(0) {
-		return n == 0
-	}
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	next, all := 1, true
-	var panicked any
-	take := func() (i int, ok bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		i = next
-		next++
-		return i, all && i < n
-	}
-	for range min(recordsAtOnce, n-1) {
-		wg.Go(func() {
-			defer func() {
-				if v := recover(); v != nil {
-					mu.Lock()
-					defer mu.Unlock()
-					panicked, all = v, false
-				}
-			}()
-			for i, ok := take(); ok; i, ok = take() {
-				if !f(i) {
-					mu.Lock()
-					all = false
-					mu.Unlock()
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if panicked != nil {
-		panic(panicked)
-	}
-	return all
+	return n == 0 || f(0) && parallel.Do(recordsAtOnce, n-1, func(i int) bool { return f(i + 1) })
 }
