@@ -1,10 +1,11 @@
 package job
 
 import (
-	"cmp"
 	"encoding/hex"
-	"strconv"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"propeller/apnsconn"
 )
@@ -36,30 +37,50 @@ const (
 	MaxParent = 1 << 10
 )
 
-// parseParent reads the value of a job's key again: four members, each once. With a reason
-// (bury) there is also a class, and perhaps more.
+// parentJSON is a Parent as it is written.
+type parentJSON struct {
+	Job     string `json:"job"`
+	Seed    string `json:"seed"` // hexadecimal
+	Put     int64  `json:"put"`  // Unix seconds
+	Attempt int    `json:"attempt"`
+	// The others come with a reason only.
+	Bury   string `json:"bury,omitzero"`
+	Class  string `json:"class,omitzero"`
+	Status int    `json:"status,omitzero"`
+	APNsID string `json:"apns_id,omitzero"`
+	At     int64  `json:"at,omitzero"` // Unix seconds
+}
+
+// parseParent reads the value of a job's key again: no unknown member, each once, and all
+// within their bounds. What the daemon has not written itself is an error.
 func parseParent(obj []byte) (*Parent, error) {
-	var o Parent
-	var given members
-	err := eachMember(obj, func(name string, value []byte) error {
-		if given.has(name) || !o.set(name, value) {
-			return badParent()
+	var w parentJSON
+	err := json.Unmarshal(obj, &w, json.RejectUnknownMembers(true))
+	seed, notHex := hex.DecodeString(w.Seed)
+	class, known := classOf(w.Class)
+	switch {
+	case err != nil, notHex != nil, len(seed) != len(Seed{}), len(w.Job) > maxParentJob, len(w.Bury) > MaxReason, len(w.APNsID) > maxAPNsID,
+		w.Put < 1, w.Put > maxSince, w.Attempt < 0, w.Attempt > maxAttempt, w.Status < 0, w.Status > 999, w.At < 0, w.At > maxSince,
+		w.Bury != "" && !known, w.Bury == "" && (w.Class != "" || w.Status != 0 || w.APNsID != "" || w.At != 0):
+		return nil, badParent()
+	}
+	o := &Parent{
+		Job: w.Job, Seed: Seed(seed), Put: time.Unix(w.Put, 0), Attempt: w.Attempt,
+		Reason: w.Bury, Class: class, Status: w.Status, APNsID: w.APNsID,
+	}
+	if w.At != 0 {
+		o.At = time.Unix(w.At, 0)
+	}
+	return o, nil
+}
+
+func classOf(name string) (class apnsconn.Class, known bool) {
+	for class = range apnsconn.Unknown + 1 {
+		if class.String() == name {
+			return class, true
 		}
-		given = append(given, member{name: name})
-		return nil
-	})
-	for _, name := range [...]string{"job", "seed", "put", "attempt", "bury", "class"} {
-		if err == nil && !given.has(name) && (o.Reason != "" || name != "bury" && name != "class") {
-			err = badParent()
-		}
 	}
-	if o.Reason == "" && len(given) != 4 {
-		err = cmp.Or(err, badParent())
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &o, nil
+	return 0, false
 }
 
 // parentOf reads the parent from a body that may not be a job. It returns the error that
@@ -89,66 +110,6 @@ func (j *Job) Refused() string {
 	return j.Parent.Reason
 }
 
-// set reads one member, and reports whether it is valid.
-func (o *Parent) set(name string, value []byte) bool {
-	switch name {
-	case "job":
-		if !isString(value) {
-			return false
-		}
-		o.Job = text(value)
-		return len(o.Job) <= maxParentJob
-	case "seed":
-		if !isString(value) || len(value) != 2+2*len(o.Seed) {
-			return false
-		}
-		_, err := hex.Decode(o.Seed[:], value[1:len(value)-1])
-		return err == nil
-	case "put":
-		s, ok := wholeNumber(value)
-		o.Put = time.Unix(s, 0)
-		return ok && s <= maxSince
-	case "attempt":
-		n, ok := wholeNumber(value)
-		o.Attempt = int(n)
-		return ok && n <= maxAttempt
-	case "bury":
-		if !isString(value) {
-			return false
-		}
-		o.Reason = text(value)
-		return o.Reason != "" && len(o.Reason) <= MaxReason
-	case "class":
-		for o.Class = range apnsconn.Unknown + 1 {
-			if isString(value) && text(value) == o.Class.String() {
-				return true
-			}
-		}
-	}
-	return o.setEnd(name, value)
-}
-
-// setEnd reads a member that says how the last push ended.
-func (o *Parent) setEnd(name string, value []byte) bool {
-	switch name {
-	case "status":
-		n, ok := wholeNumber(value)
-		o.Status = int(n)
-		return ok && n <= 999
-	case "apns_id":
-		if !isString(value) {
-			return false
-		}
-		o.APNsID = text(value)
-		return len(o.APNsID) <= maxAPNsID
-	case "at":
-		s, ok := wholeNumber(value)
-		o.At = time.Unix(s, 0)
-		return ok && s <= maxSince
-	}
-	return false
-}
-
 // maxAPNsID is more than a UUID has.
 const maxAPNsID = 64
 
@@ -172,33 +133,15 @@ func (o *Parent) Refuse(why error, outcome *apnsconn.Outcome) {
 
 // append writes o as a JSON object.
 func (o *Parent) append(b []byte) []byte {
-	b = append(b, `{"job":`...)
-	b = appendName(b, o.Job)
-	b = append(b, `,"seed":"`...)
-	b = hex.AppendEncode(b, o.Seed[:])
-	b = append(b, `","put":`...)
-	b = strconv.AppendInt(b, o.Put.Unix(), 10)
-	b = append(b, `,"attempt":`...)
-	b = strconv.AppendInt(b, int64(min(o.Attempt, maxAttempt)), 10)
+	w := parentJSON{Job: o.Job, Seed: hex.EncodeToString(o.Seed[:]), Put: o.Put.Unix(), Attempt: min(o.Attempt, maxAttempt)}
 	if o.Reason != "" {
-		b = append(b, `,"bury":`...)
-		b = appendName(b, o.Reason)
-		b = append(b, `,"class":`...)
-		b = appendName(b, o.Class.String())
-		if o.Status != 0 {
-			b = append(b, `,"status":`...)
-			b = strconv.AppendInt(b, int64(o.Status), 10)
-		}
-		if o.APNsID != "" {
-			b = append(b, `,"apns_id":`...)
-			b = appendName(b, o.APNsID)
-		}
+		w.Bury, w.Class, w.Status, w.APNsID = o.Reason, o.Class.String(), o.Status, o.APNsID
 		if !o.At.IsZero() {
-			b = append(b, `,"at":`...)
-			b = strconv.AppendInt(b, o.At.Unix(), 10)
+			w.At = o.At.Unix()
 		}
 	}
-	return append(b, '}')
+	text, _ := json.Marshal(&w, jsontext.AllowInvalidUTF8(true)) // texts and numbers always marshal
+	return append(b, text...)
 }
 
 // RemainderBody returns the job's body with other tokens, and o under the key again. All other
