@@ -30,7 +30,7 @@ type app struct {
 	noted   int                           // how often wanted was; under Supervisor.mu
 	bad     atomic.Pointer[badCredential] // wanted's; nil: it is good
 	stalled atomic.Pointer[Stall]         // set by the watchdog; nil: it does not stall
-	past    atomic.Pointer[past]          // set by the lookout; nil before its first look
+	past    atomic.Pointer[past]          // set by the state watcher; nil before its first look
 	puts    puts                          // of Put and PutAll
 	stats   atomic.Pointer[QueueStats]    // of the watchdog's last look; nil: not known
 	records atomic.Pointer[QueueStats]    // the same of the feedback tube

@@ -6,14 +6,14 @@ import (
 	"propeller/config"
 )
 
-// badCredential is why an app's credential, as its files have it, cannot be used.
+// badCredential is why the credential in an app's files cannot be used.
 type badCredential struct {
 	reason string
 	since  time.Time
 }
 
-// place puts an app of a configuration in the place of the one that runs for its topic.
-// s.mu is held. It returns what is removed, still draining.
+// place replaces the running app of a topic by that of a configuration, if they differ. It
+// returns what it removed, which still drains. s.mu is held.
 func (s *Supervisor) place(c config.App, moved bool) (gone []*joinable) {
 	old, use := s.apps[c.Topic], c
 	if old != nil {
@@ -33,15 +33,15 @@ func (s *Supervisor) place(c config.App, moved bool) (gone []*joinable) {
 	return gone
 }
 
-// note notes what the configuration wants of an app, and logs what is wrong with the
-// credential that it names.
+// note records what the configuration says about an app, and logs what is wrong with the
+// credential.
 func (s *Supervisor) note(a *app, c config.App) {
 	a.wanted = c
 	a.noted++
 	was := a.bad.Load()
 	if len(c.Faults) == 0 {
 		if a.bad.Store(nil); was != nil {
-			s.o.Log.Info("the credential can be used again: app works", "topic", c.Topic)
+			s.o.Log.Info("the credential can be used again: the app works", "topic", c.Topic)
 		}
 		return
 	}
@@ -59,21 +59,21 @@ func (s *Supervisor) note(a *app, c config.App) {
 	}
 }
 
-// rereadTime bounds how long one Renew reads credentials; the rest is for the next one.
+// rereadTime bounds how long one Renew reads credentials; the next one reads the others.
 const rereadTime = 200 * time.Millisecond
 
 // reread is what the files of an app's credential hold now.
 type reread struct {
-	noted int // the app's when they were read: what was noted since is newer
+	noted int // the app's, when they were read: if it has changed since, this is outdated
 	cfg   config.App
 }
 
-// Renew looks at the files of the credentials that cannot be used, or that APNs refuses,
-// and reads those again that have changed: an app whose credential has become good goes
-// on with it. Nothing else of the configuration is read. One Renew runs at a time.
+// Renew checks the files of credentials that cannot be used or that APNs refuses, and reads those
+// that have changed: an app whose credential has become good goes on with it. It reads nothing
+// else of the configuration. Only one Renew may run at a time.
 func (s *Supervisor) Renew() {
 	now, read := time.Now(), make(map[*app]reread)
-	for a, wanted := range s.unfit() { // in any order, so that each gets its turn
+	for a, wanted := range s.unfit() { // in random order, so that none is left out for ever
 		if !wanted.cfg.Changed(now) {
 			continue
 		}
@@ -88,8 +88,8 @@ func (s *Supervisor) Renew() {
 	}
 }
 
-// unfit returns the apps whose credentials are to be looked at, and what the
-// configuration says of them.
+// unfit returns the apps whose credentials Renew must check, and what the configuration says about
+// them.
 func (s *Supervisor) unfit() map[*app]reread {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,8 +106,7 @@ func (s *Supervisor) unfit() map[*app]reread {
 	return out
 }
 
-// renew puts apps with what was read of their credentials in their places, as far as
-// that is news.
+// renew replaces apps by what was read, if that differs.
 func (s *Supervisor) renew(read map[*app]reread) {
 	s.applying.Lock()
 	defer s.applying.Unlock()
@@ -130,7 +129,7 @@ func (s *Supervisor) renew(read map[*app]reread) {
 	}
 }
 
-// drain waits for what was removed, in the background. applying is held.
+// drain waits in the background for what was removed. applying is held.
 func (s *Supervisor) drain(gone []*joinable) {
 	users := s.users
 	for _, w := range gone {

@@ -12,7 +12,7 @@ import (
 	"propeller/worker"
 )
 
-// dialer makes the workers' Dial from an app's configuration.
+// dialer returns the workers' Dial for an app.
 func (s *Supervisor) dialer(c config.App) worker.Dial {
 	dc := apnsconn.Config{
 		Addr: c.Addr, Proxy: c.Proxy.URL(), RootCAs: c.RootCAs, InFlight: c.InFlight, PushTimeout: c.PushTimeout,
@@ -41,10 +41,9 @@ func (s *Supervisor) dialer(c config.App) worker.Dial {
 	}
 }
 
-// tokens holds the one ProviderToken of each key, for all apps that use it and
-// across reloads: Apple refuses a key whose tokens change too often. It never
-// shrinks, so that a key that is taken out and put back finds its token again;
-// an entry is small, and people make them by hand.
+// tokens holds the one ProviderToken of each key, for all apps that use the key and across
+// reloads: Apple refuses a key whose tokens change too often. It never shrinks, so that a key that
+// is removed and added again finds its token. Entries are small, and people add keys by hand.
 type tokens map[tokenKey]*apnsconn.ProviderToken
 
 type tokenKey struct {
@@ -60,9 +59,9 @@ func (t tokens) of(k *apnsconn.Key) *apnsconn.ProviderToken {
 	return t[at]
 }
 
-// startMock starts the built-in APNs stand-in if an app of cfg wants it. It
-// listens on loopback only, and stays until the daemon ends. It takes all pushes
-// but those whose token asks for something else (apnstest.TokenCodes).
+// startMock starts the built-in APNs stand-in if an app of cfg needs it. It listens on loopback
+// only, and stays until the daemon ends. It accepts every push unless the token asks for another
+// answer (apnstest.TokenCodes).
 func (s *Supervisor) startMock(cfg *config.Config) error {
 	if s.mock != nil || !slices.ContainsFunc(cfg.Apps, func(a config.App) bool { return a.Mock() }) {
 		return nil

@@ -13,15 +13,15 @@ import (
 	"propeller/worker"
 )
 
-// State is an app's state, in one word. Only judge decides it: the page, the API, the
-// metrics, readiness, the service manager and the watchdog all use what judge returns.
+// State is an app's state, in one word. Only judge decides it: the page, the API, the metrics,
+// readiness, the service manager and the watchdog all use its result.
 type State string
 
-// The states of an app. It is in the first of those that apply.
+// The states of an app. The first one that applies counts.
 const (
-	Broken      State = "broken"      // its credential cannot be used, or APNs refuses it: then one job a minute is tried
+	Broken      State = "broken"      // its credential cannot be used, or APNs refuses it and one job a minute is tried
 	Guarded     State = "guarded"     // APNs refuses its device tokens as those of another environment or topic; one job a minute is tried
-	NoQueue     State = "no_queue"    // its queue cannot be reached, or takes no records or jobs
+	NoQueue     State = "no_queue"    // its queue cannot be reached, or does not accept records or jobs
 	Stalled     State = "stalled"     // it has jobs but finishes none, and the watchdog could not help
 	Unreachable State = "unreachable" // it has jobs but no working connection to APNs
 	Failing     State = "failing"     // most of its pushes fail, dead and throttled tokens apart
@@ -57,7 +57,7 @@ func States() []State {
 	return out
 }
 
-// Trouble reports whether somebody should look: then GET /readyz/apps fails.
+// Trouble reports whether somebody should look at the app: then GET /readyz/apps fails.
 func (s State) Trouble() bool {
 	for i := range states {
 		if states[i].state == s {
@@ -70,7 +70,7 @@ func (s State) Trouble() bool {
 // Works reports whether nothing keeps the app from sending pushes.
 func (s State) Works() bool { return s == Running || s == Idle }
 
-// Word is the state as it is shown to people.
+// Word is the state for people.
 func (s State) Word() string { return strings.ReplaceAll(string(s), "_", " ") }
 
 // Health is an app's state and the reason for it.
@@ -79,8 +79,8 @@ type Health struct {
 	Reason string    // "" for Running and Idle
 	Since  time.Time // zero for Running and Idle
 	Until  time.Time // when the state ends by itself; zero if unknown
-	// NoQueue says that the app cannot use its queue, whatever its state is: a broken app
-	// may be without its queue too.
+	// NoQueue says that the app cannot use its queue, in any state: a broken app may be without
+	// its queue too.
 	NoQueue bool
 }
 
@@ -96,21 +96,21 @@ func (h Health) String() string {
 }
 
 const (
-	// awayGrace is how long a queue may be away before the app is in NoQueue: longer than
-	// the queue takes to restart, or a worker to connect for the first time.
+	// awayGrace is how long a queue may be down before the app is in NoQueue: longer than the
+	// queue takes to restart, or a worker to connect for the first time.
 	awayGrace = 5 * time.Second
 	// downGrace is the same for APNs: longer than it takes to replace one lost connection.
 	downGrace = 10 * time.Second
 	// idleAfter is how long an app must have had nothing to do to be idle.
 	idleAfter = time.Minute
-	// fewEnded is the least number of pushes that can show that an app is failing.
+	// fewEnded is how many pushes it takes at least to call an app failing.
 	fewEnded = 20
 )
 
-// sight is what can be seen of an app at one moment.
-type sight struct {
+// snapshot is what is known about an app at one moment.
+type snapshot struct {
 	now     time.Time
-	bad     *badCredential // its credential cannot be used, and it has none from before
+	bad     *badCredential // its credential cannot be used, and it has no previous one
 	breaker worker.BreakerState
 	pause   worker.PauseState
 	workers []worker.Status
@@ -124,11 +124,11 @@ type sight struct {
 // past is what earlier sights recorded.
 type past struct {
 	health     Health
-	away, down time.Time // since when the queue and APNs cannot be used; zero if they can
+	away, down time.Time // since when the queue or APNs cannot be used; zero if it can
 }
 
-// after returns the past for the next sight.
-func (p past) after(s *sight) past {
+// after returns the past for the next snapshot.
+func (p past) after(s *snapshot) past {
 	p.away = since(s.noQueue() != "", p.away, s.now)
 	p.down = since(s.noAPNs() != nil, p.down, s.now)
 	p.health = judge(s, p)
@@ -146,7 +146,7 @@ func since(is bool, was, now time.Time) time.Time {
 }
 
 // judge decides the app's state.
-func judge(s *sight, p past) (h Health) {
+func judge(s *snapshot, p past) (h Health) {
 	h.State = Running
 	old := func(since time.Time, grace time.Duration) bool { return !since.IsZero() && s.now.Sub(since) >= grace }
 	noQueue, noAPNs := s.noQueue(), s.noAPNs()
@@ -186,9 +186,9 @@ func judge(s *sight, p past) (h Health) {
 	return h
 }
 
-// explanation says why the app can make no progress now, if that is known, even if it is
-// too early for the state to show it; else "".
-func (s *sight) explanation() string {
+// explanation says why the app cannot make progress now, even if it is too early for the state to
+// show it; "" if unknown.
+func (s *snapshot) explanation() string {
 	noAPNs := s.noAPNs()
 	switch {
 	case s.bad != nil:
@@ -203,9 +203,9 @@ func (s *sight) explanation() string {
 	return s.queueGone() // a put that fails explains one worker only
 }
 
-// noQueue says why no worker can receive jobs, or why a worker cannot put what belongs
-// to its jobs; "" if neither is so.
-func (s *sight) noQueue() string {
+// noQueue says why no worker can receive jobs, or why a worker cannot put records or remaining
+// tokens; "" if neither applies.
+func (s *snapshot) noQueue() string {
 	for i := range s.workers {
 		if err := s.workers[i].Unstored; err != nil {
 			return err.Error()
@@ -215,7 +215,7 @@ func (s *sight) noQueue() string {
 }
 
 // queueGone says why no worker can receive jobs; "" if one can.
-func (s *sight) queueGone() string {
+func (s *snapshot) queueGone() string {
 	var away error
 	served := false
 	for i := range s.workers {
@@ -233,9 +233,9 @@ func (s *sight) queueGone() string {
 	return "queue unavailable: " + away.Error()
 }
 
-// noAPNs says why workers with jobs cannot reach APNs, or why their connection takes no
-// pushes; nil if another worker is connected, or nothing was tried lately.
-func (s *sight) noAPNs() (why error) {
+// noAPNs says why workers with jobs cannot reach APNs, or why their connection accepts no pushes;
+// nil if another worker is connected, or nothing was tried lately.
+func (s *snapshot) noAPNs() (why error) {
 	for i := range s.workers {
 		switch w := &s.workers[i]; {
 		case !w.Serving:
@@ -248,18 +248,18 @@ func (s *sight) noAPNs() (why error) {
 	return why
 }
 
-// noPuts returns the failed puts, if all puts have failed for a while.
-func (s *sight) noPuts() *failedPuts {
+// noPuts returns the failed puts if all puts have failed for a while, else nil.
+func (s *snapshot) noPuts() *failedPuts {
 	if f := s.puts; f != nil && f.last.Sub(f.since) >= awayGrace && s.now.Sub(f.last) <= putsForget {
 		return f
 	}
 	return nil
 }
 
-func (s *sight) tubePaused() bool { return s.tube != nil && s.tube.PausedUntil.After(s.now) }
+func (s *snapshot) tubePaused() bool { return s.tube != nil && s.tube.PausedUntil.After(s.now) }
 
-// idle reports whether no push has ended lately and no worker holds a job.
-func (s *sight) idle() bool {
+// idle reports whether no push has ended lately and no worker has a job.
+func (s *snapshot) idle() bool {
 	for i := range s.workers {
 		if s.workers[i].Reserved > 0 {
 			return false
@@ -278,21 +278,21 @@ func (t tally) String() string {
 	return text
 }
 
-// lookout is a service that notes when apps' states change, for example since when an
-// app has been without its queue or APNs. It asks the workers, not the queue, so that a
-// look costs microseconds.
-type lookout struct {
+// stateWatcher is a service that notes when apps' states change, for example since when an app has
+// been without its queue or APNs. It asks the workers, not the queue, so a look costs
+// microseconds.
+type stateWatcher struct {
 	log  *slog.Logger
 	apps func() []watched
 }
 
 const lookEvery = time.Second
 
-// String names the lookout in suture's events.
-func (*lookout) String() string { return "lookout" }
+// String names the state watcher in suture's events.
+func (*stateWatcher) String() string { return "state watcher" }
 
 // Serve looks at all apps once a second.
-func (l *lookout) Serve(ctx context.Context) error {
+func (l *stateWatcher) Serve(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -308,7 +308,7 @@ func (l *lookout) Serve(ctx context.Context) error {
 }
 
 // look looks at one app.
-func (l *lookout) look(a watched, now time.Time) {
+func (l *stateWatcher) look(a watched, now time.Time) {
 	seen, was := a.look(now), a.before()
 	is := was.after(&seen)
 	if is == was {
@@ -324,9 +324,9 @@ func (l *lookout) look(a watched, now time.Time) {
 	}
 }
 
-// ends is a worker.Sink that counts how the pushes of the last five minutes ended. Many
-// goroutines report to it, so it has no lock: when a bucket is reused, a few pushes may
-// go uncounted. The zero value is ready for use.
+// ends is a worker.Sink that counts how the pushes of the last five minutes ended. Many goroutines
+// report to it, so it has no lock: when a bucket is reused, a few pushes may be missed. The zero
+// value is ready for use.
 type ends struct {
 	buckets [30]endsBucket
 	last    atomic.Pointer[string] // why the last push failed, to about a second
@@ -341,15 +341,15 @@ type endsBucket struct {
 
 const bucketTime = 10 // seconds
 
-// tally is how many of the latest pushes ended, and how many of them failed.
+// tally is how many pushes ended lately, and how many of them failed.
 type tally struct {
 	ended, bad int
 	within     time.Duration // when they ended; at most five minutes ago
 	last       string        // why the last bad one failed
 }
 
-// Pushed counts a push that was answered, or had no answer in time. A push that a
-// connection gave back unsent has not ended.
+// Pushed counts a push that was answered or timed out. A push that a connection returned unsent
+// has not ended.
 func (e *ends) Pushed(ev *worker.Event) {
 	if !ev.Sent || ev.Action == worker.Tried || ev.Class == apnsconn.NotSent {
 		return
@@ -371,7 +371,7 @@ func (e *ends) Pushed(ev *worker.Event) {
 	}
 }
 
-// bucket returns the bucket of a turn; nil if that turn is over.
+// bucket returns the bucket of a turn; nil if that turn has passed.
 func (e *ends) bucket(turn int64) *endsBucket {
 	b := &e.buckets[turn%int64(len(e.buckets))]
 	if was := b.turn.Load(); was != turn {
@@ -386,9 +386,8 @@ func (e *ends) bucket(turn int64) *endsBucket {
 	return b
 }
 
-// tally adds up the latest buckets: as many as it takes for fewEnded pushes, two at
-// least, and all five minutes if an app sends little. So an app that sends much begins
-// and ends to fail within half a minute.
+// tally adds up the latest buckets: at least two, and as many as it takes for fewEnded pushes, up
+// to all five minutes. So an app that sends much enters and leaves Failing within half a minute.
 func (e *ends) tally(now time.Time) (t tally) {
 	turn := now.Unix() / bucketTime
 	for i := range int64(len(e.buckets)) {
@@ -407,7 +406,7 @@ func (e *ends) tally(now time.Time) (t tally) {
 	return t
 }
 
-// forget empties e, for an app that has changed.
+// forget resets e for an app that has changed.
 func (e *ends) forget() {
 	for i := range e.buckets {
 		e.buckets[i].turn.Store(0)

@@ -22,7 +22,7 @@ func TestJudge(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	s := sight{
+	s := snapshot{
 		now: now, bad: &badCredential{`cert "a.pem": no such file`, ago(8)}, breaker: worker.BreakerState{Broken: true, Reason: "403 X", Since: ago(7)},
 		pause: worker.PauseState{Paused: true, Reason: "paused by x", Since: ago(6)},
 		workers: []worker.Status{{
@@ -227,7 +227,7 @@ func TestTubePaused(t *testing.T) {
 // still asked.
 func TestUnstoredExplainsItsWorkerOnly(t *testing.T) {
 	t.Parallel()
-	s := sight{workers: []worker.Status{
+	s := snapshot{workers: []worker.Status{
 		{Serving: true, Unstored: errors.New("the queue takes no burials: full")}, {Serving: true, Reserved: 50},
 	}}
 	if why := s.explanation(); why != "" {
@@ -256,7 +256,7 @@ func TestFailingSoon(t *testing.T) {
 			e.Pushed(&worker.Event{At: now, Class: apnsconn.Delivered, N: good, Sent: true})
 			e.Pushed(&worker.Event{At: now, Class: apnsconn.Unavailable, Status: 503, N: bad, Sent: true})
 		}
-		p.health = judge(&sight{now: now, ends: e.tally(now), active: now}, p)
+		p.health = judge(&snapshot{now: now, ends: e.tally(now), active: now}, p)
 		if p.health.State != want {
 			t.Errorf("%+v, want %s", p.health, want)
 		}
@@ -268,11 +268,11 @@ func TestFailingSoon(t *testing.T) {
 	at(20, 3, 4, Failing)
 	at(20, 4, 3, Running)
 	waits := &QueueStats{TubeStats: queue.TubeStats{Ready: 1}}
-	if h := judge(&sight{now: now, tube: waits}, past{}); h.State != Running {
+	if h := judge(&snapshot{now: now, tube: waits}, past{}); h.State != Running {
 		t.Errorf("%+v with a job waiting", h)
 	}
 	waits.Paused = 1
-	if h := judge(&sight{now: now, tube: waits}, past{}); h.State != Idle {
+	if h := judge(&snapshot{now: now, tube: waits}, past{}); h.State != Idle {
 		t.Errorf("%+v with a job that nobody gets", h)
 	}
 }

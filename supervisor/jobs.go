@@ -14,13 +14,13 @@ import (
 )
 
 var (
-	// ErrNoApp: no app of the configuration has this topic.
+	// ErrNoApp means that no app of the configuration has this topic.
 	ErrNoApp = errors.New("no such app")
-	// ErrNoAdmin: the queue lets nobody see or settle buried jobs.
+	// ErrNoAdmin means that the queue cannot list or settle buried jobs.
 	ErrNoAdmin = errors.New("this queue cannot be asked about its jobs")
 )
 
-// listWait is how long a list of buried jobs waits until they have been read.
+// listWait is how long a list of buried jobs waits for them to be read.
 const listWait = 5 * time.Second
 
 // Jobs is the operator's view of an app's buried jobs. Errors: ErrNoApp, ErrNoAdmin.
@@ -38,7 +38,7 @@ func (s *Supervisor) Jobs(topic string) (v buried.Jobs, err error) {
 	return buried.Jobs{Queue: admin, Index: s.buried, Tube: a.cfg.Tube, Topic: topic, Wait: listWait}, nil
 }
 
-// FindBuried returns the buried jobs whose producer got this id, and their app's topic.
+// FindBuried returns the buried jobs with this id, as their producer got it, and their app's topic.
 func (s *Supervisor) FindBuried(id string) (topic string, found []buried.Entry) {
 	if found = s.buried.Find(id); len(found) == 0 {
 		return "", nil
@@ -53,11 +53,11 @@ func (s *Supervisor) FindBuried(id string) (topic string, found []buried.Entry) 
 	return "", nil
 }
 
-// freshCount is how old a count of buried jobs may be to be compared with the index.
+// freshCount is how old a count of buried jobs may be for a comparison with the index.
 const freshCount = time.Minute
 
-// tubes returns the tubes of all apps, with the number of buried jobs that the watchdog
-// last saw; nil if the queue cannot be asked.
+// tubes returns the tubes of all apps with the watchdog's last count of their buried jobs; nil if
+// the queue cannot be asked.
 func (s *Supervisor) tubes() (map[string]buried.Tube, queue.Admin) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,8 +93,8 @@ func (s *Supervisor) App(topic string) (job.Rules, error) {
 	return a.shared.Rules(), nil
 }
 
-// Put puts a job in an app's tube, to be served after delay. Errors: ErrNoApp,
-// those of queue.Queue.
+// Put puts a job into an app's tube, to be served after delay. Errors: ErrNoApp, those of
+// queue.Queue.
 func (s *Supervisor) Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error) {
 	s.mu.Lock()
 	a, q := s.apps[topic], s.queue
@@ -114,12 +114,12 @@ type NewJob struct {
 	Delay time.Duration
 }
 
-// PutAll puts jobs at less cost than one by one, and returns what Put would have
-// for each, in their order. All are under way at the same time.
+// PutAll puts jobs at less cost than Put, all at the same time, and returns the result of each in
+// their order.
 func (s *Supervisor) PutAll(ctx context.Context, jobs []NewJob) []queue.Stored {
 	out := make([]queue.Stored, len(jobs))
 	known := make([]queue.NewJob, 0, len(jobs)) // those that have an app
-	place := make([]int, 0, len(jobs))          // of each of them in jobs
+	place := make([]int, 0, len(jobs))          // of each known job in jobs
 	apps := make([]*app, 0, len(jobs))
 	s.mu.Lock()
 	q := s.queue
@@ -150,7 +150,7 @@ func (s *Supervisor) Pause(topic, reason string) error {
 	return err
 }
 
-// Resume lets a held, broken or guarded app go on, at an operator's request. Errors:
+// Resume lets a paused, broken or guarded app go on, at an operator's request. Errors:
 // ErrNoApp.
 func (s *Supervisor) Resume(topic string) error {
 	a, err := s.app(topic)
@@ -169,11 +169,10 @@ func (s *Supervisor) app(topic string) (*app, error) {
 	return nil, fmt.Errorf("topic %q: %w", topic, ErrNoApp)
 }
 
-// puts follows whether the queue takes the jobs that are put into an app's tube
-// through this process. Safe for concurrent use: of puts that end at the same
-// time any may have the last word.
+// puts follows whether the queue accepts the jobs that this process puts into an app's tube. It is
+// safe for concurrent use: of puts that end at the same time, any may count as the last.
 type puts struct {
-	failed atomic.Pointer[failedPuts] // nil: the last one was taken, or there was none
+	failed atomic.Pointer[failedPuts] // nil: the last put worked, or there was none
 }
 
 type failedPuts struct {
@@ -181,12 +180,11 @@ type failedPuts struct {
 	err         error // of the last
 }
 
-// putsForget is how long after the last put that failed nothing is known of the
-// queue any more: nobody may ever put again.
+// putsForget is how long the last failed put counts: there may never be another one.
 const putsForget = time.Minute
 
-// note takes in how a put has ended. A client that hung up, and a job that can
-// never be put, say nothing about the queue.
+// note records how a put ended. A client that hung up, and a job that can never be put, say
+// nothing about the queue.
 func (p *puts) note(err error, now time.Time) {
 	was := p.failed.Load()
 	switch {

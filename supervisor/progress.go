@@ -31,7 +31,7 @@ type progress struct {
 
 // view is what can be seen of a worker at one moment.
 type view struct {
-	held     int   // jobs that it has reserved
+	reserved int   // jobs that it has
 	finished int64 // jobs, since the process began
 	received int64
 	ready    int    // jobs in the tube that it could receive
@@ -72,10 +72,10 @@ func (p *progress) look(now time.Time, v view) (step, string) {
 	dt := p.elapsed(now)
 	moved := v.finished > p.finished
 	p.finished = v.finished
-	working := v.held > 0 || v.known && v.ready > 0 || v.waits
+	working := v.reserved > 0 || v.known && v.ready > 0 || v.waits
 	both := working && p.working
 	p.working = working
-	p.had = p.had || v.held > 0 || v.received != p.received
+	p.had = p.had || v.reserved > 0 || v.received != p.received
 	switch {
 	case moved:
 		return p.forget(v, "it has finished jobs again")
@@ -155,8 +155,8 @@ func (p *progress) reason(v view) string {
 	switch {
 	case v.cause != "":
 		return v.cause
-	case v.held > 0:
-		return fmt.Sprintf("has reserved %d jobs and finished none for %v%s", v.held, since, v.last)
+	case v.reserved > 0:
+		return fmt.Sprintf("has reserved %d jobs and finished none for %v%s", v.reserved, since, v.last)
 	case p.starved():
 		return fmt.Sprintf("has received none of %d ready jobs for %v", v.ready, since)
 	default:

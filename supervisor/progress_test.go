@@ -14,7 +14,7 @@ type moment struct {
 }
 
 func ready(n int) view                  { return view{known: true, ready: n} }
-func holding(n int) view                { return view{known: true, held: n, received: int64(n)} }
+func holding(n int) view                { return view{known: true, reserved: n, received: int64(n)} }
 func (v view) but(f func(v *view)) view { f(&v); return v }
 
 // repeat is n looks at the same that lead to nothing, and then one at it that

@@ -18,15 +18,15 @@ type AppStatus struct {
 	Paused  worker.PauseState // by an operator, whatever the state
 	Webhook *Webhook          // nil if the app has none
 
-	// CredentialExpiry is when the certificate expires, or has; zero without one.
+	// CredentialExpiry is when the certificate expires or expired; zero without one.
 	CredentialExpiry time.Time
-	// CredentialFault says why the credential that the configuration names cannot be used;
-	// "" if it can. The app is broken then, or works with the one before.
+	// CredentialFault says why the configured credential cannot be used; "" if it can. With a
+	// fault the app is broken, or works with the previous credential.
 	CredentialFault string
-	// Queue is nil as long as the queue has not been asked, or does not answer.
+	// Queue is nil if the queue has not been asked yet, or does not answer.
 	Queue *QueueStats
-	// Records are in the feedback tube, which apps may share; nil as Queue, and
-	// without such a tube.
+	// Records is about the feedback tube, which apps may share; nil like Queue, and without such
+	// a tube.
 	Records *QueueStats
 
 	Workers  []worker.Status
@@ -39,8 +39,7 @@ type AppStatus struct {
 type QueueStats struct {
 	queue.TubeStats
 	At time.Time
-	// Incomplete says why they are of some of the queue's servers only; "" if they are
-	// of all.
+	// Incomplete says why some of the queue's servers are missing in the numbers; "" if none is.
 	Incomplete string
 }
 
@@ -50,8 +49,8 @@ type Webhook struct {
 	Reason   string
 	Since    time.Time
 	Counters *feedback.WebhookCounters
-	// Stalled: it has records and delivers none, though nothing is known to keep
-	// it from that; nil: it does not.
+	// Stalled says that it has records and delivers none, for no known reason; nil if it does not
+	// stall.
 	Stalled *Stall
 	Steps   *Steps // of the watchdog
 }
@@ -78,11 +77,11 @@ func (a *app) status() AppStatus {
 }
 
 // look returns what can be seen of the app now.
-func (a *app) look(now time.Time) sight { return watched{a, a.workers}.look(now) }
+func (a *app) look(now time.Time) snapshot { return watched{a, a.workers}.look(now) }
 
 // look does the same with the workers in w.
-func (w watched) look(now time.Time) sight {
-	s := sight{
+func (w watched) look(now time.Time) snapshot {
+	s := snapshot{
 		now: now, breaker: w.shared.Breaker(), pause: w.totals.Paused(), stalled: w.stalled.Load(), puts: w.puts.failed.Load(),
 		tube: w.stats.Load(), ends: w.totals.ends.tally(now), active: w.totals.Recent.Active(),
 	}
@@ -98,7 +97,7 @@ func (w watched) look(now time.Time) sight {
 	return s
 }
 
-// before returns the past for the app's next sight.
+// before returns the past for the app's next snapshot.
 func (a *app) before() past {
 	if p := a.past.Load(); p != nil {
 		return *p
@@ -118,7 +117,7 @@ func (s *Supervisor) Status() []AppStatus {
 	return out
 }
 
-// LostJobs is how many jobs the queue is known to have lost since it was opened.
+// LostJobs is how many jobs the queue has lost, as far as known, since it was opened.
 func (s *Supervisor) LostJobs() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,8 +127,8 @@ func (s *Supervisor) LostJobs() int64 {
 	return 0
 }
 
-// watched is what the watchdog looks after, and where it asks for the tubes'
-// numbers; nil if the queue cannot be asked.
+// watched returns what the watchdog watches, and where it asks for the tubes' numbers; nil if the
+// queue cannot be asked.
 func (s *Supervisor) watched() ([]watched, queue.Admin) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,13 +9,13 @@
 //	│       └── webhook com.example.one
 //	├── app com.example.two
 //	├── watchdog                   demands progress of every worker
-//	├── lookout                    notes when apps' states change
+//	├── state watcher              notes when apps' states change
 //	├── reader of tubes            finds tubes that belong to no app
 //	└── reader of buried jobs      keeps the index of buried jobs up to date
 //
-// Trouble that is to be expected (a refused dial, a queue that restarts) is
-// handled inside the workers; suture restarts what nobody foresaw, and the
-// watchdog deals with standstills that cause no error.
+// Workers handle expected trouble (a refused dial, a queue that restarts) themselves. suture
+// restarts a worker after an unexpected error or a panic, and the watchdog deals with standstills
+// that cause no error.
 package supervisor
 
 import (
@@ -42,8 +42,7 @@ import (
 // Options are what a Supervisor needs besides the configuration.
 type Options struct {
 	Log *slog.Logger
-	// OpenQueue connects to the queue at the given URL. It does not wait for
-	// it to be reachable.
+	// OpenQueue opens the queue at the given URL. It does not wait until that can be reached.
 	OpenQueue func(queueurl.URL) (queue.Queue, error)
 	// Sinks receive the end of every push.
 	Sinks []worker.Sink
@@ -55,13 +54,13 @@ type Supervisor struct {
 	root *suture.Supervisor
 	live worker.Live
 
-	started chan struct{} // closed when root takes changes
+	started chan struct{} // closed when root accepts changes
 	ended   chan struct{} // closed when root has stopped
 
 	applying sync.Mutex // one Apply at a time; guards the fields below
 	url      queueurl.URL
 	queue    queue.Queue
-	users    *sync.WaitGroup       // what reloads have removed that still drains into queue
+	users    *sync.WaitGroup       // removed by reloads, and still draining into queue
 	mock     *apnstest.Server      // for server: mock; nil until an app needs it
 	totals   map[string]*appTotals // by topic
 	tokens   tokens
@@ -70,7 +69,7 @@ type Supervisor struct {
 
 	draining sync.WaitGroup // what reloads have removed, and their queues; added to under applying
 
-	mu   sync.Mutex      // guards apps and queue beside applying, for whoever only looks
+	mu   sync.Mutex      // also guards apps and queue, for readers
 	apps map[string]*app // by topic
 
 	unknown       atomic.Pointer[[]UnknownTube]
@@ -78,15 +77,15 @@ type Supervisor struct {
 	periodChanged chan struct{} // cap 1
 }
 
-// ErrStopping is returned by Apply once the daemon has been told to stop.
+// ErrStopping is returned by Apply once the daemon is stopping.
 var ErrStopping = errors.New("supervisor: stopping")
 
-// stopLimit is when suture stops waiting for a service. Workers bound their
-// own stop by shutdown_timeout, at most 10 minutes; this is above that, and
-// each supervisor's above its children's.
+// stopLimit is how long suture waits for a service to stop. Workers bound their own stop by
+// shutdown_timeout, at most 10 minutes; this is longer, and each supervisor's limit is longer
+// than its children's.
 const stopLimit = 11 * time.Minute
 
-// New opens what cfg needs and prepares its apps. Nothing runs before Serve.
+// New opens what cfg needs and prepares its apps. Nothing runs until Serve.
 func New(cfg *config.Config, o Options) (*Supervisor, error) {
 	s := &Supervisor{
 		o: o, started: make(chan struct{}), ended: make(chan struct{}),
@@ -99,27 +98,25 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 		return nil, errors.Join(err, s.free())
 	}
 	s.root.Add(&watchdog{log: o.Log, apps: s.watched, period: &s.period, changed: s.periodChanged})
-	s.root.Add(&lookout{log: o.Log, apps: func() []watched { apps, _ := s.watched(); return apps }})
+	s.root.Add(&stateWatcher{log: o.Log, apps: func() []watched { apps, _ := s.watched(); return apps }})
 	s.root.Add(&unknownTubes{log: o.Log, queue: s.allTubes, found: &s.unknown})
 	s.root.Add(&buried.Walker{Log: o.Log, Index: s.buried, Tubes: s.tubes})
 	return s, nil
 }
 
-// Attach adds a service of its owner's to the tree, beside the apps. It is for
-// a Supervisor that does not serve yet.
+// Attach adds another service to the tree, beside the apps. It must be called before Serve.
 func (s *Supervisor) Attach(service suture.Service) { s.root.Add(service) }
 
 // Started is closed when the tree runs.
 func (s *Supervisor) Started() <-chan struct{} { return s.started }
 
-// Serve runs the apps until ctx ends, and returns when they have finished or
-// given back their work.
+// Serve runs the apps until ctx ends, and returns when they have finished or released their jobs.
 func (s *Supervisor) Serve(ctx context.Context) error {
 	ended := s.root.ServeBackground(ctx)
 	close(s.started)
 	err := <-ended
 	close(s.ended)
-	s.applying.Lock() // an Apply in progress comes to its end
+	s.applying.Lock() // wait for an Apply in progress
 	defer s.applying.Unlock()
 	s.draining.Wait()
 	if ctx.Err() != nil {
@@ -128,7 +125,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	return errors.Join(err, s.free())
 }
 
-// free closes what apps shared.
+// free closes what the apps share.
 func (s *Supervisor) free() error {
 	var err error
 	if s.queue != nil {
@@ -140,12 +137,11 @@ func (s *Supervisor) free() error {
 	return err
 }
 
-// Apply changes the running apps to those of cfg. What can fail comes first:
-// on an error nothing has changed. Apps that stay the same keep their
-// connections, a different number of workers only adds or removes workers, and
-// a changed app is replaced by its successor before it drains. What was removed
-// drains after Apply has returned. It is for a Supervisor that serves: before,
-// it waits for Serve, since adding to a suture supervisor that starts is a race.
+// Apply changes the running apps to those of cfg. Everything that can fail comes first, so on an
+// error nothing has changed. Apps that stay the same keep their connections, a different number
+// of workers only adds or removes workers, and a changed app is replaced by its successor before
+// it drains. What was removed drains after Apply has returned. Apply waits until Serve runs,
+// because adding to a suture supervisor that is just starting is a race.
 func (s *Supervisor) Apply(cfg *config.Config) error {
 	<-s.started
 	return s.apply(cfg)
@@ -179,15 +175,15 @@ func (s *Supervisor) apply(cfg *config.Config) error {
 	if moved {
 		s.users = new(sync.WaitGroup)
 		if former != nil {
-			s.draining.Go(func() { s.part(former, users) })
+			s.draining.Go(func() { s.closeFormer(former, users) })
 		}
 	}
 	return nil
 }
 
-// part closes a queue that no app uses any more, when all that drains into it
-// has ended: also what reloads before the one that moved the queue removed.
-func (s *Supervisor) part(former queue.Queue, users *sync.WaitGroup) {
+// closeFormer closes a queue that no app uses any more, once everything that drains into it has
+// ended, including what earlier reloads removed.
+func (s *Supervisor) closeFormer(former queue.Queue, users *sync.WaitGroup) {
 	users.Wait()
 	if err := former.Close(); err != nil {
 		s.o.Log.Warn("closing the former queue", "err", err)
@@ -217,8 +213,8 @@ func (s *Supervisor) setLive(cfg *config.Config) {
 	}
 }
 
-// change starts what is new and removes what is not wanted any more; it
-// returns the removed, still draining.
+// change starts new apps and removes those that cfg does not have. It returns what it removed,
+// which still drains.
 func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone []*joinable) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -238,7 +234,7 @@ func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone
 	return gone
 }
 
-// start adds an app to the tree, the successor of old if that is not nil.
+// start adds an app to the tree, as the successor of old unless that is nil.
 func (s *Supervisor) start(c config.App, old *app) *app {
 	totals := s.totals[c.Topic]
 	if totals == nil {

@@ -90,9 +90,9 @@ func (j *joinable) wait() {
 	}
 }
 
-// eventHook logs suture's events. It is called from many goroutines at once,
-// on the supervisors' own, so it keeps no state and calls no supervisor; and
-// it prints services by name only, since suture would print their fields.
+// eventHook logs suture's events. Many goroutines call it at once, the supervisors' own among
+// them, so it keeps no state and calls no supervisor. It names services only, since suture would
+// print their fields.
 func eventHook(log *slog.Logger) suture.EventHook {
 	return func(e suture.Event) {
 		switch e := e.(type) { // events are values

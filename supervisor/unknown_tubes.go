@@ -9,15 +9,15 @@ import (
 	"propeller/queue"
 )
 
-// UnknownTube is a tube that has jobs and belongs to no app, for example because a
-// producer misspelled a topic or an app was removed.
+// UnknownTube is a tube with jobs that belongs to no app, for example because a producer
+// misspelled a topic or an app was removed.
 type UnknownTube struct {
 	Name string
 	queue.TubeStats
 }
 
-// UnknownTubes returns the tubes that have jobs and belong to no app, as they were seen
-// last, a few minutes ago: the first maxUnknown by name.
+// UnknownTubes returns the tubes with jobs that belong to no app, as last seen, at most a few
+// minutes ago: the first maxUnknown by name.
 func (s *Supervisor) UnknownTubes() []UnknownTube {
 	if found := s.unknown.Load(); found != nil {
 		return *found
@@ -26,10 +26,10 @@ func (s *Supervisor) UnknownTubes() []UnknownTube {
 }
 
 const (
-	// maxUnknown bounds the tubes that are told. A queue may be shared with other programs.
+	// maxUnknown bounds the tubes that are reported: other programs may share the queue.
 	maxUnknown = 20
-	// unknownEvery is the time between two looks. With many tubes a look is work for the
-	// queue, so that it also rests unknownRest times as long as the last one took.
+	// unknownEvery is the pause between two looks. With many tubes a look is work for the queue,
+	// so the pause is also at least unknownRest times as long as the last look took.
 	unknownEvery = time.Minute
 	unknownRest  = 100
 	// unknownRetry is the time to the next look if the queue did not answer.
@@ -38,7 +38,7 @@ const (
 	unknownTime = 30 * time.Second
 )
 
-// unknownTubes is a service that looks for tubes which belong to no app.
+// unknownTubes is a service that looks for tubes that belong to no app.
 type unknownTubes struct {
 	log   *slog.Logger
 	queue func() (q queue.Admin, known map[string]bool) // nil if the queue cannot be asked
@@ -65,8 +65,8 @@ func (u *unknownTubes) Serve(ctx context.Context) error {
 	}
 }
 
-// look looks once and reports whether the queue answered. If it did not, nothing changes:
-// its apps tell.
+// look looks once and reports whether the queue answered. If it did not, nothing changes: the
+// apps show that the queue is down.
 func (u *unknownTubes) look(ctx context.Context) bool {
 	q, known := u.queue()
 	if q == nil {
@@ -95,15 +95,14 @@ func (u *unknownTubes) look(ctx context.Context) bool {
 		}
 		found = append(found, UnknownTube{name, st})
 		if !before[name] {
-			u.log.Warn("tube has jobs, and no app works on it", "tube", name, "ready", st.Ready, "delayed", st.Delayed, "buried", st.Buried)
+			u.log.Warn("tube has jobs, but no app works on it", "tube", name, "ready", st.Ready, "delayed", st.Delayed, "buried", st.Buried)
 		}
 	}
 	u.found.Store(&found)
 	return true
 }
 
-// allTubes returns the queue, if it can be asked for its tubes, and the tubes that
-// belong to apps.
+// allTubes returns the queue, if it can list its tubes, and the tubes that belong to apps.
 func (s *Supervisor) allTubes() (queue.Admin, map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -27,7 +27,7 @@ func TestUnknownTubes(t *testing.T) {
 		found := w.sup.UnknownTubes()
 		return len(found) == 1 && found[0].Name == "com.example.ap" && found[0].Ready == 2
 	})
-	if text := w.log.String(); !strings.Contains(text, `msg="tube has jobs, and no app works on it" tube=com.example.ap ready=2`) {
+	if text := w.log.String(); !strings.Contains(text, `msg="tube has jobs, but no app works on it" tube=com.example.ap ready=2`) {
 		t.Error(text)
 	}
 }

@@ -14,21 +14,20 @@ import (
 	"propeller/worker"
 )
 
-// watchdog is a service that demands progress: of each worker for which there
-// are jobs, held or ready in the tube, some must be finished within a period.
-// If none is, the worker's connection to APNs is replaced; after a second
-// period the worker is restarted, and with it its connection to the queue;
-// after a third the app counts as stalled until there is progress. progress.go
-// has the rules.
+// watchdog is a service that demands progress: a worker that has reserved jobs, or has ready jobs
+// in its tube, must finish some within a period. If it does not, its connection to APNs is
+// replaced; after a second period the worker is restarted, and with it its connection to the
+// queue; after a third the app counts as stalled until there is progress. progress.go has the
+// rules.
 //
-// It is one for all apps: they share the queue, and one question after the
-// other, four in a period for each app, is what an idle app may cost.
+// There is one watchdog for all apps, because they share the queue: it asks about one app after
+// the other, four times in a period, which is what an idle app may cost.
 type watchdog struct {
 	log     *slog.Logger
-	apps    func() ([]watched, queue.Admin) // what there is now
+	apps    func() ([]watched, queue.Admin) // all apps, and where to ask about them
 	period  *atomic.Int64                   // time.Duration of the configuration
-	changed chan struct{}                   // cap 1: period is another one
-	blind   bool                            // the queue gives no numbers, which has been logged
+	changed chan struct{}                   // cap 1: period has changed
+	blind   bool                            // the log says that the queue gives no numbers
 }
 
 // watched is an app as the watchdog sees it.
@@ -37,10 +36,10 @@ type watched struct {
 	workers []*appWorker
 }
 
-// Stall says that an app makes no progress and nothing has helped.
+// Stall says that an app or webhook makes no progress, and that nothing has helped.
 type Stall struct {
 	Reason string    // begins with the worker, as in "worker 2: …"
-	Since  time.Time // since when nothing was finished, to about a quarter of a period
+	Since  time.Time // since when nothing was finished, within a quarter of a period
 }
 
 // String names the watchdog in suture's events.
@@ -88,12 +87,12 @@ func (d *watchdog) lookAtAll(ctx context.Context) {
 	d.tellBlind(q.failed)
 }
 
-// tellBlind logs, once, that the queue gives no numbers: jobs that no worker
-// receives cannot be seen then.
+// tellBlind logs once that the queue gives no numbers: jobs that no worker receives then stay
+// unseen.
 func (d *watchdog) tellBlind(err error) {
 	switch {
 	case err != nil && !d.blind:
-		d.log.Warn("watchdog: the queue, or a server of it, does not say how many jobs wait; those that workers hold are watched", "err", err)
+		d.log.Warn("watchdog: the queue, or one of its servers, does not say how many jobs wait; only reserved jobs are watched", "err", err)
 	case err == nil && d.blind:
 		d.log.Info("watchdog: the queue says again how many jobs wait")
 	}
@@ -101,7 +100,7 @@ func (d *watchdog) tellBlind(err error) {
 }
 
 // look judges an app's workers by what was seen of them.
-func (d *watchdog) look(a watched, seen sight, jobs available) {
+func (d *watchdog) look(a watched, seen snapshot, jobs available) {
 	now := seen.now
 	if a.probeLate(seen.breaker, now) {
 		seen.breaker = worker.BreakerState{} // it no longer explains anything
@@ -112,7 +111,7 @@ func (d *watchdog) look(a watched, seen sight, jobs available) {
 		v := viewOf(seen.workers[i], jobs)
 		v.explained = explained
 		if seen.pause.Paused { // there is no work for it
-			v.held, v.ready, v.known, v.waits = 0, 0, true, false
+			v.reserved, v.ready, v.known, v.waits = 0, 0, true, false
 		}
 		w.progress.period = a.patience(time.Duration(d.period.Load()))
 		what, why := w.progress.look(now, v)
@@ -124,33 +123,33 @@ func (d *watchdog) look(a watched, seen sight, jobs available) {
 	d.tellStalled(a, stalled)
 }
 
-// patience is the period for an app: the watchdog's, but a push may take its
-// push_timeout to be answered, and that is no standstill.
+// patience is the period for an app: the watchdog's, or its push_timeout if that is longer, because
+// a push may take that long.
 func (a *app) patience(period time.Duration) time.Duration { return max(period, a.cfg.PushTimeout) }
 
-// probeLate says that an app which is broken or paused has not been probed for
-// longer than it should be, so that nobody can tell whether it still is.
+// probeLate reports whether the probe of a broken or guarded app is overdue, so that its state
+// explains nothing any more.
 func (a *app) probeLate(b worker.BreakerState, now time.Time) bool {
 	return now.Sub(b.Probe) > worker.ProbeEvery+a.cfg.PushTimeout
 }
 
-// viewOf puts together what progress is judged by.
+// viewOf returns what progress needs of a worker's status.
 func viewOf(s worker.Status, jobs available) view {
-	// Jobs that linger are finished but for the queue's word.
-	v := view{held: s.Reserved - s.Lingering, finished: s.Finished, received: s.Received, ready: jobs.ready, known: jobs.known, cause: s.Waiting, last: last(s.Cause)}
+	// Jobs that linger are finished and only wait for the queue.
+	v := view{reserved: s.Reserved - s.Lingering, finished: s.Finished, received: s.Received, ready: jobs.ready, known: jobs.known, cause: s.Waiting, last: last(s.Cause)}
 	if s.PendingAnswers > 0 && s.InFlight == 0 {
-		v.held = 0 // they wait for the guard, which bounds that itself
+		v.reserved = 0 // they wait for the guard, which bounds that wait itself
 	}
 	if !s.Serving {
-		v.cause = "the worker does not run" // it is being restarted already
+		v.cause = "the worker does not run" // it is being restarted
 	}
-	// Without its queue a worker cannot know whether there are jobs; one that
-	// cannot put what belongs to its jobs has some.
+	// Without its queue a worker cannot know whether there are jobs. A worker that cannot put
+	// records or remaining tokens has some.
 	v.waits = s.QueueErr != nil || s.Unstored != nil
 	return v
 }
 
-// last is what a worker's last plan waited for, to end a reason with.
+// last is what a worker's last plan waited for, as the end of a reason.
 func last(c worker.Cause) string {
 	if c == "" {
 		return ""
@@ -158,7 +157,7 @@ func last(c worker.Cause) string {
 	return " (" + string(c) + ")"
 }
 
-// act does what is to be done about one worker.
+// act takes a step for one worker.
 func (d *watchdog) act(a watched, w *appWorker, what step, why string) {
 	log := d.log.With("topic", a.cfg.Topic, "worker", w.index, "reason", why)
 	switch what {
@@ -179,7 +178,7 @@ func (d *watchdog) act(a watched, w *appWorker, what step, why string) {
 	}
 }
 
-// tellStalled makes an app's state known, and logs it when it has changed.
+// tellStalled stores whether an app stalls, and logs a change.
 func (d *watchdog) tellStalled(a watched, now *Stall) {
 	was := a.stalled.Swap(now)
 	switch {
@@ -191,28 +190,27 @@ func (d *watchdog) tellStalled(a watched, now *Stall) {
 	}
 }
 
-// questions are what the watchdog asks the queue in one look at all apps, one
-// after the other.
+// questions are those that the watchdog asks the queue in one look at all apps, one after the
+// other.
 type questions struct {
 	admin  queue.Admin   // nil: it cannot be asked
-	each   time.Duration // one may take; less after one was not answered in time
-	end    time.Time     // no question after it
-	failed error         // the first that did; nil: none
+	each   time.Duration // time for each; shorter after one was not answered in time
+	end    time.Time     // no questions after this
+	failed error         // of the first question that failed; nil for none
 }
 
 const (
 	// statsTime bounds a question.
 	statsTime = 5 * time.Second
-	// statsShort bounds those after one that was not answered in time: a server
-	// that is frozen will not answer them either, and others answer within
-	// milliseconds.
+	// statsShort bounds a question after one that was not answered in time: a frozen server will
+	// not answer either, and others answer within milliseconds.
 	statsShort = 250 * time.Millisecond
 )
 
 var errNotAsked = errors.New("not asked")
 
-// ask asks for the numbers of a tube. The error wraps errNotAsked if the queue
-// was not asked; of several servers some may have answered all the same.
+// ask asks for the numbers of a tube. The error is errNotAsked if the queue was not asked. With
+// any other error, some of several servers may have answered nevertheless.
 func (q *questions) ask(ctx context.Context, tube string) (queue.TubeStats, error) {
 	if q.admin == nil || time.Now().After(q.end) {
 		return queue.TubeStats{}, errNotAsked
@@ -227,14 +225,13 @@ func (q *questions) ask(ctx context.Context, tube string) (queue.TubeStats, erro
 	return st, err
 }
 
-// available is how many jobs of a tube a consumer could get now, if that is known.
+// available is how many jobs of a tube a consumer could receive now, if known.
 type available struct {
 	ready int
 	known bool
 }
 
-// available asks for what there is in a tube, whose numbers it keeps for whoever
-// asks for the status.
+// available asks for the numbers of a tube, and stores them for the status.
 func (q *questions) available(ctx context.Context, tube string, stats *atomic.Pointer[QueueStats]) available {
 	st, err := q.ask(ctx, tube)
 	switch {
@@ -249,19 +246,17 @@ func (q *questions) available(ctx context.Context, tube string, stats *atomic.Po
 	return obtainable(st, err)
 }
 
-// obtainable judges the answer to a question: what servers that do answer have is
-// there.
+// obtainable interprets an answer: jobs of the servers that did answer count.
 func obtainable(st queue.TubeStats, err error) available {
 	n := st.Ready - st.Paused
 	return available{n, err == nil || n > 0}
 }
 
-// Steps count what the watchdog has done about one app, or its webhook, since
-// the process began.
+// Steps count what the watchdog did about one app or its webhook since the process began.
 type Steps struct {
 	Replaced  StepCount // connections to APNs
 	Restarted StepCount // workers
-	Stalled   StepCount // times the app began to stall
+	Stalled   StepCount // how often the app began to stall
 }
 
 // StepCount counts the steps of one kind and keeps the last one.
@@ -272,14 +267,14 @@ type StepCount struct {
 
 // Step is one step of the watchdog.
 type Step struct {
-	Reason string // as in the log, and which worker it was about
+	Reason string // as in the log, with the worker
 	At     time.Time
 }
 
-// Last is the last step; nil: there was none.
+// Last is the last step; nil for none.
 func (c *StepCount) Last() *Step { return c.last.Load() }
 
-// note counts a step. There is one watchdog, and nobody else notes any.
+// note counts a step. Only the watchdog calls it.
 func (c *StepCount) note(reason string, now time.Time) {
 	c.last.Store(&Step{reason, now})
 	c.Add(1)

@@ -340,7 +340,7 @@ func TestView(t *testing.T) {
 		want   view
 	}{
 		{"at work", worker.Status{Serving: true, Reserved: 3, InFlight: 3, Received: 9, Finished: 6},
-			view{held: 3, received: 9, finished: 6}},
+			view{reserved: 3, received: 9, finished: 6}},
 		{"between two runs", worker.Status{Received: 9},
 			view{received: 9, cause: "the worker does not run"}},
 		{"without its queue", worker.Status{Serving: true, QueueErr: queue.ErrUnavailable, Waiting: "queue unavailable: x"},
@@ -350,9 +350,9 @@ func TestView(t *testing.T) {
 		{"its jobs wait for the guard", worker.Status{Serving: true, Reserved: 2, PendingAnswers: 2},
 			view{}},
 		{"one of its jobs waits for the guard", worker.Status{Serving: true, Reserved: 2, PendingAnswers: 1, InFlight: 1},
-			view{held: 2}},
+			view{reserved: 2}},
 		{"all but one of its jobs wait for the queue", worker.Status{Serving: true, Reserved: 3, Lingering: 2, InFlight: 1},
-			view{held: 1}},
+			view{reserved: 1}},
 	}
 	for _, test := range tests {
 		if got := viewOf(test.status, available{}); got != test.want {

@@ -83,9 +83,9 @@ func (d *watchdog) lookAtWebhook(a *app, records available) {
 		// It waits for the lock, the queue or the endpoint, which is shown elsewhere.
 		return
 	}
-	v := view{held: s.Reserved, finished: s.Finished, received: s.Received}
+	v := view{reserved: s.Reserved, finished: s.Finished, received: s.Received}
 	h.progress.period = time.Duration(d.period.Load())
-	if v.held > 0 {
+	if v.reserved > 0 {
 		h.progress.period = max(h.progress.period, 2*feedback.RequestTime) // a request may take its time
 	} else {
 		v.ready, v.known = records.ready, records.known

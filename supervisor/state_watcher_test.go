@@ -102,7 +102,7 @@ func TestPutsFailing(t *testing.T) {
 			}
 			last := time.Now()
 			time.Sleep(tt.later + time.Millisecond)
-			got := judge(&sight{now: time.Now(), puts: p.failed.Load()}, past{})
+			got := judge(&snapshot{now: time.Now(), puts: p.failed.Load()}, past{})
 			if (got.State == NoQueue) != tt.want {
 				t.Errorf("%s: %+v", name, got)
 			}
@@ -146,7 +146,7 @@ func TestAway(t *testing.T) {
 		{[]worker.Status{lost, down}, downGrace, Unreachable},
 	} {
 		now = now.Add(look.after)
-		before = before.after(&sight{now: now, workers: look.seen})
+		before = before.after(&snapshot{now: now, workers: look.seen})
 		if got := before.health; got.State != look.want {
 			t.Errorf("look %d: %+v, want %s", i, got, look.want)
 		}
