@@ -312,12 +312,10 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time, bodiless bool
 		c.ensured = false
 		c.giveUpLocked()
 		c.wake()
-		return j.sayBack
 	}
-	if c.gone || c.paused && !c.closed { // while it closes, it collects
-		return j.sayBack
-	}
-	if !c.roomLocked(m.Data) {
+	// While it closes, it collects.
+	if bodiless || c.gone || c.paused && !c.closed || !c.roomLocked(m.Data) {
+		t.q.refused.note(serving{d.numbered(), d.tries}, struct{}{})
 		return j.sayBack
 	}
 	done, held := t.firstCopyLocked(m.Header, m.Data, d)

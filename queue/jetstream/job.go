@@ -43,6 +43,7 @@ type job struct {
 	state      state
 	void       bool // its stream is gone
 	shared     bool // the server may have served it to somebody else in the meantime
+	missing    int  // servings in between that were not to us, or are still on their way
 	inHeld     bool
 	prev, next *job // in c.held
 }
@@ -92,8 +93,18 @@ func (j *job) aliveLocked(at time.Time) {
 
 // rebindLocked gives a job that was served again to the one who has it.
 func (j *job) rebindLocked(d delivery, ack string, now time.Time) {
-	j.shared = j.shared || d.tries > j.d.tries+1 // one in between was not to us
-	j.d.tries, j.ack = d.tries, ack
+	switch { // each consumer hears its servings on a goroutine of its own: they may change places
+	case d.tries > j.d.tries:
+		j.missing += d.tries - j.d.tries - 1
+		for n := j.d.tries + 1; n < d.tries && j.missing > 0 && n <= j.d.tries+maxMissing; n++ {
+			if j.c.t.q.refused.has(serving{d.numbered(), n}) { // it overtook the one before it
+				j.missing--
+			}
+		}
+	case d.tries < j.d.tries && j.missing > 0:
+		j.missing--
+	}
+	j.d.tries, j.ack = max(d.tries, j.d.tries), ack
 	j.aliveLocked(now)
 	if j.inHeld {
 		j.c.held.remove(j)
@@ -214,9 +225,7 @@ func (j *job) finish(ctx context.Context, expired bool) error {
 		j.end(stateLate)
 		return err
 	}
-	j.c.t.mu.Lock()
-	shared := expired || j.shared || time.Now().After(j.until)
-	j.c.t.mu.Unlock()
+	shared := expired || j.servedElsewhere(ctx)
 	if shared || repeated {
 		j.end(stateDoubtful)
 	} else {
@@ -226,6 +235,32 @@ func (j *job) finish(ctx context.Context, expired bool) error {
 		return j.lost()
 	}
 	return nil
+}
+
+// serving is one try of a job.
+type serving struct {
+	numbered
+	tries int
+}
+
+const (
+	maxMissing  = 100                   // servings that are looked for
+	missingTime = 50 * time.Millisecond // for a serving that nats.go has read to be looked at
+	missingLook = time.Millisecond
+)
+
+// servedElsewhere reports whether somebody else may have the job, or had it. A serving that
+// is missing may be in the hands of another goroutine of ours: it is given a moment.
+func (j *job) servedElsewhere(ctx context.Context) bool {
+	for end := time.Now().Add(missingTime); ; {
+		now := time.Now()
+		j.c.t.mu.Lock()
+		shared, missing := j.shared || now.After(j.until), j.missing > 0
+		j.c.t.mu.Unlock()
+		if shared || !missing || now.After(end) || j.c.t.q.sleep(ctx, missingLook) != nil {
+			return shared || missing
+		}
+	}
 }
 
 // ackTime is how long the answer to an acknowledgement is waited for before it

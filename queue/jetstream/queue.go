@@ -98,8 +98,9 @@ type client struct {
 	overviews overviews
 	damage    damage // of an embedded server's files
 	finished  finished
-	fired     recent[copied, numbered] // the jobs that schedules have become last
-	labels    recent[string, string]   // the ids of jobs that this process has put again, by their Nats-Msg-Id
+	refused   recent[serving, struct{}] // given back as soon as they came
+	fired     recent[copied, numbered]  // the jobs that schedules have become last
+	labels    recent[string, string]    // the ids of jobs that this process has put again, by their Nats-Msg-Id
 
 	large atomic.Int64 // until when large answers may come, Unix nanoseconds
 	// Of the stream of jobs, as last seen.

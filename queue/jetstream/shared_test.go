@@ -121,18 +121,20 @@ func TestProcessStoodStill(t *testing.T) {
 	}
 }
 
-// A job that comes again with a number of tries that leaves one out was somebody else's in between.
+// A job that comes again with a number of tries that leaves one out was somebody else's in
+// between, unless that one comes late: two consumers of ours may be served it in turns.
 func TestServedElsewhereInBetween(t *testing.T) {
 	t.Parallel()
-	for tries, want := range map[string]error{"2": nil, "3": queue.ErrLost} {
-		q, c, j := leaseTestOf(t, 10*time.Second)
-		parts := strings.Split(j.(*job).address(), ".")
-		parts[4] = tries
-		c.incoming(&nats.Msg{Reply: strings.Join(parts, "."), Data: j.Body()})
-		if err := j.Done(ctxOf(t)); !errors.Is(err, want) {
-			t.Errorf("try %s: %v, want %v", tries, err, want)
+	for tries, want := range map[string]error{"2": nil, "3": queue.ErrLost, "3 2": nil, "4 2": queue.ErrLost, "4 2 3": nil} {
+		_, c, j := leaseTestOf(t, 10*time.Second)
+		for _, try := range strings.Fields(tries) {
+			parts := strings.Split(j.(*job).address(), ".")
+			parts[4] = try
+			c.incoming(&nats.Msg{Reply: strings.Join(parts, "."), Data: j.Body()})
 		}
-		_ = q
+		if err := j.Done(ctxOf(t)); !errors.Is(err, want) {
+			t.Errorf("tries %s: %v, want %v", tries, err, want)
+		}
 	}
 }
 
