@@ -71,7 +71,7 @@ func (s *session) setAside(j *job, bound bool) error {
 			return err
 		}
 	}
-	stats, err := s.statsJob(j.id)
+	stats, err := s.statsJob(j.Number)
 	if err != nil {
 		return j.explain(err)
 	}
@@ -99,7 +99,7 @@ func (s *session) retake(j *job) error {
 		return err
 	}
 	err := s.do(func(bs *gobeanstalk.Conn) error {
-		_, err := bs.ReserveJob(j.id)
+		_, err := bs.ReserveJob(j.Number)
 		return err
 	}, gobeanstalk.ErrNotFound, gobeanstalk.ErrUnknown)
 	switch {
@@ -112,7 +112,7 @@ func (s *session) retake(j *job) error {
 	}
 	s.srv.mu.Lock()
 	defer s.srv.mu.Unlock()
-	if s.err == nil && j.state != stateGone {
+	if s.err == nil && !j.Over() {
 		j.bindLocked(s, time.Now())
 	}
 	return nil
@@ -171,9 +171,9 @@ func (s *session) buryAsIs(j *job, pri uint32) error {
 		}
 	}
 	s.srv.mu.Lock()
-	j.unregisterLocked()
+	j.unlistLocked()
 	s.srv.mu.Unlock()
-	err := s.do(func(bs *gobeanstalk.Conn) error { return bs.Bury(j.id, pri) },
+	err := s.do(func(bs *gobeanstalk.Conn) error { return bs.Bury(j.Number, pri) },
 		gobeanstalk.ErrNotFound, gobeanstalk.ErrInternal)
 	if errors.Is(err, gobeanstalk.ErrInternal) { // see tryLog; go-beanstalk sends no use or watch before a bury
 		return fmt.Errorf("beanstalk: job %s: server %s could not write its log, and nobody can reach the job until it is restarted: %w",
@@ -226,7 +226,7 @@ func (s *session) replace(j *job, pri uint32, c *replacement) error {
 		return err
 	}
 	if c.id == 0 {
-		if err := s.touch(j.id); err != nil { // a job that somebody else holds by now gets no copy
+		if err := s.touch(j.Number); err != nil { // a job that somebody else holds by now gets no copy
 			return j.explain(err)
 		}
 		id, err := s.put(j.src.c.tube, c.body, queue.PutOptions{Priority: pri, Delay: copyDelay})

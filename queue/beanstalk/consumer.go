@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"propeller/queue"
+	"propeller/queue/lease"
 )
 
 // consumer is the queue.Consumer of one tube over all servers.
@@ -16,23 +18,18 @@ type consumer struct {
 	sources []*source
 	wg      sync.WaitGroup // leaders, and jobs being given back
 
-	notify chan struct{} // a job may be at hand; room for one
-	done   chan struct{} // closed by Close
-
-	mu        sync.Mutex
-	cond      *sync.Cond // reservers wait for demand; on mu
-	waiting   int        // reservers in cond.Wait
-	want      int        // jobs that Receive may still hand out
-	reserving int        // reserve commands under way
-	ready     []*job     // reserved and not yet handed out
-	paused    bool       // by Pause, Close, and before the first Receive
-	closed    bool
+	mu                 sync.Mutex
+	lease.Intake[*job]            // under mu
+	cond               *sync.Cond // reservers wait for demand; on mu
+	idle               int        // reservers in cond.Wait
+	reserving          int        // reserve commands under way
 }
 
 var _ queue.Consumer = (*consumer)(nil)
 
 func newConsumer(q *client, tube string) *consumer {
-	c := &consumer{q: q, tube: tube, paused: true, notify: make(chan struct{}, 1), done: make(chan struct{})}
+	c := &consumer{q: q, tube: tube}
+	c.Init(&c.mu, c, fmt.Sprintf("beanstalk: consumer of %q", tube))
 	c.cond = sync.NewCond(&c.mu)
 	for _, srv := range q.servers {
 		c.sources = append(c.sources, newSource(c, srv))
@@ -43,74 +40,25 @@ func newConsumer(q *client, tube string) *consumer {
 	return c
 }
 
-// Receive implements queue.Consumer. Over several servers, each may reserve
-// one job more than n when little is wanted, so that a job on any of them is
+// Ask implements lease.Wire: the reservers do it. Over several servers, each may reserve
+// one job more than is wanted when that is little, so that a job on any of them is
 // seen at once.
-func (c *consumer) Receive(ctx context.Context, n int) ([]queue.Job, error) {
-	if n < 1 {
-		return nil, fmt.Errorf("beanstalk: receive of %d jobs: must be 1 or more", n)
-	}
+func (c *consumer) Ask(context.Context, bool) (changed <-chan struct{}, wait time.Duration, err error) {
 	c.mu.Lock()
-	c.paused = c.closed
-	c.want = n
 	c.wakeLocked()
 	c.mu.Unlock()
-	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if jobs := c.take(); len(jobs) > 0 {
-			return jobs, nil
-		}
-		select {
-		case <-c.notify:
-		case <-ctx.Done():
-		case <-c.done:
-			return nil, fmt.Errorf("beanstalk: consumer of %q is closed", c.tube)
-		}
-	}
+	return nil, -1, nil
 }
 
-// take hands out what is at hand, up to what is wanted.
-func (c *consumer) take() []queue.Job {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var out []queue.Job
-	for c.want > 0 && len(c.ready) > 0 {
-		k := min(c.want, len(c.ready))
-		if out == nil {
-			out = make([]queue.Job, 0, k)
-		}
-		for _, j := range c.ready[:k] {
-			if j.handOut() {
-				out = append(out, j)
-				c.want--
-			}
-		}
-		c.ready = c.ready[k:]
-	}
-	if len(c.ready) == 0 {
-		c.ready = nil // let the array go
-	}
-	c.wakeLocked()
-	return out
-}
-
-// handOut makes j its receiver's. It reports false when the job was lost with
-// its connection while it waited here.
-func (j *job) handOut() bool {
+// HandOutLocked implements lease.Wire. A job is lost with its connection while it waits.
+func (c *consumer) HandOutLocked(j *job) bool {
 	srv := j.src.srv
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if j.state != stateWaiting || j.settling {
-		return false
+	if j.State() == lease.Waiting && !j.sess.aliveLocked() {
+		j.endLocked(lease.Lost)
 	}
-	if !j.sess.aliveLocked() {
-		j.forgetLocked()
-		return false
-	}
-	j.state = stateHeld
-	return true
+	return srv.jobs.HandOut(&j.Lease)
 }
 
 // deliver takes a reserved job in, in the place of the reserve that brought
@@ -120,15 +68,11 @@ func (c *consumer) deliver(j *job, s *session) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reserving--
-	if c.paused {
+	if c.Paused {
 		return false
 	}
-	c.ready = append(c.ready, j)
-	select {
-	case c.notify <- struct{}{}:
-	default:
-	}
-	if src := s.src; src.helpers < reservers-1 && c.waiting == 0 && c.mayReserveLocked(false) {
+	c.TakeInLocked(j)
+	if src := s.src; src.helpers < reservers-1 && c.idle == 0 && c.mayReserveLocked(false) {
 		src.helpers++
 		s.wg.Go(func() { src.help(s) }) // the caller is of s.wg, or waits for it later
 	}
@@ -139,11 +83,11 @@ func (c *consumer) deliver(j *job, s *session) bool {
 // and under way must not exceed what is wanted. Over several servers every
 // leader may have one more under way while less is at hand than wanted.
 func (c *consumer) mayReserveLocked(leader bool) bool {
-	most := c.want
-	if leader && len(c.sources) > 1 && len(c.ready) < c.want {
+	most := c.Want
+	if leader && len(c.sources) > 1 && len(c.Waiting) < c.Want {
 		most += len(c.sources)
 	}
-	return len(c.ready)+c.reserving < most
+	return len(c.Waiting)+c.reserving < most
 }
 
 // acquire waits until the caller may start one reserve on s. It reports false
@@ -158,15 +102,15 @@ func (c *consumer) acquire(s *session, leader bool) bool {
 		default:
 		}
 		switch {
-		case c.paused && !leader:
+		case c.Paused && !leader:
 			return false
-		case !c.paused && c.mayReserveLocked(leader):
+		case !c.Paused && c.mayReserveLocked(leader):
 			c.reserving++
 			return true
 		}
-		c.waiting++
+		c.idle++
 		c.cond.Wait()
-		c.waiting--
+		c.idle--
 	}
 }
 
@@ -187,14 +131,14 @@ func (c *consumer) helperGone(src *source) {
 
 // wakeLocked wakes as many reservers as may start.
 func (c *consumer) wakeLocked() {
-	if c.waiting == 0 {
+	if c.idle == 0 {
 		return
 	}
 	if len(c.sources) > 1 { // leaders and helpers differ in what they may
 		c.cond.Broadcast()
 		return
 	}
-	for range min(c.waiting, c.want-len(c.ready)-c.reserving) {
+	for range min(c.idle, c.Want-len(c.Waiting)-c.reserving) {
 		c.cond.Signal()
 	}
 }
@@ -210,18 +154,16 @@ func (c *consumer) wakeAll() {
 func (c *consumer) Pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	back := c.pauseLocked()
-	if len(back) > 0 && !c.closed {
+	back := c.stopLocked()
+	if len(back) > 0 && !c.Closed {
 		c.wg.Go(func() { parallel(reservers, back, (*job).giveBack) })
 	}
 }
 
-// pauseLocked ends all demand and returns the jobs that nobody has received.
-func (c *consumer) pauseLocked() []*job {
-	back := c.ready
-	c.want, c.ready, c.paused = 0, nil, true
+// stopLocked ends all demand and returns the jobs that nobody has received.
+func (c *consumer) stopLocked() []*job {
 	c.cond.Broadcast() // helpers go
-	return back
+	return c.PauseLocked()
 }
 
 // Err implements queue.Consumer. Over several servers it is nil while any of
@@ -248,19 +190,17 @@ func (c *consumer) Err() error {
 // to be cut off.
 func (c *consumer) Close(ctx context.Context) error {
 	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
+	c.stopLocked() // what waits there goes back with the connection
+	first := c.CloseLocked()
+	c.mu.Unlock()
+	if !first {
 		c.wg.Wait()
 		return nil
 	}
-	c.closed = true
-	c.pauseLocked() // what waits there goes back with the connection
-	close(c.done)
-	c.mu.Unlock()
 
 	var err error
 	for _, src := range c.sources {
-		if serr := src.awaitSettles(ctx); serr != nil {
+		if serr := src.owner.Await(ctx, &src.srv.mu); serr != nil {
 			err = serr
 		}
 	}
@@ -269,26 +209,6 @@ func (c *consumer) Close(ctx context.Context) error {
 	}
 	c.wg.Wait()
 	return err
-}
-
-// awaitSettles waits until no settle call is in progress.
-func (src *source) awaitSettles(ctx context.Context) error {
-	src.srv.mu.Lock()
-	if src.settles == 0 {
-		src.srv.mu.Unlock()
-		return nil
-	}
-	if src.settled == nil {
-		src.settled = make(chan struct{})
-	}
-	settled := src.settled
-	src.srv.mu.Unlock()
-	select {
-	case <-settled:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // close gives back every unsettled job and ends the connection. Settle calls
@@ -302,18 +222,19 @@ func (src *source) close() {
 	src.stop()
 	// Out of the registry before the connection ends: another consumer may
 	// reserve them at that moment, and must deliver them.
-	for _, j := range srv.jobs {
-		if j.src == src && !j.settling {
-			if j.sess.aliveLocked() && j.sess.src != src {
-				foreign = append(foreign, j)
-				continue
-			}
-			j.forgetLocked()
+	for l := range srv.jobs.All() {
+		j := l.Job
+		switch {
+		case j.src != src || !j.Unsettled():
+		case j.sess.aliveLocked() && j.sess.src != src:
+			foreign = append(foreign, j)
+		default:
+			j.endLocked(lease.Lost)
 		}
 	}
 	for j := range src.pending {
 		delete(src.pending, j)
-		j.forgetLocked()
+		j.endLocked(lease.Lost)
 		j.result <- j.lost()
 	}
 	for s := range srv.sessions {

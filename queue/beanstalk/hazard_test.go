@@ -111,10 +111,10 @@ func TestTouchFindsLoss(t *testing.T) {
 	steal()
 	eventually(t, "loss noticed", func() bool { return lines.count("reservation lost") == 1 })
 	j.src.srv.mu.Lock()
-	stale := j.src.stale
+	unbound := j.src.owner.Unbound()
 	j.src.srv.mu.Unlock()
-	if stale != 1 {
-		t.Fatalf("%d stale jobs, want 1", stale)
+	if unbound != 1 {
+		t.Fatalf("%d unbound jobs, want 1", unbound)
 	}
 	if err := j.Retry(ctxOf(t), 0); err != nil {
 		t.Fatal(err)

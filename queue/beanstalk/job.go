@@ -11,24 +11,23 @@ import (
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
 	"propeller/queue"
+	"propeller/queue/lease"
 )
 
 // job is a reserved job, from the reserve that delivered it until it is
 // settled. The connection that holds its reservation may change meanwhile.
 type job struct {
-	id       uint64
-	body     []byte
-	src      *source   // delivered it; settles it when no connection holds it
-	reserved time.Time // by the first reserve
-	memo     bool      // this is only a memo of a job: without body
-	sum      uint64    // of the body, in a memo
+	lease.Lease[*job] // guarded by src.srv.mu, but for Number
+
+	body      []byte
+	src       *source   // delivered it; settles it when no connection holds it
+	reserved  time.Time // by the first reserve
+	tombstone bool      // it has only the sum of its body
+	sum       uint64
 
 	// Guarded by src.srv.mu.
-	instance string   // id of the server process known to have the job
-	sess     *session // holds the reservation; nil: none does, as far as known
-	state    jobState
-	stale    bool       // counted in src.stale
-	settling bool       // Done, Retry or Bury has been called
+	instance string     // id of the server process known to have the job
+	sess     *session   // holds the reservation; nil: none does, as far as known
 	loose    bool       // settled while some connection may just have reserved it anew; see looseLocked
 	sent     bool       // a delete was sent on a connection that then broke
 	result   chan error // of the settle; room for one
@@ -36,23 +35,12 @@ type job struct {
 	settle settlement // written once, when settling begins
 	// buriedAs is the id of the buried job that replaced this one; 0 if none has.
 	buriedAs atomic.Uint64
-
-	touched    time.Time // reserved or touched last
-	prev, next *job      // neighbours in sess.held
 }
 
 var _ queue.Job = (*job)(nil)
 
-type jobState uint8
-
-const (
-	stateWaiting jobState = iota // for Receive to hand it out
-	stateHeld                    // by the worker
-	stateGone                    // no longer ours: settled, on its way back or lost for good
-)
-
 // ID implements queue.Job: "123", or "host:port/123" with several servers.
-func (j *job) ID() string { return j.src.srv.jobID(cmp.Or(j.buriedAs.Load(), j.id)) }
+func (j *job) ID() string { return j.src.srv.jobID(cmp.Or(j.buriedAs.Load(), j.Number)) }
 
 // Body implements queue.Job.
 func (j *job) Body() []byte { return j.body }
@@ -71,7 +59,7 @@ func (j *job) Stat(ctx context.Context) (queue.Stat, error) {
 				return err
 			}
 		}
-		stats, err := s.statsJob(j.id)
+		stats, err := s.statsJob(j.Number)
 		if err != nil {
 			return j.explain(err)
 		}
@@ -84,7 +72,7 @@ func (j *job) Stat(ctx context.Context) (queue.Stat, error) {
 	return st, nil
 }
 
-// Touch implements queue.Job. The keeper touches by itself.
+// Touch implements queue.Job. Held jobs are touched without it, see touchLocked.
 func (j *job) Touch(ctx context.Context) error {
 	return j.src.srv.call(ctx, func() error {
 		s, bound, err := j.route()
@@ -94,7 +82,7 @@ func (j *job) Touch(ctx context.Context) error {
 		if !bound {
 			return j.explain(gobeanstalk.ErrNotFound)
 		}
-		return j.explain(s.touch(j.id))
+		return j.explain(s.touch(j.Number))
 	})
 }
 
@@ -114,7 +102,7 @@ func (j *job) route() (s *session, bound bool, err error) {
 	srv := j.src.srv
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if j.state == stateGone {
+	if j.Over() {
 		return nil, false, j.lost()
 	}
 	s, bound = j.routeLocked()
@@ -136,87 +124,23 @@ func (j *job) routeLocked() (s *session, bound bool) {
 
 // bindLocked says that s holds the reservation from now on.
 func (j *job) bindLocked(s *session, now time.Time) {
-	if j.sess != nil {
-		j.sess.held.remove(j)
-	}
-	j.freshLocked()
-	j.sess, j.instance, j.touched = s, s.instance, now
-	s.held.add(j)
+	j.sess, j.instance = s, s.instance
+	j.src.srv.jobs.Bind(&j.Lease, &s.held, now)
 }
 
-// strayLocked says that no connection holds the reservation any more.
-func (j *job) strayLocked() {
-	if j.sess != nil {
-		j.sess.held.remove(j)
-		j.sess = nil
-	}
-	switch j.state {
-	case stateWaiting: // nobody has seen it: it will be reserved anew
-		j.forgetLocked()
-	case stateHeld:
-		if !j.stale {
-			j.stale = true
-			j.src.stale++
-		}
-	}
+// unbindLocked says that no connection holds the reservation any more.
+func (j *job) unbindLocked() {
+	j.sess = nil
+	j.src.srv.jobs.Unbind(&j.Lease)
 }
 
-func (j *job) freshLocked() {
-	if j.stale {
-		j.stale = false
-		j.src.stale--
-	}
-}
-
-// unregisterLocked makes the next reserve of the same id a new delivery. It
+// unlistLocked makes the next reserve of the same id a new delivery. It
 // comes before every command that makes the job available to others: the
 // answer to a reserve behind it may be handled before the answer to it.
-func (j *job) unregisterLocked() {
-	if srv := j.src.srv; srv.jobs[j.id] == j {
-		delete(srv.jobs, j.id)
-	}
-}
+func (j *job) unlistLocked() { j.src.srv.jobs.Unlist(&j.Lease) }
 
-// forgetLocked removes every trace of the job.
-func (j *job) forgetLocked() {
-	j.unregisterLocked()
-	if j.sess != nil {
-		j.sess.held.remove(j)
-		j.sess = nil
-	}
-	j.freshLocked()
-	j.state = stateGone
-}
-
-// jobList is a list of jobs linked through themselves: at 50,000 jobs a second
-// a map would be felt.
-type jobList struct {
-	first, last *job
-	n           int
-}
-
-func (l *jobList) add(j *job) {
-	j.prev, j.next = l.last, nil
-	if l.last != nil {
-		l.last.next = j
-	} else {
-		l.first = j
-	}
-	l.last = j
-	l.n++
-}
-
-func (l *jobList) remove(j *job) {
-	if j.prev != nil {
-		j.prev.next = j.next
-	} else {
-		l.first = j.next
-	}
-	if j.next != nil {
-		j.next.prev = j.prev
-	} else {
-		l.last = j.prev
-	}
-	j.prev, j.next = nil, nil
-	l.n--
+// endLocked removes every trace of the job.
+func (j *job) endLocked(as lease.State) {
+	j.sess = nil
+	j.src.srv.jobs.End(&j.Lease, as)
 }

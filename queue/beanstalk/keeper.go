@@ -64,16 +64,12 @@ func (s *session) touchLocked(now time.Time, age time.Duration) {
 		return
 	}
 	var due []*job
-	for j := s.held.first; j != nil && now.Sub(j.touched) >= age; j = j.next {
+	for j := range s.held.Due(now, age) {
+		j.Lease.Touch(now)
 		due = append(due, j)
 	}
 	if len(due) == 0 {
 		return
-	}
-	for _, j := range due { // to the end of the list, in the same order
-		s.held.remove(j)
-		j.touched = now
-		s.held.add(j)
 	}
 	s.touching = true
 	s.wg.Go(func() {
@@ -87,19 +83,19 @@ func (s *session) touchLocked(now time.Time, age time.Duration) {
 // touchHeld renews one reservation and notes it when it is gone.
 func (s *session) touchHeld(j *job) {
 	s.srv.mu.Lock()
-	mine := j.sess == s && !j.settling && j.state != stateGone
+	mine := j.sess == s && j.Unsettled()
 	s.srv.mu.Unlock()
 	if !mine {
 		return
 	}
-	err := s.touch(j.id)
+	err := s.touch(j.Number)
 	if !errors.Is(err, gobeanstalk.ErrNotFound) {
 		return // renewed, or the session is dead and everybody will know
 	}
 	s.srv.mu.Lock()
-	gone := j.sess == s && !j.settling && j.state != stateGone
+	gone := j.sess == s && j.Unsettled()
 	if gone {
-		j.strayLocked()
+		j.unbindLocked()
 	}
 	s.srv.mu.Unlock()
 	if gone {

@@ -310,7 +310,7 @@ func TestCloseIsBounded(t *testing.T) {
 	eventually(t, "settling", func() bool {
 		src.srv.mu.Lock()
 		defer src.srv.mu.Unlock()
-		return src.settles == 2
+		return src.owner.Calls() == 2
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()

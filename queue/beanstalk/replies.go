@@ -202,7 +202,7 @@ func (s *session) guarded(cmd func(*gobeanstalk.Conn) error) (err error) {
 func (src *source) buryUnread(j *job, why string) {
 	srv := src.srv
 	srv.mu.Lock()
-	j.state = stateHeld
+	srv.jobs.HandOut(&j.Lease)
 	srv.mu.Unlock()
 	work := func() {
 		defer src.c.release()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"propeller/internal/flood"
+	"propeller/queue/lease"
 )
 
 // server is one beanstalkd: what all connections to it share.
@@ -29,15 +30,15 @@ type server struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup // the keeper
 
-	mu        sync.Mutex // guards all below, and the sessions and jobs of this server
-	closed    bool
-	hands     hands // for commands whose caller may have gone, and for what is written
-	sessions  map[*session]struct{}
-	jobs      map[uint64]*job // jobs held by this process; see claim
-	elsewhere memos           // of jobs: finished, but somebody else holds them
-	loose     memos           // of jobs: deleted, but a reserve may have brought them
-	avoid     time.Time       // puts go elsewhere until then
-	downAt    time.Time       // when the server was lost; zero while it is well
+	mu            sync.Mutex // guards all below, and the sessions and jobs of this server
+	closed        bool
+	hands         hands // for commands whose caller may have gone, and for what is written
+	sessions      map[*session]struct{}
+	jobs          lease.Table[*job] // jobs held by this process; see claim
+	lostElsewhere lease.List[*job]  // tombstones of jobs: finished, but somebody else holds them
+	maybeReserved lease.List[*job]  // tombstones of jobs: deleted, but a reserve may have brought them
+	avoid         time.Time         // puts go elsewhere until then
+	downAt        time.Time         // when the server was lost; zero while it is well
 }
 
 func newServer(q *client, addr string, dial dialFunc) *server {
@@ -49,7 +50,6 @@ func newServer(q *client, addr string, dial dialFunc) *server {
 		putTokens: make(chan struct{}, maxPuts),
 		listing:   make(chan struct{}, 1),
 		sessions:  make(map[*session]struct{}),
-		jobs:      make(map[uint64]*job),
 		seed:      maphash.MakeSeed(),
 		hands:     newHands(),
 	}

@@ -15,6 +15,7 @@ import (
 
 	"propeller/internal/neterr"
 	"propeller/queue"
+	"propeller/queue/lease"
 )
 
 // session is one live connection to a server. It is used by many goroutines:
@@ -36,12 +37,12 @@ type session struct {
 	wg   sync.WaitGroup // its helpers and touchers
 
 	// Guarded by srv.mu.
-	err         error         // why it failed
-	outstanding int           // commands sent and not answered
-	progress    time.Time     // when an answer came last, or the first command went out
-	patience    time.Duration // how much longer than Timeout the server may be silent: a waiting reserve
-	held        jobList       // jobs reserved here, least recently touched first
-	touching    bool          // a toucher is at work
+	err         error            // why it failed
+	outstanding int              // commands sent and not answered
+	progress    time.Time        // when an answer came last, or the first command went out
+	patience    time.Duration    // how much longer than Timeout the server may be silent: a waiting reserve
+	held        lease.List[*job] // jobs reserved here
+	touching    bool             // a toucher is at work
 
 	reservesByID bool // the server is known to have reserve-job
 }
@@ -225,7 +226,7 @@ func (s *session) reserve(mayWait bool) (id uint64, body []byte, waited bool, er
 // reserve: nothing is under way, no job is held here, and none of the source's
 // jobs waits for a connection to be settled on.
 func (s *session) quietLocked() bool {
-	return s.outstanding == 0 && s.held.n == 0 && s.src.stale == 0
+	return s.outstanding == 0 && s.held.Len() == 0 && s.src.owner.Unbound() == 0
 }
 
 // reserveWait is how long the server is let wait for a job. Nothing can be

@@ -10,6 +10,7 @@ import (
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
 	"propeller/queue"
+	"propeller/queue/lease"
 )
 
 // settlement is how a job ends.
@@ -33,8 +34,6 @@ const (
 	verdictBury
 )
 
-var errSettled = errors.New("already settled")
-
 // Done implements queue.Job. When ctx ends during an outage, the job is still
 // deleted once the server is back, provided that the consumer is open then.
 func (j *job) Done(ctx context.Context) error {
@@ -56,20 +55,16 @@ func (j *job) finish(ctx context.Context, how settlement) error {
 	}
 	src, srv := j.src, j.src.srv
 	srv.mu.Lock()
-	if j.settling {
+	switch err := srv.jobs.Settle(&j.Lease); {
+	case errors.Is(err, queue.ErrLost) && how.verdict == verdictRetry:
 		srv.mu.Unlock()
-		return fmt.Errorf("beanstalk: job %s: %w", j.ID(), errSettled)
-	}
-	j.settling, j.settle = true, how
-	if j.state == stateGone { // its id is another job's by now, or the consumer is closed
+		return nil // it is back
+	case err != nil: // its id may be another job's by now
 		srv.mu.Unlock()
-		if how.verdict == verdictRetry {
-			return nil
-		}
-		return j.lost()
+		return fmt.Errorf("beanstalk: job %s: %w", j.ID(), err)
 	}
-	j.result = make(chan error, 1)
-	src.settles++
+	j.settle, j.result = how, make(chan error, 1)
+	src.owner.Enter()
 	inline := ctx.Done() == nil
 	if !inline && !srv.spawnLocked(j.drive) {
 		inline = true // closed: drive has no one to talk to and returns at once
@@ -86,11 +81,7 @@ func (j *job) finish(ctx context.Context, how settlement) error {
 		err = ctx.Err()
 	}
 	srv.mu.Lock()
-	src.settles--
-	if src.settles == 0 && src.settled != nil {
-		close(src.settled)
-		src.settled = nil
-	}
+	src.owner.Leave()
 	srv.mu.Unlock()
 	return err
 }
@@ -106,7 +97,7 @@ func (j *job) drive() {
 		s, bound := j.routeLocked()
 		j.loose = j.loose || j.looseLocked(bound, time.Now())
 		retry := j.settle.verdict == verdictRetry
-		over := j.state == stateGone || (s == nil && (srv.closed || j.src.closed))
+		over := j.Over() || (s == nil && (srv.closed || j.src.closed))
 		if over && !retry {
 			srv.mu.Unlock()
 			j.conclude(j.lost())
@@ -148,9 +139,7 @@ func (j *job) again(s *session, err error) bool {
 	switch {
 	case isBroken(err):
 		j.sent = j.sent || maybeRun(err) && j.settle.verdict == verdictDone
-		if j.state != stateGone && srv.jobs[j.id] == nil {
-			srv.jobs[j.id] = j // a bury had unregistered it
-		}
+		srv.jobs.Relist(&j.Lease) // a bury had unlisted it
 		return true
 	case errors.Is(err, errBound):
 		return true
@@ -167,12 +156,10 @@ func (j *job) again(s *session, err error) bool {
 func (j *job) conclude(err error) {
 	srv := j.src.srv
 	srv.mu.Lock()
-	refused := err != nil && j.settle.verdict == verdictBury && !errors.Is(err, queue.ErrLost)
-	if refused && j.state != stateGone {
-		j.settling = false
-		srv.jobs[j.id] = j
+	if err != nil && j.settle.verdict == verdictBury && !errors.Is(err, queue.ErrLost) {
+		srv.jobs.Refused(&j.Lease)
 	} else {
-		srv.rememberLocked(j, err)
+		srv.entombLocked(j, err)
 	}
 	srv.mu.Unlock()
 	j.result <- err
@@ -186,7 +173,7 @@ func (s *session) delete(j *job, bound bool) error {
 		err = s.recognise(j)
 	}
 	if err == nil {
-		err = j.explain(s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(j.id) }, gobeanstalk.ErrNotFound))
+		err = j.explain(s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(j.Number) }, gobeanstalk.ErrNotFound))
 	}
 	if errors.Is(err, queue.ErrLost) {
 		return s.deletedBefore(j, err)
@@ -204,7 +191,7 @@ func (s *session) deletedBefore(j *job, lost error) error {
 	if !proof {
 		return lost
 	}
-	_, err := s.statsJob(j.id)
+	_, err := s.statsJob(j.Number)
 	switch {
 	case errors.Is(err, gobeanstalk.ErrNotFound):
 		return nil
@@ -218,9 +205,9 @@ func (s *session) deletedBefore(j *job, lost error) error {
 // lost is no error.
 func (s *session) release(j *job, after time.Duration) error {
 	s.srv.mu.Lock()
-	j.unregisterLocked()
+	j.unlistLocked()
 	s.srv.mu.Unlock()
-	stats, err := s.statsJob(j.id)
+	stats, err := s.statsJob(j.Number)
 	if errors.Is(err, gobeanstalk.ErrNotFound) {
 		return nil
 	}
@@ -231,7 +218,7 @@ func (s *session) release(j *job, after time.Duration) error {
 	if err != nil {
 		return err
 	}
-	err = s.do(func(bs *gobeanstalk.Conn) error { return bs.Release(j.id, pri, after) },
+	err = s.do(func(bs *gobeanstalk.Conn) error { return bs.Release(j.Number, pri, after) },
 		gobeanstalk.ErrNotFound, gobeanstalk.ErrBuried)
 	switch {
 	case errors.Is(err, gobeanstalk.ErrNotFound):
@@ -248,17 +235,15 @@ func (j *job) giveBack() {
 	srv := j.src.srv
 	srv.mu.Lock()
 	s := j.sess
-	if j.settling || j.state == stateGone || !s.aliveLocked() {
+	if !s.aliveLocked() || !srv.jobs.Revoke(&j.Lease) {
 		srv.mu.Unlock()
 		return // settled or back already
 	}
-	j.state = stateGone
-	j.unregisterLocked()
 	srv.mu.Unlock() // s keeps it on its list until the release is answered
 	if err := s.release(j, 0); err != nil && !isBroken(err) {
 		srv.few.Log(slog.LevelWarn, "job could not be given back", "tube", j.src.c.tube, "err", err)
 	}
 	srv.mu.Lock()
-	j.forgetLocked()
+	j.endLocked(lease.Lost)
 	srv.mu.Unlock()
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
+
+	"propeller/queue/lease"
 )
 
 // source is the part of a consumer that deals with one server.
@@ -24,9 +26,7 @@ type source struct {
 	sess    *session          // the live one; nil while there is none
 	err     error             // why there is none
 	pending map[*job]struct{} // finished, waiting for a connection
-	stale   int               // held by the worker, reserved by no connection
-	settles int               // settle calls in progress
-	settled chan struct{}     // closed when settles comes to 0; nil unless somebody waits
+	owner   lease.Owner
 
 	alarmed time.Time // DEADLINE_SOON was logged last; the leader's own
 }
@@ -112,8 +112,8 @@ func (src *source) unpublish(s *session) error {
 	defer src.srv.mu.Unlock()
 	err := &brokenError{addr: src.srv.addr, err: s.err}
 	src.sess, src.err = nil, err
-	for s.held.first != nil {
-		s.held.first.strayLocked()
+	for j := range s.held.All() {
+		j.unbindLocked()
 	}
 	return err
 }

@@ -9,26 +9,19 @@ import (
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
 	"propeller/queue"
+	"propeller/queue/lease"
 )
 
-// maxMemos bounds the finished jobs of either kind that a server remembers: as
+// maxTombstones bounds the finished jobs of either kind that a server remembers: as
 // many as one consumer may have had in flight when a connection broke. With
 // some 300 bytes each they take 600 KB.
-const maxMemos = 1000
+const maxTombstones = 1000
 
 // minTTR is the shortest reservation (protocol.txt, put: 0 becomes 1).
 const minTTR = time.Second
 
-// memos are finished jobs, the last maxMemos of them, that the registry still
-// knows: should one be reserved here again, it is deleted instead of run.
-type memos struct {
-	jobs []*job
-	next int // the oldest, once there are maxMemos
-}
-
-// rememberLocked removes j from the registry, which was settled with the result
-// err, and leaves a memo of it there if it was finished and may come again
-// nevertheless:
+// entombLocked ends j, which was settled with the result err. A tombstone takes its place if it
+// was finished and may come again nevertheless:
 //
 //   - Somebody else holds it (ErrLost). That may be a connection of ours whose
 //     answer is on its way, or one that gives the job back.
@@ -39,18 +32,26 @@ type memos struct {
 //
 // The two are apart because there may be many of the second kind, a whole
 // outage's, which would drive out the first.
-func (srv *server) rememberLocked(j *job, err error) {
-	known := srv.jobs[j.id] == j // else it was abandoned, or the id is another job's
-	j.forgetLocked()
-	if !known || !j.settle.removes() {
+func (srv *server) entombLocked(j *job, err error) {
+	var among *lease.List[*job]
+	switch {
+	case !j.settle.removes():
+	case errors.Is(err, queue.ErrLost):
+		among = &srv.lostElsewhere
+	case err == nil && j.loose:
+		among = &srv.maybeReserved
+	}
+	if among == nil {
+		j.endLocked(lease.Settled)
 		return
 	}
-	switch {
-	case errors.Is(err, queue.ErrLost):
-		srv.elsewhere.addLocked(j)
-	case err == nil && j.loose:
-		srv.loose.addLocked(j)
+	tomb := &job{
+		src: j.src, reserved: j.reserved, instance: j.instance,
+		tombstone: true, sum: maphash.Bytes(srv.seed, j.body),
 	}
+	tomb.Job = tomb
+	srv.jobs.Entomb(&j.Lease, &tomb.Lease, among, maxTombstones, time.Now())
+	j.sess = nil
 }
 
 // looseLocked says that a connection of ours may have reserved the job anew
@@ -58,30 +59,12 @@ func (srv *server) rememberLocked(j *job, err error) {
 // renewed its reservation for half as long as the shortest lasts: the server's time
 // began before its answer was read here.
 func (j *job) looseLocked(bound bool, now time.Time) bool {
-	return !bound || now.Sub(j.touched) >= minTTR/2
-}
-
-// addLocked registers a memo of j, without its body.
-func (m *memos) addLocked(j *job) {
-	srv := j.src.srv
-	memo := &job{
-		id: j.id, src: j.src, reserved: j.reserved, instance: j.instance,
-		sum:   maphash.Bytes(srv.seed, j.body),
-		state: stateGone, settling: true, memo: true,
-	}
-	srv.jobs[j.id] = memo
-	if len(m.jobs) < maxMemos {
-		m.jobs = append(m.jobs, memo)
-		return
-	}
-	m.jobs[m.next].unregisterLocked()
-	m.jobs[m.next] = memo
-	m.next = (m.next + 1) % maxMemos
+	return !bound || now.Sub(j.Touched) >= minTTR/2
 }
 
 // hasBody says whether body is the job's.
 func (j *job) hasBody(body []byte) bool {
-	if j.memo {
+	if j.tombstone {
 		return maphash.Bytes(j.src.srv.seed, body) == j.sum
 	}
 	return bytes.Equal(body, j.body)
@@ -90,7 +73,7 @@ func (j *job) hasBody(body []byte) bool {
 // deleteFinished deletes a job that s has reserved and that was finished
 // before. If s breaks, it is remembered on.
 func (s *session) deleteFinished(j *job) {
-	err := s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(j.id) }, gobeanstalk.ErrNotFound)
+	err := s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(j.Number) }, gobeanstalk.ErrNotFound)
 	if isBroken(err) {
 		return
 	}
@@ -98,7 +81,7 @@ func (s *session) deleteFinished(j *job) {
 		s.srv.log.Info("job deleted instead of served again: it had been finished", "tube", j.src.c.tube, "job", j.ID())
 	}
 	s.srv.mu.Lock()
-	j.unregisterLocked()
+	j.endLocked(lease.Settled)
 	s.srv.mu.Unlock()
 }
 
@@ -111,7 +94,7 @@ func (s *session) claim(id uint64, body []byte) *job {
 	srv := s.srv
 	now := time.Now()
 	srv.mu.Lock()
-	old := srv.jobs[id]
+	old := srv.listedLocked(id)
 	for old != nil && !old.sameServerLocked(s) {
 		srv.mu.Unlock()
 		same, err := s.isJob(old, body)
@@ -119,7 +102,7 @@ func (s *session) claim(id uint64, body []byte) *job {
 			return nil
 		}
 		srv.mu.Lock()
-		if now := srv.jobs[id]; now != old { // settled while we looked
+		if now := srv.listedLocked(id); now != old { // settled while we looked
 			old = now
 			continue
 		}
@@ -135,13 +118,13 @@ func (s *session) claim(id uint64, body []byte) *job {
 		return nil
 	}
 	if old == nil {
-		j := &job{id: id, body: body, src: s.src, reserved: now}
-		srv.jobs[id] = j
-		j.bindLocked(s, now)
+		j := &job{body: body, src: s.src, reserved: now, sess: s, instance: s.instance}
+		j.Number, j.Job, j.Owner = id, j, &s.src.owner
+		srv.jobs.Add(&j.Lease, &s.held, now)
 		srv.mu.Unlock()
 		return j
 	}
-	if old.memo {
+	if old.tombstone {
 		srv.mu.Unlock()
 		s.deleteFinished(old)
 		return nil
@@ -156,13 +139,21 @@ func (s *session) claim(id uint64, body []byte) *job {
 	return nil
 }
 
+// listedLocked returns the job or the tombstone that the registry has under an id, or nil.
+func (srv *server) listedLocked(id uint64) *job {
+	if l := srv.jobs.Find(id); l != nil {
+		return l.Job
+	}
+	return nil
+}
+
 // abandonLocked gives a job up whose id is another job's by now.
 func (j *job) abandonLocked() {
 	if _, pending := j.src.pending[j]; pending {
 		delete(j.src.pending, j)
 		j.result <- j.lost()
 	}
-	j.forgetLocked()
+	j.endLocked(lease.Lost)
 }
 
 // sameServerLocked says that s leads to the very server process that the job
@@ -207,7 +198,7 @@ func (s *session) isJob(j *job, body []byte) (bool, error) {
 		return false, nil
 	}
 	held := time.Since(j.reserved) // before the command: the age is taken later
-	stats, err := s.statsJob(j.id)
+	stats, err := s.statsJob(j.Number)
 	if err != nil {
 		return false, err
 	}
@@ -220,7 +211,7 @@ func (s *session) isJob(j *job, body []byte) (bool, error) {
 	}
 	if body == nil {
 		err := s.do(func(bs *gobeanstalk.Conn) (err error) {
-			body, err = bs.Peek(j.id)
+			body, err = bs.Peek(j.Number)
 			return err
 		}, gobeanstalk.ErrNotFound)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"propeller/queue"
 	"propeller/queue/beanstalk/beanstalktest"
+	"propeller/queue/lease"
 )
 
 // A job that is finished after its reservation was lost is not served again by
@@ -72,28 +73,30 @@ func reserveRaw(t *testing.T, c *consumer) (s *session, id uint64, body []byte) 
 
 // What is remembered of finished jobs is bounded and has no bodies; the oldest
 // go first.
-func TestMemosAreBounded(t *testing.T) {
+func TestTombstonesAreBounded(t *testing.T) {
 	t.Parallel()
 	q := openTest(t, Options{Addrs: []string{(&fake{script: answers(nil)}).listen(t)}})
 	srv := q.servers[0]
 	src := consumeTest(t, q, "tube").sources[0]
-	const n = 2*maxMemos + maxMemos/2
+	const n = 2*maxTombstones + maxTombstones/2
 	for _, err := range []error{nil, queue.ErrLost} {
 		srv.mu.Lock()
 		for i := range n {
-			j := &job{id: uint64(i), src: src, body: fmt.Append(nil, i), loose: true}
-			srv.jobs[j.id] = j
-			srv.rememberLocked(j, err)
+			j := &job{src: src, body: fmt.Append(nil, i), loose: true}
+			j.Number, j.Job, j.Owner = uint64(i), j, &src.owner
+			srv.jobs.Add(&j.Lease, nil, time.Now())
+			srv.entombLocked(j, err)
 		}
-		if len(srv.jobs) != maxMemos {
-			t.Errorf("%v: %d jobs are remembered, want %d", err, len(srv.jobs), maxMemos)
+		if n := srv.jobs.Len(); n != maxTombstones {
+			t.Errorf("%v: %d jobs are remembered, want %d", err, n, maxTombstones)
 		}
-		for id, j := range srv.jobs {
-			if id < n-maxMemos || !j.memo || j.body != nil || !j.hasBody(fmt.Append(nil, id)) || j.hasBody(nil) {
+		for l := range srv.jobs.All() {
+			id, j := l.Number, l.Job
+			if id < n-maxTombstones || l.State() != lease.Tombstone || j.body != nil || !j.hasBody(fmt.Append(nil, id)) || j.hasBody(nil) {
 				t.Errorf("%v: remembered: %+v", err, j)
 			}
 		}
-		clear(srv.jobs)
+		srv.jobs = lease.Table[*job]{}
 		srv.mu.Unlock()
 	}
 }
@@ -107,12 +110,12 @@ func TestDoneIsForgotten(t *testing.T) {
 	j := mustReceive(t, c, 1)[0].(*job)
 	srv := q.servers[0]
 	srv.mu.Lock()
-	j.touched = time.Now() // however slow this machine is
+	j.Touched = time.Now() // however slow this machine is
 	srv.mu.Unlock()
 	mustDone(t, j)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if len(srv.jobs) != 0 && time.Since(j.touched) < minTTR {
-		t.Errorf("%d jobs known after the end of the only one", len(srv.jobs))
+	if n := srv.jobs.Len(); n != 0 && time.Since(j.Touched) < minTTR {
+		t.Errorf("%d jobs known after the end of the only one", n)
 	}
 }
