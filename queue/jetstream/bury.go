@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go"
+
+	"propeller/queue/lease"
 )
 
 // Bury implements queue.Job: the job is copied to the stream of buried jobs, with
@@ -19,7 +21,7 @@ func (j *job) Bury(ctx context.Context, body []byte) error {
 		return err
 	}
 	if expired { // somebody else may be at it
-		j.end(stateSettled)
+		j.end(lease.Settled)
 		return j.lost()
 	}
 	err = j.copyToBuried(ctx, body)
@@ -28,10 +30,10 @@ func (j *job) Bury(ctx context.Context, body []byte) error {
 		j.buried.Store(true)
 		return j.finish(ctx, false)
 	case ctx.Err() != nil || j.c.t.q.ctx.Err() != nil:
-		j.end(stateSettled) // it comes back when its reservation ends
+		j.end(lease.Settled) // it comes back when its reservation ends
 		return err
 	}
-	j.end(stateHeld)
+	j.end(lease.Reserved)
 	return fmt.Errorf("jetstream: job %s: not buried: %w", j.ID(), inner(err))
 }
 

@@ -271,15 +271,15 @@ func (q *client) expectsLarge() bool { return time.Now().UnixNano() < q.large.Lo
 
 // roomLocked reports whether one more job may wait.
 func (c *consumer) roomLocked(body []byte) bool {
-	if len(c.waiting) >= c.want+maxStray {
+	if len(c.Waiting) >= c.Want+maxStray {
 		return false
 	}
 	if len(body) <= maxPendingBytes/maxPending {
 		return true
 	}
 	size := len(body)
-	for _, j := range c.waiting {
+	for _, j := range c.Waiting {
 		size += len(j.body)
 	}
-	return size <= maxPendingBytes || len(c.waiting) == 0
+	return size <= maxPendingBytes || len(c.Waiting) == 0
 }

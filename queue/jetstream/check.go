@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"propeller/queue/lease"
 )
 
 // prepare makes the link ready, trying until it is, or the connection is lost: then
@@ -149,21 +151,16 @@ func (t *tube) forgetHeld() (held int) {
 	for c := range t.consumers {
 		c.ensured = false
 		c.giveUpLocked()
-		c.wake()
-		c.waiting = nil // they are held too
-		for j := c.held.first; j != nil; j = c.held.first {
+		c.Wake()
+		c.Waiting = nil               // they are held too
+		for j := range c.held.All() { // a settle call will see that it is over
 			held++
-			j.void = true
-			state := stateLost
-			if j.state == stateSettling { // whose call will see that
-				state = stateSettling
-			}
-			j.forgetLocked(state)
+			t.jobs.End(&j.Lease, lease.Lost)
 		}
 	}
-	for _, some := range []map[*job]struct{}{t.late, t.doubtful} {
-		for j := range some {
-			j.forgetLocked(stateSettled)
+	for _, some := range []*lease.List[*job]{&t.late, &t.tombstones} {
+		for j := range some.All() {
+			t.jobs.End(&j.Lease, lease.Settled)
 		}
 	}
 	clear(t.later)

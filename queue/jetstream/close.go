@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"propeller/queue/lease"
 )
 
 // Close implements queue.Consumer. It first waits for the end of the last pull, a
@@ -13,29 +15,24 @@ import (
 func (c *consumer) Close(ctx context.Context) error {
 	t := c.t
 	t.mu.Lock()
-	if c.closed {
-		t.mu.Unlock()
+	first := c.CloseLocked()
+	t.mu.Unlock()
+	if !first {
 		return nil
 	}
-	c.closed, c.paused = true, true
-	close(c.done)
-	t.mu.Unlock()
-
-	err := c.awaitSettles(ctx)
+	err := c.owner.Await(ctx, &t.mu)
 	c.calm(context.WithoutCancel(ctx)) // it takes little time
 
 	t.mu.Lock()
 	c.gone = true
 	var back []*job
-	for j := c.held.first; j != nil; j = j.next {
-		if j.state != stateSettling { // left to end by itself
+	for j := range c.held.All() {
+		if j.Unsettled() { // a settle call is left to end by itself
 			back = append(back, j)
+			t.jobs.End(&j.Lease, lease.Lost)
 		}
 	}
-	c.waiting = nil // they are held too
-	for _, j := range back {
-		j.forgetLocked(stateLost)
-	}
+	c.Waiting = nil // they are held too
 	delete(t.consumers, c)
 	t.mu.Unlock()
 
@@ -44,21 +41,6 @@ func (c *consumer) Close(ctx context.Context) error {
 	t.q.burst(time.Now(), true)
 	t.q.flushFor(ctx)
 	return err
-}
-
-// awaitSettles waits until no settle call is in progress.
-func (c *consumer) awaitSettles(ctx context.Context) error {
-	c.t.mu.Lock()
-	if c.settling == 0 {
-		c.t.mu.Unlock()
-		return nil
-	}
-	if c.settled == nil {
-		c.settled = make(chan struct{})
-	}
-	settled := c.settled
-	c.t.mu.Unlock()
-	return wait(ctx, c.t.q, settled)
 }
 
 // flushTime bounds the wait for the server to read what was sent, when closing.

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"propeller/queue"
+	"propeller/queue/lease"
 )
 
 const (
@@ -26,117 +27,45 @@ const (
 // the caller of Receive pulls, and jobs come in on the goroutine of its
 // subscription.
 type consumer struct {
-	t      *tube
-	notify event         // a job came, or a pull ended
-	done   chan struct{} // closed by Close
+	t *tube
 
 	// All under t.mu.
-	sub       *nats.Subscription // nil until the first pull
-	inbox     string             // of sub, up to the number of the pull
-	ensured   bool               // the server's consumer is there as needed
-	want      int                // jobs that Receive may still hand out
-	waiting   []*job             // came in, not handed out
-	held      jobList            // all unsettled, the one longest without a sign of life first
-	pull      pull
-	stray     time.Time     // jobs of pulls that were given up may come until then
-	ended     chan struct{} // closed when the pull ends, for calm; or nil
-	idle      bool          // the last pull was in vain: the next one is a knock
-	gone      bool          // Close has collected what there was
-	pause     time.Duration // after the last refusal
-	notUntil  time.Time     // no pull before
-	err       error         // why nothing can be received; nil when all is well
-	paused    bool          // by Pause, Close, and before the first Receive
-	closed    bool
-	receiving bool          // Receive is in progress
-	settling  int           // settle calls in progress
-	settled   chan struct{} // closed when there are none, for Close; or nil
+	lease.Intake[*job]
+	owner    lease.Owner
+	held     lease.List[*job]   // all whose reservations are kept alive
+	sub      *nats.Subscription // nil until the first pull
+	inbox    string             // of sub, up to the number of the pull
+	ensured  bool               // the server's consumer is there as needed
+	pull     pull
+	stray    time.Time     // jobs of pulls that were given up may come until then
+	ended    chan struct{} // closed when the pull ends, for calm; or nil
+	idle     bool          // the last pull was in vain: the next one is a knock
+	gone     bool          // Close has collected what there was
+	pause    time.Duration // after the last refusal
+	notUntil time.Time     // no pull before
+	err      error         // why nothing can be received; nil when all is well
 }
 
 func newConsumer(t *tube) *consumer {
-	c := &consumer{t: t, paused: true, notify: newEvent(), done: make(chan struct{})}
+	c := &consumer{t: t}
+	c.Init(&t.mu, c, fmt.Sprintf("jetstream: consumer of %q", t.name))
 	t.mu.Lock()
 	t.consumers[c] = struct{}{}
 	t.mu.Unlock()
 	return c
 }
 
-// Receive implements queue.Consumer.
-func (c *consumer) Receive(ctx context.Context, n int) ([]queue.Job, error) {
-	if n < 1 {
-		return nil, fmt.Errorf("jetstream: receive of %d jobs: must be 1 or more", n)
-	}
-	c.t.mu.Lock()
-	c.paused = c.closed
-	c.want = n
-	c.receiving = true
-	c.t.mu.Unlock()
-	defer func() {
-		c.t.mu.Lock()
-		c.receiving = false
-		c.t.mu.Unlock()
-	}()
-	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		jobs := c.take()
-		changed, wait := c.work(ctx, len(jobs) > 0)
-		if len(jobs) > 0 {
-			return jobs, nil
-		}
-		if err := c.sleep(ctx, changed, wait); err != nil {
-			return nil, err
-		}
-	}
-}
+// HandOutLocked implements lease.Wire.
+func (c *consumer) HandOutLocked(j *job) bool { return c.t.jobs.HandOut(&j.Lease) }
 
-// sleep waits until there may be something to do. wait < 0 is for ever.
-func (c *consumer) sleep(ctx context.Context, changed <-chan struct{}, wait time.Duration) error {
-	var after <-chan time.Time
-	if wait >= 0 {
-		after = time.After(wait)
+// Ask implements lease.Wire: it starts a pull if one is wanted and possible.
+func (c *consumer) Ask(ctx context.Context, hurry bool) (changed <-chan struct{}, wait time.Duration, err error) {
+	if c.t.q.ctx.Err() != nil {
+		return nil, -1, errQueueClosed
 	}
-	select {
-	case <-c.notify:
-	case <-changed:
-	case <-after:
-	case <-ctx.Done():
-	case <-c.done:
-		return fmt.Errorf("jetstream: consumer of %q is closed", c.t.name)
-	case <-c.t.q.ctx.Done():
-		return errQueueClosed
-	}
-	return nil
-}
-
-// take hands out what has come, up to what is wanted.
-func (c *consumer) take() []queue.Job {
-	c.t.mu.Lock()
-	defer c.t.mu.Unlock()
-	k := min(c.want, len(c.waiting))
-	if k == 0 || c.closed {
-		return nil
-	}
-	out := make([]queue.Job, k)
-	for i, j := range c.waiting[:k] {
-		j.state = stateHeld
-		out[i] = j
-	}
-	clear(c.waiting[:k]) // let them go
-	if c.waiting = c.waiting[k:]; len(c.waiting) == 0 {
-		c.waiting = nil
-	}
-	c.want -= k
-	return out
-}
-
-// work starts a pull if one is wanted and possible, in a hurry only if that
-// needs no waiting. It returns when to look again: after a change of the link,
-// or a time (< 0: none).
-func (c *consumer) work(ctx context.Context, hurry bool) (changed <-chan struct{}, wait time.Duration) {
 	cn, epoch, changed, linkErr := c.t.q.link.ready()
 	if linkErr != nil {
-		return changed, -1
+		return changed, -1, nil
 	}
 	now := time.Now()
 	c.t.mu.Lock()
@@ -144,24 +73,24 @@ func (c *consumer) work(ctx context.Context, hurry bool) (changed <-chan struct{
 	ensured := c.ensured && c.sub != nil
 	c.t.mu.Unlock()
 	if wait != 0 || hurry && !ensured {
-		return changed, wait
+		return changed, wait, nil
 	}
 	if !ensured {
 		if err := c.ensure(ctx, cn); err != nil {
-			return changed, c.failed(err)
+			return changed, c.failed(err), nil
 		}
-		return changed, 0
+		return changed, 0, nil
 	}
 	if err := c.ask(cn, epoch, now); err != nil {
-		return changed, c.failed(err)
+		return changed, c.failed(err), nil
 	}
-	return changed, c.wait(now)
+	return changed, c.wait(now), nil
 }
 
 // dueLocked is 0 when a pull must be made now, < 0 when none is wanted, else
 // how long until it must be looked at again.
 func (c *consumer) dueLocked(now time.Time, epoch int) time.Duration {
-	if c.paused || c.closed || c.want <= len(c.waiting) {
+	if c.Paused || c.Closed || c.Want <= len(c.Waiting) {
 		return -1
 	}
 	if c.pull.open && c.pull.epoch == epoch {
@@ -204,7 +133,7 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	}
 	c.t.seen = true
 	c.notUntil = c.t.notUntil
-	if c.sub != nil || c.closed {
+	if c.sub != nil || c.Closed {
 		return nil
 	}
 	c.inbox = c.t.q.opts.newInbox()
@@ -244,8 +173,6 @@ func (c *consumer) refusedLocked(most time.Duration) {
 	c.pause = min(max(minPause, c.pause*2), most)
 	c.notUntil = time.Now().Add(c.pause)
 }
-
-func (c *consumer) wake() { c.notify.raise() }
 
 // incoming is the callback of the subscription: a job, or news of a pull.
 func (c *consumer) incoming(m *nats.Msg) {
@@ -298,9 +225,9 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time, bodiless bool
 	defer t.mu.Unlock()
 	c.countLocked(now)
 	c.pause, c.notUntil, c.err = 0, time.Time{}, nil
-	if old := t.jobs[d.seq]; old != nil && old.d.stored == d.stored {
+	if old := t.listedLocked(d.seq); old != nil && old.d.stored == d.stored {
 		old.rebindLocked(d, m.Reply, now)
-		if old.state == stateSettled {
+		if old.State() == lease.Tombstone {
 			return func() { old.say(wordAck) }
 		}
 		return nil
@@ -308,13 +235,14 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time, bodiless bool
 		t.q.link.look() // the same number with another job: of another stream
 	}
 	j := &job{c: c, d: d, birth: t.q.birth.Load(), ack: m.Reply, body: m.Data, header: m.Header}
+	j.Number, j.Job, j.Owner = d.seq, j, &c.owner
 	if bodiless {
 		c.ensured = false
 		c.giveUpLocked()
-		c.wake()
+		c.Wake()
 	}
 	// While it closes, it collects.
-	if bodiless || c.gone || c.paused && !c.closed || !c.roomLocked(m.Data) {
+	if bodiless || c.gone || c.Paused && !c.Closed || !c.roomLocked(m.Data) {
 		t.q.refused.note(serving{d.numbered(), d.tries}, struct{}{})
 		return j.sayBack
 	}
@@ -325,11 +253,10 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time, bodiless bool
 	case held:
 		return func() { j.say(wordNakAfter(firedAgain)) }
 	}
-	t.jobs[d.seq] = j
 	j.shared = t.q.pulse.stoodStill(now, t.q.opts.AckWait)
-	j.bindLocked(now)
-	c.waiting = append(c.waiting, j)
-	c.wake()
+	t.jobs.Add(&j.Lease, &c.held, now)
+	j.aliveLocked(now)
+	c.TakeInLocked(j)
 	return nil
 }
 
@@ -337,11 +264,9 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time, bodiless bool
 // when it comes.
 func (c *consumer) Pause() {
 	c.t.mu.Lock()
-	c.paused = true
-	back := c.waiting
-	c.waiting = nil
+	back := c.PauseLocked()
 	for _, j := range back {
-		j.forgetLocked(stateLost)
+		c.t.jobs.End(&j.Lease, lease.Lost)
 	}
 	c.t.mu.Unlock()
 	for _, j := range back {

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"propeller/queue"
+	"propeller/queue/lease"
 )
 
 // helperDisk, in the environment, makes the test binary a process whose files
@@ -149,7 +150,7 @@ func finishOutside(ctx context.Context, q *client, j *job) error {
 	q.link.mu.Unlock()
 	_, err := nc.RequestWithContext(ctx, j.address(), wordAck)
 	j.c.t.mu.Lock()
-	j.forgetLocked(stateLost)
+	j.c.t.jobs.End(&j.Lease, lease.Lost)
 	j.c.t.mu.Unlock()
 	return err
 }

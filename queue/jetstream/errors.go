@@ -224,7 +224,7 @@ func (t *tube) denied(why error) {
 		c.endLocked()
 		c.err = unavailable(why)
 		c.refusedLocked(limitPause)
-		c.wake()
+		c.Wake()
 	}
 }
 

@@ -150,7 +150,7 @@ func (t *tube) firstCopyLocked(h nats.Header, body []byte, d delivery) (done, he
 	if t.q.finished.has(first) {
 		return true, false
 	}
-	j := t.jobs[first.seq]
+	j := t.listedLocked(first.seq)
 	return false, j != nil && j.d.numbered() == first
 }
 

@@ -59,15 +59,13 @@ func (j *job) giveBack(ctx context.Context) error {
 		return err
 	}
 	t.mu.Lock()
-	if j.void {
+	if j.Over() { // its stream is gone
 		t.mu.Unlock()
 		return nil
 	}
 	// Before it is sent: any consumer of ours may be served it at once.
-	if t.jobs[j.d.seq] == j {
-		delete(t.jobs, j.d.seq)
-	}
-	asking := j.c.receiving
+	t.jobs.Unlist(&j.Lease)
+	asking := j.c.Receiving
 	t.mu.Unlock()
 	if !asking { // whoever gives back while nobody asks for more is about to go
 		j.c.calm(ctx)

@@ -68,7 +68,7 @@ func TestGiveBackKeepsTheOrder(t *testing.T) {
 					eventually(t, "the job comes", func() bool {
 						c.t.mu.Lock()
 						defer c.t.mu.Unlock()
-						return len(c.waiting) == 1
+						return len(c.Waiting) == 1
 					})
 				}
 				giveBack(t, c, jobs)

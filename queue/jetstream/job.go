@@ -12,22 +12,13 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"propeller/queue"
-)
-
-type state uint8
-
-const (
-	stateWaiting  state = iota // came in, not handed out
-	stateHeld                  // its receiver has it
-	stateSettling              // a settle call is in progress
-	stateLate                  // finished; the server is yet to hear of it
-	stateDoubtful              // only for end: settled, but see doubtLocked
-	stateSettled
-	stateLost // given back without its receiver's doing
+	"propeller/queue/lease"
 )
 
 // job implements queue.Job.
 type job struct {
+	lease.Lease[*job] // under c.t.mu
+
 	c      *consumer
 	body   []byte
 	header nats.Header // nil for most
@@ -36,16 +27,11 @@ type job struct {
 	buried atomic.Bool // its copy is among the buried jobs, under its key
 
 	// Under c.t.mu, as is d.tries.
-	ack        string    // where to settle it
-	until      time.Time // the reservation is ours at least so long
-	touched    time.Time // the last sign of life was sent then
-	touching   bool      // one is under way
-	state      state
-	void       bool // its stream is gone
-	shared     bool // the server may have served it to somebody else in the meantime
-	missing    int  // servings in between that were not to us, or are still on their way
-	inHeld     bool
-	prev, next *job // in c.held
+	ack      string    // where to settle it
+	until    time.Time // the reservation is ours at least so long
+	touching bool      // a sign of life is under way
+	shared   bool      // the server may have served it to somebody else in the meantime
+	missing  int       // servings in between that were not to us, or are still on their way
 }
 
 var _ queue.Job = (*job)(nil)
@@ -79,16 +65,10 @@ func (j *job) Stat(context.Context) (queue.Stat, error) {
 // Repeats reports whether the job may have been finished before; see orphans.go.
 func (j *job) Repeats() bool { return j.header.Get(headerLeft) != "" }
 
-// bindLocked says that the reservation is ours from now on.
-func (j *job) bindLocked(now time.Time) {
-	j.aliveLocked(now)
-	j.c.held.add(j)
-	j.inHeld = true
-}
-
-// aliveLocked says that the server knew of us at a time.
+// aliveLocked says that the server knew of us at a time: the reservation is ours from then on.
 func (j *job) aliveLocked(at time.Time) {
-	j.touched, j.until = at, at.Add(lease(j.c.t.q.opts.AckWait))
+	j.Lease.Touch(at)
+	j.until = at.Add(reservation(j.c.t.q.opts.AckWait))
 }
 
 // rebindLocked gives a job that was served again to the one who has it.
@@ -106,42 +86,14 @@ func (j *job) rebindLocked(d delivery, ack string, now time.Time) {
 	}
 	j.d.tries, j.ack = max(d.tries, j.d.tries), ack
 	j.aliveLocked(now)
-	if j.inHeld {
-		j.c.held.remove(j)
-		j.c.held.add(j)
-	}
 }
 
-// forgetLocked removes every trace of the job, so that the next time the server
-// serves it, it is a new delivery.
-func (j *job) forgetLocked(s state) {
+// entombLocked ends a finished job that may still arrive again. The job itself is its receiver's.
+func (j *job) entombLocked(now time.Time) {
 	t := j.c.t
-	if t.jobs[j.d.seq] == j {
-		delete(t.jobs, j.d.seq)
-	}
-	delete(t.late, j)
-	delete(t.doubtful, j)
-	j.unholdLocked()
-	j.state = s
-}
-
-// doubtLocked is forgetLocked for a finished job that may still arrive again: a
-// stand-in without its body is known for some time more. The job itself is its
-// receiver's.
-func (j *job) doubtLocked(now time.Time) {
-	t := j.c.t
-	j.forgetLocked(stateSettled)
-	if t.jobs[j.d.seq] == nil {
-		in := &job{c: j.c, d: j.d, ack: j.ack, state: stateSettled, touched: now}
-		t.jobs[j.d.seq], t.doubtful[in] = in, struct{}{}
-	}
-}
-
-func (j *job) unholdLocked() {
-	if j.inHeld {
-		j.c.held.remove(j)
-		j.inHeld = false
-	}
+	tomb := &job{c: j.c, d: j.d, ack: j.ack}
+	tomb.Job = tomb
+	t.jobs.Entomb(&j.Lease, &tomb.Lease, &t.tombstones, maxTombstones, now)
 }
 
 // The server's words for settling (nats-server: consumer.go, AckAck and so on).
@@ -169,38 +121,33 @@ func (j *job) begin(ctx context.Context) (expired bool, err error) {
 	t := j.c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch j.state {
-	case stateHeld:
-		j.state = stateSettling
-		j.c.settling++
-		return time.Now().After(j.until), nil
-	case stateLost:
+	switch err := t.jobs.Settle(&j.Lease); {
+	case errors.Is(err, queue.ErrLost):
 		return true, j.lost()
+	case err != nil:
+		return false, fmt.Errorf("jetstream: job %s: %w", j.ID(), err)
 	}
-	return false, fmt.Errorf("jetstream: job %s: settled twice", j.ID())
+	j.c.owner.Enter()
+	return time.Now().After(j.until), nil
 }
 
-// end ends a settle call.
-func (j *job) end(s state) {
+// end ends a settle call. The job is Settled, or stays Reserved because it was refused; it is
+// Late when the server has yet to be told, and leaves a Tombstone when it may arrive again.
+func (j *job) end(as lease.State) {
 	t := j.c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch s {
-	case stateLate:
-		j.state = s
-		j.unholdLocked()
-		t.late[j] = struct{}{}
-	case stateDoubtful:
-		j.doubtLocked(time.Now())
-	case stateHeld:
-		j.state = s
+	switch as {
+	case lease.Late:
+		t.jobs.Postpone(&j.Lease, &t.late)
+	case lease.Tombstone:
+		j.entombLocked(time.Now())
+	case lease.Reserved:
+		t.jobs.Refused(&j.Lease)
 	default:
-		j.forgetLocked(s)
+		t.jobs.End(&j.Lease, as)
 	}
-	if j.c.settling--; j.c.settling == 0 && j.c.settled != nil {
-		close(j.c.settled)
-		j.c.settled = nil
-	}
+	j.c.owner.Leave()
 }
 
 // Done implements queue.Job. When ctx ends first, the job is still removed as
@@ -218,18 +165,18 @@ func (j *job) Done(ctx context.Context) error {
 func (j *job) finish(ctx context.Context, expired bool) error {
 	repeated, err := j.acknowledge(ctx)
 	if errors.Is(err, queue.ErrLost) {
-		j.end(stateSettled)
+		j.end(lease.Settled)
 		return err
 	}
 	if err != nil {
-		j.end(stateLate)
+		j.end(lease.Late)
 		return err
 	}
 	shared := expired || j.servedElsewhere(ctx)
 	if shared || repeated {
-		j.end(stateDoubtful)
+		j.end(lease.Tombstone)
 	} else {
-		j.end(stateSettled)
+		j.end(lease.Settled)
 	}
 	if shared {
 		return j.lost()
@@ -320,7 +267,7 @@ func (j *job) address() string {
 func (j *job) ackAddress() (string, error) {
 	j.c.t.mu.Lock()
 	defer j.c.t.mu.Unlock()
-	if j.void {
+	if j.Over() { // its stream is gone
 		return "", j.lost()
 	}
 	return j.ack, nil
@@ -347,7 +294,7 @@ func (j *job) Retry(ctx context.Context, after time.Duration) error {
 		return err
 	}
 	if expired {
-		j.end(stateSettled)
+		j.end(lease.Settled)
 		return nil
 	}
 	if after > 0 {
@@ -363,7 +310,7 @@ func (j *job) Retry(ctx context.Context, after time.Duration) error {
 			break
 		}
 	}
-	j.end(stateSettled)
+	j.end(lease.Settled)
 	if errors.Is(err, queue.ErrUnavailable) && ctx.Err() == nil && j.c.t.q.ctx.Err() == nil {
 		return nil
 	}
@@ -374,12 +321,12 @@ func (j *job) Retry(ctx context.Context, after time.Duration) error {
 func (j *job) retryAt(due time.Time) {
 	t := j.c.t
 	t.mu.Lock()
-	r, void := retry{t, j.ack, due, j.until}, j.void
+	r, void := retry{t, j.ack, due, j.until}, j.Over() // its stream is gone
 	if !void {
 		t.delayedLocked(due)
 	}
 	t.mu.Unlock()
-	j.end(stateSettled)
+	j.end(lease.Settled)
 	if !void {
 		t.q.retries.add(r)
 	}
@@ -389,7 +336,7 @@ func (j *job) retryAt(due time.Time) {
 func (j *job) Touch(ctx context.Context) error {
 	t := j.c.t
 	t.mu.Lock()
-	held := j.state == stateHeld && !time.Now().After(j.until)
+	held := j.State() == lease.Reserved && !time.Now().After(j.until)
 	t.mu.Unlock()
 	if !held {
 		return j.lost()
@@ -412,47 +359,17 @@ func (j *job) Touch(ctx context.Context) error {
 // sent when the reservation had ended does not bring it back: the server takes
 // it for one of whoever has the job now.
 func (j *job) signLocked(sent time.Time) {
-	if !j.inHeld || j.touched.After(sent) {
-		return
-	}
-	if sent.After(j.until) {
-		j.touched = sent
-	} else {
+	switch {
+	case !j.heldLocked() || j.Touched.After(sent):
+	case sent.After(j.until):
+		j.Lease.Touch(sent)
+	default:
 		j.aliveLocked(sent)
 	}
-	j.c.held.remove(j)
-	j.c.held.add(j)
 }
 
-// jobList is a list of jobs linked through themselves: at 100,000 jobs a second
-// a map would be felt.
-type jobList struct {
-	first, last *job
-}
-
-func (l *jobList) add(j *job) {
-	j.prev, j.next = l.last, nil
-	if l.last != nil {
-		l.last.next = j
-	} else {
-		l.first = j
-	}
-	l.last = j
-}
-
-func (l *jobList) remove(j *job) {
-	if j.prev != nil {
-		j.prev.next = j.next
-	} else {
-		l.first = j.next
-	}
-	if j.next != nil {
-		j.next.prev = j.prev
-	} else {
-		l.last = j.prev
-	}
-	j.prev, j.next = nil, nil
-}
+// heldLocked says whether the reservation is kept alive.
+func (j *job) heldLocked() bool { return j.On() == &j.c.held }
 
 // delivery is what the address for acknowledging a job tells of it.
 type delivery struct {

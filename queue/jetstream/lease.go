@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"propeller/queue/lease"
 )
 
 // farFuture is after every call.
@@ -55,21 +57,18 @@ func (q *client) allTubes() []*tube {
 func (t *tube) keep(cn *conn, now time.Time, settles bool) {
 	var due []*job
 	t.mu.Lock()
-	for j := range t.doubtful {
-		if now.Sub(j.touched) > 2*t.q.opts.AckWait {
-			j.forgetLocked(stateSettled)
-		}
+	for j := range t.tombstones.Due(now, 2*t.q.opts.AckWait) {
+		t.jobs.End(&j.Lease, lease.Settled)
 	}
-	for j := range t.late {
-		if settles && now.Sub(j.touched) >= min(t.q.opts.timeout, t.q.opts.AckWait/2) {
-			j.touched = now
+	if settles {
+		for j := range t.late.Due(now, min(t.q.opts.timeout, t.q.opts.AckWait/2)) {
+			j.Lease.Touch(now)
 			due = append(due, j)
 		}
 	}
 	late := len(due)
 	for c := range t.consumers {
-		// The list is in the order of touched.
-		for j := c.held.first; j != nil && now.Sub(j.touched) >= t.q.opts.AckWait/2; j = j.next {
+		for j := range c.held.Due(now, t.q.opts.AckWait/2) {
 			if !j.touching {
 				j.touching = true
 				due = append(due, j)
@@ -101,7 +100,7 @@ func (j *job) heard(_ time.Time, err error) {
 		j.c.t.q.finished.add(j.d.numbered())
 		j.c.t.mu.Lock()
 		defer j.c.t.mu.Unlock()
-		j.doubtLocked(time.Now())
+		j.entombLocked(time.Now())
 	}
 }
 
@@ -114,7 +113,7 @@ func (j *job) kept(sent time.Time, err error) {
 	if err == nil {
 		j.signLocked(sent)
 	}
-	lost := err != nil && was && j.inHeld && time.Now().After(j.until)
+	lost := err != nil && was && j.heldLocked() && time.Now().After(j.until)
 	t.mu.Unlock()
 	if lost {
 		t.q.opts.Log.Warn("reservation lost while its job was held: the queue did not answer in time",

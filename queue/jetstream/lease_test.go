@@ -30,7 +30,7 @@ func expire(t *testing.T, q *client, j queue.Job) {
 	eventually(t, "the reservation has ended", func() bool {
 		q.tube("lease").mu.Lock()
 		defer q.tube("lease").mu.Unlock()
-		return time.Since(j.(*job).touched) > q.opts.AckWait+50*time.Millisecond
+		return time.Since(j.(*job).Touched) > q.opts.AckWait+50*time.Millisecond
 	})
 	q.link.set(nil)
 }
@@ -78,7 +78,7 @@ func TestDoneOverLongOutage(t *testing.T) {
 		eventually(t, "it is being settled", func() bool {
 			c.t.mu.Lock()
 			defer c.t.mu.Unlock()
-			return c.settling == 1
+			return c.owner.Calls() == 1
 		})
 		expire(t, q, j)
 		if err := <-settled; !errors.Is(err, queue.ErrLost) {
@@ -150,7 +150,7 @@ func TestDoneGoesOn(t *testing.T) {
 	q.link.set(nil)
 	eventually(t, "the server has heard of it", func() bool {
 		c.t.mu.Lock()
-		late := len(c.t.late)
+		late := c.t.late.Len()
 		c.t.mu.Unlock()
 		return late == 0
 	})
@@ -176,6 +176,6 @@ func TestServedAgainWhenFinished(t *testing.T) {
 	eventually(t, "it is forgotten", func() bool {
 		c.t.mu.Lock()
 		defer c.t.mu.Unlock()
-		return len(c.t.jobs) == 0 && len(c.t.doubtful) == 0
+		return c.t.jobs.Len() == 0 && c.t.tombstones.Len() == 0
 	})
 }

@@ -247,7 +247,7 @@ func TestUnaskedMessages(t *testing.T) {
 	most := 0
 	for range 200 {
 		c.t.mu.Lock()
-		most = max(most, len(c.waiting))
+		most = max(most, len(c.Waiting))
 		c.t.mu.Unlock()
 		time.Sleep(time.Millisecond)
 	}
@@ -567,13 +567,14 @@ func TestLyingLists(t *testing.T) {
 // Jobs that wait are bounded in bytes, too.
 func TestRoomForJobs(t *testing.T) {
 	t.Parallel()
-	c := &consumer{want: 1000}
+	c := &consumer{}
+	c.Want = 1000
 	body := make([]byte, maxPendingBytes/4)
 	for range 4 {
 		if !c.roomLocked(body) {
-			t.Fatalf("no room with %d", len(c.waiting))
+			t.Fatalf("no room with %d", len(c.Waiting))
 		}
-		c.waiting = append(c.waiting, &job{body: body})
+		c.Waiting = append(c.Waiting, &job{body: body})
 	}
 	if c.roomLocked(body) || !c.roomLocked([]byte("{}")) {
 		t.Error("no bound, or one for small jobs")

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"propeller/queue"
+	"propeller/queue/lease"
 )
 
 // A server that could not write once removes nothing until it is started again
@@ -178,9 +179,9 @@ func (q *client) holds(tube string, m *jetstream.RawStreamMsg) (held, finished b
 	stored := m.Time.UnixNano()
 	if t := q.tube(tube); t != nil {
 		t.mu.Lock()
-		j := t.jobs[m.Sequence]
+		j := t.listedLocked(m.Sequence)
 		known := j != nil && j.d.stored == stored
-		held = known && j.state != stateSettled
+		held = known && j.State() != lease.Tombstone
 		finished = known && !held
 		t.mu.Unlock()
 	}

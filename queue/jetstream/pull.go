@@ -88,8 +88,8 @@ func (q *client) overdue(knock bool) time.Duration {
 // ask sends a pull, or a knock.
 func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
 	c.t.mu.Lock()
-	n := min(c.want-len(c.waiting), maxBatch)
-	if c.paused || c.closed || n < 1 {
+	n := min(c.Want-len(c.Waiting), maxBatch)
+	if c.Paused || c.Closed || n < 1 {
 		c.t.mu.Unlock()
 		return nil
 	}
@@ -192,7 +192,7 @@ func (c *consumer) news(id uint64, m *nats.Msg) (removed bool) {
 		removed = text == consumerDeleted
 	}
 	c.endLocked()
-	c.wake()
+	c.Wake()
 	return removed
 }
 
@@ -222,7 +222,7 @@ func (c *consumer) calm(ctx context.Context) {
 func (c *consumer) stirring(now time.Time) (ended <-chan struct{}, wait time.Duration) {
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
-	if c.receiving && !c.closed {
+	if c.Receiving && !c.Closed {
 		return nil, 0
 	}
 	until := c.stray
@@ -244,7 +244,7 @@ func (c *consumer) stirring(now time.Time) (ended <-chan struct{}, wait time.Dur
 func (c *consumer) withdraw(ctx context.Context) {
 	c.t.mu.Lock()
 	sub, open := c.sub, c.pull.open
-	if sub == nil || c.receiving && !c.closed { // it goes on
+	if sub == nil || c.Receiving && !c.Closed { // it goes on
 		c.t.mu.Unlock()
 		return
 	}
@@ -266,7 +266,7 @@ func (t *tube) gone(at time.Time) {
 		if c.ensured && c.pull.open && c.pull.asked.Before(at) {
 			c.ensured = false
 			c.giveUpLocked()
-			c.wake()
+			c.Wake()
 		}
 	}
 }

@@ -178,6 +178,9 @@ func (q *client) Close() error {
 		})
 		defer late.Stop()
 	}
+	for _, t := range q.allTubes() {
+		t.wakeAll()
+	}
 	q.wg.Wait()
 	if cn, _, _, _ := q.link.ready(); cn != nil {
 		cn.nc.Close()

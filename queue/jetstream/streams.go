@@ -360,7 +360,7 @@ func (t *tube) doubt(err error) {
 		first = first || c.ensured
 		c.ensured, c.err = false, err
 		c.giveUpLocked()
-		c.wake()
+		c.Wake()
 	}
 	t.mu.Unlock()
 	if first {

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"propeller/queue"
+	"propeller/queue/lease"
 )
 
 // tube is what the consumers of one tube in this process share.
@@ -31,16 +32,15 @@ type tube struct {
 	// jobs are all that this process holds, by sequence number: one that the
 	// server serves again, because it heard nothing of it for too long, is
 	// bound to its old holder and not served twice.
-	jobs map[uint64]*job
+	jobs lease.Table[*job]
 	// leader is the leader of the tube's consumer that last answered, and when; see ledBy.
 	leader leadership
 	// late are finished jobs whose acknowledgement the server does not know
 	// yet, because who finished them could not wait. The keeper goes on.
-	late map[*job]struct{}
-	// doubtful are finished jobs that the server may have served again before it
+	late lease.List[*job]
+	// tombstones are of finished jobs that the server may have served again before it
 	// heard of it: if one arrives, it is finished once more and not delivered.
-	// They are in jobs too, and both are bounded by what was held.
-	doubtful map[*job]struct{}
+	tombstones lease.List[*job]
 	// later are the retries of this process that wait, by the second when they
 	// are due; for TubeStats, because the server counts them as held.
 	later map[int64]int
@@ -52,8 +52,7 @@ type tube struct {
 func newTube(q *client, name string) *tube {
 	return &tube{
 		q: q, name: name, config: consumerConfig(name, q.opts.AckWait), making: newMaking(),
-		consumers: make(map[*consumer]struct{}), jobs: make(map[uint64]*job),
-		late: make(map[*job]struct{}), doubtful: make(map[*job]struct{}), later: make(map[int64]int),
+		consumers: make(map[*consumer]struct{}), later: make(map[int64]int),
 	}
 }
 
@@ -81,9 +80,29 @@ func (t *tube) waitingLocked(now time.Time) (n int) {
 	return n
 }
 
-// lease is how long a job may be held without a sign of life. It
+// maxTombstones bounds tube.tombstones: far more than were ever held when a server was away.
+const maxTombstones = 1 << 16
+
+// wakeAll makes every Receive of the tube look again.
+func (t *tube) wakeAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.consumers {
+		c.Wake()
+	}
+}
+
+// listedLocked returns the job or the tombstone of a sequence number, or nil.
+func (t *tube) listedLocked(seq uint64) *job {
+	if l := t.jobs.Find(seq); l != nil {
+		return l.Job
+	}
+	return nil
+}
+
+// reservation is how long a job may be held without a sign of life. It
 // is a little less than what the server grants, so that we know first.
-func lease(ackWait time.Duration) time.Duration { return ackWait - ackWait/10 }
+func reservation(ackWait time.Duration) time.Duration { return ackWait - ackWait/10 }
 
 // The server makes consumers one after the other. If all tubes of a daemon asked
 // at once, the last would have no answer in time, and those that asked again would
@@ -274,7 +293,7 @@ func (t *tube) elected(e leadership) {
 
 // shareLocked marks the jobs held here as perhaps served to others.
 func (t *tube) shareLocked() {
-	for _, j := range t.jobs {
-		j.shared = true
+	for l := range t.jobs.All() {
+		l.Job.shared = true
 	}
 }
