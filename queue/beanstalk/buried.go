@@ -210,10 +210,10 @@ type listing struct {
 	state queue.State
 	f     func(queue.StoredJob) error // gets each; an error ends the listing
 
-	s     *session // of its own: what it has in its hand goes back when it breaks
-	total int      // jobs in this state when it began
-	seen  map[uint64]bool
-	held  []delayedJob // out of the way
+	s        *session // of its own: what it has in its hand goes back when it breaks
+	total    int      // jobs in this state when it began
+	seen     map[uint64]bool
+	reserved []delayedJob // out of the way
 }
 
 // delayedJob is one that is to be released. There may be many: without their bodies.
@@ -327,7 +327,7 @@ func (l *listing) rotate(id uint64, j queue.StoredJob) error {
 	case err != nil:
 		return err
 	case l.state == queue.Delayed:
-		l.held = append(l.held, delayedJob{id, j.Priority, time.Now().Add(j.Delay)})
+		l.reserved = append(l.reserved, delayedJob{id, j.Priority, time.Now().Add(j.Delay)})
 		return nil
 	}
 	err = l.s.do(func(bs *gobeanstalk.Conn) error { return bs.Bury(id, j.Priority) }, gobeanstalk.ErrNotFound)
@@ -344,7 +344,7 @@ func (l *listing) rotate(id uint64, j queue.StoredJob) error {
 
 // release delays the jobs that were taken out of the way again.
 func (l *listing) release() error {
-	for _, h := range l.held {
+	for _, h := range l.reserved {
 		err := l.s.do(func(bs *gobeanstalk.Conn) error {
 			return bs.Release(h.id, h.pri, wholeSeconds(time.Until(h.due)))
 		}, gobeanstalk.ErrNotFound)

@@ -10,6 +10,7 @@ import (
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
+	"propeller/internal/backoff"
 	"propeller/queue"
 )
 
@@ -44,7 +45,7 @@ type replacement struct {
 // exist or not; then it is put once more, since a second buried copy is better than
 // none. Whoever receives a copy buries it.
 func (j *job) Bury(ctx context.Context, body []byte) error {
-	how := settlement{verdict: verdictBury}
+	how := settlement{action: actionBury}
 	if body != nil && !bytes.Equal(body, j.body) {
 		how.copy = &replacement{body: body}
 	}
@@ -128,13 +129,13 @@ const maxBinding = 100 * time.Millisecond
 // awaitBound waits until one of our connections holds the job, and reports whether
 // one does.
 func (j *job) awaitBound() bool {
-	srv := j.src.srv
+	srv := j.loop.srv
 	end := time.Now().Add(maxBinding)
 	for {
 		srv.mu.Lock()
 		bound := j.sess.aliveLocked()
 		srv.mu.Unlock()
-		if bound || time.Now().After(end) || !sleep(srv.ctx, time.Millisecond) {
+		if bound || time.Now().After(end) || backoff.Sleep(srv.ctx, time.Millisecond) != nil {
 			return bound
 		}
 	}
@@ -229,10 +230,10 @@ func (s *session) replace(j *job, pri uint32, c *replacement) error {
 		if err := s.touch(j.Number); err != nil { // a job that somebody else holds by now gets no copy
 			return j.explain(err)
 		}
-		id, err := s.put(j.src.c.tube, c.body, queue.PutOptions{Priority: pri, Delay: copyDelay})
+		id, err := s.put(j.loop.c.tube, c.body, queue.PutOptions{Priority: pri, Delay: copyDelay})
 		if errors.Is(err, queue.ErrUncertain) {
 			s.srv.few.Log(slog.LevelWarn, "the put of a buried job's copy was not answered: there may be two buried copies",
-				"tube", j.src.c.tube, "job", j.ID(), "err", err)
+				"tube", j.loop.c.tube, "job", j.ID(), "err", err)
 			if c.lost++; c.lost == maxLost && isBroken(err) {
 				err = fmt.Errorf("%d answers were lost, the last with: %s: %w", c.lost, err.Error(), queue.ErrUnavailable)
 			}
@@ -274,7 +275,7 @@ func (s *session) findCopy(j *job, c *replacement) error {
 	if err != nil {
 		return err
 	}
-	same := unquote(stats["tube"]) == j.src.c.tube
+	same := unquote(stats["tube"]) == j.loop.c.tube
 	if same && (s.instance == "" || c.on.instance != s.instance) { // the id may be another job's
 		var body []byte
 		err := s.do(func(bs *gobeanstalk.Conn) (err error) {

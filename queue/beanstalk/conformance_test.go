@@ -43,7 +43,7 @@ func newInstance(t *testing.T) queuetest.Instance {
 		Down:  func(*testing.T) { srv.Kill() },
 		Up:    func(*testing.T) { srv.Restart() },
 		PutFleeting: func(t *testing.T, tube string, body []byte) func() {
-			// A TTR of 1 s is over before the keeper touches for the first time.
+			// A TTR of 1 s is over before the watchdog touches for the first time.
 			return putFleeting(t, srv, tube, body)
 		},
 		PauseTube: pauseTube(srv),

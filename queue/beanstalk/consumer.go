@@ -13,10 +13,10 @@ import (
 
 // consumer is the queue.Consumer of one tube over all servers.
 type consumer struct {
-	q       *client
-	tube    string
-	sources []*source
-	wg      sync.WaitGroup // leaders, and jobs being given back
+	q     *client
+	tube  string
+	loops []*connLoop
+	wg    sync.WaitGroup // leaders, and jobs being given back
 
 	mu                 sync.Mutex
 	lease.Intake[*job]            // under mu
@@ -32,10 +32,10 @@ func newConsumer(q *client, tube string) *consumer {
 	c.Init(&c.mu, c, fmt.Sprintf("beanstalk: consumer of %q", tube))
 	c.cond = sync.NewCond(&c.mu)
 	for _, srv := range q.servers {
-		c.sources = append(c.sources, newSource(c, srv))
+		c.loops = append(c.loops, newConnLoop(c, srv))
 	}
-	for _, src := range c.sources {
-		c.wg.Go(src.run)
+	for _, loop := range c.loops {
+		c.wg.Go(loop.run)
 	}
 	return c
 }
@@ -52,7 +52,7 @@ func (c *consumer) Ask(context.Context, bool) (changed <-chan struct{}, wait tim
 
 // HandOutLocked implements lease.Wire. A job is lost with its connection while it waits.
 func (c *consumer) HandOutLocked(j *job) bool {
-	srv := j.src.srv
+	srv := j.loop.srv
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	if j.State() == lease.Waiting && !j.sess.aliveLocked() {
@@ -72,9 +72,9 @@ func (c *consumer) deliver(j *job, s *session) bool {
 		return false
 	}
 	c.TakeInLocked(j)
-	if src := s.src; src.helpers < reservers-1 && c.idle == 0 && c.mayReserveLocked(false) {
-		src.helpers++
-		s.wg.Go(func() { src.help(s) }) // the caller is of s.wg, or waits for it later
+	if loop := s.loop; loop.helpers < reservers-1 && c.idle == 0 && c.mayReserveLocked(false) {
+		loop.helpers++
+		s.wg.Go(func() { loop.help(s) }) // the caller is of s.wg, or waits for it later
 	}
 	return true
 }
@@ -84,8 +84,8 @@ func (c *consumer) deliver(j *job, s *session) bool {
 // leader may have one more under way while less is at hand than wanted.
 func (c *consumer) mayReserveLocked(leader bool) bool {
 	most := c.Want
-	if leader && len(c.sources) > 1 && len(c.Waiting) < c.Want {
-		most += len(c.sources)
+	if leader && len(c.loops) > 1 && len(c.Waiting) < c.Want {
+		most += len(c.loops)
 	}
 	return len(c.Waiting)+c.reserving < most
 }
@@ -122,9 +122,9 @@ func (c *consumer) release() {
 	c.mu.Unlock()
 }
 
-func (c *consumer) helperGone(src *source) {
+func (c *consumer) helperGone(loop *connLoop) {
 	c.mu.Lock()
-	src.helpers--
+	loop.helpers--
 	c.wakeLocked()
 	c.mu.Unlock()
 }
@@ -134,7 +134,7 @@ func (c *consumer) wakeLocked() {
 	if c.idle == 0 {
 		return
 	}
-	if len(c.sources) > 1 { // leaders and helpers differ in what they may
+	if len(c.loops) > 1 { // leaders and helpers differ in what they may
 		c.cond.Broadcast()
 		return
 	}
@@ -156,7 +156,7 @@ func (c *consumer) Pause() {
 	defer c.mu.Unlock()
 	back := c.stopLocked()
 	if len(back) > 0 && !c.Closed {
-		c.wg.Go(func() { parallel(reservers, back, (*job).giveBack) })
+		c.wg.Go(func() { parallel(reservers, back, (*job).release) })
 	}
 }
 
@@ -171,13 +171,13 @@ func (c *consumer) stopLocked() []*job {
 // nothing is asked, as when paused, is not known to be lost.
 func (c *consumer) Err() error {
 	var errs []error
-	for _, src := range c.sources {
-		src.srv.mu.Lock()
-		up, err := src.sess.aliveLocked(), src.err
+	for _, loop := range c.loops {
+		loop.srv.mu.Lock()
+		up, err := loop.sess.aliveLocked(), loop.err
 		if !up && err == nil {
-			err = &brokenError{addr: src.srv.addr, err: src.sess.err}
+			err = &brokenError{addr: loop.srv.addr, err: loop.sess.err}
 		}
-		src.srv.mu.Unlock()
+		loop.srv.mu.Unlock()
 		if up {
 			return nil
 		}
@@ -199,13 +199,13 @@ func (c *consumer) Close(ctx context.Context) error {
 	}
 
 	var err error
-	for _, src := range c.sources {
-		if serr := src.owner.Await(ctx, &src.srv.mu); serr != nil {
+	for _, loop := range c.loops {
+		if serr := loop.owner.Await(ctx, &loop.srv.mu); serr != nil {
 			err = serr
 		}
 	}
-	for _, src := range c.sources {
-		src.close()
+	for _, loop := range c.loops {
+		loop.close()
 	}
 	c.wg.Wait()
 	return err
@@ -213,37 +213,37 @@ func (c *consumer) Close(ctx context.Context) error {
 
 // close gives back every unsettled job and ends the connection. Settle calls
 // still waiting get ErrLost.
-func (src *source) close() {
-	srv := src.srv
+func (loop *connLoop) close() {
+	srv := loop.srv
 	var foreign []*job // reserved by other consumers' connections, for ours
 	var sessions []*session
 	srv.mu.Lock()
-	src.closed = true
-	src.stop()
+	loop.closed = true
+	loop.stop()
 	// Out of the registry before the connection ends: another consumer may
 	// reserve them at that moment, and must deliver them.
 	for l := range srv.jobs.All() {
 		j := l.Job
 		switch {
-		case j.src != src || !j.Unsettled():
-		case j.sess.aliveLocked() && j.sess.src != src:
+		case j.loop != loop || !j.Unsettled():
+		case j.sess.aliveLocked() && j.sess.loop != loop:
 			foreign = append(foreign, j)
 		default:
 			j.endLocked(lease.Lost)
 		}
 	}
-	for j := range src.pending {
-		delete(src.pending, j)
+	for j := range loop.pending {
+		delete(loop.pending, j)
 		j.endLocked(lease.Lost)
 		j.result <- j.lost()
 	}
 	for s := range srv.sessions {
-		if s.src == src {
+		if s.loop == loop {
 			sessions = append(sessions, s)
 		}
 	}
 	if len(foreign) > 0 {
-		srv.spawnLocked(func() { parallel(reservers, foreign, (*job).giveBack) })
+		srv.spawnLocked(func() { parallel(reservers, foreign, (*job).release) })
 	}
 	srv.mu.Unlock()
 	for _, s := range sessions {

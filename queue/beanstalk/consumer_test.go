@@ -20,7 +20,7 @@ func TestMayReserve(t *testing.T) {
 		{3, 5, 3, 5, false, false},
 		{3, 5, 5, 0, false, false},
 	} {
-		c := &consumer{sources: make([]*source, test.servers), reserving: test.reserving}
+		c := &consumer{loops: make([]*connLoop, test.servers), reserving: test.reserving}
 		c.Want, c.Waiting = test.want, make([]*job, test.ready)
 		if leader, helper := c.mayReserveLocked(true), c.mayReserveLocked(false); leader != test.leader || helper != test.helper {
 			t.Errorf("%+v: leader %v, helper %v", test, leader, helper)

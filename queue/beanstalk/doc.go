@@ -11,7 +11,7 @@
 //	   ├─ link                    connection for statistics and single buried jobs
 //	   └─ source                  one per consumer: connects, reconnects, reserves
 //	      └─ session              one live connection and the jobs reserved on it
-//	         └─ gatherer          commands that come together go out in one write
+//	         └─ writeBatcher          commands that come together go out in one write
 //
 // # Reserving
 //

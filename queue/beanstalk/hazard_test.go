@@ -99,7 +99,7 @@ func TestDeadlineSoon(t *testing.T) {
 	}
 }
 
-// A reservation lost while nobody reserves is found by the keeper's touch.
+// A reservation lost while nobody reserves is found by the watchdog's touch.
 func TestTouchFindsLoss(t *testing.T) {
 	t.Parallel()
 	srv := beanstalktest.Start(t)
@@ -110,9 +110,9 @@ func TestTouchFindsLoss(t *testing.T) {
 	j := mustReceive(t, c, 1)[0].(*job)
 	steal()
 	eventually(t, "loss noticed", func() bool { return lines.count("reservation lost") == 1 })
-	j.src.srv.mu.Lock()
-	unbound := j.src.owner.Unbound()
-	j.src.srv.mu.Unlock()
+	j.loop.srv.mu.Lock()
+	unbound := j.loop.owner.Unbound()
+	j.loop.srv.mu.Unlock()
 	if unbound != 1 {
 		t.Fatalf("%d unbound jobs, want 1", unbound)
 	}

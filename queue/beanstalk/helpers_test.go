@@ -99,12 +99,12 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// cut breaks the connection of c's first source as a network would.
+// cut breaks the connection of c's first loop as a network would.
 func (c *consumer) cut() {
-	src := c.sources[0]
-	src.srv.mu.Lock()
-	s := src.sess
-	src.srv.mu.Unlock()
+	loop := c.loops[0]
+	loop.srv.mu.Lock()
+	s := loop.sess
+	loop.srv.mu.Unlock()
 	s.nc.Close()
 }
 

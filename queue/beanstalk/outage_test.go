@@ -218,9 +218,9 @@ func TestCloseGivesBackForeign(t *testing.T) {
 	a.cut()
 	_ = j.Touch(ctxOf(t)) // makes a see that its connection is gone, unless b has the job already
 	eventually(t, "bound to b's connection", func() bool {
-		j.src.srv.mu.Lock()
-		defer j.src.srv.mu.Unlock()
-		return j.sess != nil && j.sess.src.c == b
+		j.loop.srv.mu.Lock()
+		defer j.loop.srv.mu.Unlock()
+		return j.sess != nil && j.sess.loop.c == b
 	})
 	if err := a.Close(ctxOf(t)); err != nil {
 		t.Fatal(err)
@@ -306,11 +306,11 @@ func TestCloseIsBounded(t *testing.T) {
 	for _, j := range jobs {
 		go func() { results <- j.Done(context.Background()) }()
 	}
-	src := c.sources[0]
+	loop := c.loops[0]
 	eventually(t, "settling", func() bool {
-		src.srv.mu.Lock()
-		defer src.srv.mu.Unlock()
-		return src.owner.Calls() == 2
+		loop.srv.mu.Lock()
+		defer loop.srv.mu.Unlock()
+		return loop.owner.Calls() == 2
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()

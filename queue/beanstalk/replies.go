@@ -199,20 +199,20 @@ func (s *session) guarded(cmd func(*gobeanstalk.Conn) error) (err error) {
 // buryUnread buries a job that was too large to be read, with its body as it is:
 // served again it would only come again. The caller has acquired the right to
 // reserve it, which is given back when that is done.
-func (src *source) buryUnread(j *job, why string) {
-	srv := src.srv
+func (loop *connLoop) buryUnread(j *job, why string) {
+	srv := loop.srv
 	srv.mu.Lock()
 	srv.jobs.HandOut(&j.Lease)
 	srv.mu.Unlock()
 	work := func() {
-		defer src.c.release()
-		if err := j.Bury(src.ctx, nil); err != nil {
-			srv.few.Log(slog.LevelWarn, "a job that is too large could not be buried", "tube", src.c.tube, "job", j.ID(), "why", why, "err", err)
+		defer loop.c.release()
+		if err := j.Bury(loop.ctx, nil); err != nil {
+			srv.few.Log(slog.LevelWarn, "a job that is too large could not be buried", "tube", loop.c.tube, "job", j.ID(), "why", why, "err", err)
 			return
 		}
-		srv.few.Log(slog.LevelWarn, "a job that is too large was buried", "tube", src.c.tube, "job", j.ID(), "why", why)
+		srv.few.Log(slog.LevelWarn, "a job that is too large was buried", "tube", loop.c.tube, "job", j.ID(), "why", why)
 	}
 	if !srv.spawn(work) {
-		src.c.release() // closed: it goes back with the connection
+		loop.c.release() // closed: it goes back with the connection
 	}
 }

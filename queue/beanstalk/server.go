@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"propeller/internal/flood"
 	"propeller/queue/lease"
 )
@@ -28,11 +30,11 @@ type server struct {
 
 	ctx  context.Context // ended by close
 	stop context.CancelFunc
-	wg   sync.WaitGroup // the keeper
+	wg   sync.WaitGroup // the watchdog
 
 	mu            sync.Mutex // guards all below, and the sessions and jobs of this server
 	closed        bool
-	hands         hands // for commands whose caller may have gone, and for what is written
+	pool          workerPool // for commands whose caller may have gone, and for what is written
 	sessions      map[*session]struct{}
 	jobs          lease.Table[*job] // jobs held by this process; see claim
 	lostElsewhere lease.List[*job]  // tombstones of jobs: finished, but somebody else holds them
@@ -51,7 +53,7 @@ func newServer(q *client, addr string, dial dialFunc) *server {
 		listing:   make(chan struct{}, 1),
 		sessions:  make(map[*session]struct{}),
 		seed:      maphash.MakeSeed(),
-		hands:     newHands(),
+		pool:      newWorkerPool(),
 	}
 	srv.few = flood.New(srv.log, 1000) // about the jobs held: an outage may cost them all
 	srv.ctx, srv.stop = context.WithCancel(context.Background())
@@ -59,7 +61,7 @@ func newServer(q *client, addr string, dial dialFunc) *server {
 		srv.putters[i] = &putter{link: link{srv: srv}}
 	}
 	srv.admin.srv = srv
-	srv.wg.Go(srv.keep)
+	srv.wg.Go(srv.watchdog)
 	return srv
 }
 
@@ -69,7 +71,7 @@ func (srv *server) close() {
 	if !srv.closed {
 		srv.closed = true
 		srv.stop()
-		srv.hands.close()
+		srv.pool.close()
 	}
 	open := make([]*session, 0, len(srv.sessions))
 	for s := range srv.sessions {
@@ -80,14 +82,14 @@ func (srv *server) close() {
 		s.fail(errClosed, false)
 	}
 	srv.wg.Wait()
-	srv.hands.wait()
+	srv.pool.wait()
 }
 
 // add makes a new session known to the watchdog.
 func (srv *server) add(s *session) error {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if srv.closed || (s.src != nil && s.src.closed) {
+	if srv.closed || (s.loop != nil && s.loop.closed) {
 		return &brokenError{addr: srv.addr, err: errClosed}
 	}
 	srv.sessions[s] = struct{}{}
@@ -106,7 +108,7 @@ func (srv *server) spawnLocked(f func()) bool {
 	if srv.closed {
 		return false
 	}
-	srv.hands.run(f)
+	srv.pool.run(f)
 	return true
 }
 
@@ -166,38 +168,60 @@ func (srv *server) back() {
 	}
 }
 
-// sleep waits for d. It reports false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
+// watchTick is how often the watchdog looks, at most; tests with a short
+// Timeout make it shorter.
+const watchTick = time.Second
+
+// watchdog ends the sessions whose server has fallen silent, and touches jobs that are held
+// long.
+//
+// go-beanstalk has no deadlines, and per-command ones could not work: an
+// answer that comes late would be taken for the next command's.
+func (srv *server) watchdog() {
+	tick := time.NewTicker(min(watchTick, srv.q.opts.timeout/4))
+	defer tick.Stop()
+	for {
+		select {
+		case <-srv.ctx.Done():
+			return
+		case now := <-tick.C:
+			srv.check(now)
+		}
+	}
+}
+
+// check is one round of the watchdog. It never waits for the server.
+func (srv *server) check(now time.Time) {
+	var silent []*session
+	srv.mu.Lock()
+	for s := range srv.sessions {
+		if s.outstanding > 0 && now.Sub(s.progress) > srv.q.opts.timeout+s.patience {
+			silent = append(silent, s)
+			continue
+		}
+		s.touchLocked(now, touchEvery-watchTick)
+	}
+	if !srv.closed {
+		srv.pool.dismiss()
+	}
+	srv.mu.Unlock()
+	for _, s := range silent {
+		s.fail(errWatchdog, true)
 	}
 }
 
 // parallel calls f for every item, with up to n calls at a time, so that their
 // commands are pipelined. It returns when all are done.
 func parallel[T any](n int, items []T, f func(T)) {
-	if len(items) == 0 {
-		return
-	}
-	next := make(chan T, len(items))
+	var calls errgroup.Group
+	calls.SetLimit(n)
 	for _, it := range items {
-		next <- it
-	}
-	close(next)
-	var wg sync.WaitGroup
-	for range min(n, len(items)) {
-		wg.Go(func() {
-			for it := range next {
-				f(it)
-			}
+		calls.Go(func() error {
+			f(it)
+			return nil
 		})
 	}
-	wg.Wait()
+	_ = calls.Wait() // none of them returns an error
 }
 
 // link is a connection that is made when it is needed: for statistics, and as
@@ -256,47 +280,46 @@ func (l *link) run(f func(*session) error) error {
 	return err
 }
 
-// hands are goroutines for calls that wait for the server. One that is done
+// workerPool are goroutines for calls that wait for the server. One that is done
 // takes the next call: a new goroutine for each would spend a tenth of all work
 // on its stack, which a command outgrows. dismiss ends those without work, so
-// that an idle server has none; how many there are is bounded by whoever calls
-// run and waits.
+// that an idle server has none. Callers bound how many there are: each waits for its call.
 //
-// Who calls a method excludes other calls of methods.
-type hands struct {
+// Only one method may be called at a time.
+type workerPool struct {
 	wg   sync.WaitGroup
-	free chan func() // taken from by hands without work; unbuffered
+	free chan func() // goroutines without work take from it; unbuffered
 }
 
-func newHands() hands { return hands{free: make(chan func())} }
+func newWorkerPool() workerPool { return workerPool{free: make(chan func())} }
 
-// run has f run by a hand.
-func (h *hands) run(f func()) {
+// run has f run by a goroutine of the pool.
+func (p *workerPool) run(f func()) {
 	select {
-	case h.free <- f:
+	case p.free <- f:
 	default:
-		h.wg.Go(func() {
+		p.wg.Go(func() {
 			for f != nil {
 				f()
-				f = <-h.free
+				f = <-p.free
 			}
 		})
 	}
 }
 
-// dismiss ends the hands without work.
-func (h *hands) dismiss() {
+// dismiss ends the goroutines without work.
+func (p *workerPool) dismiss() {
 	for {
 		select {
-		case h.free <- nil:
+		case p.free <- nil:
 		default:
 			return
 		}
 	}
 }
 
-// close ends all hands once their work is done. There must be no more.
-func (h *hands) close() { close(h.free) }
+// close ends all goroutines once their work is done. run must not be called after it.
+func (p *workerPool) close() { close(p.free) }
 
-// wait waits for that.
-func (h *hands) wait() { h.wg.Wait() }
+// wait waits until they have ended.
+func (p *workerPool) wait() { p.wg.Wait() }

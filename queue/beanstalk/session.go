@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -22,11 +23,11 @@ import (
 // go-beanstalk sends their commands in turn and hands out the answers in the
 // same order. Once failed it stays so; a new one takes its place.
 type session struct {
-	srv *server
-	src *source // whose reservations it holds; nil for puts and statistics
-	nc  net.Conn
-	in  *replies // on nc
-	bs  *gobeanstalk.Conn
+	srv  *server
+	loop *connLoop // whose reservations it holds; nil for puts and statistics
+	nc   net.Conn
+	in   *replies // on nc
+	bs   *gobeanstalk.Conn
 
 	// Set by the handshake, before others see the session.
 	tubes    *gobeanstalk.TubeSet
@@ -41,32 +42,32 @@ type session struct {
 	outstanding int              // commands sent and not answered
 	progress    time.Time        // when an answer came last, or the first command went out
 	patience    time.Duration    // how much longer than Timeout the server may be silent: a waiting reserve
-	held        lease.List[*job] // jobs reserved here
+	reserved    lease.List[*job] // jobs reserved here
 	touching    bool             // a toucher is at work
 
 	reservesByID bool // the server is known to have reserve-job
 }
 
 // connect opens a session. The watchdog minds it from its first command on.
-func (srv *server) connect(ctx context.Context, src *source) (*session, error) {
+func (srv *server) connect(ctx context.Context, loop *connLoop) (*session, error) {
 	nc, err := srv.dial(ctx, srv.addr)
 	if err != nil {
 		return nil, &brokenError{addr: srv.addr, err: err}
 	}
-	s := &session{srv: srv, src: src, nc: nc, dead: make(chan struct{})}
+	s := &session{srv: srv, loop: loop, nc: nc, dead: make(chan struct{})}
 	if err := srv.add(s); err != nil {
 		nc.Close()
 		return nil, err
 	}
-	if src != nil {
-		if err := s.watch(src.c.tube); err != nil {
+	if loop != nil {
+		if err := s.watch(loop.c.tube); err != nil {
 			return nil, s.fail(err, false)
 		}
 	}
 	s.in = newReplies(nc)
-	s.bs = gobeanstalk.NewConn(newGatherer(s.in, s.busy, srv.spawn))
-	if src != nil {
-		s.tubes = gobeanstalk.NewTubeSet(s.bs, src.c.tube)
+	s.bs = gobeanstalk.NewConn(newWriteBatcher(s.in, s.busy, srv.spawn))
+	if loop != nil {
+		s.tubes = gobeanstalk.NewTubeSet(s.bs, loop.c.tube)
 		if err := s.identify(); err != nil {
 			return nil, err
 		}
@@ -166,11 +167,11 @@ func (s *session) beginLocked(now time.Time) error {
 	return nil
 }
 
-// busy is for the session's gatherer.
+// busy is for the session's writeBatcher.
 func (s *session) busy() bool {
 	s.srv.mu.Lock()
 	defer s.srv.mu.Unlock()
-	return s.outstanding >= gatherFrom
+	return s.outstanding >= batchFrom
 }
 
 // end counts a command out.
@@ -223,15 +224,71 @@ func (s *session) reserve(mayWait bool) (id uint64, body []byte, waited bool, er
 }
 
 // quietLocked says that no command could come to stand behind a waiting
-// reserve: nothing is under way, no job is held here, and none of the source's
+// reserve: nothing is under way, no job is held here, and none of the loop's
 // jobs waits for a connection to be settled on.
 func (s *session) quietLocked() bool {
-	return s.outstanding == 0 && s.held.Len() == 0 && s.src.owner.Unbound() == 0
+	return s.outstanding == 0 && s.reserved.Len() == 0 && s.loop.owner.Unbound() == 0
 }
 
 // reserveWait is how long the server is let wait for a job. Nothing can be
 // behind it, so long is good: a thousand idle tubes cost 200 commands/s.
 const reserveWait = 5 * time.Second
+
+// touchEvery: a held job's reservation is renewed at least this often. The
+// protocol does not tell a job's TTR, so this must be short for any
+// sensible one; 1000 touches cost the server about 7 ms.
+const touchEvery = 4 * time.Second
+
+// touchLocked starts a toucher for the jobs that nobody touched for age,
+// unless one is at work.
+func (s *session) touchLocked(now time.Time, age time.Duration) {
+	if s.err != nil || s.touching {
+		return
+	}
+	var due []*job
+	for j := range s.reserved.Due(now, age) {
+		j.Lease.Touch(now)
+		due = append(due, j)
+	}
+	if len(due) == 0 {
+		return
+	}
+	s.touching = true
+	s.wg.Go(func() {
+		parallel(reservers, due, s.touchHeld)
+		s.srv.mu.Lock()
+		s.touching = false
+		s.srv.mu.Unlock()
+	})
+}
+
+// touchHeld renews one reservation and notes it when it is gone.
+func (s *session) touchHeld(j *job) {
+	s.srv.mu.Lock()
+	mine := j.sess == s && j.Unsettled()
+	s.srv.mu.Unlock()
+	if !mine {
+		return
+	}
+	err := s.touch(j.Number)
+	if !errors.Is(err, gobeanstalk.ErrNotFound) {
+		return // renewed, or the session is dead and everybody will know
+	}
+	s.srv.mu.Lock()
+	gone := j.sess == s && j.Unsettled()
+	if gone {
+		j.unbindLocked()
+	}
+	s.srv.mu.Unlock()
+	if gone {
+		s.srv.few.Log(slog.LevelWarn, "reservation lost while its job was held: TTR too short, or the server clock jumped",
+			"tube", s.loop.c.tube, "job", j.ID())
+	}
+}
+
+func (s *session) touch(id uint64) error {
+	return s.do(func(bs *gobeanstalk.Conn) error { return bs.Touch(id) }, gobeanstalk.ErrNotFound)
+}
 
 // fail ends the session for the reason err and returns it as a brokenError.
 // Later reasons are ignored.
@@ -247,8 +304,8 @@ func (s *session) fail(err error, sent bool) error {
 	s.srv.mu.Unlock()
 	if first {
 		s.nc.Close() // ends every command that waits for an answer
-		if s.src != nil {
-			s.src.c.wakeAll()
+		if s.loop != nil {
+			s.loop.c.wakeAll()
 		}
 	}
 	return &brokenError{addr: s.srv.addr, sent: sent, err: err}

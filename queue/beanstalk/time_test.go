@@ -92,7 +92,7 @@ func TestWatchdog(t *testing.T) {
 				if dials.Load() != 1 {
 					t.Fatalf("given up before %v", tt.after)
 				}
-				time.Sleep(2*keeperTick + time.Second/10) // a tick, and the wait before the redial
+				time.Sleep(2*watchTick + time.Second/10) // a tick, and the wait before the redial
 				if n := dials.Load(); n != 2 {
 					t.Fatalf("%d connections, want the second by now; err %v", n, c.Err())
 				}

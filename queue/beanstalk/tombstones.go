@@ -38,7 +38,7 @@ func (srv *server) entombLocked(j *job, err error) {
 	case !j.settle.removes():
 	case errors.Is(err, queue.ErrLost):
 		among = &srv.lostElsewhere
-	case err == nil && j.loose:
+	case err == nil && j.maybeReserved:
 		among = &srv.maybeReserved
 	}
 	if among == nil {
@@ -46,7 +46,7 @@ func (srv *server) entombLocked(j *job, err error) {
 		return
 	}
 	tomb := &job{
-		src: j.src, reserved: j.reserved, instance: j.instance,
+		loop: j.loop, reservedAt: j.reservedAt, instance: j.instance,
 		tombstone: true, sum: maphash.Bytes(srv.seed, j.body),
 	}
 	tomb.Job = tomb
@@ -54,18 +54,18 @@ func (srv *server) entombLocked(j *job, err error) {
 	j.sess = nil
 }
 
-// looseLocked says that a connection of ours may have reserved the job anew
+// maybeReservedLocked says that a connection of ours may have reserved the job anew
 // without our knowing: none is known to hold it, or the one that does has not
 // renewed its reservation for half as long as the shortest lasts: the server's time
 // began before its answer was read here.
-func (j *job) looseLocked(bound bool, now time.Time) bool {
+func (j *job) maybeReservedLocked(bound bool, now time.Time) bool {
 	return !bound || now.Sub(j.Touched) >= minTTR/2
 }
 
 // hasBody says whether body is the job's.
 func (j *job) hasBody(body []byte) bool {
 	if j.tombstone {
-		return maphash.Bytes(j.src.srv.seed, body) == j.sum
+		return maphash.Bytes(j.loop.srv.seed, body) == j.sum
 	}
 	return bytes.Equal(body, j.body)
 }
@@ -78,7 +78,7 @@ func (s *session) deleteFinished(j *job) {
 		return
 	}
 	if err == nil { // else that was the end of it: its reserve had been answered late
-		s.srv.log.Info("job deleted instead of served again: it had been finished", "tube", j.src.c.tube, "job", j.ID())
+		s.srv.log.Info("job deleted instead of served again: it had been finished", "tube", j.loop.c.tube, "job", j.ID())
 	}
 	s.srv.mu.Lock()
 	j.endLocked(lease.Settled)
@@ -118,9 +118,9 @@ func (s *session) claim(id uint64, body []byte) *job {
 		return nil
 	}
 	if old == nil {
-		j := &job{body: body, src: s.src, reserved: now, sess: s, instance: s.instance}
-		j.Number, j.Job, j.Owner = id, j, &s.src.owner
-		srv.jobs.Add(&j.Lease, &s.held, now)
+		j := &job{body: body, loop: s.loop, reservedAt: now, sess: s, instance: s.instance}
+		j.Number, j.Job, j.Owner = id, j, &s.loop.owner
+		srv.jobs.Add(&j.Lease, &s.reserved, now)
 		srv.mu.Unlock()
 		return j
 	}
@@ -130,8 +130,8 @@ func (s *session) claim(id uint64, body []byte) *job {
 		return nil
 	}
 	old.bindLocked(s, now)
-	_, pending := old.src.pending[old]
-	delete(old.src.pending, old)
+	_, pending := old.loop.pending[old]
+	delete(old.loop.pending, old)
 	srv.mu.Unlock()
 	if pending {
 		old.drive()
@@ -149,8 +149,8 @@ func (srv *server) listedLocked(id uint64) *job {
 
 // abandonLocked gives a job up whose id is another job's by now.
 func (j *job) abandonLocked() {
-	if _, pending := j.src.pending[j]; pending {
-		delete(j.src.pending, j)
+	if _, pending := j.loop.pending[j]; pending {
+		delete(j.loop.pending, j)
 		j.result <- j.lost()
 	}
 	j.endLocked(lease.Lost)
@@ -197,7 +197,7 @@ func (s *session) isJob(j *job, body []byte) (bool, error) {
 	if !s.binlog {
 		return false, nil
 	}
-	held := time.Since(j.reserved) // before the command: the age is taken later
+	held := time.Since(j.reservedAt) // before the command: the age is taken later
 	stats, err := s.statsJob(j.Number)
 	if err != nil {
 		return false, err
@@ -206,7 +206,7 @@ func (s *session) isJob(j *job, body []byte) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if unquote(stats["tube"]) != j.src.c.tube || st.Age+time.Second <= held {
+	if unquote(stats["tube"]) != j.loop.c.tube || st.Age+time.Second <= held {
 		return false, nil
 	}
 	if body == nil {

@@ -55,12 +55,12 @@ func TestFinishedJobIsNotServedByALateAnswer(t *testing.T) {
 // read.
 func reserveRaw(t *testing.T, c *consumer) (s *session, id uint64, body []byte) {
 	t.Helper()
-	src := c.sources[0]
+	loop := c.loops[0]
 	eventually(t, "job reserved", func() bool {
-		src.srv.mu.Lock()
-		s = src.sess
+		loop.srv.mu.Lock()
+		s = loop.sess
 		alive := s.aliveLocked()
-		src.srv.mu.Unlock()
+		loop.srv.mu.Unlock()
 		if !alive {
 			return false
 		}
@@ -77,13 +77,13 @@ func TestTombstonesAreBounded(t *testing.T) {
 	t.Parallel()
 	q := openTest(t, Options{Addrs: []string{(&fake{script: answers(nil)}).listen(t)}})
 	srv := q.servers[0]
-	src := consumeTest(t, q, "tube").sources[0]
+	loop := consumeTest(t, q, "tube").loops[0]
 	const n = 2*maxTombstones + maxTombstones/2
 	for _, err := range []error{nil, queue.ErrLost} {
 		srv.mu.Lock()
 		for i := range n {
-			j := &job{src: src, body: fmt.Append(nil, i), loose: true}
-			j.Number, j.Job, j.Owner = uint64(i), j, &src.owner
+			j := &job{loop: loop, body: fmt.Append(nil, i), maybeReserved: true}
+			j.Number, j.Job, j.Owner = uint64(i), j, &loop.owner
 			srv.jobs.Add(&j.Lease, nil, time.Now())
 			srv.entombLocked(j, err)
 		}

@@ -7,49 +7,49 @@ import (
 )
 
 const (
-	// maxGathered is how many bytes wait for the write under way before the next
+	// maxBatched is how many bytes wait for the write under way before the next
 	// command waits itself. Some 2,500 deletes: more than are ever under way.
-	maxGathered = 64 << 10
+	maxBatched = 64 << 10
 	// keptBuffer is how large a buffer an idle connection keeps, in bytes.
 	keptBuffer = 4 << 10
-	// gatherFrom is how many commands are under way when it is worth another
+	// batchFrom is how many commands are under way when it is worth another
 	// goroutine to have the next ones wait for each other.
-	gatherFrom = 8
+	batchFrom = 8
 )
 
-// gatherer is a connection that, while it is busy, has writes not wait for the
+// writeBatcher is a connection that, while it is busy, has writes not wait for the
 // network: what comes while one is under way goes out together with the next.
 // go-beanstalk writes each command by itself, and beanstalkd needs a few
 // microseconds for one: with a system call for each, writing them would be a
 // third of all work. While it is not busy, a command goes out at once.
 //
-// A gathered write that failed is not told to who wrote, whose answer will not come
+// A batched write that failed is not told to who wrote, whose answer will not come
 // either: the connection is closed then, so that the wait for it ends.
-type gatherer struct {
+type writeBatcher struct {
 	net.Conn
-	busy  func() bool       // gatherFrom commands are under way
+	busy  func() bool       // batchFrom commands are under way
 	spawn func(func()) bool // runs its argument by itself; false: no more
 
 	mu      sync.Mutex
-	room    sync.Cond // there is less than maxGathered, or err; on mu
+	room    sync.Cond // there is less than maxBatched, or err; on mu
 	waiting []byte    // not written yet
 	spare   []byte    // a buffer for it
 	writing bool      // flush is at work
 	err     error     // why nothing is written any more
 }
 
-func newGatherer(nc net.Conn, busy func() bool, spawn func(func()) bool) *gatherer {
-	g := &gatherer{Conn: nc, busy: busy, spawn: spawn}
+func newWriteBatcher(nc net.Conn, busy func() bool, spawn func(func()) bool) *writeBatcher {
+	g := &writeBatcher{Conn: nc, busy: busy, spawn: spawn}
 	g.room.L = &g.mu
 	return g
 }
 
 // Write writes p, or takes it over to be written. It waits while too much waits
 // already. It is called by one goroutine at a time.
-func (g *gatherer) Write(p []byte) (int, error) {
+func (g *writeBatcher) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for len(g.waiting) >= maxGathered && g.err == nil {
+	for len(g.waiting) >= maxBatched && g.err == nil {
 		g.room.Wait()
 	}
 	if g.err == nil && !g.writing && !g.busy() {
@@ -69,7 +69,7 @@ func (g *gatherer) Write(p []byte) (int, error) {
 
 // flush writes until nothing is left to write. An idle connection has no
 // goroutine for that.
-func (g *gatherer) flush() {
+func (g *writeBatcher) flush() {
 	// Whoever is ready to run a command shall do so first. Where nobody is, this
 	// returns at once.
 	runtime.Gosched()

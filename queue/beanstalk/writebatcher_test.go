@@ -49,7 +49,7 @@ func always() bool { return true }
 func TestGatherIdle(t *testing.T) {
 	t.Parallel()
 	nc := &heldConn{let: make(chan error, 2)}
-	g := newGatherer(nc, func() bool { return false }, func(func()) bool { panic("another goroutine") })
+	g := newWriteBatcher(nc, func() bool { return false }, func(func()) bool { panic("another goroutine") })
 	nc.let <- nil
 	if n, err := g.Write([]byte("x")); n != 1 || err != nil || nc.text.String() != "x" {
 		t.Error(n, err, nc.text.String())
@@ -66,7 +66,7 @@ func TestGatherOneWrite(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		nc := &heldConn{let: make(chan error)}
-		g := newGatherer(nc, always, goSpawn)
+		g := newWriteBatcher(nc, always, goSpawn)
 		var want string
 		write := func(n int) {
 			line := fmt.Sprintf("delete %d\r\n", n)
@@ -95,13 +95,13 @@ func TestGatherOneWrite(t *testing.T) {
 	})
 }
 
-// Writers wait while more than maxGathered waits, and an idle connection keeps
+// Writers wait while more than maxBatched waits, and an idle connection keeps
 // no large buffers.
 func TestGatherBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		nc := &heldConn{let: make(chan error)}
-		g := newGatherer(nc, always, goSpawn)
+		g := newWriteBatcher(nc, always, goSpawn)
 		write := func(b []byte) {
 			if _, err := g.Write(b); err != nil {
 				t.Error(err)
@@ -109,21 +109,21 @@ func TestGatherBounded(t *testing.T) {
 		}
 		write([]byte("first"))
 		synctest.Wait()
-		write(make([]byte, maxGathered))
+		write(make([]byte, maxBatched))
 		passed := false
 		go func() {
 			write([]byte("last"))
 			passed = true
 		}()
 		synctest.Wait()
-		if passed || len(g.waiting) != maxGathered {
+		if passed || len(g.waiting) != maxBatched {
 			t.Fatalf("%d bytes wait", len(g.waiting))
 		}
 		for range 3 {
 			nc.let <- nil
 		}
 		synctest.Wait()
-		if !passed || nc.text.Len() != len("first")+maxGathered+len("last") {
+		if !passed || nc.text.Len() != len("first")+maxBatched+len("last") {
 			t.Errorf("%d bytes written", nc.text.Len())
 		}
 		if cap(g.waiting) > keptBuffer || cap(g.spare) > keptBuffer {
@@ -137,12 +137,12 @@ func TestGatherFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		nc := &heldConn{let: make(chan error)}
-		g := newGatherer(nc, always, goSpawn)
+		g := newWriteBatcher(nc, always, goSpawn)
 		if _, err := g.Write([]byte("first")); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if _, err := g.Write(make([]byte, maxGathered)); err != nil {
+		if _, err := g.Write(make([]byte, maxBatched)); err != nil {
 			t.Fatal(err)
 		}
 		waits := make(chan error, 1)
@@ -165,18 +165,18 @@ func TestGatherFails(t *testing.T) {
 // Without anybody to write, nothing is taken over.
 func TestGatherClosed(t *testing.T) {
 	t.Parallel()
-	g := newGatherer(&heldConn{}, always, func(func()) bool { return false })
+	g := newWriteBatcher(&heldConn{}, always, func(func()) bool { return false })
 	if _, err := g.Write([]byte("x")); !errors.Is(err, errClosed) || len(g.waiting) > 0 {
 		t.Error(err)
 	}
 }
 
-// A hand that is done takes the next call, dismiss ends it, and close waits for
+// A goroutine of the pool that is done takes the next call, dismiss ends it, and close waits for
 // those that work.
-func TestHands(t *testing.T) {
+func TestWorkerPool(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := newHands()
+		pool := newWorkerPool()
 		var mu sync.Mutex
 		done := 0
 		call := func() {
@@ -184,14 +184,14 @@ func TestHands(t *testing.T) {
 			defer mu.Unlock()
 			done++
 		}
-		for range 3 { // one after the other: one hand
-			h.run(call)
+		for range 3 { // one after the other: one goroutine
+			pool.run(call)
 			synctest.Wait()
 		}
 		idle := func() (n int) {
 			for {
 				select {
-				case h.free <- nil:
+				case pool.free <- nil:
 					n++
 				default:
 					return n
@@ -199,23 +199,23 @@ func TestHands(t *testing.T) {
 			}
 		}
 		if n := idle(); n != 1 || done != 3 {
-			t.Fatalf("%d hands, %d calls", n, done)
+			t.Fatalf("%d goroutines, %d calls", n, done)
 		}
 		for range 5 { // at once: five
-			h.run(call)
+			pool.run(call)
 		}
 		synctest.Wait()
-		h.dismiss()
+		pool.dismiss()
 		synctest.Wait()
 		if n := idle(); n != 0 || done != 8 {
-			t.Fatalf("%d hands left, %d calls", n, done)
+			t.Fatalf("%d goroutines left, %d calls", n, done)
 		}
 		let := make(chan struct{})
-		h.run(func() { <-let; call() })
-		h.close()
+		pool.run(func() { <-let; call() })
+		pool.close()
 		waited := false
 		go func() {
-			h.wait()
+			pool.wait()
 			waited = true
 		}()
 		synctest.Wait()

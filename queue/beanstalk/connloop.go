@@ -3,16 +3,16 @@ package beanstalk
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
+	"propeller/internal/backoff"
 	"propeller/queue/lease"
 )
 
-// source is the part of a consumer that deals with one server.
-type source struct {
+// connLoop is the part of a consumer that deals with one server.
+type connLoop struct {
 	c   *consumer
 	srv *server
 
@@ -33,11 +33,11 @@ type source struct {
 
 var errConnecting = errors.New("not connected yet")
 
-func newSource(c *consumer, srv *server) *source {
-	src := &source{c: c, srv: srv, pending: make(map[*job]struct{})}
-	src.err = &brokenError{addr: srv.addr, err: errConnecting}
-	src.ctx, src.stop = context.WithCancel(context.Background())
-	return src
+func newConnLoop(c *consumer, srv *server) *connLoop {
+	loop := &connLoop{c: c, srv: srv, pending: make(map[*job]struct{})}
+	loop.err = &brokenError{addr: srv.addr, err: errConnecting}
+	loop.ctx, loop.stop = context.WithCancel(context.Background())
+	return loop
 }
 
 const (
@@ -47,72 +47,70 @@ const (
 )
 
 // run connects and reconnects for ever. It is the leader's goroutine.
-func (src *source) run() {
-	wait := minRedial
-	for src.ctx.Err() == nil {
+func (loop *connLoop) run() {
+	pauses := backoff.Backoff{Min: minRedial, Max: maxRedial}
+	for loop.ctx.Err() == nil {
 		began := time.Now()
-		s, err := src.srv.connect(src.ctx, src)
+		s, err := loop.srv.connect(loop.ctx, loop)
 		if err == nil {
-			err = src.serve(s)
+			err = loop.serve(s)
 		}
-		if src.ctx.Err() != nil {
+		if loop.ctx.Err() != nil {
 			return
 		}
-		src.noteErr(err)
+		loop.noteErr(err)
 		if time.Since(began) > stable {
-			wait = minRedial
+			pauses.Reset()
 		}
-		// Half to whole: a thousand consumers must not come back in step.
-		if !sleep(src.ctx, wait/2+rand.N(wait/2)) {
+		if pauses.Wait(loop.ctx) != nil {
 			return
 		}
-		wait = min(2*wait, maxRedial)
 	}
 }
 
-func (src *source) noteErr(err error) {
-	src.srv.mu.Lock()
-	src.err = err
-	src.srv.mu.Unlock()
-	src.srv.lost(err)
+func (loop *connLoop) noteErr(err error) {
+	loop.srv.mu.Lock()
+	loop.err = err
+	loop.srv.mu.Unlock()
+	loop.srv.lost(err)
 }
 
 // serve works with a session until it fails, and returns why.
-func (src *source) serve(s *session) error {
-	src.publish(s)
-	src.lead(s)
+func (loop *connLoop) serve(s *session) error {
+	loop.publish(s)
+	loop.lead(s)
 	s.wg.Wait()
-	return src.unpublish(s)
+	return loop.unpublish(s)
 }
 
-// publish makes s the source's connection. What was finished during the outage
+// publish makes s the loop's connection. What was finished during the outage
 // is settled before anything is reserved: else it would be reserved and run
 // again.
-func (src *source) publish(s *session) {
-	srv := src.srv
+func (loop *connLoop) publish(s *session) {
+	srv := loop.srv
 	srv.mu.Lock()
 	if s.err != nil {
 		srv.mu.Unlock()
 		return
 	}
-	src.sess, src.err = s, nil
-	pending := make([]*job, 0, len(src.pending))
-	for j := range src.pending {
+	loop.sess, loop.err = s, nil
+	pending := make([]*job, 0, len(loop.pending))
+	for j := range loop.pending {
 		pending = append(pending, j)
 	}
-	clear(src.pending)
+	clear(loop.pending)
 	srv.mu.Unlock()
 	srv.back()
 	parallel(reservers, pending, (*job).drive)
 }
 
 // unpublish takes the failed s away from the jobs that it held.
-func (src *source) unpublish(s *session) error {
-	src.srv.mu.Lock()
-	defer src.srv.mu.Unlock()
-	err := &brokenError{addr: src.srv.addr, err: s.err}
-	src.sess, src.err = nil, err
-	for j := range s.held.All() {
+func (loop *connLoop) unpublish(s *session) error {
+	loop.srv.mu.Lock()
+	defer loop.srv.mu.Unlock()
+	err := &brokenError{addr: loop.srv.addr, err: s.err}
+	loop.sess, loop.err = nil, err
+	for j := range s.reserved.All() {
 		j.unbindLocked()
 	}
 	return err
@@ -126,16 +124,16 @@ const (
 )
 
 // lead reserves for as long as s lives, whenever jobs are wanted.
-func (src *source) lead(s *session) {
+func (loop *connLoop) lead(s *session) {
 	poll := minPoll
-	for src.c.acquire(s, true) {
-		got, waited := src.reserve(s, true)
+	for loop.c.acquire(s, true) {
+		got, waited := loop.reserve(s, true)
 		switch {
 		case got == gotJob:
 			poll = minPoll
 			continue
 		case got == gotDeadline:
-			src.alarm(s)
+			loop.alarm(s)
 			poll = maxPoll
 		case waited:
 			poll = minPoll
@@ -150,13 +148,13 @@ func (src *source) lead(s *session) {
 }
 
 // help reserves until the tube is empty.
-func (src *source) help(s *session) {
-	for src.c.acquire(s, false) {
-		if got, _ := src.reserve(s, false); got != gotJob {
+func (loop *connLoop) help(s *session) {
+	for loop.c.acquire(s, false) {
+		if got, _ := loop.reserve(s, false); got != gotJob {
 			break
 		}
 	}
-	src.c.helperGone(src)
+	loop.c.helperGone(loop)
 }
 
 // What a reserve brought.
@@ -170,10 +168,10 @@ const (
 
 // reserve runs one reserve command. The caller has acquired the right to; it
 // is given back here. waited says that the server was let wait for a job.
-func (src *source) reserve(s *session, leader bool) (g got, waited bool) {
+func (loop *connLoop) reserve(s *session, leader bool) (g got, waited bool) {
 	id, body, waited, err := s.reserve(leader)
 	if err != nil {
-		src.c.release()
+		loop.c.release()
 		if errors.Is(err, gobeanstalk.ErrDeadline) {
 			return gotDeadline, waited
 		}
@@ -181,15 +179,15 @@ func (src *source) reserve(s *session, leader bool) (g got, waited bool) {
 	}
 	j := s.claim(id, body)
 	if j == nil { // bound to its holder again
-		src.c.release()
+		loop.c.release()
 		return gotJob, waited
 	}
 	if why, large := tooLarge(body); large {
-		src.buryUnread(j, why)
+		loop.buryUnread(j, why)
 		return gotJob, waited
 	}
-	if !src.c.deliver(j, s) {
-		j.giveBack() // nobody wants it any more
+	if !loop.c.deliver(j, s) {
+		j.release() // nobody wants it any more
 	}
 	return gotJob, waited
 }
@@ -200,15 +198,15 @@ const alarmEvery = time.Minute
 // alarm handles DEADLINE_SOON: some job reserved on s is in its last second,
 // and no job is ready (beanstalkd protocol.txt; source conn.c). That one
 // cannot be told from the others, so all are touched that were not lately.
-func (src *source) alarm(s *session) {
+func (loop *connLoop) alarm(s *session) {
 	now := time.Now()
-	src.srv.mu.Lock()
+	loop.srv.mu.Lock()
 	s.touchLocked(now, touchOnAlarm)
-	src.srv.mu.Unlock()
-	if now.Sub(src.alarmed) > alarmEvery {
-		src.alarmed = now
-		src.srv.log.Warn("queue server warns that a held job is about to be served again (DEADLINE_SOON): put jobs with a TTR of 10 s or more",
-			"tube", src.c.tube)
+	loop.srv.mu.Unlock()
+	if now.Sub(loop.alarmed) > alarmEvery {
+		loop.alarmed = now
+		loop.srv.log.Warn("queue server warns that a held job is about to be served again (DEADLINE_SOON): put jobs with a TTR of 10 s or more",
+			"tube", loop.c.tube)
 	}
 }
 
