@@ -43,7 +43,7 @@ type replacement struct {
 // At any moment at least one of the two exists. If the connection breaks, the burial
 // continues on the next one where it stopped. If a put was not answered, the copy may
 // exist or not; then it is put once more, since a second buried copy is better than
-// none. Whoever receives a copy buries it.
+// none. Every consumer that receives a copy buries it.
 func (j *job) Bury(ctx context.Context, body []byte) error {
 	how := settlement{action: actionBury}
 	if body != nil && !bytes.Equal(body, j.body) {

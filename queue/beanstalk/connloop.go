@@ -23,8 +23,8 @@ type connLoop struct {
 
 	// Guarded by srv.mu.
 	closed  bool
-	sess    *session          // the live one; nil while there is none
-	err     error             // why there is none
+	sess    *session          // the live one, or nil
+	err     error             // why there is no live session
 	pending map[*job]struct{} // finished, waiting for a connection
 	owner   lease.Owner
 

@@ -29,7 +29,7 @@ type job struct {
 	// Guarded by loop.srv.mu.
 	instance      string     // id of the server process known to have the job
 	sess          *session   // holds the reservation; nil: none does, as far as known
-	maybeReserved bool       // settled while some connection may just have reserved it anew; see maybeReservedLocked
+	maybeReserved bool       // settled while another connection may just have reserved it; see maybeReservedLocked
 	sent          bool       // a delete was sent on a connection that then broke
 	result        chan error // of the settle; room for one
 
@@ -221,7 +221,7 @@ func (j *job) finish(ctx context.Context, how settlement) error {
 
 // drive carries the settlement out on whatever connection reaches the job, and
 // on the next one when that breaks. Without a connection it leaves the job on
-// its loop's list of pending ones: whoever gets a connection to it drives
+// its loop's list of pending ones: the goroutine that gets a connection to it drives
 // on. One goroutine at a time drives a job.
 func (j *job) drive() {
 	srv := j.loop.srv

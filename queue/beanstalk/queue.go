@@ -15,7 +15,7 @@ import (
 )
 
 // Open returns a queue over the given servers. It does not connect: servers
-// that are down are tried again for ever, each by who needs it.
+// that are down are dialled again, forever, whenever one is needed.
 // The result also implements queue.Admin.
 func Open(o Options) (queue.Queue, error) {
 	return open(o, dialTCP)

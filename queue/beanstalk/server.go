@@ -24,9 +24,9 @@ type server struct {
 	putters   [putConns]*putter
 	putTokens chan struct{} // bounds puts under way
 	admin     link
-	listing   chan struct{} // held by who lists buried jobs; room for one
+	listing   chan struct{} // held while buried jobs are listed; room for one
 	seed      maphash.Seed  // of the sums of remembered jobs' bodies
-	rotating  sync.RWMutex  // locked by who has a buried job in the hand to list the next
+	rotating  sync.RWMutex  // locked while a listing has a buried job reserved
 
 	ctx  context.Context // ended by close
 	stop context.CancelFunc

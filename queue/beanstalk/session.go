@@ -117,7 +117,7 @@ func readLine(r io.Reader) (string, error) {
 	return string(line), nil
 }
 
-// identify asks the server who it is.
+// identify asks for the id of the server process.
 func (s *session) identify() error {
 	var stats map[string]string
 	err := s.do(func(bs *gobeanstalk.Conn) (err error) {
@@ -361,7 +361,7 @@ func answered(err error, allowed []error) bool {
 }
 
 // plain strips go-beanstalk's ConnError, whose text is "op: " and the cause. sent says
-// that the command may have been run: somebody else who answers has not run it.
+// that the command may have been run. If the answer is not from beanstalkd, it was not.
 func plain(err error) (why error, sent bool) {
 	if s, ok := errors.AsType[*strangerError](err); ok {
 		return s, false
@@ -373,7 +373,7 @@ func plain(err error) (why error, sent bool) {
 	return err, true
 }
 
-// strangerError says that somebody answered who is not beanstalkd.
+// strangerError says that the peer is not beanstalkd.
 type strangerError struct{ error }
 
 // stranger is the error for a first line that beanstalkd never sends; nil for others.

@@ -36,15 +36,15 @@ func TestRedialBackoff(t *testing.T) {
 			t.Fatal(err)
 		}
 		q.Close()
-		longest := minRedial
+		pause := minRedial
 		for i := 1; i < len(at); i++ {
 			gap := at[i] - at[i-1]
-			if gap < longest/2 || gap > longest {
-				t.Fatalf("gap %d is %v, want %v to %v", i, gap, longest/2, longest)
+			if least, most := pause-pause/5, min(pause+pause/5, maxRedial); gap < least || gap > most {
+				t.Fatalf("gap %d is %v, want %v to %v", i, gap, least, most)
 			}
-			longest = min(2*longest, maxRedial)
+			pause = min(2*pause, maxRedial)
 		}
-		if n := len(at); n < 120 || n > 250 { // one every 2.5 to 5 s
+		if n := len(at); n < 120 || n > 160 { // one every 4 to 5 s
 			t.Fatalf("%d dials in 10 minutes", n)
 		}
 	})

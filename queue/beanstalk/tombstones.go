@@ -26,7 +26,7 @@ const minTTR = time.Second
 //   - Somebody else holds it (ErrLost). That may be a connection of ours whose
 //     answer is on its way, or one that gives the job back.
 //   - It was deleted, but while it was settled it was not sure that it was still
-//     held here. A connection of ours may have reserved it anew, and the answer
+//     held here. Another connection of ours may have reserved it, and the answer
 //     may have been read without having come to claim yet. That takes no longer
 //     than a goroutine waits for its turn.
 //
@@ -54,7 +54,7 @@ func (srv *server) entombLocked(j *job, err error) {
 	j.sess = nil
 }
 
-// maybeReservedLocked says that a connection of ours may have reserved the job anew
+// maybeReservedLocked says that another connection of ours may have reserved the job
 // without our knowing: none is known to hold it, or the one that does has not
 // renewed its reservation for half as long as the shortest lasts: the server's time
 // began before its answer was read here.
@@ -187,7 +187,7 @@ func (s *session) recognise(j *job) error {
 // was restarted. body is that job's if known. gobeanstalk.ErrNotFound: no job
 // has that id any more.
 //
-// The id in stats is drawn anew by every server process, so it cannot tell a
+// Every server process draws a new id for its stats, so it cannot tell a
 // restart with a binlog, which keeps jobs and ids, from one without, after
 // which ids begin at 1 again. It is the same job when there is a binlog, the
 // tube and the body are equal, and the job is older than our reservation of

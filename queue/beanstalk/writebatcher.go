@@ -23,8 +23,8 @@ const (
 // microseconds for one: with a system call for each, writing them would be a
 // third of all work. While it is not busy, a command goes out at once.
 //
-// A batched write that failed is not told to who wrote, whose answer will not come
-// either: the connection is closed then, so that the wait for it ends.
+// The caller of a batched write does not learn that it failed. The connection is closed
+// then, so that the wait for the answer ends.
 type writeBatcher struct {
 	net.Conn
 	busy  func() bool       // batchFrom commands are under way
@@ -70,7 +70,7 @@ func (g *writeBatcher) Write(p []byte) (int, error) {
 // flush writes until nothing is left to write. An idle connection has no
 // goroutine for that.
 func (g *writeBatcher) flush() {
-	// Whoever is ready to run a command shall do so first. Where nobody is, this
+	// Goroutines that are ready to run a command go first. When there are none, this
 	// returns at once.
 	runtime.Gosched()
 	g.mu.Lock()
