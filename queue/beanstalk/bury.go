@@ -177,7 +177,7 @@ func (s *session) buryAsIs(j *job, pri uint32) error {
 	err := s.do(func(bs *gobeanstalk.Conn) error { return bs.Bury(j.Number, pri) },
 		gobeanstalk.ErrNotFound, gobeanstalk.ErrInternal)
 	if errors.Is(err, gobeanstalk.ErrInternal) { // see tryLog; go-beanstalk sends no use or watch before a bury
-		return fmt.Errorf("beanstalk: job %s: server %s could not write its log, and nobody can reach the job until it is restarted: %w",
+		return fmt.Errorf("beanstalk: job %s: server %s could not write its log, and the job is out of reach until it is restarted: %w",
 			j.ID(), s.srv.addr, queue.ErrLost)
 	}
 	return j.explain(err)

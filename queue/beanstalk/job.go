@@ -374,7 +374,7 @@ func (j *job) release() {
 	}
 	srv.mu.Unlock() // s keeps it on its list until the release is answered
 	if err := s.release(j, 0); err != nil && !isBroken(err) {
-		srv.few.Log(slog.LevelWarn, "job could not be given back", "tube", j.loop.c.tube, "err", err)
+		srv.few.Log(slog.LevelWarn, "cannot give a job back", "tube", j.loop.c.tube, "err", err)
 	}
 	srv.mu.Lock()
 	j.endLocked(lease.Lost)

@@ -49,7 +49,7 @@ func TestBuriedStreamHasNoLeader(t *testing.T) {
 	began := time.Now()
 	late := openTest(t, o)
 	serveWhile(t, late, c, func() bool { return time.Since(began) < 5*time.Second })
-	const wait, again = "jobs cannot be buried", "jobs can be buried again"
+	const wait, again = "cannot bury jobs", "jobs can be buried again"
 	serveWhile(t, q, c, func() bool { return time.Since(began) < patience && !strings.Contains(lines.String(), wait) })
 	select {
 	case err := <-buried:

@@ -73,7 +73,7 @@ func (q *client) Delete(ctx context.Context, tube, id string) error {
 }
 
 // remove deletes a buried job. Of two who do it at the same time one finds
-// nothing. queue.ErrBusy: it was kicked meanwhile, and is buried anew.
+// nothing. queue.ErrBusy: it was kicked meanwhile and buried again.
 func (q *client) remove(ctx context.Context, s jetstream.Stream, tube, id string, seq uint64) error {
 	err := s.DeleteMsg(ctx, seq)
 	q.calls.changes.Add(1)
@@ -83,7 +83,7 @@ func (q *client) remove(ctx context.Context, s jetstream.Stream, tube, id string
 		case errors.Is(perr, queue.ErrNotFound):
 			return perr
 		case perr == nil && m.Sequence != seq:
-			return fmt.Errorf("jetstream: tube %q: job %s: buried anew: %w", tube, id, queue.ErrBusy)
+			return fmt.Errorf("jetstream: tube %q: job %s: buried again meanwhile: %w", tube, id, queue.ErrBusy)
 		}
 	}
 	return adminError(ctx, err)

@@ -110,7 +110,7 @@ func (cs *calls) endAll(err error, which func(*call) bool) int {
 
 // errNoResponders: no stream or consumer listens, perhaps because its leader is
 // being elected. The request was not carried out.
-var errNoResponders = fmt.Errorf("jetstream: nobody answers, the stream has no leader or is gone: %w", queue.ErrUnavailable)
+var errNoResponders = fmt.Errorf("jetstream: no answer, the stream has no leader or is gone: %w", queue.ErrUnavailable)
 
 // errNotSent: the request was not carried out because it was never sent.
 type notSentError struct{ err error }
@@ -140,7 +140,7 @@ func (q *client) request(ctx context.Context, cn *conn, m *nats.Msg) (*nats.Msg,
 	return q.requestWithin(ctx, cn, m, q.opts.timeout)
 }
 
-// requestWithin is request with a time of its own; the keeper looks about once
+// requestWithin is request with its own time limit; the renewal loop checks it about once
 // a second.
 func (q *client) requestWithin(ctx context.Context, cn *conn, m *nats.Msg, limit time.Duration) (*nats.Msg, error) {
 	ch := answerChans.Get().(chan answer)
@@ -172,7 +172,7 @@ func (q *client) requestWithin(ctx context.Context, cn *conn, m *nats.Msg, limit
 
 var errStreamGone = fmt.Errorf("jetstream: a stream is gone: %w", queue.ErrUnavailable)
 
-// streamGone has the stream made anew that the subject asked for. Only burials
+// streamGone has the stream created again that the subject asked for. Only burials
 // wait for the one of buried jobs.
 func (q *client) streamGone(subject string) {
 	if strings.HasSuffix(subject, "."+buriedStream) {

@@ -9,30 +9,32 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"propeller/internal/backoff"
 	"propeller/queue/lease"
 )
 
 // prepare makes the link ready, trying until it is, or the connection is lost: then
-// the reconnect calls it again. While jobs cannot be buried it is to be called again
+// the reconnect calls it again. While jobs cannot be buried, the caller calls it again
 // anyway, and now and then to see what has changed: that is routine, and no answer to it
 // says nothing.
 func (l *link) prepare(routine bool) (again <-chan time.Time) {
-	for retry := prepareRetry; l.cn.nc.IsConnected(); retry = min(retry*2, maxRetry) {
+	pauses := backoff.Backoff{Min: prepareRetry, Max: maxRetry}
+	for l.cn.nc.IsConnected() {
 		began := time.Now()
 		err := l.q.denials.because(l.checkOnce(), began)
 		if err == nil {
 			l.quiet = quiet{}
 			l.set(nil)
 			if l.buried.err != nil {
-				return time.After(about(maxRetry))
+				return time.After(backoff.Jitter(maxRetry))
 			}
-			return time.After(about(l.q.opts.lookEvery))
+			return time.After(backoff.Jitter(l.q.opts.lookEvery))
 		}
 		if !l.cn.nc.IsConnected() {
 			return nil // see lost
 		}
 		if _, _, _, known := l.ready(); routine && known == nil && leaderless(err) {
-			return time.After(about(l.q.opts.lookEvery))
+			return time.After(backoff.Jitter(l.q.opts.lookEvery))
 		}
 		if _, denied := errors.AsType[*deniedError](err); !denied {
 			err = ofServer(l.serving(), err)
@@ -45,7 +47,7 @@ func (l *link) prepare(routine bool) (again <-chan time.Time) {
 		if since, why := l.q.denials.deafness(); why != nil && time.Since(since) > deafTime {
 			_ = l.cn.nc.ForceReconnect() // an error: it is closed
 		}
-		if l.q.sleep(l.q.ctx, about(retry)) != nil {
+		if l.q.sleep(l.q.ctx, pauses.Next()) != nil {
 			return nil
 		}
 	}
@@ -69,14 +71,14 @@ func (l *link) check() error {
 	if err := l.checkStreams(ctx); err != nil {
 		return err
 	}
-	if l.q.embedded == nil || l.rescued {
+	if l.q.embedded == nil || l.recovered {
 		return nil
 	}
 	if err := l.q.inspect(ctx, l.cn, true); err != nil {
 		return err
 	}
-	_, err := l.q.putLeft(l.q.ctx, l.cn, nil)
-	l.rescued = err == nil
+	_, err := l.q.recoverOrphans(l.q.ctx, l.cn, nil)
+	l.recovered = err == nil
 	return err
 }
 
@@ -110,13 +112,13 @@ func (l *link) confirm(ctx context.Context) error {
 func (l *link) checkStreams(ctx context.Context) error {
 	jobs, err := l.q.ensureStream(ctx, l.cn, jobsConfig(l.q.opts.replicas()), func() {
 		if !l.made.IsZero() { // somebody was here before
-			l.q.forgetHeld()
+			l.q.forgetReserved()
 			l.madeAnew(jobsStream)
 		}
 	})
 	if jobs != nil {
 		if !l.made.IsZero() && !l.made.Equal(jobs.Created) {
-			l.q.forgetHeld() // somebody else may have made it
+			l.q.forgetReserved() // somebody else may have made it
 		}
 		l.made = jobs.Created
 	}
@@ -129,31 +131,31 @@ func (l *link) checkStreams(ctx context.Context) error {
 }
 
 func (l *link) madeAnew(stream string) {
-	l.q.opts.Log.Warn("a stream was missing and is made anew: what was in it is gone", "queue", l.q.opts.String(), "stream", stream)
+	l.q.opts.Log.Warn("a stream was missing and was created again: its contents are gone", "queue", l.q.opts.String(), "stream", stream)
 }
 
-// forgetHeld forgets all jobs: the stream they were in is gone.
-func (q *client) forgetHeld() {
+// forgetReserved forgets all jobs: the stream they were in is gone.
+func (q *client) forgetReserved() {
 	q.retries.take()
 	n := 0
 	for _, t := range q.allTubes() {
-		n += t.forgetHeld()
+		n += t.forgetReserved()
 	}
 	if n > 0 {
 		q.opts.Log.Warn("the stream of jobs was removed while some were held", "queue", q.opts.String(), "jobs", n)
 	}
 }
 
-// forgetHeld forgets the tube's jobs and counts those that were held.
-func (t *tube) forgetHeld() (held int) {
+// forgetReserved forgets the tube's jobs and counts those that were held.
+func (t *tube) forgetReserved() (held int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.consumers {
 		c.ensured = false
 		c.giveUpLocked()
 		c.Wake()
-		c.Waiting = nil               // they are held too
-		for j := range c.held.All() { // a settle call will see that it is over
+		c.Waiting = nil                   // they are held too
+		for j := range c.reserved.All() { // a settle call will see that it is over
 			held++
 			t.jobs.End(&j.Lease, lease.Lost)
 		}
@@ -198,7 +200,7 @@ func (l *link) goElsewhere(began time.Time, err error) {
 	}
 	if !l.quiet.said {
 		l.quiet.said = true
-		l.q.opts.Log.Warn("this server of the queue seems to be cut off from the others: going to another",
+		l.q.opts.Log.Warn("this queue server seems to be cut off from the others: connecting to another",
 			"queue", l.q.opts.String(), "server", l.cn.nc.ConnectedAddr(), "err", err)
 	}
 	l.quiet.since, l.quiet.stay = time.Now(), min(2*l.quiet.stay, maxStay)
@@ -262,7 +264,7 @@ func (l *link) noBurials(err error) {
 	b.err = err
 	if !b.said && time.Since(b.since) >= election {
 		b.said = true
-		l.q.opts.Log.Warn("jobs cannot be buried for now: those to be buried wait, all others go on", "queue", l.q.opts.String(), "err", err)
+		l.q.opts.Log.Warn("cannot bury jobs for now: burials wait, all other jobs go on", "queue", l.q.opts.String(), "err", err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"propeller/internal/backoff"
 	"propeller/queue"
 	"propeller/queue/lease"
 )
@@ -32,15 +33,16 @@ type consumer struct {
 	// All under t.mu.
 	lease.Intake[*job]
 	owner    lease.Owner
-	held     lease.List[*job]   // all whose reservations are kept alive
+	reserved lease.List[*job]   // all whose reservations are kept alive
 	sub      *nats.Subscription // nil until the first pull
 	inbox    string             // of sub, up to the number of the pull
 	ensured  bool               // the server's consumer is there as needed
 	pull     pull
 	stray    time.Time     // jobs of pulls that were given up may come until then
 	ended    chan struct{} // closed when the pull ends, for calm; or nil
-	idle     bool          // the last pull was in vain: the next one is a knock
+	idle     bool          // the last pull brought nothing: the next one is a probe
 	gone     bool          // Close has collected what there was
+	refusals int           // in a row
 	pause    time.Duration // after the last refusal
 	notUntil time.Time     // no pull before
 	err      error         // why nothing can be received; nil when all is well
@@ -94,12 +96,12 @@ func (c *consumer) dueLocked(now time.Time, epoch int) time.Duration {
 		return -1
 	}
 	if c.pull.open && c.pull.epoch == epoch {
-		late := c.pull.seen.Add(c.t.q.overdue(c.pull.knock))
+		late := c.pull.seen.Add(c.t.q.overdue(c.pull.probe))
 		if now.Before(late) {
 			return late.Sub(now)
 		}
 		// Nobody is there who would say that the pull waits.
-		c.err = fmt.Errorf("jetstream: tube %q: a request for jobs was left unanswered: %w", c.t.name, queue.ErrUnavailable)
+		c.err = fmt.Errorf("jetstream: tube %q: a request for jobs was not answered: %w", c.t.name, queue.ErrUnavailable)
 		c.ensured = false
 		c.t.q.link.look()
 	}
@@ -147,7 +149,7 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 
 // recheck is when a server that has been started looks at jobs that were held or
 // given back before, at the latest (nats-server: consumer.go, applyState: 1.5 s).
-// Whoever asked for jobs earlier would get those that came after them.
+// A pull before that would get newer jobs first.
 const recheck = 1600 * time.Millisecond
 
 // failed notes why no pull could be made and returns how long to wait.
@@ -157,7 +159,7 @@ func (c *consumer) failed(err error) time.Duration {
 	}
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
-	if !errors.Is(err, context.Canceled) { // Receive was told to return
+	if !errors.Is(err, context.Canceled) { // else Receive is to return
 		c.err = unavailable(err)
 	}
 	most := maxPause
@@ -170,7 +172,8 @@ func (c *consumer) failed(err error) time.Duration {
 
 // refusedLocked puts off the next pull, longer each time up to most.
 func (c *consumer) refusedLocked(most time.Duration) {
-	c.pause = min(max(minPause, c.pause*2), most)
+	c.refusals++
+	c.pause = backoff.Pause(minPause, most, c.refusals)
 	c.notUntil = time.Now().Add(c.pause)
 }
 
@@ -186,7 +189,7 @@ func (c *consumer) incoming(m *nats.Msg) {
 	}
 	d, err := parseDelivery(m.Reply)
 	if err != nil {
-		c.t.q.opts.Log.Error("queue: a job without a usable address", "tube", c.t.name, "err", err)
+		c.t.q.opts.Log.Error("queue: a job without a valid reply address", "tube", c.t.name, "err", err)
 		return
 	}
 	if instead := c.deliver(m, d, time.Now(), c.bodiless(m, d)); instead != nil {
@@ -218,13 +221,13 @@ func (c *consumer) bodiless(m *nats.Msg, d delivery) bool {
 	return err != nil || len(stored.Data) > 0
 }
 
-// deliver takes a job in, or returns what is to be done instead.
+// deliver takes a job in, or returns what to do instead.
 func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time, bodiless bool) (instead func()) {
 	t := c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c.countLocked(now)
-	c.pause, c.notUntil, c.err = 0, time.Time{}, nil
+	c.refusals, c.notUntil, c.err = 0, time.Time{}, nil
 	if old := t.listedLocked(d.seq); old != nil && old.d.stored == d.stored {
 		old.rebindLocked(d, m.Reply, now)
 		if old.State() == lease.Tombstone {
@@ -244,7 +247,7 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time, bodiless bool
 	// While it closes, it collects.
 	if bodiless || c.gone || c.Paused && !c.Closed || !c.roomLocked(m.Data) {
 		t.q.refused.note(serving{d.numbered(), d.tries}, struct{}{})
-		return j.sayBack
+		return j.sayNak
 	}
 	done, held := t.firstCopyLocked(m.Header, m.Data, d)
 	switch {
@@ -254,7 +257,7 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time, bodiless bool
 		return func() { j.say(wordNakAfter(firedAgain)) }
 	}
 	j.shared = t.q.pulse.stoodStill(now, t.q.opts.AckWait)
-	t.jobs.Add(&j.Lease, &c.held, now)
+	t.jobs.Add(&j.Lease, &c.reserved, now)
 	j.aliveLocked(now)
 	c.TakeInLocked(j)
 	return nil
@@ -270,7 +273,7 @@ func (c *consumer) Pause() {
 	}
 	c.t.mu.Unlock()
 	for _, j := range back {
-		j.sayBack()
+		j.sayNak()
 	}
 }
 
@@ -282,4 +285,38 @@ func (c *consumer) Err() error {
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
 	return c.err
+}
+
+// Close implements queue.Consumer. It first waits for the end of the last pull, a
+// second or so at most: jobs that nobody hears would be held until their
+// reservations end. What comes goes back with the others, in their old order.
+func (c *consumer) Close(ctx context.Context) error {
+	t := c.t
+	t.mu.Lock()
+	first := c.CloseLocked()
+	t.mu.Unlock()
+	if !first {
+		return nil
+	}
+	err := c.owner.Await(ctx, &t.mu)
+	c.calm(context.WithoutCancel(ctx)) // it takes little time
+
+	t.mu.Lock()
+	c.gone = true
+	var back []*job
+	for j := range c.reserved.All() {
+		if j.Unsettled() { // a settle call is left to end by itself
+			back = append(back, j)
+			t.jobs.End(&j.Lease, lease.Lost)
+		}
+	}
+	c.Waiting = nil // they are held too
+	delete(t.consumers, c)
+	t.mu.Unlock()
+
+	c.withdraw(ctx)
+	t.nakAll(ctx, back)
+	t.q.burst(time.Now(), true)
+	t.q.flushFor(ctx)
+	return err
 }

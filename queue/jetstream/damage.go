@@ -21,7 +21,7 @@ import (
 // the rest: in a work queue a number without a job is one that is done. So what an
 // embedded one has stored is noted beside it, in a file. An orderly end notes all,
 // and what is missing after that is gone. After any other end nobody knows what
-// was done in the last seconds: then only what is surely gone is told, numbers
+// was done in the last seconds: then only what is certainly gone is reported, numbers
 // that were given and are not known any more.
 
 const (
@@ -30,7 +30,7 @@ const (
 	storedEvery = 10 * time.Second
 	listEvery   = 6 // and after how many times what is missing is listed
 	// maxGaps is how many numbers without a job are listed; with more of them it
-	// is not told between which numbers jobs are missing.
+	// is not reported between which numbers jobs are missing.
 	maxGaps = 50_000
 )
 
@@ -161,7 +161,7 @@ func (q *client) marksOf(ctx context.Context, cn *conn, listed bool) (all map[st
 	return all, nil
 }
 
-// inspect tells what is gone since the file was written, and writes it anew. The
+// inspect reports what has gone since the file was written, and rewrites it. The
 // first inspection is before anything is served. listed: what the server itself
 // has found is asked for, too, which costs more.
 func (q *client) inspect(ctx context.Context, cn *conn, listed bool) error {
@@ -270,13 +270,13 @@ func (q *client) watchDamage() {
 			return
 		case <-tick.C:
 		case why = <-q.embedded.unread:
-			if time.Since(reread) < mendWell {
+			if time.Since(reread) < restartWell {
 				continue
 			}
 			reread = time.Now()
 		}
 		if cn, _, _, err := q.link.ready(); err == nil {
-			_ = q.inspect(q.ctx, cn, why != "" || n%listEvery == 0) // it is tried again; a disk that takes nothing is told elsewhere
+			_ = q.inspect(q.ctx, cn, why != "" || n%listEvery == 0) // it is tried again; a full disk is reported elsewhere
 		}
 		if why != "" {
 			q.embedded.fail(fmt.Errorf("a file of the queue cannot be read: %s", why)) // a new server looks at the files

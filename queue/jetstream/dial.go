@@ -242,7 +242,7 @@ func readFirst(in *bufio.Reader) (line []byte, err error) {
 	}
 }
 
-// roots are who may have signed a server's certificate; nil: as the system says.
+// roots are the authorities that may sign a server's certificate; nil: those of the system.
 func (o Options) roots() (*x509.CertPool, error) {
 	file := o.Options["ca"]
 	if file == "" {
@@ -283,9 +283,9 @@ func (o Options) certificates() ([]tls.Certificate, error) {
 // who answers there if that is none. So it is noted what its dials meet.
 
 const (
-	// failureAge is when a failure is not of account any more: names get other addresses.
+	// failureAge is how long a failure counts: names get other addresses.
 	failureAge = time.Minute
-	// maxTold is how many servers are told of.
+	// maxTold is how many servers an error names.
 	maxTold = 3
 )
 
@@ -320,7 +320,7 @@ func (d *dials) reach(addr string) {
 	d.last = addr
 }
 
-// done notes that there is a connection, to the server it returns.
+// done notes that a connection is up, and returns its server.
 func (d *dials) done() (server string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -359,7 +359,7 @@ func (d *dials) reached() string {
 const maxFile = 1 << 20
 
 // readFile reads a file that may have become something else: a pipe would keep
-// whoever connects again from doing so for ever.
+// the reconnect forever.
 func readFile(path string) ([]byte, error) {
 	text, err := files.Read(path, maxFile)
 	if _, ok := errors.AsType[*fs.PathError](err); err != nil && !ok {

@@ -48,7 +48,7 @@ func disk() int {
 	if err == nil {
 		err = errors.Join(fullDisk(q, ackWait), q.Close())
 	}
-	if err == nil && strings.Contains(lines.String(), "is made anew") {
+	if err == nil && strings.Contains(lines.String(), "was created again") {
 		err = errors.New("a consumer that was there all the time is said to have been missing")
 	}
 	if err != nil {
@@ -156,7 +156,7 @@ func finishOutside(ctx context.Context, q *client, j *job) error {
 }
 
 // finishedGone waits for what was finished on the full disk to be gone, before
-// lookForLeft would have found it: the next process would run it again.
+// lookForOrphans would have found it: the next process would run it again.
 func finishedGone(ctx context.Context, q *client, j *job) error {
 	cn, err := q.link.get(ctx, untilReady)
 	if err != nil {
@@ -166,7 +166,7 @@ func finishedGone(ctx context.Context, q *client, j *job) error {
 	if err != nil {
 		return err
 	}
-	for end := time.Now().Add(leftSettle - time.Second); ; {
+	for end := time.Now().Add(orphansSettle - time.Second); ; {
 		_, err := s.GetMsg(ctx, j.d.seq)
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):

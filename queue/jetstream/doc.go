@@ -8,7 +8,7 @@
 //	│                   refuses jobs before it is; restart.go also notices when it stands still
 //	├─ link             the one connection: made in the background, checked whenever it is new
 //	├─ calls            requests that wait for an answer, all on one subscription
-//	├─ keeper           reservations kept alive, acknowledgements repeated, calls ended
+//	├─ renewLoop        renews reservations, repeats acknowledgements, ends calls
 //	└─ tube             one per tube: the jobs held by this process
 //	   └─ consumer      one per worker: asks for jobs when Receive is called
 //
@@ -26,17 +26,17 @@
 // is one, takes those at hand and ends. So nothing arrives unasked, nothing
 // lies in a buffer while its reservation runs out, and an idle worker costs one
 // request in half a minute (five, inside the process). A pull that falls silent,
-// because the server that held it is gone, is given up and made anew.
+// because the server that held it is gone, is given up and sent again.
 //
 // # Reservations
 //
 // The server gives a job to somebody else when it has heard nothing of its
-// holder for AckWait; the keeper tells it in half of that. The server takes a
+// holder for AckWait; the renewal loop tells it in half of that. The server takes a
 // late acknowledgement in silence, so ErrLost comes from our own clock, which
 // counts from the last sign of life that the server has confirmed; one that was
 // given too late does not bring a reservation back. A job that
 // is served to this process again while it is held here is bound to its holder
-// and not delivered twice.
+// and not delivered twice: see package lease.
 //
 // # What users should know
 //

@@ -38,14 +38,14 @@ const (
 // embedded is a NATS server inside this process. See restart.go for how it is
 // started again.
 type embedded struct {
-	dir   string
-	token string
-	lock  *flock.Flock
-	look  event // something may be wrong with the server
-	anew  event // another server was started
+	dir       string
+	token     string
+	lock      *flock.Flock
+	look      event // something may be wrong with the server
+	restarted event // another server was started
 	// unread is why the server cannot read a job; room for one.
 	unread chan string
-	door   *listener // lets other programs in; nil: there is none
+	door   *listener // lets other programs in; nil: they are not let in
 	room   room
 
 	mu      sync.Mutex
@@ -60,7 +60,7 @@ type embedded struct {
 // InUseError says that a folder belongs to another process.
 type InUseError struct {
 	Dir    string
-	Holder string // its process id, "" when it cannot be told
+	Holder string // its process id, "" when it is not known
 	Listen string // where it takes connections, "" for nowhere
 }
 
@@ -84,7 +84,7 @@ func startEmbedded(o Options) (*embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{dir: o.Dir, lock: lock, look: newEvent(), anew: newEvent(), unread: make(chan string, 1), room: room{free: diskFree, look: newEvent()}}
+	e := &embedded{dir: o.Dir, lock: lock, look: newEvent(), restarted: newEvent(), unread: make(chan string, 1), room: room{free: diskFree, look: newEvent()}}
 	if err := e.open(o); err != nil {
 		_ = e.close()
 		return nil, fmt.Errorf("jetstream: folder %q: %w", o.Dir, err)
@@ -92,7 +92,7 @@ func startEmbedded(o Options) (*embedded, error) {
 	return e, nil
 }
 
-// open takes the port of the listener, if there is to be one, and starts a server.
+// open takes the port of the listener, if one is configured, and starts a server.
 func (e *embedded) open(o Options) (err error) {
 	if o.Options["listen"] != "" {
 		if e.token, err = ownToken(filepath.Join(o.Dir, tokenFile)); err != nil {
@@ -137,7 +137,7 @@ func (e *embedded) start(o Options) error {
 	e.hidden = e.door != nil
 	e.mu.Unlock()
 	if err := e.show(); err != nil { // the disk may be full
-		o.Log.Warn("other programs cannot find the queue until its folder takes files", "queue", o.String(), "err", err)
+		o.Log.Warn("other programs cannot find the queue until files can be written to its folder", "queue", o.String(), "err", err)
 	}
 	return nil
 }

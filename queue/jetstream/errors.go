@@ -17,7 +17,7 @@ import (
 
 const ourName = "jetstream: "
 
-// unavailable is err as why the queue is away. That it is, is said by who tells it.
+// unavailable wraps err as the reason why the queue is away. The caller says that it is away.
 func unavailable(err error) error {
 	return neterr.Reworded(ourName+inner(err).Error(), queue.ErrUnavailable, err)
 }
@@ -145,7 +145,7 @@ func (l *link) explain() {
 }
 
 // A server does not answer a request that the user may not make. It says so on the
-// connection, for nobody in particular; who waits for the answer is told here.
+// connection, without naming the request; those who wait for the answer are found here.
 
 // deniedError says what the user may not do. Nothing was done.
 type deniedError struct{ what, subject string }
@@ -163,7 +163,7 @@ type denials struct {
 	mu   sync.Mutex
 	last *deniedError // a request
 	at   time.Time
-	deaf *deniedError // answers: no request is of use
+	deaf *deniedError // answers: every request is useless
 	said time.Time    // that it is deaf
 }
 

@@ -86,9 +86,9 @@ func (d *delivery) numbered() numbered { return numbered{d.seq, d.stored} }
 
 // removeFinished removes the jobs that this process has finished and the stream of
 // an embedded server still has, because the server before it could write nothing.
-// Whoever opens the queue next would take them for jobs that were never run.
+// The next process that opens the queue would take them for jobs that never ran.
 func (q *client) removeFinished() error {
-	ctx, cancel := context.WithTimeout(q.ctx, leftTime)
+	ctx, cancel := context.WithTimeout(q.ctx, orphansTime)
 	defer cancel()
 	cn, err := q.link.get(ctx, untilReady)
 	if err != nil {
@@ -113,7 +113,7 @@ func (q *client) removeFinished() error {
 		removed++
 	}
 	if removed > 0 {
-		q.opts.Log.Info("finished jobs that a full disk had kept are removed", "queue", q.opts.String(), "jobs", removed)
+		q.opts.Log.Info("removed finished jobs that a full disk had kept", "queue", q.opts.String(), "jobs", removed)
 	}
 	return nil
 }
@@ -155,7 +155,7 @@ func (t *tube) firstCopyLocked(h nats.Header, body []byte, d delivery) (done, he
 }
 
 // A server whose disk takes nothing hears that a job is finished and cannot write it
-// down. While the daemon runs on that is mended; when it ends, the next one pushes the
+// down. While the daemon runs, that is repaired; when it ends, the next one pushes the
 // job once more. So much has to be said.
 
 // unwritten is for how long before its fault the server may have kept in memory only what

@@ -57,7 +57,7 @@ type room struct {
 	sub    *nats.Subscription
 }
 
-// fullError says that there is no room for new jobs.
+// fullError says that the queue has no room for new jobs.
 type fullError struct {
 	used, free int64 // in bytes
 	closed     bool  // for nothing at all

@@ -77,7 +77,7 @@ func findHidden(ctx context.Context, q *client, room func() error) error {
 	}
 	for readLine(listen) == "" {
 		if err := q.sleep(ctx, minPause); err != nil {
-			return fmt.Errorf("nobody can find the queue: %w", err)
+			return fmt.Errorf("other programs cannot find the queue: %w", err)
 		}
 	}
 	nc, err := nats.Connect(readLine(listen), nats.Token(readLine(token)))

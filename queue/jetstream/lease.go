@@ -16,7 +16,7 @@ var farFuture = time.Unix(1<<40, 0)
 
 // keep keeps reservations alive, repeats acknowledgements that were not heard,
 // and ends requests that nobody answers. One goroutine does it for all tubes.
-func (q *client) keep() {
+func (q *client) renewLoop() {
 	tick := time.NewTicker(min(q.opts.AckWait/8, q.opts.timeout/4, time.Second))
 	defer tick.Stop()
 	for {
@@ -31,7 +31,7 @@ func (q *client) keep() {
 			q.link.explain()
 			if cn, settles := q.link.alive(); cn != nil {
 				for _, t := range q.allTubes() {
-					t.keep(cn, now, settles)
+					t.renew(cn, now, settles)
 				}
 			}
 		}
@@ -54,7 +54,7 @@ func (q *client) allTubes() []*tube {
 }
 
 // keep is one round for a tube, with settles one for its finished jobs too.
-func (t *tube) keep(cn *conn, now time.Time, settles bool) {
+func (t *tube) renew(cn *conn, now time.Time, settles bool) {
 	var due []*job
 	t.mu.Lock()
 	for j := range t.tombstones.Due(now, 2*t.q.opts.AckWait) {
@@ -68,7 +68,7 @@ func (t *tube) keep(cn *conn, now time.Time, settles bool) {
 	}
 	late := len(due)
 	for c := range t.consumers {
-		for j := range c.held.Due(now, t.q.opts.AckWait/2) {
+		for j := range c.reserved.Due(now, t.q.opts.AckWait/2) {
 			if !j.touching {
 				j.touching = true
 				due = append(due, j)
@@ -80,7 +80,7 @@ func (t *tube) keep(cn *conn, now time.Time, settles bool) {
 		if i < late {
 			j.send(cn, wordAck, now, j.heard)
 		} else {
-			j.send(cn, wordTouch, now, j.kept)
+			j.send(cn, wordTouch, now, j.renewed)
 		}
 	}
 }
@@ -104,8 +104,8 @@ func (j *job) heard(_ time.Time, err error) {
 	}
 }
 
-// kept: the server knows, or not, that a job is still held.
-func (j *job) kept(sent time.Time, err error) {
+// renewed: the server knows, or not, that a job is still held.
+func (j *job) renewed(sent time.Time, err error) {
 	t := j.c.t
 	t.mu.Lock()
 	was := j.touching
@@ -113,7 +113,7 @@ func (j *job) kept(sent time.Time, err error) {
 	if err == nil {
 		j.signLocked(sent)
 	}
-	lost := err != nil && was && j.heldLocked() && time.Now().After(j.until)
+	lost := err != nil && was && j.reservedLocked() && time.Now().After(j.until)
 	t.mu.Unlock()
 	if lost {
 		t.q.opts.Log.Warn("reservation lost while its job was held: the queue did not answer in time",
@@ -126,14 +126,14 @@ func (j *job) kept(sent time.Time, err error) {
 // have served them to somebody else, and it takes a late acknowledgement in silence.
 type pulse struct {
 	mu    sync.Mutex
-	last  time.Time // the keeper's last beat
+	last  time.Time // the renewal loop's last beat
 	until time.Time // what comes until then may have lain here
 }
 
 // drainTime is how long it takes at most to read what has lain in the socket.
 const drainTime = 5 * time.Second
 
-// beat is called by the keeper at least once a second.
+// beat is called by the renewal loop at least once a second.
 func (p *pulse) beat(now time.Time, ackWait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -152,7 +152,7 @@ var liesTold = []struct{ text, why string }{
 	{"HMSG x SID 9000000000000000000 9000000000000000000\r\n", "a message of"},
 	{"MSG x SID\r\n", "broke the protocol"},
 	{"MSG x y z a 5\r\n", "broke the protocol"},
-	{"MSG _INBOX.x SID 9000000\r\n", "nobody asked for"},
+	{"MSG _INBOX.x SID 9000000\r\n", "was not requested"},
 	{"MSG  x SID 5\r\n", "broke the protocol"},
 	{"MSG x SID 5\n", "broke the protocol"},
 	{"MSG x\rSID 5\r\n", "broke the protocol"},
@@ -240,7 +240,7 @@ func TestUnaskedMessages(t *testing.T) {
 	} {
 		m.say(text)
 	}
-	// Jobs that nobody asked for do not fill the memory: they are given back.
+	// Unrequested jobs do not fill the memory: they are given back.
 	for i := range 20 * maxStray {
 		m.say(fmt.Sprintf("MSG x SID $JS.ACK.s.c.1.%d.1.1700000000000000000.0 2\r\nhi\r\n", 1000+i))
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/time/rate"
 
+	"propeller/internal/backoff"
 	"propeller/internal/neterr"
 )
 
@@ -32,7 +33,7 @@ const (
 	saidEvery  = time.Minute
 
 	// changesAtOnce and changesEvery bound the lines about the queue's being there or not.
-	// Without a leader it may be both several times a second. What lasts is told in the end.
+	// Without a leader it may be both several times a second. A state that lasts is logged in the end.
 	changesAtOnce = 10
 	changesEvery  = 10 * time.Second
 )
@@ -46,14 +47,14 @@ type link struct {
 	q      *client
 	events event // something changed: look again
 	dials  dials
-	said   *sparing // what the server says of the connection
+	said   *limitedLog // what the server says of the connection
 	lines  *rate.Limiter
 
 	// Only for run.
-	rescued bool      // left jobs have been put again
-	made    time.Time // when the stream of jobs was made; zero before it was seen
-	quiet   quiet
-	buried  buriedState
+	recovered bool      // left jobs have been put again
+	made      time.Time // when the stream of jobs was made; zero before it was seen
+	quiet     quiet
+	buried    buriedState
 
 	mu      sync.Mutex
 	cn      *conn         // nil until the first connection
@@ -76,7 +77,7 @@ var errConnecting = errors.New("connecting")
 
 func newLink(q *client) *link {
 	return &link{
-		q: q, events: newEvent(), said: newSparing(q.opts.Log, saidEvery, saidAtOnce),
+		q: q, events: newEvent(), said: newLimitedLog(q.opts.Log, saidEvery, saidAtOnce),
 		lines: rate.NewLimiter(rate.Every(changesEvery), changesAtOnce), err: unavailable(errConnecting), trying: true,
 		changed: make(chan struct{}), checked: make(chan struct{}),
 	}
@@ -172,14 +173,14 @@ func (l *link) note(err error, loud bool) {
 // look makes run check everything again.
 func (l *link) look() { l.events.raise() }
 
-// suspect is called by who found nobody to answer: jobs stop until the streams
+// suspect is called when nobody answers: jobs stop until the streams
 // have been seen.
-func (l *link) suspect(err error) { l.hold(err, true) }
+func (l *link) suspect(err error) { l.pause(err, true) }
 
-// doubt is suspect for what is nothing to be said of if the streams are well.
-func (l *link) doubt(err error) { l.hold(err, false) }
+// doubt is suspect without a log line if the streams turn out to be well.
+func (l *link) doubt(err error) { l.pause(err, false) }
 
-func (l *link) hold(err error, loud bool) {
+func (l *link) pause(err error, loud bool) {
 	l.mu.Lock()
 	well := l.err == nil
 	l.mu.Unlock()
@@ -211,7 +212,8 @@ func (l *link) run() {
 // connect makes the first connection. It reports false when the queue was
 // closed.
 func (l *link) connect() bool {
-	for retry := prepareRetry; ; retry = min(retry*2, maxRetry) {
+	pauses := backoff.Backoff{Min: prepareRetry, Max: maxRetry}
+	for {
 		cn, err := l.dial()
 		if err == nil {
 			l.mu.Lock()
@@ -220,7 +222,7 @@ func (l *link) connect() bool {
 			return true
 		}
 		l.set(unavailable(l.refusal(err)))
-		if l.q.sleep(l.q.ctx, about(retry)) != nil {
+		if l.q.sleep(l.q.ctx, pauses.Next()) != nil {
 			return false
 		}
 	}
@@ -308,7 +310,7 @@ func (q *client) natsOptions() nats.Options {
 	o.PingInterval, o.MaxPingsOut = pingInterval, pingsLost
 	o.MaxReconnect, o.AllowReconnect = -1, true
 	o.ReconnectWait, o.ReconnectJitter, o.ReconnectJitterTLS = reconnectWait, reconnectWait, reconnectWait
-	o.ReconnectBufSize = -1 // nothing is sent later: who put it has been told that it failed
+	o.ReconnectBufSize = -1 // nothing is sent later: its caller has got an error
 	o.IgnoreAuthErrorAbort = true
 	o.NoCallbacksAfterClientClose = true
 	o.DisconnectedErrCB = q.link.lost

@@ -23,7 +23,7 @@ const (
 	// few files: all together have a quarter at most.
 	maxMembers   = 512
 	maxStrangers = 64
-	minFiles     = 64 // of the process, below which it is no use to be sparing
+	minFiles     = 64 // of the process, below which it is no use to be limitedLog
 	filesShare   = 4
 
 	// strangerTime is how long a connection has to show the token, in seconds, and
@@ -46,7 +46,7 @@ type listener struct {
 	token string
 	// dial connects to the server that runs.
 	dial func() (net.Conn, error)
-	said *sparing
+	said *limitedLog
 	once sync.Once
 	wg   sync.WaitGroup
 
@@ -76,7 +76,7 @@ func listen(addr, token string, dial func() (net.Conn, error), log *slog.Logger)
 		return nil, err
 	}
 	ln := &listener{
-		l: l, token: token, dial: dial, said: newSparing(log, time.Minute, 1),
+		l: l, token: token, dial: dial, said: newLimitedLog(log, time.Minute, 1),
 		members: make(map[*guest]struct{}), strangers: list.New(),
 	}
 	ln.maxMembers, ln.maxStrangers = connLimits(files.MaxOpen())
@@ -159,7 +159,7 @@ func (ln *listener) leave(g *guest) {
 	delete(ln.members, g)
 }
 
-var errMembers = errors.New("too many connections of other programs")
+var errMembers = errors.New("too many connections from other programs")
 
 // admit makes a stranger a member.
 func (ln *listener) admit(g *guest) error {

@@ -44,7 +44,7 @@ func TestPortIsKept(t *testing.T) {
 			l, err := net.Listen("tcp", addr)
 			if err == nil {
 				l.Close()
-				got <- fmt.Errorf("somebody else listens on %s", addr)
+				got <- fmt.Errorf("another program listens on %s", addr)
 				return
 			}
 			select {

@@ -65,7 +65,7 @@ func durable(tube string) string { return strings.ReplaceAll(tube, ".", "=") }
 var jobID = regexp.MustCompile(`^(([0-9a-z]{1,13}-)?[1-9][0-9]{0,19}|d[0-9A-Za-z]{22})$`)
 
 // seqID is the id of a job by its sequence number, and when the stream was made, in
-// Unix milliseconds: one that is made anew begins again with 1.
+// Unix milliseconds: a stream that is created again starts at 1.
 func seqID(birth int64, seq uint64) string {
 	b := make([]byte, 0, 24)
 	b = strconv.AppendInt(b, birth, 36)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"propeller/internal/backoff"
 	"propeller/queue"
 	"propeller/queue/lease"
 )
@@ -30,17 +31,17 @@ import (
 // again, because what the consumer knows may be wrong, and counts as possible duplicates.
 
 const (
-	// leftEvery is how often left jobs are looked for. That takes a question, or,
+	// orphansEvery is how often left jobs are looked for. That takes a question, or,
 	// while there are jobs, one for each tube that has some and for each 256 of all
 	// tubes.
-	leftEvery = time.Minute
-	// leftSettle is the same after a new server was started, and far more than
+	orphansEvery = time.Minute
+	// orphansSettle is the same after a new server was started, and far more than
 	// passes between a consumer's being done with a job and the job's removal.
-	leftSettle = 5 * time.Second
+	orphansSettle = 5 * time.Second
 
-	// leftTime bounds the search for left jobs: it takes a question for each tube,
+	// orphansTime bounds the search for left jobs: it takes a question for each tube,
 	// some 50 µs, and two more for each job.
-	leftTime = time.Minute
+	orphansTime = time.Minute
 )
 
 // floors are the numbers up to which the consumers of those tubes that have jobs
@@ -58,48 +59,48 @@ func (f *floors) upTo(subject string, now *floors) uint64 {
 	return min(f.bySubject[subject], now.bySubject[subject])
 }
 
-// watchLeft puts jobs again that their consumers have left behind, until the queue
+// watchOrphans puts jobs again that their consumers have left behind, until the queue
 // is closed.
-func (q *client) watchLeft() {
+func (q *client) watchOrphans() {
 	last := &floors{}
-	timer := time.NewTimer(leftEvery)
+	timer := time.NewTimer(orphansEvery)
 	defer timer.Stop()
 	for soon := 0; ; {
 		select {
 		case <-q.ctx.Done():
 			return
-		case <-q.embedded.anew:
+		case <-q.embedded.restarted:
 			soon = 2               // one to see how far the consumers are
-			_ = q.removeFinished() // lookForLeft will see to the rest
+			_ = q.removeFinished() // lookForOrphans will see to the rest
 		case <-timer.C:
-			now, err := q.lookForLeft(last)
+			now, err := q.lookForOrphans(last)
 			if err == nil {
 				last, soon = now, max(soon-1, 0)
-			} else if q.ctx.Err() == nil && !errors.Is(err, queue.ErrUnavailable) { // that is told elsewhere
-				q.opts.Log.Warn("queue: cannot look for jobs that were left in the queue", "err", err)
+			} else if q.ctx.Err() == nil && !errors.Is(err, queue.ErrUnavailable) { // that is reported elsewhere
+				q.opts.Log.Warn("queue: cannot look for jobs that the server no longer serves", "err", err)
 			}
 		}
 		if soon > 0 {
-			timer.Reset(leftSettle)
+			timer.Reset(orphansSettle)
 		} else {
-			timer.Reset(leftEvery)
+			timer.Reset(orphansEvery)
 		}
 	}
 }
 
-// lookForLeft is putLeft while the queue is at work.
-func (q *client) lookForLeft(last *floors) (now *floors, err error) {
+// lookForOrphans is recoverOrphans while the queue is at work.
+func (q *client) lookForOrphans(last *floors) (now *floors, err error) {
 	cn, _, _, err := q.link.ready()
 	if err != nil {
 		return nil, err
 	}
-	return q.putLeft(q.ctx, cn, last)
+	return q.recoverOrphans(q.ctx, cn, last)
 }
 
-// putLeft puts those jobs again that are there though their consumers are done with
+// recoverOrphans puts those jobs again that are there though their consumers are done with
 // them, and were the last time; nil: there was none. It returns how far they are now.
-func (q *client) putLeft(ctx context.Context, cn *conn, last *floors) (now *floors, err error) {
-	ctx, cancel := context.WithTimeout(ctx, leftTime)
+func (q *client) recoverOrphans(ctx context.Context, cn *conn, last *floors) (now *floors, err error) {
+	ctx, cancel := context.WithTimeout(ctx, orphansTime)
 	defer cancel()
 	jobs, err := q.streamInfo(ctx, cn, jobsStream, jobPrefix+">", 0) // of 100,000 tubes, see Tubes
 	if err != nil {
@@ -124,22 +125,22 @@ func (q *client) putLeft(ctx context.Context, cn *conn, last *floors) (now *floo
 		if last != nil {
 			done = last.upTo(subject, now)
 		}
-		a, r, failed := q.putTubeLeft(ctx, cn, s, subject, done)
+		a, r, failed := q.recoverTubeOrphans(ctx, cn, s, subject, done)
 		again, removed = again+a, removed+r
 		if failed != nil {
 			err = fmt.Errorf("consumer %s: %w", c.Name, failed)
 		}
 	}
 	if again+removed > 0 {
-		q.opts.Log.Warn("jobs were left in the queue and served to nobody: they run again, except those known to be finished, which are removed",
+		q.opts.Log.Warn("found jobs in the queue that its server no longer serves: they run again, and those known to be finished are removed",
 			"queue", q.opts.String(), "jobs", again, "removed", removed)
 	}
 	return now, errors.Join(err, consumers.Err())
 }
 
-// putTubeLeft puts those jobs of a tube again that its consumer is done with, up
+// recoverTubeOrphans puts those jobs of a tube again that its consumer is done with, up
 // to a number. Those that this process has finished are removed instead.
-func (q *client) putTubeLeft(ctx context.Context, cn *conn, s jetstream.Stream, subject string, done uint64) (again, removed int, err error) {
+func (q *client) recoverTubeOrphans(ctx context.Context, cn *conn, s jetstream.Stream, subject string, done uint64) (again, removed int, err error) {
 	tube, ours := strings.CutPrefix(subject, jobPrefix)
 	if done == 0 || !ours {
 		return 0, 0, nil
@@ -155,7 +156,7 @@ func (q *client) putTubeLeft(ctx context.Context, cn *conn, s jetstream.Stream, 
 		if !finished {
 			birth := s.CachedInfo().Created.UnixMilli()
 			id := idOf(m.Header, birth, m.Sequence)
-			left := q.again("rescue", tube, id, m)
+			left := q.again("orphan", tube, id, m)
 			left.Header.Set(headerLeft, "1")
 			if _, err := q.storeOnce(ctx, cn, left); err != nil {
 				return again, removed, err
@@ -210,7 +211,7 @@ func (j *job) Fault() error {
 // watchSchedules looks at what is new among the schedules, until the queue is closed.
 func (q *client) watchSchedules() {
 	seen := seenSchedules{next: 1}
-	for q.sleep(q.ctx, about(q.opts.lookEvery)) == nil {
+	for q.sleep(q.ctx, backoff.Jitter(q.opts.lookEvery)) == nil {
 		cn, _, _, err := q.link.ready()
 		if err != nil {
 			continue
@@ -228,7 +229,7 @@ type seenSchedules struct {
 }
 
 func (q *client) moveUnscheduled(cn *conn, seen *seenSchedules) error {
-	ctx, cancel := context.WithTimeout(q.ctx, leftTime)
+	ctx, cancel := context.WithTimeout(q.ctx, orphansTime)
 	defer cancel()
 	s, err := cn.js.Stream(ctx, jobsStream)
 	if err != nil {
@@ -267,7 +268,7 @@ func (q *client) moveOne(ctx context.Context, cn *conn, s jetstream.Stream, m *j
 		tube = tubeOf(m.Subject)
 	}
 	if queue.CheckTube(tube) != nil {
-		q.opts.Log.Warn("a message that is no schedule and names no tube stays on the subject of schedules", "queue", q.opts.String(), "subject", fmt.Sprintf("%.200s", m.Subject))
+		q.opts.Log.Warn("a message without a schedule or a valid tube name stays on the subject of schedules", "queue", q.opts.String(), "subject", fmt.Sprintf("%.200s", m.Subject))
 		return nil
 	}
 	moved := q.again("unscheduled", tube, seqID(s.CachedInfo().Created.UnixMilli(), m.Sequence), m)

@@ -22,7 +22,7 @@ func TestLookForLeftDisturbsNothing(t *testing.T) {
 	go func() {
 		var err error
 		for last := new(floors); err == nil && ctx.Err() == nil; {
-			last, err = q.lookForLeft(last)
+			last, err = q.lookForOrphans(last)
 		}
 		looks <- err
 	}()

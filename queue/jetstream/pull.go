@@ -15,13 +15,13 @@ import (
 //
 // A pull brings jobs. It cannot be taken back: one that is abandoned, by no longer
 // listening, may have been given a job already, which is then held for nobody. So
-// it waits for less than a second, and whoever stops listening waits for its end
+// it waits for less than a second, and a consumer that stops listening waits for its end
 // before.
 //
-// A knock waits for long, where a pull was in vain. It allows a byte of answer,
-// which no job fits in: the server refuses the knock as soon as there is a job,
+// A probe waits for long, after a pull that brought nothing. It allows a byte of answer,
+// which no job fits in: the server refuses the probe as soon as there is a job,
 // and leaves the job where it is (nats-server: consumer.go, nextWaiting). That is
-// the sign for a pull, and a knock can be abandoned at any time.
+// the sign for a pull, and a probe can be abandoned at any time.
 
 const (
 	// maxBatch is the largest pull. Deep ones stalled until they expired
@@ -36,8 +36,8 @@ const (
 	// deleted forgets those that it has not looked at yet.
 	pullOverdue = 3 * time.Second
 
-	knockExpires = 30 * time.Second
-	// heartbeat is how often the server says that a knock still waits; one that
+	probeExpires = 30 * time.Second
+	// heartbeat is how often the server says that a probe still waits; one that
 	// is silent for much longer is given up. A leader that is lost says nothing.
 	heartbeat = 5 * time.Second
 
@@ -49,17 +49,17 @@ const (
 
 // What the server says of a pull (nats-server: consumer.go).
 const (
-	tooLarge        = "Message Size Exceeds MaxBytes" // of a knock: there are jobs
+	tooLarge        = "Message Size Exceeds MaxBytes" // of a probe: there are jobs
 	consumerDeleted = "Consumer Deleted"
 )
 
-// pull is a request for jobs, or a knock: one at a time. A pull ends when all of
+// pull is a request for jobs, or a probe: one at a time. A pull ends when all of
 // its jobs have come, or with a message that says so: after having given what was
 // at hand it gives no more, so that nothing arrives unasked.
 type pull struct {
 	id    uint64
 	open  bool
-	knock bool
+	probe bool
 	n     int  // jobs that may still come
 	got   bool // some came
 	epoch int  // of the link
@@ -68,24 +68,24 @@ type pull struct {
 	until time.Time // for a pull: it is over by then, unless the server is slow
 }
 
-// knockTimes are how long a knock waits, and how often the server says so.
-func (q *client) knockTimes() (expires, beat time.Duration) {
+// probeTimes are how long a probe waits, and how often the server says so.
+func (q *client) probeTimes() (expires, beat time.Duration) {
 	if q.embedded != nil {
 		return embeddedExpires, embeddedHeartbeat
 	}
-	return knockExpires, heartbeat
+	return probeExpires, heartbeat
 }
 
-// overdue is how long a pull, or a knock, may be silent.
-func (q *client) overdue(knock bool) time.Duration {
-	if !knock {
+// overdue is how long a pull, or a probe, may be silent.
+func (q *client) overdue(probe bool) time.Duration {
+	if !probe {
 		return pullOverdue
 	}
-	_, beat := q.knockTimes()
+	_, beat := q.probeTimes()
 	return 2*beat + beat/2
 }
 
-// ask sends a pull, or a knock.
+// ask sends a pull, or a probe.
 func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
 	c.t.mu.Lock()
 	n := min(c.Want-len(c.Waiting), maxBatch)
@@ -93,11 +93,11 @@ func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
 		c.t.mu.Unlock()
 		return nil
 	}
-	knock := c.idle
-	c.pull = pull{id: c.pull.id + 1, open: true, knock: knock, n: n, epoch: epoch, asked: now, seen: now, until: now.Add(pullExpires + pullGrace)}
+	probe := c.idle
+	c.pull = pull{id: c.pull.id + 1, open: true, probe: probe, n: n, epoch: epoch, asked: now, seen: now, until: now.Add(pullExpires + pullGrace)}
 	reply := c.inbox + strconv.FormatUint(c.pull.id, 36)
 	c.t.mu.Unlock()
-	body := c.t.q.pullBody(n, knock)
+	body := c.t.q.pullBody(n, probe)
 	err := cn.publish(&nats.Msg{Subject: c.t.pullSubject(), Reply: reply, Data: body})
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
@@ -110,13 +110,13 @@ func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
 	return err
 }
 
-func (q *client) pullBody(n int, knock bool) []byte {
+func (q *client) pullBody(n int, probe bool) []byte {
 	body := make([]byte, 0, 128)
-	if !knock {
+	if !probe {
 		// no_wait with expires: wait for the first job, give those at hand, end.
 		return fmt.Appendf(body, `{"batch":%d,"no_wait":true,"expires":%d}`, n, pullExpires)
 	}
-	expires, beat := q.knockTimes()
+	expires, beat := q.probeTimes()
 	return fmt.Appendf(body, `{"batch":1,"max_bytes":1,"expires":%d,"idle_heartbeat":%d}`, expires, beat)
 }
 
@@ -131,13 +131,13 @@ func (c *consumer) wait(now time.Time) time.Duration {
 	if !c.pull.open {
 		return 0 // it has ended already
 	}
-	return c.pull.seen.Add(c.t.q.overdue(c.pull.knock)).Sub(now)
+	return c.pull.seen.Add(c.t.q.overdue(c.pull.probe)).Sub(now)
 }
 
 // countLocked notes that a job has come.
 func (c *consumer) countLocked(now time.Time) {
 	c.idle = false
-	if c.pull.open && !c.pull.knock {
+	if c.pull.open && !c.pull.probe {
 		c.pull.seen, c.pull.got = now, true
 		if c.pull.n--; c.pull.n == 0 {
 			c.endLocked()
@@ -156,7 +156,7 @@ func (c *consumer) endLocked() {
 
 // giveUpLocked ends a pull that has not ended by itself.
 func (c *consumer) giveUpLocked() {
-	if c.pull.open && !c.pull.knock && c.pull.until.After(c.stray) {
+	if c.pull.open && !c.pull.probe && c.pull.until.After(c.stray) {
 		c.stray = c.pull.until
 	}
 	c.endLocked()
@@ -175,8 +175,8 @@ func (c *consumer) news(id uint64, m *nats.Msg) (removed bool) {
 	case code == 100: // it waits
 		c.err = nil
 		return false
-	case code == 404, code == 408 && text == "Request Timeout", c.pull.knock && text == tooLarge:
-		c.err, c.pause, c.notUntil = nil, 0, time.Time{}
+	case code == 404, code == 408 && text == "Request Timeout", c.pull.probe && text == tooLarge:
+		c.err, c.refusals, c.notUntil = nil, 0, time.Time{}
 		c.idle = code == 408 && !c.pull.got
 	case code == 408: // other pulls will have all there is
 		c.err = nil
@@ -226,7 +226,7 @@ func (c *consumer) stirring(now time.Time) (ended <-chan struct{}, wait time.Dur
 		return nil, 0
 	}
 	until := c.stray
-	if c.pull.open && !c.pull.knock {
+	if c.pull.open && !c.pull.probe {
 		if c.pull.until.After(until) {
 			until = c.pull.until
 		}
@@ -237,7 +237,7 @@ func (c *consumer) stirring(now time.Time) (ended <-chan struct{}, wait time.Dur
 	return c.ended, until.Sub(now)
 }
 
-// withdraw takes a knock back: once nobody is interested in its answer, the
+// withdraw takes a probe back: once nobody is interested in its answer, the
 // server drops it when it is asked about the consumer (nats-server: consumer.go,
 // processWaiting). If it came upon it later, with a job given back in its hand, it
 // would put that job behind the others.
@@ -257,7 +257,7 @@ func (c *consumer) withdraw(ctx context.Context) {
 	}
 }
 
-// gone notes that the tube's consumer was found missing: who asked it for jobs
+// gone notes that the tube's consumer was found missing: those that asked it for jobs
 // before then asks again.
 func (t *tube) gone(at time.Time) {
 	t.mu.Lock()

@@ -91,7 +91,7 @@ func (q *client) stored(ctx context.Context, tube, id string, a *nats.Msg, err e
 }
 
 // putMsg is the message that puts a job. A delayed one has an id of its own,
-// because the stream numbers it anew when its time has come, and a buried one, because
+// because the stream gives it a new number when its time has come, and a buried one, because
 // its id is part of its subject.
 func putMsg(tube string, body []byte, o queue.PutOptions, now time.Time) (id string, m *nats.Msg) {
 	m = &nats.Msg{Subject: jobSubject(tube), Data: body}
@@ -213,7 +213,7 @@ func (e *apiError) Error() string {
 }
 
 // Unwrap says whether waiting can help. It nearly always can: full storage
-// empties when jobs are done, and the rest is for an operator to mend.
+// empties when jobs are done, and the rest is for an operator to repair.
 func (e *apiError) Unwrap() error {
 	switch e.ErrCode {
 	case errCodeTooLarge:
@@ -272,7 +272,7 @@ func (q *client) PutAll(ctx context.Context, jobs []queue.NewJob) []queue.Stored
 type batch struct {
 	puts []batched
 	open atomic.Int64  // puts without an answer
-	all  chan struct{} // closed when there is none
+	all  chan struct{} // closed when all have one
 }
 
 // batched is one of them.

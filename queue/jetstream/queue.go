@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +17,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"propeller/queue"
 	"propeller/queue/queueurl"
@@ -65,20 +67,20 @@ func open(o Options) (*client, error) {
 // start makes the queue and its goroutines.
 func start(o Options, emb *embedded) *client {
 	q := &client{opts: o, embedded: emb, calls: newCalls(o), retries: retries{wake: newEvent()}, tubes: make(map[string]*tube), told: make(map[string]string)}
-	q.makes, q.asks = make(slots, apiAtOnce), make(slots, apiAtOnce)
-	q.overviews.turn = make(slots, 1)
+	q.makes, q.asks = semaphore.NewWeighted(apiAtOnce), semaphore.NewWeighted(apiAtOnce)
+	q.overviews.turn = semaphore.NewWeighted(1)
 	q.ctx, q.cancel = context.WithCancel(context.Background())
 	q.link = newLink(q)
 	q.pulse.beat(time.Now(), q.opts.AckWait)
 	q.wg.Go(q.link.run)
-	q.wg.Go(q.keep)
+	q.wg.Go(q.renewLoop)
 	q.wg.Go(q.sendRetries)
 	q.wg.Go(q.watchSchedules)
 	if emb != nil {
-		q.wg.Go(q.mend)
+		q.wg.Go(q.watchServer)
 		q.wg.Go(q.watchRoom)
 		q.wg.Go(q.watchDamage)
-		q.wg.Go(q.watchLeft)
+		q.wg.Go(q.watchOrphans)
 	}
 	return q
 }
@@ -91,8 +93,8 @@ type client struct {
 	link     *link
 	retries  retries
 	pulse    pulse
-	makes    slots // consumers being made in the server
-	asks     slots // questions to the server
+	makes    *semaphore.Weighted // consumers being made in the server
+	asks     *semaphore.Weighted // questions to the server
 
 	denials   denials
 	overviews overviews
@@ -174,7 +176,7 @@ func (q *client) Close() error {
 	q.cancel()
 	if q.embedded != nil {
 		late := time.AfterFunc(lateClose, func() {
-			q.opts.Log.Warn("the queue's server does not end", "queue", q.opts.String())
+			q.opts.Log.Warn("the queue's server does not stop", "queue", q.opts.String())
 		})
 		defer late.Stop()
 	}
@@ -257,7 +259,7 @@ func (o Options) apiPrefix() string {
 	return "$JS.API."
 }
 
-// encrypted says whether nothing is to be said unencrypted.
+// encrypted reports whether nothing may be sent unencrypted.
 func (o Options) encrypted() bool {
 	return o.Scheme == "tls" || o.Options["ca"] != "" || o.Options["cert"] != "" || o.Options["tls_first"] != ""
 }
@@ -280,7 +282,7 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// event says that there is something to look at: once, however often it is raised.
+// event tells its reader once to look again, however often it is raised.
 type event chan struct{}
 
 func newEvent() event { return make(event, 1) }
@@ -309,31 +311,18 @@ func (q *client) sleep(ctx context.Context, d time.Duration) error {
 	return wait(ctx, q, time.After(d))
 }
 
-// about is a time around d, so that daemons do not all come at once.
-func about(d time.Duration) time.Duration { return d/2 + rand.N(d) }
-
 // each calls f for all there is, up to most at once, until one fails or ctx ends.
 func each[K, V any](ctx context.Context, most int, all iter.Seq2[K, V], f func(K, V) error) error {
-	going, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	places := make(slots, most)
-	var wg sync.WaitGroup
+	calls, going := errgroup.WithContext(ctx)
+	calls.SetLimit(most)
 	for k, v := range all {
-		if going.Err() != nil || places.take(going) != nil {
+		if going.Err() != nil {
 			break
 		}
-		wg.Go(func() {
-			defer places.giveBack()
-			if err := f(k, v); err != nil {
-				stop(err)
-			}
-		})
+		calls.Go(func() error { return f(k, v) })
 	}
-	wg.Wait()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return context.Cause(going)
+	err := calls.Wait()
+	return cmp.Or(ctx.Err(), err)
 }
 
 // messages are those of a stream whose subjects match a pattern, in their order;
@@ -348,4 +337,92 @@ func messages(ctx context.Context, s jetstream.Stream, pattern string) iter.Seq2
 			seq = m.Sequence
 		}
 	}
+}
+
+// flushTime bounds the wait for the server to read what was sent, when closing.
+const flushTime = 2 * time.Second
+
+// flushFor waits until the server has read all that was sent to it.
+func (q *client) flushFor(ctx context.Context) {
+	cn, _, _, err := q.link.ready()
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	_ = cn.nc.FlushWithContext(ctx)
+}
+
+// settleAll waits until the server has dealt with every acknowledgement: an
+// embedded one ends with the queue, and would forget those it has only read.
+//
+// It says whether that is so.
+func (q *client) settleAll() bool {
+	q.flushFor(q.ctx)
+	cn, _, _, err := q.link.ready()
+	if err != nil || q.embedded == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(q.ctx, flushTime)
+	defer cancel()
+	var failed atomic.Bool
+	_ = each(ctx, settlesAtOnce, slices.All(q.allTubes()), func(_ int, t *tube) error {
+		if err := q.barrier(ctx, cn, t.name); err != nil {
+			q.opts.Log.Warn("queue: jobs just finished may be served again", "tube", t.name, "err", err)
+			failed.Store(true)
+		}
+		return nil
+	})
+	return ctx.Err() == nil && !failed.Load()
+}
+
+const (
+	// settlesAtOnce is how many tubes an embedded server is asked about at once.
+	settlesAtOnce = 64
+	// forgetTime bounds forgetIdle.
+	forgetTime = 5 * time.Second
+)
+
+// forgetIdle removes those consumers of an embedded server that know nothing which is
+// not in the stream: none of their jobs was served and not finished. The server ends its
+// consumers one after the other and sleeps for 10 ms at each (nats-server: filestore.go,
+// waitOnFlusher), so that to end many would take long. Removing one takes less than a
+// tenth of that, and its tube makes it again when it is served.
+func (q *client) forgetIdle() {
+	cn, _, _, err := q.link.ready()
+	if err != nil || q.embedded.trouble() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(q.ctx, forgetTime)
+	defer cancel()
+	idle, err := q.idleConsumers(ctx, cn)
+	if err == nil {
+		err = each(ctx, apiAtOnce, slices.All(idle), func(_ int, name string) error {
+			return cn.js.DeleteConsumer(ctx, jobsStream, name)
+		})
+	}
+	if err != nil { // those that are left make the end slower
+		q.opts.Log.Debug("queue: consumers cannot be removed", "err", err)
+	}
+}
+
+// idleConsumers are the consumers of our tubes for which all of a tube's jobs are still
+// to be served for the first time.
+func (q *client) idleConsumers(ctx context.Context, cn *conn) (names []string, err error) {
+	jobs, err := q.streamInfo(ctx, cn, jobsStream, jobPrefix+">", 0)
+	if err != nil {
+		return nil, err
+	}
+	s, err := cn.js.Stream(ctx, jobsStream)
+	if err != nil {
+		return nil, err
+	}
+	all := s.ListConsumers(ctx)
+	for c := range all.Info() {
+		stored := uint64(jobs.State.Subjects[c.Config.FilterSubject])
+		if q.tube(tubeOf(c.Config.FilterSubject)) != nil && c.NumAckPending == 0 && c.NumPending == stored {
+			names = append(names, c.Name)
+		}
+	}
+	return names, all.Err()
 }

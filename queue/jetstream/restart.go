@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"propeller/internal/backoff"
 	"propeller/internal/files"
 )
 
@@ -19,16 +20,16 @@ import (
 //
 // Not before: what it knows of jobs that are held and finished is in its memory,
 // and written when it stops. Until then no job is received or finished, and the
-// keeper keeps the reservations alive.
+// renewal loop keeps the reservations alive.
 
 const (
-	// mendMin and mendMax bound the pause before the disk is tried and the
+	// restartMin and restartMax bound the pause before the disk is tried and the
 	// server started again. It is doubled each time.
-	mendMin = 500 * time.Millisecond
-	mendMax = 5 * time.Second
-	// mendWell is how long a server has to work for its next fault to be taken
+	restartMin = 500 * time.Millisecond
+	restartMax = 5 * time.Second
+	// restartWell is how long a server has to work for its next fault to be taken
 	// for a new one.
-	mendWell = time.Minute
+	restartWell = time.Minute
 
 	// trialSize is what the disk has to take, in bytes, before a server is
 	// started on it: the largest job (max_payload) with room to spare.
@@ -116,7 +117,7 @@ func (e *embedded) restart(o Options) error {
 	}
 	e.stop()
 	e.mu.Lock()
-	e.fault = nil // what the new one says is of account
+	e.fault = nil // what the new one reports counts
 	e.mu.Unlock()
 	err := e.start(o)
 	if err != nil {
@@ -126,10 +127,10 @@ func (e *embedded) restart(o Options) error {
 	return err
 }
 
-// mend starts the embedded server again when it stores nothing, until the queue
+// watchServer starts the embedded server again when it stores nothing, until the queue
 // is closed.
-func (q *client) mend() {
-	pause := mendMin
+func (q *client) watchServer() {
+	pauses := backoff.Backoff{Min: restartMin, Max: restartMax}
 	for {
 		select {
 		case <-q.ctx.Done():
@@ -139,24 +140,23 @@ func (q *client) mend() {
 		if !q.watched(q.embedded.examine) {
 			return
 		}
-		if _, since := q.embedded.running(); time.Since(since) > mendWell {
-			pause = mendMin
+		if _, since := q.embedded.running(); time.Since(since) > restartWell {
+			pauses.Reset()
 		}
 		for q.embedded.trouble() != nil {
 			q.link.lost(nil, q.embedded.trouble())
-			if q.sleep(q.ctx, about(pause)) != nil {
+			if q.sleep(q.ctx, pauses.Next()) != nil {
 				return
 			}
-			pause = min(2*pause, mendMax)
 			if q.embedded.restart(q.opts) == nil {
-				q.embedded.anew.raise()
+				q.embedded.restarted.raise()
 				q.opts.Log.Info("the queue's disk takes jobs again: its server was restarted", "queue", q.opts.String())
 			}
 		}
 	}
 }
 
-// An embedded server can stand still for good. When it cannot write down that a
+// An embedded server can hang for good. When it cannot write down that a
 // schedule is gone, it may wait for a lock that it holds itself (nats-server 2.15:
 // filestore.go, PurgeEx, flushPendingMsgs, rebuildState). All that asks for the stream
 // waits behind that, the server's own end too: only the end of the process helps. What
@@ -171,9 +171,9 @@ const (
 	stillLook = time.Second
 )
 
-var errStill = errors.New("jetstream: the queue's server stands still and cannot be started again in this process")
+var errStill = errors.New("jetstream: the queue's server hangs and cannot be restarted in this process")
 
-// watched calls examine, which asks the server, and sees to it that there is an
+// watched calls examine, which asks the server, and makes sure that there is an
 // answer. It reports false when the queue was closed first; then examine goes on, if
 // it can.
 func (q *client) watched(examine func()) bool {
@@ -200,7 +200,7 @@ func (q *client) watched(examine func()) bool {
 		case stillWarn:
 			q.opts.Log.Warn("the queue's server does not answer, though its disk takes files", "queue", q.opts.String())
 		case stillMax:
-			q.opts.Log.Error("the queue's server stands still: the process has to be started again; jobs are safe on the disk", "queue", q.opts.String())
+			q.opts.Log.Error("the queue's server hangs: restart the process; jobs are safe on the disk", "queue", q.opts.String())
 			if q.opts.Still != nil {
 				q.opts.Still(errStill)
 			}

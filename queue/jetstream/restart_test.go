@@ -55,7 +55,7 @@ func still() int {
 	if err == nil {
 		select {
 		case err = <-told:
-			if errors.Is(err, errStill) && strings.Contains(lines.String(), "stands still") {
+			if errors.Is(err, errStill) && strings.Contains(lines.String(), "the queue's server hangs") {
 				return 0 // without Close: it would never end
 			}
 		case <-time.After(patience + stillMax*stillLook):

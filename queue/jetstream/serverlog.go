@@ -31,10 +31,10 @@ type serverLog struct {
 	failed func(why string) // the server stores nothing from now on; must not wait
 	unread chan<- string    // gets why it cannot read a job
 
-	faults  *sparing // of the server itself
-	clients *sparing
-	wrong   *sparing // tokens
-	others  *sparing
+	faults  *limitedLog // of the server itself
+	clients *limitedLog
+	wrong   *limitedLog // tokens
+	others  *limitedLog
 
 	mu  sync.Mutex
 	bad string // the last error
@@ -43,16 +43,16 @@ type serverLog struct {
 func newServerLog(log *slog.Logger, failed func(string), unread chan<- string) *serverLog {
 	return &serverLog{
 		failed: failed, unread: unread,
-		faults:  newSparing(log, linesEvery, linesAtOnce),
-		clients: newSparing(log, linesEvery, linesAtOnce),
-		wrong:   newSparing(log, wrongEvery, 1),
-		others:  newSparing(log, linesEvery, linesAtOnce),
+		faults:  newLimitedLog(log, linesEvery, linesAtOnce),
+		clients: newLimitedLog(log, linesEvery, linesAtOnce),
+		wrong:   newLimitedLog(log, wrongEvery, 1),
+		others:  newLimitedLog(log, linesEvery, linesAtOnce),
 	}
 }
 
 // end tells what was kept back.
 func (l *serverLog) end() {
-	for _, s := range []*sparing{l.faults, l.clients, l.wrong, l.others} {
+	for _, s := range []*limitedLog{l.faults, l.clients, l.wrong, l.others} {
 		s.end()
 	}
 }
@@ -79,7 +79,7 @@ func (l *serverLog) say(level slog.Level, format string, v []any) {
 	case l.judge(format, v):
 		to = l.faults
 	case wrongToken(format, v):
-		l.wrong.note(line{level: slog.LevelWarn, text: "queue server: no token, or a wrong one"})
+		l.wrong.note(line{level: slog.LevelWarn, text: "queue server: missing or wrong token"})
 		return
 	case ofClient.MatchString(format):
 		to = l.clients
@@ -126,7 +126,7 @@ func (l *serverLog) last() string {
 // strangers have sent, and in the formats of lines about clients what they call
 // themselves.
 
-// ourStreams are those whose faults matter: who has the token may make others.
+// ourStreams are those whose faults matter: anyone with the token may create others.
 var ourStreams = [...]string{jobsStream, buriedStream}
 
 func ours(stream any) bool { return slices.Contains(ourStreams[:], fmt.Sprint(stream)) }
@@ -179,10 +179,10 @@ func writeFaultOf(health string) bool {
 	return false
 }
 
-// sparing logs what others can make happen as often as they like: some lines at once,
+// limitedLog logs what others can make happen as often as they like: some lines at once,
 // then one in a while that says how many were like it, or not logged at all, since the
 // last. A line that is the same as the last counts as one of those.
-type sparing struct {
+type limitedLog struct {
 	log   *slog.Logger
 	every time.Duration
 	limit *rate.Limiter
@@ -203,12 +203,12 @@ type line struct {
 	err   string // "": none
 }
 
-func newSparing(log *slog.Logger, every time.Duration, atOnce int) *sparing {
-	return &sparing{log: log, every: every, limit: rate.NewLimiter(rate.Every(every), atOnce)}
+func newLimitedLog(log *slog.Logger, every time.Duration, atOnce int) *limitedLog {
+	return &limitedLog{log: log, every: every, limit: rate.NewLimiter(rate.Every(every), atOnce)}
 }
 
 // note logs a line, or counts it.
-func (s *sparing) note(l line) {
+func (s *limitedLog) note(l line) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended || (s.timer == nil || l != s.last) && s.limit.Allow() {
@@ -223,7 +223,7 @@ func (s *sparing) note(l line) {
 }
 
 // tell logs the last of the lines that were kept back, if there are any.
-func (s *sparing) tell() {
+func (s *limitedLog) tell() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -239,7 +239,7 @@ func (s *sparing) tell() {
 	}
 }
 
-func (s *sparing) write(l line) {
+func (s *limitedLog) write(l line) {
 	var attrs []slog.Attr
 	if l.queue != "" {
 		attrs = append(attrs, slog.String("queue", l.queue))
@@ -255,7 +255,7 @@ func (s *sparing) write(l line) {
 }
 
 // end tells what was kept back; later lines are not limited, of which there are few.
-func (s *sparing) end() {
+func (s *limitedLog) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.timer != nil {

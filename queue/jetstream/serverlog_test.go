@@ -22,7 +22,7 @@ func TestSparing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log, lines := newLog()
-		s := newSparing(log, time.Second, 3)
+		s := newLimitedLog(log, time.Second, 3)
 		count := func() int { return strings.Count(lines.String(), "msg=") }
 		for range 100 {
 			s.note(line{text: "same"})
@@ -109,7 +109,7 @@ func TestServerLogIsBounded(t *testing.T) {
 		if strings.Contains(l, `"queue server: `) {
 			all++
 		}
-		if strings.Contains(l, `msg="queue server: no token, or a wrong one"`) {
+		if strings.Contains(l, `msg="queue server: missing or wrong token"`) {
 			wrong++
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/semaphore"
 
 	"propeller/queue"
 )
@@ -89,10 +90,10 @@ func (q *client) tubeStats(ctx context.Context, cn *conn, name string) (st queue
 
 // consumerOf asks for the consumer of a tube.
 func (q *client) consumerOf(ctx context.Context, cn *conn, name string) (jetstream.Consumer, error) {
-	if err := q.asks.take(ctx); err != nil {
+	if err := q.asks.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	defer q.asks.giveBack()
+	defer q.asks.Release(1)
 	return cn.js.Consumer(ctx, jobsStream, durable(name))
 }
 
@@ -178,10 +179,10 @@ func (q *client) streamInfo(ctx context.Context, cn *conn, stream, subject strin
 }
 
 func (q *client) askStream(ctx context.Context, cn *conn, stream string, question []byte) (info streamInfo, err error) {
-	if err := q.asks.take(ctx); err != nil {
+	if err := q.asks.Acquire(ctx, 1); err != nil {
 		return info, err
 	}
-	defer q.asks.giveBack()
+	defer q.asks.Release(1)
 	m, err := q.request(ctx, cn, &nats.Msg{Subject: q.calls.api + "STREAM.INFO." + stream, Data: question})
 	if err != nil {
 		return info, err
@@ -234,17 +235,17 @@ type tubeCounts struct{ jobs, delayed, buried int }
 
 // overviews keeps the last overview for one caller at a time.
 type overviews struct {
-	turn slots // one
+	turn *semaphore.Weighted // one
 	last overview
 }
 
 // overview returns a tube's counts, if they are known without asking for this
 // tube.
 func (q *client) overview(ctx context.Context, cn *conn, name string) (n tubeCounts, known bool, err error) {
-	if err := q.overviews.turn.take(ctx); err != nil {
+	if err := q.overviews.turn.Acquire(ctx, 1); err != nil {
 		return n, false, err
 	}
-	defer q.overviews.turn.giveBack()
+	defer q.overviews.turn.Release(1)
 	o := &q.overviews.last
 	if time.Since(o.taken) >= overviewAge {
 		*o = overview{taken: time.Now()}

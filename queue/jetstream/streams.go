@@ -338,12 +338,12 @@ func (q *client) remark(what, differs string) {
 	}
 	q.mu.Unlock()
 	if differs != was && differs != "" {
-		q.opts.Log.Warn("what the queue keeps in NATS is not as propeller makes it; it goes on", "queue", q.opts.String(), "what", what, "differs", differs)
+		q.opts.Log.Warn("a stream or consumer in NATS is not configured as propeller would create it; propeller goes on", "queue", q.opts.String(), "what", what, "differs", differs)
 	}
 }
 
 // compare says whether a tube's consumer, which has jobs, is as it was when it was made or
-// found. One that is not is looked at by who asks it for jobs.
+// found. A missing one is found by the consumer that asks it for jobs.
 func (t *tube) compare(have jetstream.ConsumerConfig) {
 	harmless, err := consumerDiffers(have, t.config)
 	t.q.remark(t.config.Durable, harmless)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/semaphore"
 
 	"propeller/queue"
 	"propeller/queue/lease"
@@ -36,7 +37,7 @@ type tube struct {
 	// leader is the leader of the tube's consumer that last answered, and when; see ledBy.
 	leader leadership
 	// late are finished jobs whose acknowledgement the server does not know
-	// yet, because who finished them could not wait. The keeper goes on.
+	// yet, because the settle call could not wait. The renewal loop repeats them.
 	late lease.List[*job]
 	// tombstones are of finished jobs that the server may have served again before it
 	// heard of it: if one arrives, it is finished once more and not delivered.
@@ -113,31 +114,16 @@ func reservation(ackWait time.Duration) time.Duration { return ackWait - ackWait
 // once, and how many questions.
 const apiAtOnce = 8
 
-// slots are for what may be under way at once.
-type slots chan struct{}
-
-// take waits for a slot. Whoever has one gives it back.
-func (s slots) take(ctx context.Context) error {
-	select {
-	case s <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (s slots) giveBack() { <-s }
-
 // making is what a tube's consumers here share of making the one in the server.
 type making struct {
-	turn slots // one of them sees to it
-	// Of who has the turn.
+	turn *semaphore.Weighted // one of them does it
+	// For the one that has the turn.
 	info  *jetstream.ConsumerInfo // as it was at
 	at    time.Time
 	asked bool // for, and not answered: it may have been made, or may be yet
 }
 
-func newMaking() making { return making{turn: make(slots, 1)} }
+func newMaking() making { return making{turn: semaphore.NewWeighted(1)} }
 
 // make makes the tube's consumer in the server unless it is there, and returns
 // what is known of it. What others find while one waits for its turn is good
@@ -145,17 +131,17 @@ func newMaking() making { return making{turn: make(slots, 1)} }
 func (t *tube) make(ctx context.Context, cn *conn) (*jetstream.ConsumerInfo, error) {
 	since := time.Now()
 	m := &t.making
-	if err := m.turn.take(ctx); err != nil {
+	if err := m.turn.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	defer m.turn.giveBack()
+	defer m.turn.Release(1)
 	if m.at.After(since) {
 		return m.info, nil
 	}
-	if err := t.q.makes.take(ctx); err != nil {
+	if err := t.q.makes.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	defer t.q.makes.giveBack()
+	defer t.q.makes.Release(1)
 	ctx, cancel := context.WithTimeout(ctx, t.q.opts.timeout)
 	defer cancel()
 	info, err := t.makeOrFind(ctx, cn)
@@ -163,7 +149,7 @@ func (t *tube) make(ctx context.Context, cn *conn) (*jetstream.ConsumerInfo, err
 		return nil, t.q.denials.because(err, since)
 	}
 	if m.info != nil && !m.info.Created.Equal(info.Created) {
-		t.q.opts.Log.Warn("a tube's consumer was missing and is made anew", "queue", t.q.opts.String(), "tube", t.name)
+		t.q.opts.Log.Warn("a tube's consumer was missing and was created again", "queue", t.q.opts.String(), "tube", t.name)
 		t.q.link.doubt(t.removed()) // perhaps it went with the stream
 	}
 	m.info, m.at = info, time.Now()
@@ -281,7 +267,7 @@ func (t *tube) ledBy(info *jetstream.ConsumerInfo) {
 }
 
 // elected notes that the tube's consumer has a new leader. The election of the one that
-// has answered since, as when the consumer was made, is none: its word only comes late.
+// has answered since, as when the consumer was created, does not count: its notice is only late.
 func (t *tube) elected(e leadership) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -15,7 +15,7 @@ const (
 	// maxInfo the longest INFO: it names the servers of the cluster.
 	maxControl = 4 << 10
 	maxInfo    = 128 << 10
-	// maxMessage is the largest message that a server can be told to take
+	// maxMessage is the largest message that a server can be configured to take
 	// (nats-server: const.go, MAX_PENDING_SIZE, which bounds max_payload).
 	maxMessage = 64 << 20
 	// maxAnswer is the largest answer to a request that does not ask for more. They
@@ -187,7 +187,7 @@ func (w *wire) message(line, args []byte, sizes int) error {
 		}
 	}
 	if size > maxAnswer && bytes.HasPrefix(fields[0], w.inbox) && !w.large() {
-		return fmt.Errorf("server sends an answer of %d bytes that nobody asked for", size)
+		return fmt.Errorf("server sends an answer of %d bytes that was not requested", size)
 	}
 	w.left, w.end = size, len(lineEnd)
 	w.msgs++

@@ -114,7 +114,7 @@ func (d *daemon) stoodStill() bool {
 	if err != nil || int64(len(text)) < d.from {
 		return false
 	}
-	for _, line := range []string{"the queue's server does not answer", "the queue's server does not end"} {
+	for _, line := range []string{"the queue's server does not answer", "the queue's server does not stop"} {
 		if bytes.Contains(text[d.from:], []byte(line)) {
 			now := time.Now()
 			d.at.note("propeller ended because its queue's server stood still")

@@ -10,15 +10,15 @@ import (
 // what an earlier process has said, or one that ends well, is not that.
 func TestStoodStill(t *testing.T) {
 	t.Parallel()
-	const before = `{"msg":"the queue's server does not end"}` + "\n"
+	const before = `{"msg":"the queue's server does not stop"}` + "\n"
 	for _, c := range []struct {
 		shell, said string
 		want        bool
 	}{
 		{"exit 1", `{"msg":"the queue's server does not answer, though its disk takes files"}`, true},
-		{"exit 1", `{"msg":"the queue's server does not end"}`, true},
+		{"exit 1", `{"msg":"the queue's server does not stop"}`, true},
 		{"exit 1", `{"msg":"another end"}`, false},
-		{"exit 0", `{"msg":"the queue's server does not end"}`, false},
+		{"exit 0", `{"msg":"the queue's server does not stop"}`, false},
 	} {
 		at := &site{dir: t.TempDir()}
 		var err error

@@ -22,21 +22,21 @@ var (
 
 func wordNakAfter(d time.Duration) []byte { return fmt.Appendf(nil, `-NAK {"delay":%d}`, d) }
 
-// giveBackAll gives jobs back that nobody holds any more, in the order of their
+// nakAll gives jobs back that nobody holds any more, in the order of their
 // tube, and waits for the server to have done so. No pull of ours may wait, or
 // it would bring them right back.
-func (t *tube) giveBackAll(ctx context.Context, jobs []*job) {
+func (t *tube) nakAll(ctx context.Context, jobs []*job) {
 	slices.SortFunc(jobs, func(a, b *job) int { return cmp.Compare(a.d.seq, b.d.seq) })
 	for _, j := range jobs {
-		j.sayBack()
+		j.sayNak()
 	}
 	if len(jobs) > 0 {
 		t.q.await(ctx, jobs[len(jobs)-1].address(), wordNak)
 	}
 }
 
-// sayBack gives a job back that nobody holds, without waiting.
-func (j *job) sayBack() {
+// sayNak gives a job back that nobody holds, without waiting.
+func (j *job) sayNak() {
 	j.say(wordNakStored)
 	j.say(wordNak)
 }
@@ -51,8 +51,8 @@ func (q *client) await(ctx context.Context, address string, word []byte) {
 	}
 }
 
-// giveBack asks the server to serve the job again at once.
-func (j *job) giveBack(ctx context.Context) error {
+// nak asks the server to serve the job again at once.
+func (j *job) nak(ctx context.Context) error {
 	t := j.c.t
 	cn, err := t.q.link.get(ctx, untilReady)
 	if err != nil {
@@ -67,7 +67,7 @@ func (j *job) giveBack(ctx context.Context) error {
 	t.jobs.Unlist(&j.Lease)
 	asking := j.c.Receiving
 	t.mu.Unlock()
-	if !asking { // whoever gives back while nobody asks for more is about to go
+	if !asking { // a consumer that gives back and asks for no more is about to close
 		j.c.calm(ctx)
 		j.c.withdraw(ctx)
 		if err := cn.publish(&nats.Msg{Subject: j.ack, Data: wordNakStored}); err != nil {
