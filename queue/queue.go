@@ -1,15 +1,14 @@
 // Package queue is the small interface between propeller's workers and a
-// durable job queue. Adapters live in its subpackages (beanstalk); package
-// queuetest is the suite that every adapter passes.
+// durable job queue. The adapters are packages beanstalk and jetstream. Both keep the jobs
+// that a worker holds in package lease, and both pass the suite in package queuetest.
 //
 // A job travels: Put → ready → Receive (reserved by one consumer) → exactly
 // one of Done, Retry, Bury. A job that is reserved and never settled returns
 // to ready when its consumer's process or connection dies: delivery is
 // at-least-once.
 //
-// What an operator asks (how many jobs, which are buried, serve or delete this
-// one) is in Admin. The reason why a job was buried is in its body, which Bury may
-// replace.
+// Operators count, list, kick and delete jobs through Admin. The reason why a job was buried
+// is in its body, which Bury may replace.
 package queue
 
 import (
@@ -24,17 +23,17 @@ type Queue interface {
 	// Put stores body in tube and returns the engine's id of the new job.
 	// When it returns nil the engine has accepted the job. Errors: ErrRejected
 	// (this tube or body can never work), ErrUnavailable (try again later), its
-	// kind ErrFull, ctx.Err(). Those beside which there is ErrUncertain leave
+	// kind ErrFull, ctx.Err(). An error that also wraps ErrUncertain leaves
 	// open whether the job is stored; after any other it is not.
 	Put(ctx context.Context, tube string, body []byte, o PutOptions) (id string, err error)
 
 	// Consume starts a consumer of one tube. It does not wait for the engine:
-	// an unreachable engine is retried inside the consumer for ever. The error
+	// the consumer goes on dialling an unreachable engine. The error
 	// is ErrRejected for a tube name that can never work.
 	Consume(tube string) (Consumer, error)
 
-	// Close ends puts and frees what the Queue holds. Consumers are closed by
-	// their owners, before.
+	// Close ends puts and frees what the Queue holds. The owners of its consumers
+	// close them first.
 	Close() error
 }
 
@@ -46,14 +45,14 @@ type Admin interface {
 	// engine's servers answer, the counts are of those and the error is ErrPartial.
 	TubeStats(ctx context.Context, tube string) (TubeStats, error)
 
-	// Peek looks at one buried job, which has no Delete. id is what Put and Job.ID gave. Errors:
-	// ErrNotFound when the engine says that there is no such job, or it is not
-	// buried, or not in tube, and its kind ErrBusy when somebody may just be
-	// listing it; ErrRejected when id can be none of this queue's jobs;
+	// Peek looks at one buried job; the result has no Delete. id is from Put or Job.ID. Errors:
+	// ErrNotFound when the engine says that the job does not exist, is not
+	// buried, or is in another tube, and its kind ErrBusy when another client may
+	// be listing it; ErrRejected when id cannot be a job of this queue;
 	// ErrUnavailable; ctx.Err().
 	Peek(ctx context.Context, tube, id string) (StoredJob, error)
-	// Kick gives one buried job back to be served at once. Its id may be another
-	// one afterwards. Errors as Peek.
+	// Kick gives one buried job back to be served at once. It may have another id
+	// afterwards. Errors as Peek.
 	Kick(ctx context.Context, tube, id string) error
 	// Delete removes one buried job for good. Errors as Peek.
 	Delete(ctx context.Context, tube, id string) error
@@ -62,10 +61,10 @@ type Admin interface {
 	// CheckTube refuses may be among them. Errors: ErrUnavailable, ctx.Err().
 	Tubes(ctx context.Context) ([]string, error)
 	// List calls f for all jobs of tube in the given state, some at a time, until f
-	// returns an error, which it returns. Jobs that are not deleted in f stay what
-	// they are; for beanstalkd to show the others, they are taken out of the way.
+	// returns an error, which it returns. Jobs that f does not delete keep their state.
+	// beanstalkd shows one job at a time, so List moves each out of the way of the next.
 	//
-	// Delayed jobs are those that no consumer gets at present and that are not
+	// Delayed jobs are those that no consumer gets for now and that are not
 	// buried. Those due within Soon may be left out.
 	//
 	// List may be slow and disturb what it lists (see the engine). Other errors as
@@ -94,8 +93,8 @@ type StoredJob struct {
 	Delay    time.Duration // from now until it may be served; never less than what is left
 	// Fault, an ErrRejected, says why Body is not what was put, or cannot be served.
 	Fault error
-	// Delete removes the job for good. If it is no longer what was listed, that is no
-	// error. It is called within f, for several jobs at once if need be.
+	// Delete removes the job for good. If its state has changed since, that is no
+	// error. f calls it, for several jobs at once if it likes.
 	Delete func() error
 }
 
@@ -105,10 +104,10 @@ type TubeStats struct {
 	Delayed  int // waiting for their time
 	Reserved int // held by consumers, of any process
 	Buried   int // set aside for an operator
-	// Paused is how many of the ready ones no consumer gets at present, because
+	// Paused is how many of the ready ones no consumer gets for now, because
 	// an operator has paused the tube. 0 where the engine knows no pause.
 	Paused int
-	// PausedUntil is when that pause ends; zero if there is none. With several servers
+	// PausedUntil is when that pause ends; zero without a pause. With several servers
 	// it is the latest.
 	PausedUntil time.Time
 }
@@ -122,7 +121,8 @@ type PutOptions struct {
 	Settling bool
 	// Buried puts the job among the buried ones. Delay does not count then.
 	Buried bool
-	// Age is how long ago the job was put elsewhere. Engines that cannot keep it ignore it.
+	// Age is how long ago the job was put into the queue that it comes from. Engines that
+	// cannot keep it ignore it.
 	Age time.Duration
 }
 
@@ -184,7 +184,7 @@ type Job interface {
 	// engine refuses for now. After either nothing has changed: the job is still held and
 	// has to be settled.
 	Bury(ctx context.Context, body []byte) error
-	// Touch starts the reservation's time anew. Adapters do this by themselves.
+	// Touch renews the reservation. Adapters do this without being asked.
 	Touch(ctx context.Context) error
 }
 
@@ -210,14 +210,14 @@ var (
 	// ErrPartial, an ErrUnavailable: only some of an engine's servers have answered, and
 	// what is returned beside it is theirs.
 	ErrPartial = fmt.Errorf("only some servers answer: %w", ErrUnavailable)
-	// ErrUncertain: a put has been sent and nobody knows what became of it. The
-	// job may have been stored, or may be yet.
+	// ErrUncertain: a put was sent, and its outcome is unknown. The job may have been
+	// stored, or may still be.
 	ErrUncertain = errors.New("the job may have been stored")
 	// ErrNotFound: an operator named a job that is not there (any more).
 	ErrNotFound = errors.New("no such buried job")
-	// ErrBusy: the job that an operator named is held by somebody at present. It
-	// is an ErrNotFound that may be none in a moment: engines may take a buried
-	// job into the hand to list the next.
+	// ErrBusy: another client holds the job that an operator named. It is an
+	// ErrNotFound that may pass in a moment: engines may reserve a buried
+	// job to list the next.
 	ErrBusy = fmt.Errorf("held by somebody at present: %w", ErrNotFound)
 	// ErrCut is for List's f to end a list that is long enough.
 	ErrCut = errors.New("the list is cut")
@@ -243,7 +243,7 @@ func CheckTube(name string) error {
 	return nil
 }
 
-// everywhere says whether a tube name is valid on every engine: no blank, no
+// everywhere reports whether a tube name is valid on every engine: no blank, no
 // leading '-', no NATS wildcard or empty subject token. Each put asks.
 func everywhere(name string) bool {
 	for i := range len(name) {

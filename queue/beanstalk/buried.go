@@ -56,7 +56,7 @@ func (q *client) endBuried(ctx context.Context, tube, id string, cmd func(*gobea
 }
 
 // maxLooks bounds how often a job is looked at that is there whenever it is
-// looked at, and is not when it is to be had.
+// looked at, and gone when it is to be taken.
 const maxLooks = 3
 
 // onBuried runs f when the job is buried in tube, else it returns ErrNotFound.
@@ -216,7 +216,7 @@ type listing struct {
 	reserved []delayedJob // out of the way
 }
 
-// delayedJob is one that is to be released. There may be many: without their bodies.
+// delayedJob is a job to release. There may be many, so their bodies are not kept.
 type delayedJob struct {
 	id  uint64
 	pri uint32
@@ -311,7 +311,7 @@ func (l *listing) step() (more bool, err error) {
 
 // rotate takes the first job out of the way of the next: a buried one becomes the
 // last, a delayed one is held. Nobody in this process looks at a buried job while
-// one is in the hand; others are told that it is held.
+// it is reserved here; other clients find it reserved.
 func (l *listing) rotate(id uint64, j queue.StoredJob) error {
 	l.srv.rotating.Lock()
 	defer l.srv.rotating.Unlock()

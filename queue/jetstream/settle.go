@@ -92,7 +92,7 @@ type serving struct {
 }
 
 const (
-	maxMissing  = 100                   // servings that are looked for
+	maxMissing  = 100                    // servings that are looked for
 	missingTime = 200 * time.Millisecond // for a serving that nats.go has read to be looked at
 	missingLook = time.Millisecond
 )
