@@ -152,14 +152,14 @@ type Counters struct {
 // Refusal is how a push ended that was not delivered.
 type Refusal struct {
 	Class  apnsconn.Class
-	Reason string // APNs'; "" when there was none, OtherReason for the rare ones of very many
+	Reason string // APNs'; "" when there was none, otherReason for the rare ones of very many
 }
 
 const (
 	// maxRefusals bounds what is kept of APNs' reasons, which are free strings:
 	// Apple documents some 40.
 	maxRefusals = 100
-	// OtherReason stands for the reasons beyond that.
+	// otherReason stands for the reasons beyond that.
 	otherReason = "other"
 )
 

@@ -41,7 +41,7 @@ const (
 
 // guard keeps an app with the wrong environment or topic from reporting all its device
 // tokens dead. APNs answers BadDeviceToken or DeviceTokenNotForTopic both for one bad
-// token and for every token of such an app. So such an answer is pending until a
+// token and for every token of such an app. Therefore such an answer is pending until a
 // later one shows that environment and topic are right. If instead they pile up, the guard
 // trips: pending answers go back unreported, and so does every further one until reset.
 //

@@ -6,13 +6,11 @@ import (
 
 // plan is what a worker may do now, or how long it has to wait.
 //
-// Every wait ends by itself. A dial, a push and a settling have deadlines and report to
-// the mailbox, and so does each job that is reserved without a push to send. dialAt and the
-// breaker's probe are times. A Receive ends with a job or by cancellation, and an operator who
-// ends a pause rings the mailbox. Only the act itself, in
-// do, uses up the permission for it. So while the app is open and a job is at hand, there
-// is a dial or a push when dialAt and the probe's time have come at the latest, and its
-// result moves both.
+// Every wait ends by itself. Dials, pushes and calls to the queue have deadlines and report to
+// the mailbox. The next dial and the next probe have a time. A Receive ends with a job or by
+// cancellation. An operator who ends a pause rings the mailbox. Only the act itself, in do, uses
+// up the permission for it. So a worker that has a job, and whose app is not paused, dials or
+// pushes when the next dial or probe is due at the latest, and the result sets the next time.
 type plan struct {
 	receive int  // pushes to receive jobs for
 	send    int  // pushes that may be sent
@@ -21,7 +19,7 @@ type plan struct {
 	pause   bool // pause the consumer
 	release bool // release the jobs that have no push under way
 
-	cause Cause     // what limits the worker; NoCause if nothing does
+	cause Cause     // what limits the worker; noCause if nothing does
 	until time.Time // when to plan again even without mail
 }
 
@@ -73,7 +71,7 @@ func (r *run) plan(now time.Time) (p plan) {
 		p.receive = 1 // the push that opens the connection
 	}
 	if p.receive > 0 && r.weight.full() {
-		p.receive, p.cause, p.pause = 0, causeHeavy, true // what the consumer has fetched ahead goes back
+		p.receive, p.cause, p.pause = 0, causeHeavy, true // jobs that the consumer has reserved ahead go back
 	}
 	p.until = sooner(p.until, r.due())
 	p.until = sooner(p.until, now.Add(idle))
@@ -125,7 +123,7 @@ func (r *run) do(p plan, now time.Time) (changed bool) {
 }
 
 // releaseAll releases the jobs at hand, with the tokens that were not sent. A job with
-// pushes under way waits for those; if it may, it goes on here afterwards.
+// pushes under way waits for those, and may then go on here.
 func (r *run) releaseAll() (any bool) {
 	stay := r.sendq[:0]
 	for _, t := range r.sendq {
@@ -143,8 +141,8 @@ func (r *run) releaseAll() (any bool) {
 }
 
 // maxWeight bounds the bodies of the jobs that a worker has reserved, in bytes; the last job may
-// be beyond it. Decoded, and with a push for each token, a job takes many times its size.
-// The jobs of slow settlers, see linger, have as much again.
+// exceed it. Decoded, and with a push for each token, a job takes many times its size.
+// Jobs that linger have as much again.
 const maxWeight = 16 << 20
 
 // weight is how much the jobs weigh that a run has reserved.
@@ -157,7 +155,7 @@ type weight struct {
 func (t *task) weight() int { return len(t.body) }
 
 // full reports whether the run takes no jobs until one of those reserved is settled. Every
-// reserved job is being sent or settled, so that comes about by itself.
+// reserved job is being sent or settled, so this happens by itself.
 func (w *weight) full() bool { return w.reserved >= maxWeight }
 
 // take adds a job, unless there are too many already.
@@ -177,7 +175,7 @@ func (w *weight) leave(t *task) {
 	}
 }
 
-// linger makes a job one that lingers, if there is room.
+// linger counts a job among those that linger, if there is room.
 func (w *weight) linger(t *task) (ok bool) {
 	if w.lingering > 0 && w.lingering+t.weight() > maxWeight {
 		return false

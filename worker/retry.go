@@ -10,8 +10,8 @@ import (
 
 // Retry bounds how a job is tried again.
 type Retry struct {
-	Min         time.Duration // pause after the first answer that APNs is unavailable
-	Max         time.Duration // longest pause
+	Min         time.Duration // delay after the first answer that APNs is unavailable
+	Max         time.Duration // longest delay
 	GiveUpAfter time.Duration // a job older than this is buried instead
 }
 

@@ -33,7 +33,7 @@ type run struct {
 	sendq     []*task            // tasks with unsent tokens, oldest first
 	lists     map[*task]struct{} // jobs with several tokens, until they are settled
 	pending   []pendingAnswer    // answers that wait for the guard
-	undecided int                // how many of guarded have not gone back in doubt
+	undecided int                // how many of pending still have their push
 	reserved  int                // jobs received and not yet settled
 	slots     int                // of InFlight: pushes sent, jobs being settled
 	weight    weight             // of those jobs
@@ -52,7 +52,7 @@ type run struct {
 	ends      chan struct{} // closed when ending begins
 	drainEnd  time.Time     // until when pushes may finish
 	abandoned bool          // the pushes open at drainEnd have been given up
-	closed    bool          // jobs received from now on are too late
+	closed    bool          // jobs received from now on come too late
 }
 
 func newRun(w *Worker, consumer queue.Consumer) *run {
@@ -66,7 +66,7 @@ func newRun(w *Worker, consumer queue.Consumer) *run {
 	return r
 }
 
-// serve works until ctx ends or the queue fails, and all jobs are settled or given back.
+// serve works until ctx ends or the queue fails, and all jobs are settled or released.
 func (r *run) serve(ctx context.Context) error {
 	r.app.mailboxes.join(&r.box)
 	defer r.app.mailboxes.leave(&r.box)
@@ -161,7 +161,7 @@ func (r *run) receive(n int) {
 func (r *run) received(jobs []queue.Job, err error) {
 	r.receiving, r.paused = false, false
 	if r.closed {
-		return // the consumer's Close has given them back
+		return // the consumer's Close has released them
 	}
 	r.w.received.Add(int64(len(jobs)))
 	for _, job := range jobs {
@@ -331,8 +331,8 @@ func (r *run) end(failure error) {
 }
 
 // endWithin begins to end the run, in the order that loses and repeats the least: pushes in
-// flight finish and are settled, the rest goes back when the queue connection closes, and
-// the APNs connection closes last.
+// flight finish and are settled, other jobs go back when the queue connection closes, and the
+// APNs connection closes last.
 func (r *run) endWithin(drain time.Duration, failure error) {
 	if r.ending {
 		return
@@ -354,7 +354,7 @@ func (r *run) finished(now time.Time) bool {
 	return r.abandoned && !now.Before(r.drainEnd.Add(remainderTime))
 }
 
-// errUnfinished: the worker is stopping.
+// errUnfinished is the outcome of pushes that a stop gives up.
 var errUnfinished = errors.New("the time to finish pushes in flight is over")
 
 // abandon gives up the open pushes of jobs with pushes that have ended, so that those are
@@ -410,11 +410,11 @@ func (r *run) close() {
 // ends, its job is settled, and that is reported.
 const lastTurns = 4
 
-// closeConsumer closes the consumer, which ends its Receive and gives back its jobs.
+// closeConsumer closes the consumer, which ends its Receive and releases its jobs.
 func (r *run) closeConsumer() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	if err := r.consumer.Close(ctx); err != nil {
-		r.log.Warn("closing the queue connection", "err", err)
+		r.log.Warn("cannot close the queue connection", "err", err)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"propeller/worker/job"
 )
 
-// task is one job that the worker has reserved, with one push for each of its tokens. It belongs to
-// the run's goroutine, and from settle to taskSettled to a settler.
+// task is one job that the worker has reserved, with one push for each of its tokens. It belongs
+// to the run's goroutine, and while it is being settled to a settler.
 type task struct {
 	r       *run
 	job     queue.Job
@@ -30,7 +30,7 @@ type task struct {
 	oneToken  [1]string
 	open      int       // pushes without an action: sent, or pending
 	pending   int       // how many of open wait for the guard
-	allDoubts time.Time // since when only guarded pushes keep it from being settled; zero = others do
+	allDoubts time.Time // since when only pending answers keep it from being settled; zero = there are others
 	queued    bool      // it is in run.sendq
 	finishing bool      // it was handed to a settler
 
@@ -64,8 +64,8 @@ const (
 	stageAge                  // ask the queue: it may have expired, or been refused in an earlier job
 	stageUnfit                // it can never work: task.err
 	stageExpired              // too late to be sent
-	stageRelease              // give it back
-	stageUnread               // release it as it came: those reserved are large enough
+	stageRelease              // release it
+	stageUnread               // release it as it came: there are too many large jobs
 	stageRefused              // its pushes failed for good in an earlier job: bury it
 )
 
@@ -81,7 +81,7 @@ func (r *run) start(job queue.Job) {
 	t := &task{r: r, job: job}
 	defer t.recoverPanic()
 	t.id, t.body = job.ID(), job.Body()
-	if !r.weight.take(t) { // it came with others that are large
+	if !r.weight.take(t) { // it came together with other large jobs
 		r.settle(t, stageUnread)
 		return
 	}
@@ -140,7 +140,7 @@ func (t *task) applyDefaults() {
 }
 
 // recoverPanic is deferred around work on one task: a panic there buries its job, once
-// its open pushes have ended, and hurts no other.
+// its open pushes have ended, and affects no other.
 func (t *task) recoverPanic() {
 	if v := recover(); v != nil {
 		t.panicked(v)
@@ -337,8 +337,8 @@ func (t *task) addChunk(pushes []push) {
 	t.chunks = append(t.chunks, chunk{pushes: pushes})
 }
 
-// finish notes that a push was delivered. Of a list's chunk of which all was, only what
-// is told of it stays: very many may wait for the last one of their list.
+// finish notes that a push was delivered. Once all of a list's chunk
+// was, it keeps only what events need: very many pushes may wait for the last one of their list.
 func (t *task) finish(p *push) {
 	t.delivered++
 	c := &t.chunks[p.chunk]

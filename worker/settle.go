@@ -17,7 +17,7 @@ const (
 	dead                         // a record says that the token must not be used again
 	bury                         // its job is buried with the reason, for an operator
 	again                        // back to the queue at once
-	later                        // back to the queue, with a pause that doubles with each try
+	later                        // back to the queue, with a delay that doubles with each try
 )
 
 // policy is the table of what happens to a push that ended in each class: apnsconn
@@ -30,7 +30,7 @@ const (
 // outdated).
 var policy = [...]struct {
 	action    policyAction
-	first     time.Duration // for later: the first pause, unless Retry.Min is shorter; 0 = Retry.Min
+	first     time.Duration // for later: the first delay, unless Retry.Min is shorter; 0 = Retry.Min
 	duplicate bool          // the next try may reach a device that already has this push
 }{
 	apnsconn.Delivered:   {action: finished},
@@ -68,7 +68,7 @@ type tally struct {
 	late   []string // tokens that expired unsent
 }
 
-// back is how many tokens are pushed in a later try.
+// remaining is how many tokens are pushed in a later try.
 func (s *tally) remaining() int { return len(s.again) + len(s.later) + len(s.unsent) }
 
 func (t *task) tally() *tally {
@@ -117,12 +117,12 @@ func (t *task) work() {
 	case stageUnread:
 		t.release(0)
 	case stageRelease:
-		pause := time.Duration(0)
+		delay := time.Duration(0)
 		if t.statErr != nil {
-			pause = storeMin // not at full speed while the queue does not answer
+			delay = storeMin // not at full speed while the queue does not answer
 		}
 		t.note(t.untried(t.addressed()))
-		t.release(pause)
+		t.release(delay)
 	}
 }
 
@@ -239,7 +239,7 @@ func (t *task) age() time.Duration {
 	return age
 }
 
-// postpone sets the pause of each push that is to be tried later. Pushes without another
+// postpone sets the delay of each push that is to be tried later. Pushes without another
 // try are buried instead.
 func (t *task) postpone(s *tally) {
 	if len(s.later) == 0 {
@@ -299,7 +299,7 @@ func (t *task) checkAge() stage {
 }
 
 // remove deletes the job after so many pushes were delivered or put elsewhere. If that
-// fails, they may be repeated; in a job that the queue has left behind, they may be repeats.
+// fails, they may be repeated. If another worker may have had the job before, they may be repeats.
 func (t *task) remove(delivered int) {
 	t.r.w.finished.Add(1)
 	err := t.job.Done(t.r.settlers.ctx)

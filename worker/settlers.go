@@ -42,7 +42,7 @@ type settlers struct {
 	trouble   trouble
 }
 
-// settling is a task and when a settler got it.
+// settling is a task and when it was handed to a settler.
 type settling struct {
 	t     *task
 	since time.Time
