@@ -83,7 +83,7 @@ func (s *Server) Stats() Stats {
 	return sum
 }
 
-// Reset begins the account anew.
+// Reset starts counting again.
 func (s *Server) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

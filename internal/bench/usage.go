@@ -56,7 +56,7 @@ func machineIdle() (time.Duration, bool) {
 	return time.Duration((stat.CPUTotal.Idle + stat.CPUTotal.Iowait) * float64(time.Second)), true
 }
 
-// forgetPeak makes peakMemory begin anew, where the system can.
+// forgetPeak resets peakMemory, where the system allows it.
 func forgetPeak() {
 	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // man proc_pid_clear_refs
 }

@@ -47,5 +47,5 @@ func Roots(pool *x509.CertPool, data []byte) error {
 	return nil
 }
 
-// plainCertificates writes all certificates of a file anew, whatever their form.
+// plainCertificates says how to rewrite all certificates of a file as plain PEM.
 const plainCertificates = "rewrite the file with: openssl crl2pkcs7 -nocrl -certfile " + pemfile.File + " | openssl pkcs7 -print_certs -out new.pem"

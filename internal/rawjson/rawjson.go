@@ -14,7 +14,7 @@ import (
 )
 
 // MaxDepth bounds how deep objects and lists may be nested: as deep as Apple's own
-// parser goes. The stack of whoever reads a value grows with its depth.
+// parser goes. The stack that reading a value takes grows with its depth.
 const MaxDepth = 512
 
 var (
@@ -150,7 +150,7 @@ func (r *reader) close() {
 	readers.Put(r)
 }
 
-// forget lets go of the text: it may be a large one.
+// forget drops the text, which may be large.
 func (r *reader) forget() {
 	r.text, r.in = nil, bytes.Buffer{}
 	r.dec.Reset(&r.in)
