@@ -1,9 +1,24 @@
+// Package apnslean is a stand-in for APNs that costs as little as a server over
+// TLS and HTTP/2 can, so that a measurement is one of the client. It answers 200
+// to every request and looks at none: no header is decoded, nothing is checked.
+// Package apnstest is the stand-in that behaves as APNs does.
+//
+// What it does keep account of is what a measurement needs: requests, the time
+// since each was put into the queue (see Stamp), and for how long the client had
+// used up its flow-control window.
 package apnslean
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"sync"
 	"time"
@@ -150,4 +165,67 @@ func (s *Server) leave(c *conn) {
 	delete(s.conns, c)
 	part := c.stats()
 	s.past.add(&part)
+}
+
+// Stats is an account of requests.
+type Stats struct {
+	Conns    int   // connections, those that have ended too
+	Requests int64 // complete requests
+	Payload  int64 // bytes of them
+	// Latency is the time from the stamp to the arrival, of requests that have
+	// one and whose payload came in one frame: a client cuts those in two that
+	// its window has no room for.
+	Latency Histogram
+
+	// Sums over connections, of the time between each one's first request and
+	// its last:
+	Active  time.Duration // that time
+	Blocked time.Duration // of it: less window left than the latest payload took
+	Open    time.Duration // times the requests without answer: Open/Active is their mean number
+}
+
+func (s *Stats) add(o *Stats) {
+	s.Conns += o.Conns
+	s.Requests += o.Requests
+	s.Payload += o.Payload
+	s.Latency.Merge(&o.Latency)
+	s.Active += o.Active
+	s.Blocked += o.Blocked
+	s.Open += o.Open
+}
+
+type certificate struct {
+	tls tls.Certificate
+	pem []byte
+}
+
+// newCertificate makes a certificate for host that is its own authority.
+func newCertificate(host string) (*certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "propeller apnslean"},
+		NotBefore:             time.Now().Add(-time.Hour), // clocks step
+		NotAfter:              time.Now().Add(30 * 24 * time.Hour),
+		DNSNames:              []string{"localhost"},
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		template.IPAddresses = append(template.IPAddresses, ip)
+	} else if host != "" {
+		template.DNSNames = append(template.DNSNames, host)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	return &certificate{
+		tls: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
+		pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+	}, nil
 }

@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"text/tabwriter"
 	"time"
 
 	"propeller/internal/apnslean"
@@ -193,4 +195,131 @@ func (p *Plan) distance() string {
 		return fmt.Sprintf("answers after %v, acknowledges payload at once", p.RTT)
 	}
 	return fmt.Sprintf("answers and acknowledges payload after %v", p.RTT)
+}
+
+// Cores says how many cores were busy with what, on average.
+type Cores struct {
+	Daemon  float64  `json:"daemon"` // this process, an embedded queue with it
+	StandIn float64  `json:"stand_in"`
+	Others  *float64 `json:"other_programs,omitempty"` // a queue's server is one; nil where the system does not tell
+	Idle    *float64 `json:"idle,omitempty"`
+	Of      float64  `json:"of"`
+}
+
+// BusyCores tells used apart; standIn is the CPU time of the run's other process.
+func BusyCores(used Usage, standIn time.Duration) Cores {
+	share := func(d time.Duration) float64 { return d.Seconds() / used.Time.Seconds() }
+	c := Cores{Daemon: share(used.CPU), StandIn: share(standIn), Of: float64(runtime.GOMAXPROCS(0))}
+	if used.IdleKnown {
+		idle := share(used.Idle)
+		others := max(0, c.Of-idle-c.Daemon-c.StandIn)
+		c.Idle, c.Others = &idle, &others
+	}
+	return c
+}
+
+func (c *Cores) String() string {
+	text := fmt.Sprintf("here %.2f, stand-in %.2f", c.Daemon, c.StandIn)
+	if c.Idle != nil {
+		text += fmt.Sprintf(", other programs %.2f, idle %.2f", *c.Others, *c.Idle)
+	}
+	return text + fmt.Sprintf(", of %.0f", c.Of)
+}
+
+// conditions are what a rate's limit is judged by.
+type conditions struct {
+	Cores
+	delayed  bool    // the stand-in answers after a while
+	blocked  float64 // of the time, a connection to it had no window for another push
+	open     float64 // its requests without answer, per connection
+	inFlight int     // and how many might be
+	oneToken bool    // per job
+	held     float64 // jobs that the workers had
+	room     int     // and might have had
+}
+
+// Limits of a rate.
+const (
+	limitWindow   = "window"
+	limitInFlight = "in-flight"
+	limitQueue    = "queue"
+	limitCPU      = "cpu"
+	limitOthers   = "other programs"
+	limitUnclear  = "unclear"
+)
+
+// limit judges what the rate was limited by, and says from what.
+func (c *conditions) limit() (name, why string) {
+	const nearly = 0.85 // of what there is, counts as all of it: start and end are in the mean
+	busy := c.Idle != nil && *c.Idle <= 0.1*c.Of
+	switch {
+	case c.delayed && c.blocked >= 0.5:
+		return limitWindow, fmt.Sprintf("connections had no window left for another payload %s of the time; more --workers are more windows", percent(c.blocked))
+	case c.delayed && c.open >= nearly*float64(c.inFlight):
+		return limitInFlight, fmt.Sprintf("%.0f of %d pushes per connection were in flight on average; more --workers are more connections", c.open, c.inFlight)
+	case busy && *c.Others > 0.15*c.Of:
+		return limitOthers, fmt.Sprintf("they took %.1f of %.0f cores, the queue's server among them if it runs here", *c.Others, c.Of)
+	case busy:
+		return limitCPU, fmt.Sprintf("%.1f of %.0f cores were busy", c.Of-*c.Idle, c.Of)
+	case c.oneToken && c.held < float64(c.room)/2:
+		return limitQueue, fmt.Sprintf("the workers held %.0f jobs of the %d that they have room for: the queue gave them no more", c.held, c.room)
+	}
+	return limitUnclear, "nothing was used up"
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
+
+// Print writes the figures for people.
+func (f *Figures) Print(w io.Writer) error {
+	return PrintRows(w, [][2]string{
+		{"machine", f.Machine},
+		{"queue", f.Queue},
+		{"apns", f.APNs},
+		{"load", f.Load},
+		{"rate", fmt.Sprintf("%s pushes/s: %s in %s; put at %s jobs/s", text.Count(int64(f.Rate)), text.Count(f.Pushes), Seconds(f.Took), text.Count(int64(f.PutRate)))},
+		{"cpu per push", fmt.Sprintf("%.2f µs here, stand-in %.2f µs", f.CPU, f.APNsCPU)},
+		{"cores busy", f.Cores.String()},
+		{"memory", known(f.PeakMiB > 0, "%.0f MiB at most", f.PeakMiB)},
+		{"tried again", known(f.Again > 0, "%s pushes", text.Count(f.Again))},
+		{"limited by", f.Limit + ": " + f.Why},
+		{"latency", f.Latency.String()},
+	})
+}
+
+// known is the text, or "" for what is not known or not there.
+func known(is bool, format string, value any) string {
+	if !is {
+		return ""
+	}
+	return fmt.Sprintf(format, value)
+}
+
+// String is empty when nothing was measured.
+func (l *Latency) String() string {
+	if l == nil {
+		return ""
+	}
+	return fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, longest %.2f ms from put to the request's arrival at the stand-in, of %s at %.0f a second",
+		l.P50, l.P99, l.Max, text.Plural(int(l.Jobs), "job"), l.Rate)
+}
+
+// Seconds is s as a person reads it.
+func Seconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(10 * time.Millisecond).String()
+}
+
+// PrintRows prints names and values, without those that have none.
+func PrintRows(w io.Writer, rows [][2]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	for _, row := range rows {
+		if row[1] != "" {
+			fmt.Fprintf(t, "%s\t%s\n", row[0], row[1])
+		}
+	}
+	return t.Flush()
+}
+
+// Machine is where it was measured.
+func Machine() string {
+	return fmt.Sprintf("%s %s/%s, %d cores", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0))
 }

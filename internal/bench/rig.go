@@ -3,14 +3,20 @@ package bench
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"propeller/apnsconn"
 	"propeller/config"
+	"propeller/internal/apnslean"
 	"propeller/queue"
 	"propeller/queue/queueurl"
 	"propeller/supervisor"
@@ -156,4 +162,119 @@ func (r *Rig) stalled(p Progress, pushes int64) error {
 		why = cmp.Or(w.Waiting, why)
 	}
 	return fmt.Errorf("no push has ended for %v: %d of %d delivered, %d otherwise: %s", patience, p.Delivered, pushes, p.Dead+p.Other, why)
+}
+
+// LeastPayload is the size of the payload that jobs make with an empty body.
+const LeastPayload = len(`{"aps":{"alert":{"title":"Propeller","body":""}},"put":1700000000000000}`)
+
+// jobMaker makes jobs whose pushes have that payload and tokens of their own.
+type jobMaker struct {
+	text string // body of the alert
+	run  string // 16 hex digits that all tokens of this run begin with
+}
+
+func newJobMaker(payload int, run string) jobMaker {
+	return jobMaker{strings.Repeat("x", payload-LeastPayload), run}
+}
+
+// Job is job number i with so many tokens.
+func (m jobMaker) Job(i, tokens int, put time.Time) []byte {
+	list := make([]string, tokens)
+	for t := range list {
+		list[t] = fmt.Sprintf("%q", fmt.Sprintf("%s%032x%016x", m.run, i, t))
+	}
+	to := `"token":` + list[0]
+	if tokens > 1 {
+		to = `"tokens":[` + strings.Join(list, ",") + "]"
+	}
+	return fmt.Appendf(nil, `{%s,"title":"Propeller","body":%q,"data":{%s}}`, to, m.text, apnslean.Stamp(put))
+}
+
+// RandomHex is n random bytes as hex digits.
+func RandomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails (crypto/rand)
+	return hex.EncodeToString(b)
+}
+
+// putters is how many puts are under way at once. Each waits for the queue's
+// answer; more do not make it faster.
+const putters = 128
+
+// Put puts jobs from through to-1: rate per second, each at its time even if those
+// before it are late, or, if rate is 0, as fast as the queue takes them.
+func (r *Rig) Put(ctx context.Context, from, to, rate int, tokens func(i int) int) error {
+	puts, ending := errgroup.WithContext(ctx)
+	puts.SetLimit(putters)
+	begun := time.Now()
+	for i := from; i < to && ending.Err() == nil; i++ {
+		if rate > 0 {
+			due := begun.Add(time.Duration(i-from) * time.Second / time.Duration(rate))
+			_ = Pause(ending, time.Until(due)) // the loop sees that it has ended
+		}
+		puts.Go(func() error {
+			_, err := r.Queue.Put(ending, r.Topic, r.Job(i, tokens(i), time.Now()), queue.PutOptions{})
+			return err
+		})
+	}
+	err := puts.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return errInterrupted
+	case err != nil:
+		return fmt.Errorf("put: %w", err)
+	}
+	return nil
+}
+
+// Pause waits, unless the run is interrupted.
+func Pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return errInterrupted
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// Engine is a queue that can be asked for its jobs, as all can.
+type Engine interface {
+	queue.Queue
+	queue.Admin
+}
+
+// shared is a queue whose user must not close it.
+type shared struct{ Engine }
+
+func (shared) Close() error { return nil }
+
+// drainTime bounds how long a run removes jobs that it has left behind.
+const drainTime = 20 * time.Second
+
+// drain removes what an interrupted run has left in its tube.
+func drain(q Engine, tube string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	c, err := q.Consume(tube)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	for {
+		left, err := q.TubeStats(ctx, tube)
+		if err != nil {
+			return fmt.Errorf("tube %q: jobs may be left in it: %w", tube, err)
+		}
+		if left.Ready+left.Delayed+left.Reserved == 0 {
+			return nil
+		}
+		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		jobs, _ := c.Receive(short, 1000) // an error says that there are none for now
+		cancel()
+		for _, j := range jobs {
+			if err := j.Done(ctx); err != nil && !errors.Is(err, queue.ErrLost) {
+				return fmt.Errorf("tube %q: jobs are left in it: %w", tube, err)
+			}
+		}
+	}
 }
