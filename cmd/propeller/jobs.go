@@ -1,18 +1,22 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"propeller/httpapi"
+	"propeller/internal/rawjson"
 	"propeller/internal/text"
 	"propeller/queue"
 	"propeller/supervisor"
@@ -216,4 +220,200 @@ func printJSON(out interface{ Write([]byte) (int, error) }, v any) error {
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// settleFunc is Kick or Delete of a desk.
+type settleFunc func(context.Context, httpapi.Choice) (httpapi.Settled, error)
+
+// settled is what a kick or a delete did, in JSON as it is printed.
+type settled struct {
+	httpapi.Settled
+	BuriedAgain int    `json:"buried_again,omitempty"`        // of the kicked jobs
+	AgainMore   bool   `json:"buried_again_more,omitempty"`   // at least so many: the list had no room for others
+	Reason      string `json:"buried_again_reason,omitempty"` // of the first of them
+	several     bool   // reasons
+}
+
+func (o *jobFlags) kick(ctx context.Context, cmd *cobra.Command, d desk) error {
+	began := time.Now()
+	s, err := o.settle(ctx, cmd, d.Kick, "kicked")
+	if err != nil && s.Jobs == 0 {
+		return advise(err)
+	}
+	all := settled{Settled: s}
+	if c, asked := d.(*httpapi.Client); asked {
+		all.again(ctx, c, began)
+	}
+	return errors.Join(o.printSettled(cmd, all, "kicked"), incomplete(s.Incomplete), err)
+}
+
+func (o *jobFlags) remove(ctx context.Context, cmd *cobra.Command, d desk) error {
+	s, err := o.settle(ctx, cmd, d.Delete, "deleted")
+	if err != nil && s.Jobs == 0 {
+		return advise(err)
+	}
+	return errors.Join(o.printSettled(cmd, settled{Settled: s}, "deleted"), incomplete(s.Incomplete), err)
+}
+
+// settle kicks or deletes the chosen jobs, up to MaxJobs with one request. Without
+// --limit it goes on until none is left that was buried before it began: a job that is
+// buried again meanwhile stays.
+func (o *jobFlags) settle(ctx context.Context, cmd *cobra.Command, do settleFunc, done string) (sum httpapi.Settled, err error) {
+	given := 0
+	for _, is := range []bool{len(o.ids) > 0, o.reason != "", o.all} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given > 1:
+		return sum, usageError{errors.New("give only one of --id, --reason and --all")}
+	case given == 0:
+		return sum, usageError{errors.New("say which jobs: --id ID, --reason TEXT or --all")}
+	}
+	choice := httpapi.Choice{IDs: o.ids, Reason: o.reason, All: o.all, Limit: o.limit}
+	once := o.limit > 0 || len(o.ids) > 0
+	if !once { // burials are told apart by the second, and some may be of this one
+		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
+	}
+	began := time.Now().Unix()
+	for {
+		s, err := do(ctx, choice)
+		sum.Jobs += s.Jobs
+		sum.IDs = append(sum.IDs, s.IDs...)
+		sum.More, sum.Incomplete = s.More, cmp.Or(s.Incomplete, sum.Incomplete)
+		if err != nil || !s.More || s.Jobs == 0 || s.Incomplete != "" || once {
+			return sum, err
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s %s so far\n", text.Plural(sum.Jobs, "job"), done)
+		choice.Before = began
+	}
+}
+
+const (
+	// againTime is how long kick waits to see whether its jobs fail at once.
+	againTime  = time.Second
+	againEvery = 50 * time.Millisecond
+)
+
+// again finds which of the kicked jobs are buried again within againTime. A daemon that
+// does not say is not asked for longer.
+func (s *settled) again(ctx context.Context, c *httpapi.Client, began time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, againTime)
+	defer cancel()
+	tick := time.NewTicker(againEvery)
+	defer tick.Stop()
+	kicked := make(map[string]bool, len(s.IDs))
+	for _, id := range s.IDs {
+		kicked[id] = true
+	}
+	for s.BuriedAgain < s.Jobs {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		list, err := c.List(ctx, httpapi.Selection{Since: began.Unix()})
+		if err != nil {
+			continue
+		}
+		s.BuriedAgain, s.AgainMore, s.Reason, s.several = 0, list.More, "", false
+		for _, j := range list.Jobs {
+			if kicked[j.ID] {
+				s.BuriedAgain++
+				s.Reason = cmp.Or(s.Reason, j.Reason)
+				s.several = s.several || j.Reason != "" && j.Reason != s.Reason
+			}
+		}
+	}
+}
+
+func (o *jobFlags) printSettled(cmd *cobra.Command, s settled, done string) error {
+	if o.json {
+		return printJSON(cmd.OutOrStdout(), s)
+	}
+	line := text.Plural(s.Jobs, "job") + " " + done
+	if s.BuriedAgain > 0 {
+		least, reason := "", ": "+text.Line(s.Reason)
+		if s.AgainMore {
+			least = "at least "
+		}
+		if s.several {
+			reason = ", the first" + reason + "; for the others see propeller jobs list"
+		}
+		line += fmt.Sprintf("; %s%d of them buried again at once%s", least, s.BuriedAgain, reason)
+	}
+	if s.More {
+		line += "; there are more: run it again"
+	}
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), line)
+	return err
+}
+
+// maxReason is how many characters of a reason are in the list; jobs show has all of it.
+const maxReason = 40
+
+// maxShown bounds the body of a job that is printed, in bytes; --json has all of it.
+const maxShown = 256 << 10
+
+// printBuried prints a list as a table.
+func printBuried(out io.Writer, l httpapi.BuriedList, now time.Time) error {
+	unread := ""
+	if !l.Complete && !l.More {
+		unread = "not all buried jobs have been read from the queue yet: there may be more\n"
+	}
+	if len(l.Jobs) == 0 {
+		_, err := io.WriteString(out, "no buried jobs\n"+unread)
+		return err
+	}
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tSINCE\tCLASS\tTOKEN\tREASON")
+	for _, j := range l.Jobs {
+		class := j.Class
+		if j.Unverified {
+			class += "?" // it may be gone
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", text.Line(j.ID), text.Age(now.Sub(j.Buried)), cmp.Or(text.Line(class), "-"), cmp.Or(text.Line(j.Token), "-"), text.Cut(text.Line(j.Reason), maxReason))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if l.More {
+		fmt.Fprintf(&b, "%d shown, there are more\n", len(l.Jobs))
+	}
+	b.WriteString(unread)
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// printJob prints one job with its body.
+func printJob(out io.Writer, j httpapi.BuriedJob, now time.Time) error {
+	var b strings.Builder
+	line := func(key, value string) {
+		if value != "" && value != "0" {
+			fmt.Fprintf(&b, "%-8s %s\n", key, text.Line(value))
+		}
+	}
+	line("job", j.ID)
+	line("reason", j.Reason)
+	line("class", j.Class)
+	line("status", fmt.Sprint(j.Status))
+	line("buried", fmt.Sprintf("%s (%s ago)", j.Buried.Local().Format(time.DateTime), text.Age(now.Sub(j.Buried))))
+	line("put", text.Age(time.Duration(j.Age)*time.Second)+" ago")
+	line("token", j.Token)
+	line("ref", j.Ref)
+	line("apns_id", j.APNsID)
+	body := j.Body
+	if len(j.BodyBase64) > 0 {
+		body = fmt.Sprintf("%q", j.BodyBase64)
+	}
+	if rawjson.Valid([]byte(body)) {
+		body = rawjson.Indent(body, "  ", maxShown)
+	} else {
+		body = strings.ReplaceAll(rawjson.Cut(body, maxShown), "\n", "\n  ") // so that it looks like nothing else
+	}
+	fmt.Fprintf(&b, "body\n  %s\n\n", text.Printable(body))
+	_, err := io.WriteString(out, b.String())
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -399,4 +400,14 @@ func (d *daemon) lastReload() (taken time.Time, refused *httpapi.RefusedReload) 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.taken, d.refused
+}
+
+// newLogger logs to w in the configured format. level can be changed later.
+func newLogger(w io.Writer, c config.Log, level *slog.LevelVar) *slog.Logger {
+	level.Set(c.Level)
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == config.FormatJSON {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
 }
