@@ -39,9 +39,9 @@ type jobFlags struct {
 	all, json, whole                  bool
 }
 
-// desk is what the commands need: httpapi.Client is one over the daemon's
+// buriedOps is what the commands need: httpapi.Client is one over the daemon's
 // socket, httpapi.Local one on the queue itself.
-type desk interface {
+type buriedOps interface {
 	List(ctx context.Context, s httpapi.Selection) (httpapi.BuriedList, error)
 	Show(ctx context.Context, id string) (httpapi.BuriedJob, error)
 	Kick(ctx context.Context, c httpapi.Choice) (httpapi.Settled, error)
@@ -73,7 +73,7 @@ const (
 )
 
 // newJobsCommand makes one of the commands below jobs.
-func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Context, *cobra.Command, desk) error) *cobra.Command {
+func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Context, *cobra.Command, buriedOps) error) *cobra.Command {
 	var o jobFlags
 	cmd := &cobra.Command{Use: name, Short: short, Args: noArgs}
 	f := cmd.Flags()
@@ -122,7 +122,7 @@ func (o *jobFlags) check(limited bool) error {
 }
 
 // open finds the daemon, or else the queue.
-func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d desk, end func(), err error) {
+func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d buriedOps, end func(), err error) {
 	where, err := target(o.config, cmd.Flags().Changed("config"), o.queue, o.topic, o.tube)
 	if err != nil {
 		return nil, nil, err
@@ -152,7 +152,7 @@ func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d desk, end fu
 	return httpapi.Local{Jobs: buried.Jobs{Queue: admin, Index: known, Tube: where.tube, Topic: o.topic, Brief: true}}, func() { _ = q.Close() }, nil
 }
 
-func (o *jobFlags) list(ctx context.Context, cmd *cobra.Command, d desk) error {
+func (o *jobFlags) list(ctx context.Context, cmd *cobra.Command, d buriedOps) error {
 	l, err := d.List(ctx, httpapi.Selection{Reason: o.reason, Limit: o.limit})
 	if err != nil {
 		return advise(err)
@@ -165,7 +165,7 @@ func (o *jobFlags) list(ctx context.Context, cmd *cobra.Command, d desk) error {
 	return errors.Join(err, incomplete(l.Incomplete))
 }
 
-func (o *jobFlags) show(ctx context.Context, cmd *cobra.Command, d desk) error {
+func (o *jobFlags) show(ctx context.Context, cmd *cobra.Command, d buriedOps) error {
 	if len(o.ids) == 0 {
 		return usageError{errors.New("--id is missing")}
 	}
@@ -222,7 +222,7 @@ func printJSON(out interface{ Write([]byte) (int, error) }, v any) error {
 	return e.Encode(v)
 }
 
-// settleFunc is Kick or Delete of a desk.
+// settleFunc is Kick or Delete of a buriedOps.
 type settleFunc func(context.Context, httpapi.Choice) (httpapi.Settled, error)
 
 // settled is what a kick or a delete did, in JSON as it is printed.
@@ -234,7 +234,7 @@ type settled struct {
 	several     bool   // reasons
 }
 
-func (o *jobFlags) kick(ctx context.Context, cmd *cobra.Command, d desk) error {
+func (o *jobFlags) kick(ctx context.Context, cmd *cobra.Command, d buriedOps) error {
 	began := time.Now()
 	s, err := o.settle(ctx, cmd, d.Kick, "kicked")
 	if err != nil && s.Jobs == 0 {
@@ -247,7 +247,7 @@ func (o *jobFlags) kick(ctx context.Context, cmd *cobra.Command, d desk) error {
 	return errors.Join(o.printSettled(cmd, all, "kicked"), incomplete(s.Incomplete), err)
 }
 
-func (o *jobFlags) remove(ctx context.Context, cmd *cobra.Command, d desk) error {
+func (o *jobFlags) remove(ctx context.Context, cmd *cobra.Command, d buriedOps) error {
 	s, err := o.settle(ctx, cmd, d.Delete, "deleted")
 	if err != nil && s.Jobs == 0 {
 		return advise(err)

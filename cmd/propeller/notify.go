@@ -200,11 +200,11 @@ func oneLine(status string) string {
 	return status
 }
 
-// beat proves to the service manager that the daemon lives: at each tick it
+// watchdogPing proves to the service manager that the daemon lives: at each tick it
 // asks every app how it is and hands the answer to the main loop, which has it
 // sent. A lock that is stuck anywhere in the tree, or a loop that does not turn,
 // ends the pings; and a stuck lock leaves the loop free to heed signals.
-func (d *daemon) beat(ctx context.Context, t tree) {
+func (d *daemon) watchdogPing(ctx context.Context, t tree) {
 	every := d.notify.every()
 	if every == 0 {
 		return
@@ -221,13 +221,13 @@ func (d *daemon) beat(ctx context.Context, t tree) {
 		select {
 		case <-ctx.Done():
 			return
-		case d.beats <- status:
+		case d.statuses <- status:
 		}
 	}
 }
 
-// parting is what the service manager is told at the end.
-type parting struct {
+// stopMessage is what the service manager is told at the end.
+type stopMessage struct {
 	within time.Duration // that the daemon needs
 	status string
 }
@@ -240,11 +240,11 @@ func (d *daemon) tell(ctx context.Context) {
 		select {
 		case status := <-d.pings:
 			d.notify.alive(status)
-		case p := <-d.parting:
+		case p := <-d.stopping:
 			d.notify.stop(p.within, p.status)
 		case <-ctx.Done():
 			select {
-			case p := <-d.parting:
+			case p := <-d.stopping:
 				d.notify.stop(p.within, p.status)
 			default:
 			}

@@ -99,10 +99,10 @@ type daemon struct {
 	web    *web
 	asks   chan chan error // for reloads by HTTP, each answered with how it went; nil: none
 
-	beats   chan string  // the status, to the main loop
-	pings   chan string  // cap 1: from there to the service manager
-	parting chan parting // cap 1
-	limit   time.Time    // when the process ends though something is stuck; zero before its end
+	statuses chan string      // to the main loop
+	pings    chan string      // cap 1: from there to the service manager
+	stopping chan stopMessage // cap 1
+	limit    time.Time        // when the process ends though something is stuck; zero before its end
 
 	mu      sync.Mutex
 	drain   time.Duration          // shutdown_timeout
@@ -175,14 +175,14 @@ func (d *daemon) run(cfg *config.Config) error {
 // serve runs the tree until a signal ends it. That it ends by itself is an
 // error: apps would stay unserved and nobody would know.
 func (d *daemon) serve(cfg *config.Config, t tree) error {
-	d.beats, d.pings, d.parting = make(chan string), make(chan string, 1), make(chan parting, 1)
+	d.statuses, d.pings, d.stopping = make(chan string), make(chan string, 1), make(chan stopMessage, 1)
 	d.drain = cfg.ShutdownTimeout
 	ctx, stop := context.WithCancel(context.Background())
 	alive, end := context.WithCancel(context.Background()) // pings go on while the tree drains
 	var background sync.WaitGroup
 	background.Go(func() { d.reload(ctx, t) })
 	background.Go(func() { d.renew(ctx, t) })
-	background.Go(func() { d.beat(alive, t) })
+	background.Go(func() { d.watchdogPing(alive, t) })
 	background.Go(func() { d.tell(alive) })
 	ended := make(chan error, 1)
 	background.Go(func() { ended <- t.Serve(ctx) })
@@ -238,8 +238,8 @@ func (d *daemon) wait(stop context.CancelFunc, ended <-chan error) error {
 			late = time.After(drain + overrun)
 			stop()
 			// The manager's limit is above the daemon's own, which says what is late.
-			d.parting <- parting{drain + 2*overrun, "finishing what is in flight"} // the only one
-		case status := <-d.beats:
+			d.stopping <- stopMessage{drain + 2*overrun, "finishing what is in flight"} // the only one
+		case status := <-d.statuses:
 			select {
 			case d.pings <- status:
 			default: // the one before is not sent yet

@@ -191,11 +191,11 @@ func TestStuckLockEndsThePings(t *testing.T) {
 // Nor is there a ping when the main loop does not turn.
 func TestStuckLoopEndsThePings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := &daemon{log: slog.New(slog.DiscardHandler), beats: make(chan string)}
+		d := &daemon{log: slog.New(slog.DiscardHandler), statuses: make(chan string)}
 		sent := 0
 		d.notify = &notifier{watchdog: time.Second, send: func(string) error { sent++; return nil }}
 		ctx, stop := context.WithCancel(t.Context())
-		go d.beat(ctx, newFakeTree()) // and nobody who receives from beats
+		go d.watchdogPing(ctx, newFakeTree()) // and nobody who receives from statuses
 		after(time.Hour)
 		if sent > 0 {
 			t.Errorf("%d messages", sent)
