@@ -27,6 +27,7 @@ func configFlags(cmd *cobra.Command, single bool) func() (func() (*config.Config
 			flag := cmd.Flags().Lookup(f.Name)
 			flag.Value = described{flag.Value, f.Value}
 		}
+		cmd.MarkFlagsMutuallyExclusive("config", "topic")
 	}
 	return func() (func() (*config.Config, error), error) {
 		given := make(map[string]string)
@@ -41,8 +42,6 @@ func configFlags(cmd *cobra.Command, single bool) func() (func() (*config.Config
 			return func() (*config.Config, error) { return loadFile(*file, cmd.Flags().Changed("config"), *strict) }, nil
 		case !one:
 			return nil, usageError{errors.New("flags of an app are for running one without a file: add --topic, or set them in the file")}
-		case cmd.Flags().Changed("config"):
-			return nil, usageError{errors.New("--config and --topic do not go together: a file holds its own apps")}
 		}
 		return func() (*config.Config, error) { return config.Single(given, config.Options{Lenient: !*strict}) }, nil
 	}
@@ -63,6 +62,17 @@ func loadFile(path string, named, strict bool) (*config.Config, error) {
 		return nil, errors.New(`no propeller.yaml in this folder: name the file with -c, or run one app with --topic, --server and --cert or --key`)
 	}
 	return config.Load(path, config.Options{Lenient: !strict})
+}
+
+// completeTopics offers the shell the topics in the configuration file.
+func completeTopics(cmd *cobra.Command, _ []string, _ string) (topics []cobra.Completion, _ cobra.ShellCompDirective) {
+	cfg, err := config.Load(cmd.Flag("config").Value.String(), config.Options{WithoutCredentials: true})
+	if err == nil {
+		for i := range cfg.Apps {
+			topics = append(topics, cfg.Apps[i].Topic)
+		}
+	}
+	return topics, cobra.ShellCompDirectiveNoFileComp
 }
 
 func missing(path string) bool {

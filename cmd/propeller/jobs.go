@@ -96,9 +96,17 @@ func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Con
 			define()
 		}
 	}
+	require(cmd, "topic")
+	switch {
+	case has&flagAll != 0:
+		cmd.MarkFlagsOneRequired("id", "reason", "all")
+		cmd.MarkFlagsMutuallyExclusive("id", "reason", "all")
+	case has&flagID != 0:
+		require(cmd, "id")
+	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := o.check(f.Changed("limit")); err != nil {
-			return usageError{err}
+		if f.Changed("limit") && (o.limit < 1 || o.limit > httpapi.MaxJobs) {
+			return usageError{fmt.Errorf("--limit %d: must be 1 to %d", o.limit, httpapi.MaxJobs)}
 		}
 		ctx := context.Background()
 		d, end, err := o.open(ctx, cmd)
@@ -109,16 +117,6 @@ func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Con
 		return run(&o, ctx, cmd, d)
 	}
 	return cmd
-}
-
-func (o *jobFlags) check(limited bool) error {
-	switch {
-	case o.topic == "":
-		return errors.New("--topic is missing")
-	case limited && (o.limit < 1 || o.limit > httpapi.MaxJobs):
-		return fmt.Errorf("--limit %d: must be 1 to %d", o.limit, httpapi.MaxJobs)
-	}
-	return nil
 }
 
 // open finds the daemon, or else the queue.
@@ -166,9 +164,6 @@ func (o *jobFlags) list(ctx context.Context, cmd *cobra.Command, d buriedOps) er
 }
 
 func (o *jobFlags) show(ctx context.Context, cmd *cobra.Command, d buriedOps) error {
-	if len(o.ids) == 0 {
-		return usageError{errors.New("--id is missing")}
-	}
 	for _, id := range o.ids {
 		j, err := d.Show(ctx, id)
 		if err != nil {
@@ -259,17 +254,8 @@ func (o *jobFlags) remove(ctx context.Context, cmd *cobra.Command, d buriedOps) 
 // --limit it goes on until none is left that was buried before it began: a job that is
 // buried again meanwhile stays.
 func (o *jobFlags) settle(ctx context.Context, cmd *cobra.Command, do settleFunc, done string) (sum httpapi.Settled, err error) {
-	given := 0
-	for _, is := range []bool{len(o.ids) > 0, o.reason != "", o.all} {
-		if is {
-			given++
-		}
-	}
-	switch {
-	case given > 1:
-		return sum, usageError{errors.New("give only one of --id, --reason and --all")}
-	case given == 0:
-		return sum, usageError{errors.New("say which jobs: --id ID, --reason TEXT or --all")}
+	if len(o.ids) == 0 && o.reason == "" && !o.all { // an empty --reason
+		return sum, usageError{errors.New("--id, --reason or --all must say which jobs")}
 	}
 	choice := httpapi.Choice{IDs: o.ids, Reason: o.reason, All: o.all, Limit: o.limit}
 	once := o.limit > 0 || len(o.ids) > 0

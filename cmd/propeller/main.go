@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -27,18 +28,19 @@ const (
 
 // run is the program. It returns the exit status.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	cmd := newRoot()
-	cmd.SetArgs(args)
-	cmd.SetIn(stdin)
-	cmd.SetOut(stdout)
-	cmd.SetErr(stderr)
-	ran, err := cmd.ExecuteC()
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	begun := false
+	noteStart(root, &begun)
+	cmd, err := root.ExecuteC()
 	if err == nil {
 		return exitOK
 	}
-	var usage usageError
-	if errors.As(err, &usage) {
-		fmt.Fprintf(stderr, "propeller: %v (see %s --help)\n", err, ran.CommandPath())
+	if _, usage := errors.AsType[usageError](err); usage || !begun {
+		fmt.Fprintf(stderr, "propeller: %s (see %s --help)\n", flagFault(err), cmd.CommandPath())
 		return exitUsage
 	}
 	status := exitFailed
@@ -49,6 +51,69 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, prefixed(err))
 	}
 	return status
+}
+
+// noteStart sets begun once the work of any command begins: an error before that is one of
+// the command line, which cobra found.
+func noteStart(cmd *cobra.Command, begun *bool) {
+	if work := cmd.RunE; work != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			var err error
+			cmd.Flags().Visit(func(f *pflag.Flag) { // "$UNSET" counts as given for cobra
+				if f.Annotations[cobra.BashCompOneRequiredFlag] != nil && f.Value.String() == "" {
+					err = fmt.Errorf("--%s is empty", f.Name)
+				}
+			})
+			if err != nil {
+				return err
+			}
+			*begun = true
+			return work(cmd, args)
+		}
+	}
+	for _, below := range cmd.Commands() {
+		noteStart(below, begun)
+	}
+}
+
+// complete has the shell complete --topic of every command that reads a configuration.
+func complete(cmd *cobra.Command) {
+	if f := cmd.Flags(); f.Lookup("topic") != nil && f.Lookup("config") != nil {
+		_ = cmd.RegisterFlagCompletionFunc("topic", completeTopics) // fails only for a flag that is not there
+	}
+	for _, below := range cmd.Commands() {
+		complete(below)
+	}
+}
+
+// What cobra says of flags that are missing or exclude each other. Never written to.
+var (
+	flagMissing   = regexp.MustCompile(`^required flag\(s\) "([^"]+)".* not set$`)
+	flagOneOf     = regexp.MustCompile(`^at least one of the flags in the group \[(.*)\] is required$`)
+	flagExclusive = regexp.MustCompile(`^if any flags in the group .* none of the others can be; \[(.*)\] were all set$`)
+)
+
+// flagFault is the text of an error of the command line, that of cobra in words like ours.
+func flagFault(err error) string {
+	text := err.Error()
+	list := func(names string) string { return "--" + strings.ReplaceAll(names, " ", ", --") }
+	if m := flagMissing.FindStringSubmatch(text); m != nil {
+		return "--" + m[1] + " is required"
+	}
+	if m := flagOneOf.FindStringSubmatch(text); m != nil {
+		return "one of these is required: " + list(m[1])
+	}
+	if m := flagExclusive.FindStringSubmatch(text); m != nil {
+		return "only one of these may be given: " + list(m[1])
+	}
+	return text
+}
+
+// require marks a flag as required. That there is no such flag is a mistake in this program.
+func require(cmd *cobra.Command, flag string) {
+	if err := cmd.MarkFlagRequired(flag); err != nil {
+		panic(err)
+	}
 }
 
 // prefixed is err with the program's name in front of its first line, unless
@@ -64,7 +129,7 @@ func prefixed(err error) string {
 // packages are names of the program's parts in errors, which mean nothing to who calls it.
 var packages = regexp.MustCompile(`\b(?:supervisor|httpapi|jetstream|beanstalk): `)
 
-// usageError is a fault of the command line itself.
+// usageError is a fault of the command line that a command found.
 type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
@@ -80,9 +145,7 @@ propeller takes jobs from a queue, one tube per app, and sends them to Apple
 Push Notification service. Without a command it runs the daemon; propeller demo
 shows it at work.`
 	root.SilenceUsage, root.SilenceErrors = true, true
-	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(newHelp(root))
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	runCmd := newRun()
 	runCmd.Use = "run"
 	for _, c := range []*cobra.Command{runCmd, newCheck(), newSend(), newStatus(), newJobs(), newSim(), newBench(), newDemo(), newVersion()} {
@@ -90,6 +153,7 @@ shows it at work.`
 		root.AddCommand(c)
 	}
 	root.Args = noArgs
+	complete(root)
 	return root
 }
 
@@ -98,13 +162,13 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	case len(args) == 0:
 		return nil
 	case !cmd.HasSubCommands():
-		return usageError{fmt.Errorf("unknown argument %q", args[0])}
+		return fmt.Errorf("unknown argument %q", args[0])
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		return usageError{fmt.Errorf("unknown command %q: did you mean %s?", args[0], near[0])}
+		return fmt.Errorf("unknown command %q: did you mean %s?", args[0], near[0])
 	}
-	return usageError{fmt.Errorf("unknown command %q", args[0])}
+	return fmt.Errorf("unknown command %q", args[0])
 }
 
 // newHelp is cobra's help command, but for what it does with a command that

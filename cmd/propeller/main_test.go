@@ -365,8 +365,12 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 		{[]string{"staus"}, 2, `unknown command "staus": did you mean status? (see propeller --help)`},
 		{[]string{"jobs", "lst"}, 2, `unknown command "lst": did you mean list? (see propeller jobs --help)`},
 		{[]string{"jobs", "kick"}, 2, "(see propeller jobs kick --help)"},
+		{[]string{"jobs", "kick", "--topic", "x"}, 2, "one of these is required: --id, --reason, --all"},
+		{[]string{"jobs", "delete", "--topic", "x", "--reason", "", "--queue", "beanstalk://127.0.0.1:1"}, 2, "must say which jobs"},
+		{[]string{"jobs", "list", "--topic", ""}, 2, "--topic is empty"},
+		{[]string{"jobs", "move", "--from", "beanstalk://a"}, 2, "--to is required"},
 		{[]string{"jobs", "list", "--topic"}, 2, "(see propeller jobs list --help)"},
-		{[]string{"jobs", "kick", "--topic", "x", "--all", "--id", "1", "--queue", "beanstalk://127.0.0.1:1"}, 2, "only one of"},
+		{[]string{"jobs", "kick", "--topic", "x", "--all", "--id", "1", "--queue", "beanstalk://127.0.0.1:1"}, 2, "only one of these may be given: --all, --id (see propeller jobs kick --help)"},
 		{[]string{"help", "nonsense"}, 2, `"nonsense"`},
 		{[]string{"run", "--frob"}, 2, "--frob"},
 		{[]string{"run", "extra"}, 2, `"extra"`},
@@ -377,7 +381,7 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 		{[]string{}, 1, "no propeller.yaml"},
 		{[]string{"run", "-c", "nowhere.yaml"}, 1, "nowhere.yaml"},
 		{[]string{"check"}, 1, "no propeller.yaml"},
-		{[]string{"send"}, 2, "--topic"},
+		{[]string{"send"}, 2, "--topic is required"},
 		{[]string{"send", "--topic", "x"}, 1, "token: missing"},
 		{[]string{"send", "--topic", "x", "--token", "zz"}, 1, "token"},
 		{[]string{"send", "--topic", "x", "--token", token(1), "--data", "{"}, 2, "--data"},
@@ -411,6 +415,24 @@ func TestSendRefusesAgain(t *testing.T) {
 	r := runProgram(t, t.TempDir(), forged, "send", "--topic", topic, "--queue", "beanstalk://127.0.0.1:1", "--json", "-")
 	if r.status != 1 || !strings.Contains(r.err, "again") {
 		t.Errorf("%+v", r)
+	}
+}
+
+// The shell completes commands, flags, and the topics of the configuration.
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "propeller.yaml"), []byte("apps: [{topic: com.example.one, cert: nowhere.pem}]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{"send --topic ": "com.example.one\n", "jobs li": "list\t", "run --log-p": "--log-pushes\t"} {
+		r := runProgram(t, dir, "", append([]string{"__complete"}, strings.Split(args, " ")...)...)
+		if r.status != 0 || !strings.HasPrefix(r.out, want) {
+			t.Errorf("%q: %+v", args, r)
+		}
+	}
+	if r := runProgram(t, dir, "", "completion", "bash"); r.status != 0 || !strings.Contains(r.out, "__start_propeller") {
+		t.Errorf("bash: %d, %.100s", r.status, r.out+r.err)
 	}
 }
 

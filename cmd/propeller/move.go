@@ -16,6 +16,7 @@ import (
 
 	"propeller/config"
 	"propeller/internal/move"
+	"propeller/internal/text"
 	"propeller/queue"
 	"propeller/queue/queueurl"
 	"propeller/worker/job"
@@ -48,6 +49,9 @@ func newMove() *cobra.Command {
 	f.StringVar(&o.tube, "tube", "", "the jobs of this tube only (`name`)")
 	f.BoolVar(&o.all, "all", false, "the jobs of every tube, other programs' too")
 	f.String("state-dir", "", "no longer needed, because buried jobs carry their reasons (`folder`)")
+	require(cmd, "from")
+	require(cmd, "to")
+	cmd.MarkFlagsMutuallyExclusive("topic", "tube", "all")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		from, to, err := o.queues()
 		if err != nil {
@@ -66,18 +70,6 @@ func newMove() *cobra.Command {
 
 // queues are the two URLs, checked.
 func (o *moveFlags) queues() (from, to queueurl.URL, err error) {
-	given := 0
-	for _, is := range []bool{o.topic != "", o.tube != "", o.all} {
-		if is {
-			given++
-		}
-	}
-	switch {
-	case o.from == "" || o.to == "":
-		return from, to, usageError{errors.New("--from and --to are both needed")}
-	case given > 1:
-		return from, to, usageError{errors.New("of --topic, --tube and --all give one at most")}
-	}
 	if from, err = config.ParseQueue(o.from, config.Options{}); err != nil {
 		return from, to, fmt.Errorf("--from: %w", err)
 	}
@@ -197,7 +189,7 @@ func (r *carrier) run(ctx context.Context, choice moveChoice) error {
 		return errors.New("stopped; run it again to go on")
 	}
 	if n := len(r.stay); n > 0 {
-		errs = append(errs, fmt.Errorf("%d jobs stay: the other queue does not take them", n))
+		errs = append(errs, fmt.Errorf("%s could not be moved: the other queue does not take them", text.Plural(n, "job")))
 	}
 	return errors.Join(errs...)
 }
@@ -223,7 +215,7 @@ func (r *carrier) tubes(ctx context.Context, there []string, choice moveChoice) 
 
 func (r *carrier) counted() string {
 	m := r.mover
-	return fmt.Sprintf("moved %d jobs: %d ready, %d delayed, %d buried", m.Moved(), m.Ready.Load(), m.Delayed.Load(), m.Buried.Load())
+	return fmt.Sprintf("moved %s: %d ready, %d delayed, %d buried", text.Plural(int(m.Moved()), "job"), m.Ready.Load(), m.Delayed.Load(), m.Buried.Load())
 }
 
 // progressEvery is how often progress is shown.
@@ -237,11 +229,11 @@ func (r *carrier) progress(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			text := r.counted()
+			line := r.counted()
 			if waits := oneLine(r.mover.Waits()); waits != "" {
-				text += "; waiting for " + waits
+				line += "; waiting for " + waits
 			}
-			r.say(text)
+			r.say(line)
 		}
 	}
 }
@@ -249,8 +241,8 @@ func (r *carrier) progress(ctx context.Context) {
 func (r *carrier) say(lines ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, text := range lines {
-		fmt.Fprintln(r.out, text)
+	for _, line := range lines {
+		fmt.Fprintln(r.out, line)
 	}
 }
 

@@ -174,7 +174,7 @@ func TestMoveRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := runProgram(t, t.TempDir(), "", "jobs", "move", "--from", from, "--to", to, "--tube", topic)
-	if r.status != 1 || !strings.Contains(r.err, `job 1 of "`+topic+`" stays: `) || !strings.Contains(r.err, "moved 1 jobs") || !strings.Contains(r.err, "2 jobs stay: the other queue does not take them") {
+	if r.status != 1 || !strings.Contains(r.err, `job 1 of "`+topic+`" stays: `) || !strings.Contains(r.err, "moved 1 job: 1 ready, 0 delayed, 0 buried") || !strings.Contains(r.err, "2 jobs could not be moved: the other queue does not take them") {
 		t.Errorf("%+v", r)
 	}
 	if st := stats(t, from, topic); st.Ready != 2 {
@@ -190,9 +190,9 @@ func TestMoveUsage(t *testing.T) {
 		status int
 		says   string
 	}{
-		{"--to beanstalk://a", 2, "both needed"},
-		{"--from beanstalk://a", 2, "both needed"},
-		{"--from beanstalk://a --to beanstalk://b --all --topic x", 2, "at most"},
+		{"--to beanstalk://a", 2, "--from is required"},
+		{"--from beanstalk://a", 2, "--to is required"},
+		{"--from beanstalk://a --to beanstalk://b --all --topic x", 2, "only one of these may be given: --all, --topic"},
 		{"--from beanstalk://a --to beanstalk://b", 2, "say which jobs"},
 		{"--from beanstalk://a --to nonsense --all", 1, "--to: "},
 		{"--from nonsense --to beanstalk://a --all", 1, "--from: "},

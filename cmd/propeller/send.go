@@ -72,11 +72,10 @@ inside a running daemon is reached by the socket in its state_dir.`,
 	delay := f.Duration("delay", 0, "not before this `duration` has passed, in whole seconds")
 	for _, k := range sendKeys {
 		f.String(k.flag, "", k.usage)
+		cmd.MarkFlagsMutuallyExclusive("json", k.flag)
 	}
+	require(cmd, "topic")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *topic == "" {
-			return usageError{errors.New("--topic is missing")}
-		}
 		if *delay < 0 {
 			return usageError{fmt.Errorf("--delay %v: is negative", *delay)}
 		}
@@ -120,8 +119,6 @@ func jobBody(cmd *cobra.Command, whole string) ([]byte, error) {
 		for _, k := range sendKeys {
 			switch {
 			case k.flag != f.Name:
-			case whole != "":
-				bad = usageError{fmt.Errorf("--%s and --json do not go together: put it into the JSON", f.Name)}
 			case !k.raw:
 				text, _ := json.Marshal(f.Value.String()) // a string always marshals
 				job[k.key] = text

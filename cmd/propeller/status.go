@@ -59,9 +59,11 @@ func newStatus() *cobra.Command {
 	f.StringVar(&o.keyFile, "key-file", "", "the same, read from a `file`")
 	f.StringVar(&o.topic, "topic", "", "this app only, with its last failures (`bundle id`)")
 	f.BoolVar(&o.json, "json", false, "print JSON as GET /v1/apps has it")
+	cmd.MarkFlagsMutuallyExclusive("url", "state-dir")
+	cmd.MarkFlagsMutuallyExclusive("key", "key-file")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := o.check(); err != nil {
-			return usageError{err}
+		if o.url == "" && (o.key != "" || o.keyFile != "") {
+			return usageError{errors.New("a key is for --url: the socket in state_dir needs none")}
 		}
 		c, err := o.client(cmd.Flags().Changed("config"))
 		if err != nil {
@@ -86,18 +88,6 @@ func newStatus() *cobra.Command {
 		return nil
 	}
 	return cmd
-}
-
-func (o *statusFlags) check() error {
-	switch {
-	case o.url != "" && o.state != "":
-		return errors.New("--url and --state-dir do not go together: each names a daemon")
-	case o.url == "" && (o.key != "" || o.keyFile != ""):
-		return errors.New("a key is for --url: the socket in state_dir needs none")
-	case o.key != "" && o.keyFile != "":
-		return errors.New("--key and --key-file do not go together")
-	}
-	return nil
 }
 
 // client finds the way to the daemon. named says that -c was given.
@@ -157,8 +147,12 @@ func (o *statusFlags) ask(ctx context.Context, c *httpapi.Client) (apps httpapi.
 func (o *statusFlags) advise(err error) error {
 	problem, answered := errors.AsType[*httpapi.Problem](err)
 	switch {
+	case answered && problem.Status == http.StatusUnauthorized && o.keyFile != "":
+		return fmt.Errorf("the daemon refuses the key in the file %q of --key-file: %w", o.keyFile, err)
+	case answered && problem.Status == http.StatusUnauthorized && o.key != "":
+		return fmt.Errorf("the daemon refuses the key of --key: %w", err)
 	case answered && problem.Status == http.StatusUnauthorized:
-		return fmt.Errorf("%w: show one with --key-file", err)
+		return fmt.Errorf("%w: give one with --key-file", err)
 	case answered:
 		return err
 	case errors.Is(err, httpapi.ErrNoDaemon):

@@ -130,15 +130,18 @@ func TestStatus(t *testing.T) {
 			t.Errorf("%v: %+v", args, r)
 		}
 	}
+	s.write("wrong", "wrong-key\n")
 	for _, wrong := range []struct {
 		says string
 		args []string
 	}{
-		{"must hold one of the daemon's keys: show one with --key-file", []string{"--url", url}},
+		{"must hold one of the daemon's keys: give one with --key-file", []string{"--url", url}},
+		{`refuses the key in the file "wrong" of --key-file`, []string{"--url", url, "--key-file", "wrong"}},
+		{"refuses the key of --key", []string{"--url", url, "--key", "wrong-key"}},
 		{"no such app", []string{"--topic", "com.example.none"}},
 		{"--key-file: open", []string{"--url", url, "--key-file", "none"}},
 		{"propeller: the daemon's URL: must", []string{"--url", "localhost"}},
-		{"do not go together", []string{"--url", url, "--state-dir", "x"}},
+		{"only one of these may be given: --state-dir, --url", []string{"--url", url, "--state-dir", "x"}},
 		{"a key is for --url", []string{"--key", "x"}},
 		{"unknown flag: --watch", []string{"--watch"}},
 		{"connection refused: is the daemon running", []string{"--url", "http://127.0.0.1:1"}}, // tcpmux: nobody has that

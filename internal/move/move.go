@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"propeller/internal/backoff"
+	"propeller/internal/text"
 	"propeller/queue"
 )
 
@@ -70,13 +71,13 @@ func (m *Mover) Moved() int64 { return m.Ready.Load() + m.Delayed.Load() + m.Bur
 
 // Waits says what the run waits for, "" while it goes on.
 func (m *Mover) Waits() string {
-	if text := m.waits.Load(); text != nil {
-		return *text
+	if why := m.waits.Load(); why != nil {
+		return *why
 	}
 	return ""
 }
 
-func (m *Mover) waitFor(text string) { m.waits.Store(&text) }
+func (m *Mover) waitFor(why string) { m.waits.Store(&why) }
 
 // LeftError says that a tube has jobs that do not come.
 type LeftError struct {
@@ -86,13 +87,14 @@ type LeftError struct {
 }
 
 func (e *LeftError) Error() string {
+	jobs := text.Plural(e.Jobs, "job")
 	switch {
 	case e.Paused:
-		return fmt.Sprintf("move: tube %q: it has %d jobs and is paused", e.Tube, e.Jobs)
+		return fmt.Sprintf("move: tube %q: it has %s and is paused", e.Tube, jobs)
 	case e.Reserved >= e.Jobs:
-		return fmt.Sprintf("move: tube %q: %d jobs are held by consumers, or by daemons that died lately", e.Tube, e.Jobs)
+		return fmt.Sprintf("move: tube %q: %s reserved by consumers, or by daemons that died recently", e.Tube, jobs)
 	}
-	return fmt.Sprintf("move: tube %q: it has %d jobs and serves none", e.Tube, e.Jobs)
+	return fmt.Sprintf("move: tube %q: it has %s and serves none", e.Tube, jobs)
 }
 
 // Tube moves all jobs of a tube. It returns nil when the tube is empty but for
@@ -116,7 +118,7 @@ func (m *Mover) Tube(ctx context.Context, tube string) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case some:
-			m.waitFor(fmt.Sprintf("%d jobs of tube %q, %d of them reserved by others", left.Jobs, tube, left.Reserved))
+			m.waitFor(fmt.Sprintf("%s of tube %q, %d of them reserved by others", text.Plural(left.Jobs, "job"), tube, left.Reserved))
 		case errors.Is(err, queue.ErrUnavailable):
 			m.waitFor("the queue to take from: " + err.Error())
 		default:

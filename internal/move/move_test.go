@@ -314,7 +314,7 @@ func TestPaused(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := &Mover{From: src, To: dst, patience: time.Second}
-	if err := m.Tube(ctxOf(t), tube); err == nil || !strings.Contains(err.Error(), "has 1 jobs and is paused") || !strings.Contains(m.Waits(), "1 jobs of tube") {
+	if err := m.Tube(ctxOf(t), tube); err == nil || !strings.Contains(err.Error(), "has 1 job and is paused") || !strings.Contains(m.Waits(), "1 job of tube") {
 		t.Errorf("%v; waits for %q", err, m.Waits())
 	}
 }
