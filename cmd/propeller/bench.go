@@ -17,11 +17,11 @@ import (
 )
 
 const benchLong = `bench measures propeller on this machine. It puts jobs on a queue, sends them with
-the daemon's own workers in this process, and prints the rate, the CPU time of a
-push, on Linux the memory, what limited the rate, and the time from put to request.
+the daemon's own workers in this process, and prints the rate, the CPU time per
+push, the memory (on Linux), what limited the rate, and the time from put to request.
 
 Pushes go to a lean stand-in for APNs, in a process of its own, so that its CPU
-time is counted apart; --rtt is its distance.
+time is counted separately; --rtt sets its distance.
 
 The default queue is an embedded one in a temporary folder. A --queue URL may be
 in use: bench has a tube of its own there and removes what it has put.

@@ -19,9 +19,9 @@ func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "check the configuration and its certificates",
-		Long: `check loads the configuration as run does, with every certificate, prints a
-table of the apps and what deserves attention, and leaves with status 1 and
-every fault if there is one. It connects to nothing.`,
+		Long: `check loads the configuration as run does, with every certificate, and prints a
+table of the apps and any warnings. If there are faults, it prints all of them
+instead and exits with status 1. It makes no connection.`,
 	}
 	source := configFlags(cmd, false)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -34,7 +34,7 @@ every fault if there is one. It connects to nothing.`,
 			return err
 		}
 		if err := canMake(cfg.StateDir); err != nil {
-			cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("the folder %q cannot be made: %v; propeller status, jobs and send could not reach the daemon", cfg.StateDir, err))
+			cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("the folder %q cannot be created: %v; propeller status, jobs and send could not reach the daemon", cfg.StateDir, err))
 		}
 		return printApps(cmd.OutOrStdout(), cfg)
 	}

@@ -49,15 +49,15 @@ var demoEnds = [...]string{"", "", "fa171150", "", "fa170410", "", "", "fa170503
 func newDemo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "see it work: queue, APNs stand-in, two apps and traffic in one process",
+		Short: "see propeller work: queue, APNs stand-in, two apps and traffic in one process",
 		Long: `demo shows propeller at work, with nothing installed and nothing configured: the
 daemon with a queue inside it, a stand-in for Apple's push service, two apps, and
-a trickle of pushes of which some are refused. It logs as the daemon does, and
-sums up once a second. All of it is in one temporary folder, which is removed at
-the end, and takes no connection from other machines.`,
+a trickle of pushes, some of which are refused. It logs as the daemon does, and
+prints a summary once a second. All files are in one temporary folder, which is
+removed at the end. It accepts no connections from other machines.`,
 	}
-	every := cmd.Flags().Duration("every", 700*time.Millisecond, "put a job each `duration`")
-	length := cmd.Flags().Duration("for", 0, "end after this `duration` instead of by Ctrl-C")
+	every := cmd.Flags().Duration("every", 700*time.Millisecond, "put a job every `duration`")
+	length := cmd.Flags().Duration("for", 0, "stop after this `duration` instead of at Ctrl-C")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		switch {
 		case *every <= 0:
@@ -140,8 +140,8 @@ func (d *demo) welcome(page string) string {
     %[4]s jobs list -c %[5]s --topic %[2]s
     %[4]s status -c %[5]s
 
-  A token that ends in fa170410 is dead, one in fa170503 finds Apple unwell.
-  Ctrl-C ends it. README.md says how to run it with your certificates.
+  A token that ends in fa170410 is dead; for one in fa170503 Apple is unavailable.
+  Ctrl-C stops it. README.md says how to run propeller with your certificates.
 
 `, demoNews, demoChat, page, command(), d.file, demoToken(0, ""))
 }
@@ -165,7 +165,7 @@ func (d *demo) put(ctx context.Context) {
 			n++
 		case errors.Is(err, httpapi.ErrNoDaemon): // it is starting
 		case ctx.Err() == nil:
-			d.log.Warn("demo: not put", "topic", topic, "err", err)
+			d.log.Warn("demo: cannot put a job", "topic", topic, "err", err)
 		}
 	}
 }

@@ -23,12 +23,12 @@ import (
 	"propeller/worker/buried"
 )
 
-const jobsLong = `jobs shows an app's buried jobs with their reasons: those that propeller set
-aside because they can never work, or were tried for too long. kick gives them
-back to be sent again; delete removes them for good.
+const jobsLong = `jobs shows an app's buried jobs with their reasons: the jobs that propeller set
+aside because they can never work, or failed for too long. kick sends them again;
+delete removes them for good.
 
-It asks the running daemon by the socket in its state_dir. Without one it works
-on the queue itself.`
+It asks the running daemon through the socket in its state_dir. Without a running
+daemon it uses the queue itself.`
 
 // jobFlags are the flags of the commands below jobs.
 type jobFlags struct {
@@ -56,7 +56,7 @@ func newJobs() *cobra.Command {
 	cmd.AddCommand(
 		newJobsCommand("list", "list buried jobs with their reasons", flagReason|flagLimit, (*jobFlags).list),
 		newJobsCommand("show", "show buried jobs with their bodies", flagID|flagWhole, (*jobFlags).show),
-		newJobsCommand("kick", "have buried jobs sent again", flagReason|flagLimit|flagID|flagAll, (*jobFlags).kick),
+		newJobsCommand("kick", "send buried jobs again", flagReason|flagLimit|flagID|flagAll, (*jobFlags).kick),
 		newJobsCommand("delete", "remove buried jobs for good", flagReason|flagLimit|flagID|flagAll, (*jobFlags).remove),
 		newMove(),
 	)
@@ -135,7 +135,7 @@ func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d buriedOps, e
 		case err == nil:
 			return c, c.Close, nil
 		case !errors.Is(err, httpapi.ErrNoDaemon):
-			say(fmt.Errorf("the daemon cannot be asked: %w", err))
+			say(fmt.Errorf("cannot ask the daemon: %w", err))
 		}
 	}
 	q, err := visitQueue(where.queue, askHolder)
@@ -346,7 +346,7 @@ const maxShown = 256 << 10
 func printBuried(out io.Writer, l httpapi.BuriedList, now time.Time) error {
 	unread := ""
 	if !l.Complete && !l.More {
-		unread = "not all buried jobs have been read from the queue yet: there may be more\n"
+		unread = "not all buried jobs have been read from the queue yet; there may be more\n"
 	}
 	if len(l.Jobs) == 0 {
 		_, err := io.WriteString(out, "no buried jobs\n"+unread)

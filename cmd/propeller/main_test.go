@@ -342,10 +342,10 @@ func TestCheck(t *testing.T) {
 	if r.status != 1 || strings.Count(r.err, "propeller.yaml:") != 3 {
 		t.Errorf("check of three faults: status %d\n%s", r.status, r.err)
 	}
-	for dir, says := range map[string]string{"not/there/yet": "", "propeller.yaml/x": "cannot be made: not a directory"} {
+	for dir, says := range map[string]string{"not/there/yet": "", "propeller.yaml/x": "cannot be created: not a directory"} {
 		s.write("propeller.yaml", "state_dir: "+dir+"\napps: [{topic: a.b, server: mock}]\n")
 		r = runProgram(t, s.dir, "", "check")
-		if r.status != 0 || strings.Contains(r.out, "cannot be made") != (says != "") || !strings.Contains(r.out, says) || !missing(filepath.Join(s.dir, "not")) {
+		if r.status != 0 || strings.Contains(r.out, "cannot be created") != (says != "") || !strings.Contains(r.out, says) || !missing(filepath.Join(s.dir, "not")) {
 			t.Errorf("state_dir %s: %+v", dir, r)
 		}
 	}

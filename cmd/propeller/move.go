@@ -22,15 +22,14 @@ import (
 	"propeller/worker/job"
 )
 
-const moveLong = `move takes jobs from one queue to another, of the same or another kind: those of
-the apps in the configuration file, of one app with --topic, of one tube with
+const moveLong = `move moves jobs from one queue to another, of the same or another kind: the jobs
+of the apps in the configuration file, of one app with --topic, of one tube with
 --tube, or of every tube with --all. Delayed jobs keep their time, and buried
-ones stay buried, with their reasons.
+jobs stay buried, with their reasons.
 
-Stop the daemons that work on these queues first. No job is lost, whatever
-happens: each is put into the other queue before it is deleted from the first,
-so that after a crash, jobs that were on their way may be in both. Ctrl-C ends
-it between two jobs; run it again to go on.`
+First stop the daemons that use these queues. No job is ever lost: each is put
+into the other queue before it is deleted from the first. After a crash a few
+jobs may be in both. Ctrl-C stops between two jobs; run move again to continue.`
 
 // moveFlags are the flags of jobs move.
 type moveFlags struct {
@@ -40,7 +39,7 @@ type moveFlags struct {
 
 func newMove() *cobra.Command {
 	var o moveFlags
-	cmd := &cobra.Command{Use: "move", Short: "take jobs from one queue to another", Long: moveLong, Args: noArgs}
+	cmd := &cobra.Command{Use: "move", Short: "move jobs from one queue to another", Long: moveLong, Args: noArgs}
 	f := cmd.Flags()
 	f.StringVar(&o.from, "from", "", "`URL` of the queue to take jobs from (required)")
 	f.StringVar(&o.to, "to", "", "`URL` of the queue to put them into (required)")
@@ -48,7 +47,7 @@ func newMove() *cobra.Command {
 	f.StringVar(&o.topic, "topic", "", "the jobs of this app only (`bundle id`)")
 	f.StringVar(&o.tube, "tube", "", "the jobs of this tube only (`name`)")
 	f.BoolVar(&o.all, "all", false, "the jobs of every tube, other programs' too")
-	f.String("state-dir", "", "no longer needed, because buried jobs carry their reasons (`folder`)")
+	f.String("state-dir", "", "no longer used: buried jobs carry their reasons (`folder`)")
 	require(cmd, "from")
 	require(cmd, "to")
 	cmd.MarkFlagsMutuallyExclusive("topic", "tube", "all")
@@ -77,10 +76,10 @@ func (o *moveFlags) queues() (from, to queueurl.URL, err error) {
 		return from, to, fmt.Errorf("--to: %w", err)
 	}
 	if from.Meets(to) {
-		return from, to, errors.New("--from and --to have a server in common: jobs would go round and round")
+		return from, to, errors.New("--from and --to share a server: jobs would go round and round")
 	}
 	if from.Dir != "" && missing(from.Dir) {
-		return from, to, fmt.Errorf("--from: folder %q: is not there", from.Dir)
+		return from, to, fmt.Errorf("--from: folder %q: no such folder", from.Dir)
 	}
 	return from, to, nil
 }
@@ -186,7 +185,7 @@ func (r *carrier) run(ctx context.Context, choice moveChoice) error {
 	r.say(r.stay...)
 	r.say(fmt.Sprintf("%s in %v", r.counted(), time.Since(began).Round(100*time.Millisecond)))
 	if ctx.Err() != nil {
-		return errors.New("stopped; run it again to go on")
+		return errors.New("stopped; run it again to continue")
 	}
 	if n := len(r.stay); n > 0 {
 		errs = append(errs, fmt.Errorf("%s could not be moved: the other queue does not take them", text.Plural(n, "job")))
@@ -202,10 +201,10 @@ func (r *carrier) tubes(ctx context.Context, there []string, choice moveChoice) 
 			return errs
 		case choice.tubes != nil && !slices.Contains(choice.tubes, tube):
 			if choice.apps {
-				r.say(fmt.Sprintf("tube %q is left alone: it is of no app of the configuration (--tube and --all move it too)", tube))
+				r.say(fmt.Sprintf("skipping tube %q: no app in the configuration uses it (--tube or --all moves it)", tube))
 			}
 		case queue.CheckTube(tube) != nil:
-			errs = append(errs, fmt.Errorf("tube %q stays: such a name is not allowed everywhere", tube))
+			errs = append(errs, fmt.Errorf("tube %q cannot be moved: not every queue allows such a name", tube))
 		default:
 			errs = append(errs, r.mover.Tube(ctx, tube))
 		}
@@ -249,5 +248,5 @@ func (r *carrier) say(lines ...string) {
 func (r *carrier) refused(tube, id string, why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.stay = append(r.stay, fmt.Sprintf("job %s of %q stays: %v", id, tube, why))
+	r.stay = append(r.stay, fmt.Sprintf("job %s of %q was not moved: %v", id, tube, why))
 }

@@ -100,7 +100,7 @@ func TestMoveAndGoOn(t *testing.T) {
 
 	configure(there)
 	r := runProgram(t, s.dir, "", "jobs", "move", "--from", old, "--to", there)
-	if r.status != 0 || !strings.Contains(r.err, "moved 56 jobs: 53 ready, 2 delayed, 1 buried") || !strings.Contains(r.err, `tube "foreign" is left alone`) {
+	if r.status != 0 || !strings.Contains(r.err, "moved 56 jobs: 53 ready, 2 delayed, 1 buried") || !strings.Contains(r.err, `skipping tube "foreign"`) {
 		t.Fatalf("%+v", r)
 	}
 	if out := list(); !strings.Contains(out, "413 PayloadTooLarge") {
@@ -147,7 +147,7 @@ func TestMoveIsInterrupted(t *testing.T) {
 	if status := d.exit(); status != 1 {
 		t.Fatalf("status %d", status)
 	}
-	d.says("stopped; run it again to go on")
+	d.says("stopped; run it again to continue")
 	left, come := stats(t, from, topic), stats(t, to, topic)
 	if left.Ready+come.Ready != jobs || left.Reserved+come.Reserved != 0 {
 		t.Errorf("left %+v, arrived %+v: not %d", left, come, jobs)
@@ -174,7 +174,7 @@ func TestMoveRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := runProgram(t, t.TempDir(), "", "jobs", "move", "--from", from, "--to", to, "--tube", topic)
-	if r.status != 1 || !strings.Contains(r.err, `job 1 of "`+topic+`" stays: `) || !strings.Contains(r.err, "moved 1 job: 1 ready, 0 delayed, 0 buried") || !strings.Contains(r.err, "2 jobs could not be moved: the other queue does not take them") {
+	if r.status != 1 || !strings.Contains(r.err, `job 1 of "`+topic+`" was not moved: `) || !strings.Contains(r.err, "moved 1 job: 1 ready, 0 delayed, 0 buried") || !strings.Contains(r.err, "2 jobs could not be moved: the other queue does not take them") {
 		t.Errorf("%+v", r)
 	}
 	if st := stats(t, from, topic); st.Ready != 2 {
@@ -198,7 +198,7 @@ func TestMoveUsage(t *testing.T) {
 		{"--from nonsense --to beanstalk://a --all", 1, "--from: "},
 		{"--from beanstalk://a,beanstalk://b --to beanstalk://b --all", 1, "round and round"},
 		{"--from embedded:///q --to embedded:///q?fsync=always --all", 1, "round and round"},
-		{"--from embedded://" + dir + "/none --to beanstalk://b --all", 1, "is not there"},
+		{"--from embedded://" + dir + "/none --to beanstalk://b --all", 1, "no such folder"},
 		{"--from beanstalk://127.0.0.1:1 --to embedded://./q --all", 1, "start the queue server"},
 		{"--from nats://me:hidden@127.0.0.1:1 --to embedded://./q --all", 1, "start the queue server"},
 		{"more", 2, "unknown argument"},

@@ -16,10 +16,9 @@ import (
 	"propeller/supervisor"
 )
 
-// notifier tells the service manager that started the daemon how it fares, by
+// notifier reports the daemon's state to the service manager that started it, by
 // the protocol of sd_notify(3): datagrams of VAR=value lines to the socket that
-// NOTIFY_SOCKET names. Without that variable there is nobody to tell, and its
-// methods do nothing.
+// NOTIFY_SOCKET names. Without that variable its methods do nothing.
 //
 // What cannot be sent is logged and never stops the daemon. Its methods may be
 // called from any goroutine.
@@ -69,13 +68,13 @@ func newNotifier(getenv func(string) string, pid int, log *slog.Logger) *notifie
 		return n
 	}
 	if path[0] != '/' && path[0] != '@' { // systemd has vsock: too, for machines
-		log.Warn("the service manager is not told anything: not a Unix socket", "NOTIFY_SOCKET", path)
+		log.Warn("cannot notify the service manager: NOTIFY_SOCKET is not a Unix socket", "NOTIFY_SOCKET", path)
 		return n
 	}
 	n.send = func(message string) error { return sendTo(path, message) }
 	var err error
 	if n.watchdog, err = watchdogTime(getenv(envWatchdog), getenv(envWatchdogPID), pid); err != nil {
-		log.Warn("the service manager's watchdog gets no pings", "err", err)
+		log.Warn("cannot send pings to the service manager's watchdog", "err", err)
 	}
 	return n
 }

@@ -65,7 +65,7 @@ func visitQueue(u queueurl.URL, instead string) (queue.Queue, error) {
 
 const (
 	stopHolder = "stop it first"
-	askHolder  = "stop it, or name its state_dir with --state-dir: it is asked through the socket there"
+	askHolder  = "stop it, or give its state_dir with --state-dir to ask it through the socket there"
 )
 
 func open(u queueurl.URL, log *slog.Logger, visit bool) (queue.Queue, error) {
@@ -103,7 +103,7 @@ func explainInUse(err error, instead string) error {
 	case "":
 		return err
 	case self(): // a reload
-		return fmt.Errorf("%w, which is this one: other options of an embedded queue take a restart", err)
+		return fmt.Errorf("%w, which is this one: restart it to change the options of an embedded queue", err)
 	}
 	return fmt.Errorf("%w: %s", err, instead)
 }

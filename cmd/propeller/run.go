@@ -24,14 +24,15 @@ import (
 	"propeller/worker"
 )
 
-const runLong = `run starts the daemon: it works on the apps of the configuration file until
-SIGTERM or SIGINT, then finishes what is in flight within shutdown_timeout. A
-second signal quits at once. SIGHUP reads the file and its certificates again.
-An app whose certificate or key cannot be used is broken until it can; with
---strict such a fault refuses the start or the reload, as other faults do.
-It tells systemd how it fares, and reaps orphans as process 1 of a container.
+const runLong = `run starts the daemon. It sends the jobs of the apps in the configuration file
+until SIGTERM or SIGINT, then finishes the pushes in flight within
+shutdown_timeout. A second signal quits at once. SIGHUP reloads the file and its
+certificates. An app with a certificate or key that cannot be used is broken
+until its file is replaced; with --strict such a fault refuses the start or the
+reload, as other faults do. The daemon reports its state to systemd, and reaps
+orphaned processes as process 1 of a container.
 
-With --topic it runs one app without a file, from the other flags alone.`
+With --topic it runs one app from flags, without a file.`
 
 func newRun() *cobra.Command {
 	cmd := &cobra.Command{Short: "run the daemon", Long: runLong}
@@ -46,7 +47,7 @@ func newRun() *cobra.Command {
 		signal.Notify(stops, syscall.SIGINT, syscall.SIGTERM)
 		defer signal.Stop(hups)
 		defer signal.Stop(stops)
-		// Whoever read the log may go, Ctrl-C taking both, and the drain goes on.
+		// The reader of the log may exit, since Ctrl-C ends both; the drain goes on.
 		signal.Ignore(syscall.SIGPIPE)
 		cfg, err := loadUnless(stops, load)
 		if err != nil || cfg == nil {
@@ -60,22 +61,31 @@ func newRun() *cobra.Command {
 	return cmd
 }
 
-// loadUnless loads the configuration, and nothing more if the process is told to end
-// meanwhile: a disk that does not answer, or much to decrypt, must not hold it. Then
-// there is no configuration, and no error.
-func loadUnless(stops <-chan os.Signal, load func() (*config.Config, error)) (*config.Config, error) {
-	var cfg *config.Config
-	var err error
+// loadUnless loads the configuration. If the process is told to stop meanwhile, it returns
+// neither configuration nor error: a disk that does not answer, or much to decrypt, must
+// not delay the exit.
+func loadUnless(stops <-chan os.Signal, load func() (*config.Config, error)) (cfg *config.Config, err error) {
+	var loaded *config.Config
+	var fault error
+	if endsBefore(stops, func() { loaded, fault = load() }) {
+		return loaded, fault
+	}
+	return nil, nil
+}
+
+// endsBefore runs f, which reads files, and reports whether it ended before something came
+// from stop. If not, f is left behind: the process exits, and f with it.
+func endsBefore[T any](stop <-chan T, f func()) bool {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		cfg, err = load()
+		f()
 	}()
 	select {
 	case <-done:
-		return cfg, err
-	case <-stops:
-		return nil, nil // the process ends, and its goroutines with it
+		return true
+	case <-stop:
+		return false
 	}
 }
 
@@ -94,7 +104,7 @@ type daemon struct {
 	hups   <-chan os.Signal // SIGHUP; nil: no reloads
 	stops  <-chan os.Signal // SIGTERM, SIGINT
 	notify *notifier
-	opened func(web net.Addr) // told where http listens; nil: nobody is
+	opened func(web net.Addr) // called with the address of http; may be nil
 	state  *state
 	web    *web
 	asks   chan chan error // for reloads by HTTP, each answered with how it went; nil: none
@@ -172,8 +182,8 @@ func (d *daemon) run(cfg *config.Config) error {
 	return d.serve(cfg, sup)
 }
 
-// serve runs the tree until a signal ends it. That it ends by itself is an
-// error: apps would stay unserved and nobody would know.
+// serve runs the tree until a signal ends it. A tree that ends by itself is an error: the
+// apps would stay unserved and nobody would know.
 func (d *daemon) serve(cfg *config.Config, t tree) error {
 	d.statuses, d.pings, d.stopping = make(chan string), make(chan string, 1), make(chan stopMessage, 1)
 	d.drain = cfg.ShutdownTimeout
@@ -193,7 +203,7 @@ func (d *daemon) serve(cfg *config.Config, t tree) error {
 	return err
 }
 
-// leave ends what outlives the tree.
+// leave closes what outlives the tree.
 func (d *daemon) leave(endReaper func(), reaper *sync.WaitGroup) {
 	d.within("the reaper, or state_dir", func() {
 		endReaper()
@@ -204,20 +214,13 @@ func (d *daemon) leave(endReaper func(), reaper *sync.WaitGroup) {
 }
 
 // within waits for f, but not for ever: it may be stuck in a file system that
-// does not answer, or on a lock. All such waits of the end share one limit.
+// does not answer, or on a lock. All such waits during the exit share one limit.
 func (d *daemon) within(what string, f func()) {
 	if d.limit.IsZero() {
 		d.limit = time.Now().Add(overrun)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-	case <-time.After(max(time.Until(d.limit), lastWait)):
-		d.log.Error("something is stuck; ending without it", "what", what)
+	if !endsBefore(time.After(max(time.Until(d.limit), lastWait)), f) {
+		d.log.Error("stuck; exiting without waiting for it", "what", what)
 	}
 }
 
@@ -266,7 +269,7 @@ func (d *daemon) end(err error, told bool) error {
 		d.log.Info("stopped")
 		return nil
 	}
-	d.log.Error("ending; unfinished jobs stay in the queue", "err", err)
+	d.log.Error("exiting; unfinished jobs stay in the queue", "err", err)
 	d.notify.stop(overrun, err.Error())
 	return err
 }
@@ -274,8 +277,8 @@ func (d *daemon) end(err error, told bool) error {
 // renewEvery is how often the files of credentials that cannot be used are looked at.
 const renewEvery = 5 * time.Second
 
-// reload says when the tree runs, and applies the configuration anew at each
-// SIGHUP.
+// reload tells the service manager when the tree runs, and applies the configuration
+// again at each SIGHUP.
 func (d *daemon) reload(ctx context.Context, t tree) {
 	select {
 	case <-t.Started():
@@ -284,7 +287,7 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 	}
 	d.notify.ready(d.status(t))
 	for {
-		answer := make(chan error, 1) // a signal has nobody who reads it
+		answer := make(chan error, 1) // which nobody reads after a signal
 		select {
 		case <-ctx.Done():
 			return
@@ -294,7 +297,7 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 		d.notify.reloading()
 		var cfg *config.Config
 		var err error
-		if !unless(ctx, func() { cfg, err = d.load() }) {
+		if !endsBefore(ctx.Done(), func() { cfg, err = d.load() }) {
 			return
 		}
 		if err == nil {
@@ -309,8 +312,8 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 	}
 }
 
-// renew looks from time to time whether apps without a good credential can have one.
-// A file that takes its time holds no reload.
+// renew checks from time to time whether apps without a usable credential can get one.
+// A slow file does not delay a reload.
 func (d *daemon) renew(ctx context.Context, t tree) {
 	select {
 	case <-t.Started():
@@ -324,31 +327,14 @@ func (d *daemon) renew(ctx context.Context, t tree) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if !unless(ctx, t.Renew) {
+			if !endsBefore(ctx.Done(), t.Renew) {
 				return
 			}
 		}
 	}
 }
 
-// unless does f, which reads files, and reports whether it has ended before ctx. What
-// has not is left behind: the process ends.
-func unless(ctx context.Context, f func()) bool {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// askReload has the configuration applied anew and waits for how that ended, or
-// for ctx.
+// askReload has the configuration applied again and waits for the result, or for ctx.
 func (d *daemon) askReload(ctx context.Context) error {
 	answer := make(chan error, 1)
 	select {
@@ -364,11 +350,11 @@ func (d *daemon) askReload(ctx context.Context) error {
 	}
 }
 
-// reloadRefused is told wherever a reload was.
+// reloadRefused is the message wherever a refused reload shows.
 const reloadRefused = "reload refused, nothing is changed"
 
-// reloaded takes over what the daemon itself needs of a configuration that has
-// been applied, or logs why none was.
+// reloaded adopts what the daemon itself uses of a configuration that was applied, or
+// logs why it was refused.
 func (d *daemon) reloaded(cfg *config.Config, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -395,7 +381,7 @@ func (d *daemon) reloaded(cfg *config.Config, err error) {
 	}
 }
 
-// lastReload is for the metrics, and for whoever looks.
+// lastReload is for the metrics and the API.
 func (d *daemon) lastReload() (taken time.Time, refused *httpapi.RefusedReload) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -36,7 +36,7 @@ var sendKeys = []struct {
 	{"sound", "sound", "sound file, or default", false},
 	{"category", "category", "category of the app's actions", false},
 	{"thread-id", "thread_id", "what the alert is grouped by", false},
-	{"data", "data", "JSON object put beside aps", true},
+	{"data", "data", "JSON object placed beside aps", true},
 	{"push-type", "push_type", "apns-push-type; inferred when absent", false},
 	{"priority", "priority", "apns-priority: 10, 5 or 1", false},
 	{"collapse-id", "collapse_id", "apns-collapse-id", false},
@@ -58,9 +58,9 @@ func newSend() *cobra.Command {
 		Use:   "send",
 		Short: "put one push on the queue",
 		Long: `send puts one job on the configured queue and prints its id. It checks the job
-first, as the daemon will: a job that can never work, or would expire before it
-is sent, is refused here. A queue
-inside a running daemon is reached by the socket in its state_dir.`,
+first, as the daemon will, and refuses a job that can never work or would expire
+before it is sent. It reaches a queue inside a running daemon through the socket
+in its state_dir.`,
 	}
 	f := cmd.Flags()
 	file := f.StringP("config", "c", defaultFile, "configuration `file`, for the queue and the topic's tube")
@@ -172,7 +172,7 @@ func target(file string, named bool, urls, topic, tube string) (place, error) {
 			return place{}, err
 		}
 		if at.Dir != "" && missing(at.Dir) {
-			return place{}, fmt.Errorf("--queue: folder %q: is not there", at.Dir)
+			return place{}, fmt.Errorf("--queue: folder %q: no such folder", at.Dir)
 		}
 		return place{queue: at, tube: cmp.Or(tube, topic), named: tube != "", state: at.Dir}, nil
 	}

@@ -74,7 +74,7 @@ func TestSendWithoutAnAnswer(t *testing.T) {
 	})}
 	go func() { _ = srv.Serve(ln) }()
 	defer srv.Close()
-	if r := send("--queue", "embedded://"+filepath.Join(dir, "queue")); r.status != 1 || !strings.Contains(r.err, "is not there") || !missing(filepath.Join(dir, "queue")) {
+	if r := send("--queue", "embedded://"+filepath.Join(dir, "queue")); r.status != 1 || !strings.Contains(r.err, "no such folder") || !missing(filepath.Join(dir, "queue")) {
 		t.Errorf("a queue that is not there: %+v", r)
 	}
 	daemon := send("--queue", "embedded://"+dir, "--state-dir", dir)

@@ -20,10 +20,10 @@ type state struct {
 	hold *httpapi.State // nil: the folder cannot be used, or there is none
 }
 
-// openState opens what there is in the state_dir, or else in the queue's folder; a
-// daemon may have neither. An error is one of the configuration: another daemon has the
-// folder, everybody may write there, or its path is too long. What the file system
-// refuses is logged, and the daemon runs without.
+// openState opens the state_dir, or else the queue's folder; a daemon may have neither.
+// An error is a fault of the configuration: another daemon has the folder, every user may
+// write there, or its path is too long. Errors of the file system are logged, and the
+// daemon runs without its socket.
 func openState(cfg *config.Config, log *slog.Logger) (*state, error) {
 	dir, key := cfg.StateDir, "state_dir"
 	if dir == cfg.Queue.Dir {
@@ -38,7 +38,7 @@ func openState(cfg *config.Config, log *slog.Logger) (*state, error) {
 	case errors.Is(err, httpapi.ErrInUse), errors.Is(err, httpapi.ErrPath), errors.Is(err, files.ErrShared):
 		return nil, fmt.Errorf("%s: %w", key, err)
 	case err != nil:
-		log.Error(key+" cannot be used: no socket", "err", err)
+		log.Error(key+" cannot be used: propeller status, jobs and send cannot reach the daemon", "err", err)
 		return s, nil
 	}
 	s.hold = hold
@@ -54,7 +54,7 @@ func (s *state) putAside() {
 		return
 	}
 	if err := os.Rename(old, old+".old"); err != nil {
-		s.log.Warn("the buried.db of an earlier version cannot be renamed", "err", err)
+		s.log.Warn("cannot rename the buried.db of an earlier version", "err", err)
 		return
 	}
 	_ = os.Remove(filepath.Join(s.dir, "buried.mark")) // it marked that there was a buried.db
@@ -68,7 +68,7 @@ func (s *state) serve(api *httpapi.API) *httpapi.Server {
 	}
 	server, err := httpapi.NewServer(s.hold, api.Socket(), s.log)
 	if err != nil {
-		s.log.Error("no socket in state_dir: propeller jobs works without the daemon only", "err", err)
+		s.log.Error("cannot create the socket in state_dir: propeller status, jobs and send cannot reach the daemon", "err", err)
 		return nil
 	}
 	return server
@@ -77,11 +77,11 @@ func (s *state) serve(api *httpapi.API) *httpapi.Server {
 // moved logs that a reload wants another folder, which takes a restart.
 func (s *state) moved(dir string) {
 	if s != nil && dir != s.dir {
-		s.log.Warn("state_dir has changed; that takes effect at the next start", "from", s.dir, "to", dir)
+		s.log.Warn("state_dir has changed; the change takes effect at the next start", "from", s.dir, "to", dir)
 	}
 }
 
-// close lets go of the folder.
+// close releases the folder.
 func (s *state) close() {
 	if s.hold == nil {
 		return
@@ -132,7 +132,7 @@ func (w *web) serve(api *httpapi.API) *httpapi.Server {
 	return w.server
 }
 
-// close lets go of a listener that nobody has served.
+// close closes a listener that was never served.
 func (w *web) close() {
 	if w.server != nil {
 		_ = w.server.Close() // what Serve has closed, it need not
@@ -147,7 +147,7 @@ func (w *web) changed(c config.HTTP) {
 	w.api.Use(webSettings(c))
 	warnNoKeys(c, w.log)
 	if c.Listen != w.first.Listen || c.TLSCert != w.first.TLSCert || c.TLSKey != w.first.TLSKey {
-		w.log.Warn("http.listen, tls_cert or tls_key has changed; that takes effect at the next start", "from", w.first.Listen, "to", c.Listen)
+		w.log.Warn("http.listen, tls_cert or tls_key has changed; the change takes effect at the next start", "from", w.first.Listen, "to", c.Listen)
 	}
 }
 

@@ -20,10 +20,10 @@ import (
 func newSim() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apns-sim",
-		Short: "run the APNs stand-in by itself",
-		Long: `apns-sim is a stand-in for Apple's push service, for the client of any
-language. It checks requests as Apple documents, answers 200 or by the faults
-given, and prints its counts once a second while something happens.
+		Short: "run the APNs stand-in",
+		Long: `apns-sim is a stand-in for Apple's push service, for clients in any language. It
+checks requests as Apple documents, answers 200 or with the given faults, and
+prints its counts once a second while requests arrive.
 
 With --dir it writes ca.pem, the root to trust. With --topic too it writes
 TOPIC.pem, a client certificate with its key. Neither is needed by propeller's
@@ -41,7 +41,7 @@ status, and fa170000 never:
 	listen := f.String("listen", "127.0.0.1:2197", "listen `address`")
 	rtt := f.Duration("rtt", 0, "`duration` of a network's round trip, before each answer")
 	faults := f.StringArray("fault", nil, "`fault` to inject; may be given several times")
-	seed := f.Uint64("seed", 0, "`number` that the dice of rate= begin with; 0: another each time")
+	seed := f.Uint64("seed", 0, "`seed` of the random choice for rate=; 0: a different one each time")
 	anonymous := f.Bool("anonymous", false, "accept requests with neither certificate nor provider token")
 	dir := f.String("dir", "", "`folder` to write ca.pem to")
 	topics := f.StringArray("topic", nil, "`bundle id` to write a client certificate for, to --dir")
@@ -97,7 +97,7 @@ func writeSimCerts(s *apnstest.Server, dir string, topics []string) error {
 	}
 	for _, topic := range topics {
 		if topic == "" || topic != filepath.Base(topic) {
-			return usageError{fmt.Errorf("--topic %q: is no bundle id", topic)}
+			return usageError{fmt.Errorf("--topic %q: not a bundle id", topic)}
 		}
 		if err := os.WriteFile(filepath.Join(dir, topic+".pem"), s.ClientCertPEM(topic), 0o600); err != nil {
 			return fmt.Errorf("--topic: %w", err)

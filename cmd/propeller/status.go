@@ -23,15 +23,14 @@ import (
 	"propeller/supervisor"
 )
 
-const statusLong = `status shows what the running daemon does: each app with its state and why,
-pushes, latency, connections, its queue and its certificate. Apps that are not
-ready come first.
+const statusLong = `status shows each app of the running daemon: its state and why, pushes, latency,
+connections, queue and certificate. Apps that are not ready come first.
 
-It asks the daemon by the socket in its state_dir, or with --url over HTTP.
+It asks the daemon through the socket in its state_dir, or over HTTP with --url.
 
-Exit status: 0 all apps are ready, 1 some are not (broken, guarded, without
-their queue, stalled, unreachable, failing), 2 the daemon could not be asked, which the error
-explains. To look again and again: watch propeller status.`
+Exit status: 0 if all apps are ready; 1 if some are not (broken, guarded, without
+their queue, stalled, unreachable, failing); 2 if the daemon could not be asked,
+for the reason that the error gives. To keep watching: watch propeller status.`
 
 // exitUnknown is the exit status of status when the daemon cannot be asked. It
 // is that of wrong usage, too: in neither case anything is known of the apps.
@@ -50,7 +49,7 @@ type statusFlags struct {
 
 func newStatus() *cobra.Command {
 	var o statusFlags
-	cmd := &cobra.Command{Use: "status", Short: "what the running daemon does, and which app is in trouble", Long: statusLong}
+	cmd := &cobra.Command{Use: "status", Short: "show the apps of the running daemon, and which are in trouble", Long: statusLong}
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", defaultFile, "configuration `file`, for its state_dir")
 	f.StringVar(&o.state, "state-dir", "", "the daemon's state_dir, instead of the configuration's (`folder`)")
@@ -106,7 +105,7 @@ func (o *statusFlags) client(named bool) (*httpapi.Client, error) {
 		}
 		cfg, err := config.Load(o.config, config.Options{WithoutCredentials: true})
 		if err != nil {
-			return nil, fmt.Errorf("%w\na daemon that runs works on by what it read before: to ask it, name its folder with --state-dir, or its address with --url", err)
+			return nil, fmt.Errorf("%w\na running daemon goes on with the configuration it read before: to ask it, name its folder with --state-dir, or its address with --url", err)
 		}
 		if dir = cfg.StateDir; dir == "" {
 			return nil, fmt.Errorf("%s has no state_dir, where the daemon's socket would be: give it one and restart the daemon, name the daemon's folder with --state-dir, or its address with --url", o.config)
@@ -258,7 +257,7 @@ func statusNotes(a *httpapi.App, now time.Time) (notes []string) {
 		notes = append(notes, fmt.Sprintf("worker %d waits: %s", waits, a.Workers[waits].Waiting))
 	}
 	if a.KeepsCredential() {
-		notes = append(notes, "its new credential cannot be used, so it keeps the one it has: "+a.CredentialFault)
+		notes = append(notes, "its new credential cannot be used, so it keeps the old one: "+a.CredentialFault)
 	}
 	if q := a.Queue; q != nil && q.Incomplete != "" {
 		notes = append(notes, "the queue's numbers are incomplete: "+q.Incomplete)
@@ -271,7 +270,7 @@ func statusNotes(a *httpapi.App, now time.Time) (notes []string) {
 		notes = append(notes, "webhook stalls: "+h.Stalled)
 	}
 	if n := a.Pushes.PossibleDuplicates; n > 0 {
-		notes = append(notes, text.Count(n)+" possible duplicates since the daemon's start")
+		notes = append(notes, text.Count(n)+" possible duplicates since startup")
 	}
 	return notes
 }
@@ -286,7 +285,7 @@ func statusFailures(a *httpapi.App, now time.Time) []string {
 	if len(a.Failures) == 0 {
 		return nil
 	}
-	lines := []string{"the last failures:"}
+	lines := []string{"last failures:"}
 	for _, f := range a.Failures[:min(len(a.Failures), maxFailures)] {
 		why := strings.TrimPrefix(f.Reason, f.Class+": ")
 		lines = append(lines, fmt.Sprintf("%8s ago  %-11s  token %s  %s", text.Age(now.Sub(f.At)), f.Class, text.Line(f.Token), text.Line(why)))

@@ -53,11 +53,11 @@ com.example.broken: broken: 403 BadCertificate (for 3 min)
 com.example.broken: The client certificate is not valid; renew it
 com.example.broken: the queue's numbers are incomplete: 1 of 2 servers answer
 com.example.broken: webhook takes no records: 500  [2J
-com.example.broken: 2 possible duplicates since the daemon's start
+com.example.broken: 2 possible duplicates since startup
 com.example.a-long-bundle-id.voip: no queue: dial tcp 127.0.0.1:11300: refused
 com.example.held: paused by ops (for 2 h)
 com.example.slow: worker 1 waits: apns not reachable
-com.example.slow: its new credential cannot be used, so it keeps the one it has: cert "a.pem": expired
+com.example.slow: its new credential cannot be used, so it keeps the old one: cert "a.pem": expired
 `
 	if got := printed(t, httpapi.Apps{Apps: statusApps(now)}, now); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)

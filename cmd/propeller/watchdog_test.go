@@ -181,7 +181,7 @@ func TestStuckLockEndsThePings(t *testing.T) {
 		if err := <-b.result; err != nil {
 			t.Error(err)
 		}
-		if !strings.Contains(b.log.String(), "something is stuck") {
+		if !strings.Contains(b.log.String(), "stuck; exiting") {
 			t.Errorf("log %q", b.log.String())
 		}
 		<-b.tree.lock
@@ -271,7 +271,7 @@ func TestStuckEndIsBounded(t *testing.T) {
 		if took := time.Since(begun); took > overrun+lastWait {
 			t.Errorf("took %v", took)
 		}
-		if n := strings.Count(log.String(), "something is stuck"); n != 2 {
+		if n := strings.Count(log.String(), "stuck; exiting"); n != 2 {
 			t.Errorf("%d said to be stuck: %s", n, log.String())
 		}
 		background.Done()
