@@ -72,14 +72,14 @@ func (p *parser) finish(drafts []*draft, cfg *Config) []App {
 		p.checkTopic(d)
 		p.checkRetry(d)
 		p.checkServer(d)
-		if !p.bare {
+		if !p.WithoutCredentials {
 			p.checkProxy(d)
 			p.loadRoots(d)
 			p.checkFeedback(d)
 		}
 		d.ByCertificate = d.has("cert") && !d.has("key")
 		d.warnOfTimes(cfg)
-		if !p.bare {
+		if !p.WithoutCredentials {
 			p.credentialOf(d)
 		}
 	}
@@ -195,7 +195,7 @@ func setProxy(at *SecretURL, text string) error {
 	if err != nil {
 		return neterr.Reworded(proxyFault(err)+"; or none, for no proxy", err)
 	}
-	*at = SecretURL{u}
+	*at = newSecretURL(u)
 	return nil
 }
 
@@ -231,13 +231,13 @@ func (p *parser) checkProxy(d *draft) {
 		p.wrong(at, errors.New("the environment variable "+name+" is wrong: "+proxyFault(err)+"; correct it, or set proxy: none"))
 		return
 	}
-	d.Proxy = SecretURL{u}
+	d.Proxy = newSecretURL(u)
 }
 
 // environment returns the first of the variables that is not empty.
 func (p *parser) environment(upper, lower string) (name, value string) {
-	u, _ := p.getenv(upper)
-	l, _ := p.getenv(lower)
+	u, _ := p.Getenv(upper)
+	l, _ := p.Getenv(lower)
 	if u == "" && l != "" {
 		name = lower
 	}
@@ -289,7 +289,7 @@ func (p *parser) queue(entries []entry) (all queueurl.URL) {
 			continue
 		}
 		e.secret = queueurl.MayHoldSecret(text) // one without its "@host" would pass for host:port
-		u, err := queueurl.Parse(text, queueurl.Files{Dir: p.dir, Read: p.optionFile})
+		u, err := queueurl.Parse(text, queueurl.Files{Dir: p.Dir, Read: p.optionFile})
 		if err == nil {
 			err = p.checkRoots(u.Options["ca"])
 		}
@@ -348,7 +348,7 @@ func (p *parser) global(l layer, cfg *Config) (bad map[string]bool) {
 	bad = p.assign(l, configFields, cfg)
 	e, given := l["state_dir"]
 	if !given {
-		dirs, _ := p.getenv(stateVariable)
+		dirs, _ := p.Getenv(stateVariable)
 		if dir, _, _ := strings.Cut(dirs, ":"); filepath.IsAbs(dir) {
 			cfg.StateDir = dir
 		} else {
@@ -369,7 +369,7 @@ const maxNamed = 3
 
 // warnOfRights finds files with secrets that every user of the machine can read.
 func (p *parser) warnOfRights(cfg *Config) {
-	if p.bare {
+	if p.WithoutCredentials {
 		return
 	}
 	secret := append([]string{cfg.HTTP.TLSKey}, p.secretFiles...)

@@ -89,7 +89,7 @@ apps:
 			Expiration:  30 * 24 * time.Hour, TTL: time.Second, ExtraKeys: ExtraIgnore,
 			Feedback: Feedback{
 				Tube: "records", Secret: NewSecret(hidden + "-hunter2"),
-				Webhook: SecretURL{&url.URL{Scheme: "https", User: url.UserPassword("me", "pw"), Host: "example.com:8443", Path: "/hook", RawQuery: "a=b"}},
+				Webhook: newSecretURL(&url.URL{Scheme: "https", User: url.UserPassword("me", "pw"), Host: "example.com:8443", Path: "/hook", RawQuery: "a=b"}),
 			},
 		}},
 	}

@@ -347,7 +347,7 @@ func (s *source) stampOf(a *App) string {
 	if e, ok := s.layer["cert_password"+fileSuffix]; ok {
 		path, err := e.text, error(nil)
 		if !e.flag {
-			path, err = expand(path, s.getenv)
+			path, err = expand(path, s.Getenv)
 		}
 		if err == nil && path != "" {
 			paths = append(paths, s.parser.path(path))

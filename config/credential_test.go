@@ -282,7 +282,7 @@ func TestEveryKeyIsInSame(t *testing.T) {
 		case *Secret:
 			*at = NewSecret("x")
 		case *SecretURL:
-			*at = SecretURL{&url.URL{Host: "x"}}
+			*at = newSecretURL(&url.URL{Host: "x"})
 		default:
 			t.Errorf("%s is a %T", f.key, at)
 		}

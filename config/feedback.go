@@ -51,7 +51,7 @@ func setWebhook(at *SecretURL, text string) error {
 	if why := webhookFault(u); why != "" {
 		return errors.New(why)
 	}
-	*at = SecretURL{u}
+	*at = newSecretURL(u)
 	return nil
 }
 

@@ -220,23 +220,22 @@ var errEmpty = errors.New("is empty: give a value or remove the key")
 func (p *parser) assign(l layer, fields []field, dst any) (bad map[string]bool) {
 	bad = map[string]bool{}
 	for _, f := range fields {
-		if !f.several && !p.assignOne(l, &f, dst) {
+		if f.several || p.WithoutCredentials && (f.secret || f.credential != "") {
+			continue
+		}
+		e, text, given, ok := p.read(l, &f)
+		if given && ok {
+			ok = p.assignOne(e, text, &f, dst)
+		}
+		if !ok {
 			bad[f.key] = true
 		}
 	}
 	return bad
 }
 
-// assignOne sets one field and reports whether that went well; a field that is
-// not given does.
-func (p *parser) assignOne(l layer, f *field, dst any) bool {
-	if p.bare && (f.secret || f.credential != "") {
-		return true
-	}
-	e, text, given, ok := p.read(l, f)
-	if !given || !ok {
-		return ok
-	}
+// assignOne sets one field to the text of its entry, and reports whether that went well.
+func (p *parser) assignOne(e entry, text string, f *field, dst any) bool {
 	if text == "" && !f.secret {
 		p.wrong(e, errEmpty)
 		return false

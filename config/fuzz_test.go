@@ -120,7 +120,7 @@ func checkFeedbackLimits(t *testing.T, a *App) {
 	if f.Webhook.IsZero() != (len(keys) == 0) || slices.ContainsFunc(keys, func(k []byte) bool { return len(k) < minWebhookSecret }) {
 		t.Errorf("webhook %v with secrets %q", f.Webhook, keys)
 	}
-	if u := f.Webhook.URL(); u != nil && (u.Hostname() == "" || f.Tube == "" || webhookFault(u) != "") {
+	if u := f.Webhook.URL(); (u == nil) != f.Webhook.IsZero() || u != nil && (u.Hostname() == "" || f.Tube == "" || webhookFault(u) != "") {
 		t.Errorf("webhook %v, tube %q", f.Webhook, f.Tube)
 	}
 }

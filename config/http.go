@@ -214,7 +214,7 @@ func (p *parser) checkHTTP(l layer, bad map[string]bool, cfg *Config) {
 		return
 	}
 	p.checkTLS(h, place)
-	if p.bare {
+	if p.WithoutCredentials {
 		return
 	}
 	for _, proxy := range h.TrustedProxies {
@@ -283,7 +283,7 @@ func (p *parser) checkTLS(h *HTTP, place func(string) entry) {
 	case h.TLSCert == "":
 		p.wrong(place("http.tls_key"), errors.New("needs http.tls_cert beside it"))
 		return
-	case p.bare:
+	case p.WithoutCredentials:
 		return
 	}
 	var pem [2][]byte

@@ -90,7 +90,7 @@ func (p *parser) text(e entry) (string, bool) {
 	case e.flag:
 		return e.text, true
 	}
-	text, err := expand(e.text, p.getenv)
+	text, err := expand(e.text, p.Getenv)
 	if err != nil {
 		p.wrong(e, err)
 		return "", false

@@ -74,7 +74,7 @@ func Single(flags map[string]string, o Options) (*Config, error) {
 // result is what has been read, unless there is a fault that refuses it: then every
 // fault.
 func (p *parser) result(cfg Config) (*Config, error) {
-	if len(p.faults) == 0 && (p.lenient || len(p.credential) == 0) {
+	if len(p.faults) == 0 && (p.Lenient || len(p.credential) == 0) {
 		return &cfg, nil
 	}
 	all := slices.Concat(p.faults, p.credential).sorted()
@@ -86,32 +86,25 @@ func (p *parser) result(cfg Config) (*Config, error) {
 
 // parser gathers the faults of one configuration.
 type parser struct {
-	file   string
-	dir    string
-	getenv func(string) (string, bool)
-	now    time.Time
-	bare   bool // WithoutCredentials
-
-	patience time.Duration // for one credential
-	blank    App           // without keys
+	Options
+	file  string
+	now   time.Time
+	blank App // without keys
 
 	secretFiles []string // that hold secrets, apart from credentials
-
-	lenient    bool
-	faults     Faults // of the file; at most maxFaults+1
-	credential Faults // of apps' credentials, all of them: an app whose fault is not known would be taken for a good one
+	faults      Faults   // of the file; at most maxFaults+1
+	credential  Faults   // of apps' credentials, all of them: an app whose fault is not known would be taken for a good one
 }
 
 func newParser(name string, o Options) *parser {
-	p := &parser{file: name, dir: o.Dir, getenv: o.Getenv, bare: o.WithoutCredentials, lenient: o.Lenient, patience: cmp.Or(o.patience, credentialTime), blank: Default().Apps[0]}
-	if p.getenv == nil {
-		p.getenv = os.LookupEnv
+	if o.Getenv == nil {
+		o.Getenv = os.LookupEnv
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	p.now = o.Now()
-	return p
+	o.patience = cmp.Or(o.patience, credentialTime)
+	return &parser{Options: o, file: name, now: o.Now(), blank: Default().Apps[0]}
 }
 
 // at adds a fault of the given line and key.
@@ -141,7 +134,7 @@ func (p *parser) path(text string) string {
 	if filepath.IsAbs(text) {
 		return text
 	}
-	return filepath.Join(p.dir, text)
+	return filepath.Join(p.Dir, text)
 }
 
 // readFile reads a regular file of at most limit bytes. A pipe could block for

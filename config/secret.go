@@ -17,14 +17,17 @@ const redacted = "[secret]"
 // The text stands behind a pointer because fmt does not call methods on
 // unexported fields: a Secret inside somebody's unexported field shows an
 // address, not the text. So == does not compare secrets; Reveal does.
-type Secret struct{ text *string }
+type Secret struct {
+	text  *string
+	shown string // instead of it
+}
 
 // NewSecret makes a Secret of s.
 func NewSecret(s string) Secret {
 	if s == "" {
 		return Secret{}
 	}
-	return Secret{text: &s}
+	return Secret{&s, redacted}
 }
 
 // Reveal returns the text. Its callers are easy to find, and few.
@@ -38,13 +41,8 @@ func (s Secret) Reveal() string {
 // IsZero reports whether the secret is empty.
 func (s Secret) IsZero() bool { return s.text == nil }
 
-// String returns "[secret]", or "" for the empty secret.
-func (s Secret) String() string {
-	if s.IsZero() {
-		return ""
-	}
-	return redacted
-}
+// String returns what may be shown, "" for the empty secret.
+func (s Secret) String() string { return s.shown }
 
 // Format prints String whatever the verb and flags, so that %x, %d and %#v do
 // not get past it.
@@ -63,55 +61,32 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // SecretURL is a URL that may hold a secret: in user and password, or, as with
-// webhooks, in its path or query. The zero value is none. What is secret cannot
-// be printed by accident: fmt with any verb, JSON, YAML, text encoders and slog
-// all show https://[secret]@host:port/…. Only URL and Reveal give it away.
-//
-// The URL stands behind a pointer of an unexported field for the reason that
-// Secret's text does.
-type SecretURL struct{ url *url.URL }
+// webhooks, in its path or query. The zero value is none. As with Secret, nothing
+// prints more of it than https://[secret]@host:port/….
+type SecretURL struct{ Secret }
 
-// URL returns the whole URL, nil for none. It must not be written to.
-func (s SecretURL) URL() *url.URL { return s.url }
-
-// Reveal returns the whole URL as text, "" for none.
-func (s SecretURL) Reveal() string {
-	if s.url == nil {
-		return ""
+// newSecretURL shows scheme and host, with marks where there is more.
+func newSecretURL(u *url.URL) SecretURL {
+	shown := u.Scheme + "://"
+	if u.User != nil {
+		shown += redacted + "@"
 	}
-	return s.url.String()
+	shown += u.Host
+	if u.Path != "" && u.Path != "/" || u.RawQuery != "" {
+		shown += "/…"
+	}
+	text := u.String()
+	return SecretURL{Secret{&text, shown}}
 }
 
-// IsZero reports whether there is no URL.
-func (s SecretURL) IsZero() bool { return s.url == nil }
-
-// String returns scheme and host, with marks where there is more; "" for none.
-func (s SecretURL) String() string {
-	if s.url == nil {
-		return ""
+// URL returns the whole URL, nil for none.
+func (s SecretURL) URL() *url.URL {
+	if s.IsZero() {
+		return nil
 	}
-	text := s.url.Scheme + "://"
-	if s.url.User != nil {
-		text += redacted + "@"
+	u, err := url.Parse(s.Reveal())
+	if err != nil { // it was made of a URL
+		return nil
 	}
-	text += s.url.Host
-	if s.url.Path != "" && s.url.Path != "/" || s.url.RawQuery != "" {
-		text += "/…"
-	}
-	return text
+	return u
 }
-
-// Format prints String whatever the verb and flags.
-func (s SecretURL) Format(f fmt.State, verb rune) {
-	if verb == 'q' {
-		fmt.Fprintf(f, "%q", s.String())
-		return
-	}
-	io.WriteString(f, s.String())
-}
-
-// MarshalText returns String; JSON, YAML and XML encoders use it.
-func (s SecretURL) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// LogValue returns String for slog.
-func (s SecretURL) LogValue() slog.Value { return slog.StringValue(s.String()) }
