@@ -290,8 +290,10 @@ func (p *parser) queue(entries []entry) (all queueurl.URL) {
 		}
 		e.secret = queueurl.MayHoldSecret(text) // one without its "@host" would pass for host:port
 		u, err := queueurl.Parse(text, queueurl.Files{Dir: p.Dir, Read: p.optionFile})
-		if err == nil {
-			err = p.checkRoots(u.Options["ca"])
+		if ca := u.Options["ca"]; err == nil && ca != "" {
+			if _, fault := addRoots(x509.NewCertPool(), ca); fault != nil {
+				err = neterr.Reworded("ca: "+fault.Error(), fault)
+			}
 		}
 		if err == nil && u.Dir != "" {
 			err = files.Folder(u.Dir)
@@ -323,19 +325,15 @@ func (p *parser) optionFile(text, path string) ([]byte, error) {
 	return data, p.hint(text, err)
 }
 
-// checkRoots checks the roots that a queue's URL names, if it does.
-func (p *parser) checkRoots(path string) error {
-	if path == "" {
-		return nil
+// addRoots adds the certificates of a file to a pool.
+func addRoots(pool *x509.CertPool, path string) (data []byte, err error) {
+	if data, err = readFile(path, maxFile); err != nil {
+		return nil, err
 	}
-	data, err := readFile(path, maxFile)
-	if err == nil {
-		err = keysize.Roots(x509.NewCertPool(), data)
+	if err := keysize.Roots(pool, data); err != nil {
+		return nil, neterr.Reworded(pemfile.InFile(err.Error(), path), err)
 	}
-	if err != nil {
-		return neterr.Reworded("ca: "+pemfile.InFile(err.Error(), path), err)
-	}
-	return nil
+	return data, nil
 }
 
 // stateVariable is what systemd sets to the folders of StateDirectory=, joined

@@ -14,9 +14,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
-	"propeller/internal/keysize"
 	"propeller/internal/neterr"
-	"propeller/internal/pemfile"
 )
 
 // loadCredential loads the app's certificate or key, of which it must give one.
@@ -197,19 +195,15 @@ func (p *parser) loadRoots(d *draft) {
 	if !d.has("ca_file") || d.bad["ca_file"] {
 		return
 	}
-	e := d.at("ca_file")
-	data, err := readFile(d.CAFile, maxFile)
-	if err != nil {
-		p.wrong(e, p.hint(e.text, err))
-		return
-	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		// A machine without roots of its own: those of the file must do.
 		pool = x509.NewCertPool()
 	}
-	if err := keysize.Roots(pool, data); err != nil {
-		p.wrong(e, neterr.Reworded(pemfile.InFile(err.Error(), d.CAFile), err))
+	data, err := addRoots(pool, d.CAFile)
+	if err != nil {
+		e := d.at("ca_file")
+		p.wrong(e, p.hint(e.text, err))
 		return
 	}
 	d.RootCAs, d.rootsHash = pool, sha256.Sum256(data)
