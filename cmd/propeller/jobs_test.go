@@ -385,7 +385,7 @@ queue.example.com:11300/123456  5 h    unavailable  00fc13ad  503 yyyyyyyyyyyyyy
 		t.Errorf("%v\n%s\nwant\n%s", err, b.String(), want)
 	}
 	b.Reset()
-	if err := printBuried(&b, httpapi.BuriedList{}, now); err != nil || b.String() != "no buried jobs\nnot all buried jobs have been read from the queue yet: there may be more\n" {
+	if err := printBuried(&b, httpapi.BuriedList{}, now); err != nil || b.String() != "no buried jobs\nnot all buried jobs have been read from the queue yet; there may be more\n" {
 		t.Errorf("%v: %q", err, b.String())
 	}
 	b.Reset()

@@ -46,7 +46,7 @@ func TestEmbeddedQueueInUse(t *testing.T) {
 	}
 	defer q.Close()
 	_, err = openQueue(u, slog.New(slog.DiscardHandler))
-	if err == nil || !strings.Contains(err.Error(), "take a restart") {
+	if err == nil || !strings.Contains(err.Error(), "restart it to change the options") {
 		t.Errorf("a reload with other options: %v", err)
 	}
 	r := runProgram(t, t.TempDir(), "", "send", "--queue", u.String(), "--topic", topic, "--token", token(1))

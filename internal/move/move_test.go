@@ -294,7 +294,7 @@ func TestHeld(t *testing.T) {
 
 			m := &Mover{From: src, To: dst, patience: 2 * time.Second}
 			err = m.Tube(ctxOf(t), tube)
-			if held, ok := errors.AsType[*LeftError](err); !ok || held.Jobs != 1 || held.Tube != tube || m.Moved() != 0 || m.Waits() != `1 jobs of tube "com.example.app", 1 of them reserved by others` {
+			if held, ok := errors.AsType[*LeftError](err); !ok || held.Jobs != 1 || held.Tube != tube || m.Moved() != 0 || m.Waits() != `1 job of tube "com.example.app", 1 of them reserved by others` {
 				t.Errorf("%v; waits for %q", err, m.Waits())
 			}
 			if err := jobs[0].Done(ctxOf(t)); err != nil {
