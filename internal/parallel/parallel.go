@@ -35,3 +35,8 @@ func Do(limit, n int, f func(i int) bool) bool {
 	}
 	return !stopped.Load()
 }
+
+// Each calls f for every item, with up to limit calls at once. It returns when all have ended.
+func Each[T any](limit int, items []T, f func(T)) {
+	Do(limit, len(items), func(i int) bool { f(items[i]); return true })
+}

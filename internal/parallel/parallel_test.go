@@ -73,3 +73,13 @@ func TestDoPanics(t *testing.T) {
 		return true
 	})
 }
+
+// Each item is handed over once.
+func TestEach(t *testing.T) {
+	t.Parallel()
+	var sum atomic.Int64
+	Each(2, []int64{1, 20, 300}, func(n int64) { sum.Add(n) })
+	if sum.Load() != 321 {
+		t.Errorf("%d", sum.Load())
+	}
+}

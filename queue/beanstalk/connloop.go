@@ -8,6 +8,7 @@ import (
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
 	"propeller/internal/backoff"
+	"propeller/internal/parallel"
 	"propeller/queue/lease"
 )
 
@@ -101,7 +102,7 @@ func (loop *connLoop) publish(s *session) {
 	clear(loop.pending)
 	srv.mu.Unlock()
 	srv.back()
-	parallel(reservers, pending, (*job).drive)
+	parallel.Each(reservers, pending, (*job).drive)
 }
 
 // unpublish takes the failed s away from the jobs that it held.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"propeller/internal/parallel"
 	"propeller/queue"
 	"propeller/queue/lease"
 )
@@ -156,7 +157,7 @@ func (c *consumer) Pause() {
 	defer c.mu.Unlock()
 	back := c.stopLocked()
 	if len(back) > 0 && !c.Closed {
-		c.wg.Go(func() { parallel(reservers, back, (*job).release) })
+		c.wg.Go(func() { parallel.Each(reservers, back, (*job).release) })
 	}
 }
 
@@ -243,7 +244,7 @@ func (loop *connLoop) close() {
 		}
 	}
 	if len(foreign) > 0 {
-		srv.spawnLocked(func() { parallel(reservers, foreign, (*job).release) })
+		srv.spawnLocked(func() { parallel.Each(reservers, foreign, (*job).release) })
 	}
 	srv.mu.Unlock()
 	for _, s := range sessions {

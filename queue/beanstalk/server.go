@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"propeller/internal/flood"
 	"propeller/queue/lease"
 )
@@ -208,20 +206,6 @@ func (srv *server) check(now time.Time) {
 	for _, s := range silent {
 		s.fail(errWatchdog, true)
 	}
-}
-
-// parallel calls f for every item, with up to n calls at a time, so that their
-// commands are pipelined. It returns when all are done.
-func parallel[T any](n int, items []T, f func(T)) {
-	var calls errgroup.Group
-	calls.SetLimit(n)
-	for _, it := range items {
-		calls.Go(func() error {
-			f(it)
-			return nil
-		})
-	}
-	_ = calls.Wait() // none of them returns an error
 }
 
 // link is a connection that is made when it is needed: for statistics, and as

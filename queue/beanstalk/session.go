@@ -15,6 +15,7 @@ import (
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
 	"propeller/internal/neterr"
+	"propeller/internal/parallel"
 	"propeller/queue"
 	"propeller/queue/lease"
 )
@@ -255,7 +256,7 @@ func (s *session) touchLocked(now time.Time, age time.Duration) {
 	}
 	s.touching = true
 	s.wg.Go(func() {
-		parallel(reservers, due, s.touchHeld)
+		parallel.Each(reservers, due, s.touchHeld)
 		s.srv.mu.Lock()
 		s.touching = false
 		s.srv.mu.Unlock()
