@@ -309,7 +309,10 @@ func (s *session) delete(j *job, bound bool) error {
 		err = j.explain(s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(j.Number) }, gobeanstalk.ErrNotFound))
 	}
 	if errors.Is(err, queue.ErrLost) {
-		return s.deletedBefore(j, err)
+		err = s.deletedBefore(j, err)
+	}
+	if errors.Is(err, queue.ErrLost) && !bound && j.awaitBound() {
+		return errBound // one of our connections had just reserved it
 	}
 	return err
 }
