@@ -107,7 +107,7 @@ type HTTPKey struct {
 	Role  string `key:"role" oneof:"read send admin"`
 	// Topics are those of the apps that it is for; nil: all.
 	Topics []string `key:"topics"`
-	// Rate is how many notifications it may send a second; 0: no limit. A million is none.
+	// Rate is how many notifications it may send a second; 0: no limit. More than a million makes no difference.
 	Rate int `key:"rate" min:"1" max:"1000000" why:"it counts notifications a second; without the key there is no limit"`
 }
 
@@ -213,7 +213,7 @@ type Retry struct {
 	// Max is the longest delay. More than a day serves nobody.
 	Max time.Duration `key:"max" default:"15m" min:"1s" max:"24h" why:"Apple asks for 15m after a 5xx answer"`
 	// GiveUpAfter is since the job was put; then it is buried. What APNs itself would not
-	// have kept is of no use any more.
+	// have kept is useless.
 	GiveUpAfter time.Duration `key:"give_up_after" default:"24h" min:"1s" max:"720h" why:"APNs itself keeps a notification for 30 days at most"`
 }
 

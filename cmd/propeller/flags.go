@@ -14,9 +14,10 @@ import (
 // defaultFile is the configuration when -c is not given.
 const defaultFile = "propeller.yaml"
 
-// configFlags adds -c to cmd and, for the daemon, with single, the flags of one app
-// without a file and --strict. Without single every fault is an error. The function returned checks which were given; what it returns loads
-// the configuration, again at each call.
+// configFlags adds -c to cmd and, with single, for the daemon, --strict and the flags of
+// one app without a file. Without single every fault is an error. The function returned
+// checks which flags were given; what it returns loads the configuration, again at each
+// call.
 func configFlags(cmd *cobra.Command, single bool) func() (func() (*config.Config, error), error) {
 	file := cmd.Flags().StringP("config", "c", defaultFile, "configuration `file`")
 	strict := new(bool)

@@ -34,8 +34,8 @@ func inheritsOrphans() bool {
 }
 
 // reap takes the exit status of every child that ends, until ctx does, so that
-// no zombie stays: whoever runs a command inside the container may leave
-// processes behind. The daemon starts no processes itself; if it did, reap
+// no zombie stays: a command run inside the container may leave processes
+// behind. The daemon starts no processes itself; if it did, reap
 // would take their status away from os/exec.
 func reap(ctx context.Context, log *slog.Logger) {
 	ended := make(chan os.Signal, 1) // SIGCHLD says that there are some, not how many

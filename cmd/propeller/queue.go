@@ -15,7 +15,7 @@ import (
 	"propeller/queue/queueurl"
 )
 
-// adapter opens the queue at a URL. visit: for a command that looks in, not for a daemon.
+// adapter opens the queue at a URL. visit: for a short command, not for a daemon.
 type adapter func(u queueurl.URL, log *slog.Logger, visit bool) (queue.Queue, error)
 
 // adapters are the engines, by the schemes of their URLs (queueurl has how these are
@@ -54,10 +54,9 @@ func openQueue(u queueurl.URL, log *slog.Logger) (queue.Queue, error) {
 	return q, explainInUse(err, stopHolder)
 }
 
-// visitQueue is openQueue for a command that looks in: an embedded queue that a
-// daemon runs is used through that daemon's listen address, if it has one. instead
-// says what to do when it is somebody's and that does not help: stopHolder,
-// askHolder.
+// visitQueue is openQueue for a short command: it uses an embedded queue that a daemon
+// runs through that daemon's listen address, if it has one. Otherwise the error ends with
+// instead, which says what to do: stopHolder or askHolder.
 func visitQueue(u queueurl.URL, instead string) (queue.Queue, error) {
 	q, err := open(u, slog.New(slog.DiscardHandler), true)
 	return q, explainInUse(err, instead)
@@ -76,9 +75,9 @@ func open(u queueurl.URL, log *slog.Logger, visit bool) (queue.Queue, error) {
 	return with(u, log, visit)
 }
 
-// An embedded queue's folder is somebody's alone. Commands have it for
-// milliseconds, and a daemon that ends for not much more: whoever comes then
-// waits so long, and looks so often.
+// An embedded queue's folder belongs to one process at a time. Commands have it for
+// milliseconds, and a stopping daemon for little more: openJetStream tries again every
+// folderRetry, for up to folderTime.
 const (
 	folderTime  = 3 * time.Second
 	folderRetry = 50 * time.Millisecond
@@ -96,8 +95,8 @@ func holder(err error) string {
 
 func self() string { return strconv.Itoa(os.Getpid()) }
 
-// explainInUse adds to the error of an embedded queue that is somebody's what
-// to do about it. Others are returned as they are, nil too.
+// explainInUse adds to the error of an embedded queue that another process has what to do
+// about it. Other errors are returned as they are, nil too.
 func explainInUse(err error, instead string) error {
 	switch holder(err) {
 	case "":

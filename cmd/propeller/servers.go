@@ -17,7 +17,7 @@ import (
 type state struct {
 	dir  string
 	log  *slog.Logger
-	hold *httpapi.State // nil: the folder cannot be used, or there is none
+	folder *httpapi.State // nil: the folder cannot be used, or there is none
 }
 
 // openState opens the state_dir, or else the queue's folder; a daemon may have neither.
@@ -33,7 +33,7 @@ func openState(cfg *config.Config, log *slog.Logger) (*state, error) {
 	if dir == "" {
 		return s, nil
 	}
-	hold, err := httpapi.Open(dir)
+	folder, err := httpapi.Open(dir)
 	switch {
 	case errors.Is(err, httpapi.ErrInUse), errors.Is(err, httpapi.ErrPath), errors.Is(err, files.ErrShared):
 		return nil, fmt.Errorf("%s: %w", key, err)
@@ -41,7 +41,7 @@ func openState(cfg *config.Config, log *slog.Logger) (*state, error) {
 		log.Error(key+" cannot be used: propeller status, jobs and send cannot reach the daemon", "err", err)
 		return s, nil
 	}
-	s.hold = hold
+	s.folder = folder
 	s.putAside()
 	return s, nil
 }
@@ -63,10 +63,10 @@ func (s *state) putAside() {
 
 // serve makes the service that answers on the socket; nil if there is none.
 func (s *state) serve(api *httpapi.API) *httpapi.Server {
-	if s.hold == nil {
+	if s.folder == nil {
 		return nil
 	}
-	server, err := httpapi.NewServer(s.hold, api.Socket(), s.log)
+	server, err := httpapi.NewServer(s.folder, api.Socket(), s.log)
 	if err != nil {
 		s.log.Error("cannot create the socket in state_dir: propeller status, jobs and send cannot reach the daemon", "err", err)
 		return nil
@@ -83,10 +83,10 @@ func (s *state) moved(dir string) {
 
 // close releases the folder.
 func (s *state) close() {
-	if s.hold == nil {
+	if s.folder == nil {
 		return
 	}
-	if err := s.hold.Close(); err != nil {
+	if err := s.folder.Close(); err != nil {
 		s.log.Warn("closing state_dir", "err", err)
 	}
 }
@@ -99,8 +99,8 @@ type web struct {
 	api    *httpapi.API
 }
 
-// openWeb opens the listener, before anything runs. Without http.listen there
-// is none.
+// openWeb opens the listener, before anything runs. Without http.listen
+// there is no listener.
 func openWeb(c config.HTTP, log *slog.Logger) (*web, error) {
 	w := &web{log: log, first: c}
 	if c.Listen == "" {

@@ -147,9 +147,9 @@ func Folder(dir string) error {
 	return nil
 }
 
-// CheckFolder refuses a folder in which every user of the machine may write. One that
-// is not there is none. That its group may write is its owner's choice: volumes of
-// Kubernetes are such.
+// CheckFolder refuses a folder in which every user of the machine may write. A
+// missing one is fine. That its group may write is its owner's choice, as with volumes of
+// Kubernetes.
 func CheckFolder(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
