@@ -15,8 +15,8 @@ import (
 // state is what a daemon keeps in its state_dir: the socket that `propeller jobs` uses.
 // Pushes do not depend on it.
 type state struct {
-	dir  string
-	log  *slog.Logger
+	dir    string
+	log    *slog.Logger
 	folder *httpapi.State // nil: the folder cannot be used, or there is none
 }
 
