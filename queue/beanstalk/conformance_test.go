@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	_ = flag.Set("test.parallel", "16") // they wait more than they work
+	_ = flag.Set("test.parallel", "8") // they wait more than they work
 	goleak.VerifyTestMain(m)
 }
 
