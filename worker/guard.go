@@ -273,8 +273,8 @@ func (r *run) askAbout(p *push, now time.Time) {
 }
 
 // rule applies the guard's ruling.
-func (r *run) rule(p *push, word ruling) {
-	switch word {
+func (r *run) rule(p *push, ruled ruling) {
+	switch ruled {
 	case isDead:
 		r.decide(p)
 		return
@@ -316,14 +316,14 @@ type pendingAnswer struct {
 
 // askGuard applies the guard's rulings on the pending answers.
 func (r *run) askGuard(now time.Time) {
-	held := r.pending
+	asked := r.pending
 	r.pending = r.pending[:0]
-	for _, s := range held {
-		word := r.app.guard.rule(s.wrongAnswer, now)
+	for _, s := range asked {
+		ruled := r.app.guard.rule(s.wrongAnswer, now)
 		switch {
-		case word != isOpen:
+		case ruled != isOpen:
 		case r.ending:
-			word = isLeft
+			ruled = isLeft
 		default:
 			if s.p != nil && s.p.doubtOver(now) {
 				r.settlePending(s.p, isDoubted)
@@ -335,22 +335,22 @@ func (r *run) askGuard(now time.Time) {
 		r.app.guard.release()
 		switch {
 		case s.p != nil:
-			r.settlePending(s.p, word)
-		case word == isDead:
+			r.settlePending(s.p, ruled)
+		case ruled == isDead:
 			learnDead(r.app.tokens, s.topic, s.token, &s.outcome)
 		}
 	}
-	clear(held[len(r.pending):])
+	clear(asked[len(r.pending):])
 }
 
 // settlePending returns a push to its task, with the guard's ruling.
-func (r *run) settlePending(p *push, word ruling) {
+func (r *run) settlePending(p *push, ruled ruling) {
 	t := p.t
 	t.open--
 	t.pending--
 	r.undecided--
 	defer t.recoverPanic()
-	r.rule(p, word)
+	r.rule(p, ruled)
 }
 
 func (p *push) doubtOver(now time.Time) bool {

@@ -26,14 +26,14 @@ type remainder struct {
 // can be buried. They are not sent again, since Apple forbids to repeat what it has refused.
 //
 // It returns false if the whole job went back.
-func (t *task) putRemainders(s *tally, rests []remainder) bool {
+func (t *task) putRemainders(s *tally, parts []remainder) bool {
 	done := t.delivered
 	if err := t.checkReserved(); err != nil {
 		t.releaseWhole(s, done, err)
 		return false
 	}
-	for _, rest := range rests {
-		n, err := t.putRemainder(rest)
+	for _, r := range parts {
+		n, err := t.putRemainder(r)
 		done += n
 		if err != nil {
 			t.releaseWhole(s, done, err)
@@ -98,35 +98,35 @@ const putTime = 15 * time.Second
 
 // putRemainder puts a remainder, halved if it is too large for the queue: it has fewer tokens than the
 // job but one key more. It returns how many tokens are stored.
-func (t *task) putRemainder(rest remainder) (put int, err error) {
+func (t *task) putRemainder(r remainder) (put int, err error) {
 	cfg := t.r.cfg
-	body := job.RemainderBody(t.body, rest.tokens, t.remainderParent(rest))
+	body := job.RemainderBody(t.body, r.tokens, t.remainderParent(r))
 	var refused error
 	err = t.store(records(), func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, putTime)
 		defer cancel()
-		_, err := cfg.Queue.Put(ctx, cfg.Tube, body, queue.PutOptions{Delay: rest.after, Priority: t.stat.Priority, Settling: true})
+		_, err := cfg.Queue.Put(ctx, cfg.Tube, body, queue.PutOptions{Delay: r.after, Priority: t.stat.Priority, Settling: true})
 		switch {
 		case errors.Is(err, queue.ErrRejected):
 			refused = err
 			return nil
 		case errors.Is(err, queue.ErrUncertain): // each attempt may have been stored all the same
-			t.r.app.Counters.PossibleDuplicates.Add(int64(len(rest.tokens)))
+			t.r.app.Counters.PossibleDuplicates.Add(int64(len(r.tokens)))
 			t.lastWord, t.lastErr = "remaining tokens of a job may be in the queue twice: they may be pushed twice", err
 		}
 		return err
 	})
-	half := len(rest.tokens) / 2
+	half := len(r.tokens) / 2
 	switch {
 	case err != nil:
 		return 0, err
 	case refused == nil:
-		return len(rest.tokens), nil
+		return len(r.tokens), nil
 	case half == 0:
 		return 0, refused
 	}
-	for _, tokens := range [...][]string{rest.tokens[:half], rest.tokens[half:]} {
-		n, err := t.putRemainder(rest.of(tokens))
+	for _, tokens := range [...][]string{r.tokens[:half], r.tokens[half:]} {
+		n, err := t.putRemainder(r.of(tokens))
 		if put += n; err != nil {
 			return put, err
 		}

@@ -164,18 +164,18 @@ func (t *task) settlePushed() {
 		t.line(slog.LevelWarn, "expired before all its tokens were sent", "class", classExpired, "unsent", len(s.late), "tokens", t.addressed())
 		t.note(t.neverSent(Expired, len(s.late), t.whyExpired()))
 	}
-	rests := t.remainders(s)
+	parts := t.remainders(s)
 	switch {
 	case len(s.bury) == t.addressed():
 		t.setAside(s.bury)
-	case len(rests) == 0:
+	case len(parts) == 0:
 		t.remove(t.delivered)
-	case len(rests) == 1 && s.remaining() == t.addressed() && len(t.decoded.Malformed) == 0:
+	case len(parts) == 1 && s.remaining() == t.addressed() && len(t.decoded.Malformed) == 0:
 		t.noteRetried(s)
-		t.release(rests[0].after)
+		t.release(parts[0].after)
 	default:
 		a := Retried
-		if t.putRemainders(s, rests) {
+		if t.putRemainders(s, parts) {
 			a = Buried // through the remainder that was put
 		}
 		t.noteRetried(s)

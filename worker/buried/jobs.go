@@ -70,7 +70,7 @@ func (v Jobs) List(ctx context.Context, f Filter) (l Listing, err error) {
 	if v.Brief && f.selectsAll() {
 		read = f.limit() + 1
 	}
-	counted, err := v.refresh(ctx, restAfter, read)
+	counted, err := v.refresh(ctx, pauseAfter, read)
 	entries, more := v.Index.oldest(v.Tube, f)
 	l.More = more
 	for _, e := range entries {
@@ -82,14 +82,14 @@ func (v Jobs) List(ctx context.Context, f Filter) (l Listing, err error) {
 }
 
 // refresh reads up to limit jobs of the tube if the queue's number of jobs differs from the
-// index, or if the index is incomplete; rest is as in stale. It returns the queue's number, or -1 if the
+// index, or if the index is incomplete; pause is as in stale. It returns the queue's number, or -1 if the
 // queue did not answer at all, and the queue's error.
-func (v Jobs) refresh(ctx context.Context, rest time.Duration, limit int) (counted int, err error) {
+func (v Jobs) refresh(ctx context.Context, pause time.Duration, limit int) (counted int, err error) {
 	st, err := v.Queue.TubeStats(ctx, v.Tube)
 	switch {
 	case err != nil && st == (queue.TubeStats{}):
 		return -1, err
-	case v.Index.stale(v.Tube, st.Buried, err != nil, rest):
+	case v.Index.stale(v.Tube, st.Buried, err != nil, pause):
 		err = cmp.Or(err, v.walk(ctx, limit))
 	}
 	return st.Buried, err
@@ -109,26 +109,26 @@ func (v Jobs) walk(ctx context.Context, limit int) error {
 	return err
 }
 
-// After a walk for a list there is no other for restAfter, and none for restTimes as
+// After a walk for a list there is no other for pauseAfter, and none for pauseTimes as
 // long as the walk took.
 const (
-	restAfter = time.Second
-	restTimes = 10
+	pauseAfter = time.Second
+	pauseTimes = 10
 	// tellTime is how long the numbers may differ while a worker buries a job.
 	tellTime = time.Second
 )
 
 // stale reports whether a request should read a tube in which the queue counted so many
 // buried jobs. partly says that only some servers answered. It returns false if the last
-// walk ended less than rest ago; a rest of 0 ignores that.
-func (x *Index) stale(tube string, counted int, partly bool, rest time.Duration) bool {
+// walk ended less than pause ago; a pause of 0 ignores that.
+func (x *Index) stale(tube string, counted int, partly bool, pause time.Duration) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s := x.shelfLocked(tube)
-	if s.whole && (partly || counted == len(s.entries) || rest > 0 && time.Since(s.told) < tellTime) || x.fullLocked() {
+	if s.whole && (partly || counted == len(s.entries) || pause > 0 && time.Since(s.told) < tellTime) || x.fullLocked() {
 		return false
 	}
-	return rest == 0 || s.ended.IsZero() || time.Since(s.ended) > max(rest, restTimes*s.ended.Sub(s.began))
+	return pause == 0 || s.ended.IsZero() || time.Since(s.ended) > max(pause, pauseTimes*s.ended.Sub(s.began))
 }
 
 // Show returns one buried job. Errors as queue.Admin's Peek.
@@ -172,7 +172,7 @@ func (v Jobs) act(ctx context.Context, f Filter, do func(ctx context.Context, tu
 		entries, errs = s.named(f.IDs)
 		entries, r.More = f.choose(entries)
 	} else {
-		_, err = v.refresh(ctx, restAfter, v.Index.limit)
+		_, err = v.refresh(ctx, pauseAfter, v.Index.limit)
 		errs = append(errs, err)
 		entries, r.More = v.Index.oldest(v.Tube, f)
 	}

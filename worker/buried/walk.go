@@ -101,8 +101,8 @@ const (
 	maxPause = time.Hour
 	// maxWalk bounds one walk: on beanstalkd each job takes four commands.
 	maxWalk = 10 * time.Minute
-	// minRest is the shortest pause between two walks, which is at least as long as the first took.
-	minRest = time.Millisecond
+	// minPause is the shortest pause between two walks, which is at least as long as the first took.
+	minPause = time.Millisecond
 )
 
 // Walker is a service that reads buried jobs into an index.
@@ -152,7 +152,7 @@ func (w *Walker) look(ctx context.Context, now time.Time) {
 	}
 	if w.warned && !unread {
 		w.warned = false
-		w.Log.Info("all buried jobs are read")
+		w.Log.Info("the list of buried jobs is complete again")
 	}
 }
 
@@ -164,9 +164,9 @@ func (w *Walker) read(ctx context.Context, admin queue.Admin, tube, topic string
 	err := w.Index.walk(within, admin, tube, topic, w.Index.limit)
 	if err != nil && !w.warned && !errors.Is(err, queue.ErrCut) && ctx.Err() == nil {
 		w.warned = true
-		w.Log.Warn("buried jobs cannot be read yet, their list is not complete", "tube", tube, "err", err)
+		w.Log.Warn("cannot read all buried jobs yet: their list is incomplete", "tube", tube, "err", err)
 	}
-	_ = backoff.Sleep(ctx, max(time.Since(began), minRest))
+	_ = backoff.Sleep(ctx, max(time.Since(began), minPause))
 }
 
 // due reports whether the Walker should read a tube now, and if so sets the next time.

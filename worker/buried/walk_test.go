@@ -145,12 +145,12 @@ func TestWalkerServerAway(t *testing.T) {
 	if n, whole := w.Index.count(tube); n != 5 || whole || q.asked["walk "+tube] > 12 || q.asked["walk "+tube] < 6 || q.asked["walk b"] != 1 || q.asked["walk z"] != 1 {
 		t.Fatalf("%d entries, asked %v in %d minutes", n, q.asked, minutes)
 	}
-	if n := strings.Count(log.String(), "cannot be read yet"); n != 1 {
+	if n := strings.Count(log.String(), "cannot read all buried jobs yet"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
 	q.half = false
 	w.look(t.Context(), now.Add(maxPause))
-	if n, whole := w.Index.count(tube); n != 5 || !whole || strings.Count(log.String(), "all buried jobs are read") != 1 {
+	if n, whole := w.Index.count(tube); n != 5 || !whole || strings.Count(log.String(), "the list of buried jobs is complete again") != 1 {
 		t.Fatalf("%d entries, %t: %s", n, whole, log)
 	}
 	walks := q.asked["walk "+tube]
