@@ -6,9 +6,8 @@
 // goes this way:
 //
 //	Load    reads it
-//	Parse   YAML → nodes with lines (yaml.go)
-//	        nodes → layers of entries, unknown and doubled keys (layer.go)
-//	        defaults under each app, entries → text → fields (fields.go)
+//	Parse   YAML → nodes with lines → layers of entries, unknown and doubled keys (yaml.go)
+//	        defaults under each app, entries → text (layer.go) → fields (fields.go)
 //	        what concerns several fields or several apps (check.go)
 //	        certificates and roots (credential.go)
 //
@@ -35,7 +34,7 @@ type Config struct {
 	// flags.
 	File string
 	// Queue is where the jobs are.
-	Queue queueurl.URL `key:"queue" flag:"URL[,URL]" usage:"where the jobs are; several of beanstalkd servers"`
+	Queue queueurl.URL `key:"queue" flag:"URL[,URL]" usage:"URL of the queue; a list for several beanstalkd servers"`
 	Log   Log          `key:"log"`
 	// ShutdownTimeout bounds the drain at SIGTERM. Below a second a slow handshake
 	// looks like a dead server; process managers kill long before 10 minutes.
@@ -60,7 +59,7 @@ type Config struct {
 type Log struct {
 	Level  slog.Level `key:"level" default:"info" oneof:"debug info warn error"`
 	Format string     `key:"format" default:"text" oneof:"text json"`
-	Pushes string     `key:"pushes" default:"failures" oneof:"failures all none" flag:"WHICH" usage:"log failures, all or none of the finished pushes"`
+	Pushes string     `key:"pushes" default:"failures" oneof:"failures all none" flag:"WHICH" usage:"which finished pushes to log: failures, all or none"`
 }
 
 // The values of Log.Format.
@@ -80,7 +79,7 @@ const (
 type HTTP struct {
 	// Listen is host:port, port 0 being one that the system chooses, or unix: and
 	// the absolute path of a socket.
-	Listen string `key:"listen" flag:"HOST:PORT" usage:"serve HTTP there; unix:PATH for a socket"`
+	Listen string `key:"listen" flag:"HOST:PORT" usage:"serve HTTP at this address; unix:PATH for a socket"`
 	// AuthToken is the key of a client that may do everything, and the auth_token
 	// of form clients; empty for none.
 	AuthToken Secret `key:"auth_token" secret:"true" as:"token"`
@@ -144,15 +143,15 @@ type App struct {
 	// Cert is a .pem or .p12, as a path that can be opened; "" with Key or server: mock.
 	Cert string `key:"cert" path:"true" credential:"cert" flag:"FILE" usage:"certificate, .pem or .p12"`
 	// CertKey is the key's .pem when Cert does not hold it.
-	CertKey string `key:"cert_key" path:"true" credential:"cert" flag:"FILE" usage:"its key, if it is in a file of its own"`
+	CertKey string `key:"cert_key" path:"true" credential:"cert" flag:"FILE" usage:"its key, if in a separate file"`
 	// CertPassword is that of the .p12 or of the encrypted key.
 	CertPassword Secret `key:"cert_password" secret:"true" credential:"cert" flag:"TEXT" usage:"password of the .p12 or the key; others can see it in the process list"`
 	// Key is a .p8 for provider tokens, instead of Cert, as a path that can be opened.
 	Key    string `key:"key" path:"true" credential:"key" flag:"FILE" usage:"key for provider tokens, .p8, instead of a certificate"`
-	KeyID  string `key:"key_id" credential:"key" flag:"ID" usage:"its key id"`
-	TeamID string `key:"team_id" credential:"key" flag:"ID" usage:"the team id of the account it is from"`
+	KeyID  string `key:"key_id" credential:"key" flag:"ID" usage:"id of that key"`
+	TeamID string `key:"team_id" credential:"key" flag:"ID" usage:"team id of the account"`
 	// CAFile is a .pem of roots trusted besides the system's.
-	CAFile string `key:"ca_file" path:"true" credential:"roots" flag:"FILE" usage:"roots to trust beside the system's"`
+	CAFile string `key:"ca_file" path:"true" credential:"roots" flag:"FILE" usage:"roots to trust in addition to the system's"`
 
 	// Proxy is the way to APNs: that of the file, or else of the environment's
 	// HTTPS_PROXY and NO_PROXY. None with server: mock. It may hold a password.

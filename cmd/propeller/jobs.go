@@ -78,17 +78,17 @@ func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Con
 	cmd := &cobra.Command{Use: name, Short: short, Args: noArgs}
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", defaultFile, "configuration `file`")
-	f.StringVar(&o.queue, "queue", "", "queue `URL`, instead of the configuration's; no daemon is asked, unless the queue is inside it")
+	f.StringVar(&o.queue, "queue", "", "queue `URL`, instead of the configuration's; asks no daemon, unless the queue is inside it")
 	f.StringVar(&o.topic, "topic", "", "`bundle id` of the app (required)")
-	f.StringVar(&o.tube, "tube", "", "tube `name`, instead of the configuration's; no daemon is asked")
+	f.StringVar(&o.tube, "tube", "", "tube `name`, instead of the configuration's; asks no daemon")
 	f.StringVar(&o.state, "state-dir", "", "state_dir of the daemon, a `folder`, instead of the configuration's")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	for flag, define := range map[int]func(){
-		flagReason: func() { f.StringVar(&o.reason, "reason", "", "those with this `text` in their reason or class") },
+		flagReason: func() { f.StringVar(&o.reason, "reason", "", "jobs with this `text` in their reason or class") },
 		flagLimit: func() {
 			f.IntVar(&o.limit, "limit", 0, fmt.Sprintf("at most `n`, up to %d (default)", httpapi.MaxJobs))
 		},
-		flagID:    func() { f.StringSliceVar(&o.ids, "id", nil, "the job of this `id`; may be repeated") },
+		flagID:    func() { f.StringSliceVar(&o.ids, "id", nil, "job with this `id`; may be repeated") },
 		flagAll:   func() { f.BoolVar(&o.all, "all", false, "all buried jobs of the app") },
 		flagWhole: func() { f.BoolVar(&o.whole, "whole", false, "show whole device tokens") },
 	} {
