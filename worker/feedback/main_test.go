@@ -3,6 +3,7 @@ package feedback
 import (
 	"bytes"
 	"context"
+	"flag"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -17,7 +18,11 @@ import (
 	"propeller/queue/beanstalk/beanstalktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "4") // they wait more than they work
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	// patience bounds waits for what must happen; only a failing test reaches it.
