@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"log/slog"
 	"net"
@@ -15,7 +16,11 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "4") // they wait more than they work
+	goleak.VerifyTestMain(m)
+}
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
