@@ -68,10 +68,10 @@ func (r *report) notes() []string {
 		fmt.Sprintf("%s, %d cores; %s; %s; %s; load average before the run %s.", m.cpu, m.cores, m.kernel, m.goVer, m.nghttp2, m.load),
 		fmt.Sprintf("Medians of %d rounds of %v each after %v of warm-up; in a round the senders take turns. ± is half of the range of the rate. The whole took %.0f s.", o.rounds, o.duration, o.warm, r.took.Seconds()),
 		fmt.Sprintf("One connection over TLS to nghttpd %s on the loopback interface, which answers 200 with an empty body.", strings.Join(nghttpdArgs[:], " ")),
-		fmt.Sprintf("Payloads of %d bytes; %d different tokens of 64 hex digits and ids in turn; topic, push type, id, priority and expiration in the headers. h2load sends one id always, some 27 bytes less per push; so does the row \"one id\", whose requests are the same.", payloadSize, shotCount),
-		"Each sender is a process of its own. CPU is its user and system time: Go senders while they are measured, h2load from start to end. nghttpd's is told in steps of 10 ms.",
+		fmt.Sprintf("Payloads of %d bytes; %d different tokens of 64 hex digits and ids in turn; topic, push type, id, priority and expiration in the headers. h2load always sends the same id, some 27 bytes less per push; so does the row \"one id\", whose requests are the same.", payloadSize, shotCount),
+		"Each sender is a process of its own. CPU is its user and system time: Go senders while they are measured, h2load from start to end. nghttpd's is reported in steps of 10 ms.",
 		"Bytes in flight: live heap and stacks with all pushes sent and none answered (apnstest), less the same before, divided by their number; goroutines that wait for an answer count.",
-		"With 1 stream, pushes go one after the other and p50 and p99 are the time of one; h2load tells whole microseconds.",
+		"With 1 stream, pushes go one after the other and p50 and p99 are the time of one; h2load reports whole microseconds.",
 	}
 	if load, err := strconv.ParseFloat(m.load, 64); err == nil && load > busy {
 		notes = append(notes, "Others were at work on this machine before the run, and perhaps during it: rates, latencies and the verdicts on them are to be taken with care. Allocations, bytes and, less so, CPU do not suffer.")
