@@ -456,7 +456,7 @@ func TestListWaitsForNoToken(t *testing.T) {
 		for _, step := range []struct {
 			after time.Duration
 			done  int64
-		}{{2 * time.Second, 4}, {2 * time.Minute, 5}, {7 * time.Minute, 5}, {3 * time.Minute, 6}} {
+		}{{5 * time.Second, 4}, {2 * time.Minute, 5}, {7 * time.Minute, 5}, {3 * time.Minute, 6}} {
 			time.Sleep(step.after)
 			synctest.Wait()
 			if n := b.app.Counters.Ended(apnsconn.Delivered); n != step.done {
