@@ -31,7 +31,7 @@ MEASURED_IN = $(shell grep -rlwE --include='*_test.go' '^func ($(MEASURED)|TestM
 # Packages whose tests start servers, browsers or whole daemons, and take minutes. make
 # check runs only those of their tests that hold the documents against the code, and of the
 # other packages all but the measured tests.
-SLOW = ^propeller/(cmd/propeller|supervisor|queue/jetstream|internal/move|test/.*)$$
+SLOW = ^propeller/(cmd/propeller|supervisor|queue/jetstream.*|internal/move|test/.*)$$
 DOCS = Docs$$|Documented$$|Promises|ReadmeConfigurations|Board$$
 
 check: lint tools test-tools
