@@ -93,8 +93,8 @@ func TestEventHookKnowsEveryEvent(t *testing.T) {
 	}
 }
 
-// member.wait returns only when the service has stopped.
-func TestMemberWaits(t *testing.T) {
+// joinable.wait returns only when the service has stopped.
+func TestJoinableWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stopped atomic.Bool
 		m := &joinable{service: slow{&stopped}}

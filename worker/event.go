@@ -20,7 +20,7 @@ type Action string
 const (
 	Tried   Action = "tried"   // not an end: the job was received and its pushes are about to be sent
 	Deleted Action = "deleted" // done: it was delivered, or a record says why not
-	Retried Action = "retried" // it goes back to the queue, for at least Event.Pause
+	Retried Action = "retried" // it goes back to the queue, for at least Event.Delay
 	Resent  Action = "resent"  // it was certainly not sent, and is sent again without going back to the queue
 	Buried  Action = "buried"  // its job is buried with the reason
 	Expired Action = "expired" // it was too late; nothing was sent

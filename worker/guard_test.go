@@ -233,7 +233,7 @@ func TestGuardMostOfWindow(t *testing.T) {
 	}
 }
 
-// However the answers come, no more than guardHeld are held.
+// However the answers come, no more than maxPending are held.
 func TestGuardBound(t *testing.T) {
 	t.Parallel()
 	b := newGuardBench(t)

@@ -58,7 +58,7 @@ type Figures struct {
 	Again   int64   `json:"pushes_tried_again"` // ended in a way that has a next try, or none
 
 	Cores Cores  `json:"cores"`
-	Limit string `json:"limit"` // one of the limits of limit.go
+	Limit string `json:"limit"` // what held the rate back, as limit says
 	Why   string `json:"limit_why"`
 
 	Latency *Latency `json:"latency,omitempty"`

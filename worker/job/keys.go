@@ -108,7 +108,7 @@ var jobKeys = [numKeys]struct {
 	keyExpiration:        {"expiration", kindWhole, ""},
 	keyTTL:               {"ttl", kindWhole, ""},
 	keyRef:               {"ref", kindString, ""},
-	keyAgain:             {"again", kindObject, ""}, // written by split and bury
+	keyAgain:             {"again", kindObject, ""}, // written by RemainderBody and BuriedBody
 }
 
 func keyOf(name string) (key, bool) {

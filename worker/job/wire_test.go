@@ -27,7 +27,7 @@ func wire(t *testing.T) (*apnsconn.Conn, *apnstest.Server) {
 	return c, s
 }
 
-// push sends a job's push and returns its outcome and what arrived.
+// pushJob sends a job's push and returns its outcome and what arrived.
 func pushJob(t *testing.T, c *apnsconn.Conn, s *apnstest.Server, topic, job string) (apnsconn.Outcome, apnstest.Request) {
 	t.Helper()
 	j, err := Parse([]byte(job), topic, "1")
