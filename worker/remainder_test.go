@@ -431,38 +431,54 @@ func TestRestTooLarge(t *testing.T) {
 // In a list, too, a 429 slows that token only, and what was lost or refused
 // unsent does not wait for it: also when none of the pushes has ended.
 func TestListWaitsForNoToken(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		tokens := manyTokens(6)
-		const throttled, busy, lost = 0, 1, 2
-		q := newFakeQueue(fanOutText(tokens, ""))
-		b := newBench(t, q)
-		var calm atomic.Bool
-		b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
-			switch i := slices.Index(tokens, n.Token); {
-			case calm.Load():
-				return delivered(n)
-			case i == throttled:
-				return apnsconn.Outcome{Class: apnsconn.Throttled, Status: 429, Reason: "TooManyRequests", RetryAfter: 10 * time.Minute}, 0
-			case i == busy:
-				return apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, Reason: "ServiceUnavailable"}, 0
-			case i == lost:
-				return silence, 0
-			}
-			return apnsconn.Outcome{Class: apnsconn.NotSent, Err: errors.New("lost")}, 0
-		}
-		b.start()
-		time.Sleep(time.Millisecond)
-		calm.Store(true)
-		for _, step := range []struct {
-			after time.Duration
-			done  int64
-		}{{5 * time.Second, 4}, {2 * time.Minute, 5}, {7 * time.Minute, 5}, {3 * time.Minute, 6}} {
-			time.Sleep(step.after)
-			synctest.Wait()
-			if n := b.app.Counters.Ended(apnsconn.Delivered); n != step.done {
-				t.Errorf("%d delivered after %v more, want %d", n, step.after, step.done)
-			}
-		}
-		b.halt(t)
-	})
+	const throttled, busy, lost = 0, 1, 2
+	const most = 1200 * time.Millisecond // a pause of a second, with jitter
+	const answer = 50 * time.Millisecond // of delivered
+	for name, tt := range map[string]struct {
+		order  []int         // in which the outcomes come
+		within time.Duration // what was lost or refused is delivered
+	}{
+		"an answer first": {[]int{throttled, busy, lost, 3, 4, 5}, most + answer},
+		// The connection counts as taking none, so those refused wait for a new one. The delay
+		// of the lost one begins when the job is settled, after them.
+		"the lost one first": {[]int{lost, throttled, busy, 3, 4, 5}, 2 * (most + answer)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				tokens := manyTokens(6)
+				q := newFakeQueue(fanOutText(tokens, ""))
+				b := newBench(t, q)
+				var calm atomic.Bool
+				b.answer = func(n *apnsconn.Notification) (apnsconn.Outcome, time.Duration) {
+					i := slices.Index(tokens, n.Token)
+					after := time.Duration(1+slices.Index(tt.order, i)) * time.Microsecond
+					switch {
+					case calm.Load():
+						return delivered(n)
+					case i == throttled:
+						return apnsconn.Outcome{Class: apnsconn.Throttled, Status: 429, Reason: "TooManyRequests", RetryAfter: 10 * time.Minute}, after
+					case i == busy:
+						return apnsconn.Outcome{Class: apnsconn.Unavailable, Status: 503, Reason: "ServiceUnavailable"}, after
+					case i == lost:
+						return silence, after
+					}
+					return apnsconn.Outcome{Class: apnsconn.NotSent, Err: errors.New("lost")}, after
+				}
+				b.start()
+				time.Sleep(time.Millisecond)
+				calm.Store(true)
+				for _, step := range []struct {
+					after time.Duration
+					done  int64
+				}{{tt.within, 4}, {2 * time.Minute, 5}, {7 * time.Minute, 5}, {3 * time.Minute, 6}} {
+					time.Sleep(step.after)
+					synctest.Wait()
+					if n := b.app.Counters.Ended(apnsconn.Delivered); n != step.done {
+						t.Errorf("%d delivered after %v more, want %d", n, step.after, step.done)
+					}
+				}
+				b.halt(t)
+			})
+		})
+	}
 }
