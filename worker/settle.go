@@ -25,7 +25,7 @@ const (
 //
 // Token and Rejected are what Apple forbids to repeat (BadDeviceToken,
 // DeviceTokenNotForTopic, Forbidden, ExpiredToken, Unregistered, PayloadTooLarge; see
-// handling-notification-responses-from-apns). outcome.go makes the exceptions: shorter delays
+// handling-notification-responses-from-apns). ended.go makes the exceptions: shorter delays
 // for refusedAlone and Reconnect, and tokens that may not be dead after all (the guard,
 // outdated).
 var policy = [...]struct {
