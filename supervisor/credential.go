@@ -12,27 +12,6 @@ type badCredential struct {
 	since  time.Time
 }
 
-// place replaces the running app of a topic by that of a configuration, if they differ. It
-// returns what it removed, which still drains. s.mu is held.
-func (s *Supervisor) place(c config.App, moved bool) (gone []*joinable) {
-	old, use := s.apps[c.Topic], c
-	if old != nil {
-		use = c.Keep(&old.cfg)
-	}
-	if old != nil && !moved && old.cfg.Same(&use) {
-		s.note(old, c)
-		return old.resize(use.Workers, s.ended)
-	}
-	a := s.start(use, old)
-	s.apps[c.Topic] = a
-	s.note(a, c)
-	if old != nil {
-		s.o.Log.Info("app changed", "topic", c.Topic)
-		gone = append(gone, old.remove(s.root))
-	}
-	return gone
-}
-
 // note records what the configuration says about an app, and logs what is wrong with the
 // credential.
 func (s *Supervisor) note(a *app, c config.App) {
@@ -126,17 +105,5 @@ func (s *Supervisor) renew(read map[*app]reread) {
 		default:
 			s.drain(s.place(c, false))
 		}
-	}
-}
-
-// drain waits in the background for what was removed. applying is held.
-func (s *Supervisor) drain(gone []*joinable) {
-	users := s.users
-	for _, w := range gone {
-		users.Add(1)
-		s.draining.Go(func() {
-			defer users.Done()
-			w.wait()
-		})
 	}
 }

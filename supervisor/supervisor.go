@@ -21,7 +21,6 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -76,9 +75,6 @@ type Supervisor struct {
 	period        atomic.Int64  // the watchdog's, time.Duration
 	periodChanged chan struct{} // cap 1
 }
-
-// ErrStopping is returned by Apply once the daemon is stopping.
-var ErrStopping = errors.New("supervisor: stopping")
 
 // stopLimit is how long suture waits for a service to stop. Workers bound their own stop by
 // shutdown_timeout, at most 10 minutes; this is longer, and each supervisor's limit is longer
@@ -135,103 +131,6 @@ func (s *Supervisor) free() error {
 		s.mock.Close()
 	}
 	return err
-}
-
-// Apply changes the running apps to those of cfg. Everything that can fail comes first, so on an
-// error nothing has changed. Apps that stay the same keep their connections, a different number
-// of workers only adds or removes workers, and a changed app is replaced by its successor before
-// it drains. What was removed drains after Apply has returned. Apply waits until Serve runs,
-// because adding to a suture supervisor that is just starting is a race.
-func (s *Supervisor) Apply(cfg *config.Config) error {
-	<-s.started
-	return s.apply(cfg)
-}
-
-func (s *Supervisor) apply(cfg *config.Config) error {
-	s.applying.Lock()
-	defer s.applying.Unlock()
-	select {
-	case <-s.ended:
-		return ErrStopping
-	default:
-	}
-	q, moved, err := s.openQueue(cfg.Queue)
-	if err != nil {
-		return err
-	}
-	if err := s.startMock(cfg); err != nil {
-		if moved {
-			err = errors.Join(err, q.Close())
-		}
-		return err
-	}
-	// From here on nothing fails.
-	s.setLive(cfg)
-	former, users := s.queue, s.users
-	if moved {
-		s.buried.Reset()
-	}
-	s.drain(s.change(cfg, q, moved))
-	if moved {
-		s.users = new(sync.WaitGroup)
-		if former != nil {
-			s.draining.Go(func() { s.closeFormer(former, users) })
-		}
-	}
-	return nil
-}
-
-// closeFormer closes a queue that no app uses any more, once everything that drains into it has
-// ended, including what earlier reloads removed.
-func (s *Supervisor) closeFormer(former queue.Queue, users *sync.WaitGroup) {
-	users.Wait()
-	if err := former.Close(); err != nil {
-		s.o.Log.Warn("closing the former queue", "err", err)
-	}
-}
-
-func (s *Supervisor) openQueue(u queueurl.URL) (q queue.Queue, moved bool, err error) {
-	if s.queue != nil && u.Equal(s.url) {
-		return s.queue, false, nil
-	}
-	q, err = s.o.OpenQueue(u)
-	if err != nil {
-		return nil, false, fmt.Errorf("supervisor: queue: %w", err)
-	}
-	return q, true, nil
-}
-
-func (s *Supervisor) setLive(cfg *config.Config) {
-	s.live.Drain.Store(int64(cfg.ShutdownTimeout))
-	s.live.LogFailures.Store(cfg.Log.Pushes != config.PushesNone)
-	s.live.LogDelivered.Store(cfg.Log.Pushes == config.PushesAll)
-	if s.period.Swap(int64(cfg.Watchdog)) != int64(cfg.Watchdog) {
-		select {
-		case s.periodChanged <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// change starts new apps and removes those that cfg does not have. It returns what it removed,
-// which still drains.
-func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone []*joinable) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.queue, s.url = q, cfg.Queue
-	wanted := make(map[string]bool, len(cfg.Apps))
-	for _, c := range cfg.Apps {
-		wanted[c.Topic] = true
-		gone = append(gone, s.place(c, moved)...)
-	}
-	for topic, a := range s.apps {
-		if !wanted[topic] {
-			s.o.Log.Info("app removed", "topic", topic)
-			gone = append(gone, a.remove(s.root))
-			delete(s.apps, topic)
-		}
-	}
-	return gone
 }
 
 // start adds an app to the tree, as the successor of old unless that is nil.

@@ -14,9 +14,9 @@ import (
 	"propeller/worker"
 )
 
-// watchdog is a service that demands progress: a worker that has reserved jobs, or has ready jobs
-// in its tube, must finish some within a period. If it does not, its connection to APNs is
-// replaced; after a second period the worker is restarted, and with it its connection to the
+// watchdog is the watchdog of progress, not systemd's: a service that demands of a worker that has
+// reserved jobs, or ready jobs in its tube, to finish some within a period. If it does not, its
+// connection to APNs is replaced; after a second period the worker is restarted, and with it its connection to the
 // queue; after a third the app counts as stalled until there is progress. progress.go has the
 // rules.
 //

@@ -8,7 +8,8 @@
 // remainder.go puts its remaining tokens back into the queue. event.go reports the end of every
 // push. app.go has what the workers of an app share.
 //
-// One goroutine owns all of a worker's state (run.go); all others report to its mailbox.
+// One goroutine owns all of a worker's state (run.go); all others report to its mailbox
+// (mailbox.go). stop.go has how it ends.
 package worker
 
 import (

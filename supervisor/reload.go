@@ -1,0 +1,144 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"propeller/config"
+	"propeller/queue"
+	"propeller/queue/queueurl"
+)
+
+// ErrStopping is returned by Apply once the daemon is stopping.
+var ErrStopping = errors.New("supervisor: stopping")
+
+// Apply changes the running apps to those of cfg. Everything that can fail comes first, so on an
+// error nothing has changed. Apps that stay the same keep their connections, a different number
+// of workers only adds or removes workers, and a changed app is replaced by its successor before
+// it drains. What was removed drains after Apply has returned. Apply waits until Serve runs,
+// because adding to a suture supervisor that is just starting is a race.
+func (s *Supervisor) Apply(cfg *config.Config) error {
+	<-s.started
+	return s.apply(cfg)
+}
+
+func (s *Supervisor) apply(cfg *config.Config) error {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	select {
+	case <-s.ended:
+		return ErrStopping
+	default:
+	}
+	q, moved, err := s.openQueue(cfg.Queue)
+	if err != nil {
+		return err
+	}
+	if err := s.startMock(cfg); err != nil {
+		if moved {
+			err = errors.Join(err, q.Close())
+		}
+		return err
+	}
+	// From here on nothing fails.
+	s.setLive(cfg)
+	former, users := s.queue, s.users
+	if moved {
+		s.buried.Reset()
+	}
+	s.drain(s.change(cfg, q, moved))
+	if moved {
+		s.users = new(sync.WaitGroup)
+		if former != nil {
+			s.draining.Go(func() { s.closeFormer(former, users) })
+		}
+	}
+	return nil
+}
+
+func (s *Supervisor) openQueue(u queueurl.URL) (q queue.Queue, moved bool, err error) {
+	if s.queue != nil && u.Equal(s.url) {
+		return s.queue, false, nil
+	}
+	q, err = s.o.OpenQueue(u)
+	if err != nil {
+		return nil, false, fmt.Errorf("supervisor: queue: %w", err)
+	}
+	return q, true, nil
+}
+
+func (s *Supervisor) setLive(cfg *config.Config) {
+	s.live.Drain.Store(int64(cfg.ShutdownTimeout))
+	s.live.LogFailures.Store(cfg.Log.Pushes != config.PushesNone)
+	s.live.LogDelivered.Store(cfg.Log.Pushes == config.PushesAll)
+	if s.period.Swap(int64(cfg.Watchdog)) != int64(cfg.Watchdog) {
+		select {
+		case s.periodChanged <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// change starts new apps and removes those that cfg does not have. It returns what it removed,
+// which still drains.
+func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone []*joinable) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue, s.url = q, cfg.Queue
+	wanted := make(map[string]bool, len(cfg.Apps))
+	for _, c := range cfg.Apps {
+		wanted[c.Topic] = true
+		gone = append(gone, s.place(c, moved)...)
+	}
+	for topic, a := range s.apps {
+		if !wanted[topic] {
+			s.o.Log.Info("app removed", "topic", topic)
+			gone = append(gone, a.remove(s.root))
+			delete(s.apps, topic)
+		}
+	}
+	return gone
+}
+
+// place replaces the running app of a topic by that of a configuration, if they differ. It
+// returns what it removed, which still drains. s.mu is held.
+func (s *Supervisor) place(c config.App, moved bool) (gone []*joinable) {
+	old, use := s.apps[c.Topic], c
+	if old != nil {
+		use = c.Keep(&old.cfg)
+	}
+	if old != nil && !moved && old.cfg.Same(&use) {
+		s.note(old, c)
+		return old.resize(use.Workers, s.ended)
+	}
+	a := s.start(use, old)
+	s.apps[c.Topic] = a
+	s.note(a, c)
+	if old != nil {
+		s.o.Log.Info("app changed", "topic", c.Topic)
+		gone = append(gone, old.remove(s.root))
+	}
+	return gone
+}
+
+// drain waits in the background for what was removed. applying is held.
+func (s *Supervisor) drain(gone []*joinable) {
+	users := s.users
+	for _, w := range gone {
+		users.Add(1)
+		s.draining.Go(func() {
+			defer users.Done()
+			w.wait()
+		})
+	}
+}
+
+// closeFormer closes a queue that no app uses any more, once everything that drains into it has
+// ended, including what earlier reloads removed.
+func (s *Supervisor) closeFormer(former queue.Queue, users *sync.WaitGroup) {
+	users.Wait()
+	if err := former.Close(); err != nil {
+		s.o.Log.Warn("closing the former queue", "err", err)
+	}
+}
