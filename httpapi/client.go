@@ -148,7 +148,7 @@ func (c *Client) Delete(ctx context.Context, choice Choice) (out Settled, err er
 	return out, err
 }
 
-// putAnswer puts a job in the app's tube, to be served after delay, and returns its
+// Put puts a job in the app's tube, to be served after delay, and returns its
 // id. The daemon checks it as send does. The error wraps queue.ErrUncertain if
 // the job may have been put all the same.
 func (c *Client) Put(ctx context.Context, job []byte, delay time.Duration) (id string, err error) {

@@ -82,7 +82,7 @@ func (s *State) Close() error {
 
 func (s *State) path() string { return filepath.Join(s.dir, socketName) }
 
-// listen makes the socket, in place of one that a dead process left behind. It
+// Listen makes the socket, in place of one that a dead process left behind. It
 // can be reached by the process's own user only: from the first moment, since
 // it is made in a folder that nobody else can enter.
 func (s *State) Listen() (net.Listener, error) {

@@ -18,7 +18,7 @@ import (
 	"propeller/worker/job"
 )
 
-// putAnswer is of a tree without a queue.
+// Put is of a tree without a queue.
 func (f *fakeTree) Put(context.Context, string, []byte, time.Duration) (string, error) {
 	return "", queue.ErrUnavailable
 }

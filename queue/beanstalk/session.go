@@ -312,7 +312,7 @@ func (s *session) fail(err error, sent bool) error {
 	return &brokenError{addr: s.srv.addr, sent: sent, err: err}
 }
 
-// alive says whether s can be used. srv.mu is held.
+// aliveLocked says whether s can be used. srv.mu is held.
 func (s *session) aliveLocked() bool { return s != nil && s.err == nil }
 
 const ourName = "beanstalk: "

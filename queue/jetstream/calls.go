@@ -112,7 +112,7 @@ func (cs *calls) endAll(err error, which func(*call) bool) int {
 // being elected. The request was not carried out.
 var errNoResponders = fmt.Errorf("jetstream: no answer, the stream has no leader or is gone: %w", queue.ErrUnavailable)
 
-// errNotSent: the request was not carried out because it was never sent.
+// notSentError: the request was not carried out because it was never sent.
 type notSentError struct{ err error }
 
 func (e *notSentError) Error() string   { return "jetstream: not sent: " + e.err.Error() }

@@ -14,7 +14,7 @@ import (
 // farFuture is after every call.
 var farFuture = time.Unix(1<<40, 0)
 
-// keep keeps reservations alive, repeats acknowledgements that were not heard,
+// renewLoop keeps reservations alive, repeats acknowledgements that were not heard,
 // and ends requests that nobody answers. One goroutine does it for all tubes.
 func (q *client) renewLoop() {
 	tick := time.NewTicker(min(q.opts.AckWait/8, q.opts.timeout/4, time.Second))
@@ -53,7 +53,7 @@ func (q *client) allTubes() []*tube {
 	return slices.Collect(maps.Values(q.tubes))
 }
 
-// keep is one round for a tube, with settles one for its finished jobs too.
+// renew is one round for a tube; if settles is set, also one for its finished jobs.
 func (t *tube) renew(cn *conn, now time.Time, settles bool) {
 	var due []*job
 	t.mu.Lock()
