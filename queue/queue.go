@@ -72,6 +72,14 @@ type Admin interface {
 	List(ctx context.Context, tube string, state State, f func([]StoredJob) error) error
 }
 
+// LossReporter is a Queue that notices when its engine has lost accepted jobs. Only some
+// engines implement it.
+type LossReporter interface {
+	// LostJobs is about how many jobs are known to be lost, counted since the queue was
+	// opened and including those missing then.
+	LostJobs() int64
+}
+
 // State is the state of jobs that List lists.
 type State string
 
@@ -188,6 +196,20 @@ type Job interface {
 	Touch(ctx context.Context) error
 }
 
+// FaultReporter is a Job that can be known to be faulty whatever its body says. Only some
+// engines implement it.
+type FaultReporter interface {
+	// Fault says why the job can never work; nil if that depends only on its body.
+	Fault() error
+}
+
+// RepeatReporter is a Job that may have been finished before, because its engine lost track
+// of that. Only some engines implement it.
+type RepeatReporter interface {
+	// Repeats reports whether the job may have been finished before.
+	Repeats() bool
+}
+
 // Stat is what an engine knows of a job.
 type Stat struct {
 	// Attempt is how often it has been reserved, this time included; 1 = first.
@@ -256,12 +278,4 @@ func everywhere(name string) bool {
 		}
 	}
 	return true
-}
-
-// Loser is a Queue that notices when its engine has lost accepted jobs. Only some
-// engines implement it.
-type Loser interface {
-	// LostJobs is about how many jobs are known to be lost, counted since the queue was
-	// opened and including those missing then.
-	LostJobs() int64
 }

@@ -121,7 +121,7 @@ func (s *Supervisor) Status() []AppStatus {
 func (s *Supervisor) LostJobs() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if q, ok := s.queue.(queue.Loser); ok {
+	if q, ok := s.queue.(queue.LossReporter); ok {
 		return q.LostJobs()
 	}
 	return 0

@@ -86,7 +86,7 @@ func (r *run) start(job queue.Job) {
 		return
 	}
 	t.decoded, t.err = r.cfg.Rules.Parse(t.body, t.id)
-	if f, ok := job.(interface{ Fault() error }); ok && t.err == nil {
+	if f, ok := job.(queue.FaultReporter); ok && t.err == nil {
 		t.err = f.Fault()
 	}
 	switch {

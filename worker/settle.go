@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/queue"
 )
 
 // policyAction is what happens to a push that has ended.
@@ -303,7 +304,7 @@ func (t *task) checkAge() stage {
 func (t *task) remove(delivered int) {
 	t.r.w.finished.Add(1)
 	err := t.job.Done(t.r.settlers.ctx)
-	left, ok := t.job.(interface{ Repeats() bool })
+	left, ok := t.job.(queue.RepeatReporter)
 	switch {
 	case err != nil:
 		t.lastWord, t.lastErr = "job finished but not deleted: it may be pushed again", err

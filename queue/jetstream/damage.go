@@ -67,9 +67,9 @@ type span struct {
 	To   uint64 `json:"to"`
 }
 
-var _ queue.Loser = (*client)(nil)
+var _ queue.LossReporter = (*client)(nil)
 
-// LostJobs implements queue.Loser.
+// LostJobs implements queue.LossReporter.
 func (q *client) LostJobs() int64 { return q.damage.lost.Load() }
 
 // gone compares what a stream had with what it has, and returns how many jobs are

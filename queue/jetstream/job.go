@@ -33,7 +33,11 @@ type job struct {
 	missing  int       // servings in between that were not to us, or are still on their way
 }
 
-var _ queue.Job = (*job)(nil)
+var (
+	_ queue.Job            = (*job)(nil)
+	_ queue.FaultReporter  = (*job)(nil)
+	_ queue.RepeatReporter = (*job)(nil)
+)
 
 // ID implements queue.Job.
 func (j *job) ID() string {
@@ -61,7 +65,7 @@ func (j *job) Stat(context.Context) (queue.Stat, error) {
 	return queue.Stat{Attempt: tries, Age: max(age, 0), Kicked: j.header.Get(headerKicked) != ""}, nil // clocks differ
 }
 
-// Repeats reports whether the job may have been finished before; see orphans.go.
+// Repeats implements queue.RepeatReporter; see orphans.go.
 func (j *job) Repeats() bool { return j.header.Get(headerLeft) != "" }
 
 // aliveLocked says that the server knew of us at a time: the reservation is ours from then on.

@@ -200,7 +200,7 @@ const maxSchedules = 1000
 var errUnscheduled = fmt.Errorf("jetstream: it was published on %sTUBE.ID without a %s header, so that it never became due: publish jobs for now on %sTUBE",
 	schedPrefix, jsSchedule, jobPrefix)
 
-// Fault is why a job can never work, whatever its body says; nil if only that counts.
+// Fault implements queue.FaultReporter.
 func (j *job) Fault() error {
 	if j.header.Get(headerUnscheduled) == "" {
 		return nil
