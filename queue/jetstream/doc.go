@@ -4,8 +4,8 @@
 //
 //	client              the Queue
 //	├─ embedded         the server, if it is in this process, and the lock on its folder;
-//	│                   restart.go starts it again when its disk was full, and full.go
-//	│                   refuses jobs before it is; restart.go also notices when it stands still
+//	│                   embedded_restart.go starts it again when its disk was full, and
+//	│                   notices when it hangs; full.go refuses jobs before the disk is full
 //	├─ link             the one connection: made in the background, checked whenever it is new
 //	├─ calls            requests that wait for an answer, all on one subscription
 //	├─ renewLoop        renews reservations, repeats acknowledgements, ends calls

@@ -35,7 +35,7 @@ const (
 	listenFile = "listen" // where they connect; there while the server runs
 )
 
-// embedded is a NATS server inside this process. See restart.go for how it is
+// embedded is a NATS server inside this process. See embedded_restart.go for how it is
 // started again.
 type embedded struct {
 	dir       string

@@ -31,7 +31,7 @@ const (
 	headerID          = "Propeller-Id"          // the job's id when it is not made of its sequence number
 	headerPut         = "Propeller-Put"         // when it was put, Unix nanoseconds
 	headerKicked      = "Propeller-Kicked"      // "1": it was buried and kicked
-	headerUnscheduled = "Propeller-Unscheduled" // "1": see orphans.go
+	headerUnscheduled = "Propeller-Unscheduled" // "1": see schedules.go
 	headerLeft        = "Propeller-Left"        // "1": it may have been finished before; see orphans.go
 )
 

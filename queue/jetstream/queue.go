@@ -153,7 +153,7 @@ func (q *client) tube(name string) *tube {
 }
 
 // lateClose is after what time it is said that an embedded server does not end. It
-// is waited for all the same; see restart.go.
+// is waited for all the same; see embedded_restart.go.
 const lateClose = 2 * time.Second
 
 // Close implements queue.Queue.
