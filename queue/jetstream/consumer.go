@@ -39,8 +39,8 @@ type consumer struct {
 	ensured  bool               // the server's consumer is there as needed
 	pull     pull
 	stray    time.Time     // jobs of pulls that were given up may come until then
-	ended    chan struct{} // closed when the pull ends, for calm; or nil
-	idle     bool          // the last pull brought nothing: the next one is a probe
+	ended    chan struct{} // closed when the pull ends, for waitQuiet; or nil
+	idle     bool          // the last pull brought nothing: the next one is a long poll
 	gone     bool          // Close has collected what there was
 	refusals int           // in a row
 	pause    time.Duration // after the last refusal
@@ -96,7 +96,7 @@ func (c *consumer) dueLocked(now time.Time, epoch int) time.Duration {
 		return -1
 	}
 	if c.pull.open && c.pull.epoch == epoch {
-		late := c.pull.seen.Add(c.t.q.overdue(c.pull.probe))
+		late := c.pull.seen.Add(c.t.q.overdue(c.pull.longPoll))
 		if now.Before(late) {
 			return late.Sub(now)
 		}
@@ -299,7 +299,7 @@ func (c *consumer) Close(ctx context.Context) error {
 		return nil
 	}
 	err := c.owner.Await(ctx, &t.mu)
-	c.calm(context.WithoutCancel(ctx)) // it takes little time
+	c.waitQuiet(context.WithoutCancel(ctx)) // it takes little time
 
 	t.mu.Lock()
 	c.gone = true

@@ -46,12 +46,12 @@ type damage struct {
 
 // notes are the file.
 type notes struct {
-	Closed  bool             `json:"closed"` // nothing was changed afterwards
-	Streams map[string]*mark `json:"streams"`
+	Closed  bool                    `json:"closed"` // nothing was changed afterwards
+	Streams map[string]*streamState `json:"streams"`
 }
 
-// mark is what a stream had.
-type mark struct {
+// streamState is what a stream had.
+type streamState struct {
 	Made   time.Time `json:"made"`
 	First  uint64    `json:"first"`
 	Last   uint64    `json:"last"`
@@ -76,7 +76,7 @@ func (q *client) LostJobs() int64 { return q.damage.lost.Load() }
 // gone and between which numbers. closed says that nothing was done in between; else
 // the number is about right. Jobs that were done and are back, because that they
 // were done is gone too, are taken off it.
-func gone(was, now *mark, closed bool, at time.Time) (jobs uint64, where span) {
+func gone(was, now *streamState, closed bool, at time.Time) (jobs uint64, where span) {
 	switch {
 	case was == nil || was.Jobs == 0:
 	case !was.Made.Equal(now.Made):
@@ -91,7 +91,7 @@ func gone(was, now *mark, closed bool, at time.Time) (jobs uint64, where span) {
 }
 
 // missing is between which numbers there were jobs that are not there now.
-func missing(was, now *mark) (all span) {
+func missing(was, now *streamState) (all span) {
 	for _, had := range was.Has {
 		for _, m := range without(had, now.Has) {
 			if all.From == 0 {
@@ -124,9 +124,9 @@ func without(a span, known []span) (left []span) {
 	return left
 }
 
-// markOf asks what a stream has, listed with the numbers of the jobs unless there
+// streamStateOf asks what a stream has, listed with the numbers of the jobs unless there
 // are too many gaps.
-func (q *client) markOf(ctx context.Context, cn *conn, stream string, listed bool) (*mark, error) {
+func (q *client) streamStateOf(ctx context.Context, cn *conn, stream string, listed bool) (*streamState, error) {
 	info, err := q.askStream(ctx, cn, stream, nil)
 	s := &info.State
 	listed = listed && s.Messages > 0 && s.LastSeq-s.FirstSeq+1-s.Messages <= maxGaps
@@ -136,7 +136,7 @@ func (q *client) markOf(ctx context.Context, cn *conn, stream string, listed boo
 	if err != nil {
 		return nil, err
 	}
-	m := &mark{Made: info.Created, First: s.FirstSeq, Last: s.LastSeq, Jobs: s.Messages, struck: s.Lost.Msgs}
+	m := &streamState{Made: info.Created, First: s.FirstSeq, Last: s.LastSeq, Jobs: s.Messages, struck: s.Lost.Msgs}
 	if info.Config.MaxAge > 0 {
 		m.Ends = s.FirstTS.Add(info.Config.MaxAge)
 	}
@@ -150,11 +150,11 @@ func (q *client) markOf(ctx context.Context, cn *conn, stream string, listed boo
 	return m, nil
 }
 
-// marksOf asks what all streams have.
-func (q *client) marksOf(ctx context.Context, cn *conn, listed bool) (all map[string]*mark, err error) {
-	all = make(map[string]*mark)
+// streamStates asks what all streams have.
+func (q *client) streamStates(ctx context.Context, cn *conn, listed bool) (all map[string]*streamState, err error) {
+	all = make(map[string]*streamState)
 	for _, stream := range []string{jobsStream, buriedStream} {
-		if all[stream], err = q.markOf(ctx, cn, stream, listed); err != nil {
+		if all[stream], err = q.streamStateOf(ctx, cn, stream, listed); err != nil {
 			return nil, err
 		}
 	}
@@ -171,7 +171,7 @@ func (q *client) inspect(ctx context.Context, cn *conn, listed bool) error {
 	if d.noted.Streams == nil {
 		d.noted, d.struck = readStored(q.embedded.dir), make(map[string]int)
 	}
-	now, err := q.marksOf(ctx, cn, listed)
+	now, err := q.streamStates(ctx, cn, listed)
 	if err != nil {
 		return err
 	}
@@ -211,9 +211,9 @@ func (q *client) noteAll() {
 	d := &q.damage
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var was map[string]*mark
+	var was map[string]*streamState
 	for range 20 {
-		now, err := q.marksOf(ctx, cn, true)
+		now, err := q.streamStates(ctx, cn, true)
 		if err != nil {
 			return
 		}
@@ -252,7 +252,7 @@ func readStored(dir string) (s notes) {
 		err = json.Unmarshal(text, &s)
 	}
 	if err != nil || s.Streams == nil {
-		return notes{Streams: map[string]*mark{}}
+		return notes{Streams: map[string]*streamState{}}
 	}
 	return s
 }

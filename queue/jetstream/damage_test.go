@@ -135,24 +135,24 @@ func TestDamageAtWork(t *testing.T) {
 func TestGone(t *testing.T) {
 	t.Parallel()
 	made, at := time.Unix(1e9, 0), time.Unix(2e9, 0)
-	was := mark{Made: made, First: 1, Last: 100, Jobs: 50, Has: []span{{1, 10}, {30, 39}, {71, 100}}}
+	was := streamState{Made: made, First: 1, Last: 100, Jobs: 50, Has: []span{{1, 10}, {30, 39}, {71, 100}}}
 	for name, tt := range map[string]struct {
-		now    mark
+		now    streamState
 		ends   time.Time
 		closed bool
 		jobs   uint64
 		where  span
 	}{
 		"the same":                  {was, time.Time{}, true, 0, span{}},
-		"some were done, then kill": {mark{Made: made, First: 40, Last: 120, Jobs: 20}, time.Time{}, false, 0, span{}},
-		"the last number is gone, its job was done before": {mark{Made: made, First: 1, Last: 90, Jobs: 50}, time.Time{}, false, 0, span{}},
-		"the end is gone":     {mark{Made: made, First: 1, Last: 90, Jobs: 45}, time.Time{}, false, 5, span{91, 100}},
-		"another stream":      {mark{Made: at, First: 1, Last: 7, Jobs: 7}, time.Time{}, false, 50, span{1, 100}},
-		"too old to be kept":  {mark{Made: made, First: 60, Last: 100, Jobs: 40}, at, true, 0, span{}},
-		"not that old":        {mark{Made: made, First: 71, Last: 100, Jobs: 30, Has: []span{{71, 100}}}, at.Add(1), true, 20, span{1, 39}},
-		"in the middle":       {mark{Made: made, First: 1, Last: 100, Jobs: 40, Has: []span{{1, 10}, {71, 100}}}, time.Time{}, true, 10, span{30, 39}},
-		"nobody knows where":  {mark{Made: made, First: 1, Last: 100, Jobs: 40}, time.Time{}, true, 10, span{1, 100}},
-		"more than there was": {mark{Made: made, First: 1, Last: 101, Jobs: 51}, time.Time{}, true, 0, span{}},
+		"some were done, then kill": {streamState{Made: made, First: 40, Last: 120, Jobs: 20}, time.Time{}, false, 0, span{}},
+		"the last number is gone, its job was done before": {streamState{Made: made, First: 1, Last: 90, Jobs: 50}, time.Time{}, false, 0, span{}},
+		"the end is gone":     {streamState{Made: made, First: 1, Last: 90, Jobs: 45}, time.Time{}, false, 5, span{91, 100}},
+		"another stream":      {streamState{Made: at, First: 1, Last: 7, Jobs: 7}, time.Time{}, false, 50, span{1, 100}},
+		"too old to be kept":  {streamState{Made: made, First: 60, Last: 100, Jobs: 40}, at, true, 0, span{}},
+		"not that old":        {streamState{Made: made, First: 71, Last: 100, Jobs: 30, Has: []span{{71, 100}}}, at.Add(1), true, 20, span{1, 39}},
+		"in the middle":       {streamState{Made: made, First: 1, Last: 100, Jobs: 40, Has: []span{{1, 10}, {71, 100}}}, time.Time{}, true, 10, span{30, 39}},
+		"nobody knows where":  {streamState{Made: made, First: 1, Last: 100, Jobs: 40}, time.Time{}, true, 10, span{1, 100}},
+		"more than there was": {streamState{Made: made, First: 1, Last: 101, Jobs: 51}, time.Time{}, true, 0, span{}},
 	} {
 		had := was
 		had.Ends = tt.ends
@@ -161,7 +161,7 @@ func TestGone(t *testing.T) {
 		}
 	}
 	was.Has = nil
-	if jobs, where := gone(&was, &mark{Made: made, First: 1, Last: 100, Jobs: 40, Has: []span{{1, 40}}}, true, at); jobs != 10 || where != (span{1, 100}) {
+	if jobs, where := gone(&was, &streamState{Made: made, First: 1, Last: 100, Jobs: 40, Has: []span{{1, 40}}}, true, at); jobs != 10 || where != (span{1, 100}) {
 		t.Errorf("not listed before: %d, %v", jobs, where)
 	}
 	if got := without(span{1, 10}, []span{{0, 1}, {3, 4}, {9, 20}}); !slices.Equal(got, []span{{2, 2}, {5, 8}}) {

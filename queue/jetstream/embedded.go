@@ -44,9 +44,9 @@ type embedded struct {
 	look      event // something may be wrong with the server
 	restarted event // another server was started
 	// unread is why the server cannot read a job; room for one.
-	unread chan string
-	door   *listener // lets other programs in; nil: they are not let in
-	room   room
+	unread   chan string
+	door     *listener // lets other programs in; nil: they are not let in
+	capacity capacity
 
 	mu      sync.Mutex
 	server  *server.Server // nil while none runs
@@ -84,7 +84,7 @@ func startEmbedded(o Options) (*embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{dir: o.Dir, lock: lock, look: newEvent(), restarted: newEvent(), unread: make(chan string, 1), room: room{free: diskFree, look: newEvent()}}
+	e := &embedded{dir: o.Dir, lock: lock, look: newEvent(), restarted: newEvent(), unread: make(chan string, 1), capacity: capacity{free: diskFree, look: newEvent()}}
 	if err := e.open(o); err != nil {
 		_ = e.close()
 		return nil, fmt.Errorf("jetstream: folder %q: %w", o.Dir, err)

@@ -48,9 +48,9 @@ func ended(addr string, err error) error {
 	return ofServer(addr, neterr.Reworded(what+": "+strings.TrimPrefix(neterr.Plain(err, addr).Error(), "nats: "), err))
 }
 
-// saying is what servers say of why the queue is away (nats-server: errors.go,
+// serverError is what servers say of why the queue is away (nats-server: errors.go,
 // errors.json), and what to do about it. They go on by themselves when it is done.
-type saying struct {
+type serverError struct {
 	said string
 	away bool // they do not let us in
 	do   string
@@ -59,7 +59,7 @@ type saying struct {
 // checkCredentials stands for what depends on them.
 const checkCredentials = "check credentials"
 
-var sayings = []saying{
+var serverErrors = []serverError{
 	{"maximum account active connections exceeded", true, "raise the connections that the queue's account may have, or end others"},
 	{"maximum connections exceeded", true, "raise the server's max_connections, or end others"},
 	{"authentication revoked", true, "these credentials were revoked: put others in their place"},
@@ -73,16 +73,16 @@ var sayings = []saying{
 }
 
 // understand finds what is known about an error.
-func understand(err error) saying {
+func understand(err error) serverError {
 	if err != nil {
 		text := strings.ToLower(err.Error())
-		for _, s := range sayings {
+		for _, s := range serverErrors {
 			if strings.Contains(text, s.said) {
 				return s
 			}
 		}
 	}
-	return saying{}
+	return serverError{}
 }
 
 // turnedAway says whether err is a server's word that it does not let us in.

@@ -27,10 +27,10 @@ import (
 // being settled goes by a subject that is mapped to the real one.
 
 const (
-	// roomEvery is how often the disk is looked at. We do it sooner when this
-	// process has put roomBytes more.
-	roomEvery = 250 * time.Millisecond
-	roomBytes = 4 << 20
+	// capacityEvery is how often the disk is looked at. We do it sooner when this
+	// process has put capacityBytes more.
+	capacityEvery = 250 * time.Millisecond
+	capacityBytes = 4 << 20
 
 	// noLimit is the server's own limit in bytes: more than there is anywhere.
 	noLimit = 1 << 60
@@ -40,8 +40,8 @@ const (
 	settlePrefix = "propeller.settle." // the way in while the queue is full
 )
 
-// room is whether an embedded queue takes jobs.
-type room struct {
+// capacity is whether an embedded queue takes jobs.
+type capacity struct {
 	full atomic.Pointer[fullError] // nil: it takes all
 	last atomic.Pointer[fullError] // of the last time that it did not
 	came atomic.Int64              // bytes put since the disk was looked at
@@ -107,27 +107,27 @@ func fullness(used, free int64, wasFull, wasClosed bool) *fullError {
 
 // blame is why the queue is away, which err says in the server's words: they do not tell
 // that the disk is full, which is what most follows from.
-func (r *room) blame(err error) error {
-	if err == nil || !r.none.Load() {
+func (c *capacity) blame(err error) error {
+	if err == nil || !c.none.Load() {
 		return err
 	}
 	return unavailable(fmt.Errorf("the queue's disk is full: %w", inner(err)))
 }
 
 // refuses is why a put of so many bytes is refused; nil when it is not.
-func (r *room) refuses(bytes int, settling bool) error {
-	if e := r.full.Load(); e != nil && (!settling || e.closed) {
+func (c *capacity) refuses(bytes int, settling bool) error {
+	if e := c.full.Load(); e != nil && (!settling || e.closed) {
 		return e
 	}
-	if r.came.Add(int64(bytes)) > roomBytes {
-		r.look.raise()
+	if c.came.Add(int64(bytes)) > capacityBytes {
+		c.look.raise()
 	}
 	return nil
 }
 
-// way is the subject by which a job gets in that is to be stored on the given one.
-func (r *room) way(subject string, settling bool) string {
-	if !settling || r.full.Load() == nil {
+// subjectFor is the subject by which a job gets in that is to be stored on the given one.
+func (c *capacity) subjectFor(subject string, settling bool) string {
+	if !settling || c.full.Load() == nil {
 		return subject
 	}
 	return settlePrefix + strings.TrimPrefix(subject, ourPrefix)
@@ -138,54 +138,54 @@ func (q *client) backSubject(tube string) string {
 	if q.embedded == nil {
 		return jobSubject(tube)
 	}
-	return q.embedded.room.way(jobSubject(tube), true)
+	return q.embedded.capacity.subjectFor(jobSubject(tube), true)
 }
 
-// watchRoom looks at the disk until the queue is closed.
-func (q *client) watchRoom() {
-	tick := time.NewTicker(roomEvery)
+// watchCapacity looks at the disk until the queue is closed.
+func (q *client) watchCapacity() {
+	tick := time.NewTicker(capacityEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-q.ctx.Done():
 			return
 		case <-tick.C:
-		case <-q.embedded.room.look:
+		case <-q.embedded.capacity.look:
 		}
 		_ = q.embedded.show() // it was said that it failed before
-		q.lookAtRoom()
+		q.checkCapacity()
 	}
 }
 
-// lookAtRoom notes whether the queue takes jobs. It waits for the link: left jobs
+// checkCapacity notes whether the queue takes jobs. It waits for the link: left jobs
 // are put again before that.
-func (q *client) lookAtRoom() {
-	r := &q.embedded.room
-	r.mu.Lock()
-	free, unknown := r.free(q.embedded.dir)
-	r.mu.Unlock()
+func (q *client) checkCapacity() {
+	c := &q.embedded.capacity
+	c.mu.Lock()
+	free, unknown := c.free(q.embedded.dir)
+	c.mu.Unlock()
 	if unknown != nil {
 		return // the server says so when it matters
 	}
-	r.none.Store(free < trialSize)
+	c.none.Store(free < trialSize)
 	cn, _, _, err := q.link.ready()
 	s, _ := q.embedded.running()
 	if err != nil || s == nil {
 		return
 	}
-	r.came.Store(0)
+	c.came.Store(0)
 	used := int64(s.GlobalAccount().JetStreamUsage().Store)
-	was := r.full.Load()
+	was := c.full.Load()
 	now := fullness(used, free, was != nil, was != nil && was.closed)
 	if now != nil {
-		r.last.Store(now)
-		if err := r.close(q, cn, s); err != nil {
+		c.last.Store(now)
+		if err := c.close(q, cn, s); err != nil {
 			q.opts.Log.Warn("queue: its subjects cannot be mapped", "err", err)
 		}
 	}
-	r.full.Store(now)
+	c.full.Store(now)
 	if now == nil {
-		r.open()
+		c.open()
 	}
 	switch {
 	case now != nil && (was == nil || was.closed != now.closed):
@@ -196,22 +196,22 @@ func (q *client) lookAtRoom() {
 }
 
 // close keeps new jobs out of the server s.
-func (r *room) close(q *client, cn *conn, s *server.Server) error {
-	if r.sub == nil {
+func (c *capacity) close(q *client, cn *conn, s *server.Server) error {
+	if c.sub == nil {
 		sub, err := cn.nc.Subscribe(fullPrefix+">", q.refuse)
 		if err != nil {
 			return err
 		}
-		r.sub = sub
+		c.sub = sub
 		// Before the server knows of it a put would find nobody to answer.
 		if err := cn.nc.FlushTimeout(q.opts.timeout); err != nil {
 			return err
 		}
 	}
-	if r.mapped == s && r.shut {
+	if c.mapped == s && c.shut {
 		return nil
 	}
-	r.mapped, r.shut = s, true
+	c.mapped, c.shut = s, true
 	acc := s.GlobalAccount()
 	return errors.Join(
 		acc.AddMapping(settlePrefix+">", ourPrefix+">"),
@@ -220,24 +220,24 @@ func (r *room) close(q *client, cn *conn, s *server.Server) error {
 }
 
 // open lets new jobs in again, and when it is called the next time closes the
-// special way: something may just have been on it.
-func (r *room) open() {
+// subjects of settling: something may just have been on it.
+func (c *capacity) open() {
 	switch {
-	case r.mapped == nil:
-	case r.shut:
-		r.mapped.GlobalAccount().RemoveMapping(jobPrefix + ">")
-		r.mapped.GlobalAccount().RemoveMapping(schedPrefix + ">")
-		r.shut = false
+	case c.mapped == nil:
+	case c.shut:
+		c.mapped.GlobalAccount().RemoveMapping(jobPrefix + ">")
+		c.mapped.GlobalAccount().RemoveMapping(schedPrefix + ">")
+		c.shut = false
 	default:
-		r.mapped.GlobalAccount().RemoveMapping(settlePrefix + ">")
-		r.mapped = nil
+		c.mapped.GlobalAccount().RemoveMapping(settlePrefix + ">")
+		c.mapped = nil
 	}
 }
 
 // refuse answers a put as the stream would.
 func (q *client) refuse(m *nats.Msg) {
 	text, err := json.Marshal(map[string]any{"stream": jobsStream, "seq": 0, "error": apiError{
-		Code: http.StatusServiceUnavailable, ErrCode: errCodeNoRoom, Description: q.embedded.room.last.Load().Error(),
+		Code: http.StatusServiceUnavailable, ErrCode: errCodeNoRoom, Description: q.embedded.capacity.last.Load().Error(),
 	}})
 	if err == nil {
 		_ = m.Respond(text)

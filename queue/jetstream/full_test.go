@@ -20,7 +20,7 @@ type testDisk struct{ size atomic.Int64 }
 
 // on makes it the disk of an embedded queue.
 func (d *testDisk) on(q *client) {
-	r := &q.embedded.room
+	r := &q.embedded.capacity
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.free = func(string) (int64, error) {
@@ -200,7 +200,7 @@ func TestReasonIsTheDisk(t *testing.T) {
 	d := new(testDisk)
 	d.size.Store(int64(q.embedded.server.GlobalAccount().JetStreamUsage().Store) + 1<<10)
 	d.on(q)
-	eventually(t, "it is full", func() bool { return q.embedded.room.none.Load() })
+	eventually(t, "it is full", func() bool { return q.embedded.capacity.none.Load() })
 	q.link.set(unavailable(errNoAnswer))
 	_, _, _, err := q.link.ready()
 	if want := "jetstream: the queue's disk is full: no answer in time: "; err == nil || !strings.HasPrefix(err.Error(), want) || !errors.Is(err, queue.ErrUnavailable) {

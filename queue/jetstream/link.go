@@ -141,7 +141,7 @@ func (l *link) note(err error, loud bool) {
 		if why := e.trouble(); why != nil {
 			err = unavailable(why) // the rest follows from that
 		} else {
-			err = e.room.blame(err)
+			err = e.capacity.blame(err)
 		}
 	}
 	err = l.q.advised(err)

@@ -68,7 +68,7 @@ func (j *job) nak(ctx context.Context) error {
 	asking := j.c.Receiving
 	t.mu.Unlock()
 	if !asking { // a consumer that gives back and asks for no more is about to close
-		j.c.calm(ctx)
+		j.c.waitQuiet(ctx)
 		j.c.withdraw(ctx)
 		if err := cn.publish(&nats.Msg{Subject: j.ack, Data: wordNakStored}); err != nil {
 			return err

@@ -43,15 +43,15 @@ const (
 	orphansTime = time.Minute
 )
 
-// floors are the numbers up to which the consumers of those tubes that have jobs
+// ackFloors are the numbers up to which the consumers of those tubes that have jobs
 // are done, by subject.
-type floors struct {
+type ackFloors struct {
 	made      time.Time // the stream
 	bySubject map[string]uint64
 }
 
 // upTo is how far a tube's consumer was done at both times.
-func (f *floors) upTo(subject string, now *floors) uint64 {
+func (f *ackFloors) upTo(subject string, now *ackFloors) uint64 {
 	if !f.made.Equal(now.made) {
 		return 0
 	}
@@ -61,7 +61,7 @@ func (f *floors) upTo(subject string, now *floors) uint64 {
 // watchOrphans puts jobs again that their consumers have left behind, until the queue
 // is closed.
 func (q *client) watchOrphans() {
-	last := &floors{}
+	last := &ackFloors{}
 	timer := time.NewTimer(orphansEvery)
 	defer timer.Stop()
 	for soon := 0; ; {
@@ -88,7 +88,7 @@ func (q *client) watchOrphans() {
 }
 
 // lookForOrphans is recoverOrphans while the queue is at work.
-func (q *client) lookForOrphans(last *floors) (now *floors, err error) {
+func (q *client) lookForOrphans(last *ackFloors) (now *ackFloors, err error) {
 	cn, _, _, err := q.link.ready()
 	if err != nil {
 		return nil, err
@@ -98,14 +98,14 @@ func (q *client) lookForOrphans(last *floors) (now *floors, err error) {
 
 // recoverOrphans puts those jobs again that are there though their consumers are done with
 // them, and were the last time; nil: there was none. It returns how far they are now.
-func (q *client) recoverOrphans(ctx context.Context, cn *conn, last *floors) (now *floors, err error) {
+func (q *client) recoverOrphans(ctx context.Context, cn *conn, last *ackFloors) (now *ackFloors, err error) {
 	ctx, cancel := context.WithTimeout(ctx, orphansTime)
 	defer cancel()
 	jobs, err := q.streamInfo(ctx, cn, jobsStream, jobPrefix+">", 0) // of 100,000 tubes, see Tubes
 	if err != nil {
 		return nil, err
 	}
-	now = &floors{made: jobs.Created, bySubject: make(map[string]uint64)}
+	now = &ackFloors{made: jobs.Created, bySubject: make(map[string]uint64)}
 	if len(jobs.State.Subjects) == 0 {
 		return now, nil
 	}

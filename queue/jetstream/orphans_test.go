@@ -20,7 +20,7 @@ func TestLookForLeftDisturbsNothing(t *testing.T) {
 	looks := make(chan error, 1)
 	go func() {
 		var err error
-		for last := new(floors); err == nil && ctx.Err() == nil; {
+		for last := new(ackFloors); err == nil && ctx.Err() == nil; {
 			last, err = q.lookForOrphans(last)
 		}
 		looks <- err

@@ -18,10 +18,10 @@ import (
 // it waits for less than a second, and a consumer that stops listening waits for its end
 // before.
 //
-// A probe waits for long, after a pull that brought nothing. It allows a byte of answer,
-// which no job fits in: the server refuses the probe as soon as there is a job,
+// A long poll waits for long, after a pull that brought nothing. It allows a byte of answer,
+// which no job fits in: the server refuses the long poll as soon as there is a job,
 // and leaves the job where it is (nats-server: consumer.go, nextWaiting). That is
-// the sign for a pull, and a probe can be abandoned at any time.
+// the sign for a pull, and a long poll can be abandoned at any time.
 
 const (
 	// maxBatch is the largest pull. Deep ones stalled until they expired
@@ -36,8 +36,8 @@ const (
 	// deleted forgets those that it has not looked at yet.
 	pullOverdue = 3 * time.Second
 
-	probeExpires = 30 * time.Second
-	// heartbeat is how often the server says that a probe still waits; one that
+	longPollExpires = 30 * time.Second
+	// heartbeat is how often the server says that a long poll still waits; one that
 	// is silent for much longer is given up. A leader that is lost says nothing.
 	heartbeat = 5 * time.Second
 
@@ -49,43 +49,43 @@ const (
 
 // What the server says of a pull (nats-server: consumer.go).
 const (
-	tooLarge        = "Message Size Exceeds MaxBytes" // of a probe: there are jobs
+	tooLarge        = "Message Size Exceeds MaxBytes" // of a long poll: there are jobs
 	consumerDeleted = "Consumer Deleted"
 )
 
-// pull is a request for jobs, or a probe: one at a time. A pull ends when all of
+// pull is a request for jobs, or a long poll: one at a time. A pull ends when all of
 // its jobs have come, or with a message that says so: after having given what was
 // at hand it gives no more, so that nothing arrives unasked.
 type pull struct {
-	id    uint64
-	open  bool
-	probe bool
-	n     int  // jobs that may still come
-	got   bool // some came
-	epoch int  // of the link
-	asked time.Time
-	seen  time.Time // the last sign of life
-	until time.Time // for a pull: it is over by then, unless the server is slow
+	id       uint64
+	open     bool
+	longPoll bool
+	n        int  // jobs that may still come
+	got      bool // some came
+	epoch    int  // of the link
+	asked    time.Time
+	seen     time.Time // the last sign of life
+	until    time.Time // for a pull: it is over by then, unless the server is slow
 }
 
-// probeTimes are how long a probe waits, and how often the server says so.
-func (q *client) probeTimes() (expires, beat time.Duration) {
+// longPollTimes are how long a long poll waits, and how often the server says so.
+func (q *client) longPollTimes() (expires, beat time.Duration) {
 	if q.embedded != nil {
 		return embeddedExpires, embeddedHeartbeat
 	}
-	return probeExpires, heartbeat
+	return longPollExpires, heartbeat
 }
 
-// overdue is how long a pull, or a probe, may be silent.
-func (q *client) overdue(probe bool) time.Duration {
-	if !probe {
+// overdue is how long a pull, or a long poll, may be silent.
+func (q *client) overdue(longPoll bool) time.Duration {
+	if !longPoll {
 		return pullOverdue
 	}
-	_, beat := q.probeTimes()
+	_, beat := q.longPollTimes()
 	return 2*beat + beat/2
 }
 
-// ask sends a pull, or a probe.
+// ask sends a pull, or a long poll.
 func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
 	c.t.mu.Lock()
 	n := min(c.Want-len(c.Waiting), maxBatch)
@@ -93,11 +93,11 @@ func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
 		c.t.mu.Unlock()
 		return nil
 	}
-	probe := c.idle
-	c.pull = pull{id: c.pull.id + 1, open: true, probe: probe, n: n, epoch: epoch, asked: now, seen: now, until: now.Add(pullExpires + pullGrace)}
+	longPoll := c.idle
+	c.pull = pull{id: c.pull.id + 1, open: true, longPoll: longPoll, n: n, epoch: epoch, asked: now, seen: now, until: now.Add(pullExpires + pullGrace)}
 	reply := c.inbox + strconv.FormatUint(c.pull.id, 36)
 	c.t.mu.Unlock()
-	body := c.t.q.pullBody(n, probe)
+	body := c.t.q.pullBody(n, longPoll)
 	err := cn.publish(&nats.Msg{Subject: c.t.pullSubject(), Reply: reply, Data: body})
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
@@ -110,13 +110,13 @@ func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
 	return err
 }
 
-func (q *client) pullBody(n int, probe bool) []byte {
+func (q *client) pullBody(n int, longPoll bool) []byte {
 	body := make([]byte, 0, 128)
-	if !probe {
+	if !longPoll {
 		// no_wait with expires: wait for the first job, give those at hand, end.
 		return fmt.Appendf(body, `{"batch":%d,"no_wait":true,"expires":%d}`, n, pullExpires)
 	}
-	expires, beat := q.probeTimes()
+	expires, beat := q.longPollTimes()
 	return fmt.Appendf(body, `{"batch":1,"max_bytes":1,"expires":%d,"idle_heartbeat":%d}`, expires, beat)
 }
 
@@ -131,13 +131,13 @@ func (c *consumer) wait(now time.Time) time.Duration {
 	if !c.pull.open {
 		return 0 // it has ended already
 	}
-	return c.pull.seen.Add(c.t.q.overdue(c.pull.probe)).Sub(now)
+	return c.pull.seen.Add(c.t.q.overdue(c.pull.longPoll)).Sub(now)
 }
 
 // countLocked notes that a job has come.
 func (c *consumer) countLocked(now time.Time) {
 	c.idle = false
-	if c.pull.open && !c.pull.probe {
+	if c.pull.open && !c.pull.longPoll {
 		c.pull.seen, c.pull.got = now, true
 		if c.pull.n--; c.pull.n == 0 {
 			c.endLocked()
@@ -156,7 +156,7 @@ func (c *consumer) endLocked() {
 
 // giveUpLocked ends a pull that has not ended by itself.
 func (c *consumer) giveUpLocked() {
-	if c.pull.open && !c.pull.probe && c.pull.until.After(c.stray) {
+	if c.pull.open && !c.pull.longPoll && c.pull.until.After(c.stray) {
 		c.stray = c.pull.until
 	}
 	c.endLocked()
@@ -175,7 +175,7 @@ func (c *consumer) news(id uint64, m *nats.Msg) (removed bool) {
 	case code == 100: // it waits
 		c.err = nil
 		return false
-	case code == 404, code == 408 && text == "Request Timeout", c.pull.probe && text == tooLarge:
+	case code == 404, code == 408 && text == "Request Timeout", c.pull.longPoll && text == tooLarge:
 		c.err, c.refusals, c.notUntil = nil, 0, time.Time{}
 		c.idle = code == 408 && !c.pull.got
 	case code == 408: // other pulls will have all there is
@@ -196,14 +196,14 @@ func (c *consumer) news(id uint64, m *nats.Msg) (removed bool) {
 	return removed
 }
 
-// calm waits until no pull can bring jobs any more, or Receive goes on.
-func (c *consumer) calm(ctx context.Context) {
+// waitQuiet waits until no pull can bring jobs any more, or Receive goes on.
+func (c *consumer) waitQuiet(ctx context.Context) {
 	for {
 		_, _, changed, err := c.t.q.link.ready()
 		if err != nil {
 			return // nothing comes
 		}
-		ended, wait := c.stirring(time.Now())
+		ended, wait := c.pullsOpen(time.Now())
 		if wait <= 0 {
 			return
 		}
@@ -217,16 +217,16 @@ func (c *consumer) calm(ctx context.Context) {
 	}
 }
 
-// stirring is for how long pulls may bring jobs at most, and a channel that is
+// pullsOpen is for how long pulls may bring jobs at most, and a channel that is
 // closed when the last one has ended.
-func (c *consumer) stirring(now time.Time) (ended <-chan struct{}, wait time.Duration) {
+func (c *consumer) pullsOpen(now time.Time) (ended <-chan struct{}, wait time.Duration) {
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
 	if c.Receiving && !c.Closed {
 		return nil, 0
 	}
 	until := c.stray
-	if c.pull.open && !c.pull.probe {
+	if c.pull.open && !c.pull.longPoll {
 		if c.pull.until.After(until) {
 			until = c.pull.until
 		}
@@ -237,7 +237,7 @@ func (c *consumer) stirring(now time.Time) (ended <-chan struct{}, wait time.Dur
 	return c.ended, until.Sub(now)
 }
 
-// withdraw takes a probe back: once nobody is interested in its answer, the
+// withdraw takes a long poll back: once nobody is interested in its answer, the
 // server drops it when it is asked about the consumer (nats-server: consumer.go,
 // processWaiting). If it came upon it later, with a job given back in its hand, it
 // would put that job behind the others.

@@ -64,10 +64,10 @@ func (q *client) newPut(cn *conn, tube string, body []byte, o queue.PutOptions) 
 	}
 	id, m = putMsg(tube, body, o, time.Now())
 	if q.embedded != nil {
-		if err := q.embedded.room.refuses(len(body), o.Settling); err != nil {
+		if err := q.embedded.capacity.refuses(len(body), o.Settling); err != nil {
 			return "", nil, fmt.Errorf("jetstream: put in %q: %w", tube, inner(err))
 		}
-		m.Subject = q.embedded.room.way(m.Subject, o.Settling)
+		m.Subject = q.embedded.capacity.subjectFor(m.Subject, o.Settling)
 	}
 	return id, m, nil
 }

@@ -78,7 +78,7 @@ func start(o Options, emb *embedded) *client {
 	q.wg.Go(q.watchSchedules)
 	if emb != nil {
 		q.wg.Go(q.watchServer)
-		q.wg.Go(q.watchRoom)
+		q.wg.Go(q.watchCapacity)
 		q.wg.Go(q.watchDamage)
 		q.wg.Go(q.watchOrphans)
 	}
