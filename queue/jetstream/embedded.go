@@ -165,7 +165,7 @@ func (e *embedded) serverOptions(o Options) *server.Options {
 		ServerName:             "propeller",
 		DontListen:             true, // the listener does
 		Authorization:          e.token,
-		AuthTimeout:            strangerTime,
+		AuthTimeout:            authTime,
 		MaxControlLine:         maxControlLine,
 		WriteDeadline:          writeTime,
 		JetStream:              true,

@@ -18,17 +18,17 @@ import (
 )
 
 const (
-	// maxMembers and maxStrangers are how many connections of other programs there
-	// are at once, with the token shown and before; less where the process may have
+	// maxAuthenticated and maxUnauthenticated are how many connections of other programs
+	// there are at once, with the token shown and before; less where the process may have
 	// few files: all together have a quarter at most.
-	maxMembers   = 512
-	maxStrangers = 64
-	minFiles     = 64 // of the process, below which it is no use to be limitedLog
-	filesShare   = 4
+	maxAuthenticated   = 512
+	maxUnauthenticated = 64
+	minFiles           = 64 // of the process, below which it is no use to save them
+	filesShare         = 4
 
-	// strangerTime is how long a connection has to show the token, in seconds, and
-	// maxControlLine how long a line of its may be.
-	strangerTime   = 2
+	// authTime is how long a connection has to show the token, in seconds, and
+	// maxControlLine how long its lines may be.
+	authTime       = 2
 	maxControlLine = 4 << 10
 	// writeTime is how long a client may take nothing.
 	writeTime = 10 * time.Second
@@ -50,23 +50,23 @@ type listener struct {
 	once sync.Once
 	wg   sync.WaitGroup
 
-	maxMembers, maxStrangers int
+	maxAuthenticated, maxUnauthenticated int
 
-	mu        sync.Mutex
-	closed    bool
-	members   map[*guest]struct{}
-	strangers *list.List // of *guest, the oldest first
+	mu              sync.Mutex
+	closed          bool
+	authenticated   map[*clientConn]struct{}
+	unauthenticated *list.List // of *clientConn, the oldest first
 }
 
-// guest is a connection of another program, and the one to the server for it.
-type guest struct {
+// clientConn is a connection of another program, and the one to the server for it.
+type clientConn struct {
 	nc, server net.Conn
-	at         *list.Element // of strangers
+	at         *list.Element // of unauthenticated
 }
 
-func (g *guest) close() {
-	_ = g.nc.Close()
-	_ = g.server.Close()
+func (c *clientConn) close() {
+	_ = c.nc.Close()
+	_ = c.server.Close()
 }
 
 // listen takes the port. Connections wait until accept is called.
@@ -77,21 +77,21 @@ func listen(addr, token string, dial func() (net.Conn, error), log *slog.Logger)
 	}
 	ln := &listener{
 		l: l, token: token, dial: dial, said: newLimitedLog(log, time.Minute, 1),
-		members: make(map[*guest]struct{}), strangers: list.New(),
+		authenticated: make(map[*clientConn]struct{}), unauthenticated: list.New(),
 	}
-	ln.maxMembers, ln.maxStrangers = connLimits(files.MaxOpen())
+	ln.maxAuthenticated, ln.maxUnauthenticated = connLimits(files.MaxOpen())
 	return ln, nil
 }
 
-// connLimits are how many members and strangers there may be in a process that may have
-// so many files; 0: nobody knows.
-func connLimits(files uint64) (members, strangers int) {
+// connLimits are how many authenticated and unauthenticated connections there may be in a
+// process that may have so many files; 0: nobody knows.
+func connLimits(files uint64) (authenticated, unauthenticated int) {
 	if files == 0 {
-		return maxMembers, maxStrangers
+		return maxAuthenticated, maxUnauthenticated
 	}
-	all := int(min(max(files, minFiles)/filesShare, maxMembers+maxStrangers))
-	strangers = min(maxStrangers, all/filesShare)
-	return all - strangers, strangers
+	all := int(min(max(files, minFiles)/filesShare, maxAuthenticated+maxUnauthenticated))
+	unauthenticated = min(maxUnauthenticated, all/filesShare)
+	return all - unauthenticated, unauthenticated
 }
 
 // accept lets connections in from now on; it does not wait.
@@ -119,98 +119,98 @@ func (ln *listener) close() {
 	_ = ln.l.Close()
 	ln.mu.Lock()
 	ln.closed = true
-	for g := range ln.members {
-		g.close()
+	for c := range ln.authenticated {
+		c.close()
 	}
-	for e := ln.strangers.Front(); e != nil; e = e.Next() {
-		e.Value.(*guest).close()
+	for e := ln.unauthenticated.Front(); e != nil; e = e.Next() {
+		e.Value.(*clientConn).close()
 	}
 	ln.mu.Unlock()
 	ln.wg.Wait()
 	ln.said.end()
 }
 
-// enter takes a stranger in, for whom the oldest one may have to go: who has the token
-// shows it at once, long before there are so many newer ones.
+// enter takes in a connection, for which the oldest unauthenticated one may have to go: who
+// has the token shows it at once, long before there are so many newer ones.
 func (ln *listener) enter(nc net.Conn) {
 	inner, err := ln.dial()
 	if err != nil { // the client tries again
 		_ = nc.Close()
 		return
 	}
-	g := &guest{nc: nc, server: inner}
+	c := &clientConn{nc: nc, server: inner}
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
 	if ln.closed {
-		g.close()
+		c.close()
 		return
 	}
-	if ln.strangers.Len() >= ln.maxStrangers {
-		ln.strangers.Remove(ln.strangers.Front()).(*guest).close()
+	if ln.unauthenticated.Len() >= ln.maxUnauthenticated {
+		ln.unauthenticated.Remove(ln.unauthenticated.Front()).(*clientConn).close()
 	}
-	g.at = ln.strangers.PushBack(g)
-	ln.wg.Go(func() { ln.serve(g) })
+	c.at = ln.unauthenticated.PushBack(c)
+	ln.wg.Go(func() { ln.serve(c) })
 }
 
-func (ln *listener) leave(g *guest) {
+func (ln *listener) leave(c *clientConn) {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
-	ln.strangers.Remove(g.at) // which does nothing if it has gone
-	delete(ln.members, g)
+	ln.unauthenticated.Remove(c.at) // which does nothing if it has gone
+	delete(ln.authenticated, c)
 }
 
-var errMembers = errors.New("too many connections from other programs")
+var errTooManyConns = errors.New("too many connections from other programs")
 
-// admit makes a stranger a member.
-func (ln *listener) admit(g *guest) error {
+// admit notes that a connection is authenticated.
+func (ln *listener) admit(c *clientConn) error {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
-	ln.strangers.Remove(g.at)
+	ln.unauthenticated.Remove(c.at)
 	switch {
 	case ln.closed:
 		return net.ErrClosed
-	case len(ln.members) >= ln.maxMembers:
-		ln.said.note(line{level: slog.LevelWarn, text: "queue server: " + errMembers.Error()})
-		return errMembers
+	case len(ln.authenticated) >= ln.maxAuthenticated:
+		ln.said.note(line{level: slog.LevelWarn, text: "queue server: " + errTooManyConns.Error()})
+		return errTooManyConns
 	}
-	ln.members[g] = struct{}{}
+	ln.authenticated[c] = struct{}{}
 	return nil
 }
 
 // serve passes on what a client and the server say, until one of them ends it.
-func (ln *listener) serve(g *guest) {
-	defer ln.leave(g)
+func (ln *listener) serve(c *clientConn) {
+	defer ln.leave(c)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		relay(g.nc, g.server, writeTime)
-		g.close()
+		relay(c.nc, c.server, writeTime)
+		c.close()
 	})
-	if ln.introduce(g) == nil {
-		relay(g.server, g.nc, 0)
+	if ln.authenticate(c) == nil {
+		relay(c.server, c.nc, 0)
 	}
-	_ = g.server.Close() // the client still gets what it has said
+	_ = c.server.Close() // the client still gets what it has said
 	wg.Wait()
 }
 
-// introduce passes on what a client says first, and makes it a member if that has the
+// authenticate passes on what a client says first, and admits it if that has the
 // token. Otherwise the server ends the connection.
-func (ln *listener) introduce(g *guest) error {
+func (ln *listener) authenticate(c *clientConn) error {
 	var first []byte
 	b := make([]byte, maxControlLine)
 	for {
-		n, err := g.nc.Read(b)
+		n, err := c.nc.Read(b)
 		if err != nil {
 			return err
 		}
 		first = append(first, b[:n]...)
 		text, _, whole := bytes.Cut(first, []byte("\n"))
 		if whole && ln.shows(text) {
-			if err := ln.admit(g); err != nil {
-				_, _ = io.WriteString(g.nc, "-ERR '"+server.ErrTooManyConnections.Error()+"'\r\n")
+			if err := ln.admit(c); err != nil {
+				_, _ = io.WriteString(c.nc, "-ERR '"+server.ErrTooManyConnections.Error()+"'\r\n")
 				return err
 			}
 		}
-		if _, err := g.server.Write(b[:n]); err != nil || whole {
+		if _, err := c.server.Write(b[:n]); err != nil || whole {
 			return err
 		}
 		if len(first) > maxControlLine {

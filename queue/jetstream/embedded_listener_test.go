@@ -73,13 +73,13 @@ func TestPortIsKept(t *testing.T) {
 	}
 }
 
-// Strangers who take what they get keep nobody out who has the token.
-func TestStrangersLeaveRoom(t *testing.T) {
+// Clients without the token who take what they get keep nobody out who has the token.
+func TestUnauthenticatedLeaveRoom(t *testing.T) {
 	t.Parallel()
 	q, addr, token, _ := openListening(t)
 	first := connectTest(t, addr, token)
 	ended := make(chan struct{}, 1000)
-	for range 4 * maxStrangers {
+	for range 4 * maxUnauthenticated {
 		nc, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
@@ -94,7 +94,7 @@ func TestStrangersLeaveRoom(t *testing.T) {
 			}
 		}()
 	}
-	for range 3 * maxStrangers {
+	for range 3 * maxUnauthenticated {
 		<-ended
 	}
 	began := time.Now()
@@ -109,22 +109,22 @@ func TestStrangersLeaveRoom(t *testing.T) {
 	}
 	ln := q.embedded.door
 	ln.mu.Lock()
-	strangers, members := ln.strangers.Len(), len(ln.members)
+	unauthenticated, authenticated := ln.unauthenticated.Len(), len(ln.authenticated)
 	ln.mu.Unlock()
-	if strangers > maxStrangers || members != 2 {
-		t.Errorf("%d strangers, %d members", strangers, members)
+	if unauthenticated > maxUnauthenticated || authenticated != 2 {
+		t.Errorf("%d unauthenticated, %d authenticated", unauthenticated, authenticated)
 	}
-	for range maxStrangers { // the server sends them away
+	for range maxUnauthenticated { // the server sends them away
 		<-ended
 	}
 }
 
 // Of those who have the token there are so many at once and no more.
-func TestMembers(t *testing.T) {
+func TestTooManyAuthenticated(t *testing.T) {
 	t.Parallel()
 	q, addr, token, lines := openListening(t)
 	q.embedded.door.mu.Lock()
-	q.embedded.door.maxMembers = 2
+	q.embedded.door.maxAuthenticated = 2
 	q.embedded.door.mu.Unlock()
 	first, second := connectTest(t, addr, token), connectTest(t, addr, token)
 	for range 20 {
@@ -145,7 +145,7 @@ func TestMembers(t *testing.T) {
 		nc.Close()
 		return true
 	})
-	if n := strings.Count(lines.String(), errMembers.Error()); n != 1 {
+	if n := strings.Count(lines.String(), errTooManyConns.Error()); n != 1 {
 		t.Errorf("told %d times", n)
 	}
 }
@@ -197,7 +197,7 @@ func TestConnLimits(t *testing.T) {
 	t.Parallel()
 	for files, want := range map[uint64][2]int{0: {512, 64}, 1 << 40: {512, 64}, 1024: {192, 64}, 256: {48, 16}, 10: {12, 4}} {
 		if m, s := connLimits(files); m != want[0] || s != want[1] {
-			t.Errorf("%d files: %d members, %d strangers", files, m, s)
+			t.Errorf("%d files: %d authenticated, %d unauthenticated", files, m, s)
 		}
 	}
 }
