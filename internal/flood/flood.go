@@ -45,7 +45,7 @@ func (l *Lines) Log(level slog.Level, msg string, attrs ...any) {
 	case !ok:
 		level = slog.LevelDebug
 	case left > 0:
-		attrs = append(attrs, "left_out", left)
+		attrs = append(attrs, "suppressed", left)
 	}
 	l.log.Log(context.Background(), level, msg, attrs...)
 }

@@ -39,7 +39,7 @@ func TestLines(t *testing.T) {
 			}
 			most := max(leastBurst, tt.atOnce)
 			if text := out.String(); strings.Count(text, "level=WARN msg=often") != perSecond ||
-				strings.Count(text, fmt.Sprintf("left_out=%d", 5000-most)) != 1 || strings.Count(text, "left_out") != 1 {
+				strings.Count(text, fmt.Sprintf("suppressed=%d", 5000-most)) != 1 || strings.Count(text, "suppressed") != 1 {
 				t.Errorf("a second later:\n%s", text)
 			}
 		})

@@ -207,10 +207,10 @@ func (loop *connLoop) buryUnread(j *job, why string) {
 	work := func() {
 		defer loop.c.release()
 		if err := j.Bury(loop.ctx, nil); err != nil {
-			srv.few.Log(slog.LevelWarn, "a job that is too large could not be buried", "tube", loop.c.tube, "job", j.ID(), "why", why, "err", err)
+			srv.few.Log(slog.LevelWarn, "a job that is too large could not be buried", "tube", loop.c.tube, "job", j.ID(), "reason", why, "err", err)
 			return
 		}
-		srv.few.Log(slog.LevelWarn, "a job that is too large was buried", "tube", loop.c.tube, "job", j.ID(), "why", why)
+		srv.few.Log(slog.LevelWarn, "a job that is too large was buried", "tube", loop.c.tube, "job", j.ID(), "reason", why)
 	}
 	if !srv.spawn(work) {
 		loop.c.release() // closed: it goes back with the connection
