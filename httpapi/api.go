@@ -221,7 +221,7 @@ func (a *API) mux(identify func(*http.Request) *client, more []route) *http.Serv
 				a.wrongKey(r)
 			}
 			if c != nil {
-				known(r)
+				markAuthenticated(r)
 			}
 			if route.role == roleNone || a.admit(w, r, c, &route) {
 				route.handle(w, r, c)

@@ -30,7 +30,7 @@ const (
 	streamCost = 6 << 20   // what is worked on, and answers unread
 	viewCost   = 2 << 20   // of a live page
 	followCost = 256 << 10 // of a push of the form that is followed
-	// formBudget is for the large forms of strangers; more of them wait.
+	// formBudget is for the large forms of unauthenticated requests; more of them wait.
 	formBudget = 16 << 20
 	formCost   = 3 // for each byte
 )

@@ -11,67 +11,68 @@ import (
 	"time"
 )
 
-// Bounds of connections. A stranger's is one on which no key has been shown.
+// Bounds of connections. One is unauthenticated until a key has been shown on it; the docs
+// call its client a stranger.
 const (
 	// maxConns is for all, and at most half of the process's descriptors: the others
 	// are the queue's and APNs'.
 	maxConns = 4096
-	// maxStrangers is for strangers, and at most half of those for all. Each costs up
+	// maxUnauthenticated is for unauthenticated ones, and at most half of those for all. Each costs up
 	// to some 600 kB (test/strangers) with what the garbage collector leaves.
-	maxStrangers = 128
-	// strangerStay is how long a stranger may stay for sure: long enough to show a
-	// key. With more strangers than that allows the next ones are accepted later.
-	strangerStay = time.Second
+	maxUnauthenticated = 128
+	// unauthenticatedStay is how long one may stay unauthenticated for sure: long enough to show a
+	// key. With more of them than that allows the next ones are accepted later.
+	unauthenticatedStay = time.Second
 	// herdTime is how long the next of a network that has its share may hold up all
 	// others: when the clients of one host come at once, somebody shows a key soon.
-	// If nobody does they need not wait for that network for strangerStay.
+	// If nobody does they need not wait for that network for unauthenticatedStay.
 	herdTime = 100 * time.Millisecond
-	// strangerTime is how long a request of a stranger may take, from its first byte
+	// unauthenticatedTime is how long an unauthenticated request may take, from its first byte
 	// to the last of its form, and the answer a second more.
-	strangerTime = 5 * time.Second
+	unauthenticatedTime = 5 * time.Second
 )
 
 // limits returns how many connections there may be in a process that may have this many
 // files; 0: unknown.
-func limits(files uint64) (all, strangers int) {
+func limits(files uint64) (all, unauthenticated int) {
 	all = maxConns
 	if files > 0 && files/2 < maxConns {
 		all = int(files / 2)
 	}
-	return all, min(maxStrangers, all/2)
+	return all, min(maxUnauthenticated, all/2)
 }
 
-// conns bounds how many connections a server holds, and how many of strangers: in
-// sum, and of one network three quarters. One more takes the place of the stranger that is
-// idle longest.
+// conns bounds how many connections a server holds, and how many unauthenticated ones: in
+// sum, and of one network three quarters. One more takes the place of the unauthenticated
+// one that is idle longest.
 type conns struct {
-	all, strangers int
-	shared         func(netip.Addr) bool // very many clients have this address: no share is for it
+	all, maxUnauthenticated int
+	shared                  func(netip.Addr) bool // very many clients have this address: no share is for it
 
-	mu      sync.Mutex
-	open    map[net.Conn]*openConn
-	unknown int            // strangers
-	from    map[string]int // strangers of a network
-	left    chan struct{}  // a stranger may have left
-	vain    time.Time      // until then no network is waited for
+	mu              sync.Mutex
+	open            map[net.Conn]*openConn
+	unauthenticated int            // how many there are
+	from            map[string]int // unauthenticated ones of a network
+	left            chan struct{}  // an unauthenticated one may have left
+	vain            time.Time      // until then no network is waited for
 }
 
 // openConn is an open connection.
 type openConn struct {
-	of     *conns
-	conn   net.Conn
-	from   string // a network; "" for one that has no share
-	came   time.Time
-	since  time.Time // of the last change
-	active bool      // a request is under way; false, too, before its head is whole
-	gone   bool      // cut or closed
-	late   *time.Timer
-	gate   atomic.Pointer[gate] // of HTTP/2; else nil
-	known  atomic.Bool
+	of            *conns
+	conn          net.Conn
+	from          string // a network; "" for one that has no share
+	came          time.Time
+	since         time.Time // of the last change
+	active        bool      // a request is under way; false, too, before its head is whole
+	gone          bool      // cut or closed
+	late          *time.Timer
+	gate          atomic.Pointer[gate] // of HTTP/2; else nil
+	authenticated atomic.Bool
 }
 
-func newConns(all, strangers int, shared func(netip.Addr) bool) *conns {
-	return &conns{all: all, strangers: strangers, shared: shared, open: make(map[net.Conn]*openConn), from: make(map[string]int), left: make(chan struct{}, 1)}
+func newConns(all, maxUnauthenticated int, shared func(netip.Addr) bool) *conns {
+	return &conns{all: all, maxUnauthenticated: maxUnauthenticated, shared: shared, open: make(map[net.Conn]*openConn), from: make(map[string]int), left: make(chan struct{}, 1)}
 }
 
 // connKey is that of the *openConn in a request's context.
@@ -82,28 +83,27 @@ func connOf(ctx context.Context) *openConn {
 	return h // nil where there is no server, in tests
 }
 
-// known notes that the client of a request has shown a key: its connection is no longer a
-// stranger's.
-func known(r *http.Request) {
+// markAuthenticated notes that the client of a request has shown a key on its connection.
+func markAuthenticated(r *http.Request) {
 	h := connOf(r.Context())
-	if h == nil || h.known.Load() {
+	if h == nil || h.authenticated.Load() {
 		return
 	}
 	h.of.mu.Lock()
 	defer h.of.mu.Unlock()
-	if h.gone || h.known.Load() {
+	if h.gone || h.authenticated.Load() {
 		return
 	}
 	h.of.leaveLocked(h)
-	h.known.Store(true)
+	h.authenticated.Store(true)
 	if g := h.gate.Load(); g != nil {
-		g.change(func() { g.known = true })
+		g.change(func() { g.authenticated = true })
 	}
 }
 
-// sendAway ends the connection of a request, if it is a stranger's.
+// sendAway ends the connection of a request, if it is unauthenticated.
 func sendAway(r *http.Request) {
-	if h := connOf(r.Context()); h != nil && !h.known.Load() {
+	if h := connOf(r.Context()); h != nil && !h.authenticated.Load() {
 		h.cut()
 	}
 }
@@ -127,41 +127,41 @@ func (c *conns) begin(ctx context.Context, conn net.Conn) context.Context {
 	}
 }
 
-// admit takes in one more stranger, for which another may have to go. If it does not, it
+// admit takes in one more unauthenticated connection, for which another may have to go. If it does not, it
 // returns how long to wait at most before trying again; 0: not at all.
 func (c *conns) admit(h *openConn) (admitted bool, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	stranger := func(h *openConn) bool { return !h.known.Load() }
+	unauthenticated := func(h *openConn) bool { return !h.authenticated.Load() }
 	switch {
-	case h.from != "" && c.from[h.from] >= max(1, c.strangers*3/4):
-		if c.dropLocked(func(other *openConn) bool { return stranger(other) && other.from == h.from }) > 0 {
+	case h.from != "" && c.from[h.from] >= max(1, c.maxUnauthenticated*3/4):
+		if c.dropLocked(func(other *openConn) bool { return unauthenticated(other) && other.from == h.from }) > 0 {
 			return false, c.herdLocked(h)
 		}
-	case c.unknown >= c.strangers:
-		wait = c.dropLocked(stranger)
+	case c.unauthenticated >= c.maxUnauthenticated:
+		wait = c.dropLocked(unauthenticated)
 	case len(c.open) >= c.all:
-		wait = c.dropLocked(func(other *openConn) bool { return stranger(other) || !other.active })
+		wait = c.dropLocked(func(other *openConn) bool { return unauthenticated(other) || !other.active })
 	}
 	if wait > 0 {
 		return false, wait
 	}
 	h.late = time.AfterFunc(time.Hour, func() {
-		if stranger(h) {
+		if unauthenticated(h) {
 			h.cut()
 		}
 	})
 	h.late.Stop()
 	h.came, h.since = time.Now(), time.Now()
 	c.open[h.conn] = h
-	c.unknown++
+	c.unauthenticated++
 	if h.from != "" {
 		c.from[h.from]++
 	}
 	return true, 0
 }
 
-// herdLocked says how long a stranger may wait whose network has its share.
+// herdLocked says how long a connection may wait whose network has its share.
 func (c *conns) herdLocked(h *openConn) time.Duration {
 	now := time.Now()
 	if now.Before(c.vain) {
@@ -170,7 +170,7 @@ func (c *conns) herdLocked(h *openConn) time.Duration {
 	if wait := herdTime - now.Sub(h.came); wait > 0 {
 		return wait
 	}
-	c.vain = now.Add(strangerStay)
+	c.vain = now.Add(unauthenticatedStay)
 	return 0
 }
 
@@ -196,14 +196,14 @@ func (c *conns) changed(conn net.Conn, state http.ConnState) {
 	h.active, h.since = state == http.StateActive, time.Now()
 }
 
-// begun gives a stranger the time for one request.
+// begun gives an unauthenticated connection the time for one request.
 func (h *openConn) begun() {
-	if !h.known.Load() {
-		h.late.Reset(strangerTime + time.Second)
+	if !h.authenticated.Load() {
+		h.late.Reset(unauthenticatedTime + time.Second)
 	}
 }
 
-// network is what one stranger has: an IPv4 address, or the /64 of an IPv6 one. It
+// network is what one client has: an IPv4 address, or the /64 of an IPv6 one. It
 // is "" for a socket, for this machine and for trusted proxies, from which many come.
 func (c *conns) network(conn net.Conn) string {
 	peer, err := netip.ParseAddrPort(conn.RemoteAddr().String())
@@ -230,12 +230,12 @@ func network(addr string) string {
 // no place.
 func (c *conns) dropLocked(meant func(*openConn) bool) (wait time.Duration) {
 	var least *openConn
-	wait = strangerStay
+	wait = unauthenticatedStay
 	for _, h := range c.open {
 		if !meant(h) {
 			continue
 		}
-		if young := strangerStay - time.Since(h.came); young > 0 && !h.known.Load() {
+		if young := unauthenticatedStay - time.Since(h.came); young > 0 && !h.authenticated.Load() {
 			wait = min(wait, young)
 		} else if least == nil || h.before(least) {
 			least = h
@@ -252,15 +252,15 @@ func (c *conns) dropLocked(meant func(*openConn) bool) (wait time.Duration) {
 func (c *conns) forgetLocked(h *openConn) {
 	delete(c.open, h.conn)
 	h.gone = true
-	if !h.known.Load() {
+	if !h.authenticated.Load() {
 		c.leaveLocked(h)
 	}
 }
 
-// leaveLocked has a connection be no stranger's any more.
+// leaveLocked takes a connection off the unauthenticated ones.
 func (c *conns) leaveLocked(h *openConn) {
 	h.late.Stop()
-	c.unknown--
+	c.unauthenticated--
 	select {
 	case c.left <- struct{}{}:
 	default:
@@ -273,10 +273,10 @@ func (c *conns) leaveLocked(h *openConn) {
 	}
 }
 
-// before says that h is missed less than other: strangers go first, and of those
+// before says that h is missed less than other: unauthenticated ones go first, and of those
 // that are alike the one that has changed longest ago.
 func (h *openConn) before(other *openConn) bool {
-	if a, b := h.known.Load(), other.known.Load(); a != b {
+	if a, b := h.authenticated.Load(), other.authenticated.Load(); a != b {
 		return b
 	}
 	return h.since.Before(other.since)

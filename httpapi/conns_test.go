@@ -41,9 +41,9 @@ type knownConns struct {
 	ctx map[*fakeConn]context.Context
 }
 
-func newKnownConns(all, strangers int) *knownConns {
+func newKnownConns(all, unauthenticated int) *knownConns {
 	shared := func(a netip.Addr) bool { return a == netip.MustParseAddr("10.0.0.1") }
-	return &knownConns{newConns(all, strangers, shared), make(map[*fakeConn]context.Context)}
+	return &knownConns{newConns(all, unauthenticated, shared), make(map[*fakeConn]context.Context)}
 }
 
 func (k *knownConns) dial(addr string) *fakeConn {
@@ -56,7 +56,7 @@ func (k *knownConns) dial(addr string) *fakeConn {
 func (k *knownConns) ask(f *fakeConn, withKey bool) *fakeConn {
 	k.changed(f, http.StateActive)
 	if withKey {
-		known(new(http.Request).WithContext(k.ctx[f]))
+		markAuthenticated(new(http.Request).WithContext(k.ctx[f]))
 	}
 	return f
 }
@@ -66,7 +66,7 @@ func (k *knownConns) age() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, h := range k.open {
-		h.came = h.came.Add(-strangerStay)
+		h.came = h.came.Add(-unauthenticatedStay)
 	}
 }
 
@@ -119,7 +119,7 @@ func TestConnsOfStrangers(t *testing.T) {
 			dial()
 		}
 		k.ask(all[0], false) // which is not idle
-		time.Sleep(strangerStay)
+		time.Sleep(unauthenticatedStay)
 		for range 2 {
 			dial()
 		}
@@ -128,20 +128,20 @@ func TestConnsOfStrangers(t *testing.T) {
 				t.Errorf("%d: closed %t", i, one.closed.Load())
 			}
 		}
-		if idle.closed.Load() || k.unknown != 4 || len(k.open) != 5 {
-			t.Errorf("idle closed %t, %d of strangers, %d are open", idle.closed.Load(), k.unknown, len(k.open))
+		if idle.closed.Load() || k.unauthenticated != 4 || len(k.open) != 5 {
+			t.Errorf("idle closed %t, %d unauthenticated, %d are open", idle.closed.Load(), k.unauthenticated, len(k.open))
 		}
 		k.ask(all[5], true)
 		k.ask(all[1], true) // which has gone
-		if k.changed(all[4], http.StateClosed); k.unknown != 2 || len(k.open) != 4 {
-			t.Errorf("%d of strangers, %d are open", k.unknown, len(k.open))
+		if k.changed(all[4], http.StateClosed); k.unauthenticated != 2 || len(k.open) != 4 {
+			t.Errorf("%d unauthenticated, %d are open", k.unauthenticated, len(k.open))
 		}
 		for range 4 {
 			dial()
 		}
 		began := time.Now()
 		dial()
-		if took := time.Since(began); took > strangerStay || took < strangerStay-10*time.Millisecond {
+		if took := time.Since(began); took > unauthenticatedStay || took < unauthenticatedStay-10*time.Millisecond {
 			t.Errorf("with strangers who have just come the next one waited %v", took)
 		}
 		for _, f := range all {
@@ -191,15 +191,15 @@ func TestConnsOfOneHost(t *testing.T) {
 				t.Fatalf("%d of those with keys was closed", i)
 			}
 			r := new(http.Request).WithContext(k.ctx[f])
-			time.AfterFunc(herdTime/2, func() { known(r) })
+			time.AfterFunc(herdTime/2, func() { markAuthenticated(r) })
 		}
 		time.Sleep(time.Minute)
 		began := time.Now()
 		for range 300 {
 			k.dial("192.0.2.1:1")
 		}
-		if took := time.Since(began); took > herdTime || k.unknown != 6 {
-			t.Errorf("those without keys hold up others for %v, and there are %d", took, k.unknown)
+		if took := time.Since(began); took > herdTime || k.unauthenticated != 6 {
+			t.Errorf("those without keys hold up others for %v, and there are %d", took, k.unauthenticated)
 		}
 	})
 }
@@ -208,11 +208,11 @@ func TestConnsOfOneHost(t *testing.T) {
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		files          uint64
-		all, strangers int
+		files                uint64
+		all, unauthenticated int
 	}{{0, 4096, 128}, {1 << 20, 4096, 128}, {1024, 512, 128}, {256, 128, 64}} {
-		if all, strangers := limits(c.files); all != c.all || strangers != c.strangers {
-			t.Errorf("with %d descriptors %d connections, %d of strangers", c.files, all, strangers)
+		if all, unauthenticated := limits(c.files); all != c.all || unauthenticated != c.unauthenticated {
+			t.Errorf("with %d descriptors %d connections, %d unauthenticated", c.files, all, unauthenticated)
 		}
 	}
 }
@@ -224,7 +224,7 @@ func TestStrangerIsLate(t *testing.T) {
 		k := newKnownConns(16, 8)
 		stranger, keyed, idle := k.ask(k.dial("192.0.2.1:1"), false), k.ask(k.dial("192.0.2.2:1"), true), k.ask(k.dial("192.0.2.3:1"), false)
 		k.changed(idle, http.StateIdle)
-		time.Sleep(strangerTime)
+		time.Sleep(unauthenticatedTime)
 		if stranger.closed.Load() {
 			t.Error("too early")
 		}
@@ -291,7 +291,7 @@ func TestFullServer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.all, s.strangers = 20, 8
+			s.all, s.unauthenticated = 20, 8
 			api := New(new(fakeTree), Options{})
 			api.Use(Settings{Keys: testKeys})
 			s.Answer(api.Network())
@@ -312,8 +312,8 @@ func TestFullServer(t *testing.T) {
 					t.Errorf("whoever has a key gets %q, %v", got, err)
 				}
 			}
-			read("HTTP/1.1 100 Continue\r\n\r\n") // now it is known
-			for range 2 * s.strangers {
+			read("HTTP/1.1 100 Continue\r\n\r\n") // now it is authenticated
+			for range 2 * s.unauthenticated {
 				conn, err := net.Dial("tcp", addr)
 				if err != nil {
 					t.Fatal(err)
@@ -342,8 +342,8 @@ func TestFullServer(t *testing.T) {
 func TestKnownOverHTTP2(t *testing.T) {
 	t.Parallel()
 	addr := serveTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		known(r)
-		if h, _ := r.Context().Value(connKey{}).(*openConn); r.ProtoMajor != 2 || h == nil || !h.known.Load() {
+		markAuthenticated(r)
+		if h, _ := r.Context().Value(connKey{}).(*openConn); r.ProtoMajor != 2 || h == nil || !h.authenticated.Load() {
 			w.WriteHeader(http.StatusTeapot)
 		}
 	}))

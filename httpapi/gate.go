@@ -17,7 +17,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Bounds of a stranger's connection of HTTP/2.
+// Bounds of an unauthenticated connection of HTTP/2.
 const (
 	// maxAside bounds what comes for later streams while one is under way, in bytes.
 	maxAside = 16 << 10
@@ -45,13 +45,13 @@ type gate struct {
 	aside   []byte // whole frames of later streams
 	open    bool   // a key has been shown, and all that waited is read
 
-	mu     sync.Mutex
-	moved  sync.Cond // what follows has changed
-	known  bool      // a key has been shown
-	stream uint32    // the last that was let in
-	busy   bool      // it is not answered yet
-	body   int       // bytes of its body that may still come
-	ended  bool
+	mu            sync.Mutex
+	moved         sync.Cond // what follows has changed
+	authenticated bool      // a key has been shown
+	stream        uint32    // the last that was let in
+	busy          bool      // it is not answered yet
+	body          int       // bytes of its body that may still come
+	ended         bool
 	// reads: the reader waits for the peer, though a frame aside may pass once
 	// something changes; woken: that has happened.
 	reads, woken bool
@@ -76,13 +76,13 @@ func serveGate(server *http2.Server, base *http.Server, conn *tls.Conn, h http.H
 	server.ServeConn(g, &http2.ServeConnOpts{Context: ctx, BaseConfig: base, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer g.answered()
 		h.ServeHTTP(w, r)
-		if !g.of.known.Load() { // else the answer's last bytes would wait for the window beside the next stream
+		if !g.of.authenticated.Load() { // else the answer's last bytes would wait for the window beside the next stream
 			_ = http.NewResponseController(w).Flush()
 		}
 	})})
 }
 
-// askBody lets n bytes of the body of a stranger's request come.
+// askBody lets n bytes of the body of an unauthenticated request come.
 func askBody(r *http.Request, n int) {
 	if h := connOf(r.Context()); h != nil {
 		if g := h.gate.Load(); g != nil {
@@ -163,7 +163,7 @@ func (g *gate) tryPick() (done bool, err error) {
 			return true, nil
 		}
 		if len(g.head) < frameHead {
-			g.open = len(g.head) == 0 && len(g.aside) == 0 && g.known
+			g.open = len(g.head) == 0 && len(g.aside) == 0 && g.authenticated
 			g.reads = len(g.aside) > 0
 			return g.open, nil
 		}
@@ -197,7 +197,7 @@ func (g *gate) fetch() error {
 		g.head = make([]byte, 0, frameHead)
 	}
 	n, err := g.Conn.Read(g.head[len(g.head):frameHead])
-	if g.head = g.head[:len(g.head)+n]; len(g.head) == frameHead && !g.of.known.Load() {
+	if g.head = g.head[:len(g.head)+n]; len(g.head) == frameHead && !g.of.authenticated.Load() {
 		cost := 10
 		if http2.FrameType(g.head[3]) == http2.FrameWindowUpdate {
 			cost = 1
@@ -236,7 +236,7 @@ func (g *gate) pickAside() bool {
 	return false
 }
 
-// frameAction is what is done with a frame of a stranger.
+// frameAction is what is done with a frame of an unauthenticated connection.
 type frameAction int
 
 const (
@@ -249,7 +249,7 @@ const (
 func (g *gate) actionFor(head []byte) frameAction {
 	kind, id := http2.FrameType(head[3]), binary.BigEndian.Uint32(head[5:])&(1<<31-1)
 	switch {
-	case g.known, id == 0:
+	case g.authenticated, id == 0:
 	case g.busy && id > g.stream:
 		return putAside
 	case g.busy && id == g.stream && kind == http2.FrameHeaders && len(g.aside) > 0: // a trailer, after other heads

@@ -46,7 +46,7 @@ func TestOneStreamBeforeAKey(t *testing.T) {
 	both := make(chan struct{})
 	addr := serveTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/key" {
-			known(r)
+			markAuthenticated(r)
 			if count(r, 1) == 2 {
 				close(both)
 			}
@@ -114,7 +114,7 @@ func TestNoBodyBeforeAKey(t *testing.T) {
 		ask  func(*http.Request)
 		want int
 	}{
-		"a stranger's": {func(*http.Request) {}, 0}, "asked for": {func(r *http.Request) { askBody(r, 10) }, 10}, "with a key": {known, 10},
+		"a stranger's": {func(*http.Request) {}, 0}, "asked for": {func(r *http.Request) { askBody(r, 10) }, 10}, "with a key": {markAuthenticated, 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

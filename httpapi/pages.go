@@ -64,7 +64,7 @@ func (p *pages) handler(route route) http.HandlerFunc {
 		page.SetHeaders(w.Header())
 		c := p.visitor(r)
 		if c != nil {
-			known(r)
+			markAuthenticated(r)
 		}
 		refuse := func(status int, why string) {
 			answerEarly(w)
@@ -72,7 +72,7 @@ func (p *pages) handler(route route) http.HandlerFunc {
 		}
 		if c == nil && route.role != roleNone {
 			answerEarly(w)
-			p.stranger(w, r)
+			p.notSignedIn(w, r)
 			return
 		}
 		if why := route.denied(r, c); why != "" {

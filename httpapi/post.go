@@ -32,7 +32,7 @@ type formJob struct {
 // auth_token, topic, token, title, body, badge, delay, of which those that are
 // empty count as absent.
 func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
-	read := func() error { return a.strangersForm(w, r, maxForm) }
+	read := func() error { return a.unauthenticatedForm(w, r, maxForm) }
 	if c != nil {
 		read = func() error { return parseBounded(w, r, maxForm) }
 	}
@@ -45,7 +45,7 @@ func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 			a.wrongKey(r)
 		} else {
 			c = &k.client
-			known(r)
+			markAuthenticated(r)
 		}
 	}
 	if c == nil || c.role < RoleSend {
@@ -161,7 +161,7 @@ func formEnvelope(r *http.Request) (e job.Envelope, err error) {
 // Bounds of the forms that are read before it is known whose they are: a key may
 // be in the form itself.
 const (
-	// smallForm is what a stranger may send without waiting for others, in bytes: a
+	// smallForm is what a client may send unauthenticated without waiting for others, in bytes: a
 	// right key, with a push of the usual size, always gets in.
 	smallForm = 4 << 10
 	// maxFields bounds the parameters: there are seven.
@@ -173,9 +173,9 @@ const (
 
 var errFields = fmt.Errorf("more than %d parameters", maxFields)
 
-// strangersForm reads the form of a stranger, of at most that many bytes.
-func (a *API) strangersForm(w http.ResponseWriter, r *http.Request, most int64) error {
-	until := time.Now().Add(strangerTime)
+// unauthenticatedForm reads the form of an unauthenticated request, of at most that many bytes.
+func (a *API) unauthenticatedForm(w http.ResponseWriter, r *http.Request, most int64) error {
+	until := time.Now().Add(unauthenticatedTime)
 	if err := bound(w, r, most); err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ import (
 // Limits of a connection. A client needs a fraction of them; requests that take
 // more time on purpose set their own.
 const (
-	headTime  = strangerTime
+	headTime  = unauthenticatedTime
 	readTime  = 30 * time.Second
 	writeTime = maxTime + 10*time.Second // the answer comes after the work
 	idleTime  = time.Minute
@@ -49,7 +49,7 @@ type Server struct {
 	log     *slog.Logger
 	shared  func(netip.Addr) bool
 
-	all, strangers int // limits
+	all, unauthenticated int // limits
 }
 
 // NewServer opens the socket of a state_dir, on which Serve will answer by h.
@@ -59,7 +59,7 @@ func NewServer(s *State, h http.Handler, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	server := &Server{name: "socket", open: s.Listen, first: ln, handler: h, log: log}
-	server.all, server.strangers = limits(files.MaxOpen())
+	server.all, server.unauthenticated = limits(files.MaxOpen())
 	return server, nil
 }
 
@@ -73,7 +73,7 @@ type Web struct {
 // NewWeb opens a listener, on which Serve will answer as Answer says.
 func NewWeb(w Web, log *slog.Logger) (*Server, error) {
 	s := &Server{name: "http", log: log}
-	s.all, s.strangers = limits(files.MaxOpen())
+	s.all, s.unauthenticated = limits(files.MaxOpen())
 	if w.TLSCert != "" {
 		var err error
 		if s.cert, err = newCertificate(w.TLSCert, w.TLSKey, log); err != nil {
@@ -168,7 +168,7 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // server makes the one of net/http, and for HTTP/2 the one behind the gate.
 func (s *Server) server() (*http.Server, error) {
-	limit := newConns(s.all, s.strangers, s.shared)
+	limit := newConns(s.all, s.unauthenticated, s.shared)
 	// Beside maxHeader net/http allows what it reads ahead (http.Server,
 	// initialReadLimitSize), x/net/http2 the overhead of ten headers.
 	const ahead, overhead = 4 << 10, 10 * 32

@@ -94,8 +94,8 @@ type signInPage struct {
 	Fault string
 }
 
-// stranger answers visitors who have not signed in.
-func (p *pages) stranger(w http.ResponseWriter, r *http.Request) {
+// notSignedIn answers visitors who have not signed in.
+func (p *pages) notSignedIn(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case len(p.api.access.Load().keys) == 0:
 		p.fault(w, r, nil, http.StatusForbidden, "without http.auth_token or http.keys only browsers on this machine are served: no proxies, and no links from other sites")
@@ -120,7 +120,7 @@ func (p *pages) signInForm(w http.ResponseWriter, r *http.Request, c *client) {
 	case c != nil:
 		p.redirect(w, r, next)
 	case len(p.api.access.Load().keys) == 0:
-		p.stranger(w, r)
+		p.notSignedIn(w, r)
 	default:
 		p.askKey(w, http.StatusOK, signInPage{Next: next})
 	}
@@ -137,7 +137,7 @@ func (p *pages) signIn(w http.ResponseWriter, r *http.Request, c *client) {
 	a := p.api.access.Load()
 	read := r.ParseForm
 	if c == nil {
-		read = func() error { return p.api.strangersForm(w, r, maxSignIn) }
+		read = func() error { return p.api.unauthenticatedForm(w, r, maxSignIn) }
 	}
 	if err := read(); err != nil {
 		p.askKey(w, formStatus(err), signInPage{Next: "/", Fault: "The form could not be read: " + bodyFault(err) + "."})
@@ -151,7 +151,7 @@ func (p *pages) signIn(w http.ResponseWriter, r *http.Request, c *client) {
 		p.askKey(w, http.StatusUnauthorized, signInPage{next, "Invalid key."})
 		return
 	}
-	known(r)
+	markAuthenticated(r)
 	http.SetCookie(w, a.cookie(r, k.newSession(time.Now()), int(sessionTime/time.Second)))
 	p.api.audit(r, &k.client, "signed in")
 	p.redirect(w, r, next)
