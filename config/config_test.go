@@ -99,6 +99,18 @@ apps:
 	if !cfg.Apps[0].Mock() {
 		t.Error("Mock: false")
 	}
+	base := Default()
+	// These need files, or do not go with the values above, and have tests of their own.
+	apart := []string{"http.tls_cert", "http.tls_key", "http.hsts", "ca_file", "proxy", "feedback.old_secret"}
+	check := func(fields []field, got, base any) {
+		for _, f := range fields {
+			if !f.ofCredential() && !slices.Contains(apart, f.key) && reflect.DeepEqual(f.at(got), f.at(base)) {
+				t.Errorf("%s has its default: give it another value above", f.key)
+			}
+		}
+	}
+	check(configFields, cfg, &base)
+	check(appFields, &cfg.Apps[0], &base.Apps[0])
 }
 
 func TestDefaultsOfAnEmptyApp(t *testing.T) {

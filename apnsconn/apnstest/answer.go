@@ -116,7 +116,7 @@ func statusOf(reason string) int {
 		return 429
 	case "InternalServerError":
 		return 500
-	case "ServiceUnavailable", "Shutdown":
+	case "ServiceUnavailable", "Service Unavailable", "Shutdown": // the second is so printed on the broadcast page
 		return 503
 	}
 	return 400
