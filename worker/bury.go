@@ -98,7 +98,7 @@ func (t *task) notBuried(pushes []*push, err error) {
 	if errors.Is(err, queue.ErrLost) { // after the copy was stored, perhaps
 		what = "job lost while it was buried: it will be tried again, and may be buried as well"
 	}
-	t.r.w.few.Log(slog.LevelWarn, what, "job", t.id, "err", err)
+	t.r.w.limitedLog.Log(slog.LevelWarn, what, "job", t.id, "err", err)
 	for _, p := range pushes {
 		t.countDuplicate(p)
 		t.notePush(p, Retried)

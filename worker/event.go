@@ -169,7 +169,7 @@ func (r *run) tell(t *task) {
 	r.scratch = Event{}
 	t.lineMore(&lines)
 	if t.lastWord != "" {
-		r.w.few.Log(slog.LevelWarn, t.lastWord, "job", t.id, "err", t.lastErr)
+		r.w.limitedLog.Log(slog.LevelWarn, t.lastWord, "job", t.id, "err", t.lastErr)
 	}
 }
 

@@ -135,7 +135,7 @@ func (t *task) line(level slog.Level, msg string, attrs ...any) {
 		t.r.log.Log(context.Background(), level, msg, attrs...)
 		return
 	}
-	t.r.w.few.Log(level, msg, attrs...)
+	t.r.w.limitedLog.Log(level, msg, attrs...)
 }
 
 // shortJob is the end of a job's id, with its number. Ids of remainders come with

@@ -140,9 +140,9 @@ func TestRecordsDoNotWaitAfterTheOutage(t *testing.T) {
 		b.start()
 		time.Sleep(17 * time.Minute)
 		b.rec.setFail(nil)
-		time.Sleep(2 * probeMax)
+		time.Sleep(2 * firstMax)
 		if _, buried, _, _ := q.counts(); buried != jobs {
-			t.Errorf("%d of %d jobs settled %v after the outage", buried, jobs, 2*probeMax)
+			t.Errorf("%d of %d jobs settled %v after the outage", buried, jobs, 2*firstMax)
 		}
 		b.halt(t)
 	})

@@ -151,7 +151,7 @@ func (t *task) recoverPanic() {
 
 func (t *task) panicked(v any) {
 	t.r.app.Counters.Panics.Add(1)
-	t.r.w.few.Log(slog.LevelError, "panic while handling a job: the job is buried", "job", t.id, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	t.r.w.limitedLog.Log(slog.LevelError, "panic while handling a job: the job is buried", "job", t.id, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	t.err = fmt.Errorf("worker: panic: %v", v)
 }
 

@@ -27,9 +27,9 @@ type settlers struct {
 	// because with several queue servers one may be away, and its waiting jobs must not block
 	// the others'. Further slow tasks keep their slots, so that the worker does not go on to
 	// receive jobs that it cannot settle.
-	fresh     []settling // not slow yet; oldest first
-	crowd     []settling // slow, waiting for room to linger
-	lingering int
+	fresh       []settling // not slow yet; oldest first
+	slowWaiting []settling // slow, waiting for room to linger
+	lingering   int
 
 	mu        sync.Mutex
 	more      sync.Cond // for those that wait for a task
@@ -39,7 +39,7 @@ type settlers struct {
 	free      int  // how many of active wait for a task and were not woken
 	dismissed bool // the worker has no jobs: no settler waits
 	all       sync.WaitGroup
-	trouble   trouble
+	outage    storeOutage
 }
 
 // settling is a task and when it was handed to a settler.
@@ -54,7 +54,7 @@ func (s settling) over() bool { return s.t.over || !s.t.settling.Equal(s.since) 
 func (s *settlers) init(r *run) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.more.L = &s.mu
-	s.trouble.log = r.log
+	s.outage.log = r.log
 }
 
 // settle hands a task to the settlers; it never blocks.
@@ -149,13 +149,13 @@ func (r *run) linger(now time.Time) {
 			}
 			f.t.slow = true
 			s.slower(1)
-			s.crowd = append(s.crowd, f)
+			s.slowWaiting = append(s.slowWaiting, f)
 		}
 		s.fresh[0] = settling{}
 		s.fresh = s.fresh[1:]
 	}
-	for len(s.crowd) > 0 && s.lingering < r.cfg.InFlight {
-		if c := s.crowd[0]; !c.over() {
+	for len(s.slowWaiting) > 0 && s.lingering < r.cfg.InFlight {
+		if c := s.slowWaiting[0]; !c.over() {
 			if !r.weight.linger(c.t) {
 				break
 			}
@@ -163,8 +163,8 @@ func (r *run) linger(now time.Time) {
 			s.lingering++
 			r.slots--
 		}
-		s.crowd[0] = settling{}
-		s.crowd = s.crowd[1:]
+		s.slowWaiting[0] = settling{}
+		s.slowWaiting = s.slowWaiting[1:]
 	}
 }
 

@@ -103,7 +103,7 @@ func (w *Worker) Status() Status {
 	if now.After(downUntil) {
 		s.Unreachable = nil
 	}
-	if what, err := r.settlers.trouble.why(); err != nil {
+	if what, err := r.settlers.outage.why(); err != nil {
 		s.Unstored = fmt.Errorf("the queue takes no %s: %w", what, err)
 	}
 	switch {

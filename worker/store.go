@@ -17,12 +17,12 @@ import (
 // burial that the queue refuses.
 
 // storeMin and storeMax bound the pause between two attempts. One task of a worker tries
-// every probeMax at least, and when something is stored again all others try at once, so
-// that none waits longer than the trouble lasts.
+// every firstMax at least, and when something is stored again all others try at once, so
+// that none waits longer than the outage lasts.
 const (
 	storeMin = time.Second
 	storeMax = time.Minute
-	probeMax = 10 * time.Second
+	firstMax = 10 * time.Second
 )
 
 // store repeats put until it succeeds. It fails if the run ends first, or if the job's
@@ -34,11 +34,11 @@ func (t *task) store(what storeKind, put func(ctx context.Context) error) error 
 	if err == nil {
 		return nil
 	}
-	s.trouble.begin(what, err, s.ctx.Err() == nil)
+	s.outage.begin(what, err, s.ctx.Err() == nil)
 	pauses := backoff.Backoff{Min: storeMin, Max: storeMax}
 	for s.ctx.Err() == nil && !errors.Is(err, queue.ErrLost) {
-		d, back := s.trouble.wait(t, pauses.Next())
-		t.r.nap(d, back)
+		d, back := s.outage.wait(t, pauses.Next())
+		t.r.sleep(d, back)
 		if !t.reserved() {
 			err = queue.ErrLost
 			break
@@ -46,9 +46,9 @@ func (t *task) store(what storeKind, put func(ctx context.Context) error) error 
 		if err = put(s.ctx); err == nil {
 			break
 		}
-		s.trouble.because(what, err)
+		s.outage.because(what, err)
 	}
-	s.trouble.end(t, err == nil)
+	s.outage.end(t, err == nil)
 	return err
 }
 
@@ -59,13 +59,13 @@ func (t *task) reserved() bool {
 	if !errors.Is(t.job.Touch(ctx), queue.ErrLost) {
 		return true
 	}
-	t.r.nap(storeMin, nil)
+	t.r.sleep(storeMin, nil)
 	return !errors.Is(t.job.Touch(ctx), queue.ErrLost)
 }
 
-// nap waits for d, or until back is closed. When the run begins to end it returns
+// sleep waits for d, or until back is closed. When the run begins to end it returns
 // early, for one more attempt, and from then on waits at most storeMin.
-func (r *run) nap(d time.Duration, back <-chan struct{}) {
+func (r *run) sleep(d time.Duration, back <-chan struct{}) {
 	ends := r.ends
 	select {
 	case <-ends:
@@ -97,20 +97,20 @@ func burials() storeKind {
 	return storeKind{"burials", "cannot bury jobs in the queue; they stay reserved until it can", "jobs can be buried again"}
 }
 
-// trouble is what a run cannot put now. Settlers update it, and anybody may ask.
-type trouble struct {
+// storeOutage is what a run cannot put now. Settlers update it, and anybody may ask.
+type storeOutage struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
 	n     int           // tasks that wait
-	probe *task         // the one of them that finds out when it is over
+	first *task         // the one of them that finds out when it is over
 	back  chan struct{} // closed when one has been stored; nil until somebody waits for that
 	what  storeKind     // what the last failed put was for
 	err   error         // its error; nil when n is 0
 }
 
 // begin and end enclose the wait of one task. The first begin and the last end are logged.
-func (u *trouble) begin(what storeKind, err error, tell bool) {
+func (u *storeOutage) begin(what storeKind, err error, tell bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.n++; u.n == 1 && tell {
@@ -121,14 +121,14 @@ func (u *trouble) begin(what storeKind, err error, tell bool) {
 
 // wait says how long a task waits for its next attempt, which would be after pause, and what ends
 // the wait before.
-func (u *trouble) wait(t *task, pause time.Duration) (time.Duration, <-chan struct{}) {
+func (u *storeOutage) wait(t *task, pause time.Duration) (time.Duration, <-chan struct{}) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.probe == nil {
-		u.probe = t
+	if u.first == nil {
+		u.first = t
 	}
-	if u.probe == t {
-		pause = min(pause, probeMax)
+	if u.first == t {
+		pause = min(pause, firstMax)
 	}
 	if u.back == nil {
 		u.back = make(chan struct{})
@@ -136,11 +136,11 @@ func (u *trouble) wait(t *task, pause time.Duration) (time.Duration, <-chan stru
 	return pause, u.back
 }
 
-func (u *trouble) end(t *task, well bool) {
+func (u *storeOutage) end(t *task, well bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if well || u.probe == t { // in the latter case another one takes its place
-		u.probe = nil
+	if well || u.first == t { // in the latter case another one takes its place
+		u.first = nil
 		if u.back != nil {
 			close(u.back)
 			u.back = nil
@@ -154,14 +154,14 @@ func (u *trouble) end(t *task, well bool) {
 	}
 }
 
-func (u *trouble) because(what storeKind, err error) {
+func (u *storeOutage) because(what storeKind, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.what, u.err = what, err
 }
 
 // why is nil when nothing waits.
-func (u *trouble) why() (what string, err error) {
+func (u *storeOutage) why() (what string, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.what.name, u.err

@@ -24,12 +24,12 @@ import (
 
 // Worker is a suture service: one queue consumer and one APNs connection.
 type Worker struct {
-	app   *App
-	index int // 0…N-1 within the app
-	log   *slog.Logger
-	few   *flood.Lines // to log; for what a queue or producer may cause without end
-	sinks []Sink
-	cur   atomic.Pointer[run]
+	app        *App
+	index      int // 0…N-1 within the app
+	log        *slog.Logger
+	limitedLog *flood.Lines // to log; for what a queue or producer may cause without end
+	sinks      []Sink
+	cur        atomic.Pointer[run]
 
 	received, finished atomic.Int64 // see Status
 }
@@ -38,7 +38,7 @@ type Worker struct {
 func (a *App) NewWorker(index int) *Worker {
 	w := &Worker{app: a, index: index, log: a.cfg.Log.With("topic", a.cfg.Topic, "worker", index)}
 	// After an outage each reserved job may have lost its reservation.
-	w.few = flood.New(w.log, 2*a.cfg.InFlight)
+	w.limitedLog = flood.New(w.log, 2*a.cfg.InFlight)
 	w.sinks = append([]Sink{logSink{w}, &a.Recent}, a.cfg.Sinks...)
 	return w
 }
