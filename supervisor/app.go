@@ -41,7 +41,7 @@ type app struct {
 type appTotals struct {
 	worker.Totals
 	steps        Steps // of the watchdog, about the workers
-	ends         ends
+	outcomes     recentOutcomes
 	webhook      feedback.WebhookCounters
 	webhookSteps Steps // of the watchdog, about the webhook
 }

@@ -109,16 +109,16 @@ const (
 
 // snapshot is what is known about an app at one moment.
 type snapshot struct {
-	now     time.Time
-	bad     *badCredential // its credential cannot be used, and it has no previous one
-	breaker worker.BreakerState
-	pause   worker.PauseState
-	workers []worker.Status
-	stalled *Stall
-	puts    *failedPuts
-	tube    *QueueStats
-	ends    tally
-	active  time.Time // when a push ended last
+	now      time.Time
+	bad      *badCredential // its credential cannot be used, and it has no previous one
+	breaker  worker.BreakerState
+	pause    worker.PauseState
+	workers  []worker.Status
+	stalled  *Stall
+	puts     *failedPuts
+	tube     *QueueStats
+	outcomes tally
+	active   time.Time // when a push ended last
 }
 
 // past is what earlier sights recorded.
@@ -167,8 +167,8 @@ func judge(s *snapshot, p past) (h Health) {
 		h = Health{State: Stalled, Reason: s.stalled.Reason, Since: s.stalled.Since}
 	case noAPNs != nil && old(p.down, downGrace):
 		h = Health{State: Unreachable, Reason: noAPNs.Error(), Since: p.down}
-	case s.ends.ended >= fewEnded && 2*s.ends.bad > s.ends.ended:
-		h = Health{State: Failing, Reason: s.ends.String()}
+	case s.outcomes.ended >= fewEnded && 2*s.outcomes.bad > s.outcomes.ended:
+		h = Health{State: Failing, Reason: s.outcomes.String()}
 	case s.pause.Paused:
 		h = Health{State: Paused, Reason: s.pause.Reason, Since: s.pause.Since}
 	case s.tubePaused():
@@ -324,17 +324,17 @@ func (l *stateWatcher) look(a watched, now time.Time) {
 	}
 }
 
-// ends is a worker.Sink that counts how the pushes of the last five minutes ended. Many goroutines
-// report to it, so it has no lock: when a bucket is reused, a few pushes may be missed. The zero
-// value is ready for use.
-type ends struct {
-	buckets [30]endsBucket
+// recentOutcomes is a worker.Sink that counts how the pushes of the last five minutes ended. Many
+// goroutines report to it, so it has no lock: when a bucket is reused, a few pushes may be
+// missed. The zero value is ready for use.
+type recentOutcomes struct {
+	buckets [30]outcomesBucket
 	last    atomic.Pointer[string] // why the last push failed, to about a second
 	lastAt  atomic.Int64           // when it failed, in Unix seconds
 }
 
-// endsBucket counts the pushes of one bucketTime.
-type endsBucket struct {
+// outcomesBucket counts the pushes of one bucketTime.
+type outcomesBucket struct {
 	turn       atomic.Int64 // Unix time / bucketTime
 	ended, bad atomic.Int32
 }
@@ -350,7 +350,7 @@ type tally struct {
 
 // Pushed counts a push that was answered or timed out. A push that a connection returned unsent
 // has not ended.
-func (e *ends) Pushed(ev *worker.Event) {
+func (e *recentOutcomes) Pushed(ev *worker.Event) {
 	if !ev.Sent || ev.Action == worker.Tried || ev.Class == apnsconn.NotSent {
 		return
 	}
@@ -372,7 +372,7 @@ func (e *ends) Pushed(ev *worker.Event) {
 }
 
 // bucket returns the bucket of a turn; nil if that turn has passed.
-func (e *ends) bucket(turn int64) *endsBucket {
+func (e *recentOutcomes) bucket(turn int64) *outcomesBucket {
 	b := &e.buckets[turn%int64(len(e.buckets))]
 	if was := b.turn.Load(); was != turn {
 		if was > turn {
@@ -388,7 +388,7 @@ func (e *ends) bucket(turn int64) *endsBucket {
 
 // tally adds up the latest buckets: at least two, and as many as it takes for fewEnded pushes, up
 // to all five minutes. So an app that sends much enters and leaves Failing within half a minute.
-func (e *ends) tally(now time.Time) (t tally) {
+func (e *recentOutcomes) tally(now time.Time) (t tally) {
 	turn := now.Unix() / bucketTime
 	for i := range int64(len(e.buckets)) {
 		if b := &e.buckets[(turn-i)%int64(len(e.buckets))]; b.turn.Load() == turn-i {
@@ -407,7 +407,7 @@ func (e *ends) tally(now time.Time) (t tally) {
 }
 
 // forget resets e for an app that has changed.
-func (e *ends) forget() {
+func (e *recentOutcomes) forget() {
 	for i := range e.buckets {
 		e.buckets[i].turn.Store(0)
 	}

@@ -28,10 +28,10 @@ func TestJudge(t *testing.T) {
 		workers: []worker.Status{{
 			Serving: true, Reserved: 1, QueueErr: errors.New("q"), Unstored: errors.New("the queue takes no burials: full"), Unreachable: errors.New("refused"),
 		}},
-		stalled: &Stall{Reason: "worker 0: x", Since: ago(5)},
-		puts:    &failedPuts{since: ago(time.Minute), last: now, err: errors.New("p")},
-		tube:    &QueueStats{TubeStats: queue.TubeStats{PausedUntil: now.Add(time.Hour)}},
-		ends:    tally{ended: 21, bad: 11, within: time.Minute, last: "503 ServiceUnavailable"}, active: ago(time.Second),
+		stalled:  &Stall{Reason: "worker 0: x", Since: ago(5)},
+		puts:     &failedPuts{since: ago(time.Minute), last: now, err: errors.New("p")},
+		tube:     &QueueStats{TubeStats: queue.TubeStats{PausedUntil: now.Add(time.Hour)}},
+		outcomes: tally{ended: 21, bad: 11, within: time.Minute, last: "503 ServiceUnavailable"}, active: ago(time.Second),
 	}
 	p := past{away: ago(awayGrace), down: ago(downGrace), health: Health{State: Failing, Since: ago(3)}}
 	for _, step := range []struct {
@@ -47,11 +47,11 @@ func TestJudge(t *testing.T) {
 		{func() { s.puts = nil }, Health{State: Stalled, Reason: "worker 0: x", Since: ago(5)}},
 		{func() { s.stalled = nil }, Health{State: Unreachable, Reason: "refused", Since: p.down}},
 		{func() { s.workers[0].Unreachable = nil }, Health{State: Failing, Reason: "11 of 21 pushes within 1m0s were not delivered; the last: 503 ServiceUnavailable", Since: ago(3)}},
-		{func() { s.ends.ended = 22 }, Health{State: Paused, Reason: "paused by x", Since: ago(6)}},                                                                        // half is not more than half
+		{func() { s.outcomes.ended = 22 }, Health{State: Paused, Reason: "paused by x", Since: ago(6)}},                                                                    // half is not more than half
 		{func() { s.pause = worker.PauseState{} }, Health{State: TubePaused, Reason: "in the queue until 2001-09-09 02:46:40 UTC", Since: now, Until: now.Add(time.Hour)}}, // not as long as it failed
 		{func() { s.tube.PausedUntil = now }, Health{State: Running}},
-		{func() { s.ends = tally{ended: 19, bad: 19} }, Health{State: Running}}, // too few
-		{func() { s.active = ago(time.Minute) }, Health{State: Running}},        // it has a job
+		{func() { s.outcomes = tally{ended: 19, bad: 19} }, Health{State: Running}}, // too few
+		{func() { s.active = ago(time.Minute) }, Health{State: Running}},            // it has a job
 		{func() { s.workers[0].Reserved = 0 }, Health{State: Idle}},
 		{func() { s.active = ago(59 * time.Second) }, Health{State: Running}},
 	} {
@@ -88,7 +88,7 @@ func TestStates(t *testing.T) {
 // count as good.
 func TestEnds(t *testing.T) {
 	t.Parallel()
-	var e ends
+	var e recentOutcomes
 	now := time.Unix(1e9, 0)
 	push := func(c apnsconn.Class, n int, reason string) {
 		e.Pushed(&worker.Event{At: now, Class: c, Status: 400, Reason: reason, N: n, Sent: true})
@@ -132,7 +132,7 @@ func TestEnds(t *testing.T) {
 // Pushes are counted while others are.
 func TestEndsAtOnce(t *testing.T) {
 	t.Parallel()
-	var e ends
+	var e recentOutcomes
 	now := time.Now()
 	var all sync.WaitGroup
 	for range 8 {
@@ -246,7 +246,7 @@ func TestUnstoredExplainsItsWorkerOnly(t *testing.T) {
 // not idle.
 func TestFailingSoon(t *testing.T) {
 	t.Parallel()
-	var e ends
+	var e recentOutcomes
 	now := time.Unix(1e9, 0)
 	p := past{}
 	at := func(seconds int, good, bad int, want State) {
@@ -256,7 +256,7 @@ func TestFailingSoon(t *testing.T) {
 			e.Pushed(&worker.Event{At: now, Class: apnsconn.Delivered, N: good, Sent: true})
 			e.Pushed(&worker.Event{At: now, Class: apnsconn.Unavailable, Status: 503, N: bad, Sent: true})
 		}
-		p.health = judge(&snapshot{now: now, ends: e.tally(now), active: now}, p)
+		p.health = judge(&snapshot{now: now, outcomes: e.tally(now), active: now}, p)
 		if p.health.State != want {
 			t.Errorf("%+v, want %s", p.health, want)
 		}

@@ -83,7 +83,7 @@ func (a *app) look(now time.Time) snapshot { return watched{a, a.workers}.look(n
 func (w watched) look(now time.Time) snapshot {
 	s := snapshot{
 		now: now, breaker: w.shared.Breaker(), pause: w.totals.Paused(), stalled: w.stalled.Load(), puts: w.puts.failed.Load(),
-		tube: w.stats.Load(), ends: w.totals.ends.tally(now), active: w.totals.Recent.Active(),
+		tube: w.stats.Load(), outcomes: w.totals.outcomes.tally(now), active: w.totals.Recent.Active(),
 	}
 	if w.cfg.Broken() {
 		s.bad = w.bad.Load()

@@ -140,13 +140,13 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 		totals = new(appTotals)
 		s.totals[c.Topic] = totals
 	}
-	totals.ends.forget()
+	totals.outcomes.forget()
 	for _, w := range c.Warnings {
 		s.o.Log.Warn(w, "topic", c.Topic)
 	}
 	wc := worker.Config{
 		Rules: RulesOf(&c), Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry),
-		Queue: s.queue, Dial: s.dialer(c), Log: s.o.Log, Live: &s.live, Sinks: append([]worker.Sink{&totals.ends}, s.o.Sinks...),
+		Queue: s.queue, Dial: s.dialer(c), Log: s.o.Log, Live: &s.live, Sinks: append([]worker.Sink{&totals.outcomes}, s.o.Sinks...),
 		Buried: func(id string, b job.Burial) { s.buried.Told(c.Tube, id, b) },
 	}
 	if c.Feedback.Tube != "" {
