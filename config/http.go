@@ -126,10 +126,11 @@ func (p *parser) httpKeys(kv pair, cfg *Config) (keys []HTTPKey) {
 
 // list returns the entries of a list of plain values, which has one at least.
 func (p *parser) list(kv pair) (all []entry) {
-	switch {
-	case kv.val.Kind != yaml.SequenceNode:
+	if kv.val.Kind != yaml.SequenceNode {
 		p.at(kv.val.Line, kv.path, "must be a list of values, not %s", kindOf(kv.val))
-	case len(kv.val.Content) == 0:
+		return nil // what is in it may be a secret
+	}
+	if len(kv.val.Content) == 0 {
 		p.at(kv.val.Line, kv.path, "is an empty list: give a value or remove the key")
 	}
 	for i, n := range kv.val.Content {
@@ -228,6 +229,8 @@ func (p *parser) checkHTTP(l layer, bad map[string]bool, cfg *Config) {
 	open := h.AuthToken.IsZero() && len(h.Keys) == 0 && !bad["http.auth_token"]
 	switch {
 	case local:
+	case open && l["http.listen"].flag:
+		p.wrong(place("http.listen"), errors.New("other machines could send pushes: listen on 127.0.0.1 or unix:PATH, or use a file (-c) with http.listen and http.auth_token"))
 	case open:
 		p.wrong(place("http.listen"), errors.New("other machines could send pushes: give http.auth_token or http.keys, or listen on 127.0.0.1"))
 	case h.TLSCert == "" && len(h.TrustedProxies) == 0:

@@ -92,7 +92,7 @@ func TestHTTPFlags(t *testing.T) {
 		t.Errorf("%+v, %v", cfg, err)
 	}
 	flags["http-listen"] = "0.0.0.0:0"
-	if _, err := Single(flags, Options{}); err == nil || !strings.Contains(err.Error(), `--http-listen "0.0.0.0:0": other machines`) {
+	if _, err := Single(flags, Options{}); err == nil || !strings.Contains(err.Error(), `--http-listen "0.0.0.0:0": other machines could send pushes: listen on 127.0.0.1 or unix:PATH, or use a file (-c) with http.listen and http.auth_token`) {
 		t.Errorf("%v", err)
 	}
 }

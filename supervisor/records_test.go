@@ -158,6 +158,14 @@ func TestMemoryIsForAnEnvironmentAndCredential(t *testing.T) {
 			t.Errorf("%s: kept", name)
 		}
 	}
+	renewed := same() // by an intermediate only
+	renewed.Certificate.TLS.Certificate = [][]byte{{1}, {2}}
+	if sameForAPNs(renewed, old) != old.shared {
+		t.Error("not kept with another intermediate")
+	}
+	if renewed.Same(&old.cfg) {
+		t.Error("another intermediate is no change of the app")
+	}
 	if sameForAPNs(same(), nil) != nil {
 		t.Error("kept without a predecessor")
 	}

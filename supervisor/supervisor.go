@@ -160,8 +160,13 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 
 // sameForAPNs returns what the workers of old share if APNs and the app's credential are still
 // the same in c, so that what APNs has said of device tokens holds. Otherwise it returns nil.
+// Of a certificate the leaf counts: APNs says the same whatever intermediates come with it.
 func sameForAPNs(c config.App, old *app) *worker.App {
-	if old == nil || old.cfg.Server != c.Server || old.cfg.Addr != c.Addr || !old.cfg.SameCredential(&c) {
+	if old == nil || old.cfg.Server != c.Server || old.cfg.Addr != c.Addr || !old.cfg.SigningKey.Same(c.SigningKey) {
+		return nil
+	}
+	was, is := old.cfg.Certificate, c.Certificate
+	if was != is && (was == nil || is == nil || was.Fingerprint != is.Fingerprint) {
 		return nil
 	}
 	return old.shared
