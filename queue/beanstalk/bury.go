@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
@@ -122,23 +123,43 @@ func (s *session) retake(j *job) error {
 // errBound: one of our connections holds the job after all.
 var errBound = errors.New("bound again")
 
-// maxBinding bounds the wait until the answer to one of our reserves, which may have
-// brought the job, is bound to its connection.
+// maxBinding bounds the wait for the answer to a reserve that waits in the server. Others
+// are answered at once.
 const maxBinding = 100 * time.Millisecond
 
-// awaitBound waits until one of our connections holds the job, and reports whether
-// one does.
+// awaitBound waits until one of our connections holds the job, and reports whether one
+// does. The server has just said that somebody has reserved the job, or that it does not
+// exist. If it is ours, the reserve that brought it was under way by then. So only those are
+// waited for: a job that is really lost costs next to nothing, and there may be an outage's.
 func (j *job) awaitBound() bool {
 	srv := j.loop.srv
 	end := time.Now().Add(maxBinding)
-	for {
-		srv.mu.Lock()
-		bound := j.sess.aliveLocked()
-		srv.mu.Unlock()
-		if bound || time.Now().After(end) || backoff.Sleep(srv.ctx, time.Millisecond) != nil {
-			return bound
+	srv.mu.Lock()
+	var asked []underWay
+	for s := range srv.sessions {
+		if s.loop != nil && s.loop.c.tube == j.loop.c.tube && len(s.unclaimed) > 0 {
+			asked = append(asked, underWay{s, s.reserves})
 		}
 	}
+	for {
+		bound, claimed := j.sess.aliveLocked(), !slices.ContainsFunc(asked, underWay.stillLocked)
+		srv.mu.Unlock()
+		if bound || claimed || time.Now().After(end) || backoff.Sleep(srv.ctx, time.Millisecond) != nil {
+			return bound
+		}
+		srv.mu.Lock()
+	}
+}
+
+// underWay are the reserves of a session up to a number.
+type underWay struct {
+	s    *session
+	last uint64
+}
+
+// stillLocked says that one of them may yet bring a job.
+func (u underWay) stillLocked() bool {
+	return u.s.aliveLocked() && len(u.s.unclaimed) > 0 && u.s.unclaimed[0] <= u.last
 }
 
 // knowsReserveJob reports whether the server has reserve-job, as 1.12 and later do. It

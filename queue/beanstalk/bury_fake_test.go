@@ -167,24 +167,24 @@ func TestBurySomebodyElses(t *testing.T) {
 func TestBuryMeetsReserve(t *testing.T) {
 	t.Parallel()
 	first, second := sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi"), sequence("reserve-with-timeout", "RESERVED 7 2\r\nhi")
-	asked := make(chan struct{})
+	reserving, asked := make(chan struct{}), make(chan struct{})
+	once := sync.OnceFunc(func() { close(reserving) })
 	f := playedJob(func(cmd []string) string {
 		switch cmd[0] {
 		case "reserve-with-timeout":
 			if a, ok := first(cmd); ok {
 				return a
 			}
-			select {
-			case <-asked:
+			once()
+			<-asked
+			if a, ok := second(cmd); ok {
 				time.Sleep(maxBinding / 10)
-				if a, ok := second(cmd); ok {
-					return a
-				}
-			default:
+				return a
 			}
 			return "TIMED_OUT"
 		case "reserve-job":
 			if cmd[1] == "7" {
+				<-reserving
 				close(asked)
 			}
 		case "bury":

@@ -170,7 +170,7 @@ const (
 // reserve runs one reserve command. The caller has acquired the right to; it
 // is given back here. waited says that the server was let wait for a job.
 func (loop *connLoop) reserve(s *session, leader bool) (g got, waited bool) {
-	id, body, waited, err := s.reserve(leader)
+	r, waited, err := s.reserve(leader)
 	if err != nil {
 		loop.c.release()
 		if errors.Is(err, gobeanstalk.ErrDeadline) {
@@ -178,12 +178,13 @@ func (loop *connLoop) reserve(s *session, leader bool) (g got, waited bool) {
 		}
 		return gotNothing, waited
 	}
-	j := s.claim(id, body)
+	j := s.claim(r.id, r.body)
+	s.claimed(r.number)
 	if j == nil { // bound to its holder again
 		loop.c.release()
 		return gotJob, waited
 	}
-	if why, large := tooLarge(body); large {
+	if why, large := tooLarge(r.body); large {
 		loop.buryUnread(j, why)
 		return gotJob, waited
 	}

@@ -33,7 +33,7 @@ type job struct {
 	sent          bool       // a delete was sent on a connection that then broke
 	result        chan error // of the settle; room for one
 
-	settle settlement // written once, when settling begins
+	settle settlement // written when settling begins
 	// buriedAs is the id of the buried job that replaced this one; 0 if none has.
 	buriedAs atomic.Uint64
 }
@@ -196,7 +196,8 @@ func (j *job) finish(ctx context.Context, how settlement) error {
 		srv.mu.Unlock()
 		return fmt.Errorf("beanstalk: job %s: %w", j.ID(), err)
 	}
-	j.settle, j.result = how, make(chan error, 1)
+	result := make(chan error, 1)
+	j.settle, j.result = how, result
 	loop.owner.Enter()
 	inline := ctx.Done() == nil
 	if !inline && !srv.spawnLocked(j.drive) {
@@ -209,7 +210,7 @@ func (j *job) finish(ctx context.Context, how settlement) error {
 
 	var err error
 	select {
-	case err = <-j.result:
+	case err = <-result:
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -289,13 +290,14 @@ func (j *job) again(s *session, err error) bool {
 func (j *job) conclude(err error) {
 	srv := j.loop.srv
 	srv.mu.Lock()
+	result := j.result // a job that stays held may be settled once more as soon as mu is free
 	if err != nil && j.settle.action == actionBury && !errors.Is(err, queue.ErrLost) {
 		srv.jobs.Refused(&j.Lease)
 	} else {
 		srv.entombLocked(j, err)
 	}
 	srv.mu.Unlock()
-	j.result <- err
+	result <- err
 }
 
 // delete removes the job from the server. It works on reserved jobs of this
@@ -305,13 +307,14 @@ func (s *session) delete(j *job, bound bool) error {
 	if !bound {
 		err = s.recognise(j)
 	}
-	if err == nil {
+	known := err == nil
+	if known {
 		err = j.explain(s.do(func(bs *gobeanstalk.Conn) error { return bs.Delete(j.Number) }, gobeanstalk.ErrNotFound))
 	}
 	if errors.Is(err, queue.ErrLost) {
 		err = s.deletedBefore(j, err)
 	}
-	if errors.Is(err, queue.ErrLost) && !bound && j.awaitBound() {
+	if errors.Is(err, queue.ErrLost) && known && !bound && j.awaitBound() {
 		return errBound // one of our connections had just reserved it
 	}
 	return err

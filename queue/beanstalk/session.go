@@ -45,6 +45,8 @@ type session struct {
 	patience    time.Duration    // how much longer than Timeout the server may be silent: a waiting reserve
 	reserved    lease.List[*job] // jobs reserved here
 	touching    bool             // a toucher is at work
+	reserves    uint64           // begun so far: they are numbered from 1
+	unclaimed   []uint64         // reserves that may have brought a job which is not claimed yet, in their order
 
 	reservesByID bool // the server is known to have reserve-job
 }
@@ -187,13 +189,15 @@ func (s *session) end() {
 // reserve asks for one job. With mayWait, and when nothing at all is in flight
 // on the connection, the server is let wait for one; waited says so. Without,
 // it is an error to come while the server waits: the command would be stuck.
-func (s *session) reserve(mayWait bool) (id uint64, body []byte, waited bool, err error) {
+//
+// After a job, the caller claims it and then calls claimed with the reserve's number.
+func (s *session) reserve(mayWait bool) (r reservation, waited bool, err error) {
 	now := time.Now()
 	var wait time.Duration
 	s.srv.mu.Lock()
 	if !mayWait && s.patience > 0 {
 		s.srv.mu.Unlock()
-		return 0, nil, false, errServerWaits
+		return reservation{}, false, errServerWaits
 	}
 	if mayWait && s.quietLocked() {
 		wait = reserveWait
@@ -201,13 +205,16 @@ func (s *session) reserve(mayWait bool) (id uint64, body []byte, waited bool, er
 	err = s.beginLocked(now)
 	if err == nil {
 		s.patience += wait
+		s.reserves++
+		r.number = s.reserves
+		s.unclaimed = append(s.unclaimed, r.number)
 	}
 	s.srv.mu.Unlock()
 	if err != nil {
-		return 0, nil, false, err
+		return r, false, err
 	}
 	err = s.guarded(func(*gobeanstalk.Conn) (err error) {
-		id, body, err = s.tubes.Reserve(wait)
+		r.id, r.body, err = s.tubes.Reserve(wait)
 		return err
 	})
 
@@ -216,12 +223,35 @@ func (s *session) reserve(mayWait bool) (id uint64, body []byte, waited bool, er
 	s.outstanding--
 	s.patience -= wait
 	s.progress = now
+	if err != nil {
+		s.claimedLocked(r.number)
+	}
 	s.srv.mu.Unlock()
 	if err != nil && !errors.Is(err, gobeanstalk.ErrTimeout) && !errors.Is(err, gobeanstalk.ErrDeadline) {
 		why, _ := plain(err)
 		err = s.fail(why, true)
 	}
-	return id, body, wait > 0, err
+	return r, wait > 0, err
+}
+
+// reservation is the answer to a reserve.
+type reservation struct {
+	number uint64 // of the reserve
+	id     uint64
+	body   []byte
+}
+
+// claimed notes that a reserve brings no job any more that is not known.
+func (s *session) claimed(number uint64) {
+	s.srv.mu.Lock()
+	s.claimedLocked(number)
+	s.srv.mu.Unlock()
+}
+
+func (s *session) claimedLocked(number uint64) {
+	if i := slices.Index(s.unclaimed, number); i >= 0 {
+		s.unclaimed = slices.Delete(s.unclaimed, i, i+1)
+	}
 }
 
 // quietLocked says that no command could come to stand behind a waiting

@@ -3,7 +3,9 @@ package beanstalk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -205,6 +207,82 @@ func TestAgeTellsJobsApart(t *testing.T) {
 			}
 			q.Close()
 			f.wg.Wait()
+		})
+	}
+}
+
+// After an outage, jobs that are lost are settled at once: nothing can show that one of our
+// connections has them after all. New jobs are reserved behind that.
+func TestLostJobsAreNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	const n = 100
+	for name, ids := range map[string][]string{
+		"restarted without a binlog": {"one", "two"},
+		"reserved by somebody else":  {"one", "one"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var jobs []string
+				for i := range n {
+					jobs = append(jobs, fmt.Sprintf("RESERVED %d 2\r\nhi", i+1))
+				}
+				reserve := sequence("reserve-with-timeout", jobs...)
+				id := sequence("stats", yaml("id: "+ids[0]), yaml("id: "+ids[1]))
+				f := &fake{}
+				f.script = func(cmd []string) (string, bool) {
+					if a, ok := id(cmd); ok {
+						return a, ok
+					}
+					return reserve(cmd)
+				}
+				q, err := open(Options{Addrs: []string{"a:1"}}, pipeTo(f, nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				qc, err := q.Consume("tube")
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := qc.(*consumer)
+				held := mustReceive(t, c, n)
+				ctx, cancel := context.WithCancel(context.Background())
+				var receiving, settling sync.WaitGroup
+				receiving.Go(func() { _, _ = c.Receive(ctx, 1) }) // reserves go on all the time
+				c.cut()
+				synctest.Wait() // it is known
+				if c.Err() == nil {
+					t.Error("the connection is well")
+				}
+				for _, j := range held[:n/2] {
+					settling.Go(func() {
+						if err := j.Done(ctx); !errors.Is(err, queue.ErrLost) {
+							t.Errorf("job %s: %v, want ErrLost", j.ID(), err)
+						}
+					})
+				}
+				before := time.Now()
+				settling.Wait()
+				if took := time.Since(before); took > 2*minRedial {
+					t.Errorf("what was settled during the outage took %v", took)
+				}
+				before = time.Now()
+				for _, j := range held[n/2:] { // one after the other, as the webhook does
+					if err := j.Done(ctx); !errors.Is(err, queue.ErrLost) {
+						t.Errorf("job %s: %v, want ErrLost", j.ID(), err)
+					}
+				}
+				if took := time.Since(before); took > maxBinding {
+					t.Errorf("what was settled afterwards took %v", took)
+				}
+				cancel()
+				receiving.Wait()
+				if err := c.Close(context.Background()); err != nil {
+					t.Fatal(err)
+				}
+				q.Close()
+				f.wg.Wait()
+			})
 		})
 	}
 }

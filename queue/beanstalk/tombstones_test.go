@@ -64,8 +64,8 @@ func reserveRaw(t *testing.T, c *consumer) (s *session, id uint64, body []byte) 
 		if !alive {
 			return false
 		}
-		var err error
-		id, body, _, err = s.reserve(false)
+		r, _, err := s.reserve(false)
+		id, body = r.id, r.body
 		return err == nil
 	})
 	return s, id, body
