@@ -42,8 +42,7 @@ type consumer struct {
 	ended    chan struct{} // closed when the pull ends, for waitQuiet; or nil
 	idle     bool          // the last pull brought nothing: the next one is a long poll
 	gone     bool          // Close has collected what there was
-	refusals int           // in a row
-	pause    time.Duration // after the last refusal
+	pause    time.Duration // after the last refusal; 0 once a pull went well
 	notUntil time.Time     // no pull before
 	err      error         // why nothing can be received; nil when all is well
 }
@@ -170,10 +169,10 @@ func (c *consumer) failed(err error) time.Duration {
 	return c.pause
 }
 
-// refusedLocked puts off the next pull, longer each time up to most.
+// refusedLocked puts off the next pull for twice as long as the last, up to most. The bounds
+// of refusals in a row may differ, so their number would not do.
 func (c *consumer) refusedLocked(most time.Duration) {
-	c.refusals++
-	c.pause = backoff.Pause(minPause, most, c.refusals)
+	c.pause = backoff.Pause(max(minPause, 2*c.pause), most, 1)
 	c.notUntil = time.Now().Add(c.pause)
 }
 
@@ -227,7 +226,7 @@ func (c *consumer) deliver(m *nats.Msg, d delivery, now time.Time, bodiless bool
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c.countLocked(now)
-	c.refusals, c.notUntil, c.err = 0, time.Time{}, nil
+	c.pause, c.notUntil, c.err = 0, time.Time{}, nil
 	if old := t.listedLocked(d.seq); old != nil && old.d.stored == d.stored {
 		old.rebindLocked(d, m.Reply, now)
 		if old.State() == lease.Tombstone {

@@ -31,6 +31,7 @@ type job struct {
 	touching bool      // a sign of life is under way
 	shared   bool      // the server may have served it to somebody else in the meantime
 	missing  int       // servings in between that were not to us, or are still on their way
+	missed   time.Time // when the last of them was noticed
 }
 
 var (
@@ -78,7 +79,10 @@ func (j *job) aliveLocked(at time.Time) {
 func (j *job) rebindLocked(d delivery, ack string, now time.Time) {
 	switch { // each consumer hears its servings on a goroutine of its own: they may change places
 	case d.tries > j.d.tries:
-		j.missing += d.tries - j.d.tries - 1
+		if between := d.tries - j.d.tries - 1; between > 0 {
+			j.missing += between
+			j.missed = now
+		}
 		for n := j.d.tries + 1; n < d.tries && j.missing > 0 && n <= j.d.tries+maxMissing; n++ {
 			if j.c.t.q.refused.has(serving{d.numbered(), n}) { // it overtook the one before it
 				j.missing--

@@ -176,7 +176,7 @@ func (c *consumer) news(id uint64, m *nats.Msg) (removed bool) {
 		c.err = nil
 		return false
 	case code == 404, code == 408 && text == "Request Timeout", c.pull.longPoll && text == tooLarge:
-		c.err, c.refusals, c.notUntil = nil, 0, time.Time{}
+		c.err, c.pause, c.notUntil = nil, 0, time.Time{}
 		c.idle = code == 408 && !c.pull.got
 	case code == 408: // other pulls will have all there is
 		c.err = nil

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"propeller/queue"
 	"propeller/queue/queueurl"
@@ -86,5 +87,29 @@ func TestDocs(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("docs/queues.md does not say %q", want)
 		}
+	}
+}
+
+// A refused pull is put off for twice as long as the last, whatever bound that had.
+func TestRefusedPullIsPutOff(t *testing.T) {
+	t.Parallel()
+	c := &consumer{}
+	for range 20 {
+		c.refusedLocked(10 * minPause) // other pulls will have all there is
+	}
+	for _, most := range []time.Duration{maxPause, limitPause} {
+		last := c.pause
+		if c.refusedLocked(most); c.pause < last || c.pause > 3*last {
+			t.Errorf("%v after %v", c.pause, last)
+		}
+	}
+	for range 20 {
+		c.refusedLocked(limitPause)
+	}
+	if c.pause < limitPause/2 || c.pause > limitPause {
+		t.Errorf("%v in the end, want %v at most", c.pause, limitPause)
+	}
+	if c.refusedLocked(10 * minPause); c.pause > 10*minPause {
+		t.Errorf("%v, want %v at most", c.pause, 10*minPause)
 	}
 }

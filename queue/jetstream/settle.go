@@ -98,12 +98,13 @@ const (
 )
 
 // servedElsewhere reports whether somebody else may have the job, or had it. A serving that
-// is missing may be in the hands of another goroutine of ours: it is given a moment.
+// is missing may be in the hands of another goroutine of ours: it is given a moment from when
+// it was missed. So many jobs that miss one, settled one after the other, wait no longer.
 func (j *job) servedElsewhere(ctx context.Context) bool {
-	for end := time.Now().Add(missingTime); ; {
+	for {
 		now := time.Now()
 		j.c.t.mu.Lock()
-		shared, missing := j.shared || now.After(j.until), j.missing > 0
+		shared, missing, end := j.shared || now.After(j.until), j.missing > 0, j.missed.Add(missingTime)
 		j.c.t.mu.Unlock()
 		if shared || !missing || now.After(end) || j.c.t.q.sleep(ctx, missingLook) != nil {
 			return shared || missing

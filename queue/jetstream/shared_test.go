@@ -138,6 +138,32 @@ func TestServedElsewhereInBetween(t *testing.T) {
 	}
 }
 
+// Jobs that each miss a serving, settled one after the other, wait for it together.
+func TestManyServedElsewhere(t *testing.T) {
+	t.Parallel()
+	const n = 50
+	q := openTest(t, Options{URL: embeddedIn(t.TempDir()), AckWait: time.Minute})
+	c := consumeTest(t, q, "tube")
+	for range n {
+		mustPut(t, q, "tube", "x")
+	}
+	jobs := mustReceive(t, c, n)
+	for _, j := range jobs {
+		parts := strings.Split(j.(*job).address(), ".")
+		parts[4] = "3"
+		c.incoming(&nats.Msg{Reply: strings.Join(parts, "."), Data: j.Body()})
+	}
+	began := time.Now()
+	for _, j := range jobs {
+		if err := j.Done(ctxOf(t)); !errors.Is(err, queue.ErrLost) {
+			t.Errorf("job %s: %v, want ErrLost", j.ID(), err)
+		}
+	}
+	if took := time.Since(began); took > n*missingTime/2 {
+		t.Errorf("%d jobs took %v", n, took)
+	}
+}
+
 // A queue that is there and away in turns has few lines in the log, and one that stays away is
 // told of in the end.
 func TestFlappingIsToldBriefly(t *testing.T) {
