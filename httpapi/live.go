@@ -15,13 +15,39 @@ import (
 	"propeller/supervisor"
 )
 
-// eventTime is how long writing one event may take.
-const eventTime = 10 * time.Second
+// Bounds of a live page.
+const (
+	// eventTime is how long writing what one look has to tell may take.
+	eventTime = 10 * time.Second
+	// lookRows is how many rows of the overview one look brings at most. The page already
+	// shows all apps; the next looks bring the others.
+	lookRows = 1000
+	// askAgain is how long parts are written before the visitor is checked again: the
+	// session may be over, the key be for less.
+	askAgain = 100 * time.Millisecond
+)
+
+// live is a page that is kept up to date.
+type live struct {
+	pages *pages
+	r     *http.Request
+	out   eventStream
+	of    string // one app's page; "": the overview
+	all   string // the apps that the overview shows, see listOf; "": whatever there are
+
+	c     *client           // nil: the page is not shown to them any more
+	asked time.Time         // when c was found
+	sent  map[string]string // parts by id
+	rows  map[string]int64  // the ticks of the rows that were sent, by topic
+	from  int               // of the apps, whose row is next
+}
 
 // events tells a live page what changes, as server-sent events (HTML Standard, 9.2): each
 // part of it that is drawn differently now, by its id.
 func (p *pages) events(w http.ResponseWriter, r *http.Request, c *client) {
-	leave, ok := p.enter(w, r, c, viewCost)
+	q := r.URL.Query()
+	l := &live{pages: p, r: r, of: q.Get("topic"), all: q.Get("apps"), sent: make(map[string]string), rows: make(map[string]int64)}
+	leave, ok := p.enter(w, r, c, p.costOf(l.of))
 	if !ok {
 		return
 	}
@@ -30,34 +56,96 @@ func (p *pages) events(w http.ResponseWriter, r *http.Request, c *client) {
 	defer done()
 	out, ctx, cancel := stream(w, r)
 	defer cancel()
-	q := r.URL.Query()
-	of, all := q.Get("topic"), q.Get("apps") // one app's page, or the overview with these
-	sent := make(map[string]string)
+	l.out = out
 	for seen := int64(0); ; {
-		c := p.visitor(r) // each time: the session may be over, the key be for less
-		if c == nil || of != "" && !c.may(of) {
-			_ = out.send("reload", "it is not shown to you any more")
-			return
-		}
-		apps, tick, ok := p.sampler.see(ctx, seen, func(topic string) bool { return c.may(topic) && (of == "" || of == topic) })
+		now, ok := p.sampler.see(ctx, seen)
 		if !ok {
 			return
 		}
-		if of != "" && len(apps) == 0 || of == "" && all != "" && all != listOf(apps) {
-			_ = out.send("reload", "there are other apps")
+		out.hurry()
+		if !l.tell(now) || out.control.Flush() != nil {
 			return
 		}
-		for id, html := range p.parts(c, of, apps) {
-			if html != sent[id] && out.send("part", html) != nil {
-				return
-			}
-			sent[id] = html
-		}
-		if out.send("done", "all parts that have changed") != nil || out.control.Flush() != nil {
-			return
-		}
-		seen = tick
+		seen = now.tick
 	}
+}
+
+// costOf is what a live page costs: an app's, or the overview with all apps. Where there
+// are very many, each key has one.
+func (p *pages) costOf(topic string) int64 {
+	if topic != "" {
+		return viewCost
+	}
+	more := len(p.api.tree.Status()) / viewApps
+	return min(int64(1+more)*viewCost, p.api.lasting.each)
+}
+
+// tell writes what has changed. false: the page is to end.
+func (l *live) tell(now *look) bool {
+	l.asked = time.Time{}
+	if !l.allowed() {
+		return false
+	}
+	c := l.c
+	apps := now.meant(func(topic string) bool { return c.may(topic) && (l.of == "" || l.of == topic) })
+	if l.of != "" && len(apps) == 0 || l.of == "" && l.all != "" && l.all != listOf(apps) {
+		_ = l.out.send("reload", "there are other apps")
+		return false
+	}
+	if l.of == "" && !l.tellRows(apps) {
+		return false
+	}
+	for id, html := range l.pages.parts(c, l.of, apps) {
+		if html == l.sent[id] {
+			continue
+		}
+		if !l.allowed() || l.out.send("part", html) != nil {
+			return false
+		}
+		l.sent[id] = html
+	}
+	return l.out.send("done", "all parts that have changed") == nil
+}
+
+// tellRows writes the rows of the overview that were drawn again since they were sent.
+func (l *live) tellRows(apps []shown) bool {
+	n := 0
+	for i := range apps {
+		at := (l.from + i) % len(apps)
+		a := &apps[at]
+		if a.row == "" || l.rows[a.app.Topic] == a.changed {
+			continue
+		}
+		if n++; n > lookRows {
+			l.from = at
+			break
+		}
+		if !l.allowed() {
+			return false
+		}
+		if !l.c.may(a.app.Topic) {
+			continue
+		}
+		if l.out.send("part", a.row) != nil {
+			return false
+		}
+		l.rows[a.app.Topic] = a.changed
+	}
+	return true
+}
+
+// allowed reports whether the page may still be shown, as of askAgain ago at most. If not,
+// it tells the page.
+func (l *live) allowed() bool {
+	if time.Since(l.asked) < askAgain {
+		return l.c != nil
+	}
+	l.c, l.asked = l.pages.visitor(l.r), time.Now()
+	if l.c == nil || l.of != "" && !l.c.may(l.of) {
+		l.c = nil
+		_ = l.out.send("reload", "it is not shown to you any more")
+	}
+	return l.c != nil
 }
 
 // listOf stands for a list of apps, in whatever order.
@@ -71,7 +159,7 @@ func listOf(apps []shown) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// parts are the parts of a page that may change, by their ids.
+// parts are the parts of a page that may change, by their ids, without the overview's rows.
 func (p *pages) parts(c *client, of string, apps []shown) iter.Seq2[string, string] {
 	return func(yield func(id, html string) bool) {
 		v := p.view(c)
@@ -79,11 +167,6 @@ func (p *pages) parts(c *client, of string, apps []shown) iter.Seq2[string, stri
 			return
 		}
 		if of == "" {
-			for _, a := range apps {
-				if !yield("app-"+a.app.Topic, a.row) {
-					return
-				}
-			}
 			yield("totals", p.part("overview", "totals", totalsOf(apps)))
 			return
 		}
@@ -148,9 +231,11 @@ func stream(w http.ResponseWriter, r *http.Request) (eventStream, context.Contex
 // lineEnds are those of the event streams; what follows one is another line of the same data.
 var lineEnds = strings.NewReplacer("\r\n", "\ndata: ", "\r", "\ndata: ", "\n", "\ndata: ")
 
+// hurry gives all events of one look eventTime from now.
+func (s eventStream) hurry() { _ = s.control.SetWriteDeadline(time.Now().Add(eventTime)) }
+
 // send sends one event, with the next Flush at the latest.
 func (s eventStream) send(name, data string) error {
-	_ = s.control.SetWriteDeadline(time.Now().Add(eventTime))
 	_, err := fmt.Fprintf(s.w, "event: %s\ndata: %s\n\n", name, lineEnds.Replace(data))
 	return err
 }
@@ -242,6 +327,7 @@ func (p *pages) follow(w http.ResponseWriter, r *http.Request, c *client) {
 			now.Obstacle, looked = p.obstacle(&n), time.Now()
 		}
 		if now != told {
+			out.hurry()
 			if out.send("part", p.part("send", "outcome", &now)) != nil || out.control.Flush() != nil {
 				return
 			}

@@ -18,6 +18,9 @@ import (
 // maxItems is how many notifications one list may hold.
 const maxItems = 1000
 
+// errOnePush: the page sends single pushes, each with a line in the log.
+var errOnePush = errors.New("the body: a session of the page sends one push at a time; lists and streams need an API key")
+
 // resultList is the answer to a list of notifications.
 type resultList struct {
 	Results  []result `json:"results"` // in the order of the list
@@ -29,6 +32,10 @@ type resultList struct {
 func (a *API) notifications(w http.ResponseWriter, r *http.Request, c *client) {
 	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
 	case "application/x-ndjson", "application/ndjson", "application/jsonl":
+		if c.browser {
+			writeProblem(w, http.StatusUnsupportedMediaType, errOnePush.Error())
+			return
+		}
 		if r.Header.Get(idempotencyKey) != "" {
 			writeProblem(w, http.StatusBadRequest, "Idempotency-Key: streams cannot have one; their answers are not kept")
 			return
@@ -81,6 +88,9 @@ func bodyFault(err error) string {
 // done nothing: the same request is then handled as a new one.
 func (a *API) acceptBody(ctx context.Context, req *http.Request, c *client, body []byte) (out answer, keep bool) {
 	if rawjson.Begin(body) == '[' {
+		if c.browser {
+			return problemOf(http.StatusBadRequest, "", errOnePush.Error()), false
+		}
 		return a.acceptList(ctx, c, body)
 	}
 	if !c.limit.Allow() {

@@ -122,12 +122,13 @@ func TestSamplerAsksInTurn(t *testing.T) {
 			t.Errorf("%d questions in three looks", n)
 		}
 		s.mu.Lock()
-		for topic, a := range s.apps {
+		last := s.last
+		s.mu.Unlock()
+		for topic, a := range last.of {
 			if a.app.Queue == nil || a.row != topic {
 				t.Errorf("%s: %+v", topic, a)
 			}
 		}
-		s.mu.Unlock()
 		tree.hangs.Store(true)
 		looks, before := tree.looks.Load(), tree.asked.Load()
 		time.Sleep(10 * sampleEvery)
@@ -135,6 +136,143 @@ func TestSamplerAsksInTurn(t *testing.T) {
 			t.Errorf("%d looks and %d questions in 10 s with a queue that does not answer", n, asked)
 		}
 	})
+}
+
+// Rows of very many apps are drawn in turn, those with another state first, and pages are
+// answered meanwhile.
+func TestSamplerDrawsInTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const many = 10 * drawLeast
+		var topics []string
+		for i := range many {
+			topics = append(topics, fmt.Sprintf("app%03d", i))
+		}
+		tree := newCountedTree(topics...)
+		var drawn []string
+		s := &sampler{tree: tree}
+		s.draw = func(a *liveApp) string {
+			s.view(&tree.apps[0]) // as for a page: it does not wait for rows
+			time.Sleep(drawTime / (2 * drawLeast))
+			drawn = append(drawn, a.Topic)
+			return string(a.State)
+		}
+		look := func(want int) {
+			t.Helper()
+			drawn = nil
+			time.Sleep(sampleEvery)
+			s.sample(t.Context())
+			if len(drawn) != want {
+				t.Errorf("%d rows drawn in one look, want %d", len(drawn), want)
+			}
+		}
+		for range 5 {
+			look(2 * drawLeast)
+		}
+		for _, a := range s.last.apps {
+			if a.row == "" {
+				t.Fatalf("no row of %s after %d looks", a.app.Topic, s.last.tick)
+			}
+		}
+		for i := range tree.apps {
+			tree.apps[i].Topic = "other-" + tree.apps[i].Topic // all are due
+		}
+		look(2 * drawLeast)
+		changed := slices.IndexFunc(tree.apps, func(a supervisor.AppStatus) bool { return s.apps[a.Topic].row != "" })
+		tree.apps[changed].Health.State = supervisor.Broken
+		look(2 * drawLeast)
+		if drawn[0] != tree.apps[changed].Topic {
+			t.Errorf("%s is drawn first, not the one that is broken now", drawn[0])
+		}
+	})
+}
+
+// slowViewer is a browser that takes a while for each event.
+type slowViewer struct {
+	*httptest.ResponseRecorder
+	takes     time.Duration
+	deadlines int
+	after     func(events int)
+	events    int
+}
+
+func (v *slowViewer) SetWriteDeadline(time.Time) error { v.deadlines++; return nil }
+
+func (v *slowViewer) Write(b []byte) (int, error) {
+	time.Sleep(v.takes)
+	v.events++
+	v.after(v.events)
+	return v.ResponseRecorder.Write(b)
+}
+
+// liveOf is the overview of very many apps, all of which are drawn.
+func liveOf(t *testing.T, api *API, apps int, out *slowViewer) (*live, *look) {
+	t.Helper()
+	now := &look{tick: 1}
+	for i := range apps {
+		app := &liveApp{App: App{Topic: fmt.Sprintf("app%04d", i)}}
+		now.apps = append(now.apps, shown{app: app, row: "<tr></tr>", changed: 1})
+	}
+	r := httptest.NewRequest("GET", "/events", nil)
+	r.AddCookie(newGuest(t, api.Network()).signIn("reader-0123").cookie)
+	return &live{pages: api.pages, r: r, out: eventStream{out, http.NewResponseController(out)}, sent: make(map[string]string), rows: make(map[string]int64)}, now
+}
+
+// A key that is removed sees no more of a look that is on its way, and all events of a look
+// have one deadline.
+func TestLiveChecksWithinALook(t *testing.T) {
+	t.Parallel()
+	api := New(newCountedTree(), Options{})
+	api.Use(Settings{Keys: []Key{{Name: "reader", Token: "reader-0123", Role: RoleRead}}})
+	out := &slowViewer{ResponseRecorder: httptest.NewRecorder(), takes: askAgain / 4}
+	l, now := liveOf(t, api, 100, out)
+	out.after = func(events int) {
+		if events == 3 {
+			api.Use(Settings{Keys: testKeys[3:]})
+		}
+	}
+	if l.tell(now) {
+		t.Error("it goes on")
+	}
+	if body := out.Body.String(); out.events > 10 || !strings.Contains(body, "event: reload") || strings.Contains(body, "event: done") {
+		t.Errorf("%d events: %s", out.events, body)
+	}
+	if out.deadlines != 0 {
+		t.Errorf("%d deadlines within a look", out.deadlines)
+	}
+}
+
+// The rows of very many apps come in several looks, each once.
+func TestLiveOfManyApps(t *testing.T) {
+	t.Parallel()
+	api := New(newCountedTree(), Options{})
+	api.Use(Settings{Keys: []Key{{Name: "reader", Token: "reader-0123", Role: RoleRead}}})
+	out := &slowViewer{ResponseRecorder: httptest.NewRecorder(), after: func(int) {}}
+	l, now := liveOf(t, api, 2*lookRows+1, out)
+	for _, want := range []int{lookRows, lookRows, 1, 0} {
+		out.Body.Reset()
+		if !l.tell(now) || strings.Count(out.Body.String(), "<tr>") != want {
+			t.Errorf("%d rows, want %d", strings.Count(out.Body.String(), "<tr>"), want)
+		}
+	}
+}
+
+// An overview of many apps costs more than one of few, and each key may have one.
+func TestLiveCost(t *testing.T) {
+	t.Parallel()
+	tree := newCountedTree("a", "b")
+	p := newPages(New(tree, Options{}))
+	if one, all := p.costOf("a"), p.costOf(""); one != viewCost || all != viewCost {
+		t.Errorf("%d, %d", one, all)
+	}
+	tree.apps = make([]supervisor.AppStatus, 10_000)
+	if one, all := p.costOf("a"), p.costOf(""); one != viewCost || all != 6*viewCost {
+		t.Errorf("%d, %d of many", one, all)
+	}
+	tree.apps = make([]supervisor.AppStatus, 100_000)
+	if cost := p.costOf(""); cost != p.api.lasting.each {
+		t.Errorf("%d of very many", cost)
+	}
 }
 
 // Pushes a second, of the last seconds and in the chart; a gap while nobody
@@ -461,6 +599,22 @@ func TestPageSend(t *testing.T) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	if line := `msg="http: push sent from the page" key=sender from=192.0.2.1 topic=` + topic + " job=7"; !strings.Contains(log.String(), line) || strings.Contains(log.String(), goodToken) {
+		t.Errorf("log: %s", log)
+	}
+	lines := strings.Count(log.String(), "push sent from the page")
+	if w := g.postJSON("/send", []any{push}); w.Code != 400 || !strings.Contains(w.Body.String(), "one push at a time") {
+		t.Errorf("a list: %d %s", w.Code, w.Body)
+	}
+	body, err := json.Marshal(push)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := httptest.NewRequest("POST", "/send", strings.NewReader(string(body)+"\n"))
+	stream.Header.Set("Content-Type", "application/x-ndjson")
+	if w := g.do(stream); w.Code != 415 || !strings.Contains(w.Body.String(), "one push at a time") {
+		t.Errorf("a stream: %d %s", w.Code, w.Body)
+	}
+	if strings.Count(log.String(), "push sent from the page") != lines {
 		t.Errorf("log: %s", log)
 	}
 	follow := "/send/events?id=" + url.QueryEscape(result.ID)

@@ -25,6 +25,11 @@ const (
 	// drawEvery is how often a row is drawn again if nothing has changed: an expiry comes
 	// nearer.
 	drawEvery = time.Minute
+	// drawTime is how long one look draws rows, some hundred, and drawLeast how many it
+	// draws however long that takes. Of more that have changed those with another state
+	// come first, then those drawn longest ago; the rest wait for the next look.
+	drawTime  = 25 * time.Millisecond
+	drawLeast = 50
 	// askedAtOnce and askTime bound what one sample asks the queue: so many
 	// tubes, for so long. The others have their turn in the next.
 	askedAtOnce = 50
@@ -44,12 +49,20 @@ type sampler struct {
 
 	// Of the goroutine.
 	turn int // of the apps, whose tubes are asked about next
+	apps map[string]*sampled
 
 	mu     sync.Mutex
-	tick   int64
-	ticked chan struct{} // closed with the next tick
-	apps   map[string]*sampled
-	topics []string // of apps, as the tree has them
+	last   *look         // nil before the first
+	ticked chan struct{} // closed with the next look
+}
+
+// look is all apps as of one tick. It is never changed, so that viewers need no lock to
+// read it.
+type look struct {
+	tick int64
+	at   time.Time
+	apps []shown // as the tree has them
+	of   map[string]*shown
 }
 
 // liveApp is an app as the page shows it: the API's view with what takes several looks to
@@ -60,10 +73,21 @@ type liveApp struct {
 	Rates []float64 // each second's, oldest first; nil while all are 0
 }
 
+// meant returns the apps that are meant, in the tree's order.
+func (l *look) meant(is func(topic string) bool) (apps []shown) {
+	for i := range l.apps {
+		if is(l.apps[i].app.Topic) {
+			apps = append(apps, l.apps[i])
+		}
+	}
+	return apps
+}
+
 // sampled is what is known of an app over time.
 type sampled struct {
 	shown
-	drawn time.Time // when row was
+	drawn   time.Time // when row was
+	drawnOf *liveApp  // what it shows
 
 	at    time.Time // of the last sample
 	ended int64     // pushes until then
@@ -74,9 +98,10 @@ type sampled struct {
 
 // shown is an app as of a tick, as viewers see it.
 type shown struct {
-	app    *liveApp // replaced when it changes
-	row    string   // of the overview
-	status *supervisor.AppStatus
+	app     *liveApp // replaced when it changes
+	row     string   // of the overview, maybe of an earlier tick; "" before it is drawn
+	changed int64    // the tick that row is of
+	status  *supervisor.AppStatus
 }
 
 // mark is how long pushes had taken until then.
@@ -121,36 +146,69 @@ func (s *sampler) run(ctx context.Context) {
 func (s *sampler) sample(ctx context.Context) {
 	status := s.tree.Status()
 	tubes := s.askTubes(ctx, status)
-	now := time.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.apps == nil {
 		s.apps = make(map[string]*sampled)
 	}
-	s.tick++
-	s.topics = s.topics[:0]
-	there := make(map[string]bool, len(status))
+	now := &look{tick: 1, at: time.Now(), apps: make([]shown, len(status)), of: make(map[string]*shown, len(status))}
+	if s.last != nil { // only this goroutine sets it
+		now.tick = s.last.tick + 1
+	}
 	for i := range status {
 		st := &status[i]
-		there[st.Topic] = true
-		s.topics = append(s.topics, st.Topic)
+		now.of[st.Topic] = &now.apps[i]
 		a := s.apps[st.Topic]
 		if a == nil {
 			a = new(sampled)
 			s.apps[st.Topic] = a
 		}
-		a.look(st, tubes, now, endedOf(st.Counters))
+		a.look(st, tubes, now.at, endedOf(st.Counters))
 		a.status = st
-		if app := a.view(st); !reflect.DeepEqual(app, a.app) || now.Sub(a.drawn) >= drawEvery {
-			a.app, a.row, a.drawn = app, s.draw(app), now
+		if app := a.view(st); !reflect.DeepEqual(app, a.app) {
+			a.app = app
 		}
 	}
-	maps.DeleteFunc(s.apps, func(topic string, _ *sampled) bool { return !there[topic] })
+	maps.DeleteFunc(s.apps, func(topic string, _ *sampled) bool { return now.of[topic] == nil })
+	s.drawRows(now)
+	for i := range now.apps {
+		now.apps[i] = s.apps[status[i].Topic].shown
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = now
 	if s.ticked != nil {
 		close(s.ticked)
 	}
 	s.ticked = make(chan struct{})
 }
+
+// drawRows draws rows that have changed, for drawTime.
+func (s *sampler) drawRows(now *look) {
+	var due []*sampled
+	for _, a := range s.apps {
+		if a.app != a.drawnOf || now.at.Sub(a.drawn) >= drawEvery {
+			due = append(due, a)
+		}
+	}
+	slices.SortFunc(due, func(a, b *sampled) int {
+		switch x, y := a.newState(), b.newState(); {
+		case x && !y:
+			return -1
+		case y && !x:
+			return 1
+		}
+		return a.drawn.Compare(b.drawn)
+	})
+	for begun, i := time.Now(), 0; i < len(due) && (i < drawLeast || time.Since(begun) < drawTime); i++ {
+		a := due[i]
+		if row := s.draw(a.app); row != a.row {
+			a.row, a.changed = row, now.tick
+		}
+		a.drawn, a.drawnOf = now.at, a.app
+	}
+}
+
+// newState reports whether the app's row shows a state that has passed.
+func (a *sampled) newState() bool { return a.drawnOf != nil && a.drawnOf.State != a.app.State }
 
 // askTubes asks the queue for the numbers of some apps' tubes: all of them, if
 // they are not very many. One that does not answer has nil.
@@ -240,16 +298,18 @@ func (a *sampled) view(st *supervisor.AppStatus) *liveApp {
 
 // view is an app as of now, with what samples have shown before.
 func (s *sampler) view(st *supervisor.AppStatus) *liveApp {
+	v := &liveApp{App: appOf(st)}
+	v.Latency = nil
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := s.apps[st.Topic]
-	if a == nil || time.Since(a.at) > 2*sampleEvery {
-		a = new(sampled)
-		if st.Queue != nil {
-			a.tube = &st.Queue.TubeStats
-		}
+	last := s.last
+	s.mu.Unlock()
+	if last == nil || time.Since(last.at) > 2*sampleEvery {
+		return v
 	}
-	return a.view(st)
+	if a := last.of[st.Topic]; a != nil {
+		v.Rate, v.Rates, v.Latency, v.Queue = a.app.Rate, a.app.Rates, a.app.Latency, a.app.Queue
+	}
+	return v
 }
 
 func endedOf(c *worker.Counters) (n int64) {
@@ -259,27 +319,22 @@ func endedOf(c *worker.Counters) (n int64) {
 	return n
 }
 
-// see waits for a tick after the one that was seen, and returns the apps that are meant.
-// ok is false if ctx ends first.
-func (s *sampler) see(ctx context.Context, seen int64, meant func(topic string) bool) (apps []shown, tick int64, ok bool) {
+// see waits for a look after the tick that was seen. ok is false if ctx ends first.
+func (s *sampler) see(ctx context.Context, seen int64) (_ *look, ok bool) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.ticked == nil {
 		s.ticked = make(chan struct{})
 	}
-	if next := s.ticked; seen == 0 || s.tick <= seen {
+	if next := s.ticked; seen == 0 || s.last.tick <= seen {
 		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return nil, 0, false
 		case <-next:
+			ok = true
 		}
 		s.mu.Lock()
+		return s.last, ok
 	}
-	defer s.mu.Unlock()
-	for _, topic := range s.topics {
-		if meant(topic) {
-			apps = append(apps, s.apps[topic].shown)
-		}
-	}
-	return apps, s.tick, true
+	return s.last, true
 }
