@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -205,16 +206,25 @@ const putters = 128
 // before it are late, or, if rate is 0, as fast as the queue takes them.
 func (r *Rig) Put(ctx context.Context, from, to, rate int, tokens func(i int) int) error {
 	puts, ending := errgroup.WithContext(ctx)
-	puts.SetLimit(putters)
 	begun := time.Now()
-	for i := from; i < to && ending.Err() == nil; i++ {
-		if rate > 0 {
-			due := begun.Add(time.Duration(i-from) * time.Second / time.Duration(rate))
-			_ = Pause(ending, time.Until(due)) // the loop sees that it has ended
-		}
+	var next atomic.Int64
+	next.Store(int64(from))
+	for range min(putters, to-from) {
 		puts.Go(func() error {
-			_, err := r.Queue.Put(ending, r.Topic, r.Job(i, tokens(i), time.Now()), queue.PutOptions{})
-			return err
+			for ending.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= to {
+					break
+				}
+				if rate > 0 {
+					due := begun.Add(time.Duration(i-from) * time.Second / time.Duration(rate))
+					_ = Pause(ending, time.Until(due)) // the put sees that it has ended
+				}
+				if _, err := r.Queue.Put(ending, r.Topic, r.Job(i, tokens(i), time.Now()), queue.PutOptions{}); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	}
 	err := puts.Wait()
