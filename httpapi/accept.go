@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/internal/parallel"
 	"propeller/queue"
 	"propeller/supervisor"
 	"propeller/worker/job"
@@ -33,7 +32,7 @@ type result struct {
 	// the first being ID; absent for one. With an Error, those that were put.
 	IDs []string `json:"ids,omitempty"`
 	// Malformed are elements of tokens that are not device tokens, at most 20. The others
-	// are sent all the same.
+	// are sent anyway.
 	Malformed []resultError `json:"malformed,omitempty"`
 	Error     *resultError  `json:"error,omitempty"`
 
@@ -45,7 +44,7 @@ type resultError struct {
 	Status int    `json:"status,omitempty"` // of the answer to a request with this one alone
 	Key    string `json:"key,omitempty"`    // at fault
 	Detail string `json:"detail"`
-	// Uncertain: it may have been taken all the same. Sent again, it may arrive twice.
+	// Uncertain: it may have been accepted anyway. If it is sent again, it may arrive twice.
 	Uncertain bool `json:"uncertain,omitempty"`
 }
 
@@ -168,22 +167,12 @@ const (
 // acceptAll takes n notifications. Each stands for itself: its result is in its
 // place in out. charge is for the jobs that one is besides its first.
 func (a *API) acceptAll(ctx context.Context, c *client, charge func(jobs int) error, n int, item func(i int) []byte, out []result) {
-	var next atomic.Int64
-	var working sync.WaitGroup
-	for range min((n+partSize-1)/partSize, partsAtOnce) {
-		working.Go(func() {
-			for {
-				to := int(next.Add(partSize))
-				from := to - partSize
-				if from >= n {
-					return
-				}
-				p := part{api: a, client: c, charge: charge, first: from, out: out[from:min(to, n)]}
-				p.accept(ctx, item)
-			}
-		})
-	}
-	working.Wait()
+	parallel.Do(partsAtOnce, (n+partSize-1)/partSize, func(i int) bool {
+		from := i * partSize
+		p := part{api: a, client: c, charge: charge, first: from, out: out[from:min(from+partSize, n)]}
+		p.accept(ctx, item)
+		return true
+	})
 }
 
 // part is some notifications of a request.

@@ -111,12 +111,18 @@ func (o *Outcomes) end(puts ...donePut) {
 	if o == nil {
 		return
 	}
+	froms := make([]source, len(puts)) // hashed before the lock, for which all workers' events wait
+	for i := range puts {
+		if p := &puts[i]; p.err == nil {
+			froms[i] = source{p.id, p.topic, job.SeedOf(p.id, p.body)}
+		}
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := time.Now()
 	for i := range puts {
 		if p := &puts[i]; p.err == nil {
-			o.putLocked(p, now)
+			o.putLocked(p, froms[i], now)
 		}
 	}
 	if o.pending--; o.pending == 0 {
@@ -124,8 +130,7 @@ func (o *Outcomes) end(puts ...donePut) {
 	}
 }
 
-func (o *Outcomes) putLocked(p *donePut, now time.Time) {
-	from := source{p.id, p.topic, job.SeedOf(p.id, p.body)}
+func (o *Outcomes) putLocked(p *donePut, from source, now time.Time) {
 	x := o.early[from]
 	if x == nil {
 		x = &outcome{n: pushStatus{ID: p.id}, from: from}

@@ -2,8 +2,8 @@ package queue
 
 import (
 	"context"
-	"sync"
-	"sync/atomic"
+
+	"propeller/internal/parallel"
 )
 
 // NewJob is a job for PutAll.
@@ -39,18 +39,15 @@ func PutAll(ctx context.Context, q Queue, jobs []NewJob) []Stored {
 		return many.PutAll(ctx, jobs)
 	}
 	out := make([]Stored, len(jobs))
-	var next atomic.Int64
-	put := func() {
-		for i := int(next.Add(1)) - 1; i < len(jobs); i = int(next.Add(1)) - 1 {
-			j := &jobs[i]
-			out[i].ID, out[i].Err = q.Put(ctx, j.Tube, j.Body, j.PutOptions)
-		}
+	put := func(i int) bool {
+		j := &jobs[i]
+		out[i].ID, out[i].Err = q.Put(ctx, j.Tube, j.Body, j.PutOptions)
+		return true
 	}
-	var others sync.WaitGroup
-	for range min(len(jobs), putsAtOnce) - 1 {
-		others.Go(put)
+	if len(jobs) == 1 {
+		put(0) // without another goroutine
+	} else {
+		parallel.Do(putsAtOnce, len(jobs), put)
 	}
-	put()
-	others.Wait()
 	return out
 }

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/chromedp/chromedp"
 )
 
 // What README.md tells to try in a browser happens: a push is sent and delivered,
@@ -80,7 +78,7 @@ func (b *tab) sendFromForm(topic, token string) {
 	b.t.Helper()
 	b.click(`nav a[href$="/send"]`)
 	b.waitFor("#send")
-	b.do("choose an app", chromedp.SetValue(chromedp.CSS("[name=topic]"), topic))
+	b.choose("[name=topic]", topic)
 	b.fill("[name=token]", token)
 	b.fill("[name=title]", "Hello")
 	b.click("#send")

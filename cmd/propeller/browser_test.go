@@ -150,6 +150,15 @@ func (b *tab) fill(selector, text string) {
 	b.do("fill "+selector, chromedp.Evaluate[chromedp.Void](empty), chromedp.SendKeys(chromedp.CSS(selector), text))
 }
 
+// choose chooses an option of a list. It is a script that does so: a node's id, by which chromedp
+// acts on it, ends when the browser reports that the page has loaded.
+func (b *tab) choose(selector, option string) {
+	b.t.Helper()
+	b.waitFor(selector)
+	script := fmt.Sprintf(`{ const list = document.querySelector(%q); list.value = %q; list.dispatchEvent(new Event("change", {bubbles: true})) }`, selector, option)
+	b.do("choose "+option, chromedp.Evaluate[chromedp.Void](script))
+}
+
 // keys presses keys, wherever the focus is.
 func (b *tab) keys(keys string) {
 	b.t.Helper()

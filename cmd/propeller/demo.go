@@ -42,7 +42,7 @@ apps:
   - {topic: ` + demoChat + `}
 `
 
-// demoEnds are how the device tokens end, in turn. The stand-in answers by that
+// demoEnds are the last digits of the device tokens, in turn. They choose the stand-in's answer
 // (apnstest.TokenCodes). Their number is odd, so that each app gets all of them.
 var demoEnds = [...]string{"", "", "fa171150", "", "fa170410", "", "", "fa170503", "", "", "fa170429", "", "fa170413"}
 

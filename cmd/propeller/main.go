@@ -126,7 +126,7 @@ func prefixed(err error) string {
 	return "propeller: " + packages.ReplaceAllString(strings.TrimPrefix(text, "propeller: "), "")
 }
 
-// packages are names of the program's parts in errors, which mean nothing to who calls it.
+// packages matches package names in errors, which mean nothing to the program's user.
 var packages = regexp.MustCompile(`\b(?:supervisor|httpapi|jetstream|beanstalk): `)
 
 // usageError is a fault of the command line that a command found.

@@ -47,7 +47,6 @@ func newMove() *cobra.Command {
 	f.StringVar(&o.topic, "topic", "", "the jobs of this app only (`bundle id`)")
 	f.StringVar(&o.tube, "tube", "", "the jobs of this tube only (`name`)")
 	f.BoolVar(&o.all, "all", false, "the jobs of every tube, other programs' too")
-	f.String("state-dir", "", "no longer used: buried jobs carry their reasons (`folder`)")
 	require(cmd, "from")
 	require(cmd, "to")
 	cmd.MarkFlagsMutuallyExclusive("topic", "tube", "all")

@@ -243,7 +243,7 @@ func TestMoveReasons(t *testing.T) {
 	if err := errors.Join(c.Close(t.Context()), q.Close()); err != nil {
 		t.Fatal(err)
 	}
-	r := runProgram(t, t.TempDir(), "", "jobs", "move", "--from", from, "--to", to, "--tube", topic, "--state-dir", "none")
+	r := runProgram(t, t.TempDir(), "", "jobs", "move", "--from", from, "--to", to, "--tube", topic)
 	if r.status != 0 {
 		t.Fatalf("%+v", r)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"propeller/internal/backoff"
+	"propeller/internal/parallel"
 	"propeller/internal/text"
 	"propeller/queue"
 )
@@ -54,9 +55,9 @@ type Mover struct {
 	// Kicked returns the body to put for a ready job that was kicked, since To does not
 	// know that it was. nil: the body stays as it is.
 	Kicked func(body []byte) []byte
-	// Refused is called for each job that To does not take; nil: nobody hears. Such jobs
-	// stay where they are. If those that were ready are of more than 64 MB, the rest of
-	// them is served only 10 minutes later.
+	// Refused, if set, is called for each job that To does not take. Such jobs
+	// stay where they are. If the ready ones exceed 64 MB in all, the rest of
+	// them are put off for 10 minutes.
 	Refused func(tube, id string, why error)
 
 	Ready, Delayed, Buried atomic.Int64 // jobs moved, by the state they were in
@@ -79,7 +80,7 @@ func (m *Mover) Waits() string {
 
 func (m *Mover) waitFor(why string) { m.waits.Store(&why) }
 
-// LeftError says that a tube has jobs that do not come.
+// LeftError says that a tube still has jobs that the queue does not serve.
 type LeftError struct {
 	Tube           string
 	Jobs, Reserved int // all of them, and those that somebody else holds
@@ -98,7 +99,7 @@ func (e *LeftError) Error() string {
 }
 
 // Tube moves all jobs of a tube. It returns nil when the tube is empty but for
-// jobs that were refused, a *LeftError when it does not get the rest, and else why
+// jobs that were refused, a *LeftError when it cannot get the rest, and otherwise why
 // it could not go on. When ctx ends, jobs that are on their way arrive first.
 func (m *Mover) Tube(ctx context.Context, tube string) error {
 	ctx, fail := context.WithCancelCause(ctx)
@@ -146,7 +147,7 @@ type run struct {
 func (r *run) pass(ctx context.Context, quiet time.Duration) error {
 	for _, state := range []queue.State{queue.Delayed, queue.Buried} {
 		err := r.From.List(ctx, r.tube, state, func(jobs []queue.StoredJob) error {
-			atOnce(jobs, func(j queue.StoredJob) { r.stored(state, j) })
+			parallel.Each(window, jobs, func(j queue.StoredJob) { r.stored(state, j) })
 			return ctx.Err()
 		})
 		if err != nil {
@@ -202,7 +203,7 @@ func (r *run) ready(ctx context.Context, quiet time.Duration) (err error) {
 		if err != nil || len(jobs) == 0 {
 			return cmp.Or(err, c.Err())
 		}
-		atOnce(jobs, r.reserved)
+		parallel.Each(window, jobs, r.reserved)
 	}
 }
 
@@ -215,15 +216,6 @@ func receive(ctx context.Context, c queue.Consumer, n int, wait time.Duration) (
 		return nil, ctx.Err()
 	}
 	return jobs, err
-}
-
-// atOnce calls f for all jobs at the same time.
-func atOnce[J any](jobs []J, f func(J)) {
-	var wg sync.WaitGroup
-	for _, j := range jobs {
-		wg.Go(func() { f(j) })
-	}
-	wg.Wait()
 }
 
 // reserved moves a job that a consumer got.
