@@ -207,7 +207,7 @@ func (c *Conn) data(f *http2.DataFrame) (answered *push, err error) {
 }
 
 // connWindow is what the peer may send on the connection before it gets a WINDOW_UPDATE: room
-// for a thousand short bodies at once. They are consumed as they come, so it costs no memory.
+// for a thousand short bodies at once. Bodies are consumed as they arrive, so this costs no memory.
 const connWindow = 1 << 20
 
 // consumed takes n bytes off the connection's receive window, and renews it when half is used.

@@ -19,7 +19,7 @@ import (
 
 // Dial opens a connection and waits until the peer is ready for pushes, until ctx ends, or for
 // Config.DialTimeout. It looks up the address each time, as Apple asks; with Config.Proxy it
-// looks up the proxy's address, and the proxy looks up the other. The error wraps ErrCredential
+// looks up the proxy's address, and the proxy looks up the server's. The error wraps ErrCredential
 // if the peer refused the client certificate.
 func Dial(ctx context.Context, cfg Config) (*Conn, error) {
 	c, err := dial(ctx, cfg.withDefaults())

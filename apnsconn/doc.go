@@ -49,7 +49,7 @@
 //
 // # The end of a connection
 //
-// A connection that is to end stops taking pushes (Usable, Free, OnChange), returns those that
+// A connection that is about to end stops taking pushes (Usable, Free, OnChange), returns those that
 // wait inside as NotSent, lets the others end within Config.DrainTimeout, and then ends (Done).
 // It does so when
 //
@@ -71,7 +71,7 @@
 //
 // Config.InFlight bounds the pushes in a connection, and its timeouts bound every wait. An
 // answer may have 4 KiB of body and 8 KiB of headers; a longer one is malformed. A peer that
-// causes work without end (PING, SETTINGS, header blocks) is left with ENHANCE_YOUR_CALM. An
+// causes endless work (PING, SETTINGS, header blocks) is disconnected with ENHANCE_YOUR_CALM. An
 // idle connection keeps no write buffers.
 //
 // No error of this package holds a payload, a whole device token or a key.

@@ -247,7 +247,7 @@ func (e *ClockError) Error() string {
 	return fmt.Sprintf("this machine's clock is %s%d minutes %s APNs': set it, best by NTP", least, minutes, where)
 }
 
-// maxSkew is the difference from APNs' clock from which on the clock is blamed. A correct clock
+// maxSkew is the difference from APNs' clock beyond which the local clock is blamed. A correct clock
 // is within seconds; the age of a token leaves 10 minutes.
 const maxSkew = 5 * time.Minute
 

@@ -40,8 +40,8 @@ type Config struct {
 	// looks like a dead server; process managers kill long before 10 minutes.
 	ShutdownTimeout time.Duration `key:"shutdown_timeout" default:"30s" min:"1s" max:"10m" why:"it bounds the drain at shutdown"`
 	// Watchdog is how long an app may have work and finish none of it before
-	// something is done about it. A queue or an APNs that is only slow is no stall;
-	// one that is seen after an hour is one that users report.
+	// something is done about it. A queue or APNs that is merely slow is not a stall;
+	// a stall noticed only after an hour has already been reported by users.
 	Watchdog time.Duration `key:"watchdog" default:"60s" min:"5s" max:"1h" why:"it finds apps that have stopped, and cannot be switched off"`
 	// StateDir is the folder for what outlives the process, as a path that can
 	// be opened once it is made; "" for none. That of the file, or else the first
@@ -104,7 +104,7 @@ type HTTPKey struct {
 	Name  string `key:"name" as:"client"` // for the log
 	Token Secret `key:"token" secret:"true" as:"token"`
 	Role  string `key:"role" oneof:"read send admin"`
-	// Topics are those of the apps that it is for; nil: all.
+	// Topics are the topics of the apps that the key is for; nil: all.
 	Topics []string `key:"topics"`
 	// Rate is how many notifications it may send a second; 0: no limit. More than a million makes no difference.
 	Rate int `key:"rate" min:"1" max:"1000000" why:"it counts notifications a second; without the key there is no limit"`
@@ -131,7 +131,7 @@ const (
 )
 
 // App is one topic to deliver for. A topic must be a tube name too, since it is the
-// default of tube; all that Apple gives out are.
+// default of tube; every topic that Apple assigns is one.
 type App struct {
 	// Topic is the bundle id, the default of apns-topic.
 	Topic string `key:"topic" as:"tube" own:"true" flag:"BUNDLE-ID" usage:"run one app for this topic, without a file"`
@@ -168,8 +168,8 @@ type App struct {
 	// the job cannot be served again meanwhile.
 	PushTimeout time.Duration `key:"push_timeout" default:"20s" min:"1s" max:"1m" why:"a push must end well before its job's reservation of 120s does"`
 	Retry       Retry         `key:"retry"`
-	// Expiration and TTL are for jobs that give none, each from when the job was put, whose
-	// age is known by whole seconds; 0 = none. APNs stores a push until Expiration, 30 days
+	// Expiration and TTL are for jobs that set none; 0 = none. Expiration counts from each try, TTL
+	// from the put, known in whole seconds. APNs stores a push until Expiration, 30 days
 	// at most ("Viewing the status of push notifications using Metrics and APNs"); after
 	// TTL a job is not sent any more.
 	Expiration time.Duration `key:"expiration" min:"1s" max:"720h" why:"APNs keeps a notification for 30 days at most"`
@@ -204,14 +204,14 @@ type App struct {
 
 // Retry says how long a push that APNs could not take is tried again. beanstalkd delays
 // jobs by whole seconds (protocol.txt). Apple asks for 15 minutes between tries after a
-// 5xx and tells of nothing shorter ("Handling notification responses from APNs"); a
+// 5xx and mentions nothing shorter ("Handling notification responses from APNs"); a
 // first try after one minute catches the usual short outage.
 type Retry struct {
 	// Min is the first delay. One beyond an hour is a mistyped unit.
 	Min time.Duration `key:"min" default:"1m" min:"1s" max:"1h" why:"the queue counts delays in whole seconds"`
 	// Max is the longest delay. More than a day serves nobody.
 	Max time.Duration `key:"max" default:"15m" min:"1s" max:"24h" why:"Apple asks for 15m after a 5xx answer"`
-	// GiveUpAfter is since the job was put; then it is buried. What APNs itself would not
+	// GiveUpAfter counts from when the job was put; after it the job is buried. What APNs would not
 	// have kept is useless.
 	GiveUpAfter time.Duration `key:"give_up_after" default:"24h" min:"1s" max:"720h" why:"APNs itself keeps a notification for 30 days at most"`
 }
@@ -244,7 +244,7 @@ func Default() Config {
 // Mock reports whether the app wants the built-in APNs stand-in.
 func (a *App) Mock() bool { return a.Server == ServerMock }
 
-// Same reports whether a running a can go on as other: no key differs but the number
+// Same reports whether a running app a can go on as other: no key differs except the number
 // of workers. Credentials are compared by content, so that a renewed
 // certificate under the same path is a difference and a moved one is not. Why an app
 // is broken is no difference.

@@ -41,7 +41,7 @@ func (s Secret) Reveal() string {
 // IsZero reports whether the secret is empty.
 func (s Secret) IsZero() bool { return s.text == nil }
 
-// String returns what may be shown, "" for the empty secret.
+// String returns the redacted form, which may be shown; "" for the empty secret.
 func (s Secret) String() string { return s.shown }
 
 // Format prints String whatever the verb and flags, so that %x, %d and %#v do

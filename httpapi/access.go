@@ -45,7 +45,7 @@ type Key struct {
 type Settings struct {
 	// Keys of the clients. Without any, every client on this machine is an admin.
 	Keys []Key
-	// TrustedProxies are believed about their clients' addresses; so is what connects
+	// TrustedProxies are believed about their clients' addresses; so is any peer that connects
 	// through a Unix socket.
 	TrustedProxies []netip.Prefix
 	// BasePath is where a proxy serves the daemon: "/a/b", or "".

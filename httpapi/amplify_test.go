@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -69,28 +70,30 @@ func TestStoredInTheShortestForm(t *testing.T) {
 // afterwards.
 func TestJobsArePaidBeforeTheyArePut(t *testing.T) {
 	t.Parallel()
-	one := `{"topic":"` + topic + `","title":"t","tokens":` + tokenList(3000) + `}`
-	for _, of := range []struct {
-		kind, body string
-		left, want int
-	}{
-		{"application/json", one, 3, 0}, {"application/json", one, 4, 4}, {"application/json", "[" + one + "," + one + "]", 5, 4},
-		{ndjson, one, 3, 4},
-	} {
-		tree := new(putTree)
-		api := New(tree, Options{Outcomes: new(Outcomes)})
-		api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
-		limit := api.access.Load().find("slow-0123").limit
-		limit.ReserveN(time.Now(), int(limit.Tokens())-of.left)
-		w := send(api.Network(), "slow-0123", "POST", "/v1/notifications", of.body, "Content-Type", of.kind)
-		if len(tree.jobs) != of.want || of.want == 0 && w.Code != 429 {
-			t.Errorf("%s with %d left: %d, %d jobs: %s", of.kind, of.left, w.Code, len(tree.jobs), w.Body)
+	synctest.Test(t, func(t *testing.T) { // the rate is by time
+		one := `{"topic":"` + topic + `","title":"t","tokens":` + tokenList(3000) + `}`
+		for _, of := range []struct {
+			kind, body string
+			left, want int
+		}{
+			{"application/json", one, 3, 0}, {"application/json", one, 4, 4}, {"application/json", "[" + one + "," + one + "]", 5, 4},
+			{ndjson, one, 3, 4},
+		} {
+			tree := new(putTree)
+			api := New(tree, Options{Outcomes: new(Outcomes)})
+			api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
+			limit := api.access.Load().find("slow-0123").limit
+			limit.ReserveN(time.Now(), int(limit.Tokens())-of.left)
+			w := send(api.Network(), "slow-0123", "POST", "/v1/notifications", of.body, "Content-Type", of.kind)
+			if len(tree.jobs) != of.want || of.want == 0 && w.Code != 429 {
+				t.Errorf("%s with %d left: %d, %d jobs: %s", of.kind, of.left, w.Code, len(tree.jobs), w.Body)
+			}
+			var all resultList
+			if of.left == 5 && (json.Unmarshal(w.Body.Bytes(), &all) != nil || all.Accepted != 1 || all.Refused != 1) {
+				t.Errorf("%s", w.Body)
+			}
 		}
-		var all resultList
-		if of.left == 5 && (json.Unmarshal(w.Body.Bytes(), &all) != nil || all.Accepted != 1 || all.Refused != 1) {
-			t.Errorf("%s", w.Body)
-		}
-	}
+	})
 }
 
 // The page shows a bounded part of a job, in a time that grows with its size.

@@ -1,5 +1,5 @@
-// Package httpapi is propeller's HTTP API: jobs in, and out what a running
-// daemon tells of its apps, and what an operator may do with them.
+// Package httpapi is propeller's HTTP API: it takes in jobs, and tells what a running
+// daemon knows of its apps and lets an operator act on them.
 //
 // It is served twice: where the configuration's http.listen says (Web), to
 // clients that show keys (Settings); and on a Unix socket in state_dir (Open),
@@ -7,8 +7,8 @@
 // docs/http-api.md describes every request. Errors are problems (RFC 9457).
 //
 // On the network there is also a page for people: pages.go answers its requests, session.go
-// says who looks, sampler.go looks at the apps for all visitors, live.go tells browsers what
-// has changed. httpapi/page draws it, from this package's own types; what it does is done by
+// knows who is signed in, sampler.go samples the apps for all visitors, live.go tells browsers what
+// has changed. httpapi/page renders it from this package's types. Its forms are handled by
 // the functions that answer the API (wantsPage: a browser gets a page, a client JSON).
 package httpapi
 
@@ -72,8 +72,8 @@ type Options struct {
 	Forgotten *atomic.Int64
 	// Reload reads the configuration and applies it; nil: it cannot be.
 	Reload func(ctx context.Context) error
-	// Reloads tells when a configuration was last taken over, at the start or by a reload,
-	// and which has been refused since; nil: nothing is known of them.
+	// Reloads returns when a configuration was last applied, at the start or by a reload,
+	// and which reload has been refused since. nil: nothing is known about reloads.
 	Reloads func() (at time.Time, refused *RefusedReload)
 }
 

@@ -59,7 +59,7 @@ type App struct {
 	// CredentialExpires is when the certificate does; absent without one.
 	CredentialExpires time.Time `json:"credential_expires,omitzero"`
 	// credentialFault says why the credential that the configuration names cannot be used:
-	// the app is broken, or goes on with the one it had. Absent if it can.
+	// the app is broken, or goes on with the one it had. Absent if the credential can be used.
 	CredentialFault string   `json:"credential_fault,omitempty"`
 	Watchdog        watchdog `json:"watchdog"`
 	Webhook         *Webhook `json:"webhook,omitempty"`

@@ -346,10 +346,10 @@ func jsonChoice(r *http.Request) (c Choice, err error) {
 	in := json.NewDecoder(r.Body)
 	in.DisallowUnknownFields()
 	if err := in.Decode(&c); err != nil {
-		return c, fmt.Errorf("%w: is not a choice of jobs as JSON: %w", errBody, err)
+		return c, fmt.Errorf("%w: is not a JSON object that selects jobs: %w", errBody, err)
 	}
 	if _, err := in.Token(); err != io.EOF {
-		return c, fmt.Errorf("%w: has more after the choice of jobs", errBody)
+		return c, fmt.Errorf("%w: has more text after the JSON object", errBody)
 	}
 	return c, nil
 }

@@ -43,7 +43,7 @@ type State struct {
 	lock *flock.Flock
 }
 
-// Open takes dir, which is created when missing, for this process. Errors: one
+// Open locks dir, creating it if it is missing, for this process. Errors: one
 // that wraps ErrInUse if another process has it, one that wraps ErrPath, or
 // files.ErrShared, or one of the file system. None names the key that dir is from.
 func Open(dir string) (*State, error) {
@@ -71,7 +71,7 @@ func Open(dir string) (*State, error) {
 	return &State{dir: dir, lock: lock}, nil
 }
 
-// Close gives the folder up.
+// Close releases the folder.
 func (s *State) Close() error {
 	err := os.Remove(s.path())
 	if errors.Is(err, os.ErrNotExist) {

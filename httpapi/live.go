@@ -228,7 +228,7 @@ func stream(w http.ResponseWriter, r *http.Request) (eventStream, context.Contex
 	}
 }
 
-// lineEnds are those of the event streams; what follows one is another line of the same data.
+// lineEnds replaces the line ends of event streams: what follows one is another line of the same data.
 var lineEnds = strings.NewReplacer("\r\n", "\ndata: ", "\r", "\ndata: ", "\n", "\ndata: ")
 
 // hurry gives all events of one look eventTime from now.

@@ -18,7 +18,7 @@ import (
 // maxItems is how many notifications one list may hold.
 const maxItems = 1000
 
-// errOnePush: the page sends single pushes, each with a line in the log.
+// errOnePush: a session of the page may send only single pushes, each of which is logged.
 var errOnePush = errors.New("the body: a session of the page sends one push at a time; lists and streams need an API key")
 
 // resultList is the answer to a list of notifications.

@@ -165,44 +165,48 @@ func TestNotificationTokens(t *testing.T) {
 // A key's limit is that of its notifications, in whatever form they come.
 func TestRate(t *testing.T) {
 	t.Parallel()
-	api := New(new(putTree), Options{})
-	api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
-	h := api.Network()
-	list := "[" + strings.Repeat(notification("")+",", 599) + notification("") + "]"
-	for _, want := range []int{202, 429} {
-		if w := send(h, "slow-0123", "POST", "/v1/notifications", list); w.Code != want {
-			t.Errorf("%d %.200s, want %d", w.Code, w.Body, want)
+	synctest.Test(t, func(t *testing.T) { // the rate is by time
+		api := New(new(putTree), Options{})
+		api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
+		h := api.Network()
+		list := "[" + strings.Repeat(notification("")+",", 599) + notification("") + "]"
+		for _, want := range []int{202, 429} {
+			if w := send(h, "slow-0123", "POST", "/v1/notifications", list); w.Code != want {
+				t.Errorf("%d %.200s, want %d", w.Code, w.Body, want)
+			}
 		}
-	}
+	})
 }
 
 // A notification of several jobs counts as those; what one of a stream has used beyond
 // its limit is missing afterwards.
 func TestRateOfManyTokens(t *testing.T) {
 	t.Parallel()
-	tree := new(putTree)
-	api := New(tree, Options{})
-	api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
-	limit := api.access.Load().find("slow-0123").limit
-	var tokens []string
-	for i := range 3000 {
-		tokens = append(tokens, fmt.Sprintf("%064x", i))
-	}
-	body := `{"topic":"` + topic + `","title":"x","tokens":["` + strings.Join(tokens, `","`) + `"]}`
-	for _, of := range []struct {
-		kind, body string
-		left       int
-	}{{"application/json", body, 4}, {"application/json", "[" + body + "]", 4}, {ndjson, body + "\n", 1}} {
-		limit.ReserveN(time.Now(), int(limit.Tokens())-of.left)
-		tree.jobs = nil
-		if w := send(api.Network(), "slow-0123", "POST", "/v1/notifications", of.body, "Content-Type", of.kind); w.Code != 202 || len(tree.jobs) < 4 {
-			t.Fatalf("%d %.200s, %d jobs", w.Code, w.Body, len(tree.jobs))
+	synctest.Test(t, func(t *testing.T) { // the rate is by time
+		tree := new(putTree)
+		api := New(tree, Options{})
+		api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
+		limit := api.access.Load().find("slow-0123").limit
+		var tokens []string
+		for i := range 3000 {
+			tokens = append(tokens, fmt.Sprintf("%064x", i))
 		}
-		if left := limit.Tokens(); left > float64(of.left)-3 {
-			t.Errorf("%d jobs were put, %v are left", len(tree.jobs), left)
+		body := `{"topic":"` + topic + `","title":"x","tokens":["` + strings.Join(tokens, `","`) + `"]}`
+		for _, of := range []struct {
+			kind, body string
+			left       int
+		}{{"application/json", body, 4}, {"application/json", "[" + body + "]", 4}, {ndjson, body + "\n", 1}} {
+			limit.ReserveN(time.Now(), int(limit.Tokens())-of.left)
+			tree.jobs = nil
+			if w := send(api.Network(), "slow-0123", "POST", "/v1/notifications", of.body, "Content-Type", of.kind); w.Code != 202 || len(tree.jobs) < 4 {
+				t.Fatalf("%d %.200s, %d jobs", w.Code, w.Body, len(tree.jobs))
+			}
+			if left := limit.Tokens(); left > float64(of.left)-3 {
+				t.Errorf("%d jobs were put, %v are left", len(tree.jobs), left)
+			}
+			limit.ReserveN(time.Now(), -maxItems)
 		}
-		limit.ReserveN(time.Now(), -maxItems)
-	}
+	})
 }
 
 // The first answer is repeated for the same key and body.

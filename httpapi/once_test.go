@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
 // keyedForm posts a form with an Idempotency-Key.
@@ -68,31 +69,33 @@ func TestIdempotencyOfFormsAndJobs(t *testing.T) {
 // What has put nothing holds no place, whatever was asked for.
 func TestIdempotencyOfRefusedFormsAndJobs(t *testing.T) {
 	t.Parallel()
-	tree := new(putTree)
-	api := New(tree, Options{})
-	api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
-	h := api.Network()
-	post := func(more string) int {
-		return send(h, "slow-0123", "POST", "/post", more, "Content-Type", "application/x-www-form-urlencoded", "Idempotency-Key", "f").Code
-	}
-	put := func(body string) int {
-		return send(h, "slow-0123", "POST", "/v1/apps/"+topic+"/jobs", body, "Idempotency-Key", "j").Code
-	}
-	good := "topic=" + topic + "&title=x&token=" + goodToken
-	if a, b := post("topic="+topic), put("{}"); a != 400 || b != 400 {
-		t.Errorf("%d, %d", a, b)
-	}
-	for range maxItems + 10 { // the rest of the rate
-		send(h, "slow-0123", "POST", "/v1/lint", "{}")
-	}
-	if a, b := post(good), put("{}"); a != 429 || b != 429 {
-		t.Errorf("beyond the rate: %d, %d", a, b)
-	}
-	long := send(h, "slow-0123", "POST", "/post", good, "Content-Type", "application/x-www-form-urlencoded", "Idempotency-Key", strings.Repeat("k", maxKeyLen+1))
-	if long.Code != 400 || !strings.HasPrefix(long.Header().Get("Content-Type"), "text/plain") || !strings.Contains(long.Body.String(), "255 bytes") {
-		t.Errorf("%d %s", long.Code, long.Body)
-	}
-	if len(api.answers.shelves) != 0 || len(tree.jobs) != 0 {
-		t.Errorf("%d clients' answers kept, put %q", len(api.answers.shelves), tree.jobs)
-	}
+	synctest.Test(t, func(t *testing.T) { // the rate is by time
+		tree := new(putTree)
+		api := New(tree, Options{})
+		api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
+		h := api.Network()
+		post := func(more string) int {
+			return send(h, "slow-0123", "POST", "/post", more, "Content-Type", "application/x-www-form-urlencoded", "Idempotency-Key", "f").Code
+		}
+		put := func(body string) int {
+			return send(h, "slow-0123", "POST", "/v1/apps/"+topic+"/jobs", body, "Idempotency-Key", "j").Code
+		}
+		good := "topic=" + topic + "&title=x&token=" + goodToken
+		if a, b := post("topic="+topic), put("{}"); a != 400 || b != 400 {
+			t.Errorf("%d, %d", a, b)
+		}
+		for range maxItems + 10 { // the rest of the rate
+			send(h, "slow-0123", "POST", "/v1/lint", "{}")
+		}
+		if a, b := post(good), put("{}"); a != 429 || b != 429 {
+			t.Errorf("beyond the rate: %d, %d", a, b)
+		}
+		long := send(h, "slow-0123", "POST", "/post", good, "Content-Type", "application/x-www-form-urlencoded", "Idempotency-Key", strings.Repeat("k", maxKeyLen+1))
+		if long.Code != 400 || !strings.HasPrefix(long.Header().Get("Content-Type"), "text/plain") || !strings.Contains(long.Body.String(), "255 bytes") {
+			t.Errorf("%d %s", long.Code, long.Body)
+		}
+		if len(api.answers.shelves) != 0 || len(tree.jobs) != 0 {
+			t.Errorf("%d clients' answers kept, put %q", len(api.answers.shelves), tree.jobs)
+		}
+	})
 }

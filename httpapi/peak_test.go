@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"propeller/internal/peakheap"
@@ -97,17 +98,19 @@ func TestPeakOfARequest(t *testing.T) {
 // Whatever reads a body counts for the key's rate.
 func TestBodiesCountForTheRate(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"/v1/lint", "/v1/notifications", "/v1/apps/" + topic + "/jobs", "/v1/apps/" + topic + "/buried/kick", "/v1/apps/" + topic + "/buried/delete"} {
-		api := New(new(sinkTree), Options{Outcomes: new(Outcomes)})
-		api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleAdmin, Rate: 1}}})
-		h := api.Network()
-		limit := api.access.Load().find("slow-0123").limit
-		limit.ReserveN(time.Now(), int(limit.Tokens())-1)
-		if w := send(h, "slow-0123", "POST", path, `{`); w.Code == 429 {
-			t.Errorf("%s: the first is refused: %s", path, w.Body)
+	synctest.Test(t, func(t *testing.T) { // the rate is by time
+		for _, path := range []string{"/v1/lint", "/v1/notifications", "/v1/apps/" + topic + "/jobs", "/v1/apps/" + topic + "/buried/kick", "/v1/apps/" + topic + "/buried/delete"} {
+			api := New(new(sinkTree), Options{Outcomes: new(Outcomes)})
+			api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleAdmin, Rate: 1}}})
+			h := api.Network()
+			limit := api.access.Load().find("slow-0123").limit
+			limit.ReserveN(time.Now(), int(limit.Tokens())-1)
+			if w := send(h, "slow-0123", "POST", path, `{`); w.Code == 429 {
+				t.Errorf("%s: the first is refused: %s", path, w.Body)
+			}
+			if w := send(h, "slow-0123", "POST", path, `{`); w.Code != 429 || w.Header().Get("Retry-After") == "" {
+				t.Errorf("%s: the second: %d %s", path, w.Code, w.Body)
+			}
 		}
-		if w := send(h, "slow-0123", "POST", path, `{`); w.Code != 429 || w.Header().Get("Retry-After") == "" {
-			t.Errorf("%s: the second: %d %s", path, w.Code, w.Body)
-		}
-	}
+	})
 }

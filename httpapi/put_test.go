@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"propeller/queue"
@@ -148,30 +149,32 @@ func TestPutRefuses(t *testing.T) {
 // the key at fault, and what becomes of it is remembered.
 func TestPutIsAsNotifications(t *testing.T) {
 	t.Parallel()
-	const path = "/v1/apps/" + topic + "/jobs"
-	good := `{"tokens":["` + strings.Repeat("0", 64) + `","` + strings.Repeat("1", 64) + `"],"title":"x"}`
-	outcomes := new(Outcomes)
-	api := New(new(putTree), Options{Outcomes: outcomes})
-	api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
-	h := api.Network()
-	var p Problem
-	for body, key := range map[string]string{`{"bogus":1}`: "bogus", `{"token":"zz"}`: "token", `{`: ""} {
-		if w := send(h, "slow-0123", "POST", path, body); w.Code != 400 || json.Unmarshal(w.Body.Bytes(), &p) != nil || p.Key != key {
-			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+	synctest.Test(t, func(t *testing.T) { // the rate is by time
+		const path = "/v1/apps/" + topic + "/jobs"
+		good := `{"tokens":["` + strings.Repeat("0", 64) + `","` + strings.Repeat("1", 64) + `"],"title":"x"}`
+		outcomes := new(Outcomes)
+		api := New(new(putTree), Options{Outcomes: outcomes})
+		api.Use(Settings{Keys: []Key{{Name: "slow", Token: "slow-0123", Role: RoleSend, Rate: 1}}})
+		h := api.Network()
+		var p Problem
+		for body, key := range map[string]string{`{"bogus":1}`: "bogus", `{"token":"zz"}`: "token", `{`: ""} {
+			if w := send(h, "slow-0123", "POST", path, body); w.Code != 400 || json.Unmarshal(w.Body.Bytes(), &p) != nil || p.Key != key {
+				t.Errorf("%s: %d %s", body, w.Code, w.Body)
+			}
+			p = Problem{}
 		}
-		p = Problem{}
-	}
-	if w := send(h, "slow-0123", "POST", path+"?delay=1m", good); w.Code != 200 {
-		t.Fatalf("%d %s", w.Code, w.Body)
-	}
-	if n, ok := outcomes.look("job1"); !ok || n.Topic != topic || n.Tokens != 2 || n.State != stateDelayed {
-		t.Errorf("remembered: %v %+v", ok, n)
-	}
-	limit := api.access.Load().find("slow-0123").limit
-	limit.ReserveN(time.Now(), int(limit.Tokens()))
-	if w := send(h, "slow-0123", "POST", path, good); w.Code != 429 || w.Header().Get("Retry-After") == "" {
-		t.Errorf("more than its rate: %d %s", w.Code, w.Body)
-	}
+		if w := send(h, "slow-0123", "POST", path+"?delay=1m", good); w.Code != 200 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		if n, ok := outcomes.look("job1"); !ok || n.Topic != topic || n.Tokens != 2 || n.State != stateDelayed {
+			t.Errorf("remembered: %v %+v", ok, n)
+		}
+		limit := api.access.Load().find("slow-0123").limit
+		limit.ReserveN(time.Now(), int(limit.Tokens()))
+		if w := send(h, "slow-0123", "POST", path, good); w.Code != 429 || w.Header().Get("Retry-After") == "" {
+			t.Errorf("more than its rate: %d %s", w.Code, w.Body)
+		}
+	})
 }
 
 // Large bodies wait for a place, and no longer than their request; the others

@@ -97,8 +97,8 @@ func NewWeb(w Web, log *slog.Logger) (*Server, error) {
 // Answer has the server answer by h. It must be called before Serve.
 func (s *Server) Answer(h http.Handler) { s.handler = h }
 
-// Shared has the server ask whether very many clients share an address, like a proxy's:
-// it may have more connections than another. It must be called before Serve.
+// Shared sets a function that reports whether very many clients share an address, like a proxy's:
+// such an address may have more connections than another. It must be called before Serve.
 func (s *Server) Shared(shared func(netip.Addr) bool) { s.shared = shared }
 
 // Addr is where the server listens before it serves; nil afterwards.

@@ -21,8 +21,8 @@ const sessionTime = 12 * time.Hour
 // the key, also over restarts: its end in Unix seconds, a signature, and the name of
 // the key that was shown, with dots between them.
 
-// Costs of deriving what signs from a key (OWASP's for Argon2id): somebody who sees a
-// cookie may try keys with it on machines of their own. It takes some 40 ms, once for each key.
+// Costs of deriving a session's signing key from an API key (OWASP's for Argon2id): somebody who sees a
+// cookie may try keys against it offline. It takes some 40 ms, once for each key.
 const (
 	deriveTime   = 2
 	deriveMemory = 19 << 10 // KiB

@@ -89,7 +89,7 @@ const (
 	Buried  State = "buried"
 )
 
-// Soon is a delay after which a job may become ready while it is listed.
+// Soon is a delay so short that a job may become ready while it is listed.
 const Soon = 5 * time.Second
 
 // StoredJob is a job that nobody has reserved.
@@ -102,7 +102,7 @@ type StoredJob struct {
 	// Fault, an ErrRejected, says why Body is not what was put, or cannot be served.
 	Fault error
 	// Delete removes the job for good. If its state has changed since, that is no
-	// error. f calls it, for several jobs at once if it likes.
+	// error. f may call it, and for several jobs at once.
 	Delete func() error
 }
 
@@ -241,7 +241,7 @@ var (
 	// ErrNotFound that may pass in a moment: engines may reserve a buried
 	// job to list the next.
 	ErrBusy = fmt.Errorf("held by somebody at present: %w", ErrNotFound)
-	// ErrCut is for List's f to end a list that is long enough.
+	// ErrCut is what List's f returns to end a list that is long enough.
 	ErrCut = errors.New("the list is cut")
 	// ErrRejected: this body or tube name can never work.
 	ErrRejected = errors.New("rejected")

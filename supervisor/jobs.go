@@ -74,7 +74,7 @@ func (s *Supervisor) tubes() (map[string]buried.Tube, queue.Admin) {
 	return out, admin
 }
 
-// RulesOf is what the jobs of an app are judged by, as far as its configuration goes.
+// RulesOf returns the rules for an app's jobs that follow from its configuration.
 func RulesOf(c *config.App) job.Rules {
 	return job.Rules{
 		Topic: c.Topic, Expiration: c.Expiration, TTL: c.TTL, ExtraKeys: c.ExtraKeys == config.ExtraIgnore,

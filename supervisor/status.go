@@ -39,7 +39,7 @@ type AppStatus struct {
 type QueueStats struct {
 	queue.TubeStats
 	At time.Time
-	// Incomplete says why some of the queue's servers are missing in the numbers; "" if none is.
+	// Incomplete says why the numbers leave out some of the queue's servers; "" if they do not.
 	Incomplete string
 }
 
@@ -49,7 +49,7 @@ type Webhook struct {
 	Reason   string
 	Since    time.Time
 	Counters *feedback.WebhookCounters
-	// Stalled says that it has records and delivers none, for no known reason; nil if it does not
+	// Stalled says that the webhook has records but delivers none, for no known reason; nil if it does not
 	// stall.
 	Stalled *Stall
 	Steps   *Steps // of the watchdog

@@ -27,7 +27,7 @@ type restartable struct {
 // String is the service's: without it suture would print its fields.
 func (r *restartable) String() string { return r.service.String() }
 
-// Serve serves the service, and serves it again each time it was restarted.
+// Serve runs the service, and runs it again after each Restart.
 func (r *restartable) Serve(ctx context.Context) error {
 	for {
 		run, cancel := context.WithCancelCause(ctx)

@@ -67,7 +67,7 @@ type Totals struct {
 }
 
 // NewApp makes an App that continues totals. same is nil, or an App with the same server and
-// credential: what APNs said to it of device tokens still holds.
+// credential: what APNs told it about device tokens still holds.
 func NewApp(cfg Config, totals *Totals, same *App) *App {
 	if cfg.Wall == nil {
 		cfg.Wall = time.Now

@@ -25,7 +25,7 @@ type Conn interface {
 	// Streams is how many pushes are open, and how many APNs and the configuration allow.
 	Streams() (open, limit int)
 	// Drain takes no new pushes, waits for the open ones and closes. Each push ends within
-	// its own time limit, and so does Drain.
+	// its own time limit, so Drain ends too.
 	Drain(ctx context.Context) error
 	// Close ends the connection now; every push still open ends in its callback
 	// before Close returns.

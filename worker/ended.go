@@ -89,7 +89,7 @@ func (r *run) over(p *push) {
 	default:
 		t.failed = append(t.failed, p)
 	}
-	r.noteDoubts(t, time.Now())
+	r.noteDoubts(t)
 	r.maySettle(t)
 }
 

@@ -269,7 +269,7 @@ func (r *run) askAbout(p *push, now time.Time) {
 	r.undecided++
 	p.t.open++
 	p.t.pending++
-	r.noteDoubts(p.t, now)
+	r.noteDoubts(p.t)
 }
 
 // rule applies the guard's ruling.
@@ -289,18 +289,18 @@ func (r *run) rule(p *push, ruled ruling) {
 // doubtTime is how long a list waits for the guard once only pending answers are left. In an
 // app at work another answer ends the doubt at once. Otherwise the job would stay reserved
 // with perhaps hundreds of delivered pushes, all of which would be repeated if the
-// reservation were lost. So the doubted tokens go on in a job of their own, which comes
+// reservation were lost. So the doubted tokens move to a job of their own, which is served
 // once the guard has decided.
 const doubtTime = 5 * time.Second
 
 // noteDoubts notes since when only pending answers keep a job from being settled.
-func (r *run) noteDoubts(t *task, now time.Time) {
+func (r *run) noteDoubts(t *task) {
 	all := t.pending > 0 && t.open == t.pending && (len(t.unsent) == 0 || t.late) && t.delivered+len(t.failed) > 0
 	switch {
 	case !all:
 		t.allDoubts = time.Time{}
 	case t.allDoubts.IsZero():
-		t.allDoubts = now
+		t.allDoubts = time.Now()
 	}
 }
 

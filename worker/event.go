@@ -158,6 +158,9 @@ func (r *run) tellDelivered(t *task) {
 
 // tell reports all other ends, once the task is settled.
 func (r *run) tell(t *task) {
+	if len(t.notes) == 0 && t.lastWord == "" {
+		return // as after nearly every job
+	}
 	var lines lines
 	for _, o := range t.notes {
 		r.scratch = t.eventOf(o)
@@ -198,7 +201,8 @@ const (
 
 // Recent remembers how the last pushes of one app ended, for people who look. It keeps the
 // last failures apart, since a flood of good pushes would wash them away. It is shared by
-// the app's workers. The zero value is ready for use; nil remembers nothing.
+// the app's workers. The zero value is ready for use; Last and Active of nil
+// tell of no push.
 type Recent struct {
 	next atomic.Int64 // Unix time in ns: no delivered push is noted before it
 

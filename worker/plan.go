@@ -142,7 +142,7 @@ func (r *run) releaseAll() (any bool) {
 
 // maxWeight bounds the bodies of the jobs that a worker has reserved, in bytes; the last job may
 // exceed it. Decoded, and with a push for each token, a job takes many times its size.
-// Jobs that linger have as much again.
+// Lingering jobs (see lingerAfter) may take as much again.
 const maxWeight = 16 << 20
 
 // weight is how much the jobs weigh that a run has reserved.

@@ -15,8 +15,8 @@ type Retry struct {
 	GiveUpAfter time.Duration // a job older than this is buried instead
 }
 
-// refusedDelay is the first delay of a push that was refused alone (REFUSED_STREAM) on a
-// connection that goes on. At once it would be refused again, at full speed and before all
+// refusedDelay is the first delay of a push whose stream alone was refused (REFUSED_STREAM) on a
+// connection that goes on. Without it the push would be refused again at full speed, ahead of all
 // other jobs of the tube.
 const refusedDelay = time.Second
 

@@ -34,8 +34,8 @@ type Status struct {
 	Link           Link
 
 	QueueErr error // why no job can be received; nil when one can
-	// Unstored says why jobs stay reserved whose records, remainders or burials the queue does not
-	// take: "the queue takes no burials: …"; nil if there are none.
+	// Unstored says why jobs whose records, remainders or burials the queue refuses stay reserved:
+	// "the queue takes no burials: …"; nil if there are no such jobs.
 	Unstored error
 	// Unreachable says why APNs cannot be reached or takes no pushes; nil if it answers, or
 	// if nothing has tried lately.
@@ -45,7 +45,7 @@ type Status struct {
 	// back after an answer of APNs, and answered pushes of jobs with several
 	// tokens; both since New, over all restarts of Serve.
 	Received, Finished int64
-	// Waiting says why the worker takes no jobs by its own decision; "" when it
+	// Waiting says why the worker has decided to take no jobs; "" when it
 	// does: "apns not reachable: …", "apns takes no pushes", "queue unavailable:
 	// …", or "the queue takes no records: …" when that is why jobs stay reserved.
 	Waiting string

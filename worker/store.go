@@ -17,7 +17,7 @@ import (
 // burial that the queue refuses.
 
 // storeMin and storeMax bound the pause between two attempts. One task of a worker tries
-// every firstMax at least, and when something is stored again all others try at once, so
+// at least every firstMax, and as soon as one put succeeds all others try at once, so
 // that none waits longer than the outage lasts.
 const (
 	storeMin = time.Second

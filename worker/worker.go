@@ -2,7 +2,7 @@
 // connection has room for them, decodes each into a notification, sends it,
 // and settles the job by how the push ended.
 //
-// A push by file names: plan.go decides what to do → run.go receives → package job decodes →
+// The path of a push, by file: plan.go decides what to do → run.go receives → package job decodes →
 // send.go sends (conn.go has the connection) → ended.go handles the answer → settle.go, by the
 // table in it, settles the job. A job with several tokens is one task with many pushes;
 // remainder.go puts its remaining tokens back into the queue. event.go reports the end of every

@@ -162,7 +162,7 @@ func reasonJSON(reason string) []byte { return []byte(`{"reason":"` + reason + `
 type Fault struct {
 	Answer Answer // what the requests chosen get
 
-	// Which requests: a share of them, every nth, only the nth, those whose token begins so. Zero
+	// Which requests: a share of them, every nth, only the nth, or those with this token prefix. Zero
 	// values choose all. With several, all must apply; counting and chance concern only the
 	// requests with the right token.
 	Rate  float64
@@ -186,12 +186,12 @@ type Fault struct {
 //	abort           no answer, the connection is lost
 //	streams=1       the answer, then SETTINGS with this many streams
 //
-// and any that say to which requests,
+// and any that say which requests it affects,
 //
 //	rate=0.01       this share of them, from 0 to 1
 //	every=100       the 100th, the 200th …
 //	nth=5           only the 5th
-//	token=PREFIX    those whose device token begins so
+//	token=PREFIX    those whose device token has this prefix
 //
 // for example "status=503,rate=0.01" or "goaway,every=5000".
 func ParseFault(s string) (Fault, error) {

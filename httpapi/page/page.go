@@ -35,10 +35,10 @@ type View struct {
 // Assets is where the style and scripts are.
 func (v View) Assets() string { return v.Base + "/assets/" + assetVersion() }
 
-// Render returns the page that the template name draws.
+// Render returns the page that the named template renders.
 func Render(name string, v View) ([]byte, error) { return Fragment(name, "layout", v) }
 
-// Fragment returns a part of a page: what the template part of that page draws.
+// Fragment returns a part of a page, as the template named part of that page renders it.
 func Fragment(page, part string, data any) ([]byte, error) {
 	var out bytes.Buffer
 	err := templates()[page].ExecuteTemplate(&out, part, data)
@@ -94,7 +94,7 @@ var assetTypes = map[string]string{ // never written to
 	".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
 }
 
-// WriteAsset answers a request for an asset; ok is false if there is none of that name.
+// WriteAsset answers a request for an asset; ok is false if no asset has that name.
 func WriteAsset(w http.ResponseWriter, version, name string) (ok bool) {
 	kind := assetTypes[path.Ext(name)]
 	text, err := files.ReadFile("assets/" + name)

@@ -1,5 +1,5 @@
-// Package files opens, reads and locks files that somebody else may have put in place of
-// what belongs there, and looks at who may read and write them.
+// Package files opens, reads and locks files that somebody else may have replaced,
+// and checks who may read and write them.
 package files
 
 import (

@@ -60,7 +60,7 @@ func Expiry(at, now time.Time) (when, urgency string) {
 	return at.UTC().Format(time.DateOnly), ""
 }
 
-// Count is a number, with a comma before each three digits if it has five or more.
+// Count is a number with thousands separators (commas) if it has five digits or more.
 func Count[N int | int64](n N) string {
 	s := strconv.FormatInt(int64(n), 10)
 	for i := len(s) - 3; i > 0 && n >= 10_000; i -= 3 {
@@ -85,7 +85,7 @@ func Cut(s string, n int) string {
 	return string([]rune(s)[:n-1]) + "…"
 }
 
-// Line is s as a part of a line: it comes from producers and APNs, and must not
+// Line is s made safe as part of a line: it comes from producers and APNs, and must not
 // look like another line.
 func Line(s string) string {
 	return Printable(strings.Map(func(r rune) rune {
@@ -96,7 +96,7 @@ func Line(s string) string {
 	}, strings.ReplaceAll(s, "\n", "; ")))
 }
 
-// Printable is s without what could command a terminal: a job's body may be
+// Printable is s without terminal control characters: a job's body may be
 // anything.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {

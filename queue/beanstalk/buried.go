@@ -41,7 +41,7 @@ func (q *client) Delete(ctx context.Context, tube, id string) error {
 	return q.endBuried(ctx, tube, id, (*gobeanstalk.Conn).Delete)
 }
 
-// endBuried runs a command by which the job is buried no more.
+// endBuried runs a command that takes the job out of the buried state.
 func (q *client) endBuried(ctx context.Context, tube, id string, cmd func(*gobeanstalk.Conn, uint64) error) error {
 	sent := false // on a connection that then broke
 	err := q.onBuried(ctx, tube, id, func(s *session, n uint64, _ queue.StoredJob) error {
@@ -55,8 +55,8 @@ func (q *client) endBuried(ctx context.Context, tube, id string, cmd func(*gobea
 	return err
 }
 
-// maxLooks bounds how often a job is looked at that is there whenever it is
-// looked at, and gone when it is to be taken.
+// maxLooks bounds how often List looks at a job that is there whenever it is
+// peeked at, and gone when it is to be reserved.
 const maxLooks = 3
 
 // onBuried runs f when the job is buried in tube, else it returns ErrNotFound.
@@ -152,7 +152,7 @@ func (q *client) locate(id string) (*server, uint64, error) {
 
 // List implements queue.Admin, one job at a time.
 //
-// beanstalkd shows one job of each state: the one that was buried first, and the one
+// beanstalkd shows one job in each state: the one that was buried first, and the one
 // that is due first (protocol.txt, peek). What f does not delete is taken out of the
 // way of the next.
 //
@@ -161,7 +161,7 @@ func (q *client) locate(id string) (*server, uint64, error) {
 // the reserves and the buries in its statistics, and if this process or the server
 // dies between the two commands, the job is ready: it is tried once more. A server
 // whose log cannot be written (disk full) may keep that one job out of reach until it
-// is restarted. A single job needs none of this, nor does the one over which f fails.
+// is restarted. None of this is done for a single job, or for the one at which f fails.
 // Others who list or bury in the same tube meanwhile may hide jobs from the list.
 //
 // A delayed job is reserved until the end of the list, and ready if this process dies

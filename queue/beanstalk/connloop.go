@@ -178,8 +178,7 @@ func (loop *connLoop) reserve(s *session, leader bool) (g got, waited bool) {
 		}
 		return gotNothing, waited
 	}
-	j := s.claim(r.id, r.body)
-	s.claimed(r.number)
+	j := s.claim(r)
 	if j == nil { // bound to its holder again
 		loop.c.release()
 		return gotJob, waited

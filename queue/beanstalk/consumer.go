@@ -42,7 +42,7 @@ func newConsumer(q *client, tube string) *consumer {
 }
 
 // Ask implements lease.Wire: the reservers do it. Over several servers, each may reserve
-// one job more than is wanted when that is little, so that a job on any of them is
+// one job more than wanted when few are wanted, so that a job on any of them is
 // seen at once.
 func (c *consumer) Ask(context.Context, bool) (changed <-chan struct{}, wait time.Duration, err error) {
 	c.mu.Lock()

@@ -35,7 +35,7 @@ const (
 	trustIdle = 500 * time.Millisecond
 )
 
-// Put implements queue.Queue: on a random server that is well; the next is
+// Put implements queue.Queue. It puts on a random healthy server; the next is
 // tried while it is certain that the job was not stored. Priority is
 // beanstalkd's: 0 is most urgent. The id is as in Job.ID. beanstalkd cannot store an
 // age.

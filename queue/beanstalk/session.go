@@ -190,7 +190,7 @@ func (s *session) end() {
 // on the connection, the server is let wait for one; waited says so. Without,
 // it is an error to come while the server waits: the command would be stuck.
 //
-// After a job, the caller claims it and then calls claimed with the reserve's number.
+// After a job, the caller claims it.
 func (s *session) reserve(mayWait bool) (r reservation, waited bool, err error) {
 	now := time.Now()
 	var wait time.Duration
@@ -241,13 +241,7 @@ type reservation struct {
 	body   []byte
 }
 
-// claimed notes that a reserve brings no job any more that is not known.
-func (s *session) claimed(number uint64) {
-	s.srv.mu.Lock()
-	s.claimedLocked(number)
-	s.srv.mu.Unlock()
-}
-
+// claimedLocked notes that the job of a reserve is known, or that it brought none.
 func (s *session) claimedLocked(number uint64) {
 	if i := slices.Index(s.unclaimed, number); i >= 0 {
 		s.unclaimed = slices.Delete(s.unclaimed, i, i+1)

@@ -90,19 +90,21 @@ func (s *session) deleteFinished(j *job) {
 // process, who lost its reservation with a connection or to a TTR: the job is
 // bound to that holder again, or deleted if the holder has finished it. It also
 // returns nil when s has died: the server gives the job back by itself.
-func (s *session) claim(id uint64, body []byte) *job {
+func (s *session) claim(r reservation) *job {
 	srv := s.srv
 	now := time.Now()
 	srv.mu.Lock()
-	old := srv.listedLocked(id)
+	old := srv.listedLocked(r.id)
 	for old != nil && !old.sameServerLocked(s) {
 		srv.mu.Unlock()
-		same, err := s.isJob(old, body)
+		same, err := s.isJob(old, r.body)
+		srv.mu.Lock()
 		if err != nil { // s has died, or the job has been deleted meanwhile
+			s.claimedLocked(r.number)
+			srv.mu.Unlock()
 			return nil
 		}
-		srv.mu.Lock()
-		if now := srv.listedLocked(id); now != old { // settled while we looked
+		if now := srv.listedLocked(r.id); now != old { // settled while we looked
 			old = now
 			continue
 		}
@@ -114,16 +116,19 @@ func (s *session) claim(id uint64, body []byte) *job {
 		break
 	}
 	if s.err != nil {
+		s.claimedLocked(r.number)
 		srv.mu.Unlock()
 		return nil
 	}
 	if old == nil {
-		j := &job{body: body, loop: s.loop, reservedAt: now, sess: s, instance: s.instance}
-		j.Number, j.Job, j.Owner = id, j, &s.loop.owner
+		s.claimedLocked(r.number)
+		j := &job{body: r.body, loop: s.loop, reservedAt: now, sess: s, instance: s.instance}
+		j.Number, j.Job, j.Owner = r.id, j, &s.loop.owner
 		srv.jobs.Add(&j.Lease, &s.reserved, now)
 		srv.mu.Unlock()
 		return j
 	}
+	s.claimedLocked(r.number)
 	if old.tombstone {
 		srv.mu.Unlock()
 		s.deleteFinished(old)

@@ -41,7 +41,7 @@ func TestFinishedJobIsNotServedByALateAnswer(t *testing.T) {
 
 			s, id, body := reserveRaw(t, c)
 			mustDone(t, j)
-			if again := s.claim(id, body); again != nil {
+			if again := s.claim(reservation{id: id, body: body}); again != nil {
 				t.Errorf("job %s is served again after its end", again.ID())
 			}
 			if st, err := q.TubeStats(ctxOf(t), "tube"); err != nil || st != (queue.TubeStats{}) {

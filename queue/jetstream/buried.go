@@ -204,8 +204,8 @@ func (q *client) Tubes(ctx context.Context) ([]string, error) {
 const listedAtOnce = 32
 
 // List implements queue.Admin. Jobs that died with their daemon or wait for another
-// try are among the delayed ones, once nobody asks for the tube's jobs any more: the
-// server serves them when their time is over, and tells nobody when that is. Their
+// try are among the delayed ones once no consumer asks for the tube's jobs any more: the
+// server serves them when their AckWait or delay is over, and does not say when that is. Their
 // Delay is 0.
 func (q *client) List(ctx context.Context, tube string, state queue.State, f func([]queue.StoredJob) error) error {
 	cn, err := q.reach(ctx, tube)

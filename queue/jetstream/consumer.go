@@ -146,8 +146,8 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	return sub.SetPendingLimits(maxPending, maxPendingBytes)
 }
 
-// recheck is when a server that has been started looks at jobs that were held or
-// given back before, at the latest (nats-server: consumer.go, applyState: 1.5 s).
+// recheck is how long after its start a server may take to look at jobs that were held or
+// given back before that (nats-server: consumer.go, applyState: 1.5 s).
 // A pull before that would get newer jobs first.
 const recheck = 1600 * time.Millisecond
 

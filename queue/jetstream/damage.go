@@ -18,10 +18,10 @@ import (
 )
 
 // A server whose files were damaged starts with what is left and says little of
-// the rest: in a work queue a number without a job is one that is done. So what an
-// embedded one has stored is noted beside it, in a file. An orderly end notes all,
-// and what is missing after that is gone. After any other end nobody knows what
-// was done in the last seconds: then only what is certainly gone is reported, numbers
+// the rest: in a work queue a missing sequence number means a finished job. So what an
+// embedded server has stored is noted beside it, in a file. An orderly end notes everything,
+// so whatever is missing at the next start was lost. After any other end nobody knows what
+// was finished in the last seconds: then only what was certainly lost is reported, numbers
 // that were given and are not known any more.
 
 const (

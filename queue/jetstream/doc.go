@@ -1,6 +1,6 @@
 // Package jetstream is the queue adapter for NATS JetStream, on
 // github.com/nats-io/nats.go: a server inside this process (embedded://), or a
-// cluster (nats://, tls://). Both are the same code and differ by a URL.
+// cluster (nats://, tls://). Both run the same code and differ only in the URL.
 //
 //	client              the Queue
 //	├─ embedded         the server, if it is in this process, and the lock on its folder;

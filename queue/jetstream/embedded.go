@@ -268,8 +268,8 @@ func attach(o Options, err error) (Options, bool) {
 }
 
 // The files of an embedded queue are written only where there are regular files, see
-// dial.go for reading: to open a named pipe, of which there may be one by mistake or by
-// malice, takes for ever.
+// dial.go for reading: opening a named pipe, which may be there by mistake or by
+// malice, blocks for ever.
 
 // maxWalk is how many of the server's files are looked at before a start.
 const maxWalk = 1_000_000

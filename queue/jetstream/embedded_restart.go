@@ -16,9 +16,9 @@ import (
 // A server that could not write once, because its disk was full, stores nothing
 // until it is started again, and answers no put: it keeps the error (nats-server:
 // filestore.go, fileStore.werr). So an embedded one is started again in its place
-// as soon as its disk takes something.
+// as soon as its disk accepts writes again.
 //
-// Not before: what it knows of jobs that are held and finished is in its memory,
+// Not earlier: what it knows of held and finished jobs is in its memory,
 // and written when it stops. Until then no job is received or finished, and the
 // renewal loop keeps the reservations alive.
 
@@ -158,8 +158,8 @@ func (q *client) watchServer() {
 
 // An embedded server can hang for good. When it cannot write down that a
 // schedule is gone, it may wait for a lock that it holds itself (nats-server 2.15:
-// filestore.go, PurgeEx, flushPendingMsgs, rebuildState). All that asks for the stream
-// waits behind that, the server's own end too: only the end of the process helps. What
+// filestore.go, PurgeEx, flushPendingMsgs, rebuildState). Everything that needs the stream
+// waits for that lock, even the server's own shutdown: only ending the process helps. What
 // was stored is safe on the disk.
 
 const (

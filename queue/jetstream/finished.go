@@ -154,9 +154,9 @@ func (t *tube) firstCopyLocked(h nats.Header, body []byte, d delivery) (done, he
 	return false, j != nil && j.d.numbered() == first
 }
 
-// A server whose disk takes nothing hears that a job is finished and cannot write it
-// down. While the daemon runs, that is repaired; when it ends, the next one pushes the
-// job once more. So much has to be said.
+// A server whose disk accepts no writes learns that a job is finished but cannot write it
+// down. A running daemon repairs that; if it ends first, the next one pushes the
+// job once more. The log must say so.
 
 // unwritten is for how long before its fault the server may have kept in memory only what
 // it heard: it collects for some milliseconds what it writes. It forgets the jobs at once.

@@ -15,13 +15,13 @@ import (
 //
 // A pull brings jobs. It cannot be taken back: one that is abandoned, by no longer
 // listening, may have been given a job already, which is then held for nobody. So
-// it waits for less than a second, and a consumer that stops listening waits for its end
-// before.
+// it waits for less than a second, and a consumer waits for the pull to end
+// before it stops listening.
 //
-// A long poll waits for long, after a pull that brought nothing. It allows a byte of answer,
+// A long poll waits longer, after a pull that brought nothing. It allows an answer of one byte,
 // which no job fits in: the server refuses the long poll as soon as there is a job,
 // and leaves the job where it is (nats-server: consumer.go, nextWaiting). That is
-// the sign for a pull, and a long poll can be abandoned at any time.
+// the signal to pull, and a long poll can be abandoned at any time.
 
 const (
 	// maxBatch is the largest pull. Deep ones stalled until they expired

@@ -152,8 +152,8 @@ func (q *client) tube(name string) *tube {
 	return q.tubes[name]
 }
 
-// lateClose is after what time it is said that an embedded server does not end. It
-// is waited for all the same; see embedded_restart.go.
+// lateClose is how long Close waits before logging that an embedded server does not stop. It
+// goes on waiting; see embedded_restart.go.
 const lateClose = 2 * time.Second
 
 // Close implements queue.Queue.

@@ -11,19 +11,19 @@ import (
 
 // Wire is what an Intake needs of its engine.
 type Wire[J any] interface {
-	// Ask has the engine reserve what is wanted; it does not wait for jobs. With hurry there
-	// are jobs to hand out, and it does not wait for the engine either. It returns when to ask
+	// Ask has the engine reserve what is wanted; it does not wait for jobs. hurry means that there
+	// are jobs to hand out, so it does not wait for the engine either. It returns when to ask
 	// again: when changed is closed, or after a time (< 0: never). Jobs arrive by
 	// Intake.TakeInLocked. An error ends Receive.
 	Ask(ctx context.Context, hurry bool) (changed <-chan struct{}, wait time.Duration, err error)
-	// HandOutLocked makes a job that waited its receiver's. It reports false when its
+	// HandOutLocked gives a waiting job to its receiver. It reports false when the job's
 	// reservation has ended meanwhile. The Intake's lock is held.
 	HandOutLocked(J) bool
 }
 
 // Intake is the receiving half of a consumer: how many jobs are wanted, and those that wait to
-// be handed out. Methods whose names end with Locked are called with its lock held, as are its
-// fields read.
+// be handed out. Its lock is held when a method whose name ends with Locked is called, and when its
+// fields are read.
 type Intake[J queue.Job] struct {
 	wire   Wire[J]
 	mu     sync.Locker
@@ -38,7 +38,7 @@ type Intake[J queue.Job] struct {
 	Receiving bool // Receive is in progress
 }
 
-// Init makes the Intake ready for use. what is the consumer as errors call it.
+// Init makes the Intake ready for use. what is the consumer's name in errors.
 func (in *Intake[J]) Init(mu sync.Locker, wire Wire[J], what string) {
 	in.mu, in.wire, in.what, in.Paused = mu, wire, what, true
 	in.notify, in.done = make(chan struct{}, 1), make(chan struct{})

@@ -21,8 +21,8 @@
 //	Unlist       unlisted  unlisted  unlisted  unlisted  .         .         unlisted
 //	Relist       listed    listed    listed    listed    .         .         .
 //
-// Add makes a new job Waiting, listed and on a list. Whoever holds the reservation is the list
-// that the job is on: a beanstalkd connection, or a JetStream consumer. "Unbound" is a job
+// Add makes a new job Waiting, listed and on a list. The list that a job is on stands for the holder
+// of its reservation: a beanstalkd connection, or a JetStream consumer. "Unbound" is a job
 // whose reservation ended with its connection: it stays its receiver's, and Bind makes it
 // reserved again when the engine serves it to this process once more. A job that nobody has
 // received is forgotten instead: it comes again as a new one. "No" is false, "twice" is
@@ -142,7 +142,7 @@ func (l *Lease[J]) setUnbound(unbound bool) {
 }
 
 // List is a list of jobs, the one touched least recently first. It links them through
-// themselves: at 100,000 jobs a second a map would be felt.
+// themselves: at 100,000 jobs a second a map would cost noticeable time.
 type List[J any] struct {
 	first, last *Lease[J]
 	n           int
@@ -213,7 +213,7 @@ func (t *Table[J]) list(l *Lease[J]) {
 	t.jobs[l.Number] = l
 }
 
-// Bind notes who has the reservation from now on.
+// Bind notes that on holds the reservation from now on.
 func (t *Table[J]) Bind(l *Lease[J], on *List[J], now time.Time) {
 	switch {
 	case l.state == Tombstone:
@@ -225,7 +225,7 @@ func (t *Table[J]) Bind(l *Lease[J], on *List[J], now time.Time) {
 	}
 }
 
-// HandOut makes a job that waits its receiver's. It reports whether it was waiting.
+// HandOut gives a waiting job to its receiver. It reports whether the job was waiting.
 func (t *Table[J]) HandOut(l *Lease[J]) bool {
 	if l.state != Waiting {
 		return false
@@ -290,7 +290,7 @@ func (t *Table[J]) Revoke(l *Lease[J]) bool {
 }
 
 // Entomb ends a job that was finished and may be served again. If it is listed, tomb takes its
-// place, at the end of a list of at most so many tombstones; the oldest of more are forgotten.
+// place at the end of a list of tombstones; beyond the limit the oldest are forgotten.
 func (t *Table[J]) Entomb(l, tomb *Lease[J], on *List[J], most int, now time.Time) {
 	if l.Over() {
 		return
@@ -341,7 +341,7 @@ type Owner struct {
 	idle    chan struct{} // closed when calls comes to 0; nil unless somebody waits
 }
 
-// Unbound returns how many of the owner's jobs nobody has the reservation of.
+// Unbound returns how many of the owner's jobs have no reservation at present.
 func (o *Owner) Unbound() int { return o.unbound }
 
 // Calls returns the number of settle calls under way.

@@ -109,7 +109,7 @@ func (v Jobs) walk(ctx context.Context, limit int) error {
 	return err
 }
 
-// After a walk for a list there is no other for pauseAfter, and none for pauseTimes as
+// After a walk for a list there is no other for at least pauseAfter, and at least pauseTimes as
 // long as the walk took.
 const (
 	pauseAfter = time.Second

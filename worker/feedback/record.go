@@ -82,7 +82,7 @@ const maxText = 1024
 // returns when the queue has it. Texts longer than 1024 bytes are cut.
 //
 // The errors are those of queue.Put; after a timeout the error wraps queue.ErrUnavailable.
-// After any error but queue.ErrRejected the record may be in the tube all the same.
+// After any error but queue.ErrRejected the record may still have been stored.
 func Writer(q queue.Queue, tube string) func(context.Context, Record) error {
 	return func(ctx context.Context, r Record) error {
 		body, err := encode(r)

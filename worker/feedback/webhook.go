@@ -190,7 +190,7 @@ func (r *run) bury(ctx context.Context, j queue.Job, why error) {
 	}
 }
 
-// unburied is how long a job stays away that could not be buried.
+// unburied is the delay of a job that could not be buried.
 const unburied = time.Minute
 
 // deliver posts the batch until the endpoint has taken all of it, or ctx ends.

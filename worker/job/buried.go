@@ -60,7 +60,7 @@ func (o *Parent) Burial(j *Job) Burial {
 	return b
 }
 
-// BuriedBody returns the job's body with o under the key again, its reason cut to so many
+// BuriedBody returns the job's body with o under the key "again", its reason cut to so many
 // bytes. It returns nil if the body cannot take it: it is not a JSON object, or the producer
 // has used that key.
 func BuriedBody(body []byte, o *Parent, limit int) []byte {
@@ -79,7 +79,7 @@ func BuriedBody(body []byte, o *Parent, limit int) []byte {
 	return append(with.append(b), '}')
 }
 
-// AsPut returns a job's body without the key again that propeller added. All other
+// AsPut returns a job's body without the key "again" that propeller added. All other
 // members stay as they were written.
 func AsPut(body []byte) []byte {
 	if _, err := parentOf(body); err != nil {

@@ -39,8 +39,8 @@ func (e *Envelope) Parse(app *Rules, now time.Time) (j Job, err error) {
 const MaxDelay = 365 * 24 * time.Hour
 
 // ParseEnvelope takes the keys topic, delay (seconds) and at (Unix seconds, or a
-// time of RFC 3339) out of a notification. The rest is not looked at but for
-// the key again, which is the daemon's own. The error is a *Error.
+// time of RFC 3339) out of a notification. The rest is not looked at except for
+// the key "again", which is the daemon's own. The error is a *Error.
 func ParseEnvelope(body []byte, now time.Time) (Envelope, error) {
 	e := Envelope{Job: append(make([]byte, 0, len(body)), '{'), known: true}
 	var own envelopeKeys
@@ -163,9 +163,9 @@ type Part struct {
 	Tokens int // that are well-formed; 1 for a job with one, and for a broadcast
 }
 
-// Split makes of a job whose tokens are too many several jobs of at most
-// limit bytes, each with a part of the tokens. j is what Parse has made of
-// body. Tokens stand once in all of them together. Any other job is returned as
+// Split divides a job that has too many tokens into several jobs of at most
+// limit bytes, each with a part of the tokens. j is what Parse returned for
+// body. Each token is in exactly one of them. Any other job is returned as
 // it is. The error is a *Error.
 func Split(body []byte, j *Job, limit int) ([]Part, error) {
 	if len(body) <= limit || j.Tokens == nil {

@@ -60,7 +60,7 @@ const (
 	maxSince = 253402300799
 )
 
-// Parse is Rules.Parse for an app with a topic and no more.
+// Parse is Rules.Parse for an app of which only the topic is known.
 func Parse(body []byte, topic, jobID string) (Job, error) {
 	app := Rules{Topic: topic}
 	return app.Parse(body, jobID)
@@ -68,7 +68,7 @@ func Parse(body []byte, topic, jobID string) (Job, error) {
 
 // Parse decodes a job of the app. jobID is the queue's id of it, from which the apns-id is
 // derived when the job brings none: it is the same on every try. The error is a *Error:
-// the job can never work; the Job then holds of its address, ref and parent what could be
+// the job can never work; the Job then has as much of its address, ref and parent as could be
 // read.
 func (r *Rules) Parse(body []byte, jobID string) (Job, error) {
 	var g rawMembers
@@ -234,8 +234,8 @@ func broadcast(n *apnsconn.Notification, topic string) {
 	}
 }
 
-// Expired says that the job's expiration has passed: APNs would not store the
-// push, and its producer does not want it any more. 0 is no time: it asks
+// Expired reports whether the job's expiration has passed: APNs would not store the
+// push, and its producer does not want it any more. 0 is not a time: it asks
 // APNs for one attempt.
 func (j *Job) Expired(now time.Time) bool {
 	at := j.Notification.Expiration

@@ -12,14 +12,14 @@ import (
 
 // Parent is what a job remembers of the one that its producer put. A remainder (a new job for
 // the tokens of a list that must be sent again) and every buried job have one, as the value of
-// the key again.
+// the key "again".
 type Parent struct {
 	Job     string    // the id that the producer got
 	Seed    Seed      // for the apns-ids
 	Put     time.Time // when the producer's job was put, in whole seconds
 	Attempt int       // how often its tokens have been tried before
 
-	// Reason is why the job is buried, or will be, unsent, unless an operator kicks it. The
+	// Reason is why the job is buried, or will be buried unsent unless an operator kicks it. The
 	// fields after it say how its last push ended, and when it was buried.
 	Reason string // "" = it is not buried
 	Class  apnsconn.Class
@@ -33,7 +33,7 @@ const (
 	maxParentJob = 280
 	// MaxReason bounds a reason, in bytes; ShortReason is the bound where room is short.
 	MaxReason, ShortReason = 512, 64
-	// MaxParent bounds the member, with a reason that needs no escapes.
+	// MaxParent bounds the JSON of a Parent, in bytes, with a reason that needs no escapes.
 	MaxParent = 1 << 10
 )
 
@@ -43,7 +43,7 @@ type parentJSON struct {
 	Seed    string `json:"seed"` // hexadecimal
 	Put     int64  `json:"put"`  // Unix seconds
 	Attempt int    `json:"attempt"`
-	// The others come with a reason only.
+	// The fields below are set only if Reason is.
 	Bury   string `json:"bury,omitzero"`
 	Class  string `json:"class,omitzero"`
 	Status int    `json:"status,omitzero"`
@@ -51,7 +51,7 @@ type parentJSON struct {
 	At     int64  `json:"at,omitzero"` // Unix seconds
 }
 
-// parseParent reads the value of a job's key again: no unknown member, each once, and all
+// parseParent reads the value of a job's key "again": no unknown member, each once, and all
 // within their bounds. What the daemon has not written itself is an error.
 func parseParent(obj []byte) (*Parent, error) {
 	var w parentJSON
@@ -144,7 +144,7 @@ func (o *Parent) append(b []byte) []byte {
 	return append(b, text...)
 }
 
-// RemainderBody returns the job's body with other tokens, and o under the key again. All other
+// RemainderBody returns the job's body with other tokens, and o under the key "again". All other
 // members stay as they were written.
 func RemainderBody(body []byte, tokens []string, o *Parent) []byte {
 	b := otherMembers(appendTokens(make([]byte, 0, len(body)+MaxParent), tokens), body)

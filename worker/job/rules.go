@@ -79,8 +79,8 @@ func (r *Rules) permits(n *apnsconn.Notification) error {
 }
 
 // ParseProduced is Parse for a job that a producer is about to put, now, to be served
-// after delay: it must not expire unsent. And the key again is the daemon's own. Who could
-// write it could have a job buried under another's name, or its time begin in the past.
+// after delay: it must not expire unsent, nor have the key "again", which only the daemon sets: with
+// it a producer could have a job buried under another's name, or its time begin in the past.
 func (r *Rules) ParseProduced(body []byte, now time.Time, delay time.Duration) (Job, error) {
 	j, err := r.Parse(body, "")
 	if err == nil && j.Parent != nil {
