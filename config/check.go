@@ -67,9 +67,8 @@ func (d *draft) name(key string) string {
 // finish checks what concerns several keys or several apps, loads the
 // credentials, and returns the apps.
 func (p *parser) finish(drafts []*draft, cfg *Config) []App {
-	p.checkUnique(drafts)
+	p.checkNames(drafts)
 	for _, d := range drafts {
-		p.checkTopic(d)
 		p.checkRetry(d)
 		p.checkServer(d)
 		if !p.WithoutCredentials {
@@ -102,43 +101,6 @@ func (d *draft) warnOfTimes(cfg *Config) {
 		d.Warnings = append(d.Warnings, fmt.Sprintf(
 			"watchdog %[1]s is shorter than push_timeout %[2]s: for this app the watchdog waits %[2]s",
 			short(cfg.Watchdog), short(d.PushTimeout)))
-	}
-}
-
-// checkTopic demands a topic and derives the tube from it.
-func (p *parser) checkTopic(d *draft) {
-	if !d.has("topic") {
-		p.wrong(d.at("topic"), errors.New("is missing: give the app's bundle id"))
-		d.bad["topic"] = true
-	}
-	if !d.has("tube") {
-		d.Tube = d.Topic
-	}
-}
-
-// checkUnique finds topics and tubes that two apps claim.
-func (p *parser) checkUnique(drafts []*draft) {
-	topics, tubes := map[string]*draft{}, map[string]*draft{}
-	for _, d := range drafts {
-		if d.Topic != "" {
-			if first, ok := topics[d.Topic]; ok {
-				p.wrong(d.at("topic"), fmt.Errorf("also the topic of %s (line %d): remove one of the two", first.path, first.line))
-				continue // its tube would only repeat that
-			}
-			topics[d.Topic] = d
-		}
-		tube, at := d.Tube, d.at("tube")
-		if tube == "" {
-			tube, at = d.Topic, d.at("topic")
-		}
-		if tube == "" {
-			continue
-		}
-		if first, ok := tubes[tube]; ok {
-			p.wrong(at, fmt.Errorf("also the tube of %s (line %d): two apps would take each other's jobs", first.path, first.line))
-			continue
-		}
-		tubes[tube] = d
 	}
 }
 

@@ -49,7 +49,7 @@ type Config struct {
 	// queue's own folder.
 	StateDir string `key:"state_dir" path:"true"`
 	HTTP     HTTP   `key:"http"`
-	// Apps has at least one app; topics and tubes are unique.
+	// Apps has at least one app; names and tubes are unique, topics need not be.
 	Apps []App `key:"apps"`
 	// Warnings are sentences for the operator about the rest; an app has its own.
 	Warnings []string `json:"-" yaml:"-"`
@@ -130,13 +130,16 @@ const (
 	ExtraIgnore = "ignore" // such a key is left out
 )
 
-// App is one topic to deliver for. A topic must be a tube name too, since it is the
-// default of tube; every topic that Apple assigns is one.
+// App is one entry of the configuration: a topic to deliver for, and how. Several may have
+// the same topic, for example for two environments, or as lanes of their own.
 type App struct {
+	// Name is how the app is addressed everywhere; the topic unless given. It must be a tube
+	// name, since it is the default of tube; every topic that Apple assigns is one.
+	Name string `key:"name" as:"name" own:"true" flag:"NAME" usage:"name of the app (default the topic)"`
 	// Topic is the bundle id, the default of apns-topic.
 	Topic string `key:"topic" as:"tube" own:"true" flag:"BUNDLE-ID" usage:"run one app for this topic, without a file"`
-	// Tube is where its jobs are; the topic unless given.
-	Tube string `key:"tube" as:"tube" own:"true" flag:"NAME" usage:"queue tube of its jobs (default the topic)"`
+	// Tube is where its jobs are; the name unless given.
+	Tube string `key:"tube" as:"tube" own:"true" flag:"NAME" usage:"queue tube of its jobs (default the name)"`
 	// Server is production, sandbox, mock or https://host:port.
 	Server string `key:"server" default:"production" as:"server" flag:"NAME" usage:"production, sandbox, mock or https://host:port"`
 
@@ -220,7 +223,8 @@ type Retry struct {
 // not arrive. The zero value is nowhere but the log.
 type Feedback struct {
 	// Tube is where the records lie, one a job; "" for no records. With a
-	// Webhook and no tube given it is the app's tube and ".feedback".
+	// Webhook and no tube given it is the app's name and ".feedback"; for an app whose
+	// entry gives no name, its tube and ".feedback".
 	Tube string `key:"tube" as:"tube"`
 	// Webhook is sent what lies on Tube. Its path or query is often a secret.
 	Webhook SecretURL `key:"webhook" secret:"true" as:"webhook"`

@@ -58,7 +58,8 @@ http:
   base_path: /a/b
   pprof: true
 apps:
-  - topic: com.example.app
+  - name: example-prod
+    topic: com.example.app
     tube: jobs
     server: mock
     workers: 4
@@ -83,7 +84,7 @@ apps:
 			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")},
 		},
 		Apps: []App{{
-			Topic: "com.example.app", Tube: "jobs", Server: "mock", Workers: 4, InFlight: 1000,
+			Name: "example-prod", Topic: "com.example.app", Tube: "jobs", Server: "mock", Workers: 4, InFlight: 1000,
 			PushTimeout: 1500 * time.Millisecond,
 			Retry:       Retry{Min: 2 * time.Second, Max: time.Minute, GiveUpAfter: time.Hour},
 			Expiration:  30 * 24 * time.Hour, TTL: time.Second, ExtraKeys: ExtraIgnore,
@@ -118,7 +119,7 @@ func TestDefaultsOfAnEmptyApp(t *testing.T) {
 	cfg := mustParse(t, "apps: [{topic: com.example.app, server: mock}]", Options{})
 	want := Default()
 	want.File = "test.yaml"
-	want.Apps[0].Topic, want.Apps[0].Tube, want.Apps[0].Server = "com.example.app", "com.example.app", "mock"
+	want.Apps[0].Name, want.Apps[0].Topic, want.Apps[0].Tube, want.Apps[0].Server = "com.example.app", "com.example.app", "com.example.app", "mock"
 	if !reflect.DeepEqual(cfg, &want) {
 		t.Errorf("got  %+v\nwant %+v", cfg, &want)
 	}

@@ -102,7 +102,7 @@ func TestShippedFileHasEveryKey(t *testing.T) {
 func TestShippedFileTellsDefaults(t *testing.T) {
 	t.Parallel()
 	text := uncomment(t, func(line string) bool {
-		return !strings.Contains(line, "default: the topic") && !strings.Contains(line, "no default") && !strings.HasPrefix(line, "# queue:")
+		return !strings.Contains(line, "default: the topic") && !strings.Contains(line, "default: the name") && !strings.Contains(line, "no default") && !strings.HasPrefix(line, "# queue:")
 	})
 	if n := strings.Count(text, "\n# ") + strings.Count(text, "   # "); n == 0 || !strings.Contains(text, "\n    in_flight: 500") {
 		t.Fatalf("nothing was switched on:\n%s", text)
@@ -115,7 +115,7 @@ func TestShippedFileTellsDefaults(t *testing.T) {
 	if want.StateDir == "" {
 		t.Errorf("queue %v: is no embedded one", got.Queue)
 	}
-	want.Apps[0].Topic, want.Apps[0].Tube, want.Apps[0].Server = "com.example.app", "com.example.app", "mock"
+	want.Apps[0].Name, want.Apps[0].Topic, want.Apps[0].Tube, want.Apps[0].Server = "com.example.app", "com.example.app", "com.example.app", "mock"
 	want.Log.Pushes = PushesAll // so that a newcomer sees the first push
 	if !reflect.DeepEqual(got, &want) {
 		t.Errorf("got  %+v\nwant %+v", got, &want)

@@ -106,11 +106,11 @@ func (p *parser) checkFeedback(d *draft) {
 	if !d.has("feedback.secret") && !d.has("feedback.secret"+fileSuffix) {
 		p.wrong(d.at("feedback.secret"), fmt.Errorf("is missing: a webhook needs it to tell your records from forged ones: give at least %d random bytes", minWebhookSecret))
 	}
-	if !d.has("feedback.tube") && d.Tube != "" {
-		f.Tube = d.Tube + feedbackSuffix
+	if base, of := d.feedbackBase(); !d.has("feedback.tube") && base != "" {
+		f.Tube = base + feedbackSuffix
 		if err := queue.CheckTube(f.Tube); err != nil {
 			f.Tube = ""
-			p.wrong(d.at("feedback.tube"), neterr.Reworded(fmt.Sprintf("its default, the app's tube and %q, has more than %d bytes: give one", feedbackSuffix, queue.MaxTubeLen), err))
+			p.wrong(d.at("feedback.tube"), neterr.Reworded(fmt.Sprintf("its default, the app's %s and %q, has more than %d bytes: give one", of, feedbackSuffix, queue.MaxTubeLen), err))
 		}
 	}
 	if u := f.Webhook.URL(); u.Scheme == "http" && !loopback(u.Hostname()) {
@@ -118,9 +118,18 @@ func (p *parser) checkFeedback(d *draft) {
 	}
 }
 
+// feedbackBase returns what the default of feedback.tube begins with, and what that is of the
+// app. Without a name it is the tube, as it was before apps had names: records may lie there.
+func (d *draft) feedbackBase() (base, of string) {
+	if d.has("name") {
+		return d.Name, "name"
+	}
+	return d.Tube, "tube"
+}
+
 // checkFeedbackTubes finds records that would be taken for jobs, or by the
 // webhook of another app. Apps without webhooks may share a tube: each record
-// tells its topic.
+// tells its app and topic.
 func (p *parser) checkFeedbackTubes(drafts []*draft) {
 	jobs, records := map[string]*draft{}, map[string]*draft{}
 	for _, d := range drafts {
@@ -135,7 +144,8 @@ func (p *parser) checkFeedbackTubes(drafts []*draft) {
 		}
 		its := ""
 		if !d.has("feedback.tube") {
-			its = fmt.Sprintf("its default, the app's tube and %q, is ", feedbackSuffix)
+			_, of := d.feedbackBase()
+			its = fmt.Sprintf("its default, the app's %s and %q, is ", of, feedbackSuffix)
 		}
 		if other := jobs[f.Tube]; other == d {
 			p.wrong(at, errors.New("also the tube of the app's jobs: its workers would take records for jobs"))

@@ -179,6 +179,7 @@ func setWithin[T cmp.Ordered](f *field, at *T, text, what string, parse func(str
 
 // readers read the fields tagged with "as". Never written to.
 var readers = map[string]func(at any, text string) error{
+	"name":           reader(setName),
 	"tube":           reader(setTube),
 	"server":         reader(setServer),
 	"proxy":          reader(setProxy),

@@ -37,7 +37,7 @@ func TestSingleDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Apps[0].Topic, want.Apps[0].Tube, want.Apps[0].Server = "com.example.app", "com.example.app", "mock"
+	want.Apps[0].Name, want.Apps[0].Topic, want.Apps[0].Tube, want.Apps[0].Server = "com.example.app", "com.example.app", "com.example.app", "mock"
 	if !reflect.DeepEqual(got, &want) {
 		t.Errorf("got  %+v\nwant %+v", got, &want)
 	}

@@ -229,7 +229,7 @@ func (p *part) add(ctx context.Context, i int, body []byte, now time.Time) {
 	if r.Error == nil && len(jobs) > 1 {
 		r = p.api.putJobs(ctx, e, jobs, r)
 	} else if r.Error == nil {
-		p.jobs = append(p.jobs, supervisor.NewJob{Topic: e.Topic, Body: jobs[0].Body, Delay: e.Delay})
+		p.jobs = append(p.jobs, supervisor.NewJob{App: e.Topic, Body: jobs[0].Body, Delay: e.Delay})
 		p.puts = append(p.puts, donePut{topic: e.Topic, body: jobs[0].Body, delay: e.Delay, tokens: jobs[0].Tokens, err: errPanic})
 		p.at = append(p.at, i)
 	}

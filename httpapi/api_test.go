@@ -252,7 +252,7 @@ func session(t *testing.T, d buriedOps, ids map[string][]string) {
 func TestApps(t *testing.T) {
 	t.Parallel()
 	app := func(topic string, change func(s *supervisor.AppStatus)) supervisor.AppStatus {
-		s := supervisor.AppStatus{Topic: topic, Tube: topic, Health: supervisor.Health{State: supervisor.Running}, Counters: new(worker.Counters), Steps: new(supervisor.Steps)}
+		s := supervisor.AppStatus{Name: topic, Topic: topic, Tube: topic, Health: supervisor.Health{State: supervisor.Running}, Counters: new(worker.Counters), Steps: new(supervisor.Steps)}
 		if change != nil {
 			change(&s)
 		}

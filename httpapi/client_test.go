@@ -17,7 +17,7 @@ import (
 // over a socket.
 func TestClientForURL(t *testing.T) {
 	t.Parallel()
-	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Topic: "other", Counters: new(worker.Counters), Steps: new(supervisor.Steps)}}}
+	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Name: "other", Topic: "other", Counters: new(worker.Counters), Steps: new(supervisor.Steps)}}}
 	api := New(tree, Options{})
 	api.Use(Settings{Keys: testKeys, BasePath: "/push"})
 	web := httptest.NewServer(api.Network())

@@ -76,7 +76,7 @@ func global(name, help string, labels ...string) *prometheus.Desc {
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
-	return global(name, help, append([]string{"topic"}, labels...)...)
+	return global(name, help, append([]string{"app", "topic"}, labels...)...)
 }
 
 // Describe is that of prometheus.Collector. Describing nothing makes the
@@ -110,7 +110,7 @@ func (o sink) counter(d *prometheus.Desc, n int64, labels ...string) {
 func (o sink) app(s *supervisor.AppStatus) {
 	o.pushes(s)
 	o.states(s)
-	t, c := s.Topic, s.Counters
+	n, t, c := s.Name, s.Topic, s.Counters
 	inFlight, held, connected := 0, 0, 0
 	for _, w := range s.Workers {
 		inFlight += w.InFlight
@@ -119,40 +119,40 @@ func (o sink) app(s *supervisor.AppStatus) {
 			connected++
 		}
 	}
-	o.gauge(descInFlight, float64(inFlight), t)
-	o.gauge(descHeld, float64(held), t)
-	o.gauge(descConns, float64(connected), t)
-	o.gauge(descWorkers, float64(len(s.Workers)), t)
+	o.gauge(descInFlight, float64(inFlight), n, t)
+	o.gauge(descHeld, float64(held), n, t)
+	o.gauge(descConns, float64(connected), n, t)
+	o.gauge(descWorkers, float64(len(s.Workers)), n, t)
 	failed := c.DialsFailed.Load()
-	o.counter(descDials, max(0, c.Dials.Load()-failed), t, "ok")
-	o.counter(descDials, failed, t, "failed")
-	o.counter(descGoAways, c.GoAways.Load(), t)
-	o.counter(descDuplicates, c.PossibleDuplicates.Load(), t)
-	o.counter(descBuried, c.Buried.Load(), t)
-	o.counter(descExpired, c.Expired.Load(), t)
-	o.counter(descPanics, c.Panics.Load(), t)
-	o.counter(descWatchdog, s.Steps.Replaced.Load(), t, "replaced")
-	o.counter(descWatchdog, s.Steps.Restarted.Load(), t, "restarted")
-	o.counter(descWatchdog, s.Steps.Stalled.Load(), t, "stalled")
+	o.counter(descDials, max(0, c.Dials.Load()-failed), n, t, "ok")
+	o.counter(descDials, failed, n, t, "failed")
+	o.counter(descGoAways, c.GoAways.Load(), n, t)
+	o.counter(descDuplicates, c.PossibleDuplicates.Load(), n, t)
+	o.counter(descBuried, c.Buried.Load(), n, t)
+	o.counter(descExpired, c.Expired.Load(), n, t)
+	o.counter(descPanics, c.Panics.Load(), n, t)
+	o.counter(descWatchdog, s.Steps.Replaced.Load(), n, t, "replaced")
+	o.counter(descWatchdog, s.Steps.Restarted.Load(), n, t, "restarted")
+	o.counter(descWatchdog, s.Steps.Stalled.Load(), n, t, "stalled")
 	if q := s.Queue; q != nil {
-		o.gauge(descQueue, float64(q.Ready), t, "ready")
-		o.gauge(descQueue, float64(q.Delayed), t, "delayed")
-		o.gauge(descQueue, float64(q.Reserved), t, "reserved")
-		o.gauge(descQueue, float64(q.Buried), t, "buried")
-		o.gauge(descPartial, truth(q.Incomplete != ""), t)
+		o.gauge(descQueue, float64(q.Ready), n, t, "ready")
+		o.gauge(descQueue, float64(q.Delayed), n, t, "delayed")
+		o.gauge(descQueue, float64(q.Reserved), n, t, "reserved")
+		o.gauge(descQueue, float64(q.Buried), n, t, "buried")
+		o.gauge(descPartial, truth(q.Incomplete != ""), n, t)
 	}
 	if !s.CredentialExpiry.IsZero() {
-		o.gauge(descExpiry, float64(s.CredentialExpiry.Unix()), t)
+		o.gauge(descExpiry, float64(s.CredentialExpiry.Unix()), n, t)
 	}
-	o.gauge(descRefused, truth(s.CredentialFault != ""), t)
+	o.gauge(descRefused, truth(s.CredentialFault != ""), n, t)
 	if r := s.Records; r != nil {
-		o.gauge(descWaiting, float64(r.Ready+r.Delayed+r.Reserved), t)
+		o.gauge(descWaiting, float64(r.Ready+r.Delayed+r.Reserved), n, t)
 	}
 	if h := s.Webhook; h != nil {
-		o.gauge(descHookDown, truth(h.Down), t)
-		o.counter(descRecords, h.Counters.Delivered.Load(), t)
-		o.counter(descHookFailed, h.Counters.Failed.Load(), t)
-		o.gauge(descHookStuck, truth(h.Stalled != nil), t)
+		o.gauge(descHookDown, truth(h.Down), n, t)
+		o.counter(descRecords, h.Counters.Delivered.Load(), n, t)
+		o.counter(descHookFailed, h.Counters.Failed.Load(), n, t)
+		o.gauge(descHookStuck, truth(h.Stalled != nil), n, t)
 	}
 }
 
@@ -163,17 +163,17 @@ func (o sink) pushes(s *supervisor.AppStatus) {
 	some := make(map[apnsconn.Class]bool)
 	for r, n := range refused {
 		some[r.Class] = true
-		o.counter(descPushes, n, s.Topic, r.Class.String(), strings.ToValidUTF8(r.Reason, "?"))
+		o.counter(descPushes, n, s.Name, s.Topic, r.Class.String(), strings.ToValidUTF8(r.Reason, "?"))
 	}
 	for class := apnsconn.Delivered; class <= apnsconn.Unknown; class++ {
 		if !some[class] {
-			o.counter(descPushes, s.Counters.Ended(class), s.Topic, class.String(), "")
+			o.counter(descPushes, s.Counters.Ended(class), s.Name, s.Topic, class.String(), "")
 		}
 	}
 	sum, atMost := s.Counters.Seconds.Snapshot()
 	all := atMost[math.Inf(1)]
 	delete(atMost, math.Inf(1))
-	o <- prometheus.MustNewConstHistogram(descSeconds, all, sum, atMost, s.Topic)
+	o <- prometheus.MustNewConstHistogram(descSeconds, all, sum, atMost, s.Name, s.Topic)
 }
 
 // states has a line for each state, so that each is a series of its own. A guarded app
@@ -181,7 +181,7 @@ func (o sink) pushes(s *supervisor.AppStatus) {
 func (o sink) states(s *supervisor.AppStatus) {
 	is := s.Health.State
 	for _, state := range supervisor.States() {
-		o.gauge(descState, truth(state == is || state == supervisor.Paused && is == supervisor.Guarded), s.Topic, string(state))
+		o.gauge(descState, truth(state == is || state == supervisor.Paused && is == supervisor.Guarded), s.Name, s.Topic, string(state))
 	}
 }
 

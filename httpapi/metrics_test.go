@@ -18,7 +18,7 @@ import (
 // fullApp is an app of which everything is known.
 func fullApp() supervisor.AppStatus {
 	s := supervisor.AppStatus{
-		Topic: topic, Tube: tube, Counters: new(worker.Counters), Steps: new(supervisor.Steps),
+		Name: topic, Topic: topic, Tube: tube, Counters: new(worker.Counters), Steps: new(supervisor.Steps),
 		CredentialExpiry: time.Unix(2e9, 0).UTC(), CredentialFault: "expired", Workers: []worker.Status{{Connected: true, InFlight: 3, Reserved: 4}, {InFlight: 2}},
 		Queue:   &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 1, Delayed: 2, Reserved: 3, Buried: 4}, At: time.Unix(1e9, 0).UTC(), Incomplete: "b is away"},
 		Records: &supervisor.QueueStats{TubeStats: queue.TubeStats{Ready: 5, Reserved: 2}},
@@ -32,7 +32,7 @@ func fullApp() supervisor.AppStatus {
 
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Topic: "bare", Health: supervisor.Health{State: supervisor.Guarded}, Counters: new(worker.Counters), Steps: new(supervisor.Steps)}}}
+	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Name: "bare", Topic: "bare", Health: supervisor.Health{State: supervisor.Guarded}, Counters: new(worker.Counters), Steps: new(supervisor.Steps)}}}
 	forgotten := new(atomic.Int64)
 	forgotten.Store(23)
 	api := New(tree, Options{Metrics: NewMetrics(tree, "v1", func() (time.Time, *RefusedReload) { return time.Unix(1e9, 0), nil }, forgotten)})
@@ -43,27 +43,27 @@ func TestMetrics(t *testing.T) {
 		t.Fatalf("%d %s", w.Code, text)
 	}
 	for _, want := range []string{
-		`propeller_pushes_total{class="delivered",reason="",topic="com.example.app"} 0`,
-		`propeller_push_seconds_bucket{topic="com.example.app",le="60"} 0`,
-		`propeller_in_flight{topic="com.example.app"} 5`,
-		`propeller_connections{topic="com.example.app"} 1`,
-		`propeller_dials_total{result="ok",topic="com.example.app"} 3`,
-		`propeller_queue_jobs{state="buried",topic="com.example.app"} 4`,
-		`propeller_queue_incomplete{topic="com.example.app"} 1`,
-		`propeller_app_state{state="stalled",topic="com.example.app"} 1`,
-		`propeller_app_state{state="guarded",topic="bare"} 1`, `propeller_app_state{state="paused",topic="bare"} 1`, // for older alert rules
-		`propeller_app_state{state="running",topic="bare"} 0`, `propeller_app_state{state="tube_paused",topic="bare"} 0`, `propeller_app_state{state="idle",topic="bare"} 0`,
-		`propeller_app_state{state="unreachable",topic="bare"} 0`, `propeller_app_state{state="failing",topic="bare"} 0`,
-		`propeller_credential_expiry_timestamp_seconds{topic="com.example.app"} 2e+09`,
-		`propeller_credential_refused{topic="com.example.app"} 1`, `propeller_credential_refused{topic="bare"} 0`,
-		`propeller_feedback_records{topic="com.example.app"} 7`, `propeller_webhook_stalled{topic="com.example.app"} 0`,
+		`propeller_pushes_total{app="com.example.app",class="delivered",reason="",topic="com.example.app"} 0`,
+		`propeller_push_seconds_bucket{app="com.example.app",topic="com.example.app",le="60"} 0`,
+		`propeller_in_flight{app="com.example.app",topic="com.example.app"} 5`,
+		`propeller_connections{app="com.example.app",topic="com.example.app"} 1`,
+		`propeller_dials_total{app="com.example.app",result="ok",topic="com.example.app"} 3`,
+		`propeller_queue_jobs{app="com.example.app",state="buried",topic="com.example.app"} 4`,
+		`propeller_queue_incomplete{app="com.example.app",topic="com.example.app"} 1`,
+		`propeller_app_state{app="com.example.app",state="stalled",topic="com.example.app"} 1`,
+		`propeller_app_state{app="bare",state="guarded",topic="bare"} 1`, `propeller_app_state{app="bare",state="paused",topic="bare"} 1`, // for older alert rules
+		`propeller_app_state{app="bare",state="running",topic="bare"} 0`, `propeller_app_state{app="bare",state="tube_paused",topic="bare"} 0`, `propeller_app_state{app="bare",state="idle",topic="bare"} 0`,
+		`propeller_app_state{app="bare",state="unreachable",topic="bare"} 0`, `propeller_app_state{app="bare",state="failing",topic="bare"} 0`,
+		`propeller_credential_expiry_timestamp_seconds{app="com.example.app",topic="com.example.app"} 2e+09`,
+		`propeller_credential_refused{app="com.example.app",topic="com.example.app"} 1`, `propeller_credential_refused{app="bare",topic="bare"} 0`,
+		`propeller_feedback_records{app="com.example.app",topic="com.example.app"} 7`, `propeller_webhook_stalled{app="com.example.app",topic="com.example.app"} 0`,
 		`propeller_config_reload_ok 1`, `propeller_queue_lost_jobs_total 17`, `propeller_idempotency_forgotten_total 23`, `version="v1"`, `go_goroutines`, `process_open_fds`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}
 	}
-	if strings.Contains(text, `propeller_queue_jobs{state="ready",topic="bare"}`) {
+	if strings.Contains(text, `propeller_queue_jobs{app="bare",state="ready",topic="bare"}`) {
 		t.Error("numbers of a queue that was not asked")
 	}
 	docs, err := os.ReadFile("../docs/http-api.md")

@@ -144,7 +144,7 @@ func TestReload(t *testing.T) {
 	if w := ask(func(context.Context) error { return nil }); w.Code != 200 || w.Body.String() != `{"apps":0}`+"\n" {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Topic: "bare"}}}
+	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Name: "bare", Topic: "bare"}}}
 	w := httptest.NewRecorder()
 	New(tree, Options{Reload: func(context.Context) error { return nil }}).Socket().ServeHTTP(w, httptest.NewRequest("POST", "/v1/reload", nil))
 	if want := `{"apps":2,"credentials":[{"app":"com.example.app","fault":"expired"}]}` + "\n"; w.Code != 200 || w.Body.String() != want {

@@ -43,7 +43,7 @@ func newCountedTree(topics ...string) *countedTree {
 	c := new(countedTree)
 	for _, topic := range topics {
 		c.apps = append(c.apps, supervisor.AppStatus{
-			Topic: topic, Health: supervisor.Health{State: supervisor.Running}, Counters: new(worker.Counters), Steps: new(supervisor.Steps), Recent: new(worker.Recent), Workers: []worker.Status{{Serving: true}},
+			Name: topic, Topic: topic, Health: supervisor.Health{State: supervisor.Running}, Counters: new(worker.Counters), Steps: new(supervisor.Steps), Recent: new(worker.Recent), Workers: []worker.Status{{Serving: true}},
 		})
 	}
 	return c
@@ -279,7 +279,7 @@ func TestLiveCost(t *testing.T) {
 // looked is filled with its average, a long one is forgotten.
 func TestSamplerRates(t *testing.T) {
 	t.Parallel()
-	st := &supervisor.AppStatus{Topic: "a", Counters: new(worker.Counters), Steps: new(supervisor.Steps)}
+	st := &supervisor.AppStatus{Name: "a", Topic: "a", Counters: new(worker.Counters), Steps: new(supervisor.Steps)}
 	a, now := new(sampled), time.Unix(1e9, 0)
 	look := func(after time.Duration, ended int64) {
 		now = now.Add(after)
@@ -521,7 +521,7 @@ func TestPageOfOtherApps(t *testing.T) {
 	w.parts()
 	w.parts() // the order is no matter
 	tree.mu.Lock()
-	tree.apps[0].Topic = "c"
+	tree.apps[0].Name, tree.apps[0].Topic = "c", "c"
 	tree.mu.Unlock()
 	if last := w.last(); last != "reload" {
 		t.Errorf("the last event is %q", last)

@@ -522,7 +522,7 @@ func TestPageShowsWhatOneMay(t *testing.T) {
 	t.Parallel()
 	api, tree, _ := newPageAPI()
 	app := fullApp()
-	app.Topic = "com.example.other"
+	app.Name, app.Topic = "com.example.other", "com.example.other"
 	tree.apps = append(tree.apps, app)
 	h := api.Network()
 	other := newGuest(t, h).signIn("other-0123")

@@ -31,7 +31,7 @@ func (f *fakeTree) PutAll(ctx context.Context, jobs []supervisor.NewJob) []queue
 // putEach puts jobs one by one.
 func putEach(ctx context.Context, tree appTree, jobs []supervisor.NewJob) (out []queue.Stored) {
 	for _, j := range jobs {
-		id, err := tree.Put(ctx, j.Topic, j.Body, j.Delay)
+		id, err := tree.Put(ctx, j.App, j.Body, j.Delay)
 		out = append(out, queue.Stored{ID: id, Err: err})
 	}
 	return out

@@ -73,7 +73,8 @@ func TestReadinessWithoutWorkers(t *testing.T) {
 	states := slices.Repeat([]supervisor.State{supervisor.Running}, n)
 	tree := healthyTree(states...)
 	for i := range tree.apps {
-		tree.apps[i].Topic = fmt.Sprintf("com.example.a%d", i)
+		tree.apps[i].Name = fmt.Sprintf("com.example.a%d", i)
+		tree.apps[i].Topic = tree.apps[i].Name
 	}
 	bad := &tree.apps[n/2]
 	bad.Workers, bad.Health = nil, supervisor.Health{State: supervisor.Broken, Reason: "x"}
@@ -106,7 +107,7 @@ func TestReadinessWithoutWorkers(t *testing.T) {
 func TestReadinessOfStrangers(t *testing.T) {
 	t.Parallel()
 	tree := healthyTree(supervisor.NoQueue)
-	tree.apps[0].Topic = topic
+	tree.apps[0].Name, tree.apps[0].Topic = topic, topic
 	api := New(tree, Options{})
 	api.Use(Settings{Keys: testKeys})
 	h := api.Network()

@@ -12,7 +12,7 @@ import (
 	"propeller/worker/feedback"
 )
 
-// app is one topic: a supervisor of its own, so that its trouble delays no
+// app is one app of the configuration: a supervisor of its own, so that its trouble delays no
 // other app's restarts, with N workers, and the webhook if it has one.
 type app struct {
 	cfg     config.App  // what is in use
@@ -36,7 +36,7 @@ type app struct {
 	records atomic.Pointer[QueueStats]    // the same of the feedback tube
 }
 
-// appTotals is what is counted of one topic since the process began, and whether an
+// appTotals is what is counted of one app since the process began, and whether an
 // operator has paused it. It outlives the app when that changes.
 type appTotals struct {
 	worker.Totals
@@ -60,7 +60,7 @@ type appWorker struct {
 
 func newApp(c config.App, shared *worker.App, totals *appTotals, log *slog.Logger) *app {
 	a := &app{cfg: c, shared: shared, totals: totals, log: log, running: make(chan struct{})}
-	a.sup = suture.New("app "+c.Topic, suture.Spec{
+	a.sup = suture.New("app "+c.Name, suture.Spec{
 		EventHook: eventHook(log), Timeout: stopLimit,
 		// An app that ends is that app's end, not the daemon's.
 		DontPropagateTermination: true,
@@ -102,7 +102,7 @@ func (a *app) resize(n int, ended <-chan struct{}) (gone []*joinable) {
 	case <-ended:
 		return nil
 	}
-	a.log.Info("workers changed", "topic", a.cfg.Topic, "from", len(a.workers), "to", n)
+	a.log.Info("workers changed", "app", a.cfg.Name, "topic", a.cfg.Topic, "from", len(a.workers), "to", n)
 	for len(a.workers) < n {
 		a.addWorker(len(a.workers))
 	}

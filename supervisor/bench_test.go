@@ -28,7 +28,7 @@ func benchTree(b *testing.B, n, inFlight int, delay time.Duration) (*Supervisor,
 	b.Cleanup(apns.Close)
 	cfg := config.Default()
 	cfg.Queue.Servers = []string{bs.Addr()}
-	cfg.Apps[0].Topic, cfg.Apps[0].Tube = topic, topic
+	cfg.Apps[0].Name, cfg.Apps[0].Topic, cfg.Apps[0].Tube = topic, topic, topic
 	cfg.Apps[0].Addr, cfg.Apps[0].RootCAs, cfg.Apps[0].InFlight = apns.Addr, apns.CertPool(), inFlight
 	log := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError}))
 	sup, err := New(&cfg, Options{Log: log, OpenQueue: func(queueurl.URL) (queue.Queue, error) {

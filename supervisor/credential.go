@@ -20,7 +20,7 @@ func (s *Supervisor) note(a *app, c config.App) {
 	was := a.bad.Load()
 	if len(c.Faults) == 0 {
 		if a.bad.Store(nil); was != nil {
-			s.o.Log.Info("the credential can be used again: the app works", "topic", c.Topic)
+			s.o.Log.Info("the credential can be used again: the app works", "app", c.Name, "topic", c.Topic)
 		}
 		return
 	}
@@ -31,9 +31,9 @@ func (s *Supervisor) note(a *app, c config.App) {
 	a.bad.Store(is)
 	for _, f := range c.Faults {
 		if a.cfg.Broken() {
-			s.o.Log.Error("app broken: its credential cannot be used; its jobs stay in the queue until a reload finds a good one, or its files change", "topic", c.Topic, "fault", f.Error())
+			s.o.Log.Error("app broken: its credential cannot be used; its jobs stay in the queue until a reload finds a good one, or its files change", "app", c.Name, "topic", c.Topic, "fault", f.Error())
 		} else {
-			s.o.Log.Error("the credential that the configuration names cannot be used; the app keeps the one it has, as long as this process runs", "topic", c.Topic, "fault", f.Error())
+			s.o.Log.Error("the credential that the configuration names cannot be used; the app keeps the one it has, as long as this process runs", "app", c.Name, "topic", c.Topic, "fault", f.Error())
 		}
 	}
 }
@@ -99,7 +99,7 @@ func (s *Supervisor) renew(read map[*app]reread) {
 	for a, r := range read {
 		c := r.cfg
 		switch {
-		case s.apps[a.cfg.Topic] != a || a.noted != r.noted:
+		case s.apps[a.cfg.Name] != a || a.noted != r.noted:
 		case c.Fault() == a.wanted.Fault() && c.SameCredential(&a.wanted):
 			a.wanted = c
 		default:

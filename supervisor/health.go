@@ -318,9 +318,9 @@ func (l *stateWatcher) look(a watched, now time.Time) {
 	// All other changes of state are logged where they are noticed.
 	switch {
 	case is.health.State == Failing && was.health.State != Failing:
-		l.log.Warn("app fails: most of its pushes are not delivered", "topic", a.cfg.Topic, "reason", is.health.Reason)
+		l.log.Warn("app fails: most of its pushes are not delivered", "app", a.cfg.Name, "topic", a.cfg.Topic, "reason", is.health.Reason)
 	case was.health.State == Failing && is.health.State != Failing:
-		l.log.Info("app recovered: most of its pushes are delivered again", "topic", a.cfg.Topic, "state", is.health.State)
+		l.log.Info("app recovered: most of its pushes are delivered again", "app", a.cfg.Name, "topic", a.cfg.Topic, "state", is.health.State)
 	}
 }
 

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"propeller/config"
@@ -12,7 +11,7 @@ import (
 )
 
 var (
-	// ErrNoApp means that no app of the configuration has this topic.
+	// ErrNoApp means that no app of the configuration has this name.
 	ErrNoApp = errors.New("no such app")
 	// ErrNoAdmin means that the queue cannot list or settle buried jobs.
 	ErrNoAdmin = errors.New("this queue cannot be asked about its jobs")
@@ -22,30 +21,30 @@ var (
 const listWait = 5 * time.Second
 
 // Jobs is the operator's view of an app's buried jobs. Errors: ErrNoApp, ErrNoAdmin.
-func (s *Supervisor) Jobs(topic string) (v buried.Jobs, err error) {
+func (s *Supervisor) Jobs(app string) (v buried.Jobs, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.apps[topic]
+	a := s.apps[app]
 	if a == nil {
-		return v, fmt.Errorf("topic %q: %w", topic, ErrNoApp)
+		return v, noApp(app)
 	}
 	admin, ok := s.queue.(queue.Admin)
 	if !ok {
 		return v, ErrNoAdmin
 	}
-	return buried.Jobs{Queue: admin, Index: s.buried, Tube: a.cfg.Tube, Topic: topic, Wait: listWait}, nil
+	return buried.Jobs{Queue: admin, Index: s.buried, Tube: a.cfg.Tube, Topic: a.cfg.Topic, Wait: listWait}, nil
 }
 
-// FindBuried returns the buried jobs with this id, as their producer got it, and their app's topic.
-func (s *Supervisor) FindBuried(id string) (topic string, found []buried.Entry) {
+// FindBuried returns the buried jobs with this id, as their producer got it, and their app's name.
+func (s *Supervisor) FindBuried(id string) (app string, found []buried.Entry) {
 	if found = s.buried.Find(id); len(found) == 0 {
 		return "", nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for topic, a := range s.apps {
+	for name, a := range s.apps {
 		if a.cfg.Tube == found[0].Tube {
-			return topic, found
+			return name, found
 		}
 	}
 	return "", nil
@@ -64,8 +63,8 @@ func (s *Supervisor) tubes() (map[string]buried.Tube, queue.Admin) {
 		return nil, nil
 	}
 	out := make(map[string]buried.Tube, len(s.apps))
-	for topic, a := range s.apps {
-		t := buried.Tube{Topic: topic, Buried: -1}
+	for _, a := range s.apps {
+		t := buried.Tube{Topic: a.cfg.Topic, Buried: -1}
 		if st := a.stats.Load(); st != nil && time.Since(st.At) < freshCount {
 			t.Buried = st.Buried
 		}
@@ -83,8 +82,8 @@ func RulesOf(c *config.App) job.Rules {
 }
 
 // App is what the jobs of an app are judged by. Errors: ErrNoApp.
-func (s *Supervisor) App(topic string) (job.Rules, error) {
-	a, err := s.app(topic)
+func (s *Supervisor) App(name string) (job.Rules, error) {
+	a, err := s.app(name)
 	if err != nil {
 		return job.Rules{}, err
 	}

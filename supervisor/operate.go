@@ -12,12 +12,12 @@ import (
 
 // Put puts a job into an app's tube, to be served after delay. Errors: ErrNoApp, those of
 // queue.Queue.
-func (s *Supervisor) Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error) {
+func (s *Supervisor) Put(ctx context.Context, app string, body []byte, delay time.Duration) (id string, err error) {
 	s.mu.Lock()
-	a, q := s.apps[topic], s.queue
+	a, q := s.apps[app], s.queue
 	s.mu.Unlock()
 	if a == nil {
-		return "", fmt.Errorf("topic %q: %w", topic, ErrNoApp)
+		return "", noApp(app)
 	}
 	id, err = q.Put(ctx, a.cfg.Tube, body, queue.PutOptions{Delay: delay})
 	a.puts.note(err, time.Now())
@@ -26,7 +26,7 @@ func (s *Supervisor) Put(ctx context.Context, topic string, body []byte, delay t
 
 // NewJob is a job for PutAll.
 type NewJob struct {
-	Topic string
+	App   string // its name
 	Body  []byte
 	Delay time.Duration
 }
@@ -41,9 +41,9 @@ func (s *Supervisor) PutAll(ctx context.Context, jobs []NewJob) []queue.Stored {
 	s.mu.Lock()
 	q := s.queue
 	for i, j := range jobs {
-		a := s.apps[j.Topic]
+		a := s.apps[j.App]
 		if a == nil {
-			out[i].Err = fmt.Errorf("topic %q: %w", j.Topic, ErrNoApp)
+			out[i].Err = noApp(j.App)
 			continue
 		}
 		known = append(known, queue.NewJob{Tube: a.cfg.Tube, Body: j.Body, PutOptions: queue.PutOptions{Delay: j.Delay}})
@@ -59,8 +59,8 @@ func (s *Supervisor) PutAll(ctx context.Context, jobs []NewJob) []queue.Stored {
 
 // Pause holds an app: it takes no jobs until Resume, whatever a reload changes.
 // reason is for its status. Errors: ErrNoApp.
-func (s *Supervisor) Pause(topic, reason string) error {
-	a, err := s.app(topic)
+func (s *Supervisor) Pause(app, reason string) error {
+	a, err := s.app(app)
 	if err == nil {
 		a.totals.Pause(reason)
 	}
@@ -69,22 +69,24 @@ func (s *Supervisor) Pause(topic, reason string) error {
 
 // Resume lets a paused, broken or guarded app go on, at an operator's request. Errors:
 // ErrNoApp.
-func (s *Supervisor) Resume(topic string) error {
-	a, err := s.app(topic)
+func (s *Supervisor) Resume(app string) error {
+	a, err := s.app(app)
 	if err == nil {
 		a.shared.Resume()
 	}
 	return err
 }
 
-func (s *Supervisor) app(topic string) (*app, error) {
+func (s *Supervisor) app(name string) (*app, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if a := s.apps[topic]; a != nil {
+	if a := s.apps[name]; a != nil {
 		return a, nil
 	}
-	return nil, fmt.Errorf("topic %q: %w", topic, ErrNoApp)
+	return nil, noApp(name)
 }
+
+func noApp(name string) error { return fmt.Errorf("app %.60q: %w", name, ErrNoApp) }
 
 // puts follows whether the queue accepts the jobs that this process puts into an app's tube. It is
 // safe for concurrent use: of puts that end at the same time, any may count as the last.

@@ -14,7 +14,7 @@ func TestPutAll(t *testing.T) {
 	w.start(w.app(topic) + w.app(other, "tube: elsewhere"))
 	jobs := make([]NewJob, 90)
 	for i := range jobs {
-		jobs[i] = NewJob{Topic: []string{topic, other, "com.example.none"}[i%3], Body: []byte(jobBody(i))}
+		jobs[i] = NewJob{App: []string{topic, other, "com.example.none"}[i%3], Body: []byte(jobBody(i))}
 	}
 	for i, s := range w.sup.PutAll(t.Context(), jobs) {
 		if known := i%3 < 2; (s.ID != "") != known || (s.Err == nil) != known || !known && !errors.Is(s.Err, ErrNoApp) {
@@ -30,8 +30,8 @@ func TestPutAll(t *testing.T) {
 	}
 	for i, j := range jobs {
 		got, sent := seen["/3/device/"+token(i)]
-		if sent != (i%3 < 2) || sent && got != j.Topic {
-			t.Errorf("%d, for %s: was sent: %v, for %q", i, j.Topic, sent, got)
+		if sent != (i%3 < 2) || sent && got != j.App {
+			t.Errorf("%d, for %s: was sent: %v, for %q", i, j.App, sent, got)
 		}
 	}
 }

@@ -88,23 +88,23 @@ func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone
 	s.queue, s.url = q, cfg.Queue
 	wanted := make(map[string]bool, len(cfg.Apps))
 	for _, c := range cfg.Apps {
-		wanted[c.Topic] = true
+		wanted[c.Name] = true
 		gone = append(gone, s.place(c, moved)...)
 	}
-	for topic, a := range s.apps {
-		if !wanted[topic] {
-			s.o.Log.Info("app removed", "topic", topic)
+	for name, a := range s.apps {
+		if !wanted[name] {
+			s.o.Log.Info("app removed", "app", name, "topic", a.cfg.Topic)
 			gone = append(gone, a.remove(s.root))
-			delete(s.apps, topic)
+			delete(s.apps, name)
 		}
 	}
 	return gone
 }
 
-// place replaces the running app of a topic by that of a configuration, if they differ. It
+// place replaces the running app of a name by that of a configuration, if they differ. It
 // returns what it removed, which still drains. s.mu is held.
 func (s *Supervisor) place(c config.App, moved bool) (gone []*joinable) {
-	old, use := s.apps[c.Topic], c
+	old, use := s.apps[c.Name], c
 	if old != nil {
 		use = c.Keep(&old.cfg)
 	}
@@ -113,10 +113,10 @@ func (s *Supervisor) place(c config.App, moved bool) (gone []*joinable) {
 		return old.resize(use.Workers, s.ended)
 	}
 	a := s.start(use, old)
-	s.apps[c.Topic] = a
+	s.apps[c.Name] = a
 	s.note(a, c)
 	if old != nil {
-		s.o.Log.Info("app changed", "topic", c.Topic)
+		s.o.Log.Info("app changed", "app", c.Name, "topic", c.Topic)
 		gone = append(gone, old.remove(s.root))
 	}
 	return gone

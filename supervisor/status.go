@@ -12,6 +12,7 @@ import (
 
 // AppStatus is an app at one moment.
 type AppStatus struct {
+	Name    string
 	Topic   string
 	Tube    string
 	Health  Health
@@ -58,7 +59,7 @@ type Webhook struct {
 func (a *app) status() AppStatus {
 	seen := a.look(time.Now())
 	s := AppStatus{
-		Topic: a.cfg.Topic, Tube: a.cfg.Tube, Health: judge(&seen, a.before()), Paused: seen.pause, Queue: seen.tube, Records: a.records.Load(),
+		Name: a.cfg.Name, Topic: a.cfg.Topic, Tube: a.cfg.Tube, Health: judge(&seen, a.before()), Paused: seen.pause, Queue: seen.tube, Records: a.records.Load(),
 		Workers: seen.workers, Counters: &a.totals.Counters, Steps: &a.totals.steps, Recent: &a.totals.Recent,
 	}
 	s.CredentialExpiry = a.cfg.CredentialExpiry()
@@ -105,7 +106,7 @@ func (a *app) before() past {
 	return past{}
 }
 
-// Status lists the apps in the order of their topics.
+// Status lists the apps in the order of their names.
 func (s *Supervisor) Status() []AppStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +114,7 @@ func (s *Supervisor) Status() []AppStatus {
 	for _, a := range s.apps {
 		out = append(out, a.status())
 	}
-	slices.SortFunc(out, func(a, b AppStatus) int { return cmp.Compare(a.Topic, b.Topic) })
+	slices.SortFunc(out, func(a, b AppStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 

@@ -61,7 +61,7 @@ type Supervisor struct {
 	queue    queue.Queue
 	users    *sync.WaitGroup       // removed by reloads, and still draining into queue
 	mock     *apnstest.Server      // for server: mock; nil until an app needs it
-	totals   map[string]*appTotals // by topic
+	totals   map[string]*appTotals // by name
 	tokens   tokens
 	locks    tubeLocks
 	buried   *buried.Index
@@ -69,7 +69,7 @@ type Supervisor struct {
 	draining sync.WaitGroup // what reloads have removed, and their queues; added to under applying
 
 	mu   sync.Mutex      // also guards apps and queue, for readers
-	apps map[string]*app // by topic
+	apps map[string]*app // by name
 
 	unknown       atomic.Pointer[[]UnknownTube]
 	period        atomic.Int64  // the watchdog's, time.Duration
@@ -135,17 +135,17 @@ func (s *Supervisor) free() error {
 
 // start adds an app to the tree, as the successor of old unless that is nil.
 func (s *Supervisor) start(c config.App, old *app) *app {
-	totals := s.totals[c.Topic]
+	totals := s.totals[c.Name]
 	if totals == nil {
 		totals = new(appTotals)
-		s.totals[c.Topic] = totals
+		s.totals[c.Name] = totals
 	}
 	totals.outcomes.forget()
 	for _, w := range c.Warnings {
-		s.o.Log.Warn(w, "topic", c.Topic)
+		s.o.Log.Warn(w, "app", c.Name, "topic", c.Topic)
 	}
 	wc := worker.Config{
-		Rules: RulesOf(&c), Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry),
+		App: c.Name, Rules: RulesOf(&c), Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry),
 		Queue: s.queue, Dial: s.dialer(c), Log: s.o.Log, Live: &s.live, Sinks: append([]worker.Sink{&totals.outcomes}, s.o.Sinks...),
 		Buried: func(id string, b job.Burial) { s.buried.Told(c.Tube, id, b) },
 	}

@@ -159,7 +159,7 @@ func last(c worker.Cause) string {
 
 // act takes a step for one worker.
 func (d *watchdog) act(a watched, w *appWorker, what step, why string) {
-	log := d.log.With("topic", a.cfg.Topic, "worker", w.index, "reason", why)
+	log := d.log.With("app", a.cfg.Name, "topic", a.cfg.Topic, "worker", w.index, "reason", why)
 	switch what {
 	case replace:
 		log.Warn("watchdog: no progress: the worker's connection to apns is replaced")
@@ -184,9 +184,9 @@ func (d *watchdog) tellStalled(a watched, now *Stall) {
 	switch {
 	case was == nil && now != nil:
 		a.totals.steps.Stalled.note(now.Reason, time.Now())
-		d.log.Error("app stalls: it has jobs and finishes none", "topic", a.cfg.Topic, "reason", now.Reason, "since", now.Since)
+		d.log.Error("app stalls: it has jobs and finishes none", "app", a.cfg.Name, "topic", a.cfg.Topic, "reason", now.Reason, "since", now.Since)
 	case was != nil && now == nil:
-		d.log.Info("app recovered: it finishes jobs again", "topic", a.cfg.Topic, "after", time.Since(was.Since).Round(time.Second))
+		d.log.Info("app recovered: it finishes jobs again", "app", a.cfg.Name, "topic", a.cfg.Topic, "after", time.Since(was.Since).Round(time.Second))
 	}
 }
 

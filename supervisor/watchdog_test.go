@@ -232,7 +232,7 @@ func newLook(admin queue.Admin, apps int) (d *watchdog, all []watched, log *logB
 	for i := range apps {
 		totals := new(appTotals)
 		shared := worker.NewApp(worker.Config{Log: slog.New(slog.DiscardHandler)}, &totals.Totals, nil)
-		a := &app{cfg: config.App{Topic: fmt.Sprint("t", i), Tube: "tube"}, totals: totals, shared: shared}
+		a := &app{cfg: config.App{Name: fmt.Sprint("t", i), Topic: fmt.Sprint("t", i), Tube: "tube"}, totals: totals, shared: shared}
 		all = append(all, watched{a, []*appWorker{{Worker: shared.NewWorker(0)}}})
 	}
 	d = &watchdog{

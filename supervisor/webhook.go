@@ -46,11 +46,11 @@ func (a *app) addWebhook(q queue.Queue, locks tubeLocks) {
 		return
 	}
 	h := &webhook{lock: locks.of(c.Tube), Webhook: feedback.NewWebhook(feedback.WebhookConfig{
-		Topic: a.cfg.Topic, Tube: c.Tube, URL: c.Webhook.Reveal(), Secrets: c.Keys(),
+		App: a.cfg.Name, Topic: a.cfg.Topic, Tube: c.Tube, URL: c.Webhook.Reveal(), Secrets: c.Keys(),
 		Queue: q, Log: a.log, Counters: &a.totals.webhook,
 	})}
 	h.restartable = &restartable{service: h}
-	sup := suture.New("feedback "+a.cfg.Topic, suture.Spec{
+	sup := suture.New("feedback "+a.cfg.Name, suture.Spec{
 		EventHook: eventHook(a.log), Timeout: stopLimit, DontPropagateTermination: true,
 	})
 	sup.Add(h.restartable)
@@ -92,7 +92,7 @@ func (d *watchdog) lookAtWebhook(a *app, records available) {
 	}
 	now := time.Now()
 	what, why := h.progress.look(now, v)
-	log, steps := d.log.With("topic", a.cfg.Topic, "reason", why), &a.totals.webhookSteps
+	log, steps := d.log.With("app", a.cfg.Name, "topic", a.cfg.Topic, "reason", why), &a.totals.webhookSteps
 	switch what {
 	case replace, restart:
 		log.Warn("watchdog: no progress: the feedback webhook is restarted")

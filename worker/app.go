@@ -17,6 +17,7 @@ import (
 
 // Config is an app's configuration as its workers need it, and what they get from the daemon.
 type Config struct {
+	App string // the app's name
 	job.Rules
 	Tube     string
 	InFlight int // most pushes on their way at once, and most jobs being settled, of each worker

@@ -30,7 +30,7 @@ const (
 // for others when the job is settled. It is valid until Pushed returns.
 type Event struct {
 	At     time.Time
-	App    string   // the app's topic
+	App    string   // the app's name
 	Worker int      // its number in the app
 	Job    string   // the id that the job's producer got, as the job says
 	Seed   job.Seed // of the producer's job: proves that this one comes of it
@@ -113,7 +113,7 @@ func (e *Event) Each() iter.Seq[Delivery] {
 
 // emit completes an event of a task and hands it to the sinks.
 func (r *run) emit(t *task, e *Event) {
-	e.App, e.Worker, e.Job, e.ID, e.Ref = r.cfg.Topic, r.w.index, t.firstID(), t.id, t.decoded.Ref
+	e.App, e.Worker, e.Job, e.ID, e.Ref = r.cfg.App, r.w.index, t.firstID(), t.id, t.decoded.Ref
 	e.Seed = t.made()
 	for _, s := range r.w.sinks {
 		r.hand(s, e)

@@ -405,7 +405,7 @@ func newBench(t *testing.T, q *fakeQueue) *bench {
 	live := new(Live)
 	live.Drain.Store(int64(10 * time.Second))
 	b.cfg = Config{
-		Rules: job.Rules{Topic: topic}, Tube: topic, InFlight: 100,
+		App: topic, Rules: job.Rules{Topic: topic}, Tube: topic, InFlight: 100,
 		Retry: Retry{Min: time.Minute, Max: 15 * time.Minute, GiveUpAfter: 24 * time.Hour},
 		Queue: played{q}, Live: live, Feedback: b.rec.put, Buried: b.rec.buried,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Dial: b.dial,

@@ -38,8 +38,8 @@ func (m *model) newShared(old *shared) *shared {
 		same = old.app
 	}
 	s.app = worker.NewApp(worker.Config{
-		Rules: wjob.Rules{Topic: modelTopic, TTL: m.plan.ttl, Expiration: m.plan.expiration},
-		Tube:  modelTopic, InFlight: m.plan.inFlight,
+		App: modelTopic, Rules: wjob.Rules{Topic: modelTopic, TTL: m.plan.ttl, Expiration: m.plan.expiration},
+		Tube: modelTopic, InFlight: m.plan.inFlight,
 		Retry: worker.Retry{Min: m.plan.retryMin, Max: 15 * time.Minute, GiveUpAfter: m.plan.giveUp},
 		Queue: portQueue{m}, Dial: m.portDial(s), Live: live, Feedback: m.portFeedback, Buried: func(string, wjob.Burial) {}, Wall: m.wall,
 		Log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})),

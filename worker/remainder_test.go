@@ -269,7 +269,7 @@ func TestRestPutTwice(t *testing.T) {
 			t.Errorf("%d delivered twice, %d counted", twice, d)
 		}
 		b.halt(t)
-		if n := strings.Count(log.String(), `msg="remaining tokens of a job may be in the queue twice: they may be pushed twice" topic=com.example.app worker=0 job=1 `); n != 1 {
+		if n := strings.Count(log.String(), `msg="remaining tokens of a job may be in the queue twice: they may be pushed twice" app=com.example.app topic=com.example.app worker=0 job=1 `); n != 1 {
 			t.Errorf("said %d times:\n%s", n, log.String())
 		}
 	})

@@ -36,7 +36,7 @@ type Worker struct {
 
 // NewWorker returns a worker of the app that does nothing until Serve.
 func (a *App) NewWorker(index int) *Worker {
-	w := &Worker{app: a, index: index, log: a.cfg.Log.With("topic", a.cfg.Topic, "worker", index)}
+	w := &Worker{app: a, index: index, log: a.cfg.Log.With("app", a.cfg.App, "topic", a.cfg.Topic, "worker", index)}
 	// After an outage each reserved job may have lost its reservation.
 	w.limitedLog = flood.New(w.log, 2*a.cfg.InFlight)
 	w.sinks = append([]Sink{logSink{w}, &a.Recent}, a.cfg.Sinks...)
@@ -44,7 +44,7 @@ func (a *App) NewWorker(index int) *Worker {
 }
 
 // String names the worker in suture's events.
-func (w *Worker) String() string { return fmt.Sprintf("app %s worker %d", w.app.cfg.Topic, w.index) }
+func (w *Worker) String() string { return fmt.Sprintf("app %s worker %d", w.app.cfg.App, w.index) }
 
 // Replace stops using the connection to APNs, for the given reason. Open pushes finish;
 // the next job dials a new connection.

@@ -88,8 +88,8 @@ func TestBadCredentialsBreakTheirAppsOnly(t *testing.T) {
 	ask("/readyz/apps/"+topic, 200)
 	ask("/readyz/apps/"+expiredApp, 503, "broken: "+inJSON(expired))
 	ask("/v1/apps/"+expiredApp, 200, `"state":"broken","ready":false,"reason":"`+inJSON(expired), `"credential_fault":"`+inJSON(expired), `"credential_expires":"`)
-	ask("/metrics", 200, `propeller_app_state{state="broken",topic="`+missingApp+`"} 1`, `propeller_credential_refused{topic="`+missingApp+`"} 1`,
-		`propeller_credential_refused{topic="`+topic+`"} 0`, "propeller_config_reload_ok 1")
+	ask("/metrics", 200, `propeller_app_state{app="`+missingApp+`",state="broken",topic="`+missingApp+`"} 1`, `propeller_credential_refused{app="`+missingApp+`",topic="`+missingApp+`"} 1`,
+		`propeller_credential_refused{app="`+topic+`",topic="`+topic+`"} 0`, "propeller_config_reload_ok 1")
 	ask("/", 200, "expired on ", "no such file")
 	if r := runProgram(t, s.dir, "", "status"); r.status != 1 || !strings.Contains(r.out, expiredApp+": broken: cert") || !strings.Contains(r.out, missingApp+": broken: cert_key") {
 		t.Errorf("status: %+v", r)
@@ -113,7 +113,7 @@ func TestBadCredentialsBreakTheirAppsOnly(t *testing.T) {
 	until(t, "the app with a bad renewal pushes", func() bool { return s.pushed()[topic] == 2 })
 	ask("/readyz/apps", 200)
 	ask("/v1/apps/"+topic, 200, `"credential_fault":"`+half)
-	ask("/metrics", 200, `propeller_credential_refused{topic="`+topic+`"} 1`, "propeller_config_reload_ok 1")
+	ask("/metrics", 200, `propeller_credential_refused{app="`+topic+`",topic="`+topic+`"} 1`, "propeller_config_reload_ok 1")
 	if r := runProgram(t, s.dir, "", "status"); r.status != 0 || !strings.Contains(r.out, topic+": its new credential cannot be used") {
 		t.Errorf("status: %+v", r)
 	}
@@ -141,7 +141,7 @@ func TestStrictReload(t *testing.T) {
 	if status, body := s.ask("", "POST", "/v1/reload", ""); status != 422 || !strings.Contains(body, "is neither") {
 		t.Errorf("%d %s", status, body)
 	}
-	if _, body := s.ask("", "GET", "/metrics", ""); !strings.Contains(body, "propeller_config_reload_ok 0") || !strings.Contains(body, `propeller_credential_refused{topic="`+topic+`"} 0`) {
+	if _, body := s.ask("", "GET", "/metrics", ""); !strings.Contains(body, "propeller_config_reload_ok 0") || !strings.Contains(body, `propeller_credential_refused{app="`+topic+`",topic="`+topic+`"} 0`) {
 		t.Error("the metrics do not tell")
 	}
 }

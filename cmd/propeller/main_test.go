@@ -232,7 +232,7 @@ func TestLifeOfADaemon(t *testing.T) {
 		t.Errorf("token %s, body %s", req.Token, got)
 	}
 	d.says("class=delivered")
-	for _, want := range []string{"topic=" + topic, "worker=0", "job=1", "token=00000000 ", "status=200", "apns_id=", "ms=", `ref="order 7"`} {
+	for _, want := range []string{"app=" + topic, "topic=" + topic, "worker=0", "job=1", "token=00000000 ", "status=200", "apns_id=", "ms=", `ref="order 7"`} {
 		if !strings.Contains(d.log(), want) {
 			t.Errorf("the log lacks %s", want)
 		}

@@ -228,7 +228,7 @@ func TestStatusWithoutWatchdog(t *testing.T) {
 func TestStatusLine(t *testing.T) {
 	t.Parallel()
 	app := func(topic string, state supervisor.State, reason string) supervisor.AppStatus {
-		return supervisor.AppStatus{Topic: topic, Health: supervisor.Health{State: state, Reason: reason}}
+		return supervisor.AppStatus{Name: topic, Topic: topic, Health: supervisor.Health{State: state, Reason: reason}}
 	}
 	var many []supervisor.AppStatus
 	for i := range 8 {
@@ -244,7 +244,7 @@ func TestStatusLine(t *testing.T) {
 			"3 apps; 1 broken: c (403 X); 1 no queue: a (q)"},
 		{[]supervisor.AppStatus{app("a", supervisor.Failing, "f"), app("b", supervisor.Unreachable, "u"), app("c", supervisor.Stalled, "worker 0: x"), app("d", supervisor.Guarded, "wrong environment?")},
 			"4 apps; 1 guarded: d (wrong environment?); 1 stalled: c (worker 0: x); 1 unreachable: b (u); 1 failing: a (f)"},
-		{[]supervisor.AppStatus{{Topic: "a", Health: supervisor.Health{State: supervisor.Running}, CredentialFault: "cert: expired", Workers: make([]worker.Status, 1)}, {Topic: "b", Health: supervisor.Health{State: supervisor.Broken, Reason: "key: gone"}, CredentialFault: "key: gone"}},
+		{[]supervisor.AppStatus{{Name: "a", Topic: "a", Health: supervisor.Health{State: supervisor.Running}, CredentialFault: "cert: expired", Workers: make([]worker.Status, 1)}, {Name: "b", Topic: "b", Health: supervisor.Health{State: supervisor.Broken, Reason: "key: gone"}, CredentialFault: "key: gone"}},
 			"2 apps; 1 broken: b (key: gone); 1 with a new credential that cannot be used: a (cert: expired)"},
 		{many, "8 apps; 8 broken: t0 (r), t1 (r), t2 (r), t3 (r), t4 (r) and 3 more"},
 	}

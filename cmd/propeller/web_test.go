@@ -90,8 +90,8 @@ func TestWeb(t *testing.T) {
 	s.putByHand(topic, `{"token": "`+token(1)+`", "title": "x"}`)
 	until(t, "the push is counted", func() bool {
 		_, text := s.ask("first-token", "GET", "/metrics", "")
-		return strings.Contains(text, `propeller_pushes_total{class="delivered",reason="",topic="`+topic+`"} 1`) &&
-			strings.Contains(text, `propeller_push_seconds_count{topic="`+topic+`"} 1`)
+		return strings.Contains(text, `propeller_pushes_total{app="`+topic+`",class="delivered",reason="",topic="`+topic+`"} 1`) &&
+			strings.Contains(text, `propeller_push_seconds_count{app="`+topic+`",topic="`+topic+`"} 1`)
 	})
 
 	s.keys(", keys: [{name: n, token: second-token, role: read}], tls_key: ca.pem, tls_cert: " + topic + ".pem")

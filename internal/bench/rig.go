@@ -74,7 +74,7 @@ func (r *Rig) config(s Setup) *config.Config {
 		if i > 0 {
 			app.Topic += fmt.Sprintf(".%d", i)
 		}
-		app.Tube = app.Topic
+		app.Name, app.Tube = app.Topic, app.Topic
 		cfg.Apps = append(cfg.Apps, app)
 	}
 	return &cfg

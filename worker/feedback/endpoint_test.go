@@ -156,7 +156,7 @@ type hook struct {
 func newHook(q queue.Queue, url string) hook {
 	h := hook{counters: new(WebhookCounters), logs: new(logs)}
 	h.Webhook = NewWebhook(WebhookConfig{
-		Topic: "com.example.app", Tube: testTube, URL: url, Secrets: [][]byte{[]byte(testSecret)},
+		App: "com.example.app", Topic: "com.example.app", Tube: testTube, URL: url, Secrets: [][]byte{[]byte(testSecret)},
 		Queue: q, Log: h.logs.logger(), Counters: h.counters,
 	})
 	h.pause.Min = 10 * time.Millisecond

@@ -188,7 +188,7 @@ func serveFake(t *testing.T, q *fakeQueue, tr *transport) (h hook, stop func()) 
 	t.Helper()
 	h = hook{counters: new(WebhookCounters), logs: new(logs)}
 	h.Webhook = NewWebhook(WebhookConfig{
-		Topic: "com.example.app", Tube: testTube, URL: "https://example.com/hook", Secrets: [][]byte{[]byte(testSecret)},
+		App: "com.example.app", Topic: "com.example.app", Tube: testTube, URL: "https://example.com/hook", Secrets: [][]byte{[]byte(testSecret)},
 		Queue: fakeEngine{q}, Log: h.logs.logger(), Counters: h.counters,
 	})
 	h.client.Transport = tr

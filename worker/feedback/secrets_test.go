@@ -30,7 +30,7 @@ func TestServeRefuses(t *testing.T) {
 		"empty tube":  {Secrets: [][]byte{[]byte(secret)}, URL: "http://127.0.0.1:1/hush"},
 		"nothing set": {},
 	} {
-		c.Topic, c.Queue = "com.example.app", q
+		c.App, c.Topic, c.Queue = "com.example.app", "com.example.app", q
 		w := NewWebhook(c)
 		err := w.Serve(ctxOf(t))
 		if err == nil || errors.Is(err, context.DeadlineExceeded) {

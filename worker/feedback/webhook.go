@@ -45,6 +45,7 @@ const (
 
 // WebhookConfig configures NewWebhook. It never prints: it holds secrets.
 type WebhookConfig struct {
+	App   string // its name, for the log
 	Topic string // of the app, for the log
 	Tube  string // the feedback tube
 
@@ -63,7 +64,7 @@ type WebhookConfig struct {
 }
 
 // Format implements fmt.Formatter: only the topic is shown, whatever the verb.
-func (c WebhookConfig) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "{webhook %s}", c.Topic) }
+func (c WebhookConfig) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "{webhook %s}", c.App) }
 
 // Webhook is a suture service that consumes a feedback tube and posts its records to an HTTP
 // endpoint. It sends them in batches, one request at a time, and repeats a batch until the
@@ -95,12 +96,12 @@ func NewWebhook(c WebhookConfig) *Webhook {
 	if u, err := url.Parse(c.URL); err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") {
 		w.endpoint = u.Scheme + "://" + u.Host
 	}
-	w.cfg.Log = c.Log.With("topic", c.Topic, "endpoint", w.endpoint)
+	w.cfg.Log = c.Log.With("app", c.App, "topic", c.Topic, "endpoint", w.endpoint)
 	return w
 }
 
 // String names the webhook in suture's events.
-func (w *Webhook) String() string { return "webhook " + w.cfg.Topic }
+func (w *Webhook) String() string { return "webhook " + w.cfg.App }
 
 // Serve delivers until ctx ends, and returns ctx.Err(). The request in progress is cut off
 // then, and the records that were not delivered go back to the tube. Any other error means
@@ -108,13 +109,13 @@ func (w *Webhook) String() string { return "webhook " + w.cfg.Topic }
 func (w *Webhook) Serve(ctx context.Context) error {
 	switch {
 	case w.endpoint == "":
-		return fmt.Errorf("feedback: webhook of %s: the URL must be http://… or https://…", w.cfg.Topic)
+		return fmt.Errorf("feedback: webhook of %s: the URL must be http://… or https://…", w.cfg.App)
 	case len(w.cfg.Secrets) == 0 || slices.ContainsFunc(w.cfg.Secrets, func(s []byte) bool { return len(s) == 0 }):
-		return fmt.Errorf("feedback: webhook of %s: no secret", w.cfg.Topic)
+		return fmt.Errorf("feedback: webhook of %s: no secret", w.cfg.App)
 	}
 	c, err := w.cfg.Queue.Consume(w.cfg.Tube)
 	if err != nil {
-		return fmt.Errorf("feedback: webhook of %s: %w", w.cfg.Topic, err)
+		return fmt.Errorf("feedback: webhook of %s: %w", w.cfg.App, err)
 	}
 	r := &run{Webhook: w, consumer: c, limit: maxBatch, pause: w.pause}
 	w.cur.Store(r)
