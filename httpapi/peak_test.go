@@ -27,7 +27,9 @@ func (*sinkTree) PutAll(_ context.Context, jobs []supervisor.NewJob) []queue.Sto
 	return make([]queue.Stored, len(jobs))
 }
 
-func (*sinkTree) Status() []supervisor.AppStatus { return []supervisor.AppStatus{{Name: topic, Topic: topic}} }
+func (*sinkTree) Status() []supervisor.AppStatus {
+	return []supervisor.AppStatus{{Name: topic, Topic: topic}}
+}
 
 // nowhere is a client that reads answers and keeps nothing.
 type nowhere struct{ head http.Header }
