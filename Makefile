@@ -13,7 +13,7 @@ export PATH := $(PATH):/usr/sbin
 # The race detector makes a program wait a second before it exits. The tests start hundreds.
 export GORACE = atexit_sleep_ms=0
 
-.PHONY: run check test lint unraced chaos-once build bench bench-go bench-http chaos model stress soak fuzz screenshots tools test-tools
+.PHONY: run check test lint unraced chaos-once build bench bench-go bench-http apps chaos model stress soak fuzz screenshots tools test-tools
 
 build:
 	go build -o propeller ./cmd/propeller
@@ -69,6 +69,13 @@ bench-go: tools
 bench-http:
 	@deploy/need.sh wrk=wrk
 	go run ./test/rigs http
+
+# apps measures a daemon with ten thousand apps, of which most sleep.
+# APPS_QUEUE may be beanstalkd or nats, a cluster of three.
+APPS = 10000
+APPS_QUEUE = embedded
+apps: tools
+	go run ./test/rigs -apps $(APPS) -queue $(APPS_QUEUE) apps
 
 # chaos kills, freezes and disturbs everything around and in the daemon, and
 # counts what was lost and what stands still. Its settings are CHAOS_TIME (60s), CHAOS_SEED (1) and

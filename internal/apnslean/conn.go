@@ -2,6 +2,7 @@ package apnslean
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -44,8 +45,9 @@ type conn struct {
 	account account
 	out     []byte // what the next flush writes
 	spare   []byte
-	unacked uint32 // payload that no WINDOW_UPDATE has given back; nothing delays it
-	queue   queue  // what is delayed
+	unacked uint32            // payload that no WINDOW_UPDATE has given back; nothing delays it
+	queue   queue             // what is delayed
+	cut     map[uint32][]byte // beginnings of payloads that come in several frames, by stream, for Options.Seen
 }
 
 // account is a connection's share of the server's, and what it is made from.
@@ -212,6 +214,9 @@ func (c *conn) data(stream uint32, payload []byte, last bool) {
 	if last {
 		a.arrived(now, payload)
 	}
+	if c.o.Seen != nil {
+		c.seen(now, stream, payload, last)
+	}
 	d := delayed{due: now.Add(c.o.Delay), payload: uint32(len(payload))}
 	if last {
 		d.stream = stream
@@ -226,6 +231,24 @@ func (c *conn) data(stream uint32, payload []byte, last bool) {
 		c.acknowledge(d.payload)
 		d.payload = 0
 		c.delay(d)
+	}
+}
+
+// seen puts a payload's frames together, and shows it once it is complete. mu is held.
+func (c *conn) seen(now time.Time, stream uint32, payload []byte, last bool) {
+	if begun, ok := c.cut[stream]; ok {
+		payload = append(begun, payload...)
+		delete(c.cut, stream)
+	} else if !last {
+		payload = bytes.Clone(payload)
+	}
+	switch {
+	case last:
+		c.o.Seen(now, payload)
+	case c.cut == nil:
+		c.cut = map[uint32][]byte{stream: payload}
+	case len(c.cut) < MaxStreams:
+		c.cut[stream] = payload
 	}
 }
 

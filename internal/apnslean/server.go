@@ -43,6 +43,10 @@ type Options struct {
 	// Every so many requests get an answer other than 200; 0: none does.
 	GoneEvery int // 410 Unregistered
 	BusyEvery int // 503 ServiceUnavailable
+	// Seen, if set, is told of each complete request: when it arrived, and its payload, which
+	// is valid during the call only. It is called from many goroutines, one at a time for each
+	// connection, which waits for it.
+	Seen func(at time.Time, payload []byte)
 }
 
 // Server is a running stand-in.

@@ -2,13 +2,18 @@ package apnslean
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"propeller/apnsconn"
 )
@@ -165,5 +170,49 @@ func TestAddressInUse(t *testing.T) {
 	}
 	if _, err := Start(Options{Addr: "nonsense"}); err == nil {
 		t.Error("no port")
+	}
+}
+
+// Each payload is shown once and whole, also those that the client cuts in two because its
+// window has no room for them.
+func TestSeen(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	seen := make(map[string]int)
+	s, _ := start(t, Options{Delay: 5 * time.Millisecond, DelayWindow: true, Seen: func(at time.Time, payload []byte) {
+		if put, ok := Stamped(payload); !ok || at.Before(put.Truncate(time.Microsecond)) {
+			t.Errorf("arrived at %v: %.40q… of %d bytes", at, payload, len(payload))
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		seen[string(payload)]++
+	}})
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(s.CertPEM())
+	client := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableCompression: true}
+	defer client.CloseIdleConnections()
+	sent := make(map[string]int)
+	var posts sync.WaitGroup
+	for i := range 200 {
+		payload := `{"aps":{"alert":"` + strings.Repeat("x", 3000+i) + `"},` + Stamp(time.Now()) + "}"
+		sent[payload]++
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+s.Addr()+"/3/device/a", strings.NewReader(payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		posts.Go(func() {
+			answer, err := client.RoundTrip(req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			answer.Body.Close()
+		})
+	}
+	posts.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if !maps.Equal(seen, sent) {
+		t.Errorf("%d payloads seen, want %d", len(seen), len(sent))
 	}
 }

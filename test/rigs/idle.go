@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +13,11 @@ import (
 	"propeller/internal/text"
 )
 
-// idleStartTime bounds the time until all workers wait for jobs.
-const idleStartTime = time.Minute
+const (
+	idleApps = 1000
+	// idleStartTime bounds the time until all workers wait for jobs.
+	idleStartTime = time.Minute
+)
 
 // idleFigures are what apps cost that have nothing to do.
 type idleFigures struct {
@@ -37,15 +41,16 @@ func (s *settings) idle(ctx context.Context, q bench.Engine) ([][2]string, error
 }
 
 func (s *settings) measureIdle(ctx context.Context, q bench.Engine) (f idleFigures, err error) {
+	apps := cmp.Or(s.apps, idleApps)
 	// Without a job no app connects to APNs.
-	r, err := s.newRig(q, bench.Setup{Addr: "127.0.0.1:1", Apps: s.apps, Workers: 1, InFlight: 1000})
+	r, err := s.newRig(q, bench.Setup{Addr: "127.0.0.1:1", Apps: apps, Workers: 1, InFlight: 1000})
 	if err != nil {
 		return f, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	s.say("starting %s", text.Plural(s.apps, "app"))
+	s.say("starting %s", text.Plural(apps, "app"))
 	r.Start()
-	if err := waitServing(ctx, r, s.apps); err != nil {
+	if err := waitServing(ctx, r, apps); err != nil {
 		return f, err
 	}
 	// The queue's own consumers are made only now, and leave something to collect.
@@ -58,7 +63,7 @@ func (s *settings) measureIdle(ctx context.Context, q bench.Engine) (f idleFigur
 		return f, err
 	}
 	u := used()
-	f = idleFigures{apps: s.apps, goroutines: runtime.NumGoroutine(), core: float64(u.CPU) / float64(u.Time)}
+	f = idleFigures{apps: apps, goroutines: runtime.NumGoroutine(), core: float64(u.CPU) / float64(u.Time)}
 	f.memoryMiB, f.files, err = memory()
 	return f, err
 }

@@ -1,9 +1,13 @@
 // Command rigs measures what `propeller bench` does not: many jobs for a long time, apps
-// without jobs, and notifications by HTTP. It runs the daemon's own parts in this process.
+// without jobs, and notifications by HTTP. These run the daemon's own parts in this process:
 //
 //	go run ./test/rigs soak    a million jobs; fails if memory, goroutines or files grow
 //	go run ./test/rigs idle    a thousand apps with nothing to do
 //	go run ./test/rigs http    how fast notifications are taken; needs wrk
+//
+// This one runs the built daemon as a process of its own, on a queue of its own:
+//
+//	go run ./test/rigs apps    ten thousand apps, of which most sleep
 package main
 
 import (
@@ -25,6 +29,7 @@ import (
 	"propeller/internal/bench"
 	"propeller/queue/beanstalk"
 	"propeller/queue/jetstream"
+	"propeller/queue/jetstream/jetstreamtest"
 	"propeller/queue/queueurl"
 )
 
@@ -34,6 +39,7 @@ type settings struct {
 	jobs, apps int
 	time       time.Duration
 	cpuProfile string
+	daemon     string // binary of propeller
 
 	log *slog.Logger
 	say func(format string, args ...any) // what it is about to do
@@ -43,17 +49,21 @@ type settings struct {
 const payload = 113
 
 func main() {
+	if jetstreamtest.Main() { // one of the servers that the rig apps starts
+		return
+	}
 	s := settings{
 		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, "rigs: "+format+"\n", args...) },
 	}
-	flag.StringVar(&s.queue, "queue", "embedded", "embedded, or the `URL` of a beanstalkd")
+	flag.StringVar(&s.queue, "queue", "embedded", "embedded, or the `URL` of a beanstalkd; for apps: embedded, beanstalkd or nats")
 	flag.IntVar(&s.jobs, "jobs", 1_000_000, "`number` of jobs of soak")
-	flag.IntVar(&s.apps, "apps", 1000, "`number` of apps of idle")
-	flag.DurationVar(&s.time, "time", 5*time.Second, "`time` of the measurement of idle, and of each of http")
+	flag.IntVar(&s.apps, "apps", 0, "`number` of apps: 1,000 of idle and 10,000 of apps by default")
+	flag.DurationVar(&s.time, "time", 5*time.Second, "`time` of the measurement of idle, and of each of http; apps takes twice as long")
+	flag.StringVar(&s.daemon, "daemon", "", "`binary` of propeller for apps, instead of building this tree's")
 	flag.StringVar(&s.cpuProfile, "cpuprofile", "", "write a profile to a `file`, for go tool pprof")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "rigs [flags] soak|idle|http")
+		fmt.Fprintln(flag.CommandLine.Output(), "rigs [flags] soak|idle|http|apps")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -67,24 +77,31 @@ func main() {
 
 // run runs one rig and prints its rows, also when it has failed by them.
 func (s *settings) run(ctx context.Context, name string) (err error) {
-	rig, ok := map[string]func(context.Context, bench.Engine) ([][2]string, error){
-		"soak": s.soak, "idle": s.idle, "http": s.http,
+	rig, ok := map[string]func(context.Context) ([][2]string, error){
+		"soak": s.onQueue(s.soak), "idle": s.onQueue(s.idle), "http": s.onQueue(s.http), "apps": s.manyApps,
 	}[name]
 	if !ok {
-		return fmt.Errorf("%q: must be soak, idle or http", name)
+		return fmt.Errorf("%q: must be soak, idle, http or apps", name)
 	}
-	q, closeQueue, err := s.openQueue()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeQueue()) }()
 	stopProfile, err := s.startProfile()
 	if err != nil {
 		return err
 	}
-	rows, err := rig(ctx, q)
+	rows, err := rig(ctx)
 	rows = append([][2]string{{"machine", bench.Machine()}, {"queue", s.queue}}, rows...)
 	return errors.Join(err, stopProfile(), bench.PrintRows(os.Stdout, rows))
+}
+
+// onQueue is a rig with a queue that this process opens.
+func (s *settings) onQueue(rig func(context.Context, bench.Engine) ([][2]string, error)) func(context.Context) ([][2]string, error) {
+	return func(ctx context.Context) (rows [][2]string, err error) {
+		q, closeQueue, err := s.openQueue()
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, closeQueue()) }()
+		return rig(ctx, q)
+	}
 }
 
 // openQueue starts an embedded queue in a temporary folder, or reaches a beanstalkd.

@@ -89,7 +89,7 @@ func TestIdle(t *testing.T) {
 
 func TestUnknownRig(t *testing.T) {
 	s := new(settings)
-	if err := s.run(t.Context(), "sock"); err == nil || err.Error() != `"sock": must be soak, idle or http` {
+	if err := s.run(t.Context(), "sock"); err == nil || err.Error() != `"sock": must be soak, idle, http or apps` {
 		t.Error(err)
 	}
 }

@@ -101,6 +101,14 @@ func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.It
 // URL is the address as propeller.yaml writes it.
 func (s *Server) URL() string { return "beanstalk://" + s.Addr() }
 
+// PID is the process id of the running server; 0 while it is down.
+func (s *Server) PID() int {
+	if s.cmd == nil {
+		return 0
+	}
+	return s.cmd.Process.Pid
+}
+
 // Dial returns a plain connection, closed with the test: the foreign client
 // that puts, peeks and kicks. The caller keeps to valid tube names.
 func (s *Server) Dial() *gobeanstalk.Conn {

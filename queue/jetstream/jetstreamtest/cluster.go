@@ -214,6 +214,16 @@ func (c *Cluster) URL() string {
 	return fmt.Sprintf("nats://%s?replicas=%d", c.addrs(), len(c.servers))
 }
 
+// PIDs are the process ids of the servers that run.
+func (c *Cluster) PIDs() (all []int) {
+	for _, s := range c.servers {
+		if s.cmd != nil {
+			all = append(all, s.cmd.Process.Pid)
+		}
+	}
+	return all
+}
+
 // Leader is the number of the server that leads a stream.
 func (c *Cluster) Leader(stream string) int {
 	c.t.Helper()
