@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"propeller/apnsconn"
 )
 
@@ -189,7 +187,7 @@ func TestSeen(t *testing.T) {
 	}})
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(s.CertPEM())
-	client := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableCompression: true}
+	client := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true, DisableCompression: true}
 	defer client.CloseIdleConnections()
 	sent := make(map[string]int)
 	var posts sync.WaitGroup
