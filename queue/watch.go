@@ -13,6 +13,10 @@ type Watcher interface {
 	// called with a tube that has to wake up; it may be called from any goroutine, and must
 	// neither block nor call the Watch. The owner closes the Watch before the Queue.
 	Watch(wake func(tube string)) Watch
+	// Empty reports whether a tube may do without a consumer: it has no job that is ready
+	// or held, and none that only a consumer brings back, as jobs that wait for a retry may
+	// be. Errors: as Admin.TubeStats.
+	Empty(ctx context.Context, tube string) (bool, error)
 }
 
 // Watch watches the tubes of apps that sleep: they have no consumer, and cost next to nothing.

@@ -4,28 +4,26 @@ import (
 	"context"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/thejerf/suture/v4"
 
 	"propeller/config"
+	"propeller/queue"
 	"propeller/worker"
 	"propeller/worker/feedback"
 )
 
-// app is one app of the configuration: a supervisor of its own, so that its trouble delays no
-// other app's restarts, with N workers, and the webhook if it has one.
+// app is one entry of the configuration. While it is awake it has a tree that works; while its
+// tube is empty it sleeps, and has none.
 type app struct {
-	cfg     config.App  // what is in use
-	wanted  config.App  // what the configuration says: its credential may be one that cannot be used; under Supervisor.mu
-	shared  *worker.App // what its workers share
-	totals  *appTotals
-	sup     *suture.Supervisor
-	service *joinable // of root: sup
-	token   suture.ServiceToken
-	log     *slog.Logger
-	running chan struct{} // closed when sup takes changes
-	workers []*appWorker
-	webhook *webhook // nil: none
+	cfg    config.App  // what is in use
+	wanted config.App  // what the configuration says: its credential may be one that cannot be used; under Supervisor.mu
+	shared *worker.App // what its workers share
+	totals *appTotals
+	log    *slog.Logger
+	tree   *appTree // nil: it sleeps; under Supervisor.mu
+	waits  bool     // for open files, in Supervisor.sleep.waiting; under Supervisor.mu
 
 	noted   int                           // how often wanted was; under Supervisor.mu
 	bad     atomic.Pointer[badCredential] // wanted's; nil: it is good
@@ -34,6 +32,25 @@ type app struct {
 	puts    puts                          // of Put and PutAll
 	stats   atomic.Pointer[QueueStats]    // of the watchdog's last look; nil: not known
 	records atomic.Pointer[QueueStats]    // the same of the feedback tube
+	missed  time.Time                     // since when the watchdog sees it sleep although it has jobs
+}
+
+// appTree is what an app needs to work: a supervisor of its own, so that its trouble delays no
+// other app's restarts, with N workers, and the webhook if it has one.
+type appTree struct {
+	app     *app
+	sup     *suture.Supervisor
+	service *joinable // of root: sup
+	token   suture.ServiceToken
+	running chan struct{} // closed when sup takes changes
+	workers []*appWorker
+	webhook *webhook // nil: none
+
+	cost    int       // files that it may open
+	woken   time.Time // when the app woke
+	work    int64     // jobs and records received, when the app was last seen to work
+	working time.Time // when that was
+	asked   time.Time // when its tubes were last asked whether they are empty
 }
 
 // appTotals is what is counted of one app since the process began, and whether an
@@ -58,65 +75,69 @@ type appWorker struct {
 	stuckBy  string // why progress calls it stuck
 }
 
-func newApp(c config.App, shared *worker.App, totals *appTotals, log *slog.Logger) *app {
-	a := &app{cfg: c, shared: shared, totals: totals, log: log, running: make(chan struct{})}
-	a.sup = suture.New("app "+c.Name, suture.Spec{
-		EventHook: eventHook(log), Timeout: stopLimit,
+// newTree makes the tree of an app that wakes.
+func newTree(a *app, q queue.Queue, locks tubeLocks, now time.Time) *appTree {
+	t := &appTree{app: a, running: make(chan struct{}), woken: now, working: now}
+	t.sup = suture.New("app "+a.cfg.Name, suture.Spec{
+		EventHook: eventHook(a.log), Timeout: stopLimit,
 		// An app that ends is that app's end, not the daemon's.
 		DontPropagateTermination: true,
 	})
-	a.service = &joinable{service: a}
-	if !c.Broken() { // without workers its jobs stay where they are
-		for i := range c.Workers {
-			a.addWorker(i)
+	t.service = &joinable{service: t}
+	if !a.cfg.Broken() { // without workers its jobs stay where they are
+		for i := range a.cfg.Workers {
+			t.addWorker(i)
 		}
 	}
-	return a
+	t.addWebhook(q, locks)
+	return t
 }
 
 // String names the app in suture's events.
-func (a *app) String() string { return a.sup.Name }
+func (t *appTree) String() string { return t.sup.Name }
 
 // Serve runs the app's supervisor.
-func (a *app) Serve(ctx context.Context) error {
-	ended := a.sup.ServeBackground(ctx)
-	close(a.running) // a suture supervisor serves once
+func (t *appTree) Serve(ctx context.Context) error {
+	ended := t.sup.ServeBackground(ctx)
+	close(t.running) // a suture supervisor serves once
 	return <-ended
 }
 
-func (a *app) addWorker(i int) {
-	w := a.shared.NewWorker(i)
+func (t *appTree) addWorker(i int) {
+	w := t.app.shared.NewWorker(i)
 	r := &restartable{service: w}
 	service := &joinable{service: r}
-	a.workers = append(a.workers, &appWorker{Worker: w, index: i, restartable: r, service: service, token: a.sup.Add(service)})
+	t.workers = append(t.workers, &appWorker{Worker: w, index: i, restartable: r, service: service, token: t.sup.Add(service)})
 }
 
 // resize adds or removes workers until there are n; it returns the removed,
 // still draining.
 func (a *app) resize(n int, ended <-chan struct{}) (gone []*joinable) {
-	if n == len(a.workers) || a.cfg.Broken() {
+	if n == a.cfg.Workers || a.cfg.Broken() {
 		return nil
 	}
-	select {
-	case <-a.running: // adding to a supervisor that is just starting is a race in suture
-	case <-ended:
-		return nil
+	from := a.cfg.Workers
+	if a.tree != nil {
+		select {
+		case <-a.tree.running: // adding to a supervisor that is just starting is a race in suture
+		case <-ended:
+			return nil
+		}
+		gone = a.tree.resize(n)
 	}
-	a.log.Info("workers changed", "app", a.cfg.Name, "topic", a.cfg.Topic, "from", len(a.workers), "to", n)
-	for len(a.workers) < n {
-		a.addWorker(len(a.workers))
-	}
-	for _, w := range a.workers[n:] {
-		_ = a.sup.Remove(w.token) // fails only when the tree stops, which removes all
-		gone = append(gone, w.service)
-	}
-	a.workers = a.workers[:n]
+	a.log.Info("workers changed", "app", a.cfg.Name, "topic", a.cfg.Topic, "from", from, "to", n)
 	a.cfg.Workers = n
 	return gone
 }
 
-// remove takes the app out of the tree; it drains until wait returns.
-func (a *app) remove(root *suture.Supervisor) *joinable {
-	_ = root.Remove(a.token) // fails only when the tree stops, which removes all
-	return a.service
+func (t *appTree) resize(n int) (gone []*joinable) {
+	for len(t.workers) < n {
+		t.addWorker(len(t.workers))
+	}
+	for _, w := range t.workers[n:] {
+		_ = t.sup.Remove(w.token) // fails only when the root stops, which removes all
+		gone = append(gone, w.service)
+	}
+	t.workers = t.workers[:n]
+	return gone
 }

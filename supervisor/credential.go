@@ -96,6 +96,7 @@ func (s *Supervisor) renew(read map[*app]reread) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var fresh []*app
 	for a, r := range read {
 		c := r.cfg
 		switch {
@@ -104,6 +105,10 @@ func (s *Supervisor) renew(read map[*app]reread) {
 			a.wanted = c
 		default:
 			s.drain(s.place(c, false))
+			fresh = append(fresh, s.apps[c.Name])
 		}
+	}
+	if len(fresh) > 0 {
+		s.layDown(fresh, false)
 	}
 }

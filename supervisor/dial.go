@@ -31,6 +31,9 @@ func (s *Supervisor) dialer(c config.App) worker.Dial {
 		}
 	}
 	return func(ctx context.Context, onChange func()) (worker.Conn, error) {
+		if err := s.dials.wait(ctx); err != nil {
+			return nil, fmt.Errorf("supervisor: dial %q: %d apps dialled within a second, as many as may: %w", dc.Addr, aSecond, err)
+		}
 		dc := dc
 		dc.OnChange = onChange
 		conn, err := apnsconn.Dial(ctx, dc)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"propeller/apnsconn"
+	"propeller/queue"
 	"propeller/worker"
 )
 
@@ -119,6 +120,7 @@ type snapshot struct {
 	tube     *QueueStats
 	outcomes tally
 	active   time.Time // when a push ended last
+	blind    error     // the app sleeps, and the queue cannot wake it; nil if it can
 }
 
 // past is what earlier sights recorded.
@@ -227,6 +229,9 @@ func (s *snapshot) queueGone() string {
 			away = w.QueueErr
 		}
 	}
+	if away == nil {
+		away = s.blind
+	}
 	if away == nil || served {
 		return ""
 	}
@@ -282,16 +287,25 @@ func (t tally) String() string {
 // been without its queue or APNs. It asks the workers, not the queue, so a look costs
 // microseconds.
 type stateWatcher struct {
-	log  *slog.Logger
-	apps func() []watched
+	log    *slog.Logger
+	awake  func() ([]watched, queue.Admin)
+	asleep func() []watched
+	blind  func() error // why the queue cannot wake those; nil if it can
+	looks  int          // so far
+	wasErr bool         // blind had an error at the last look
 }
 
-const lookEvery = time.Second
+const (
+	lookEvery = time.Second
+	// sleepersEvery is at how many looks apps that sleep are looked at: of their state, only
+	// that their failures are forgotten changes by itself.
+	sleepersEvery = 10
+)
 
 // String names the state watcher in suture's events.
 func (*stateWatcher) String() string { return "state watcher" }
 
-// Serve looks at all apps once a second.
+// Serve looks at the apps once a second.
 func (l *stateWatcher) Serve(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -300,16 +314,29 @@ func (l *stateWatcher) Serve(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-		}
-		for _, a := range l.apps() {
-			l.look(a, time.Now())
+			l.lookAtAll(time.Now())
 		}
 	}
 }
 
+func (l *stateWatcher) lookAtAll(now time.Time) {
+	awake, _ := l.awake()
+	for _, a := range awake {
+		l.look(a, now, nil)
+	}
+	blind := l.blind()
+	if l.wasErr || blind != nil || l.looks%sleepersEvery == 0 {
+		for _, a := range l.asleep() {
+			l.look(a, now, blind)
+		}
+	}
+	l.wasErr = blind != nil
+	l.looks++
+}
+
 // look looks at one app.
-func (l *stateWatcher) look(a watched, now time.Time) {
-	seen, was := a.look(now), a.before()
+func (l *stateWatcher) look(a watched, now time.Time, blind error) {
+	seen, was := a.look(now, blind), a.before()
 	is := was.after(&seen)
 	if is == was {
 		return

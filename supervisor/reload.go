@@ -87,17 +87,23 @@ func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone
 	defer s.mu.Unlock()
 	s.queue, s.url = q, cfg.Queue
 	wanted := make(map[string]bool, len(cfg.Apps))
+	var fresh []*app
 	for _, c := range cfg.Apps {
 		wanted[c.Name] = true
+		was := s.apps[c.Name]
 		gone = append(gone, s.place(c, moved)...)
+		if a := s.apps[c.Name]; a != was {
+			fresh = append(fresh, a)
+		}
 	}
 	for name, a := range s.apps {
 		if !wanted[name] {
 			s.o.Log.Info("app removed", "app", name, "topic", a.cfg.Topic)
-			gone = append(gone, a.remove(s.root))
+			gone = append(gone, s.removeLocked(a)...)
 			delete(s.apps, name)
 		}
 	}
+	s.layDown(fresh, moved)
 	return gone
 }
 
@@ -117,7 +123,10 @@ func (s *Supervisor) place(c config.App, moved bool) (gone []*joinable) {
 	s.note(a, c)
 	if old != nil {
 		s.o.Log.Info("app changed", "app", c.Name, "topic", c.Topic)
-		gone = append(gone, old.remove(s.root))
+		if old.tree != nil {
+			s.wakeLocked(a) // before the old one drains
+		}
+		gone = append(gone, s.removeLocked(old)...)
 	}
 	return gone
 }

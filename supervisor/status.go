@@ -30,7 +30,8 @@ type AppStatus struct {
 	// a tube.
 	Records *QueueStats
 
-	Workers  []worker.Status
+	Asleep   bool             // it has no jobs, and nothing of it runs
+	Workers  []worker.Status  // none serves while it sleeps
 	Counters *worker.Counters // since the process began, as the next
 	Steps    *Steps           // of the watchdog
 	Recent   *worker.Recent   // how the last pushes ended
@@ -56,8 +57,13 @@ type Webhook struct {
 	Steps   *Steps // of the watchdog
 }
 
-func (a *app) status() AppStatus {
-	seen := a.look(time.Now())
+// status returns the app's status. blind is why an app that sleeps cannot be woken; nil if it can.
+func (a *app) status(blind error) AppStatus {
+	w := watched{app: a}
+	if a.tree != nil {
+		w.tree, w.workers = a.tree, a.tree.workers
+	}
+	seen := w.look(time.Now(), blind)
 	s := AppStatus{
 		Name: a.cfg.Name, Topic: a.cfg.Topic, Tube: a.cfg.Tube, Health: judge(&seen, a.before()), Paused: seen.pause, Queue: seen.tube, Records: a.records.Load(),
 		Workers: seen.workers, Counters: &a.totals.Counters, Steps: &a.totals.steps, Recent: &a.totals.Recent,
@@ -69,25 +75,32 @@ func (a *app) status() AppStatus {
 	if bad := a.bad.Load(); bad != nil {
 		s.CredentialFault = bad.reason
 	}
-	if a.webhook != nil {
-		w := &Webhook{Counters: &a.totals.webhook, Stalled: a.webhook.stalled.Load(), Steps: &a.totals.webhookSteps}
+	if s.Asleep = a.tree == nil; s.Asleep && !a.cfg.Broken() {
+		s.Workers = make([]worker.Status, a.cfg.Workers)
+	}
+	if !a.cfg.Feedback.Webhook.IsZero() {
+		w := &Webhook{Counters: &a.totals.webhook, Steps: &a.totals.webhookSteps}
+		if a.tree != nil {
+			w.Stalled = a.tree.webhook.stalled.Load()
+		}
 		w.Since, w.Reason, w.Down = w.Counters.Down()
 		s.Webhook = w
 	}
 	return s
 }
 
-// look returns what can be seen of the app now.
-func (a *app) look(now time.Time) snapshot { return watched{a, a.workers}.look(now) }
-
-// look does the same with the workers in w.
-func (w watched) look(now time.Time) snapshot {
+// look returns what can be seen of the app now. blind is why an app that sleeps cannot be woken;
+// nil if it can.
+func (w watched) look(now time.Time, blind error) snapshot {
 	s := snapshot{
 		now: now, breaker: w.shared.Breaker(), pause: w.totals.Paused(), stalled: w.stalled.Load(), puts: w.puts.failed.Load(),
 		tube: w.stats.Load(), outcomes: w.totals.outcomes.tally(now), active: w.totals.Recent.Active(),
 	}
-	if w.cfg.Broken() {
+	switch {
+	case w.cfg.Broken():
 		s.bad = w.bad.Load()
+	case w.tree == nil:
+		s.blind = blind
 	}
 	if len(w.workers) > 0 {
 		s.workers = make([]worker.Status, len(w.workers))
@@ -111,8 +124,9 @@ func (s *Supervisor) Status() []AppStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([]AppStatus, 0, len(s.apps))
+	blind := s.sleep.blind()
 	for _, a := range s.apps {
-		out = append(out, a.status())
+		out = append(out, a.status(blind))
 	}
 	slices.SortFunc(out, func(a, b AppStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return out
@@ -128,15 +142,43 @@ func (s *Supervisor) LostJobs() int64 {
 	return 0
 }
 
-// watched returns what the watchdog watches, and where it asks for the tubes' numbers; nil if the
-// queue cannot be asked.
-func (s *Supervisor) watched() ([]watched, queue.Admin) {
+// awake returns the apps that are awake, and where the watchdog asks for the tubes' numbers; nil if
+// the queue cannot be asked.
+func (s *Supervisor) awake() ([]watched, queue.Admin) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]watched, 0, len(s.apps))
-	for _, a := range s.apps {
-		out = append(out, watched{a, slices.Clone(a.workers)})
+	out := make([]watched, 0, len(s.sleep.awake))
+	for a := range s.sleep.awake {
+		out = append(out, watched{app: a, tree: a.tree, workers: slices.Clone(a.tree.workers)})
 	}
 	admin, _ := s.queue.(queue.Admin)
 	return out, admin
+}
+
+// asleep returns the apps that sleep.
+func (s *Supervisor) asleep() []watched {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]watched, 0, len(s.apps)-len(s.sleep.awake))
+	for _, a := range s.apps {
+		if a.tree == nil {
+			out = append(out, watched{app: a, waits: a.waits})
+		}
+	}
+	return out
+}
+
+// blind says why the queue cannot wake apps that sleep; nil if it can.
+func (s *Supervisor) blind() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sleep.blind()
+}
+
+// blind is the same. Supervisor.mu is held.
+func (z *sleep) blind() error {
+	if z.watch == nil {
+		return nil
+	}
+	return z.watch.Err()
 }

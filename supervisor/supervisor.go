@@ -8,6 +8,8 @@
 //	│   └── feedback com.example.one    a supervisor of its own
 //	│       └── webhook com.example.one
 //	├── app com.example.two
+//	├── waker                      wakes apps that sleep when their tubes have jobs
+//	├── sleeper                    puts apps to sleep that have no work
 //	├── watchdog                   demands progress of every worker
 //	├── state watcher              notes when apps' states change
 //	├── reader of tubes            finds tubes that belong to no app
@@ -53,6 +55,8 @@ type Supervisor struct {
 	root *suture.Supervisor
 	live worker.Live
 
+	dials pace // of all apps, to APNs
+
 	started chan struct{} // closed when root accepts changes
 	ended   chan struct{} // closed when root has stopped
 
@@ -68,8 +72,9 @@ type Supervisor struct {
 
 	draining sync.WaitGroup // what reloads have removed, and their queues; added to under applying
 
-	mu   sync.Mutex      // also guards apps and queue, for readers
-	apps map[string]*app // by name
+	mu    sync.Mutex      // also guards apps and queue, for readers
+	apps  map[string]*app // by name
+	sleep sleep
 
 	unknown       atomic.Pointer[[]UnknownTube]
 	period        atomic.Int64  // the watchdog's, time.Duration
@@ -88,13 +93,16 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 		apps: make(map[string]*app), totals: make(map[string]*appTotals), tokens: make(tokens), locks: make(tubeLocks),
 		buried:        buried.NewIndex(o.Log),
 		periodChanged: make(chan struct{}, 1),
+		sleep:         sleep{after: sleepAfter, awake: make(map[*app]struct{}), limit: fileLimit(), calls: calls{rung: make(chan struct{}, 1)}},
 	}
 	s.root = suture.New("propeller", suture.Spec{EventHook: eventHook(o.Log), Timeout: stopLimit + time.Minute})
 	if err := s.apply(cfg); err != nil {
 		return nil, errors.Join(err, s.free())
 	}
-	s.root.Add(&watchdog{log: o.Log, apps: s.watched, period: &s.period, changed: s.periodChanged})
-	s.root.Add(&stateWatcher{log: o.Log, apps: func() []watched { apps, _ := s.watched(); return apps }})
+	s.root.Add(&watchdog{log: o.Log, awake: s.awake, asleep: s.asleep, wake: s.sleep.calls.add, period: &s.period, changed: s.periodChanged})
+	s.root.Add(&stateWatcher{log: o.Log, awake: s.awake, asleep: s.asleep, blind: s.blind})
+	s.root.Add(&waker{s})
+	s.root.Add(&sleeper{sup: s, log: o.Log})
 	s.root.Add(&unknownTubes{log: o.Log, queue: s.allTubes, found: &s.unknown})
 	s.root.Add(&buried.Walker{Log: o.Log, Index: s.buried, Tubes: s.tubes})
 	return s, nil
@@ -124,6 +132,9 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 // free closes what the apps share.
 func (s *Supervisor) free() error {
 	var err error
+	if s.sleep.watch != nil {
+		s.sleep.watch.Close()
+	}
 	if s.queue != nil {
 		err = s.queue.Close()
 	}
@@ -133,7 +144,7 @@ func (s *Supervisor) free() error {
 	return err
 }
 
-// start adds an app to the tree, as the successor of old unless that is nil.
+// start makes an app, as the successor of old unless that is nil. It sleeps.
 func (s *Supervisor) start(c config.App, old *app) *app {
 	totals := s.totals[c.Name]
 	if totals == nil {
@@ -152,10 +163,7 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 	if c.Feedback.Tube != "" {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)
 	}
-	a := newApp(c, worker.NewApp(wc, &totals.Totals, sameForAPNs(c, old)), totals, s.o.Log)
-	a.addWebhook(s.queue, s.locks)
-	a.token = s.root.Add(a.service)
-	return a
+	return &app{cfg: c, shared: worker.NewApp(wc, &totals.Totals, sameForAPNs(c, old)), totals: totals, log: s.o.Log}
 }
 
 // sameForAPNs returns what the workers of old share if APNs and the app's credential are still

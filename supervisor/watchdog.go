@@ -20,19 +20,26 @@ import (
 // queue; after a third the app counts as stalled until there is progress. progress.go has the
 // rules.
 //
-// There is one watchdog for all apps, because they share the queue: it asks about one app after
-// the other, four times in a period, which is what an idle app may cost.
+// There is one watchdog for all apps, because they share the queue: it asks about one app that is
+// awake after the other, four times in a period, and about those that sleep all at once.
 type watchdog struct {
 	log     *slog.Logger
-	apps    func() ([]watched, queue.Admin) // all apps, and where to ask about them
+	awake   func() ([]watched, queue.Admin) // the apps that are awake, and where to ask about them
+	asleep  func() []watched                // the others
+	wake    func(tube string)               // wakes an app that sleeps
 	period  *atomic.Int64                   // time.Duration of the configuration
 	changed chan struct{}                   // cap 1: period has changed
 	blind   bool                            // the log says that the queue gives no numbers
+
+	counted time.Time     // when the jobs of all tubes were counted last
+	count   time.Duration // how long that took
 }
 
 // watched is an app as the watchdog sees it.
 type watched struct {
 	*app
+	tree    *appTree // nil: the app sleeps
+	waits   bool     // it sleeps, and waits for open files
 	workers []*appWorker
 }
 
@@ -64,10 +71,10 @@ func (d *watchdog) Serve(ctx context.Context) error {
 
 // lookAtAll looks at each app once.
 func (d *watchdog) lookAtAll(ctx context.Context) {
-	apps, admin := d.apps()
+	apps, admin := d.awake()
 	q := questions{admin: admin, each: statsTime, end: time.Now().Add(time.Duration(d.period.Load()) / 4)}
 	for _, a := range apps {
-		seen := a.look(time.Now())
+		seen := a.look(time.Now(), nil)
 		var jobs, records available
 		if seen.queueGone() == "" {
 			jobs = q.available(ctx, a.cfg.Tube, &a.stats)
@@ -82,9 +89,68 @@ func (d *watchdog) lookAtAll(ctx context.Context) {
 			return
 		}
 		d.look(a, seen, jobs)
-		d.lookAtWebhook(a.app, records)
+		d.lookAtWebhook(a, records)
+	}
+	if ctx.Err() == nil {
+		d.lookAtSleepers(ctx, &q)
 	}
 	d.tellBlind(q.failed)
+}
+
+// lookAtSleepers counts the jobs of the apps that sleep, all at once. An app that has had ready
+// jobs at two looks in a row, more than a period apart, has been missed, and is woken.
+func (d *watchdog) lookAtSleepers(ctx context.Context, q *questions) {
+	apps := d.asleep()
+	if len(apps) == 0 {
+		return
+	}
+	counter, ok := q.admin.(queue.Counter)
+	if !ok || time.Since(d.counted) < countRest*d.count {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, countTime)
+	defer cancel()
+	began := time.Now()
+	all, err := counter.AllStats(ctx)
+	d.counted = time.Now()
+	d.count = d.counted.Sub(began)
+	if err != nil && !errors.Is(err, queue.ErrPartial) {
+		q.failed = cmp.Or(q.failed, err)
+		return
+	}
+	incomplete := ""
+	if err != nil {
+		incomplete = err.Error()
+	}
+	none := &QueueStats{At: began, Incomplete: incomplete}
+	stats := func(tube string) *QueueStats {
+		if st, has := all[tube]; has {
+			return &QueueStats{st, began, incomplete}
+		}
+		return none
+	}
+	for _, a := range apps {
+		is := stats(a.cfg.Tube)
+		a.stats.Store(is)
+		if tube := a.cfg.Feedback.Tube; tube != "" {
+			a.records.Store(stats(tube))
+		}
+		d.lookAtSleeper(a, is, began)
+	}
+}
+
+// lookAtSleeper looks at the jobs of an app that sleeps.
+func (d *watchdog) lookAtSleeper(a watched, is *QueueStats, now time.Time) {
+	switch {
+	case a.cfg.Broken() || a.waits || is.Ready-is.Paused <= 0:
+		a.missed = time.Time{}
+	case a.missed.IsZero():
+		a.missed = now
+	case now.Sub(a.missed) >= time.Duration(d.period.Load()):
+		a.missed = time.Time{}
+		d.log.Warn("watchdog: an app sleeps although its tube has jobs; it is woken", "app", a.cfg.Name, "topic", a.cfg.Topic, "ready", is.Ready)
+		d.wake(a.cfg.Tube)
+	}
 }
 
 // tellBlind logs once that the queue gives no numbers: jobs that no worker receives then stay
@@ -202,6 +268,11 @@ type questions struct {
 const (
 	// statsTime bounds a question.
 	statsTime = 5 * time.Second
+	// countTime bounds a count of all tubes, which is one question to some engines and
+	// thousands to others; countRest is how many times as long as the last one the pause
+	// after it is at least.
+	countTime = 10 * time.Second
+	countRest = 50
 	// statsShort bounds a question after one that was not answered in time: a frozen server will
 	// not answer either, and others answer within milliseconds.
 	statsShort = 250 * time.Millisecond

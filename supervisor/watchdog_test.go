@@ -126,7 +126,7 @@ func TestWatchdogReplacesAConnection(t *testing.T) {
 	w.start(w.app(topic))
 	w.putMany(topic, 1)
 	w.empty(topic)
-	apps, _ := w.sup.watched()
+	apps, _ := w.sup.awake()
 	const why = "has held 5 jobs for a minute and finished none"
 	d := &watchdog{log: slog.New(slog.NewTextHandler(w.log, nil))}
 	d.act(apps[0], apps[0].workers[0], replace, why)
@@ -233,11 +233,11 @@ func newLook(admin queue.Admin, apps int) (d *watchdog, all []watched, log *logB
 		totals := new(appTotals)
 		shared := worker.NewApp(worker.Config{Log: slog.New(slog.DiscardHandler)}, &totals.Totals, nil)
 		a := &app{cfg: config.App{Name: fmt.Sprint("t", i), Topic: fmt.Sprint("t", i), Tube: "tube"}, totals: totals, shared: shared}
-		all = append(all, watched{a, []*appWorker{{Worker: shared.NewWorker(0)}}})
+		all = append(all, watched{app: a, tree: new(appTree), workers: []*appWorker{{Worker: shared.NewWorker(0)}}})
 	}
 	d = &watchdog{
 		log: slog.New(slog.NewTextHandler(log, nil)), period: new(atomic.Int64),
-		apps: func() ([]watched, queue.Admin) { return all, admin },
+		awake: func() ([]watched, queue.Admin) { return all, admin }, asleep: func() []watched { return nil },
 	}
 	d.period.Store(int64(time.Minute))
 	return d, all, log

@@ -40,7 +40,8 @@ type webhook struct {
 
 // addWebhook adds the app's webhook to its tree, if it has one: under a supervisor of its own,
 // so that its failures are not counted against the workers.
-func (a *app) addWebhook(q queue.Queue, locks tubeLocks) {
+func (t *appTree) addWebhook(q queue.Queue, locks tubeLocks) {
+	a := t.app
 	c := a.cfg.Feedback
 	if c.Webhook.IsZero() {
 		return
@@ -54,8 +55,8 @@ func (a *app) addWebhook(q queue.Queue, locks tubeLocks) {
 		EventHook: eventHook(a.log), Timeout: stopLimit, DontPropagateTermination: true,
 	})
 	sup.Add(h.restartable)
-	a.sup.Add(sup)
-	a.webhook = h
+	t.sup.Add(sup)
+	t.webhook = h
 }
 
 // Serve waits for the tube's lock, then serves.
@@ -73,8 +74,8 @@ func (h *webhook) Serve(ctx context.Context) error {
 // or its tube has ready ones. A restart, which makes a new connection to the queue, is all that
 // can help it. A webhook that stalls nevertheless delays records and no push, so the app stays
 // ready.
-func (d *watchdog) lookAtWebhook(a *app, records available) {
-	h := a.webhook
+func (d *watchdog) lookAtWebhook(a watched, records available) {
+	h := a.tree.webhook
 	if h == nil {
 		return
 	}

@@ -1,0 +1,424 @@
+package supervisor
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"propeller/config"
+	"propeller/internal/files"
+	"propeller/queue"
+)
+
+// Apps whose tubes are empty sleep: they have no tree, and so no goroutine, no connection and no
+// consumer. The queue's Watch calls for an app when its tube has jobs again; the waker then
+// gives the app a tree. An app is put to sleep after a minute without work. An app that wakes
+// costs open files; when those are short the app that has been idle longest sleeps first, and if
+// none is idle, apps take turns.
+
+const (
+	// sleepAfter is how long an app must have had no work to be put to sleep: it keeps its
+	// connection to APNs over the pauses of ordinary traffic.
+	sleepAfter = time.Minute
+	// askAgain is the time between two questions whether the tube of an idle app is empty: a
+	// retry may wait for a quarter of an hour.
+	askAgain = 10 * time.Second
+	// emptyTime bounds such a question.
+	emptyTime = 2 * time.Second
+	// turn is how long an app works at least before it makes room for one that waits for
+	// open files.
+	turn = 10 * time.Second
+	// moreAtOnce is how many trees are looked at for room at a time, and how many make room
+	// for those whose turn has come.
+	moreAtOnce = 16
+)
+
+// sleep is the part of a Supervisor that concerns apps that sleep. Supervisor.mu guards it, but
+// for calls.
+type sleep struct {
+	after   time.Duration
+	watch   queue.Watch     // nil: the queue cannot wake apps, and so none sleeps
+	tubes   map[string]*app // by the tubes of its consumers
+	awake   map[*app]struct{}
+	waiting []*app // have been called, and wait to be woken; the first came first
+	pace    pace   // of waking
+	files   int    // that those awake may open
+	limit   int
+	said    bool // the log has said that there are too few
+	calls   calls
+}
+
+// calls are the tubes that the queue has called for. The Watch calls once for each tube that was
+// put to sleep, so there are at most as many as tubes.
+type calls struct {
+	mu    sync.Mutex
+	tubes []string
+	rung  chan struct{} // cap 1
+}
+
+// add is what the Watch calls.
+func (c *calls) add(tube string) {
+	c.mu.Lock()
+	c.tubes = append(c.tubes, tube)
+	c.mu.Unlock()
+	c.ring()
+}
+
+// ring wakes the waker.
+func (c *calls) ring() {
+	select {
+	case c.rung <- struct{}{}:
+	default:
+	}
+}
+
+func (c *calls) take() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	tubes := c.tubes
+	c.tubes = nil
+	return tubes
+}
+
+// fileLimit is how many open files the apps that are awake may have together: half of what the
+// process may have, so that the other half is left to clients, the queue and logs.
+func fileLimit() int {
+	if most := files.MaxOpen(); most > 0 {
+		return int(min(most/2, 1<<30))
+	}
+	return 1 << 30 // no such limit on this system
+}
+
+// cost is how many files an app may open while it is awake: a connection to APNs for each
+// worker, one to each beanstalkd for each worker and the webhook, and one to the webhook's server.
+func (s *Supervisor) cost(c *config.App) int {
+	servers := 0
+	if s.url.Scheme == "beanstalk" {
+		servers = len(s.url.Servers)
+	}
+	n := 0
+	if !c.Broken() {
+		n = c.Workers * (1 + servers)
+	}
+	if !c.Feedback.Webhook.IsZero() {
+		n += 1 + servers
+	}
+	return n
+}
+
+// tubesOf returns the tubes of an app's consumers.
+func tubesOf(c *config.App) []string {
+	var tubes []string
+	if !c.Broken() {
+		tubes = append(tubes, c.Tube)
+	}
+	if !c.Feedback.Webhook.IsZero() {
+		tubes = append(tubes, c.Feedback.Tube)
+	}
+	return tubes
+}
+
+// wakeLocked gives an app that sleeps a tree. s.mu is held.
+func (s *Supervisor) wakeLocked(a *app) {
+	a.tree = newTree(a, s.queue, s.locks, time.Now())
+	a.tree.cost = s.cost(&a.cfg)
+	s.sleep.files += a.tree.cost
+	s.sleep.awake[a] = struct{}{}
+	a.tree.token = s.root.Add(a.tree.service)
+}
+
+// removeLocked takes an app's tree out of the root, and returns it, still draining; nil if the app
+// sleeps. s.mu is held.
+func (s *Supervisor) removeLocked(a *app) []*joinable {
+	if a.waits {
+		a.waits = false
+		s.sleep.waiting = slices.DeleteFunc(s.sleep.waiting, func(b *app) bool { return a == b })
+	}
+	t := a.tree
+	if t == nil {
+		return nil
+	}
+	a.tree = nil
+	s.sleep.files -= t.cost
+	delete(s.sleep.awake, a)
+	_ = s.root.Remove(t.token) // fails only when the root stops, which removes all
+	return []*joinable{t.service}
+}
+
+// layDown begins to watch the tubes of apps that sleep, after a reload; if the queue cannot,
+// they wake. moved: the queue is another one. s.mu is held.
+func (s *Supervisor) layDown(fresh []*app, moved bool) {
+	z := &s.sleep
+	if moved {
+		if z.watch != nil {
+			z.watch.Close()
+		}
+		z.watch = nil
+		if w, ok := s.queue.(queue.Watcher); ok {
+			z.watch = w.Watch(z.calls.add)
+		}
+	}
+	was := z.tubes
+	z.tubes = make(map[string]*app, len(s.apps))
+	for _, a := range s.apps {
+		for _, tube := range tubesOf(&a.cfg) {
+			// Apps may share a feedback tube; any of them can work on it.
+			if b := z.tubes[tube]; b == nil || a.cfg.Name < b.cfg.Name {
+				z.tubes[tube] = a
+			}
+		}
+	}
+	if z.watch == nil {
+		for _, a := range fresh {
+			if a.tree == nil {
+				s.wakeLocked(a)
+			}
+		}
+		return
+	}
+	for tube := range was {
+		if z.tubes[tube] == nil {
+			z.watch.Forget(tube)
+		}
+	}
+	var tubes []string
+	for _, a := range fresh {
+		if a.tree == nil {
+			tubes = append(tubes, tubesOf(&a.cfg)...)
+		}
+	}
+	z.watch.Sleep(tubes...)
+}
+
+// called puts the apps with these tubes into the line of those that wait to be woken, and reports
+// whether the first of that line may wake now.
+func (s *Supervisor) called(tubes []string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	z := &s.sleep
+	for _, tube := range tubes {
+		if a := z.tubes[tube]; a != nil && a.tree == nil && !a.waits {
+			a.waits = true
+			z.waiting = append(z.waiting, a)
+		}
+	}
+	return len(z.waiting) > 0 && s.room(z.waiting[0])
+}
+
+// wakeNext wakes the first app of the line, if there is room for it.
+func (s *Supervisor) wakeNext() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	z := &s.sleep
+	if len(z.waiting) == 0 || !s.room(z.waiting[0]) {
+		return
+	}
+	a := z.waiting[0]
+	z.waiting = z.waiting[1:]
+	a.waits = false
+	s.wakeLocked(a)
+}
+
+// room reports whether there are files enough for an app to wake. One app may always. s.mu is
+// held.
+func (s *Supervisor) room(a *app) bool {
+	z := &s.sleep
+	return len(z.awake) == 0 || z.files+s.cost(&a.cfg) <= z.limit
+}
+
+// waker is a service that wakes apps for which the queue calls.
+type waker struct{ sup *Supervisor }
+
+// String names the waker in suture's events.
+func (*waker) String() string { return "waker" }
+
+// Serve waits for the queue to call.
+func (w *waker) Serve(ctx context.Context) error {
+	s := w.sup
+	select {
+	case <-s.started: // adding to a supervisor that is just starting is a race in suture
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for {
+		if !s.called(s.sleep.calls.take()) {
+			select {
+			case <-s.sleep.calls.rung:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err := s.sleep.pace.wait(ctx); err != nil {
+			return err
+		}
+		s.wakeNext()
+	}
+}
+
+// sleeper is a service that puts apps to sleep: those without work, and, when apps wait for open
+// files, those that must make room.
+type sleeper struct {
+	sup *Supervisor
+	log *slog.Logger
+}
+
+// String names the sleeper in suture's events.
+func (*sleeper) String() string { return "sleeper" }
+
+// Serve looks at all apps that are awake once a second.
+func (z *sleeper) Serve(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		z.look(ctx, time.Now())
+	}
+}
+
+// look puts apps to sleep.
+func (z *sleeper) look(ctx context.Context, now time.Time) {
+	idle, due, short := z.sup.restless(now)
+	for _, t := range idle {
+		if ctx.Err() != nil {
+			return
+		}
+		if z.sup.empty(ctx, t, now) {
+			due = append(due, t)
+		}
+	}
+	if len(due) > 0 {
+		z.sup.rest(due)
+	}
+	z.tellShort(short)
+}
+
+// tellShort logs a change of whether apps wait for open files.
+func (z *sleeper) tellShort(short int) {
+	s := &z.sup.sleep
+	switch {
+	case short > 0 && !s.said:
+		z.log.Warn("more apps have jobs than open files allow: they take turns; allow the process more open files, or run several daemons", "waiting", short, "files", s.limit)
+	case short == 0 && s.said:
+		z.log.Info("no app waits for open files any more")
+	}
+	s.said = short > 0
+}
+
+// restless returns the trees that have been idle for long enough to sleep, if their tubes are
+// empty; those that must make room whether they are or not; and how many apps wait for that.
+func (s *Supervisor) restless(now time.Time) (idle, due []*appTree, short int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	z := &s.sleep
+	if z.watch == nil {
+		return nil, nil, 0
+	}
+	var trees []*appTree
+	for a := range z.awake {
+		trees = append(trees, a.tree)
+	}
+	slices.SortFunc(trees, func(a, b *appTree) int { return a.working.Compare(b.working) })
+	if len(z.waiting) > 0 && !s.room(z.waiting[0]) {
+		short = len(z.waiting)
+	}
+	spare := min(short, moreAtOnce)
+	for _, t := range trees {
+		switch quiet := t.quiet(now); {
+		case quiet && now.Sub(t.working) >= z.after && now.Sub(t.asked) >= min(askAgain, z.after):
+			idle = append(idle, t)
+		case quiet && len(idle) < spare && now.Sub(t.asked) >= time.Second: // to make room
+			idle = append(idle, t)
+		case !quiet && len(due) < spare && now.Sub(t.woken) >= turn:
+			due = append(due, t)
+		}
+	}
+	if len(idle) >= spare {
+		due = nil
+	}
+	return idle, due, short
+}
+
+// quiet notes whether the tree has worked since the last look, and reports whether it has nothing
+// at hand and can receive jobs.
+func (t *appTree) quiet(now time.Time) bool {
+	var received int64
+	quiet := true
+	for _, w := range t.workers {
+		s := w.Status()
+		received += s.Received
+		quiet = quiet && s.Serving && s.Reserved == 0 && s.QueueErr == nil
+	}
+	if t.webhook != nil {
+		s := t.webhook.Status()
+		received += s.Received
+		quiet = quiet && s.Reserved == 0
+	}
+	if received != t.work || !quiet {
+		t.work, t.working = received, now
+	}
+	return quiet
+}
+
+// empty reports whether nothing is in the tubes of a tree that its consumers alone could serve.
+func (s *Supervisor) empty(ctx context.Context, t *appTree, now time.Time) bool {
+	s.mu.Lock()
+	q, watch, tubes := s.queue, s.sleep.watch, tubesOf(&t.app.cfg)
+	t.asked = now
+	s.mu.Unlock()
+	if watch == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, emptyTime)
+	defer cancel()
+	for _, tube := range tubes {
+		if empty, err := q.(queue.Watcher).Empty(ctx, tube); err != nil || !empty {
+			return false
+		}
+	}
+	return true
+}
+
+// rest puts apps to sleep. Their tubes are watched once their trees have ended.
+func (s *Supervisor) rest(trees []*appTree) {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	select {
+	case <-s.ended:
+		return
+	default:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range trees {
+		a := t.app
+		if a.tree != t || s.sleep.watch == nil {
+			continue
+		}
+		gone := s.removeLocked(a)
+		s.sleep.files += t.cost // until they are closed
+		s.drain(gone)
+		s.draining.Go(func() {
+			gone[0].wait()
+			s.slept(a, t)
+		})
+	}
+}
+
+// slept begins to watch the tubes of an app whose tree has ended, which leaves room for others.
+func (s *Supervisor) slept(a *app, t *appTree) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	z := &s.sleep
+	z.files -= t.cost
+	if s.apps[a.cfg.Name] == a && a.tree == nil && !a.waits && z.watch != nil {
+		z.watch.Sleep(tubesOf(&a.cfg)...)
+	}
+	z.calls.ring()
+}
