@@ -17,18 +17,11 @@ func (s *Supervisor) dialer(c config.App) worker.Dial {
 	dc := apnsconn.Config{
 		Addr: c.Addr, Proxy: c.Proxy.URL(), RootCAs: c.RootCAs, InFlight: c.InFlight, PushTimeout: c.PushTimeout,
 	}
-	if c.Certificate != nil {
-		dc.Certificate = &c.Certificate.TLS
-	}
 	if c.SigningKey != nil {
 		dc.Token = s.tokens.of(c.SigningKey)
 	}
 	if c.Mock() {
-		dc.Addr, dc.RootCAs = s.mock.Addr, s.mock.CertPool()
-		if dc.Token == nil {
-			cert := s.mock.ClientCert(c.Topic)
-			dc.Certificate = &cert
-		}
+		dc.Addr = s.mock.Addr
 	}
 	return func(ctx context.Context, onChange func()) (worker.Conn, error) {
 		if err := s.dials.wait(ctx); err != nil {
@@ -36,6 +29,16 @@ func (s *Supervisor) dialer(c config.App) worker.Dial {
 		}
 		dc := dc
 		dc.OnChange = onChange
+		if c.Certificate != nil {
+			dc.Certificate = &c.Certificate.TLS
+		}
+		if c.Mock() {
+			dc.RootCAs = s.mock.CertPool()
+			if dc.Token == nil {
+				cert := s.mock.ClientCert(c.Topic)
+				dc.Certificate = &cert
+			}
+		}
 		conn, err := apnsconn.Dial(ctx, dc)
 		if err != nil {
 			return nil, err // not a nil *Conn in an interface
