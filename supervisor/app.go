@@ -17,11 +17,12 @@ import (
 // app is one entry of the configuration. While it is awake it has a tree that works; while its
 // tube is empty it sleeps, and has none.
 type app struct {
-	cfg    config.App  // what is in use
-	wanted config.App  // what the configuration says: its credential may be one that cannot be used; under Supervisor.mu
+	cfg    *config.App // what is in use; never changed
+	wanted *config.App // what the configuration says: its credential may be one that cannot be used; under Supervisor.mu
 	shared *worker.App // what its workers share
 	totals *appTotals
 	log    *slog.Logger
+	size   int      // workers, since cfg.Workers may have changed; under Supervisor.mu
 	tree   *appTree // nil: it sleeps; under Supervisor.mu
 	waits  bool     // for open files, in Supervisor.sleep.waiting; under Supervisor.mu
 
@@ -85,7 +86,7 @@ func newTree(a *app, q queue.Queue, locks tubeLocks, now time.Time) *appTree {
 	})
 	t.service = &joinable{service: t}
 	if !a.cfg.Broken() { // without workers its jobs stay where they are
-		for i := range a.cfg.Workers {
+		for i := range a.size {
 			t.addWorker(i)
 		}
 	}
@@ -113,10 +114,9 @@ func (t *appTree) addWorker(i int) {
 // resize adds or removes workers until there are n; it returns the removed,
 // still draining.
 func (a *app) resize(n int, ended <-chan struct{}) (gone []*joinable) {
-	if n == a.cfg.Workers || a.cfg.Broken() {
+	if n == a.size || a.cfg.Broken() {
 		return nil
 	}
-	from := a.cfg.Workers
 	if a.tree != nil {
 		select {
 		case <-a.tree.running: // adding to a supervisor that is just starting is a race in suture
@@ -125,8 +125,8 @@ func (a *app) resize(n int, ended <-chan struct{}) (gone []*joinable) {
 		}
 		gone = a.tree.resize(n)
 	}
-	a.log.Info("workers changed", "app", a.cfg.Name, "topic", a.cfg.Topic, "from", from, "to", n)
-	a.cfg.Workers = n
+	a.log.Info("workers changed", "app", a.cfg.Name, "topic", a.cfg.Topic, "from", a.size, "to", n)
+	a.size = n
 	return gone
 }
 

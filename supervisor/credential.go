@@ -14,7 +14,7 @@ type badCredential struct {
 
 // note records what the configuration says about an app, and logs what is wrong with the
 // credential.
-func (s *Supervisor) note(a *app, c config.App) {
+func (s *Supervisor) note(a *app, c *config.App) {
 	a.wanted = c
 	a.noted++
 	was := a.bad.Load()
@@ -44,7 +44,7 @@ const rereadTime = 200 * time.Millisecond
 // reread is what the files of an app's credential hold now.
 type reread struct {
 	noted int // the app's, when they were read: if it has changed since, this is outdated
-	cfg   config.App
+	cfg   *config.App
 }
 
 // Renew checks the files of credentials that cannot be used or that APNs refuses, and reads those
@@ -56,7 +56,8 @@ func (s *Supervisor) Renew() {
 		if !wanted.cfg.Changed(now) {
 			continue
 		}
-		wanted.cfg = wanted.cfg.Reread(now)
+		again := wanted.cfg.Reread(now)
+		wanted.cfg = &again
 		read[a] = wanted
 		if time.Since(now) > rereadTime {
 			break
@@ -101,7 +102,7 @@ func (s *Supervisor) renew(read map[*app]reread) {
 		c := r.cfg
 		switch {
 		case s.apps[a.cfg.Name] != a || a.noted != r.noted:
-		case c.Fault() == a.wanted.Fault() && c.SameCredential(&a.wanted):
+		case c.Fault() == a.wanted.Fault() && c.SameCredential(a.wanted):
 			a.wanted = c
 		default:
 			s.drain(s.place(c, false))

@@ -230,7 +230,8 @@ func TestReloadDuringRenew(t *testing.T) {
 		t.Fatalf("%d apps to be looked at", len(read))
 	}
 	for a, r := range read {
-		r.cfg = r.cfg.Reread(time.Now())
+		again := r.cfg.Reread(time.Now())
+		r.cfg = &again
 		r.cfg.Faults[0].Msg = "an old fault"
 		read[a] = r
 	}

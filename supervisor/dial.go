@@ -13,7 +13,7 @@ import (
 )
 
 // dialer returns the workers' Dial for an app.
-func (s *Supervisor) dialer(c config.App) worker.Dial {
+func (s *Supervisor) dialer(c *config.App) worker.Dial {
 	dc := apnsconn.Config{
 		Addr: c.Addr, Proxy: c.Proxy.URL(), RootCAs: c.RootCAs, InFlight: c.InFlight, PushTimeout: c.PushTimeout,
 	}

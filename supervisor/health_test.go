@@ -205,7 +205,12 @@ func TestTubePaused(t *testing.T) {
 	w.start(w.app(topic))
 	c := w.bs.Dial()
 	defer c.Close()
-	w.until("there is a tube to pause", func() bool { return gobeanstalk.NewTube(c, topic).Pause(100*time.Second) == nil })
+	if _, _, err := gobeanstalk.NewTubeSet(c, topic).Reserve(0); !errors.Is(err, gobeanstalk.ErrTimeout) { // there is a tube now
+		t.Fatal(err)
+	}
+	if err := gobeanstalk.NewTube(c, topic).Pause(100 * time.Second); err != nil {
+		t.Fatal(err)
+	}
 	paused := time.Now()
 	w.put(topic, jobBody(0))
 	w.until("its tube is paused", func() bool { return w.status(topic).Health.State == TubePaused })

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -122,15 +123,15 @@ func TestQueueAbsentAtStart(t *testing.T) {
 	w.put(topic, jobBody(0))
 	w.bs.Kill()
 	w.start(w.app(topic))
-	w.until("the worker says why", func() bool {
-		s := w.status(topic).Workers
-		return len(s) == 1 && s[0].QueueErr != nil
+	w.until("the app says why", func() bool {
+		h := w.status(topic).Health
+		return h.State == NoQueue && h.NoQueue && strings.Contains(h.Reason, w.bs.Addr())
 	})
 	w.bs.Restart()
 	w.empty(topic)
 	w.eachOnce(1)
-	if err := w.status(topic).Workers[0].QueueErr; err != nil {
-		t.Errorf("still: %v", err)
+	if h := w.status(topic).Health; h.NoQueue {
+		t.Errorf("still: %v", h)
 	}
 }
 

@@ -139,8 +139,8 @@ func TestMemorySurvivesAReload(t *testing.T) {
 
 func TestMemoryIsForAnEnvironmentAndCredential(t *testing.T) {
 	t.Parallel()
-	same := func() config.App {
-		return config.App{Topic: topic, Server: "sandbox", Addr: "a:443", Certificate: &apnsconn.Certificate{Fingerprint: [32]byte{1}}}
+	same := func() *config.App {
+		return &config.App{Topic: topic, Server: "sandbox", Addr: "a:443", Certificate: &apnsconn.Certificate{Fingerprint: [32]byte{1}}}
 	}
 	old := &app{cfg: same(), shared: worker.NewApp(worker.Config{}, new(worker.Totals), nil)}
 	if sameForAPNs(same(), old) != old.shared {
@@ -153,7 +153,7 @@ func TestMemoryIsForAnEnvironmentAndCredential(t *testing.T) {
 		"a key":       func(c *config.App) { c.Certificate, c.SigningKey = nil, &apnsconn.Key{ID: keyA} },
 	} {
 		c := same()
-		change(&c)
+		change(c)
 		if sameForAPNs(c, old) != nil {
 			t.Errorf("%s: kept", name)
 		}
@@ -163,7 +163,7 @@ func TestMemoryIsForAnEnvironmentAndCredential(t *testing.T) {
 	if sameForAPNs(renewed, old) != old.shared {
 		t.Error("not kept with another intermediate")
 	}
-	if renewed.Same(&old.cfg) {
+	if renewed.Same(old.cfg) {
 		t.Error("another intermediate is no change of the app")
 	}
 	if sameForAPNs(same(), nil) != nil {

@@ -88,7 +88,8 @@ func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone
 	s.queue, s.url = q, cfg.Queue
 	wanted := make(map[string]bool, len(cfg.Apps))
 	var fresh []*app
-	for _, c := range cfg.Apps {
+	for i := range cfg.Apps {
+		c := &cfg.Apps[i]
 		wanted[c.Name] = true
 		was := s.apps[c.Name]
 		gone = append(gone, s.place(c, moved)...)
@@ -109,12 +110,13 @@ func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone
 
 // place replaces the running app of a name by that of a configuration, if they differ. It
 // returns what it removed, which still drains. s.mu is held.
-func (s *Supervisor) place(c config.App, moved bool) (gone []*joinable) {
+func (s *Supervisor) place(c *config.App, moved bool) (gone []*joinable) {
 	old, use := s.apps[c.Name], c
-	if old != nil {
-		use = c.Keep(&old.cfg)
+	if old != nil && c.Broken() {
+		kept := c.Keep(old.cfg)
+		use = &kept
 	}
-	if old != nil && !moved && old.cfg.Same(&use) {
+	if old != nil && !moved && old.cfg.Same(use) {
 		s.note(old, c)
 		return old.resize(use.Workers, s.ended)
 	}

@@ -93,14 +93,15 @@ func fileLimit() int {
 
 // cost is how many files an app may open while it is awake: a connection to APNs for each
 // worker, one to each beanstalkd for each worker and the webhook, and one to the webhook's server.
-func (s *Supervisor) cost(c *config.App) int {
+func (s *Supervisor) cost(a *app) int {
+	c := a.cfg
 	servers := 0
 	if s.url.Scheme == "beanstalk" {
 		servers = len(s.url.Servers)
 	}
 	n := 0
 	if !c.Broken() {
-		n = c.Workers * (1 + servers)
+		n = a.size * (1 + servers)
 	}
 	if !c.Feedback.Webhook.IsZero() {
 		n += 1 + servers
@@ -123,7 +124,7 @@ func tubesOf(c *config.App) []string {
 // wakeLocked gives an app that sleeps a tree. s.mu is held.
 func (s *Supervisor) wakeLocked(a *app) {
 	a.tree = newTree(a, s.queue, s.locks, time.Now())
-	a.tree.cost = s.cost(&a.cfg)
+	a.tree.cost = s.cost(a)
 	s.sleep.files += a.tree.cost
 	s.sleep.awake[a] = struct{}{}
 	a.tree.token = s.root.Add(a.tree.service)
@@ -163,7 +164,7 @@ func (s *Supervisor) layDown(fresh []*app, moved bool) {
 	was := z.tubes
 	z.tubes = make(map[string]*app, len(s.apps))
 	for _, a := range s.apps {
-		for _, tube := range tubesOf(&a.cfg) {
+		for _, tube := range tubesOf(a.cfg) {
 			// Apps may share a feedback tube; any of them can work on it.
 			if b := z.tubes[tube]; b == nil || a.cfg.Name < b.cfg.Name {
 				z.tubes[tube] = a
@@ -186,7 +187,7 @@ func (s *Supervisor) layDown(fresh []*app, moved bool) {
 	var tubes []string
 	for _, a := range fresh {
 		if a.tree == nil {
-			tubes = append(tubes, tubesOf(&a.cfg)...)
+			tubes = append(tubes, tubesOf(a.cfg)...)
 		}
 	}
 	z.watch.Sleep(tubes...)
@@ -225,7 +226,7 @@ func (s *Supervisor) wakeNext() {
 // held.
 func (s *Supervisor) room(a *app) bool {
 	z := &s.sleep
-	return len(z.awake) == 0 || z.files+s.cost(&a.cfg) <= z.limit
+	return len(z.awake) == 0 || z.files+s.cost(a) <= z.limit
 }
 
 // waker is a service that wakes apps for which the queue calls.
@@ -369,7 +370,7 @@ func (t *appTree) quiet(now time.Time) bool {
 // empty reports whether nothing is in the tubes of a tree that its consumers alone could serve.
 func (s *Supervisor) empty(ctx context.Context, t *appTree, now time.Time) bool {
 	s.mu.Lock()
-	q, watch, tubes := s.queue, s.sleep.watch, tubesOf(&t.app.cfg)
+	q, watch, tubes := s.queue, s.sleep.watch, tubesOf(t.app.cfg)
 	t.asked = now
 	s.mu.Unlock()
 	if watch == nil {
@@ -418,7 +419,7 @@ func (s *Supervisor) slept(a *app, t *appTree) {
 	z := &s.sleep
 	z.files -= t.cost
 	if s.apps[a.cfg.Name] == a && a.tree == nil && !a.waits && z.watch != nil {
-		z.watch.Sleep(tubesOf(&a.cfg)...)
+		z.watch.Sleep(tubesOf(a.cfg)...)
 	}
 	z.calls.ring()
 }

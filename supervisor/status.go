@@ -76,7 +76,7 @@ func (a *app) status(blind error) AppStatus {
 		s.CredentialFault = bad.reason
 	}
 	if s.Asleep = a.tree == nil; s.Asleep && !a.cfg.Broken() {
-		s.Workers = make([]worker.Status, a.cfg.Workers)
+		s.Workers = make([]worker.Status, a.size)
 	}
 	if !a.cfg.Feedback.Webhook.IsZero() {
 		w := &Webhook{Counters: &a.totals.webhook, Steps: &a.totals.webhookSteps}

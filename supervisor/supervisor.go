@@ -145,7 +145,7 @@ func (s *Supervisor) free() error {
 }
 
 // start makes an app, as the successor of old unless that is nil. It sleeps.
-func (s *Supervisor) start(c config.App, old *app) *app {
+func (s *Supervisor) start(c *config.App, old *app) *app {
 	totals := s.totals[c.Name]
 	if totals == nil {
 		totals = new(appTotals)
@@ -156,20 +156,20 @@ func (s *Supervisor) start(c config.App, old *app) *app {
 		s.o.Log.Warn(w, "app", c.Name, "topic", c.Topic)
 	}
 	wc := worker.Config{
-		App: c.Name, Rules: RulesOf(&c), Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry),
+		App: c.Name, Rules: RulesOf(c), Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry),
 		Queue: s.queue, Dial: s.dialer(c), Log: s.o.Log, Live: &s.live, Sinks: append([]worker.Sink{&totals.outcomes}, s.o.Sinks...),
 		Buried: func(id string, b job.Burial) { s.buried.Told(c.Tube, id, b) },
 	}
 	if c.Feedback.Tube != "" {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)
 	}
-	return &app{cfg: c, shared: worker.NewApp(wc, &totals.Totals, sameForAPNs(c, old)), totals: totals, log: s.o.Log}
+	return &app{cfg: c, size: c.Workers, shared: worker.NewApp(wc, &totals.Totals, sameForAPNs(c, old)), totals: totals, log: s.o.Log}
 }
 
 // sameForAPNs returns what the workers of old share if APNs and the app's credential are still
 // the same in c, so that what APNs has said of device tokens holds. Otherwise it returns nil.
 // Of a certificate the leaf counts: APNs says the same whatever intermediates come with it.
-func sameForAPNs(c config.App, old *app) *worker.App {
+func sameForAPNs(c *config.App, old *app) *worker.App {
 	if old == nil || old.cfg.Server != c.Server || old.cfg.Addr != c.Addr || !old.cfg.SigningKey.Same(c.SigningKey) {
 		return nil
 	}

@@ -232,7 +232,7 @@ func newLook(admin queue.Admin, apps int) (d *watchdog, all []watched, log *logB
 	for i := range apps {
 		totals := new(appTotals)
 		shared := worker.NewApp(worker.Config{Log: slog.New(slog.DiscardHandler)}, &totals.Totals, nil)
-		a := &app{cfg: config.App{Name: fmt.Sprint("t", i), Topic: fmt.Sprint("t", i), Tube: "tube"}, totals: totals, shared: shared}
+		a := &app{cfg: &config.App{Name: fmt.Sprint("t", i), Topic: fmt.Sprint("t", i), Tube: "tube"}, totals: totals, shared: shared}
 		all = append(all, watched{app: a, tree: new(appTree), workers: []*appWorker{{Worker: shared.NewWorker(0)}}})
 	}
 	d = &watchdog{
@@ -365,7 +365,7 @@ func TestView(t *testing.T) {
 func TestProbeLate(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	a := &app{cfg: config.App{PushTimeout: 20 * time.Second}}
+	a := &app{cfg: &config.App{PushTimeout: 20 * time.Second}}
 	for due, late := range map[time.Duration]bool{worker.ProbeEvery: false, 0: false, -79 * time.Second: false, -81 * time.Second: true, -time.Hour: true} {
 		if got := a.probeLate(worker.BreakerState{Broken: true, Probe: now.Add(due)}, now); got != late {
 			t.Errorf("probe due in %v: late %v", due, got)
@@ -422,7 +422,7 @@ func (c *deafenedConsumer) Receive(ctx context.Context, n int) ([]queue.Job, err
 // period.
 func TestWatchdogPeriod(t *testing.T) {
 	t.Parallel()
-	a := &app{cfg: config.App{PushTimeout: 20 * time.Second}}
+	a := &app{cfg: &config.App{PushTimeout: 20 * time.Second}}
 	if d := a.patience(5 * time.Second); d != 20*time.Second {
 		t.Error(d)
 	}
