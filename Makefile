@@ -13,7 +13,7 @@ export PATH := $(PATH):/usr/sbin
 # The race detector makes a program wait a second before it exits. The tests start hundreds.
 export GORACE = atexit_sleep_ms=0
 
-.PHONY: run check test lint unraced chaos-once build bench bench-go bench-http apps chaos model stress soak fuzz screenshots tools test-tools
+.PHONY: run check test lint unraced chaos-once build bench bench-go bench-http apps lanes chaos model stress soak fuzz screenshots tools test-tools
 
 build:
 	go build -o propeller ./cmd/propeller
@@ -70,18 +70,22 @@ bench-http:
 	@deploy/need.sh wrk=wrk
 	go run ./test/rigs http
 
-# apps measures a daemon with ten thousand apps, of which most sleep.
-# APPS_QUEUE may be beanstalkd or nats, a cluster of three.
+# apps measures a daemon with ten thousand apps, of which most sleep; lanes an urgent lane
+# beside a bulk lane of the same topic. RIG_QUEUE may be beanstalkd or nats, a cluster of three.
 APPS = 10000
-APPS_QUEUE = embedded
+RIG_QUEUE = embedded
 apps: tools
-	go run ./test/rigs -apps $(APPS) -queue $(APPS_QUEUE) apps
+	go run ./test/rigs -apps $(APPS) -queue $(RIG_QUEUE) apps
+lanes: tools
+	go run ./test/rigs -queue $(RIG_QUEUE) lanes
 
 # chaos kills, freezes and disturbs everything around and in the daemon, and
 # counts what was lost and what stands still. Its settings are CHAOS_TIME (60s), CHAOS_SEED (1) and
 # CHAOS_ENGINE (beanstalkd, embedded, nats or all). Before a release,
 #	make chaos CHAOS_SEEDS=8 CHAOS_ENGINE=all
-# runs eight seeds on each engine and prints a table.
+# runs eight seeds on each engine and prints a table, and
+#	make chaos CHAOS_APPS=300 CHAOS_TIME=10m CHAOS_ENGINE=all
+# has 300 apps of which most sleep and wake.
 chaos: tools
 	go run ./test/chaos
 

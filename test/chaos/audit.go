@@ -34,6 +34,7 @@ type account struct {
 // court is what the auditor judges by.
 type court struct {
 	ledger   *ledger
+	apps     int // the busy ones and the sleepers
 	lives    []life
 	troubles []span
 	misled   []mislead
@@ -51,7 +52,7 @@ type court struct {
 func (c *court) judge() *account {
 	a := &account{said: c.said}
 	c.aside = make(map[uint32]string)
-	for _, app := range apps() {
+	for _, app := range allApps(c.apps) {
 		for _, id := range slices.Sorted(maps.Keys(c.buried[app.tube])) {
 			c.judgeBuried(a, app, id, c.buried[app.tube][id])
 		}
@@ -96,7 +97,7 @@ func (v *verdict) show() {
 }
 
 // records says whether the push's app has feedback: its log is not enough then.
-func (v *verdict) records() bool { return apps()[v.j.app].feedback != "" }
+func (v *verdict) records() bool { return appAt(v.j.app).feedback != "" }
 
 func (c *court) judgePush(a *account, n uint32) {
 	v := &verdict{c, a, n, c.ledger.pushes[n], c.ledger.jobOf(n), &c.said.deeds[n]}
@@ -211,7 +212,7 @@ func (v *verdict) recordedBuried(id string) bool {
 	if v.j.kind.sound() && v.fate != deformed {
 		return false
 	}
-	of := v.c.said.jobRecords[jobID{apps()[v.j.app].topic, id}]
+	of := v.c.said.jobRecords[jobID{appAt(v.j.app).topic, id}]
 	return slices.ContainsFunc(of, func(r told) bool { return r.at.After(v.j.at.Add(-time.Second)) })
 }
 
@@ -230,7 +231,7 @@ func (v *verdict) refRecorded() bool {
 // lies finds what was said of the push and is not so.
 func (v *verdict) lies() {
 	d := v.d
-	dead := d.dead || v.fate == grave && v.c.said.dug[apps()[v.j.app].topic]
+	dead := d.dead || v.fate == grave && v.c.said.dug[appAt(v.j.app).topic]
 	switch said := d.token || d.has("token"); {
 	case said && !dead && d.misled:
 		v.wrong("its token was called dead, which only the wrong environment said")
@@ -278,7 +279,7 @@ func (c *court) troubled(from, to time.Time) bool {
 
 // logged says whether the log has a line for a buried job.
 func (c *court) logged(j *job, id string) bool {
-	lines := c.said.buriedIDs[jobID{apps()[j.app].topic, id}]
+	lines := c.said.buriedIDs[jobID{appAt(j.app).topic, id}]
 	return slices.ContainsFunc(lines, func(t time.Time) bool { return t.After(j.at) })
 }
 

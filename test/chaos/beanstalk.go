@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -58,21 +59,46 @@ func (b *beanstalk) remove(id string) error {
 	return b.conn.Delete(n)
 }
 
-func (b *beanstalk) waiting(tube string) (map[string]int, error) {
-	stats, err := gobeanstalk.NewTube(b.conn, tube).Stats()
-	if errors.Is(err, gobeanstalk.ErrNotFound) {
-		return nil, nil // an empty tube that nobody watches
-	}
-	if err != nil {
-		return nil, err
-	}
-	states := make(map[string]int)
-	for _, state := range []string{"ready", "delayed", "reserved"} {
-		if states[state], err = strconv.Atoi(stats["current-jobs-"+state]); err != nil {
-			return nil, fmt.Errorf("%s: %w", state, err)
+func (b *beanstalk) waiting(tubes []string) (all []remainder, err error) {
+	err = b.each(tubes, func(tube string, jobs map[string]int) {
+		if t := (remainder{tube, jobs["ready"], jobs["delayed"], jobs["reserved"]}); !t.empty() {
+			all = append(all, t)
 		}
+	})
+	return all, err
+}
+
+func (b *beanstalk) haveBuried(tubes []string) (map[string]bool, error) {
+	has := make(map[string]bool)
+	return has, b.each(tubes, func(tube string, jobs map[string]int) { has[tube] = jobs["buried"] > 0 })
+}
+
+// each looks at those of some tubes that exist: at how many jobs they have in each state.
+func (b *beanstalk) each(tubes []string, look func(tube string, jobs map[string]int)) error {
+	exist, err := b.conn.ListTubes()
+	if err != nil {
+		return err
 	}
-	return states, nil
+	for _, tube := range tubes {
+		if !slices.Contains(exist, tube) {
+			continue // it is empty, and nobody watches it
+		}
+		stats, err := gobeanstalk.NewTube(b.conn, tube).Stats()
+		if errors.Is(err, gobeanstalk.ErrNotFound) {
+			continue // it has just become empty
+		}
+		jobs := make(map[string]int)
+		for _, state := range []string{"ready", "delayed", "reserved", "buried"} {
+			if err == nil {
+				jobs[state], err = strconv.Atoi(stats["current-jobs-"+state])
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("tube %s: %w", tube, err)
+		}
+		look(tube, jobs)
+	}
+	return nil
 }
 
 func (b *beanstalk) takeBuried(tube string, limit int) (map[string]string, error) {

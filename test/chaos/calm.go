@@ -52,7 +52,7 @@ func (r *run) settle(ctx context.Context, began time.Time, p *pulse) (stalls, sl
 		if err != nil {
 			return []string{fmt.Sprintf("the daemon: %v", err)}, nil
 		}
-		all, err := left(r.engine, tubes())
+		all, err := left(r.engine, tubes(allApps(r.at.apps)))
 		if err == nil {
 			err = p.look(all, time.Now())
 		}
@@ -77,18 +77,19 @@ func (r *run) settle(ctx context.Context, began time.Time, p *pulse) (stalls, sl
 	}
 }
 
-// beacons puts one good job into each app's tube. It shows that the app works again, and
-// its answer shows the environment guard that the environment is right.
+// beacons puts one good job into each busy app's tube. It shows that the app works again, and
+// its answer shows the environment guard that the environment is right. Sleepers get none: it
+// would wake those that have missed a job.
 func (r *run) beacons(ctx context.Context, began time.Time) (stalls []string) {
 	for i := range apps() {
 		p := &producer{engine: r.engine, app: i, rng: newRNG(r.o.seed, 20+uint64(i)), ledger: r.ledger}
 		for ctx.Err() == nil && !p.beacon(ctx) {
 			if time.Since(began) > r.o.drain {
-				stalls = append(stalls, fmt.Sprintf("%s: the queue takes no job", apps()[i].tube))
+				stalls = append(stalls, fmt.Sprintf("%s: the queue takes no job", appAt(i).tube))
 				break
 			}
 			if err := r.daemon.alive(ctx); err != nil {
-				stalls = append(stalls, fmt.Sprintf("%s: the daemon: %v", apps()[i].tube, err))
+				stalls = append(stalls, fmt.Sprintf("%s: the daemon: %v", appAt(i).tube, err))
 				break
 			}
 			sleep(ctx, 100*time.Millisecond)
@@ -143,7 +144,7 @@ func (p *pulse) look(all []remainder, now time.Time) error {
 			return fmt.Errorf("%s: %w", recordName, err)
 		}
 		if i, ok := appOf(e.Topic); ok {
-			p.moved[apps()[i].tube] = now
+			p.moved[appAt(i).tube] = now
 		}
 	}
 	return nil
@@ -184,7 +185,7 @@ func (r *run) askStatus(ctx context.Context, stalls []string, text, asJSON strin
 			continue
 		}
 		for _, of := range page.Apps {
-			if n, ok := appOf(of.Topic); ok && (apps()[n].tube == tube || apps()[n].feedback == tube) {
+			if n, ok := appOf(of.Topic); ok && (appAt(n).tube == tube || appAt(n).feedback == tube) {
 				stalls[i] += strings.TrimSuffix(fmt.Sprintf("; propeller status says: %s %s: %s", of.Topic, of.State, of.Reason), ": ")
 			}
 		}

@@ -88,7 +88,7 @@ func (c *cluster) part(h *hand, how wireState) deed {
 // removeConsumer removes a tube's consumer. Its jobs stay.
 func (c *cluster) removeConsumer(h *hand) deed {
 	return func(context.Context, context.Context) error {
-		tube := pick(h.rng, tubes()...)
+		tube := pick(h.rng, tubes(apps())...)
 		defer c.trouble("nats consumer of " + tube + " removed")()
 		conn, err := c.connect()
 		if err == nil {
@@ -109,6 +109,8 @@ func consumerName(tube string) string { return strings.ReplaceAll(tube, ".", "="
 // reading fails it leaves the stream alone.
 func (c *cluster) removeStream(stream string) deed {
 	return func(life, _ context.Context) error {
+		c.at.kicks.Lock()
+		defer c.at.kicks.Unlock()
 		defer c.trouble("nats stream " + stream + " removed")()
 		conn, err := c.connect()
 		if err != nil {

@@ -9,6 +9,7 @@
 //	CHAOS_TIME=30m CHAOS_SEED=7 go run ./test/chaos
 //	CHAOS_ENGINE=nats go run ./test/chaos
 //	CHAOS_ENGINE=all CHAOS_SEEDS=8 go run ./test/chaos
+//	CHAOS_APPS=300 CHAOS_TIME=10m go run ./test/chaos    # most apps sleep, and wake
 //
 // The account is by push: one device token of one job. The push's number is the beginning
 // of its token, which all witnesses show. The auditor trusts the witnesses that survive
@@ -27,7 +28,7 @@
 //	cluster.go natsserver.go wire.go   NATS servers, and the routes between them
 //	clusterhand.go removal.go traces.go  their faults, and what a removed stream takes along
 //	apns.go sim.go answers.go record.go   the APNs side, and what runs inside its process
-//	jobs.go producer.go                the pushes and jobs; who puts them
+//	jobs.go producer.go sleepers.go    the pushes and jobs; who puts them
 //	reader.go receiver.go records.go sequence.go  who takes the feedback records, and in what order
 //	hand.go hands.go                   the faults
 //	witness.go log.go list.go          what the witnesses say

@@ -42,8 +42,10 @@ type client interface {
 	// time; remove deletes what was taken.
 	take(tubes []string, wait time.Duration) (id string, body []byte, err error)
 	remove(id string) error
-	// waiting counts the jobs of a tube by state: ready, delayed, reserved.
-	waiting(tube string) (map[string]int, error)
+	// waiting returns the tubes of those given that have ready, delayed or reserved jobs.
+	waiting(tubes []string) ([]remainder, error)
+	// haveBuried returns those of the tubes given that have buried jobs.
+	haveBuried(tubes []string) (map[string]bool, error)
 	// takeBuried removes up to limit buried jobs of a tube and returns their
 	// bodies by id.
 	takeBuried(tube string, limit int) (map[string]string, error)
@@ -79,6 +81,8 @@ type remainder struct {
 	ready, delayed, reserved int
 }
 
+func (t remainder) empty() bool { return t.ready+t.delayed+t.reserved == 0 }
+
 func (t remainder) counts() string {
 	return fmt.Sprintf("%d ready, %d delayed, %d reserved", t.ready, t.delayed, t.reserved)
 }
@@ -86,23 +90,23 @@ func (t remainder) counts() string {
 func (t remainder) String() string { return t.tube + " " + t.counts() }
 
 // left returns the tubes that are not empty.
-func left(e engine, tubes []string) (all []remainder, err error) {
+func left(e engine, tubes []string) ([]remainder, error) {
 	c, err := e.dial()
 	if err != nil {
 		return nil, err
 	}
 	defer c.close()
-	for _, tube := range tubes {
-		states, err := c.waiting(tube)
-		if err != nil {
-			return nil, fmt.Errorf("tube %s: %w", tube, err)
-		}
-		t := remainder{tube, states["ready"], states["delayed"], states["reserved"]}
-		if t.ready+t.delayed+t.reserved > 0 {
-			all = append(all, t)
-		}
+	return c.waiting(tubes)
+}
+
+// haveBuried returns the tubes that have buried jobs.
+func haveBuried(e engine, tubes []string) (map[string]bool, error) {
+	c, err := e.dial()
+	if err != nil {
+		return nil, err
 	}
-	return all, nil
+	defer c.close()
+	return c.haveBuried(tubes)
 }
 
 // takeRest takes all other jobs of a tube out of the queue while the daemon is down, and

@@ -13,6 +13,7 @@ const evidenceName = "evidence.json"
 
 // evidence is what only the run itself knows; the rest is in its other files.
 type evidence struct {
+	Apps     int // 0: the busy ones
 	Jobs     []jobEntry
 	Fates    []fate // by push
 	Lives    []lifeEntry
@@ -64,7 +65,7 @@ func (s spanEntry) span() span { return span{s.What, s.From, s.To} }
 
 // evidence collects a run's evidence.
 func (r *run) evidence(buried map[string]map[string]string, listed map[string]page, waiting []string) *evidence {
-	e := &evidence{Buried: buried, Listed: make(map[string]pageEntry), Waiting: waiting, Stored: r.sequence.stored, At: r.sequence.at, Junk: r.sequence.junk, Late: r.putOff()}
+	e := &evidence{Apps: r.at.apps, Buried: buried, Listed: make(map[string]pageEntry), Waiting: waiting, Stored: r.sequence.stored, At: r.sequence.at, Junk: r.sequence.junk, Late: r.putOff()}
 	for _, j := range r.ledger.jobs {
 		e.Jobs = append(e.Jobs, jobEntry{j.first, j.count, j.app, j.kind, j.many, j.id, j.at, j.stored})
 	}
@@ -98,7 +99,7 @@ func (e *evidence) court(at *site) (*court, error) {
 			l.pushes = append(l.pushes, push{uint32(i), f})
 		}
 	}
-	c := &court{ledger: l, buried: e.Buried, listed: make(map[string]page), waiting: l.traces(e.Waiting...), junk: e.Junk}
+	c := &court{ledger: l, apps: e.Apps, buried: e.Buried, listed: make(map[string]page), waiting: l.traces(e.Waiting...), junk: e.Junk}
 	for _, one := range e.Lives {
 		c.lives = append(c.lives, life{one.Began, one.Ended, one.Killed})
 	}

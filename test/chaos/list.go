@@ -15,12 +15,19 @@ import (
 // waiting jobs.
 func (r *run) exhume(ctx context.Context) (buried map[string]map[string]string, listed map[string]page, waiting []string, err error) {
 	buried, listed = make(map[string]map[string]string), make(map[string]page)
-	for _, a := range apps() {
+	has, err := haveBuried(r.engine, tubes(allApps(r.at.apps)))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	for i, a := range allApps(r.at.apps) {
+		if i >= len(apps()) && !has[a.tube] {
+			continue // asking takes long
+		}
 		if listed[a.tube], err = listBuried(ctx, r.at, a.topic); err != nil {
 			return nil, nil, nil, err
 		}
 	}
-	for _, tube := range tubes() {
+	for _, tube := range tubes(allApps(r.at.apps)) {
 		if buried[tube], err = takeBuried(r.engine, tube); err != nil {
 			return nil, nil, nil, err
 		}

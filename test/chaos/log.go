@@ -48,7 +48,7 @@ func (t *testimony) readLog(path string) error {
 	r := &logReader{t, make(map[jobID][]uint32), make(map[jobID][]uint32)}
 	for i := range t.ledger.jobs {
 		j := &t.ledger.jobs[i]
-		id := jobID{apps()[j.app].topic, j.id}.bare()
+		id := jobID{appAt(j.app).topic, j.id}.bare()
 		r.jobs[id] = append(r.jobs[id], uint32(i))
 	}
 	return eachLine(path, func(line int, text []byte) {

@@ -41,6 +41,7 @@ type options struct {
 	seed  uint64
 	seeds uint64 // how many, from seed on
 	rate  int    // jobs a second, of all apps together
+	apps  int    // how many; those beyond the usual ones mostly sleep
 	queue string
 	bin   string // the daemon to run; "" builds this tree's
 	keep  bool
@@ -55,11 +56,16 @@ type options struct {
 const drainTime = 150 * time.Second
 
 func parseOptions(args []string, env func(string) string) (options, error) {
-	o := options{time: time.Minute, seed: 1, seeds: 1, queue: cmp.Or(env("CHAOS_ENGINE"), "beanstalkd")}
+	o := options{time: time.Minute, seed: 1, seeds: 1, queue: cmp.Or(env("CHAOS_ENGINE"), "beanstalkd"), apps: len(apps())}
 	var err error
 	if s := env("CHAOS_TIME"); s != "" {
 		if o.time, err = time.ParseDuration(s); err != nil {
 			return o, fmt.Errorf("CHAOS_TIME %q: want a duration, such as 30m", s)
+		}
+	}
+	if s := env("CHAOS_APPS"); s != "" {
+		if o.apps, err = strconv.Atoi(s); err != nil {
+			return o, fmt.Errorf("CHAOS_APPS %q: want a whole number", s)
 		}
 	}
 	for name, n := range map[string]*uint64{"CHAOS_SEED": &o.seed, "CHAOS_SEEDS": &o.seeds} {
@@ -75,6 +81,7 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 	fs.Uint64Var(&o.seeds, "seeds", o.seeds, "how many seeds, starting with -seed; CHAOS_SEEDS")
 	fs.DurationVar(&o.drain, "drain", drainTime, "for the queue to run empty after the faults")
 	fs.IntVar(&o.rate, "rate", 100, "jobs a second")
+	fs.IntVar(&o.apps, "apps", o.apps, "how many apps; those beyond the usual ones mostly sleep; CHAOS_APPS")
 	fs.StringVar(&o.queue, "queue", o.queue, "kind of queue: "+strings.Join(engineNames(), ", ")+" or "+allEngines+"; CHAOS_ENGINE")
 	fs.StringVar(&o.bin, "daemon", "", "binary of propeller to run, instead of building this tree's")
 	fs.BoolVar(&o.keep, "keep", false, "keep the folder, whatever comes out")
@@ -94,11 +101,16 @@ func parseOptions(args []string, env func(string) string) (options, error) {
 		return o, fmt.Errorf("-queue %q: want %s or %s", o.queue, strings.Join(engineNames(), ", "), allEngines)
 	case o.drain < time.Second || o.drain > time.Hour:
 		return o, fmt.Errorf("-drain %v: want 1s to 1h", o.drain)
+	case o.apps < len(apps()) || o.apps > mostApps:
+		return o, fmt.Errorf("-apps %d: want %d to %d", o.apps, len(apps()), mostApps)
 	case o.rate < 1 || o.rate > 10_000:
 		return o, fmt.Errorf("-rate %d: want 1 to 10000", o.rate)
 	}
 	return o, nil
 }
+
+// mostApps bounds the apps: each has a certificate that every reload reads.
+const mostApps = 5000
 
 // allEngines is the value of -queue for all engines, one after the other.
 const allEngines = "all"

@@ -133,34 +133,61 @@ func (c *natsClient) remove(id string) error {
 
 // waiting counts what is in the streams: the server knows only by consumer which
 // of the jobs are held, and that is no matter here.
-func (c *natsClient) waiting(tube string) (map[string]int, error) {
-	states := make(map[string]int)
-	for state, pattern := range map[string]string{"ready": jobSubject + tube, "delayed": schedSubject + tube + ".*"} {
-		n, err := c.count(pattern)
-		if err != nil {
-			return nil, err
-		}
-		states[state] = n
+func (c *natsClient) waiting(tubes []string) (all []remainder, err error) {
+	ready, err := c.subjects(jobsStream, jobSubject+">")
+	if err != nil {
+		return nil, err
 	}
-	return states, nil
+	scheduled, err := c.subjects(jobsStream, schedSubject+">")
+	if err != nil {
+		return nil, err
+	}
+	delayed := byTube(schedSubject, scheduled)
+	for _, tube := range tubes {
+		if t := (remainder{tube: tube, ready: int(ready[jobSubject+tube]), delayed: delayed[tube]}); !t.empty() {
+			all = append(all, t)
+		}
+	}
+	return all, nil
 }
 
-// count counts the messages of the stream of jobs whose subject matches.
-func (c *natsClient) count(pattern string) (n int, err error) {
+func (c *natsClient) haveBuried(tubes []string) (map[string]bool, error) {
+	has := make(map[string]bool)
+	subjects, err := c.subjects(buriedStream, buriedSubject+">")
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return has, nil // it was removed, and not created again
+	}
+	of := byTube(buriedSubject, subjects)
+	for _, tube := range tubes {
+		has[tube] = of[tube] > 0
+	}
+	return has, err
+}
+
+// byTube adds up messages whose subjects have a job's id after the tube.
+func byTube(prefix string, subjects map[string]uint64) map[string]int {
+	of := make(map[string]int)
+	for subject, n := range subjects {
+		if end := strings.LastIndexByte(subject, '.'); end > len(prefix) {
+			of[subject[len(prefix):end]] += int(n)
+		}
+	}
+	return of
+}
+
+// subjects counts the messages of a stream by subject, of those that match.
+func (c *natsClient) subjects(stream, pattern string) (map[string]uint64, error) {
 	ctx, cancel := within(askTimeout)
 	defer cancel()
-	s, err := c.js.Stream(ctx, jobsStream)
+	s, err := c.js.Stream(ctx, stream)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	info, err := s.Info(ctx, jetstream.WithSubjectFilter(pattern))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	for _, k := range info.State.Subjects {
-		n += int(k)
-	}
-	return n, nil
+	return info.State.Subjects, nil
 }
 
 func isNoMessage(err error) bool { return errors.Is(err, jetstream.ErrMsgNotFound) }

@@ -29,10 +29,20 @@ func TestOptions(t *testing.T) {
 	if err != nil || o.time != 30*time.Minute || o.seed != 9 {
 		t.Errorf("environment and flag: %+v, %v", o, err)
 	}
+	o, err = parseOptions([]string{"-rate", "50"}, env("CHAOS_APPS", "300"))
+	if err != nil || o.apps != 300 {
+		t.Errorf("300 apps: %+v, %v", o, err)
+	}
+	if o, err = parseOptions([]string{"-apps", "5"}, env()); err != nil || o.apps != 5 {
+		t.Errorf("5 apps: %+v, %v", o, err)
+	}
+	if _, err := parseOptions(nil, env("CHAOS_APPS", "many")); err == nil {
+		t.Error("CHAOS_APPS=many: no error")
+	}
 	for _, wrong := range []struct {
 		args []string
 		env  string
-	}{{nil, "soon"}, {[]string{"-time", "1ms"}, ""}, {[]string{"-rate", "0"}, ""}, {[]string{"more"}, ""}, {[]string{"-drain", "2h"}, ""}} {
+	}{{nil, "soon"}, {[]string{"-time", "1ms"}, ""}, {[]string{"-rate", "0"}, ""}, {[]string{"more"}, ""}, {[]string{"-drain", "2h"}, ""}, {[]string{"-apps", "3"}, ""}, {[]string{"-apps", "100000"}, ""}} {
 		if _, err := parseOptions(wrong.args, env("CHAOS_TIME", wrong.env)); err == nil {
 			t.Errorf("%+v: no error", wrong)
 		}

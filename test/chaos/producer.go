@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,9 @@ import (
 // ttr is the time to run of the jobs: what docs/operations.md asks for.
 const ttr = 60 * time.Second
 
+// usualDelay is the longest delay of a job, in seconds.
+const usualDelay = 4
+
 // producer puts jobs of one app, one after another.
 type producer struct {
 	engine engine
@@ -20,6 +24,7 @@ type producer struct {
 	rng    *rand.Rand
 	ledger *ledger
 	every  time.Duration // mean pause between two jobs
+	delay  int           // of delayed jobs, in seconds and at most; 0: usualDelay
 
 	conn client
 }
@@ -73,7 +78,7 @@ func (p *producer) put(k kind, many bool, fates []fate) bool {
 		return false
 	}
 	body, delay := p.job(first, k, many, fates)
-	id, err := p.conn.put(apps()[p.app].tube, body, delay)
+	id, err := p.conn.put(appAt(p.app).tube, body, delay)
 	if err != nil {
 		p.drop() // it may have been stored
 		return true
@@ -147,7 +152,7 @@ func (p *producer) shape() (k kind, many bool, fates []fate) {
 	if p.rng.IntN(1000) >= listShare {
 		return k, false, []fate{draw(p.rng, singleFates())}
 	}
-	if apps()[p.app].feedback == "" && k.mayExpire() {
+	if appAt(p.app).feedback == "" && k.mayExpire() {
 		k = plain // the log names one token of a job that has expired
 	}
 	short := p.rng.Float64() // many short lists, few long ones
@@ -194,7 +199,7 @@ func (p *producer) job(first uint32, k kind, many bool, fates []fate) (body []by
 	}
 	switch k {
 	case delayed:
-		delay = time.Duration(1+p.rng.IntN(4)) * time.Second
+		delay = time.Duration(1+p.rng.IntN(cmp.Or(p.delay, usualDelay))) * time.Second
 	case timed:
 		j["ttl"] = 1 + p.rng.IntN(30)
 	case dated:

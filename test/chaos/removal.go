@@ -61,7 +61,7 @@ func (v *verdict) tookJob() bool {
 		}
 	}
 	for _, id := range append(slices.Clone(v.d.jobs), v.j.id) {
-		of := jobID{apps()[v.j.app].topic, id}.bare()
+		of := jobID{appAt(v.j.app).topic, id}.bare()
 		if r.within(buriedStream, v.c.said.buriedBare[of]...) {
 			return true
 		}

@@ -82,7 +82,7 @@ func (a *account) sorts(pushes []uint32) string {
 	l, sorts := a.said.ledger, make(map[string]int)
 	for _, n := range pushes {
 		j := l.jobOf(n)
-		sort := fmt.Sprintf("of %s (%v, %v", apps()[j.app].topic, j.kind, l.pushes[n].fate)
+		sort := fmt.Sprintf("of %s (%v, %v", appAt(j.app).topic, j.kind, l.pushes[n].fate)
 		if j.many {
 			sort += ", in a list"
 		}

@@ -22,6 +22,7 @@ type run struct {
 	reader   *reader
 	receiver *receiver
 	sequence *sequencer
+	sleepers *sleepers // nil if there are none
 	hands    []*hand
 }
 
@@ -46,6 +47,10 @@ func newRun(at *site, o options) (*run, error) {
 	r.hands = []*hand{handOnDaemon(r.daemon, newRNG(o.seed, 2)), handOnAPNs(r.apns, newRNG(o.seed, 4)), r.receiver.hand(newRNG(o.seed, 7))}
 	if h := e.hand(newRNG(o.seed, 3)); h != nil {
 		r.hands = append(r.hands, h)
+	}
+	if o.apps > len(apps()) {
+		r.sleepers = newSleepers(r)
+		r.hands[0].leaveAlone(o.time)
 	}
 	return r, nil
 }
@@ -90,6 +95,9 @@ func (r *run) course(ctx context.Context, out io.Writer) (*ending, error) {
 	for _, h := range r.hands {
 		fmt.Fprintf(out, "%s\n", counts(h.done))
 	}
+	if r.sleepers != nil {
+		fmt.Fprintln(out, r.sleepers)
+	}
 	if !end.late() {
 		fmt.Fprintf(out, "the queue ran empty %v after the faults\n", end.took.Round(100*time.Millisecond))
 	}
@@ -123,8 +131,14 @@ func (r *run) chaos(ctx context.Context) error {
 		})
 	}
 	n := len(apps())
+	every := time.Second * time.Duration(n) / time.Duration(r.o.rate)
+	if r.sleepers != nil {
+		every *= 2 // they get the other half
+		putting.Go(func() { r.sleepers.run(traffic) })
+		putting.Go(func() { r.sleepers.kick(traffic) })
+	}
 	for i := range n {
-		p := &producer{engine: r.engine, app: i, rng: newRNG(r.o.seed, 10+uint64(i)), ledger: r.ledger, every: time.Second * time.Duration(n) / time.Duration(r.o.rate)}
+		p := &producer{engine: r.engine, app: i, rng: newRNG(r.o.seed, 10+uint64(i)), ledger: r.ledger, every: every}
 		putting.Go(func() { p.run(traffic) })
 	}
 	putting.Go(func() { r.sequence.run(traffic) })

@@ -54,7 +54,7 @@ func (s *sequencer) putOne(ctx context.Context) {
 		}
 		s.conn = conn
 	}
-	app := apps()[s.app]
+	app := appAt(s.app)
 	body := []byte(junkRecord)
 	n := len(s.stored)
 	record := s.rng.IntN(50) != 0

@@ -17,7 +17,7 @@ const (
 
 // settings are what the hand changes in the daemon's configuration.
 type settings struct {
-	apps     map[string]appSettings // by topic
+	apps     map[string]appSettings // the busy ones, by topic: sleepers are left as they are
 	secret   int                    // which of hookSecrets signs
 	hookPath string
 	watchdog time.Duration
@@ -36,9 +36,13 @@ func usual() settings {
 	s := settings{apps: make(map[string]appSettings), hookPath: "/records", watchdog: 5 * time.Second}
 	for i, a := range apps() {
 		// With few in flight APNs has soon refused all of them.
-		s.apps[a.topic] = appSettings{workers: 2, inFlight: []int{10, 100}[i%2], pushTimeout: 2 * time.Second, retryMax: 5 * time.Second}
+		s.apps[a.topic] = usualApp([]int{10, 100}[i%2])
 	}
 	return s
+}
+
+func usualApp(inFlight int) appSettings {
+	return appSettings{workers: 2, inFlight: inFlight, pushTimeout: 2 * time.Second, retryMax: 5 * time.Second}
 }
 
 // hookSecrets are the keys of the webhook's signatures. The receiver knows
@@ -183,11 +187,17 @@ apps:
 			s.app(&b, at, a)
 		}
 	}
+	for _, a := range allApps(at.apps)[len(apps()):] {
+		s.app(&b, at, a)
+	}
 	return []byte(b.String())
 }
 
 func (s settings) app(b *strings.Builder, at *site, a app) {
-	set := s.apps[a.topic]
+	set, busy := s.apps[a.topic]
+	if !busy {
+		set = usualApp(100)
+	}
 	server := at.apnsAddr
 	if set.wrong {
 		server = at.wrongAddr

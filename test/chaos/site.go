@@ -16,6 +16,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,16 +41,44 @@ func apps() []app {
 	}
 }
 
+// sleeperTopic begins the topics of the apps that mostly sleep. Their indexes follow those of
+// the others. They have no feedback, so the log is their record.
+const sleeperTopic = "com.example.sleeper."
+
+// appAt is the app of an index.
+func appAt(i int) app {
+	if busy := apps(); i < len(busy) {
+		return busy[i]
+	}
+	topic := sleeperTopic + strconv.Itoa(i)
+	return app{topic: topic, tube: topic}
+}
+
+// allApps are the busy apps and the sleepers, n together.
+func allApps(n int) []app {
+	all := apps()
+	for i := len(all); i < n; i++ {
+		all = append(all, appAt(i))
+	}
+	return all
+}
+
 // appOf is the index of a topic's app.
 func appOf(topic string) (int, bool) {
 	i := slices.IndexFunc(apps(), func(a app) bool { return a.topic == topic })
+	if number, ok := strings.CutPrefix(topic, sleeperTopic); ok {
+		var err error
+		if i, err = strconv.Atoi(number); err != nil || i < len(apps()) {
+			return -1, false
+		}
+	}
 	return i, i >= 0
 }
 
-// tubes are all that a run uses.
-func tubes() []string {
+// tubes are those of some apps.
+func tubes(of []app) []string {
 	var out []string
-	for _, a := range apps() {
+	for _, a := range of {
 		out = append(out, a.tube)
 		if a.feedback != "" {
 			out = append(out, a.feedback)
@@ -60,6 +90,7 @@ func tubes() []string {
 // site is the folder of a run, and what is fixed in it.
 type site struct {
 	dir       string
+	apps      int // the busy ones and the sleepers
 	apnsAddr  string
 	wrongAddr string // where every device token is of another environment
 	hookAddr  string // of the webhook's receiver
@@ -69,6 +100,9 @@ type site struct {
 	disk      *disk  // of the embedded queue; nil if there is none
 	issuer    *apnstest.Server
 	began     time.Time
+
+	// Streams are not removed while buried jobs are kicked: what would be removed is read before.
+	kicks sync.Mutex
 
 	mu       sync.Mutex
 	history  *os.File // what the hands did, for people and stories
@@ -91,7 +125,7 @@ func newSite(ctx context.Context, o options) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &site{dir: dir, began: time.Now()}
+	s := &site{dir: dir, apps: o.apps, began: time.Now()}
 	if s.history, err = os.Create(s.path("history.log")); err != nil {
 		return s, err
 	}
@@ -116,7 +150,7 @@ func newSite(ctx context.Context, o options) (*site, error) {
 	if s.issuer, err = apnstest.Start(apnstest.Options{Record: -1}); err != nil {
 		return s, err
 	}
-	for _, a := range apps() {
+	for _, a := range allApps(s.apps) {
 		if err := s.renew(a.topic); err != nil {
 			return s, err
 		}

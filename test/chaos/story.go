@@ -31,7 +31,7 @@ func (a *account) story(w io.Writer, at *site, n uint32) {
 	l := a.said.ledger
 	j, d := l.jobOf(n), &a.said.deeds[n]
 	fmt.Fprintf(w, "\npush %d of a job of %d: %s, %s, %s, queue id %q, stored %v, put at %s, token %08x…\n",
-		n, j.count, apps()[j.app].topic, j.kind, l.pushes[n].fate, j.id, j.stored, j.at.Format(time.RFC3339Nano), n)
+		n, j.count, appAt(j.app).topic, j.kind, l.pushes[n].fate, j.id, j.stored, j.at.Format(time.RFC3339Nano), n)
 	fmt.Fprintf(w, "  possible duplicates counted: %d\n", d.counted)
 	printed := 0
 	grep := func(name string, patterns ...string) {

@@ -50,5 +50,5 @@ func (t *traces) add(l *ledger, body string) {
 
 // record reports whether there is a record of a push, or of its job if it has no token.
 func (t *traces) record(v *verdict) bool {
-	return t.records[v.n] || v.fate == deformed && t.refs[v.job] || t.jobs[jobID{apps()[v.j.app].topic, v.j.id}.bare()]
+	return t.records[v.n] || v.fate == deformed && t.refs[v.job] || t.jobs[jobID{appAt(v.j.app).topic, v.j.id}.bare()]
 }

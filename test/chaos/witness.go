@@ -182,7 +182,7 @@ func (t *testimony) request(e *entry, open time.Time) {
 	if t.ledger.pushes[n].fate == grave {
 		t.graves++
 	}
-	if want := apps()[t.ledger.jobOf(n).app].topic; e.Topic != want {
+	if want := appAt(t.ledger.jobOf(n).app).topic; e.Topic != want {
 		find(&t.misled, "push %d of %s was pushed for %s", n, want, e.Topic)
 	}
 	d := &t.deeds[n]
@@ -228,7 +228,7 @@ func (t *testimony) readBook(path string) error {
 
 func (t *testimony) record(r *feedbackRecord, via string, line int) {
 	app, ok := appOf(r.Topic)
-	if !ok || apps()[app].feedback == "" || apps()[app].webhook != (via == "webhook") {
+	if !ok || appAt(app).feedback == "" || appAt(app).webhook != (via == "webhook") {
 		find(&t.misled, "%s:%d: a record of %q came by the %s", bookName, line, r.Topic, via)
 		return
 	}

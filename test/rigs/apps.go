@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -52,7 +51,7 @@ func (s *settings) manyApps(ctx context.Context) ([][2]string, error) {
 }
 
 func (s *settings) measureApps(ctx context.Context, p appsPlan) (rows [][2]string, err error) {
-	r := &appsRig{s: s, p: p, fresh: 1}
+	r := &appsRig{daemonRig{s: s}, p, 1}
 	defer r.close()
 	if err := r.open(ctx); err != nil {
 		return nil, err
@@ -99,60 +98,11 @@ func machineLoad() string {
 	return fmt.Sprintf("load average %.2f", load.Load1)
 }
 
-// appsRig is a daemon with many apps, its queue and its stand-in.
+// appsRig is a daemon with many apps.
 type appsRig struct {
-	s        *settings
-	p        appsPlan
-	dir      string
-	bin      string
-	arrivals *arrivals
-	d        *daemon
-	fresh    int // the next app that has had no push
-	rows     [][2]string
-}
-
-func (r *appsRig) open(ctx context.Context) (err error) {
-	if r.dir, err = os.MkdirTemp("", "propeller-rigs-"); err != nil {
-		return err
-	}
-	if r.bin = r.s.daemon; r.bin == "" {
-		r.s.say("building the daemon")
-		if r.bin, err = buildDaemon(ctx, r.dir); err != nil {
-			return err
-		}
-	}
-	if r.arrivals, err = newArrivals(); err != nil {
-		return err
-	}
-	r.d, err = r.newDaemon()
-	return err
-}
-
-func (r *appsRig) close() {
-	if r.d != nil {
-		r.d.close()
-	}
-	if r.arrivals != nil {
-		r.arrivals.apns.Close()
-	}
-	_ = os.RemoveAll(r.dir) // it is in the system's folder for such
-}
-
-// newDaemon is a daemon on a queue of its own, with the key and the roots for all its apps.
-func (r *appsRig) newDaemon() (*daemon, error) {
-	d, err := newDaemon(r.s.queue, r.bin)
-	if err != nil {
-		return nil, err
-	}
-	key, err := newP8()
-	if err == nil {
-		err = errors.Join(os.WriteFile(d.path("rig.p8"), key, 0o600), os.WriteFile(d.path("apns.pem"), r.arrivals.apns.CertPEM(), 0o600))
-	}
-	if err != nil {
-		d.close()
-		return nil, err
-	}
-	return d, nil
+	daemonRig
+	p     appsPlan
+	fresh int // the next app that has had no push
 }
 
 // topic is an app's topic, name and tube.
@@ -170,7 +120,7 @@ type change struct {
 func (r *appsRig) config(apps int, c change) string {
 	var b strings.Builder
 	b.WriteString(c.daemon)
-	fmt.Fprintf(&b, "defaults: {server: \"https://%s\", ca_file: apns.pem, key: rig.p8, key_id: ABC123DEFG, team_id: DEF123GHIJ%s}\napps:\n", r.arrivals.apns.Addr(), c.all)
+	b.WriteString(r.defaults(c.all))
 	for i := range apps {
 		one := ""
 		if i == 0 {
@@ -180,9 +130,6 @@ func (r *appsRig) config(apps int, c change) string {
 	}
 	return b.String()
 }
-
-// row adds a line of the table.
-func (r *appsRig) row(name, value string) { r.rows = append(r.rows, [2]string{name, value}) }
 
 // judged adds a line with what is wanted of 10,000 apps. A cluster has figures only.
 func (r *appsRig) judged(name, value, wanted string, met bool) {

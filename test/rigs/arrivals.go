@@ -21,6 +21,7 @@ type arrivals struct {
 	mu      sync.Mutex
 	pushes  []arrival // by number
 	from    int       // the first of the measurement that runs
+	older   int       // of those before it, at least once
 	came    int       // of those from there on, at least once
 	strange int       // requests whose number nobody has given out
 	changed chan struct{}
@@ -86,6 +87,7 @@ func (a *arrivals) seen(at time.Time, payload []byte) {
 	}
 	p.first = at
 	if n < a.from {
+		a.older++
 		return
 	}
 	a.came++
@@ -100,8 +102,16 @@ func (a *arrivals) seen(at time.Time, payload []byte) {
 func (a *arrivals) begin() (from int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.older += a.came
 	a.from, a.came = len(a.pushes), 0
 	return a.from
+}
+
+// earlier is how many pushes from before the measurement have come, and have not.
+func (a *arrivals) earlier() (came, missing int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.older, a.from - a.older
 }
 
 // wait waits until all pushes of the measurement have come, for a time at most. It returns
@@ -184,6 +194,13 @@ func (a *arrivals) delays(from int) delays {
 
 // delays are in order.
 type delays []time.Duration
+
+// and has those of another measurement, too.
+func (d delays) and(more delays) delays {
+	all := slices.Concat(d, more)
+	slices.Sort(all)
+	return all
+}
 
 // at is the time that a share of them do not exceed.
 func (d delays) at(share float64) time.Duration {

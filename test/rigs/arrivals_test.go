@@ -55,6 +55,9 @@ func TestArrivals(t *testing.T) {
 	a.begin()
 	a.job()
 	a.seen(at, payloads[3])
+	if came, missing := a.earlier(); came != 4 || missing != 0 {
+		t.Errorf("of the earlier pushes %d came and %d did not", came, missing)
+	}
 	if _, err := a.wait(t.Context(), time.Millisecond); err == nil {
 		t.Error("a push that never came was not missed")
 	}

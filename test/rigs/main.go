@@ -5,9 +5,10 @@
 //	go run ./test/rigs idle    a thousand apps with nothing to do
 //	go run ./test/rigs http    how fast notifications are taken; needs wrk
 //
-// This one runs the built daemon as a process of its own, on a queue of its own:
+// These run the built daemon as a process of its own, on a queue of its own:
 //
 //	go run ./test/rigs apps    ten thousand apps, of which most sleep
+//	go run ./test/rigs lanes   an urgent lane beside a bulk lane of the same topic
 package main
 
 import (
@@ -49,21 +50,21 @@ type settings struct {
 const payload = 113
 
 func main() {
-	if jetstreamtest.Main() { // one of the servers that the rig apps starts
+	if jetstreamtest.Main() { // one of the servers that a rig starts
 		return
 	}
 	s := settings{
 		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, "rigs: "+format+"\n", args...) },
 	}
-	flag.StringVar(&s.queue, "queue", "embedded", "embedded, or the `URL` of a beanstalkd; for apps: embedded, beanstalkd or nats")
+	flag.StringVar(&s.queue, "queue", "embedded", "embedded, or the `URL` of a beanstalkd; for apps and lanes: embedded, beanstalkd or nats")
 	flag.IntVar(&s.jobs, "jobs", 1_000_000, "`number` of jobs of soak")
 	flag.IntVar(&s.apps, "apps", 0, "`number` of apps: 1,000 of idle and 10,000 of apps by default")
 	flag.DurationVar(&s.time, "time", 5*time.Second, "`time` of the measurement of idle, and of each of http; apps takes twice as long")
-	flag.StringVar(&s.daemon, "daemon", "", "`binary` of propeller for apps, instead of building this tree's")
+	flag.StringVar(&s.daemon, "daemon", "", "`binary` of propeller for apps and lanes, instead of building this tree's")
 	flag.StringVar(&s.cpuProfile, "cpuprofile", "", "write a profile to a `file`, for go tool pprof")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "rigs [flags] soak|idle|http|apps")
+		fmt.Fprintln(flag.CommandLine.Output(), "rigs [flags] soak|idle|http|apps|lanes")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -78,10 +79,10 @@ func main() {
 // run runs one rig and prints its rows, also when it has failed by them.
 func (s *settings) run(ctx context.Context, name string) (err error) {
 	rig, ok := map[string]func(context.Context) ([][2]string, error){
-		"soak": s.onQueue(s.soak), "idle": s.onQueue(s.idle), "http": s.onQueue(s.http), "apps": s.manyApps,
+		"soak": s.onQueue(s.soak), "idle": s.onQueue(s.idle), "http": s.onQueue(s.http), "apps": s.manyApps, "lanes": s.lanes,
 	}[name]
 	if !ok {
-		return fmt.Errorf("%q: must be soak, idle, http or apps", name)
+		return fmt.Errorf("%q: must be soak, idle, http, apps or lanes", name)
 	}
 	stopProfile, err := s.startProfile()
 	if err != nil {

@@ -89,7 +89,7 @@ func TestIdle(t *testing.T) {
 
 func TestUnknownRig(t *testing.T) {
 	s := new(settings)
-	if err := s.run(t.Context(), "sock"); err == nil || err.Error() != `"sock": must be soak, idle, http or apps` {
+	if err := s.run(t.Context(), "sock"); err == nil || err.Error() != `"sock": must be soak, idle, http, apps or lanes` {
 		t.Error(err)
 	}
 }
