@@ -128,7 +128,11 @@ func (q *client) kick(ctx context.Context, tube, id string) error {
 	}
 	again := q.again("kick", tube, label, m)
 	again.Header.Set(headerKicked, "1")
-	if _, err := q.storeOnce(ctx, cn, again); err != nil {
+	_, err = q.storeOnce(ctx, cn, again)
+	if !refused(err) && !notDone(err) { // it is there, or may be
+		q.woken(tube)
+	}
+	if err != nil {
 		return adminError(ctx, err)
 	}
 	err = q.remove(ctx, s, tube, b.ID, m.Sequence)
@@ -188,7 +192,7 @@ func (q *client) Tubes(ctx context.Context) ([]string, error) {
 	}
 	tubes := make(map[string]bool)
 	for _, stream := range []string{jobsStream, buriedStream} {
-		err := q.eachSubject(ctx, cn, stream, ">", func(subject string) error {
+		err := q.eachSubject(ctx, cn, stream, ">", func(subject string, _ int) error {
 			tubes[tubeOf(subject)] = true
 			return nil
 		})

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"propeller/queue"
 	"propeller/queue/queuetest"
 )
 
@@ -75,11 +76,13 @@ func TestConformanceEmbedded(t *testing.T) {
 
 func newEmbedded(t *testing.T) queuetest.Instance {
 	const ackWait = 6 * time.Second
-	q, err := Open(Options{URL: embeddedIn(t.TempDir()), AckWait: ackWait})
+	o := Options{URL: embeddedIn(t.TempDir(), "listen", "127.0.0.1:0"), AckWait: ackWait}
+	q, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return queuetest.Instance{Queue: q, Lease: ackWait}
+	o.Attach = true // another daemon could not have the folder
+	return queuetest.Instance{Queue: q, Lease: ackWait, Other: func(t *testing.T) queue.Queue { return openOther(t, o) }}
 }
 
 // A cluster of three, each job on all of them.
@@ -113,12 +116,22 @@ var traits = queuetest.Engine{
 	MaxBody: 1<<20 - headerRoom, // NATS's default max_payload
 }
 
+// openOther opens another queue, which the suite closes.
+func openOther(t *testing.T, o Options) queue.Queue {
+	t.Helper()
+	q, err := open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
 func newInstance(t *testing.T, ns *nodes) queuetest.Instance {
 	o := ns.options(t)
 	o.AckWait = 8 * time.Second
 	q := openTest(t, o)
 	awaitReady(t, q)
-	return queuetest.Instance{Queue: q, Lease: o.AckWait, PauseTube: pauseTube(q)}
+	return queuetest.Instance{Queue: q, Lease: o.AckWait, PauseTube: pauseTube(q), Other: func(t *testing.T) queue.Queue { return openOther(t, o) }}
 }
 
 func pauseTube(q *client) func(*testing.T, string, time.Duration) {

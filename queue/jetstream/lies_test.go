@@ -559,7 +559,7 @@ func TestLyingLists(t *testing.T) {
 	eventually(t, "it is connected", func() bool { cn, _, _, _ := q.link.ready(); return cn != nil })
 	cn, _, _, _ := q.link.ready()
 	n := 0
-	if err := q.eachSubject(ctxOf(t), cn, jobsStream, ">", func(string) error { n++; return nil }); err != nil || n > 0 {
+	if err := q.eachSubject(ctxOf(t), cn, jobsStream, ">", func(string, int) error { n++; return nil }); err != nil || n > 0 {
 		t.Errorf("%d subjects, %v", n, err)
 	}
 }

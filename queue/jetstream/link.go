@@ -315,9 +315,9 @@ func (q *client) natsOptions() nats.Options {
 	o.NoCallbacksAfterClientClose = true
 	o.DisconnectedErrCB = q.link.lost
 	o.ReconnectedCB = q.link.again
-	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) {
+	o.AsyncErrorCB = func(_ *nats.Conn, sub *nats.Subscription, err error) {
 		q.deny(err)
-		if !turnedAway(err) { // see explain
+		if !q.ofWatch(sub, err) && !turnedAway(err) { // see explain
 			q.link.said.note(line{level: slog.LevelWarn, text: "queue connection", queue: q.opts.String(), err: brief(err.Error())})
 		}
 	}

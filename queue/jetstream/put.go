@@ -38,7 +38,7 @@ func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutO
 		return "", err
 	}
 	a, err := q.request(ctx, cn, m)
-	return q.stored(ctx, tube, id, a, err)
+	return q.stored(ctx, tube, id, o, a, err)
 }
 
 // reach is the connection for a request about a tube.
@@ -73,11 +73,15 @@ func (q *client) newPut(cn *conn, tube string, body []byte, o queue.PutOptions) 
 }
 
 // stored is what becomes of a put that the stream has answered with a, or that
-// failed with err. id is of a delayed job.
-func (q *client) stored(ctx context.Context, tube, id string, a *nats.Msg, err error) (string, error) {
+// failed with err. id is of a delayed or buried job.
+func (q *client) stored(ctx context.Context, tube, id string, o queue.PutOptions, a *nats.Msg, err error) (string, error) {
 	seq, err := q.sequence(a, err)
-	if err != nil && !refused(err) && !notDone(err) {
+	uncertain := err != nil && !refused(err) && !notDone(err)
+	if uncertain {
 		err = fmt.Errorf("%w: %w", queue.ErrUncertain, err)
+	}
+	if (err == nil || uncertain) && o.Delay <= 0 && !o.Buried {
+		q.woken(tube)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil && !errors.Is(err, queue.ErrUncertain):
@@ -262,7 +266,7 @@ func (q *client) PutAll(ctx context.Context, jobs []queue.NewJob) []queue.Stored
 		p := &b.puts[i]
 		out[i].ID, out[i].Err = p.id, p.err
 		if p.sent {
-			out[i].ID, out[i].Err = q.stored(ctx, jobs[i].Tube, p.id, p.answer, p.err)
+			out[i].ID, out[i].Err = q.stored(ctx, jobs[i].Tube, p.id, jobs[i].PutOptions, p.answer, p.err)
 		}
 	}
 	return out

@@ -33,7 +33,7 @@ func TestPutUncertain(t *testing.T) {
 		"storage is full":    {`{"error":{"code":503,"err_code":10023,"description":"insufficient resources"}}`, nil, false},
 		"the stream's limit": {`{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"}}`, nil, false},
 	} {
-		_, err := q.stored(t.Context(), "tube", "", &nats.Msg{Data: []byte(c.answer)}, c.err)
+		_, err := q.stored(t.Context(), "tube", "", queue.PutOptions{}, &nats.Msg{Data: []byte(c.answer)}, c.err)
 		if err == nil || errors.Is(err, queue.ErrUncertain) != c.uncertain {
 			t.Errorf("%s: %v", name, err)
 		}

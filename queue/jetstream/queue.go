@@ -104,6 +104,8 @@ type client struct {
 	fired     recent[copied, numbered]  // the jobs that schedules have become last
 	labels    recent[string, string]    // the ids of jobs that this process has put again, by their Nats-Msg-Id
 
+	watches atomic.Pointer[[]*watch] // nil: none
+
 	large atomic.Int64 // until when large answers may come, Unix nanoseconds
 	// Of the stream of jobs, as last seen.
 	birth  atomic.Int64
@@ -122,6 +124,8 @@ type client struct {
 var _ interface {
 	queue.Queue
 	queue.Admin
+	queue.Counter
+	queue.Watcher
 } = (*client)(nil)
 
 var errQueueClosed = fmt.Errorf("jetstream: queue is closed: %w", queue.ErrUnavailable)

@@ -137,6 +137,29 @@ type streamInfo struct {
 	} `json:"state"`
 }
 
+// AllStats implements queue.Counter.
+func (q *client) AllStats(ctx context.Context) (map[string]queue.TubeStats, error) {
+	cn, err := q.link.get(ctx, untilTried)
+	if err != nil {
+		return nil, err
+	}
+	tubes := make(map[string]tubeCounts)
+	for _, stream := range []string{jobsStream, buriedStream} {
+		err := q.eachSubject(ctx, cn, stream, ">", func(subject string, n int) error {
+			addSubject(tubes, subject, n)
+			return nil
+		})
+		if err != nil {
+			return nil, adminError(ctx, err)
+		}
+	}
+	out := make(map[string]queue.TubeStats, len(tubes))
+	for tube, n := range tubes {
+		out[tube] = queue.TubeStats{Ready: n.jobs, Delayed: n.delayed, Buried: n.buried}
+	}
+	return out, nil
+}
+
 // subjectCounts are the numbers of messages, by subject.
 type subjectCounts map[string]int
 
@@ -152,16 +175,17 @@ func (c *subjectCounts) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, (*map[string]int)(c))
 }
 
-// eachSubject calls f for the subjects of a stream that match a pattern.
-func (q *client) eachSubject(ctx context.Context, cn *conn, stream, pattern string, f func(subject string) error) error {
+// eachSubject calls f for the subjects of a stream that match a pattern, and how many messages
+// each has.
+func (q *client) eachSubject(ctx context.Context, cn *conn, stream, pattern string, f func(subject string, n int) error) error {
 	for offset := 0; ; {
 		q.expectLarge()
 		info, err := q.streamInfo(ctx, cn, stream, pattern, offset)
 		if err != nil {
 			return err
 		}
-		for subject := range info.State.Subjects {
-			if err := f(subject); err != nil {
+		for subject, n := range info.State.Subjects {
+			if err := f(subject, n); err != nil {
 				return err
 			}
 		}

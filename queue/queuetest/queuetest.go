@@ -47,6 +47,9 @@ type Instance struct {
 	// address, with the jobs it had.
 	Down, Up func(t *testing.T)
 
+	// Other opens another queue on the same engine, as another process does.
+	Other func(t *testing.T) queue.Queue
+
 	// PutFleeting puts a job whose lease ends, when it has been received, in
 	// spite of the adapter. The function returned waits for that and lets a
 	// stranger hold the job.
@@ -111,6 +114,16 @@ func Run(t *testing.T, e Engine) {
 		{"BuriedListedOften", testBuriedListedOften},
 		{"BuriedRace", testBuriedRace},
 		{"BuriedOverOutage", testBuriedOverOutage},
+		{"WatchPut", testWatchPut},
+		{"WatchForeignPut", testWatchForeign},
+		{"WatchJobsBefore", testWatchBefore},
+		{"WatchDelayed", testWatchDelayed},
+		{"WatchForget", testWatchForget},
+		{"WatchMany", testWatchMany},
+		{"WatchRace", testWatchRace},
+		{"WatchOverOutage", testWatchOutage},
+		{"WatchClose", testWatchClose},
+		{"AllStats", testAllStats},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
