@@ -161,7 +161,7 @@ func permissions(t *testing.T, api, inbox string) string {
 			lists[row[1]] = append(lists[row[1]], fmt.Sprintf("%q", s))
 		}
 	}
-	if len(lists["publish"]) < 8 || len(lists["subscribe"]) != 2 {
+	if len(lists["publish"]) < 8 || len(lists["subscribe"]) != 3 {
 		t.Fatalf("docs/queues.md: %v", lists)
 	}
 	return fmt.Sprintf("permissions: { publish: [%s], subscribe: [%s] }", strings.Join(lists["publish"], ", "), strings.Join(lists["subscribe"], ", "))

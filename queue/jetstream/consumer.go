@@ -37,6 +37,7 @@ type consumer struct {
 	sub      *nats.Subscription // nil until the first pull
 	inbox    string             // of sub, up to the number of the pull
 	ensured  bool               // the server's consumer is there as needed
+	found    time.Time          // when that was so last
 	pull     pull
 	stray    time.Time     // jobs of pulls that were given up may come until then
 	ended    chan struct{} // closed when the pull ends, for waitQuiet; or nil
@@ -127,7 +128,7 @@ func (c *consumer) ensure(ctx context.Context, cn *conn) error {
 	}
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
-	c.ensured = true
+	c.ensured, c.found = true, time.Now()
 	if e := c.t.q.embedded; e != nil && !c.t.seen && info.NumAckPending > 0 {
 		_, started := e.running()
 		c.t.notUntil = started.Add(recheck)
@@ -317,5 +318,6 @@ func (c *consumer) Close(ctx context.Context) error {
 	t.nakAll(ctx, back)
 	t.q.burst(time.Now(), true)
 	t.q.flushFor(ctx)
+	t.leave(ctx)
 	return err
 }

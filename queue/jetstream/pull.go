@@ -32,6 +32,9 @@ const (
 	pullExpires = 500 * time.Millisecond
 	// pullGrace is for a pull to reach the server, and its end to come back.
 	pullGrace = time.Second
+	// settling is how long after a consumer was made no server may know it yet: a cluster
+	// answers before its members have heard of it.
+	settling = 500 * time.Millisecond
 	// pullOverdue is after how much silence a pull is given up: a consumer that is
 	// deleted forgets those that it has not looked at yet.
 	pullOverdue = 3 * time.Second
@@ -94,6 +97,7 @@ func (c *consumer) ask(cn *conn, epoch int, now time.Time) error {
 		return nil
 	}
 	longPoll := c.idle
+	c.t.askedLocked(now)
 	c.pull = pull{id: c.pull.id + 1, open: true, longPoll: longPoll, n: n, epoch: epoch, asked: now, seen: now, until: now.Add(pullExpires + pullGrace)}
 	reply := c.inbox + strconv.FormatUint(c.pull.id, 36)
 	c.t.mu.Unlock()
@@ -181,6 +185,8 @@ func (c *consumer) news(id uint64, m *nats.Msg) (removed bool) {
 	case code == 408: // other pulls will have all there is
 		c.err = nil
 		c.refusedLocked(10 * minPause)
+	case code == 503 && time.Since(c.found) < settling:
+		c.refusedLocked(maxPause)
 	case code == 503:
 		c.ensured = false
 		c.err = errNoResponders

@@ -68,6 +68,7 @@ func open(o Options) (*client, error) {
 func start(o Options, emb *embedded) *client {
 	q := &client{opts: o, embedded: emb, calls: newCalls(o), retries: retries{wake: newEvent()}, tubes: make(map[string]*tube), told: make(map[string]string)}
 	q.makes, q.asks = semaphore.NewWeighted(apiAtOnce), semaphore.NewWeighted(apiAtOnce)
+	q.swept = make(chan struct{})
 	q.overviews.turn = semaphore.NewWeighted(1)
 	q.ctx, q.cancel = context.WithCancel(context.Background())
 	q.link = newLink(q)
@@ -76,6 +77,7 @@ func start(o Options, emb *embedded) *client {
 	q.wg.Go(q.renewLoop)
 	q.wg.Go(q.sendRetries)
 	q.wg.Go(q.watchSchedules)
+	q.wg.Go(q.sweepConsumers)
 	if emb != nil {
 		q.wg.Go(q.watchServer)
 		q.wg.Go(q.watchCapacity)
@@ -93,6 +95,7 @@ type client struct {
 	link     *link
 	retries  retries
 	pulse    pulse
+	swept    chan struct{}       // closed when the consumers of earlier times have been dealt with
 	makes    *semaphore.Weighted // consumers being made in the server
 	asks     *semaphore.Weighted // questions to the server
 
@@ -117,7 +120,7 @@ type client struct {
 
 	mu     sync.Mutex
 	closed bool
-	tubes  map[string]*tube  // those that have consumers here
+	tubes  map[string]*tube  // those that have consumers here, and those of which something is still to be known
 	told   map[string]string // how streams and consumers differ harmlessly; bounded by the tubes
 }
 
@@ -141,12 +144,16 @@ func (q *client) Consume(name string) (queue.Consumer, error) {
 	if q.closed {
 		return nil, errQueueClosed
 	}
+	return newConsumer(q.tubeLocked(name)), nil
+}
+
+func (q *client) tubeLocked(name string) *tube {
 	t := q.tubes[name]
 	if t == nil {
 		t = newTube(q, name)
 		q.tubes[name] = t
 	}
-	return newConsumer(t), nil
+	return t
 }
 
 // tube returns a tube that has had consumers here, or nil.
@@ -235,6 +242,7 @@ type Options struct {
 
 	// Tests have these shorter.
 	timeout   time.Duration // of one request
+	inactive  time.Duration // see inactiveAfter; 0: consumers stay
 	lookEvery time.Duration // how often the streams are compared with what they should be
 }
 
@@ -278,6 +286,9 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("jetstream: listen %q: must be an address of this machine alone", o.Options["listen"])
 	case o.Dir != "":
 		ackWait = DefaultEmbeddedAckWait
+	}
+	if o.Dir == "" {
+		o.inactive = cmp.Or(o.inactive, inactiveAfter)
 	}
 	o.AckWait = cmp.Or(o.AckWait, ackWait)
 	o.timeout = cmp.Or(o.timeout, requestTimeout)
@@ -380,53 +391,5 @@ func (q *client) settleAll() bool {
 	return ctx.Err() == nil && !failed.Load()
 }
 
-const (
-	// settlesAtOnce is how many tubes an embedded server is asked about at once.
-	settlesAtOnce = 64
-	// forgetTime bounds forgetIdle.
-	forgetTime = 5 * time.Second
-)
-
-// forgetIdle removes those consumers of an embedded server that know nothing which is
-// not in the stream: none of their jobs was served and not finished. The server ends its
-// consumers one after the other and sleeps for 10 ms at each (nats-server: filestore.go,
-// waitOnFlusher), so that to end many would take long. Removing one takes less than a
-// tenth of that, and its tube makes it again when it is served.
-func (q *client) forgetIdle() {
-	cn, _, _, err := q.link.ready()
-	if err != nil || q.embedded.trouble() != nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(q.ctx, forgetTime)
-	defer cancel()
-	idle, err := q.idleConsumers(ctx, cn)
-	if err == nil {
-		err = each(ctx, apiAtOnce, slices.All(idle), func(_ int, name string) error {
-			return cn.js.DeleteConsumer(ctx, jobsStream, name)
-		})
-	}
-	if err != nil { // those that are left make the end slower
-		q.opts.Log.Debug("queue: consumers cannot be removed", "err", err)
-	}
-}
-
-// idleConsumers are the consumers of our tubes for which all of a tube's jobs are still
-// to be served for the first time.
-func (q *client) idleConsumers(ctx context.Context, cn *conn) (names []string, err error) {
-	jobs, err := q.streamInfo(ctx, cn, jobsStream, jobPrefix+">", 0)
-	if err != nil {
-		return nil, err
-	}
-	s, err := cn.js.Stream(ctx, jobsStream)
-	if err != nil {
-		return nil, err
-	}
-	all := s.ListConsumers(ctx)
-	for c := range all.Info() {
-		stored := uint64(jobs.State.Subjects[c.Config.FilterSubject])
-		if q.tube(tubeOf(c.Config.FilterSubject)) != nil && c.NumAckPending == 0 && c.NumPending == stored {
-			names = append(names, c.Name)
-		}
-	}
-	return names, all.Err()
-}
+// settlesAtOnce is how many tubes an embedded server is asked about at once.
+const settlesAtOnce = 64

@@ -32,6 +32,9 @@ func (q *client) renewLoop() {
 			if cn, settles := q.link.alive(); cn != nil {
 				for _, t := range q.allTubes() {
 					t.renew(cn, now, settles)
+					if settles {
+						t.keep(cn, now)
+					}
 				}
 			}
 		}

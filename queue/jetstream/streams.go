@@ -90,7 +90,7 @@ func consumerConfig(tube string, ackWait time.Duration) jetstream.ConsumerConfig
 // tooManyConsumers is whose limit is reached and what to do. Of the three limits
 // (nats-server: consumer.go, addConsumer) the server's own cannot be asked for.
 func tooManyConsumers(ctx context.Context, js jetstream.JetStream) string {
-	const each = "each tube needs a consumer"
+	const each = "each tube that is served needs a consumer"
 	if a, err := js.AccountInfo(ctx); err == nil && a.Limits.MaxConsumers > 0 {
 		return fmt.Sprintf("%s, and the account may have %d for a stream: raise max_consumers of the account", each, a.Limits.MaxConsumers)
 	}
@@ -264,6 +264,9 @@ func consumerDiffers(have, want jetstream.ConsumerConfig) (harmless string, err 
 	have.MaxWaiting = min(have.MaxWaiting, want.MaxWaiting) // more is as good
 	if have.MaxRequestBatch >= maxBatch {                   // we ask for no more
 		have.MaxRequestBatch = 0
+	}
+	if want.InactiveThreshold > 0 && (have.InactiveThreshold == 0 || have.InactiveThreshold >= minInactive) { // see limit
+		have.InactiveThreshold = want.InactiveThreshold
 	}
 	if have.MaxRequestExpires >= embeddedExpires {
 		have.MaxRequestExpires = 0

@@ -225,11 +225,11 @@ func TestConsumerChangesWhileRunning(t *testing.T) {
 	mustPut(t, q, "tube", "x")
 	j := mustReceive(t, c, 1)
 	conf := c.t.config
-	conf.MaxAckPending, conf.InactiveThreshold = 7, time.Hour
+	conf.MaxAckPending, conf.InactiveThreshold = 7, 10*time.Second
 	if _, err := js.UpdateConsumer(ctxOf(t), jobsStream, conf); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"max_ack_pending is 7, must be unlimited", "inactive_threshold is 1h0m0s, propeller makes it with 0s"} {
+	for _, want := range []string{"max_ack_pending is 7, must be unlimited", "inactive_threshold is 10s, propeller makes it with 2m0s"} {
 		eventually(t, want+" is said", func() bool {
 			_, err := q.TubeStats(ctxOf(t), "tube")
 			return err == nil && strings.Contains(lines.String(), want)

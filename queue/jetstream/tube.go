@@ -48,11 +48,17 @@ type tube struct {
 	// acked is where the last job was acknowledged without an answer; see
 	// barrier.
 	acked string
+	// asked is when jobs were last asked for. expired: the servers may have removed the
+	// consumer since the time before that; see keep.
+	asked   time.Time
+	expired bool
 }
 
 func newTube(q *client, name string) *tube {
+	config := consumerConfig(name, q.opts.AckWait)
+	config.InactiveThreshold = q.opts.inactive
 	return &tube{
-		q: q, name: name, config: consumerConfig(name, q.opts.AckWait), making: newMaking(),
+		q: q, name: name, config: config, making: newMaking(),
 		consumers: make(map[*consumer]struct{}), later: make(map[int64]int),
 	}
 }
@@ -148,7 +154,7 @@ func (t *tube) make(ctx context.Context, cn *conn) (*jetstream.ConsumerInfo, err
 	if err != nil {
 		return nil, t.q.denials.because(err, since)
 	}
-	if m.info != nil && !m.info.Created.Equal(info.Created) {
+	if expired := t.takeExpired(); m.info != nil && !m.info.Created.Equal(info.Created) && !expired {
 		t.q.opts.Log.Warn("a tube's consumer was missing and was created again", "queue", t.q.opts.String(), "tube", t.name)
 		t.q.link.doubt(t.removed()) // perhaps it went with the stream
 	}
@@ -165,7 +171,7 @@ func (t *tube) removed() error {
 // it only looks whether it has been made: such questions are answered after all
 // else.
 func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInfo, error) {
-	m, name := &t.making, t.config.Durable
+	m, name, began := &t.making, t.config.Durable, time.Now()
 	var c jetstream.Consumer
 	var err error = jetstream.ErrConsumerNotFound
 	if m.asked {
@@ -177,10 +183,15 @@ func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInf
 		m.asked = late(err)
 	}
 	if errors.Is(err, jetstream.ErrConsumerExists) { // made otherwise than we would
-		c, err = cn.js.Consumer(ctx, jobsStream, name)
+		if c, err = cn.js.Consumer(ctx, jobsStream, name); err == nil {
+			_ = t.q.limit(ctx, cn, c.CachedInfo().Config) // else it stays for longer
+		}
 		answered = true
 	}
-	if err == nil && !answered && (m.info == nil || !m.info.Created.Equal(c.CachedInfo().Created)) {
+	sure := func(info *jetstream.ConsumerInfo) bool {
+		return m.info == nil && t.q.justMade(info, began) || m.info != nil && m.info.Created.Equal(info.Created)
+	}
+	if err == nil && !answered && !sure(c.CachedInfo()) {
 		// The first answer of a server that was started gives the time of its start
 		// for when the consumer was made (nats-server: jetstream.go, setCreatedTime
 		// after consumer.go, initialInfo).
@@ -199,6 +210,19 @@ func (t *tube) makeOrFind(ctx context.Context, cn *conn) (*jetstream.ConsumerInf
 	t.q.remark(name, harmless)
 	return c.CachedInfo(), err
 }
+
+// justMade says that a consumer was made by the request whose answer this is.
+func (q *client) justMade(info *jetstream.ConsumerInfo, asked time.Time) bool {
+	if q.embedded != nil { // by the same clock
+		return info.Created.After(asked)
+	}
+	age := info.TimeStamp.Sub(info.Created)
+	return age >= 0 && age < justNow && info.Delivered.Consumer == 0
+}
+
+// justNow is less than passes between the start of a server elsewhere and what this process
+// first asks of it.
+const justNow = 100 * time.Millisecond
 
 // late says whether an answer may still be on its way.
 func late(err error) bool {

@@ -54,14 +54,24 @@ type watch struct {
 
 	// Only for keep.
 	subs    map[string]*nats.Subscription
-	allowed bool // to subscribe, on this connection
-	told    bool // that it is not
-	epoch   int  // of the link, when the jobs were last listed
+	allowed bool      // to subscribe
+	told    bool      // that it is not
+	asked   time.Time // whether it is after all
+	epoch   int       // of the link, when the jobs were last listed
 	seen    lastMessage
 }
 
 // Watch implements queue.Watcher.
 func (q *client) Watch(wake func(tube string)) queue.Watch {
+	w := newWatch(q, wake)
+	q.setWatches(func(all []*watch) []*watch { return append(all, w) })
+	w.wg.Go(w.read)
+	w.wg.Go(w.keep)
+	return w
+}
+
+// newWatch is a watch that does nothing yet.
+func newWatch(q *client, wake func(tube string)) *watch {
 	w := &watch{
 		q: q, messages: make(chan *nats.Msg, watchRoom), look: newEvent(),
 		changed: make(map[string]struct{}), subs: make(map[string]*nats.Subscription),
@@ -74,9 +84,6 @@ func (q *client) Watch(wake func(tube string)) queue.Watch {
 		}
 	})
 	w.ctx, w.cancel = context.WithCancel(q.ctx)
-	q.setWatches(func(all []*watch) []*watch { return append(all, w) })
-	w.wg.Go(w.read)
-	w.wg.Go(w.keep)
 	return w
 }
 
@@ -180,12 +187,16 @@ func (w *watch) read() {
 	for {
 		select {
 		case m := <-w.messages:
-			if tube, ok := strings.CutPrefix(m.Subject, jobPrefix); ok {
-				w.wake(tube)
-			}
+			w.heard(m)
 		case <-w.ctx.Done():
 			return
 		}
+	}
+}
+
+func (w *watch) heard(m *nats.Msg) {
+	if tube, ok := strings.CutPrefix(m.Subject, jobPrefix); ok {
+		w.wake(tube)
 	}
 }
 

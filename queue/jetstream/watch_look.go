@@ -53,7 +53,10 @@ func (w *watch) round(due bool) error {
 		return err
 	}
 	if epoch != w.epoch {
-		w.connected(epoch)
+		w.epoch, w.seen, w.allowed = epoch, lastMessage{}, false // something may have been missed
+		w.askAgain()
+	} else if due && time.Since(w.asked) > w.q.opts.lookEvery {
+		w.askAgain()
 	}
 	asleep := w.subscribe(cn)
 	w.tell()
@@ -64,11 +67,11 @@ func (w *watch) round(due bool) error {
 	return err
 }
 
-// connected: what came since the last look may have been missed, and what the user was denied
-// may be allowed now.
-func (w *watch) connected(epoch int) {
-	w.epoch, w.seen, w.allowed = epoch, lastMessage{}, false
+// askAgain has the tubes subscribed to after all, if the user was not allowed to before.
+func (w *watch) askAgain() {
+	w.asked = time.Now()
 	if w.denied.Swap(nil) != nil {
+		w.allowed = false
 		w.unsubscribeAll()
 		w.change(w.sleepers.All()...)
 	}
