@@ -246,9 +246,11 @@ func TestManyTubesAwake(t *testing.T) {
 	}
 	begin := time.Now()
 	errs := make(chan error, tubes)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	defer cancel()
 	for _, c := range all {
 		go func() {
-			jobs, err := c.Receive(ctxOf(t), 1)
+			jobs, err := c.Receive(ctx, 1)
 			if err == nil {
 				err = jobs[0].Done(context.Background())
 			}
@@ -264,7 +266,7 @@ func TestManyTubesAwake(t *testing.T) {
 		t.Errorf("%d consumers", n)
 	}
 	t.Logf("%d tubes were served in %v", tubes, time.Since(begin))
-	err := each(ctxOf(t), settlesAtOnce, slices.All(all), func(_ int, c queue.Consumer) error { return c.Close(ctxOf(t)) })
+	err := each(ctx, settlesAtOnce, slices.All(all), func(_ int, c queue.Consumer) error { return c.Close(ctx) })
 	if err != nil {
 		t.Fatal(err)
 	}

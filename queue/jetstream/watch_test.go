@@ -208,7 +208,7 @@ func TestWatchListsInParts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mustPut(t, q, "y", "x") // behind them
+	publish(t, q, "y") // behind them
 	w, got := watchTest(t, q)
 	names := []string{"x000000", fmt.Sprintf("x%06d", tubes-1), "y", "z0", "z1", "z2", "z3", "z4", "z5", "z6"}
 	w.Sleep(names...)
