@@ -87,6 +87,20 @@ func newWatch(q *client, wake func(tube string)) *watch {
 	return w
 }
 
+// Empty implements queue.Watcher. All jobs but the delayed and the buried ones are on the
+// tube's subject, whoever holds them and for whatever they wait.
+func (q *client) Empty(ctx context.Context, tube string) (bool, error) {
+	cn, err := q.reach(ctx, tube)
+	if err != nil {
+		return false, err
+	}
+	if err := q.barrier(ctx, cn, tube); err != nil {
+		return false, adminError(ctx, err)
+	}
+	n, err := q.countOne(ctx, cn, jobSubject(tube))
+	return n == 0 && err == nil, adminError(ctx, err)
+}
+
 // setWatches replaces the queue's watches, which woken reads without a lock.
 func (q *client) setWatches(change func([]*watch) []*watch) {
 	q.mu.Lock()
@@ -234,9 +248,6 @@ func (w *watch) subscribe(cn *conn) (asleep []string) {
 		if n++; !w.allowed || n%subscribeAtOnce == 0 {
 			w.askAllowed(cn, before)
 		}
-	}
-	if w.denied.Load() != nil {
-		w.unsubscribeAll()
 	}
 	return asleep
 }

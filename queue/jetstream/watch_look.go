@@ -48,6 +48,9 @@ func (w *watch) keep() {
 
 // round is one look. due says that the stream has to be looked at, too.
 func (w *watch) round(due bool) error {
+	if w.denied.Load() != nil { // else each new connection would begin with all refusals, a flood
+		w.unsubscribeAll()
+	}
 	cn, epoch, _, err := w.q.link.ready()
 	if err != nil {
 		return err

@@ -123,6 +123,7 @@ func Run(t *testing.T, e Engine) {
 		{"WatchRace", testWatchRace},
 		{"WatchOverOutage", testWatchOutage},
 		{"WatchClose", testWatchClose},
+		{"WatchEmpty", testEmpty},
 		{"AllStats", testAllStats},
 	}
 	for _, tt := range tests {

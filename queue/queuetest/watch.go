@@ -414,6 +414,52 @@ func testWatchClose(t *testing.T, e Engine) {
 	}
 }
 
+// testEmpty: a tube is empty when no consumer could have anything to do with it.
+func testEmpty(t *testing.T, e Engine) {
+	in := start(t, e)
+	q, ok := in.Queue.(queue.Watcher)
+	if !ok {
+		t.Skip("the engine does not watch tubes")
+	}
+	is := func(want bool) {
+		t.Helper()
+		until(t, fmt.Sprintf("empty: %v", want), func() bool {
+			empty, err := q.Empty(ctxOf(t), "tube")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return empty == want
+		})
+	}
+	is(true)
+	put(t, in.Queue, "tube", "x", queue.PutOptions{Delay: time.Hour})
+	put(t, in.Queue, "tube", "x", queue.PutOptions{Buried: true})
+	put(t, in.Queue, "other", "x", queue.PutOptions{})
+	is(true)
+	put(t, in.Queue, "tube", "x", queue.PutOptions{})
+	is(false)
+	c := consume(t, in.Queue, "tube")
+	j := receiveOne(t, c)
+	is(false)
+	if err := j.Retry(ctxOf(t), 0); err != nil {
+		t.Fatal(err)
+	}
+	is(false)
+	done(t, receiveOne(t, c))
+	is(true)
+	if _, err := q.Empty(ctxOf(t), "two words"); !errors.Is(err, queue.ErrRejected) {
+		t.Errorf("of no tube: %v", err)
+	}
+	if in.Down == nil {
+		return
+	}
+	in.Down(t)
+	if empty, err := q.Empty(ctxOf(t), "tube"); empty || !errors.Is(err, queue.ErrUnavailable) {
+		t.Errorf("with the engine down: %v, %v", empty, err)
+	}
+	in.Up(t)
+}
+
 // testAllStats: the jobs of all tubes are counted, and only of those that have any.
 func testAllStats(t *testing.T, e Engine) {
 	in := start(t, e)
