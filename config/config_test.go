@@ -57,6 +57,7 @@ http:
   trusted_proxies: [10.1.2.3/8, "::ffff:192.0.2.1", "2001:db8::/32"]
   base_path: /a/b
   pprof: true
+metrics: {unused_apps: false}
 apps:
   - name: example-prod
     topic: com.example.app

@@ -13,7 +13,7 @@ import (
 // there. Assets may be.
 func TestNoStore(t *testing.T) {
 	t.Parallel()
-	api := New(new(putTree), Options{Metrics: NewMetrics(new(putTree), "v", func() (at time.Time, _ *RefusedReload) { return at, nil }, new(atomic.Int64))})
+	api := New(new(putTree), Options{Metrics: NewMetrics(new(putTree), MetricsOptions{Version: "v", Reloads: func() (at time.Time, _ *RefusedReload) { return at, nil }, Forgotten: new(atomic.Int64), UnusedApps: yes})})
 	api.Use(Settings{Keys: testKeys, PProf: true})
 	h := api.Network()
 	for _, path := range []string{"/metrics", "/healthz", "/v1/apps", "/openapi.yaml", "/debug/pprof/", "/login", "/", "/none", "/v1/none"} {

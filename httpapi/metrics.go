@@ -13,28 +13,33 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"propeller/apnsconn"
+	"propeller/queue"
 	"propeller/supervisor"
 )
 
+// MetricsOptions are what NewMetrics needs besides a tree.
+type MetricsOptions struct {
+	Version    string
+	Reloads    func() (at time.Time, refused *RefusedReload) // as Options.Reloads
+	Forgotten  *atomic.Int64                                 // as Options.Forgotten
+	UnusedApps func() bool                                   // whether to tell of unused apps
+}
+
 // NewMetrics answers GET /metrics with the numbers of a tree, in the form of
-// Prometheus. It keeps none of its own: they are read when it is asked. forgotten is
-// Options.Forgotten.
-func NewMetrics(t appTree, version string, reloads func() (at time.Time, refused *RefusedReload), forgotten *atomic.Int64) http.Handler {
+// Prometheus. It keeps none of its own: they are read when it is asked.
+func NewMetrics(t appTree, o MetricsOptions) http.Handler {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&collector{tree: t, version: version, reloads: reloads, forgotten: forgotten},
+		&collector{t, o},
 	)
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 
 // collector is a prometheus.Collector.
 type collector struct {
-	tree    appTree
-	version string
-	reloads func() (at time.Time, refused *RefusedReload)
-
-	forgotten *atomic.Int64
+	tree appTree
+	o    MetricsOptions
 }
 
 // The metrics. docs/http-api.md has them in a table.
@@ -86,15 +91,20 @@ func (*collector) Describe(chan<- *prometheus.Desc) {}
 // Collect is that of prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	out := sink(ch)
-	for _, s := range c.tree.Status() {
-		out.app(&s)
+	all, apps := c.o.UnusedApps(), c.tree.Status()
+	for i := range apps {
+		if s := &apps[i]; all || !unused(s) {
+			out.app(s)
+		} else {
+			out.expiry(s)
+		}
 	}
-	at, refused := c.reloads()
+	at, refused := c.o.Reloads()
 	out.gauge(descReloadOK, truth(refused == nil))
 	out.gauge(descReloadAt, float64(at.Unix()))
 	out.counter(descLost, c.tree.LostJobs())
-	out.counter(descForgotten, c.forgotten.Load())
-	out.gauge(descBuild, 1, c.version, runtime.Version())
+	out.counter(descForgotten, c.o.Forgotten.Load())
+	out.gauge(descBuild, 1, c.o.Version, runtime.Version())
 }
 
 type sink chan<- prometheus.Metric
@@ -141,9 +151,7 @@ func (o sink) app(s *supervisor.AppStatus) {
 		o.gauge(descQueue, float64(q.Buried), n, t, "buried")
 		o.gauge(descPartial, truth(q.Incomplete != ""), n, t)
 	}
-	if !s.CredentialExpiry.IsZero() {
-		o.gauge(descExpiry, float64(s.CredentialExpiry.Unix()), n, t)
-	}
+	o.expiry(s)
 	o.gauge(descRefused, truth(s.CredentialFault != ""), n, t)
 	if r := s.Records; r != nil {
 		o.gauge(descWaiting, float64(r.Ready+r.Delayed+r.Reserved), n, t)
@@ -153,6 +161,20 @@ func (o sink) app(s *supervisor.AppStatus) {
 		o.counter(descRecords, h.Counters.Delivered.Load(), n, t)
 		o.counter(descHookFailed, h.Counters.Failed.Load(), n, t)
 		o.gauge(descHookStuck, truth(h.Stalled != nil), n, t)
+	}
+}
+
+// unused reports whether an app has done nothing since the start, has no jobs, and is well.
+func unused(s *supervisor.AppStatus) bool {
+	c := s.Counters
+	return s.Asleep && s.Health.State == supervisor.Idle && s.CredentialFault == "" &&
+		endedOf(c) == 0 && c.Buried.Load() == 0 && c.Expired.Load() == 0 &&
+		(s.Queue == nil || s.Queue.TubeStats == queue.TubeStats{}) && (s.Records == nil || s.Records.TubeStats == queue.TubeStats{})
+}
+
+func (o sink) expiry(s *supervisor.AppStatus) {
+	if !s.CredentialExpiry.IsZero() {
+		o.gauge(descExpiry, float64(s.CredentialExpiry.Unix()), s.Name, s.Topic)
 	}
 }
 

@@ -35,7 +35,7 @@ func TestMetrics(t *testing.T) {
 	tree := &fakeTree{apps: []supervisor.AppStatus{fullApp(), {Name: "bare", Topic: "bare", Health: supervisor.Health{State: supervisor.Guarded}, Counters: new(worker.Counters), Steps: new(supervisor.Steps)}}}
 	forgotten := new(atomic.Int64)
 	forgotten.Store(23)
-	api := New(tree, Options{Metrics: NewMetrics(tree, "v1", func() (time.Time, *RefusedReload) { return time.Unix(1e9, 0), nil }, forgotten)})
+	api := New(tree, Options{Metrics: NewMetrics(tree, MetricsOptions{Version: "v1", Reloads: func() (time.Time, *RefusedReload) { return time.Unix(1e9, 0), nil }, Forgotten: forgotten, UnusedApps: yes})})
 	w := httptest.NewRecorder()
 	api.Socket().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	text := w.Body.String()
@@ -77,6 +77,42 @@ func TestMetrics(t *testing.T) {
 	for _, m := range types {
 		if !strings.Contains(string(docs), "\n| `"+m[1]+"` |") {
 			t.Errorf("docs/http-api.md lacks %s", m[1])
+		}
+	}
+}
+
+func yes() bool { return true }
+
+// Without the unused apps there are those that have done something, have jobs, or are not well.
+func TestMetricsWithoutUnusedApps(t *testing.T) {
+	t.Parallel()
+	app := func(name string, change func(s *supervisor.AppStatus)) supervisor.AppStatus {
+		s := supervisor.AppStatus{
+			Name: name, Topic: name, Asleep: true, Health: supervisor.Health{State: supervisor.Idle}, Counters: new(worker.Counters), Steps: new(supervisor.Steps),
+			CredentialExpiry: time.Unix(2e9, 0), Queue: new(supervisor.QueueStats),
+		}
+		change(&s)
+		return s
+	}
+	tree := &fakeTree{apps: []supervisor.AppStatus{
+		app("unused", func(*supervisor.AppStatus) {}),
+		app("awake", func(s *supervisor.AppStatus) { s.Asleep = false }),
+		app("buried", func(s *supervisor.AppStatus) { s.Queue.Buried = 1 }),
+		app("expired", func(s *supervisor.AppStatus) { s.Counters.Expired.Add(1) }),
+		app("broken", func(s *supervisor.AppStatus) { s.Health.State = supervisor.Broken }),
+		app("refused", func(s *supervisor.AppStatus) { s.CredentialFault = "x" }),
+	}}
+	for _, all := range []bool{true, false} {
+		m := NewMetrics(tree, MetricsOptions{Reloads: func() (at time.Time, _ *RefusedReload) { return at, nil }, Forgotten: new(atomic.Int64), UnusedApps: func() bool { return all }})
+		w := httptest.NewRecorder()
+		m.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		for _, s := range tree.apps {
+			if has, want := strings.Contains(w.Body.String(), `propeller_in_flight{app="`+s.Name), all || s.Name != "unused"; has != want {
+				t.Errorf("all: %v: %s is shown: %v", all, s.Name, has)
+			}
+			if !strings.Contains(w.Body.String(), `propeller_credential_expiry_timestamp_seconds{app="`+s.Name) {
+				t.Errorf("all: %v: %s: no expiry", all, s.Name)
+			}
 		}
 	}
 }

@@ -101,7 +101,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 	outcomes := new(Outcomes)
 	api := New(tree, Options{
 		Outcomes: outcomes, Reload: func(context.Context) error { return nil },
-		Metrics: NewMetrics(tree, "v", func() (at time.Time, _ *RefusedReload) { return at, nil }, new(atomic.Int64)),
+		Metrics: NewMetrics(tree, MetricsOptions{Version: "v", Reloads: func() (at time.Time, _ *RefusedReload) { return at, nil }, Forgotten: new(atomic.Int64), UnusedApps: yes}),
 		Reloads: func() (at time.Time, _ *RefusedReload) {
 			return at, &RefusedReload{At: time.Unix(1e9, 0), Fault: "propeller.yaml:3: no"}
 		},

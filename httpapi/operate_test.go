@@ -73,7 +73,7 @@ func TestRefusedReload(t *testing.T) {
 	tree := newCountedTree(topic, "com.example.other")
 	var last *RefusedReload
 	reloads := func() (time.Time, *RefusedReload) { return time.Now(), last }
-	api := New(tree, Options{Reloads: reloads, Metrics: NewMetrics(tree, "v", reloads, new(atomic.Int64))})
+	api := New(tree, Options{Reloads: reloads, Metrics: NewMetrics(tree, MetricsOptions{Version: "v", Reloads: reloads, Forgotten: new(atomic.Int64), UnusedApps: yes})})
 	api.Use(Settings{Keys: testKeys})
 	h := api.Network()
 	for _, r := range []*RefusedReload{nil, refused} {

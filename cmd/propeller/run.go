@@ -114,6 +114,8 @@ type daemon struct {
 	stopping chan stopMessage // cap 1
 	limit    time.Time        // when the process ends though something is stuck; zero before its end
 
+	unused atomic.Bool // metrics.unused_apps
+
 	mu      sync.Mutex
 	drain   time.Duration          // shutdown_timeout
 	refused *httpapi.RefusedReload // the last reload; nil if it was not
@@ -166,8 +168,9 @@ func (d *daemon) run(cfg *config.Config) error {
 		return err
 	}
 	d.asks = make(chan chan error)
+	metrics := httpapi.NewMetrics(sup, httpapi.MetricsOptions{Version: buildVersion(), Reloads: d.lastReload, Forgotten: forgotten, UnusedApps: d.unused.Load})
 	api := httpapi.New(sup, httpapi.Options{
-		Log: d.log, Metrics: httpapi.NewMetrics(sup, buildVersion(), d.lastReload, forgotten), Forgotten: forgotten, Reload: d.askReload, Reloads: d.lastReload, Outcomes: outcomes,
+		Log: d.log, Metrics: metrics, Forgotten: forgotten, Reload: d.askReload, Reloads: d.lastReload, Outcomes: outcomes,
 	})
 	if server := d.web.serve(api); server != nil {
 		sup.Attach(server)
@@ -187,6 +190,7 @@ func (d *daemon) run(cfg *config.Config) error {
 func (d *daemon) serve(cfg *config.Config, t tree) error {
 	d.statuses, d.pings, d.stopping = make(chan string), make(chan string, 1), make(chan stopMessage, 1)
 	d.drain = cfg.ShutdownTimeout
+	d.unused.Store(cfg.Metrics.UnusedApps)
 	ctx, stop := context.WithCancel(context.Background())
 	alive, end := context.WithCancel(context.Background()) // pings go on while the tree drains
 	var background sync.WaitGroup
@@ -361,6 +365,7 @@ func (d *daemon) reloaded(cfg *config.Config, err error) {
 	if err == nil {
 		d.refused, d.taken = nil, time.Now()
 		d.drain = cfg.ShutdownTimeout
+		d.unused.Store(cfg.Metrics.UnusedApps)
 		d.level.Set(cfg.Log.Level)
 		d.state.moved(cfg.StateDir)
 		d.web.changed(cfg.HTTP)
