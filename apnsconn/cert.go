@@ -13,10 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
+	"unique"
 
 	"propeller/internal/keysize"
 	"propeller/internal/pemfile"
@@ -26,8 +25,6 @@ import (
 // does not change once loaded. Printed in any way, it shows only its file, UID and expiry, never
 // the key.
 type Certificate struct {
-	TLS         tls.Certificate   // for Config.Certificate: the leaf, the other certificates of the file, the key
-	Leaf        *x509.Certificate // the certificate itself
 	File        string            // where it was read from
 	UID         string            // the subject's user id: the bundle id, or the MDM topic; "" if it has none
 	Topics      []string          // the topics that Apple listed in it; nil for none
@@ -35,10 +32,13 @@ type Certificate struct {
 	Sandbox     bool              // Apple issued it for the sandbox
 	VoIP        bool              // Apple issued it for VoIP services
 	Apple       bool              // it has Apple's marks of a push certificate
+	NotBefore   time.Time         // from when it is valid
 	NotAfter    time.Time         // when it expires
 	Fingerprint [sha256.Size]byte // SHA-256 of the leaf: it changes with a renewal
 
-	all []*Certificate // all certificates of the file with a key, this one included
+	der    *certificateDER
+	serial string         // the leaf's number, hexadecimal, its beginning
+	all    []*Certificate // all certificates of the file with a key, this one included
 }
 
 // CertificateError says what is wrong with a certificate or with its files. It never holds a
@@ -103,7 +103,9 @@ func LoadCertificate(certFile, keyFile, password string) (*Certificate, error) {
 	}
 	all := make([]*Certificate, len(pairs))
 	for i, p := range pairs {
-		all[i] = newCertificate(certFile, b.certs, p)
+		if all[i], err = newCertificate(certFile, b.certs, p); err != nil {
+			return nil, inFile(cmp.Or(keyFile, certFile), err)
+		}
 		all[i].all = all
 	}
 	return all[0], nil
@@ -152,32 +154,73 @@ func keyKind(key crypto.Signer) string {
 	return x509.Ed25519.String()
 }
 
-func newCertificate(file string, certs []*x509.Certificate, own pair) *Certificate {
+func newCertificate(file string, certs []*x509.Certificate, own pair) (*Certificate, error) {
 	cert := own.cert
-	raw := [][]byte{cert.Raw}
+	key, err := x509.MarshalPKCS8PrivateKey(own.key)
+	if err != nil {
+		return nil, cause{"its private key cannot be encoded", err}
+	}
+	der := &certificateDER{leaf: bytes.Clone(cert.Raw), key: key}
 	for _, other := range certs {
 		if !belongs(other, own.key.Public()) {
-			raw = append(raw, other.Raw)
+			der.chain = append(der.chain, unique.Make(string(other.Raw)))
 		}
 	}
 	c := &Certificate{
-		TLS:         tls.Certificate{Certificate: raw, PrivateKey: own.key, Leaf: cert},
-		Leaf:        cert,
 		File:        file,
+		NotBefore:   cert.NotBefore,
 		NotAfter:    cert.NotAfter,
 		Fingerprint: sha256.Sum256(cert.Raw),
+		der:         der,
+		serial:      fmt.Sprintf("%.40s", cert.SerialNumber.Text(16)),
 	}
-	c.readApple()
-	return c
+	c.readApple(cert)
+	return c, nil
+}
+
+// certificateDER is what goes over the wire, and the key that signs there. Parsed they take four
+// times the memory. A pointer leads to it because fmt does not call methods on unexported fields:
+// of a Certificate in somebody's unexported field it shows an address, not the key.
+type certificateDER struct {
+	leaf  []byte
+	chain []unique.Handle[string] // the other certificates of the file, which many apps have in common
+	key   []byte                  // PKCS#8
+}
+
+// TLS returns the certificate for Config.Certificate: the leaf, the other certificates of the
+// file, the key. They are parsed by each call, since a Certificate that nobody uses should cost
+// little memory.
+func (c *Certificate) TLS() (tls.Certificate, error) {
+	leaf, err := x509.ParseCertificate(c.der.leaf)
+	if err != nil {
+		return tls.Certificate{}, inFile(c.File, cause{"its certificate cannot be parsed", err})
+	}
+	key, err := x509.ParsePKCS8PrivateKey(c.der.key)
+	if err != nil {
+		return tls.Certificate{}, inFile(c.File, cause{"its private key cannot be parsed", err})
+	}
+	raw := [][]byte{leaf.Raw}
+	for _, other := range c.der.chain {
+		raw = append(raw, []byte(other.Value()))
+	}
+	return tls.Certificate{Certificate: raw, PrivateKey: key, Leaf: leaf}, nil
 }
 
 // Same reports whether both go over the wire the same: the leaf stands for its key, and a
 // renewed intermediate is a difference too.
 func (c *Certificate) Same(other *Certificate) bool {
-	if c == nil || other == nil {
+	if c == nil || other == nil || c == other {
 		return c == other
 	}
-	return c.Fingerprint == other.Fingerprint && slices.EqualFunc(c.TLS.Certificate, other.TLS.Certificate, bytes.Equal)
+	return c.Fingerprint == other.Fingerprint && slices.Equal(c.chain(), other.chain())
+}
+
+// chain is what goes over the wire after the leaf.
+func (c *Certificate) chain() []unique.Handle[string] {
+	if c.der == nil {
+		return nil
+	}
+	return c.der.chain
 }
 
 // inFile turns err into a *CertificateError about the file.
@@ -212,9 +255,9 @@ var (
 )
 
 // readApple reads from the leaf what Apple writes into push certificates.
-func (c *Certificate) readApple() {
-	c.UID = userID(c.Leaf)
-	for _, ext := range c.Leaf.Extensions {
+func (c *Certificate) readApple(leaf *x509.Certificate) {
+	c.UID = userID(leaf)
+	for _, ext := range leaf.Extensions {
 		switch id := ext.Id; {
 		case id.Equal(oidApplePushSandbox):
 			c.Sandbox, c.Apple = true, true
@@ -255,163 +298,3 @@ func parseTopics(der []byte) []string {
 	}
 	return topics
 }
-
-// renewAhead is how long before the expiry Check begins to warn. Apple's certificates are valid
-// for a year, and somebody has to renew them by hand.
-const renewAhead = 30 * 24 * time.Hour
-
-// Check says whether the certificate works for a topic and an environment at a time. The topic
-// may be a bundle id, or have the suffix of a push type.
-//
-// It does not work if it is expired or not yet valid, if Apple made it for other topics or for
-// the other environment, or if the topic's push type does not work with certificates. err then
-// says why and what to do. Several faults are joined by errors.Join; each is a
-// *CertificateError.
-//
-// The warnings are whole sentences that do not name the file: about an expiry within 30 days,
-// about topics that are only partly served, and about a certificate without Apple's marks, such
-// as one made for tests. Such a certificate is not checked for an environment, and for a topic
-// only if it has a UID.
-func (c *Certificate) Check(topic string, env Environment, now time.Time) (warnings []string, err error) {
-	k := check{cert: c}
-	k.apple()
-	k.time(now)
-	k.topic(topic)
-	k.environment(env)
-	return k.warnings, errors.Join(k.faults...)
-}
-
-// For returns the certificate of c's file that is best for a topic and an environment at a time.
-// It prefers certificates that work, then those without a warning for the topic, then the one
-// that expires last. If there was a choice, why is a sentence that says which one was chosen.
-func (c *Certificate) For(topic string, env Environment, now time.Time) (best *Certificate, why string) {
-	if len(c.all) < 2 {
-		return c, ""
-	}
-	best = slices.MinFunc(c.all, func(a, b *Certificate) int {
-		return cmp.Or(slices.Compare(a.misfits(topic, env, now), b.misfits(topic, env, now)), b.NotAfter.Compare(a.NotAfter))
-	})
-	return best, fmt.Sprintf("%.*q has %d certificates with their key: the one that expires on %s is used (serial number %.40s)",
-		maxQuoted, filepath.Base(c.File), len(c.all), minute(best.NotAfter), best.Leaf.SerialNumber.Text(16))
-}
-
-// misfits counts what is wrong with a certificate: faults of the topic, then all faults, then
-// warnings except the one about its expiry.
-func (c *Certificate) misfits(topic string, env Environment, now time.Time) []int {
-	k := check{cert: c}
-	k.apple()
-	k.topic(topic)
-	ofTopic, warnings := len(k.faults), len(k.warnings)
-	k.environment(env)
-	k.time(now)
-	return []int{ofTopic, len(k.faults), warnings}
-}
-
-// check collects what is found out about one certificate.
-type check struct {
-	cert     *Certificate
-	warnings []string
-	faults   []error
-}
-
-func (k *check) warn(format string, args ...any) {
-	k.warnings = append(k.warnings, fmt.Sprintf(format, args...))
-}
-
-func (k *check) fault(format string, args ...any) {
-	k.faults = append(k.faults, &CertificateError{File: k.cert.File, Why: fmt.Sprintf(format, args...)})
-}
-
-func (k *check) apple() {
-	if !k.cert.Apple {
-		k.warn("not an Apple push certificate: it has none of Apple's marks, and Apple's servers will not accept it")
-	}
-}
-
-func (k *check) time(now time.Time) {
-	from, until := k.cert.Leaf.NotBefore, k.cert.NotAfter
-	left := until.Sub(now)
-	switch {
-	case now.Before(from):
-		k.fault("is not valid before %s: check this machine's clock, which says %s", minute(from), minute(now))
-	case now.After(until):
-		k.fault("expired on %s: make a new one in Apple's developer account and put it in its place", minute(until))
-	case left < renewAhead:
-		k.warn("expires on %s, in %d days: renew it in Apple's developer account", minute(until), int(left/(24*time.Hour)))
-	}
-}
-
-func (k *check) topic(topic string) {
-	served := k.served()
-	if t := pushTypeOfTopic(topic); t != nil && t.tokenOnly {
-		k.fault("topic %q does not work with certificates: pushes of type %s need a provider token (.p8 key)", topic, t.name)
-		return
-	}
-	if len(served) == 0 || slices.Contains(served, topic) {
-		return
-	}
-	base := bundleOf(topic)
-	switch {
-	case slices.Contains(served, base):
-		k.warn("topic %q is not listed in it, only %s: APNs may refuse pushes of that type", topic, quoted(served))
-	case slices.ContainsFunc(served, func(s string) bool { return bundleOf(s) == base }):
-		k.warn("serves only %s: APNs will refuse other pushes to %q", quoted(served), topic)
-	default:
-		set := "it"
-		if len(served) > 1 {
-			set = "one of these"
-		}
-		k.fault("is for %s, not for topic %q: use the certificate of that app, or set the topic to %s", quoted(served), topic, set)
-	}
-}
-
-// served returns all topics that the certificate names.
-func (k *check) served() []string {
-	uid := k.cert.UID
-	if uid == "" || slices.Contains(k.cert.Topics, uid) {
-		return k.cert.Topics
-	}
-	return append([]string{uid}, k.cert.Topics...)
-}
-
-func (k *check) environment(env Environment) {
-	c := k.cert
-	switch {
-	case !c.Production && !c.Sandbox: // it does not say
-	case env == Production && !c.Production:
-		k.fault("is for the sandbox only: use a production certificate, or the sandbox server")
-	case env == Sandbox && !c.Sandbox:
-		k.fault("is for production only: use a sandbox certificate, or the production server")
-	}
-}
-
-// bundleOf returns a topic without the suffix of its push type.
-func bundleOf(topic string) string {
-	if t := pushTypeOfTopic(topic); t != nil {
-		return strings.TrimSuffix(topic, t.suffix)
-	}
-	return topic
-}
-
-// maxQuoted bounds what is quoted of a name in a certificate, in characters. Such a name may be
-// as long as the file, and goes into logs and answers.
-const maxQuoted = 100
-
-// quoted lists topics for people; of many, only the first few.
-func quoted(topics []string) string {
-	const most = 5
-	var b strings.Builder
-	for i, t := range topics {
-		if i == most {
-			fmt.Fprintf(&b, " and %d more", len(topics)-most)
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "%.*q", maxQuoted, t)
-	}
-	return b.String()
-}
-
-func minute(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }

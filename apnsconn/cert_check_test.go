@@ -92,7 +92,6 @@ func TestCheck(t *testing.T) {
 		{name: "everything wrong", cert: with(func(c *Certificate) { c.Production = false }), topic: "com.example.other", env: Production, until: days(-1),
 			refuses: []string{"expired on", "not for topic", "for the sandbox only"}},
 	}
-	key := newTestKey(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -104,8 +103,7 @@ func TestCheck(t *testing.T) {
 			}
 			c := tt.cert
 			c.File = "certs/app.pem"
-			c.Leaf = newTestCert(t, certSpec{notBefore: tt.from, notAfter: tt.until}, key)
-			c.NotAfter = c.Leaf.NotAfter
+			c.NotBefore, c.NotAfter = tt.from, tt.until
 			warnings, err := c.Check(tt.topic, tt.env, now)
 			checkTexts(t, "warning", warnings, tt.warns)
 			checkTexts(t, "fault", faultTexts(t, err), tt.refuses)
@@ -185,8 +183,8 @@ func TestVoIPTopics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Certificate{Leaf: &x509.Certificate{Extensions: []pkix.Extension{{Id: oidApplePushVoIPTopics, Value: list}}}}
-	c.readApple()
+	c := new(Certificate)
+	c.readApple(&x509.Certificate{Extensions: []pkix.Extension{{Id: oidApplePushVoIPTopics, Value: list}}})
 	if !c.VoIP || !c.Apple || len(c.Topics) != 1 || c.Topics[0] != "com.example.app.voip" {
 		t.Errorf("voip %v, apple %v, topics %v", c.VoIP, c.Apple, c.Topics)
 	}

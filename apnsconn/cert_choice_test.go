@@ -3,6 +3,7 @@ package apnsconn
 import (
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -68,11 +69,11 @@ func TestFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		best, why := c.For(tt.topic, tt.env, now.AddDate(0, 0, tt.days))
-		if !best.Leaf.Equal(certs[tt.want]) || !strings.Contains(why, minute(best.NotAfter)) {
+		if best.Fingerprint != sha256.Sum256(certs[tt.want].Raw) || !strings.Contains(why, minute(best.NotAfter)) {
 			t.Errorf("%s for %s in %d days: %v, %q, want %s", tt.have, tt.topic, tt.days, best, why, tt.want)
 		}
-		if want := 1 + strings.Count(tt.have, "ca"); tt.want != "newkey" && !strings.Contains(tt.have, "newkey") && len(best.TLS.Certificate) != want {
-			t.Errorf("%s: sends %d certificates, want %d", tt.have, len(best.TLS.Certificate), want)
+		if want := 1 + strings.Count(tt.have, "ca"); tt.want != "newkey" && !strings.Contains(tt.have, "newkey") && len(parsedTLS(t, best).Certificate) != want {
+			t.Errorf("%s: sends %d certificates, want %d", tt.have, len(parsedTLS(t, best).Certificate), want)
 		}
 	}
 	p12, err := pkcs12.Modern.Encode(key, certs["expired"], []*x509.Certificate{certs["ca"], certs["renewed"]}, "x")
@@ -83,7 +84,7 @@ func TestFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if best, _ := c.For(app, Production, now); !best.Leaf.Equal(certs["renewed"]) {
+	if best, _ := c.For(app, Production, now); best.Fingerprint != sha256.Sum256(certs["renewed"].Raw) {
 		t.Errorf("PKCS#12: %v", best)
 	}
 	one, err := LoadCertificate(inTempFile(t, "c.pem", keyPEM(t, key), certPEM(certs["soon"], certs["ca"])), "", "")

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -126,15 +127,26 @@ func inTempFile(t *testing.T, name string, parts ...[]byte) string {
 	return path
 }
 
+// parsedTLS is c as a connection uses it.
+func parsedTLS(t *testing.T, c *Certificate) tls.Certificate {
+	t.Helper()
+	pair, err := c.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
 // asSigners is the private key of c, as match takes keys.
-func asSigners(c *Certificate) []crypto.Signer {
-	return []crypto.Signer{c.TLS.PrivateKey.(crypto.Signer)}
+func asSigners(t *testing.T, c *Certificate) []crypto.Signer {
+	t.Helper()
+	return []crypto.Signer{parsedTLS(t, c).PrivateKey.(crypto.Signer)}
 }
 
 // ecdsaSecret is the secret number of the key of c, big-endian.
 func ecdsaSecret(t *testing.T, c *Certificate) []byte {
 	t.Helper()
-	raw, err := c.TLS.PrivateKey.(*ecdsa.PrivateKey).Bytes()
+	raw, err := parsedTLS(t, c).PrivateKey.(*ecdsa.PrivateKey).Bytes()
 	if err != nil {
 		t.Fatal(err)
 	}

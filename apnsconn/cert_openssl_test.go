@@ -242,7 +242,7 @@ func TestDecryptP8(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		follow(t, dir, "hunter2", err)
-		if k, err := LoadKey(filepath.Join(dir, "new.pem"), testKeyID, testTeamID); err != nil || !k.private.Equal(key) {
+		if k, err := LoadKey(filepath.Join(dir, "new.pem"), testKeyID, testTeamID); err != nil || !parsed(t, k).Equal(key) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -86,7 +86,8 @@ func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 // checkLoaded says whether c is the leaf, with its chain and a key that signs for it.
 func checkLoaded(t *testing.T, c *Certificate, file string, leaf *x509.Certificate, chain []*x509.Certificate) {
 	t.Helper()
-	if !c.Leaf.Equal(leaf) || c.TLS.Leaf != c.Leaf || c.File != file || !c.NotAfter.Equal(leaf.NotAfter) {
+	pair := parsedTLS(t, c)
+	if !pair.Leaf.Equal(leaf) || c.File != file || !c.NotBefore.Equal(leaf.NotBefore) || !c.NotAfter.Equal(leaf.NotAfter) {
 		t.Errorf("loaded %v, want the leaf %v of %s", c, leaf.Subject, file)
 	}
 	if c.Fingerprint != sha256.Sum256(leaf.Raw) {
@@ -96,10 +97,10 @@ func checkLoaded(t *testing.T, c *Certificate, file string, leaf *x509.Certifica
 	for _, other := range chain {
 		want = append(want, other.Raw)
 	}
-	if !slices.EqualFunc(c.TLS.Certificate, want, bytes.Equal) {
-		t.Errorf("chain of %d certificates, or their order, is wrong; want %d", len(c.TLS.Certificate), len(want))
+	if !slices.EqualFunc(pair.Certificate, want, bytes.Equal) {
+		t.Errorf("chain of %d certificates, or their order, is wrong; want %d", len(pair.Certificate), len(want))
 	}
-	if len(match([]*x509.Certificate{c.Leaf}, asSigners(c))) != 1 {
+	if len(match([]*x509.Certificate{pair.Leaf}, asSigners(t, c))) != 1 {
 		t.Error("the key does not belong to the leaf")
 	}
 }

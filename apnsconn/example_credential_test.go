@@ -34,8 +34,13 @@ func ExampleLoadCertificate() {
 		_, err := cert.Check(topic, env, time.Now())
 		fmt.Println(topic, "fits:", err == nil)
 	}
+	pair, err := cert.TLS()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	conn, err := apnsconn.Dial(context.Background(), apnsconn.Config{
-		Addr: srv.Addr, RootCAs: srv.CertPool(), Certificate: &cert.TLS,
+		Addr: srv.Addr, RootCAs: srv.CertPool(), Certificate: &pair,
 	})
 	if err != nil {
 		fmt.Println(err)

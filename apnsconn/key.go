@@ -23,7 +23,7 @@ type Key struct {
 	Team        string            // the team's id, 10 characters
 	Fingerprint [sha256.Size]byte // SHA-256 of the public key: it differs for each key
 
-	private *ecdsa.PrivateKey
+	der *[]byte // PKCS#8; a pointer for the reason that certificateDER has
 }
 
 // KeyError says what is wrong with a provider token's key, or with one of its ids. It never
@@ -66,11 +66,32 @@ func LoadKey(file, keyID, teamID string) (*Key, error) {
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
+	return newKey(file, keyID, teamID, private)
+}
+
+func newKey(file, keyID, teamID string, private *ecdsa.PrivateKey) (*Key, error) {
 	public, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
 	if err != nil {
 		return nil, &KeyError{file, "key", "its public key cannot be encoded", err}
 	}
-	return &Key{File: file, ID: keyID, Team: teamID, Fingerprint: sha256.Sum256(public), private: private}, nil
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, &KeyError{file, "key", "cannot be encoded", err}
+	}
+	return &Key{File: file, ID: keyID, Team: teamID, Fingerprint: sha256.Sum256(public), der: &der}, nil
+}
+
+// private parses the key, which takes far less time than the signature that it is for.
+func (k *Key) private() (*ecdsa.PrivateKey, error) {
+	key, err := x509.ParsePKCS8PrivateKey(*k.der)
+	if err != nil {
+		return nil, err
+	}
+	private, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("a key of type %T makes no provider tokens", key)
+	}
+	return private, nil
 }
 
 // appleIDLen is the length of a key id and of a team id (Apple:

@@ -39,6 +39,26 @@ func testSigningKey(t testing.TB) *Key {
 	return loadTestKey(t, private, testKeyID, testTeamID)
 }
 
+// keyOf is the key that LoadKey would return of a file with private.
+func keyOf(t testing.TB, private *ecdsa.PrivateKey) *Key {
+	t.Helper()
+	k, err := newKey("key.p8", testKeyID, testTeamID, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// parsed is the key inside k.
+func parsed(t testing.TB, k *Key) *ecdsa.PrivateKey {
+	t.Helper()
+	private, err := k.private()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return private
+}
+
 func loadTestKey(t testing.TB, private any, keyID, teamID string) *Key {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(private)
@@ -97,7 +117,7 @@ func TestLoadKey(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if !k.private.Equal(private) || k.ID != testKeyID || k.Team != testTeamID || k.File != file {
+		if !parsed(t, k).Equal(private) || k.ID != testKeyID || k.Team != testTeamID || k.File != file {
 			t.Errorf("%s: another key came out: %v", name, k)
 		}
 	}
@@ -211,7 +231,7 @@ func TestKeyPrintsNoSecret(t *testing.T) {
 	var c connToken
 	c.source = p
 	token := strings.TrimPrefix(c.authorization(), "bearer ")
-	secret, err := k.private.Bytes()
+	secret, err := parsed(t, k).Bytes()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +329,7 @@ func FuzzSigningKey(f *testing.F) {
 			}
 			return
 		}
-		k := Key{ID: testKeyID, Team: testTeamID, private: key}
+		k := keyOf(t, key)
 		if _, err := k.sign(testTime); err != nil {
 			t.Errorf("does not sign: %v", err)
 		}

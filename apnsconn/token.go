@@ -152,12 +152,16 @@ func (t *token) age(now moment) time.Duration {
 // sign makes a provider token (Apple: establishing-a-token-based-connection-to-apns). iat must
 // be an integer, and header and claims have no other fields.
 func (k *Key) sign(issued time.Time) (string, error) {
+	private, err := k.private()
+	if err != nil {
+		return "", err
+	}
 	t := jwt.Token{
 		Method: deterministicES256{jwt.SigningMethodES256},
 		Header: map[string]any{"alg": jwt.SigningMethodES256.Alg(), "kid": k.ID},
 		Claims: jwt.MapClaims{"iss": k.Team, "iat": issued.Unix()},
 	}
-	return t.SignedString(k.private)
+	return t.SignedString(private)
 }
 
 // deterministicES256 is ES256 with the signature of RFC 6979, which is always the same for the

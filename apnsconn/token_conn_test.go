@@ -62,7 +62,7 @@ func TestTokenOnTheWire(t *testing.T) {
 				if !ok {
 					t.Fatalf("authorization %q", a)
 				}
-				iat := verifyToken(t, text, &key.private.PublicKey)
+				iat := verifyToken(t, text, &parsed(t, key).PublicKey)
 				at := start.Add(time.Duration(i) * time.Minute)
 				if age := at.Sub(iat); age < 0 || age > 50*time.Minute {
 					t.Errorf("push %d has a token %v old", i, age)

@@ -52,7 +52,7 @@ func TestToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if iat := verifyToken(t, text, &k.private.PublicKey); !iat.Equal(testTime) {
+	if iat := verifyToken(t, text, &parsed(t, k).PublicKey); !iat.Equal(testTime) {
 		t.Errorf("iat %v", iat)
 	}
 	claims, err := base64.RawURLEncoding.DecodeString(strings.Split(text, ".")[1])
@@ -71,7 +71,7 @@ func TestTokenSignature(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := Key{ID: testKeyID, Team: testTeamID, private: private}
+	k := keyOf(t, private)
 	shortR, shortS := 0, 0
 	for i := 0; i < 3000 && shortR*shortS == 0; i++ {
 		text, err := k.sign(testTime.Add(time.Duration(i) * time.Second))

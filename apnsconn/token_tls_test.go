@@ -18,7 +18,7 @@ func startTokenServer(t testing.TB, k *Key) *apnstest.Server {
 		OneStreamFirst: true,
 		MinTokenAge:    20 * time.Minute,
 		VerifyToken: func(text string) string {
-			if _, err := checkToken(text, &k.private.PublicKey); err != nil {
+			if _, err := checkToken(text, &parsed(t, k).PublicKey); err != nil {
 				return "InvalidProviderToken"
 			}
 			return ""
@@ -74,8 +74,8 @@ func TestWrongKeyOverTLS(t *testing.T) {
 	known, other := testSigningKey(t), newTestKey(t)
 	for name, k := range map[string]*Key{
 		"another key":     loadTestKey(t, other, testKeyID, testTeamID),
-		"another key id":  loadTestKey(t, known.private, "ABC123DEFX", testTeamID),
-		"another team id": loadTestKey(t, known.private, testKeyID, "DEF123GHIX"),
+		"another key id":  loadTestKey(t, parsed(t, known), "ABC123DEFX", testTeamID),
+		"another team id": loadTestKey(t, parsed(t, known), testKeyID, "DEF123GHIX"),
 	} {
 		c := mustDial(t, startTokenServer(t, known), Config{Token: NewProviderToken(k)})
 		o := c.Push(within(t), testPush())

@@ -1,16 +1,12 @@
 package config
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"propeller/apnsconn"
@@ -71,7 +67,7 @@ func (p *parser) loadKey(d *draft) {
 	if !readable {
 		file = "" // which no file is called: only the faults of the ids are of interest
 	}
-	key, err := inTime(p.patience, func() (*apnsconn.Key, error) { return apnsconn.LoadKey(file, d.KeyID, d.TeamID) })
+	key, err := p.files.key(keyFile{file, d.KeyID, d.TeamID}, p.patience)
 	for _, err := range split(err) {
 		var ke *apnsconn.KeyError
 		if !errors.As(err, &ke) {
@@ -112,10 +108,8 @@ func (p *parser) loadCertificate(d *draft) {
 	if !ready {
 		return
 	}
-	certFile, keyFile, password := d.Cert, d.CertKey, d.CertPassword.Reveal()
-	cert, err := inTime(p.patience, func() (*apnsconn.Certificate, error) {
-		return apnsconn.LoadCertificate(certFile, keyFile, password)
-	})
+	password := d.CertPassword.Reveal()
+	cert, err := p.files.certificate(certFiles{d.Cert, d.CertKey, password}, p.patience)
 	if err != nil {
 		at, why := d.blame(err)
 		if password == "" && errors.Is(err, apnsconn.ErrPassword) {
@@ -156,38 +150,11 @@ func (p *parser) readable(d *draft, key string) bool {
 		return true
 	}
 	path := map[string]string{"cert": d.Cert, "cert_key": d.CertKey, "key": d.Key}[key]
-	if _, err := inTime(p.patience, func() ([]byte, error) { return readFile(path, maxFile) }); err != nil {
+	if err := p.files.readable(path, p.patience); err != nil {
 		p.wrong(e, p.hint(e.text, err))
 		return false
 	}
 	return true
-}
-
-// credentialTime is how long one credential may take to be read and decrypted. What
-// a file may ask for takes some seconds; a disk may not answer at all.
-const credentialTime = 30 * time.Second
-
-// inTime does f, which reads files, and waits for it no longer than limit: other apps'
-// credentials come next. What takes longer is left to end by itself.
-func inTime[T any](limit time.Duration, f func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		value, err := f()
-		done <- result{value, err}
-	}()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-timer.C:
-		var none T
-		return none, fmt.Errorf("takes longer than %s to read and decrypt: ask for fewer rounds of key derivation, or look at the disk", limit)
-	}
 }
 
 // loadRoots makes the pool of the system's roots and those of ca_file.
@@ -195,18 +162,13 @@ func (p *parser) loadRoots(d *draft) {
 	if !d.has("ca_file") || d.bad["ca_file"] {
 		return
 	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		// A machine without roots of its own: those of the file must do.
-		pool = x509.NewCertPool()
-	}
-	data, err := addRoots(pool, d.CAFile)
+	found, err := p.files.roots(d.CAFile)
 	if err != nil {
 		e := d.at("ca_file")
 		p.wrong(e, p.hint(e.text, err))
 		return
 	}
-	d.RootCAs, d.rootsHash = pool, sha256.Sum256(data)
+	d.RootCAs, d.rootsHash = found.pool, found.hash
 }
 
 // split returns the parts of an error that was made by errors.Join.
@@ -276,100 +238,4 @@ func (a *App) Keep(running *App) App {
 		out.Certificate, out.SigningKey = running.Certificate, running.SigningKey
 	}
 	return out
-}
-
-// source is where an app's credential comes from, to be read again.
-type source struct {
-	parser        // its time is when it was read
-	app    App    // without what reading the credential finds out
-	layer  layer  // the keys of the credential
-	stamp  string // of its files, before they were read
-	path   string
-	line   int
-}
-
-// credentialOf loads the credential of d, and keeps what it takes to do so again.
-func (p *parser) credentialOf(d *draft) {
-	s := &source{parser: *p, app: d.App, path: d.path, line: d.line, layer: maps.Clone(d.layer)}
-	maps.DeleteFunc(s.layer, func(key string, _ entry) bool { return credentialOf(key) == "" })
-	s.faults, s.credential, s.app.Faults = nil, nil, nil
-	if len(s.layer) > 0 {
-		d.source, s.stamp = s, s.stampOf(&d.App)
-	}
-	before := len(p.credential)
-	p.loadCredential(d)
-	d.Faults = append(d.Faults, p.credential[before:]...)
-}
-
-// Reread returns the app with its credential as its files have it at now. Nothing else
-// is read.
-func (a *App) Reread(now time.Time) App {
-	if a.source == nil {
-		return *a
-	}
-	s := *a.source
-	s.now, s.stamp = now, s.stampOf(a)
-	d := &draft{App: s.app, layer: s.layer, path: s.path, line: s.line}
-	d.source = &s
-	p := s.parser
-	d.bad = p.assign(d.layer, appFields, &d.App) // of which the layer has those of the credential
-	p.loadCredential(d)
-	d.Faults = slices.Concat(p.faults, p.credential).sorted()
-	return d.App
-}
-
-// Changed reports whether Reread might find another credential: a file was written, or
-// may be read now, or the time has come from which the certificate is valid.
-func (a *App) Changed(now time.Time) bool {
-	if a.source == nil {
-		return false
-	}
-	if a.found != nil {
-		if a.source.now.Before(a.found.Leaf.NotBefore) && !now.Before(a.found.Leaf.NotBefore) {
-			return true
-		}
-		if best, _ := a.found.For(a.Topic, a.Env, now); best != a.found { // of several in its file
-			return true
-		}
-	}
-	return a.source.stampOf(a) != a.source.stamp
-}
-
-// stampOf is another one when a file of the app's credential has changed.
-func (s *source) stampOf(a *App) string {
-	paths := []string{a.Cert, a.CertKey, a.Key}
-	if e, ok := s.layer["cert_password"+fileSuffix]; ok {
-		path, err := e.text, error(nil)
-		if !e.flag {
-			path, err = expand(path, s.Getenv)
-		}
-		if err == nil && path != "" {
-			paths = append(paths, s.parser.path(path))
-		}
-	}
-	var b strings.Builder
-	for _, path := range paths {
-		if path != "" {
-			fmt.Fprintln(&b, path, stampOf(path))
-		}
-	}
-	return b.String()
-}
-
-// stampOf says what can be seen of a file without reading it.
-func stampOf(path string) string {
-	info, err := os.Stat(path)
-	if err != nil {
-		return fileError(err).Error()
-	}
-	stamp := fmt.Sprint(info.Mode(), info.Size(), info.ModTime().UnixNano())
-	if !info.Mode().IsRegular() {
-		return stamp
-	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // the rights to it are not all in its mode
-	if err != nil {
-		return stamp + fileError(err).Error()
-	}
-	_ = f.Close()
-	return stamp
 }

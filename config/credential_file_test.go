@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -31,7 +32,7 @@ func TestCertificateChoice(t *testing.T) {
 		want  made
 	}{{"com.example.app", 0, renewed}, {"com.example.app", 100, renewed}, {"com.example.other", 0, other}} {
 		a := at(tt.days, tt.topic)
-		if a.Broken() || !a.Certificate.Leaf.Equal(tt.want.cert) || !a.CredentialExpiry().Equal(tt.want.cert.NotAfter) {
+		if a.Broken() || a.Certificate.Fingerprint != sha256.Sum256(tt.want.cert.Raw) || !a.CredentialExpiry().Equal(tt.want.cert.NotAfter) {
 			t.Errorf("%s in %d days: %v, %q", tt.topic, tt.days, a.Certificate, a.Fault())
 			continue
 		}
@@ -52,10 +53,10 @@ func TestCertificateChoice(t *testing.T) {
 	next := made{uid: "com.example.app", production: true, notBefore: now.AddDate(0, 0, 20)}.make(t)
 	write(t, dir, "all.pem", next.certPEM(), next.keyPEM(t), old.certPEM(), old.keyPEM(t))
 	a := at(0, "com.example.app")
-	if !a.Certificate.Leaf.Equal(old.cert) || a.Changed(now.AddDate(0, 0, 19)) || !a.Changed(now.AddDate(0, 0, 21)) {
+	if a.Certificate.Fingerprint != sha256.Sum256(old.cert.Raw) || a.Changed(now.AddDate(0, 0, 19)) || !a.Changed(now.AddDate(0, 0, 21)) {
 		t.Errorf("%v: the one that is not valid yet", a.Certificate)
 	}
-	if a = a.Reread(now.AddDate(0, 0, 21)); a.Broken() || !a.Certificate.Leaf.Equal(next.cert) || a.Changed(now.AddDate(0, 0, 22)) {
+	if a = a.Reread(now.AddDate(0, 0, 21)); a.Broken() || a.Certificate.Fingerprint != sha256.Sum256(next.cert.Raw) || a.Changed(now.AddDate(0, 0, 22)) {
 		t.Errorf("%v, %q", a.Certificate, a.Fault())
 	}
 }

@@ -56,6 +56,9 @@ var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // expand replaces ${NAME} by the environment variable and $${ by ${. What a
 // variable holds is not expanded again. Errors name the variable only.
 func expand(text string, getenv func(string) (string, bool)) (string, error) {
+	if !strings.Contains(text, "${") {
+		return text, nil // not a copy: apps share what defaults give
+	}
 	var out strings.Builder
 	for {
 		i := strings.Index(text, "${")

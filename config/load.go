@@ -86,10 +86,10 @@ func (p *parser) result(cfg Config) (*Config, error) {
 
 // parser gathers the faults of one configuration.
 type parser struct {
-	Options
-	file  string
+	*origin
 	now   time.Time
 	blank App // without keys
+	files loaded
 
 	secretFiles []string // that hold secrets, apart from credentials
 	faults      Faults   // of the file; at most maxFaults+1
@@ -104,7 +104,7 @@ func newParser(name string, o Options) *parser {
 		o.Now = time.Now
 	}
 	o.patience = cmp.Or(o.patience, credentialTime)
-	return &parser{Options: o, file: name, now: o.Now(), blank: Default().Apps[0]}
+	return &parser{origin: &origin{o, name}, now: o.Now(), blank: Default().Apps[0]}
 }
 
 // at adds a fault of the given line and key.
@@ -129,12 +129,18 @@ func (p *parser) add(f Fault) {
 	}
 }
 
+// origin is what all apps of one reading have in common.
+type origin struct {
+	Options
+	file string
+}
+
 // path makes a path of the configuration one that can be opened.
-func (p *parser) path(text string) string {
+func (o *origin) path(text string) string {
 	if filepath.IsAbs(text) {
 		return text
 	}
-	return filepath.Join(p.Dir, text)
+	return filepath.Join(o.Dir, text)
 }
 
 // readFile reads a regular file of at most limit bytes. A pipe could block for

@@ -30,7 +30,11 @@ func (s *Supervisor) dialer(c *config.App) worker.Dial {
 		dc := dc
 		dc.OnChange = onChange
 		if c.Certificate != nil {
-			dc.Certificate = &c.Certificate.TLS
+			cert, err := c.Certificate.TLS()
+			if err != nil {
+				return nil, err
+			}
+			dc.Certificate = &cert
 		}
 		if c.Mock() {
 			dc.RootCAs = s.mock.CertPool()

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
 	"sync"
 	"testing"
 
@@ -158,15 +160,33 @@ func TestMemoryIsForAnEnvironmentAndCredential(t *testing.T) {
 			t.Errorf("%s: kept", name)
 		}
 	}
-	renewed := same() // by an intermediate only
-	renewed.Certificate.TLS.Certificate = [][]byte{{1}, {2}}
+	// Renewed by an intermediate only.
+	apns, dir := apnstest.NewServer(apnstest.Options{}), t.TempDir()
+	defer apns.Close()
+	was, renewed, pair := same(), same(), apns.ClientCertPEM(topic)
+	was.Certificate = certificateOf(t, dir+"/was.pem", pair)
+	renewed.Certificate = certificateOf(t, dir+"/renewed.pem", slices.Concat(pair, apns.CACertPEM()))
+	old.cfg = was
 	if sameForAPNs(renewed, old) != old.shared {
 		t.Error("not kept with another intermediate")
 	}
-	if renewed.Same(old.cfg) {
+	if renewed.Same(was) || was.Same(renewed) {
 		t.Error("another intermediate is no change of the app")
 	}
 	if sameForAPNs(same(), nil) != nil {
 		t.Error("kept without a predecessor")
 	}
+}
+
+// certificateOf loads the certificate that data, put at path, has.
+func certificateOf(t *testing.T, path string, data []byte) *apnsconn.Certificate {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := apnsconn.LoadCertificate(path, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
