@@ -30,10 +30,15 @@ func (q *client) Peek(ctx context.Context, tube, id string) (queue.StoredJob, er
 	return b, nil
 }
 
-// Kick implements queue.Admin: the job keeps its id and its priority.
+// Kick implements queue.Admin: the job keeps its id and its priority. A tube that sleeps
+// wakes if the job may be ready.
 func (q *client) Kick(ctx context.Context, tube, id string) error {
 	// kick-job takes delayed jobs too (protocol.txt), hence the look before it.
-	return q.endBuried(ctx, tube, id, (*gobeanstalk.Conn).KickJob)
+	err := q.endBuried(ctx, tube, id, (*gobeanstalk.Conn).KickJob)
+	if err == nil || maybeRun(err) {
+		q.wake(tube)
+	}
+	return err
 }
 
 // Delete implements queue.Admin.

@@ -65,6 +65,7 @@ func (j *job) Stat(ctx context.Context) (queue.Stat, error) {
 			return j.explain(err)
 		}
 		st, err = parseStat(stats)
+		st.Attempt = max(1, st.Attempt-j.loop.srv.sweptBefore(s.instance, j.Number))
 		return err
 	})
 	if err != nil {

@@ -38,11 +38,19 @@ const (
 // Put implements queue.Queue. It puts on a random healthy server; the next is
 // tried while it is certain that the job was not stored. Priority is
 // beanstalkd's: 0 is most urgent. The id is as in Job.ID. beanstalkd cannot store an
-// age.
+// age. A tube that sleeps wakes if the job may be ready.
 func (q *client) Put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (string, error) {
 	if o.Buried {
 		return q.putBuried(ctx, tube, body, o.Priority)
 	}
+	id, err := q.put(ctx, tube, body, o)
+	if o.Delay <= 0 && (err == nil || errors.Is(err, queue.ErrUncertain)) {
+		q.wake(tube)
+	}
+	return id, err
+}
+
+func (q *client) put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (string, error) {
 	if err := queue.CheckTube(tube); err != nil {
 		return "", err
 	}
@@ -258,7 +266,7 @@ const buryDelay = time.Hour
 
 // putBuried puts a job and buries it.
 func (q *client) putBuried(ctx context.Context, tube string, body []byte, pri uint32) (string, error) {
-	id, err := q.Put(ctx, tube, body, queue.PutOptions{Delay: buryDelay, Priority: pri})
+	id, err := q.put(ctx, tube, body, queue.PutOptions{Delay: buryDelay, Priority: pri})
 	if err != nil {
 		return "", err
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"propeller/queue"
@@ -16,7 +17,7 @@ import (
 
 // Open returns a queue over the given servers. It does not connect: servers
 // that are down are dialled again, forever, whenever one is needed.
-// The result also implements queue.Admin.
+// The result also implements queue.Admin, queue.Watcher and queue.Counter.
 func Open(o Options) (queue.Queue, error) {
 	return open(o, dialTCP)
 }
@@ -56,11 +57,16 @@ type client struct {
 
 	closing sync.Once
 	closed  chan struct{}
+
+	watching sync.Mutex               // held to change watches
+	watches  atomic.Pointer[[]*watch] // those open
 }
 
 var _ interface {
 	queue.Queue
 	queue.Admin
+	queue.Watcher
+	queue.Counter
 } = (*client)(nil)
 
 // Consume implements queue.Queue: one connection per server, opened at once
@@ -78,6 +84,9 @@ func (q *client) Consume(tube string) (queue.Consumer, error) {
 // Close implements queue.Queue.
 func (q *client) Close() error {
 	q.closing.Do(func() { close(q.closed) })
+	for _, w := range q.openWatches() {
+		w.Close()
+	}
 	for _, srv := range q.servers {
 		srv.close()
 	}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"runtime/debug"
 	"strconv"
-	"sync/atomic"
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 )
@@ -41,14 +40,13 @@ const (
 // expects a body, and panics where that is negative or too large.
 type replies struct {
 	net.Conn
-	in      *bufio.Reader
-	line    []byte // checked, to be passed on next
-	own     []byte // room for a line that is not the server's
-	body    int    // bytes to be passed on after that
-	skip    int    // bytes to be dropped before that
-	err     error
-	known   bool         // an answer was beanstalkd's
-	listing atomic.Int32 // commands under way that bring a list of tubes
+	in    *bufio.Reader
+	line  []byte // checked, to be passed on next
+	own   []byte // room for a line that is not the server's
+	body  int    // bytes to be passed on after that
+	skip  int    // bytes to be dropped before that
+	err   error
+	known bool // an answer was beanstalkd's
 }
 
 func newReplies(nc net.Conn) *replies {
@@ -122,13 +120,9 @@ func (r *replies) next() error {
 	case string(word) == "RESERVED" || string(word) == "FOUND":
 		return r.job(line, word, rest)
 	case string(word) == "OK":
-		most := maxStats
-		if r.listing.Load() > 0 {
-			most = maxTubes
-		}
 		n, ok := size(rest)
-		if !ok || n > most {
-			return fmt.Errorf("not a beanstalkd answer: %.60q, of at most %d bytes", line, most)
+		if !ok || n > maxStats {
+			return fmt.Errorf("not a beanstalkd answer: %.60q, of at most %d bytes", line, maxStats)
 		}
 		r.line, r.body = line, n+2
 		return nil

@@ -35,6 +35,7 @@ type server struct {
 	pool          workerPool // for commands whose caller may have gone, and for what is written
 	sessions      map[*session]struct{}
 	jobs          lease.Table[*job] // jobs held by this process; see claim
+	sweeps        sweeps            // reserves that were no attempts
 	lostElsewhere lease.List[*job]  // tombstones of jobs: finished, but somebody else holds them
 	maybeReserved lease.List[*job]  // tombstones of jobs: deleted, but a reserve may have brought them
 	avoid         time.Time         // puts go elsewhere until then

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -77,9 +75,8 @@ func (q *client) TubeStats(ctx context.Context, tube string) (queue.TubeStats, e
 	if err := queue.CheckTube(tube); err != nil {
 		return queue.TubeStats{}, err
 	}
-	var sum queue.TubeStats
+	var sum tubeSum
 	var errs []error
-	open := false // on some server the tube is not paused
 	for _, srv := range q.servers {
 		var one queue.TubeStats
 		err := srv.call(ctx, func() error {
@@ -94,20 +91,9 @@ func (q *client) TubeStats(ctx context.Context, tube string) (queue.TubeStats, e
 			errs = append(errs, neterr.After(ourName, err))
 			continue
 		}
-		sum.Ready += one.Ready
-		sum.Delayed += one.Delayed
-		sum.Reserved += one.Reserved
-		sum.Buried += one.Buried
-		sum.Paused += one.Paused
-		open = open || one.PausedUntil.IsZero()
-		if one.PausedUntil.After(sum.PausedUntil) {
-			sum.PausedUntil = one.PausedUntil
-		}
+		sum.add(one)
 	}
-	if open {
-		sum.PausedUntil = time.Time{} // that server still hands jobs out
-	}
-	return sum, q.missing(errs)
+	return sum.over(len(q.servers) - len(errs)), q.missing(errs)
 }
 
 // missing is what errs say, of that many servers, of numbers that are of all.
@@ -158,50 +144,4 @@ func (srv *server) tubeStats(tube string) (st queue.TubeStats, err error) {
 		st.PausedUntil = time.Now().Add(time.Duration(left) * time.Second)
 	}
 	return st, nil
-}
-
-// Tubes implements queue.Admin: those of all servers.
-func (q *client) Tubes(ctx context.Context) ([]string, error) {
-	tubes := make(map[string]bool)
-	for _, srv := range q.servers {
-		err := srv.call(ctx, func() error {
-			names, err := srv.tubes()
-			for _, name := range names {
-				tubes[name] = true
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return slices.Sorted(maps.Keys(tubes)), nil
-}
-
-// tubes are the server's tubes that have jobs. The server also lists those that
-// somebody uses or watches.
-func (srv *server) tubes() (tubes []string, err error) {
-	var all []string
-	err = srv.admin.run(func(s *session) error {
-		return s.do(func(bs *gobeanstalk.Conn) (err error) {
-			s.in.listing.Add(1)
-			defer s.in.listing.Add(-1)
-			all, err = bs.ListTubes()
-			return err
-		})
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range all {
-		name = unquote(name)
-		st, err := srv.tubeStats(name)
-		if err != nil {
-			return nil, err
-		}
-		if st.Ready+st.Delayed+st.Reserved+st.Buried > 0 {
-			tubes = append(tubes, name)
-		}
-	}
-	return tubes, nil
 }
