@@ -168,3 +168,32 @@ func TestWatchLargeJob(t *testing.T) {
 		t.Errorf("%v, %v", st, err)
 	}
 }
+
+// A tube is empty without jobs that a consumer could get now or holds. Its pause needs a consumer, too.
+func TestEmpty(t *testing.T) {
+	t.Parallel()
+	srv := beanstalktest.Start(t)
+	q := openTest(t, Options{Addrs: []string{srv.Addr()}})
+	pipe(t, srv, []string{
+		"use ready", "put 1 0 60 1\r\nx", "use delayed", "put 1 60 60 1\r\nx", "use held", "put 1 0 60 1\r\nx",
+		"use paused", "put 1 60 60 1\r\nx",
+	})
+	pauseTube(srv)(t, "paused", time.Hour)
+	holder := srv.Dial()
+	holder.TubeSet.Name = map[string]bool{"held": true}
+	if _, _, err := holder.Reserve(0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Put(ctxOf(t), "buried", []byte("x"), queue.PutOptions{Buried: true}); err != nil {
+		t.Fatal(err)
+	}
+	for tube, want := range map[string]bool{"none": true, "ready": false, "delayed": true, "held": false, "buried": true, "paused": false} {
+		if empty, err := q.Empty(ctxOf(t), tube); err != nil || empty != want {
+			t.Errorf("%s: empty %v, %v; want %v", tube, empty, err, want)
+		}
+	}
+	srv.Kill()
+	if empty, err := q.Empty(ctxOf(t), "none"); !errors.Is(err, queue.ErrUnavailable) || empty {
+		t.Errorf("without a server: empty %v, %v", empty, err)
+	}
+}

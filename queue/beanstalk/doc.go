@@ -34,6 +34,12 @@
 // its way. After a restart of the server a job id is trusted only when the job is
 // provably the same one (see session.recognise).
 //
+// # Sleeping tubes
+//
+// A watch tells which tubes without a consumer have jobs. It has a watchLoop per server, and while
+// tubes sleep that has one connection (a wire), over which a sweeper asks and reserves. See
+// sweeper for how.
+//
 // # What users should know
 //
 //   - Delays are whole seconds, rounded up.
@@ -43,7 +49,8 @@
 //     which is logged.
 //   - Attempts are reservations minus burials, as the server counts them. A job
 //     given back by Pause or by a lost connection counts one more, and a kicked
-//     one starts at 1 again.
+//     one starts at 1 again. What this process's watch reserved is left out; what
+//     those of other processes reserved counts.
 //   - Keep the n of Receive at about 1000, and at 2000 at most: the server's cost
 //     per delete grows with the jobs reserved on one connection.
 //   - Done returns nil whenever the server confirms that we removed the job, even

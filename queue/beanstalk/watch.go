@@ -18,14 +18,21 @@ type watch struct {
 	sleepers *queue.Sleepers
 	loops    []*watchLoop
 	wg       sync.WaitGroup // the loops
+
+	ending sync.RWMutex // held for reading while a tube is woken
+	closed bool
 }
 
 // Watch implements queue.Watcher.
 func (q *client) Watch(wake func(tube string)) queue.Watch {
 	w := &watch{q: q}
 	w.sleepers = queue.NewSleepers(func(tube string) {
-		w.changed(tube)
-		wake(tube)
+		w.ending.RLock()
+		defer w.ending.RUnlock()
+		if !w.closed {
+			w.changed(tube)
+			wake(tube)
+		}
 	})
 	for _, srv := range q.servers {
 		w.loops = append(w.loops, newWatchLoop(w, srv))
@@ -38,6 +45,13 @@ func (q *client) Watch(wake func(tube string)) queue.Watch {
 	open := append(slices.Clone(q.openWatches()), w)
 	q.watches.Store(&open)
 	return w
+}
+
+// Empty implements queue.Watcher. Delayed jobs come back by themselves. A pause would end with the
+// tube, which exists while it has jobs or a consumer.
+func (q *client) Empty(ctx context.Context, tube string) (bool, error) {
+	st, err := q.TubeStats(ctx, tube)
+	return err == nil && st.Ready+st.Reserved == 0 && st.PausedUntil.IsZero(), err
 }
 
 func (q *client) openWatches() []*watch {
@@ -110,6 +124,9 @@ func (w *watch) Close() {
 	open := slices.DeleteFunc(slices.Clone(w.q.openWatches()), func(o *watch) bool { return o == w })
 	w.q.watches.Store(&open)
 	w.q.watching.Unlock()
+	w.ending.Lock()
+	w.closed = true
+	w.ending.Unlock()
 	for _, loop := range w.loops {
 		loop.stop()
 	}
