@@ -153,7 +153,10 @@ func (s *sweeper) ask(tubes []string) error {
 	err := s.c.countTubes(tubes, func(tube string, n tubeCounts, exists bool) {
 		s.unasked.remove(tube)
 		switch {
-		case !s.loop.w.sleepers.Has(tube) || !exists:
+		case !exists:
+			s.list = s.list[:0] // it may be there again by the next list, which would look the same
+			ignore = append(ignore, tube)
+		case !s.loop.w.sleepers.Has(tube):
 			ignore = append(ignore, tube)
 		case n.ready > 0 && n.pause == 0:
 			ignore = append(ignore, tube)

@@ -171,10 +171,11 @@ func (loop *watchLoop) note(tubes []string) {
 func (loop *watchLoop) takeChanged() map[string]struct{} {
 	loop.mu.Lock()
 	defer loop.mu.Unlock()
-	changed := loop.changed
-	if len(changed) > 0 {
-		loop.changed = make(map[string]struct{})
+	if len(loop.changed) == 0 {
+		return nil
 	}
+	changed := loop.changed
+	loop.changed = make(map[string]struct{})
 	return changed
 }
 

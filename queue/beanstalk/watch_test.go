@@ -503,10 +503,7 @@ func TestWatchManyDelayed(t *testing.T) {
 	t.Parallel()
 	srv := beanstalktest.Start(t)
 	q := openTest(t, Options{Addrs: []string{srv.Addr()}})
-	n := 9000
-	if testing.Short() {
-		n = 900
-	}
+	const n = 3000
 	tubes := make([]string, n+1)
 	for i := range tubes {
 		tubes[i] = fmt.Sprintf("tube-%04d", i)
@@ -528,7 +525,7 @@ func TestWatchManyDelayed(t *testing.T) {
 	t.Logf("a swept tube woke after %v", time.Since(began))
 
 	var kicks []string
-	due := tubes[:n/9]
+	due := tubes[:n/3]
 	for _, tube := range due {
 		kicks = append(kicks, "use "+tube, "kick 1")
 	}
