@@ -9,6 +9,7 @@ import (
 
 	gobeanstalk "github.com/beanstalkd/go-beanstalk"
 
+	"propeller/queue"
 	"propeller/queue/beanstalk/beanstalktest"
 	"propeller/queue/queuetest"
 )
@@ -33,12 +34,10 @@ func TestConformance(t *testing.T) {
 func newInstance(t *testing.T) queuetest.Instance {
 	srv := beanstalktest.Start(t, beanstalktest.WithBinlog())
 	const lease = 5 * time.Second // longer than touchEvery, as short as the suite can have it
-	q, err := Open(Options{Addrs: []string{srv.Addr()}, ttr: lease})
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := Options{Addrs: []string{srv.Addr()}, ttr: lease}
 	return queuetest.Instance{
-		Queue: q,
+		Queue: openOther(t, o),
+		Other: func(t *testing.T) queue.Queue { return openOther(t, o) },
 		Lease: lease,
 		Down:  func(*testing.T) { srv.Kill() },
 		Up:    func(*testing.T) { srv.Restart() },
@@ -48,6 +47,16 @@ func newInstance(t *testing.T) queuetest.Instance {
 		},
 		PauseTube: pauseTube(srv),
 	}
+}
+
+// openOther opens a queue that the suite closes.
+func openOther(t *testing.T, o Options) queue.Queue {
+	t.Helper()
+	q, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
 }
 
 func pauseTube(servers ...*beanstalktest.Server) func(*testing.T, string, time.Duration) {
@@ -106,12 +115,10 @@ func newCluster(t *testing.T) queuetest.Instance {
 		addrs = append(addrs, srv.Addr())
 	}
 	const lease = 5 * time.Second
-	q, err := Open(Options{Addrs: addrs, ttr: lease})
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := Options{Addrs: addrs, ttr: lease}
 	return queuetest.Instance{
-		Queue: q,
+		Queue: openOther(t, o),
+		Other: func(t *testing.T) queue.Queue { return openOther(t, o) },
 		Lease: lease,
 		Down: func(*testing.T) {
 			for _, srv := range servers {
