@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -51,12 +50,16 @@ func credentialOf(key string) string {
 
 // orphans finds keys that do nothing without another one.
 func (p *parser) orphans(d *draft, without string, belongs func(*field) bool) {
-	for _, key := range slices.Sorted(maps.Keys(d.layer)) {
-		e := d.layer[key]
+	var found []string
+	for key, e := range d.layer {
 		given := !e.broken && !strings.HasPrefix(e.key, "defaults.") // which may serve other apps
-		if f := find(appFields, key); given && belongs(f) {
-			p.misplaced(e, fmt.Errorf("does nothing without %s: give that, or remove this", d.name(without)))
+		if given && belongs(find(appFields, key)) {
+			found = append(found, key)
 		}
+	}
+	slices.Sort(found)
+	for _, key := range found {
+		p.misplaced(d.layer[key], fmt.Errorf("does nothing without %s: give that, or remove this", d.name(without)))
 	}
 }
 

@@ -143,6 +143,12 @@ func (o *origin) path(text string) string {
 	return filepath.Join(o.Dir, text)
 }
 
+// path is that of origin, made once of what apps have in common.
+func (p *parser) path(text string) string {
+	path, _ := p.files.paths.of(text, func() (string, error) { return p.origin.path(text), nil })
+	return path
+}
+
 // readFile reads a regular file of at most limit bytes. A pipe could block for
 // ever and would be empty at the next reload, so it is refused. Errors do not
 // hold the path: the fault they go into does.

@@ -18,6 +18,7 @@ type loaded struct {
 	certs  results[certFiles, *apnsconn.Certificate]
 	pools  results[string, roots]
 	stamps results[string, string]
+	paths  results[string, string]
 	shared []given // the keys of a credential that apps have from defaults alone
 }
 

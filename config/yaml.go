@@ -36,7 +36,9 @@ func (p *parser) document(data []byte) Config {
 	}
 	bad := p.global(global, &cfg)
 	defaults := p.defaults(several["defaults"].val, top)
-	cfg.Apps = p.finish(p.apps(several["apps"].val, app, defaults), &cfg)
+	drafts := p.apps(several["apps"].val, app, defaults)
+	delete(several, "apps") // its nodes are most of the file: none is kept while credentials are read
+	cfg.Apps = p.finish(drafts, &cfg)
 	p.http(global, several, bad, &cfg)
 	p.warnOfRights(&cfg)
 	return cfg

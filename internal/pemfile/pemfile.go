@@ -201,7 +201,8 @@ func unbase64(data []byte) []byte {
 		return nil
 	}
 	plain := strings.Join(strings.Fields(strings.Trim(string(data), "\"' \t\n")), "")
-	plain = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(plain, "="))
+	plain = strings.TrimRight(plain, "=")
+	plain = strings.ReplaceAll(strings.ReplaceAll(plain, "-", "+"), "_", "/")
 	inside, err := base64.RawStdEncoding.DecodeString(plain)
 	switch {
 	case err != nil || len(inside) < 16: // a word may look like base64
