@@ -113,7 +113,9 @@ type HTTPKey struct {
 	Name  string `key:"name" as:"client"` // for the log
 	Token Secret `key:"token" secret:"true" as:"token"`
 	Role  string `key:"role" oneof:"read send admin"`
-	// Topics are the topics of the apps that the key is for; nil: all.
+	// Apps are the names of the apps that the key is for, and Topics the same by their
+	// topics; one of the two at most. nil, both: all apps.
+	Apps   []string `key:"apps"`
 	Topics []string `key:"topics"`
 	// Rate is how many notifications it may send a second; 0: no limit. More than a million makes no difference.
 	Rate int `key:"rate" min:"1" max:"1000000" why:"it counts notifications a second; without the key there is no limit"`

@@ -53,7 +53,7 @@ state_dir: state
 http:
   listen: unix:web/http.sock
   auth_token: `+hidden+`
-  keys: [{name: ci, token: "${KEY}", role: send, topics: [com.example.app], rate: 7}]
+  keys: [{name: ci, token: "${KEY}", role: send, topics: [com.example.app], rate: 7}, {name: lane, token: hunter2-4567, role: read, apps: [example-prod]}]
   trusted_proxies: [10.1.2.3/8, "::ffff:192.0.2.1", "2001:db8::/32"]
   base_path: /a/b
   pprof: true
@@ -81,7 +81,7 @@ apps:
 		StateDir:        filepath.Join("dir", "state"),
 		HTTP: HTTP{
 			Listen: "unix:dir/web/http.sock", AuthToken: NewSecret(hidden), BasePath: "/a/b", PProf: true,
-			Keys:           []HTTPKey{{Name: "ci", Token: NewSecret("hunter2-0123"), Role: RoleSend, Topics: []string{"com.example.app"}, Rate: 7}},
+			Keys:           []HTTPKey{{Name: "ci", Token: NewSecret("hunter2-0123"), Role: RoleSend, Topics: []string{"com.example.app"}, Rate: 7}, {Name: "lane", Token: NewSecret("hunter2-4567"), Role: RoleRead, Apps: []string{"example-prod"}}},
 			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")},
 		},
 		Apps: []App{{

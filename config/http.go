@@ -87,9 +87,10 @@ func (p *parser) httpKeys(kv pair, cfg *Config) (keys []HTTPKey) {
 		return nil
 	}
 	t := &table{fields: keyFields, where: "under a key"}
-	names, tokens, topics := map[string]string{}, map[string]string{cfg.HTTP.AuthToken.Reveal(): "http.auth_token"}, map[string]bool{}
+	names, tokens := map[string]string{}, map[string]string{cfg.HTTP.AuthToken.Reveal(): "http.auth_token"}
+	apps, topics := map[string]bool{}, map[string]bool{}
 	for i := range cfg.Apps {
-		topics[cfg.Apps[i].Topic] = true
+		apps[cfg.Apps[i].Name], topics[cfg.Apps[i].Topic] = true, true
 	}
 	for i, n := range kv.val.Content {
 		path := fmt.Sprintf("%s[%d]", kv.path, i)
@@ -104,8 +105,23 @@ func (p *parser) httpKeys(kv pair, cfg *Config) (keys []HTTPKey) {
 				say(name, "is missing")
 			}
 		}
+		if list, ok := several["apps"]; ok {
+			k.Apps = p.texts(list)
+		}
 		if list, ok := several["topics"]; ok {
 			k.Topics = p.texts(list)
+			if k.Apps != nil {
+				say("topics", "given together with apps: name the apps by one of the two")
+			}
+		}
+		for _, app := range k.Apps {
+			switch {
+			case apps[app]:
+			case topics[app]:
+				say("apps", "%.60q is no app's name but a topic: give topics for every app of it, or the names", app)
+			default:
+				say("apps", "no app has the name %.60q", app)
+			}
 		}
 		for _, topic := range k.Topics {
 			if !topics[topic] {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-const httpApp = "\napps: [{topic: a, server: mock}, {topic: b, server: mock}]"
+const httpApp = "\napps: [{topic: a, server: mock}, {topic: b, server: mock}, {name: lane, topic: b, server: mock}, {name: one, topic: d, server: mock}]"
 
 // What is wrong with http is said with its key, and no token.
 func TestHTTPFaults(t *testing.T) {
@@ -35,6 +35,10 @@ func TestHTTPFaults(t *testing.T) {
 		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: root}]}":                                               "must be read, send or admin",
 		"{listen: 'localhost:0', keys: [{name: auth_token, token: hunter2hunter2, role: send}]}":                                      "http.keys[0].name",
 		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, topics: [c]}]}":                                  `no app has the topic "c"`,
+		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, apps: [c]}]}":                                    `no app has the name "c"`,
+		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, apps: [d]}]}":                                    `http.keys[0].apps: "d" is no app's name but a topic`,
+		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, apps: []}]}":                                     "is an empty list",
+		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, apps: [lane], topics: [b]}]}":                    "http.keys[0].topics: given together with apps",
 		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, topics: []}]}":                                   "is an empty list",
 		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, rate: 0}]}":                                      "http.keys[0].rate",
 		"{listen: 'localhost:0', keys: [{name: n, token: hunter2hunter2, role: send, topic: a}]}":                                     `did you mean "topics"`,

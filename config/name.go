@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"propeller/internal/neterr"
 	"propeller/queue"
@@ -114,4 +115,46 @@ func (d *draft) nameAt() entry {
 		return d.at("name")
 	}
 	return d.at("topic")
+}
+
+// App returns the app of that name.
+func (c *Config) App(name string) (*App, error) {
+	for i := range c.Apps {
+		if c.Apps[i].Name == name {
+			return &c.Apps[i], nil
+		}
+	}
+	return nil, fmt.Errorf("app %.60q is not in %s", name, c.File)
+}
+
+// AppOf returns the app that a topic stands for: the app of this topic whose name is the topic,
+// or else its only app.
+func (c *Config) AppOf(topic string) (*App, error) {
+	var of []*App
+	var names []string
+	for i := range c.Apps {
+		if a := &c.Apps[i]; a.Topic == topic {
+			if a.Name == topic {
+				return a, nil
+			}
+			of, names = append(of, a), append(names, a.Name)
+		}
+	}
+	switch len(of) {
+	case 0:
+		return nil, fmt.Errorf("topic %.60q is not in %s", topic, c.File)
+	case 1:
+		return of[0], nil
+	}
+	return nil, &SeveralError{topic, names}
+}
+
+// SeveralError says that a topic stands for none of its apps.
+type SeveralError struct {
+	Topic string
+	Names []string
+}
+
+func (e *SeveralError) Error() string {
+	return fmt.Sprintf("topic %.60q: several apps have it, so one of them must be named (%s)", e.Topic, strings.Join(e.Names, ", "))
 }

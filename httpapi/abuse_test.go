@@ -33,22 +33,22 @@ var everyRoute = []struct { // never written to
 	{"GET /healthz", "", in, in, in, in, in, ""},
 	{"GET /readyz", "", in, in, in, in, in, ""},
 	{"GET /readyz/apps", "", in, in, in, in, in, ""},
-	{"GET /readyz/apps/{topic}", "", in, in, in, 403, in, ""},
+	{"GET /readyz/apps/{app}", "", in, in, in, 403, in, ""},
 	{"GET /openapi.yaml", "", in, in, in, in, in, ""},
 	{"GET /metrics", "", 401, in, in, 403, in, ""},
 	{"POST /v1/notifications", push, 401, 403, in, 403, in, "put"},
 	{"GET /v1/notifications/{id...}", "", 401, in, in, 404, in, ""},
 	{"POST /v1/lint", push, 401, 403, in, in, in, ""}, // which says that sending it would be refused
 	{"GET /v1/apps", "", 401, in, in, in, in, ""},
-	{"GET /v1/apps/{topic}", "", 401, in, in, 403, in, ""},
-	{"POST /v1/apps/{topic}/pause", "", 401, 403, 403, 403, in, "pause"},
-	{"POST /v1/apps/{topic}/resume", "", 401, 403, 403, 403, in, "resume"},
+	{"GET /v1/apps/{app}", "", 401, in, in, 403, in, ""},
+	{"POST /v1/apps/{app}/pause", "", 401, 403, 403, 403, in, "pause"},
+	{"POST /v1/apps/{app}/resume", "", 401, 403, 403, 403, in, "resume"},
 	{"POST /v1/reload", "", 401, 403, 403, 403, in, "reload"},
-	{"GET /v1/apps/{topic}/buried", "", 401, in, in, 403, in, ""},
-	{"GET /v1/apps/{topic}/buried/{id...}", "", 401, 403, 403, 403, in, "peek"},
-	{"POST /v1/apps/{topic}/buried/kick", choice, 401, 403, 403, 403, in, "kick"},
-	{"POST /v1/apps/{topic}/buried/delete", choice, 401, 403, 403, 403, in, "delete"},
-	{"POST /v1/apps/{topic}/jobs", goodJob, 401, 403, in, 403, in, "put"},
+	{"GET /v1/apps/{app}/buried", "", 401, in, in, 403, in, ""},
+	{"GET /v1/apps/{app}/buried/{id...}", "", 401, 403, 403, 403, in, "peek"},
+	{"POST /v1/apps/{app}/buried/kick", choice, 401, 403, 403, 403, in, "kick"},
+	{"POST /v1/apps/{app}/buried/delete", choice, 401, 403, 403, 403, in, "delete"},
+	{"POST /v1/apps/{app}/jobs", goodJob, 401, 403, in, 403, in, "put"},
 	{"GET /debug/pprof/{$}", "", 401, 403, 403, 403, in, ""},
 	{"GET /debug/pprof/{profile}", "", 401, 403, 403, 403, in, ""},
 	{"GET /debug/pprof/profile", "", 401, 403, 403, 403, in, ""},
@@ -56,13 +56,13 @@ var everyRoute = []struct { // never written to
 
 	{"GET /{$}", "", 303, in, in, in, in, ""},
 	{"GET /events", "", 401, in, in, in, in, ""},
-	{"GET /apps/{topic}", "", 303, in, in, 403, in, ""},
-	{"POST /apps/{topic}/pause", form, 401, 403, 403, 403, in, "pause"},
-	{"POST /apps/{topic}/resume", form, 401, 403, 403, 403, in, "resume"},
-	{"GET /apps/{topic}/buried", "", 303, in, in, 403, in, ""},
-	{"GET /apps/{topic}/buried/{id...}", "", 303, 403, 403, 403, in, "peek"},
-	{"POST /apps/{topic}/buried/kick", form, 401, 403, 403, 403, in, "kick"},
-	{"POST /apps/{topic}/buried/delete", form, 401, 403, 403, 403, in, "delete"},
+	{"GET /apps/{app}", "", 303, in, in, 403, in, ""},
+	{"POST /apps/{app}/pause", form, 401, 403, 403, 403, in, "pause"},
+	{"POST /apps/{app}/resume", form, 401, 403, 403, 403, in, "resume"},
+	{"GET /apps/{app}/buried", "", 303, in, in, 403, in, ""},
+	{"GET /apps/{app}/buried/{id...}", "", 303, 403, 403, 403, in, "peek"},
+	{"POST /apps/{app}/buried/kick", form, 401, 403, 403, 403, in, "kick"},
+	{"POST /apps/{app}/buried/delete", form, 401, 403, 403, 403, in, "delete"},
 	{"GET /send", "", 303, 403, in, in, in, ""},
 	{"POST /send", push, 401, 403, in, 403, in, "put"},
 	{"POST /send/preview", push, 401, 403, in, in, in, ""},
@@ -143,7 +143,7 @@ func TestEveryRoute(t *testing.T) {
 	tree := newTouchedTree()
 	outcomes := new(Outcomes)
 	outcomes.begin()
-	outcomes.end(donePut{id: "7", topic: topic, delay: 0, tokens: 1})
+	outcomes.end(donePut{id: "7", app: topic, topic: topic, delay: 0, tokens: 1})
 	api := New(tree, Options{Outcomes: outcomes, Metrics: http.NotFoundHandler(), Reload: func(context.Context) error { return tree.touch("reload") }})
 	api.Use(Settings{Keys: testKeys, PProf: true})
 	api.wrong.limit.SetLimit(rate.Inf) // there are many

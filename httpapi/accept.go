@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -36,7 +35,7 @@ type result struct {
 	Malformed []resultError `json:"malformed,omitempty"`
 	Error     *resultError  `json:"error,omitempty"`
 
-	topic string // for the log
+	app, topic string // for the log
 }
 
 // resultError says why a notification, or a token of it, was not taken.
@@ -48,8 +47,7 @@ type resultError struct {
 	Uncertain bool `json:"uncertain,omitempty"`
 }
 
-// accept puts one notification into the queue. topic is the app for those that
-// name none.
+// accept puts one notification into the queue.
 func (a *API) accept(ctx context.Context, c *client, body []byte) result {
 	e, err := job.ParseEnvelope(body, time.Now())
 	if err != nil {
@@ -60,21 +58,22 @@ func (a *API) accept(ctx context.Context, c *client, body []byte) result {
 
 // enqueue checks the job of an envelope and puts it into the queue.
 func (a *API) enqueue(ctx context.Context, c *client, e job.Envelope) result {
-	jobs, r := a.prepare(c, e, c.pay)
-	if r.topic = e.Topic; r.Error != nil {
+	jobs, r := a.prepare(c, &e, c.pay)
+	if r.Error != nil {
 		return r
 	}
 	return a.putJobs(ctx, e, jobs, r)
 }
 
 // prepare returns the jobs that a notification is, for which the client's limit
-// is charged, and what there is to say of it already: an Error, or malformed
+// is charged, and what there is to say of it already: its app, an Error, or malformed
 // tokens.
-func (a *API) prepare(c *client, e job.Envelope, charge func(jobs int) error) (jobs []job.Part, r result) {
-	jobs, job, _, err := a.check(c, e)
+func (a *API) prepare(c *client, e *job.Envelope, charge func(jobs int) error) (jobs []job.Part, r result) {
+	jobs, job, name, app, err := a.check(c, e)
 	if err != nil {
 		return nil, result{Error: errorOf(err)}
 	}
+	r.app, r.topic = name, app.Topic
 	if err := charge(len(jobs) - 1); err != nil {
 		return nil, result{Error: errorOf(err)}
 	}
@@ -88,7 +87,7 @@ func (a *API) prepare(c *client, e job.Envelope, charge func(jobs int) error) (j
 // be put.
 func (a *API) putJobs(ctx context.Context, e job.Envelope, jobs []job.Part, r result) result {
 	for _, one := range jobs {
-		id, err := a.remember(donePut{topic: e.Topic, body: one.Body, delay: e.Delay, tokens: one.Tokens}, func() (string, error) { return a.tree.Put(ctx, e.Topic, one.Body, e.Delay) })
+		id, err := a.remember(donePut{app: r.app, topic: r.topic, body: one.Body, delay: e.Delay, tokens: one.Tokens}, func() (string, error) { return a.tree.Put(ctx, r.app, one.Body, e.Delay) })
 		if err != nil {
 			r.ID, r.Error = "", errorOf(err)
 			return r
@@ -103,25 +102,17 @@ func (a *API) putJobs(ctx context.Context, e job.Envelope, jobs []job.Part, r re
 	return r
 }
 
-// errTopic: the client's key is for other apps.
-var errTopic = errors.New("this key is for other apps")
-
-// check returns the jobs that a notification is, what they are decoded, and their app.
-func (a *API) check(c *client, e job.Envelope) (jobs []job.Part, j job.Job, app job.Rules, err error) {
-	switch {
-	case e.Topic == "":
-		return nil, j, app, &job.Error{Key: "topic", Why: "missing"}
-	case !c.may(e.Topic):
-		return nil, j, app, fmt.Errorf("topic %.60q: %w", e.Topic, errTopic)
-	}
-	if app, err = a.tree.App(e.Topic); err != nil {
-		return nil, j, app, err
+// check returns the jobs that a notification is, what they are decoded, and their app's name
+// and rules.
+func (a *API) check(c *client, e *job.Envelope) (jobs []job.Part, j job.Job, name string, app job.Rules, err error) {
+	if name, app, err = a.chosen(c, e); err != nil {
+		return nil, j, "", app, err
 	}
 	if j, err = e.Parse(&app, time.Now()); err != nil {
-		return nil, j, app, err
+		return nil, j, "", app, err
 	}
 	jobs, err = job.Split(e.Job, &j, maxJob)
-	return jobs, j, app, err
+	return jobs, j, name, app, err
 }
 
 // errorOf says for a client what err is about.
@@ -131,8 +122,11 @@ func errorOf(err error) *resultError {
 	switch {
 	case ok:
 		r.Key, r.Detail = fault.Key, fault.Why
-	case errors.Is(err, supervisor.ErrNoApp), errors.Is(err, errTopic):
-		r.Key = "topic"
+	case errors.Is(err, supervisor.ErrNoApp): // it has gone since
+		r.Key = "app"
+	}
+	if which, ok := errors.AsType[*chosenError](err); ok {
+		r.Key = which.key
 	}
 	// What names no key of the request is 404 for requests about an app only.
 	if errors.Is(err, supervisor.ErrNoApp) {
@@ -225,12 +219,12 @@ func (p *part) add(ctx context.Context, i int, body []byte, now time.Time) {
 		p.out[i].Error = errorOf(err)
 		return
 	}
-	jobs, r := p.api.prepare(p.client, e, p.charge)
+	jobs, r := p.api.prepare(p.client, &e, p.charge)
 	if r.Error == nil && len(jobs) > 1 {
 		r = p.api.putJobs(ctx, e, jobs, r)
 	} else if r.Error == nil {
-		p.jobs = append(p.jobs, supervisor.NewJob{App: e.Topic, Body: jobs[0].Body, Delay: e.Delay})
-		p.puts = append(p.puts, donePut{topic: e.Topic, body: jobs[0].Body, delay: e.Delay, tokens: jobs[0].Tokens, err: errPanic})
+		p.jobs = append(p.jobs, supervisor.NewJob{App: r.app, Body: jobs[0].Body, Delay: e.Delay})
+		p.puts = append(p.puts, donePut{app: r.app, topic: r.topic, body: jobs[0].Body, delay: e.Delay, tokens: jobs[0].Tokens, err: errPanic})
 		p.at = append(p.at, i)
 	}
 	p.out[i] = r
@@ -293,7 +287,7 @@ func (a *API) lintOf(c *client, body []byte) lintResult {
 }
 
 func (a *API) lintEnvelope(c *client, e job.Envelope) lintResult {
-	jobs, job, app, err := a.check(c, e)
+	jobs, job, _, app, err := a.check(c, &e)
 	if err != nil {
 		return lintResult{Error: errorOf(err)}
 	}

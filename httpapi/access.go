@@ -37,7 +37,8 @@ type Key struct {
 	Name   string // for the log
 	Token  string
 	Role   Role
-	Topics []string // the apps that it is for; empty: all
+	Apps   []string // names of the apps that it is for; empty: all, unless Topics says which
+	Topics []string // the same by their topics; one of the two is empty
 	Rate   int      // notifications a second; 0: no limit
 }
 
@@ -59,15 +60,13 @@ type Settings struct {
 type client struct {
 	name   string
 	role   Role
-	topics []string // nil: all
+	apps   []string // nil, as topics: all apps
+	topics []string
 	limit  *rate.Limiter
 
 	browser bool // asks as the page does, not as the API's clients do
 	signed  bool // has signed in at the page
 }
-
-// may says whether the client may do something to an app.
-func (c *client) may(topic string) bool { return c.topics == nil || slices.Contains(c.topics, topic) }
 
 // errRate: a client has used up its limit.
 var errRate = errors.New("over its rate")
@@ -112,6 +111,9 @@ func newAccess(s Settings, before *access) *access {
 	var deriving sync.Mutex
 	for _, k := range s.Keys {
 		c := client{name: k.Name, role: k.Role, limit: rate.NewLimiter(rate.Inf, 0)}
+		if len(k.Apps) > 0 {
+			c.apps = k.Apps
+		}
 		if len(k.Topics) > 0 {
 			c.topics = k.Topics
 		}

@@ -31,13 +31,13 @@ func TestWhoMay(t *testing.T) {
 	h := api.Network()
 	for _, route := range append(api.routes(), api.profiles()...) {
 		method, path, _ := strings.Cut(route.pattern, " ")
-		path = strings.NewReplacer("{topic}", topic, "{id...}", "7", "{id}", "7", "{profile}", "symbol", "{$}", "").Replace(path)
+		path = strings.NewReplacer("{app}", topic, "{id...}", "7", "{id}", "7", "{profile}", "symbol", "{$}", "").Replace(path)
 		for token, role := range map[string]Role{
 			"": roleNone, "wrong": roleNone, "reader-012": roleNone, "reader-0123x": roleNone,
 			"reader-0123": RoleRead, "sender-0123": RoleSend, "other-0123": RoleAdmin,
 		} {
 			want := 0
-			switch named := strings.Contains(route.pattern, "{topic}"); {
+			switch named := strings.Contains(route.pattern, "{app}"); {
 			case route.role == roleNone || role >= route.role && token != "other-0123":
 				continue
 			case role == roleNone:

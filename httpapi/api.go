@@ -43,20 +43,23 @@ type appTree interface {
 	LostJobs() int64
 	// Jobs is the view of an app's buried jobs. Errors: supervisor.ErrNoApp,
 	// supervisor.ErrNoAdmin.
-	Jobs(topic string) (buried.Jobs, error)
-	// FindBuried returns the buried jobs whose producer got this id, and their app's topic.
-	FindBuried(id string) (topic string, found []buried.Entry)
+	Jobs(app string) (buried.Jobs, error)
+	// FindBuried returns the buried jobs whose producer got this id, and their app's name.
+	FindBuried(id string) (app string, found []buried.Entry)
 	// App is what an app's jobs are judged by. Errors: supervisor.ErrNoApp.
-	App(topic string) (job.Rules, error)
+	App(name string) (job.Rules, error)
+	// AppOf returns the name of the app that a topic stands for. Errors: supervisor.ErrNoApp,
+	// *supervisor.AmbiguousError.
+	AppOf(topic string) (name string, err error)
 	// putAnswer puts a job in an app's tube. Errors: supervisor.ErrNoApp, those of
 	// queue.Queue.
-	Put(ctx context.Context, topic string, body []byte, delay time.Duration) (id string, err error)
+	Put(ctx context.Context, app string, body []byte, delay time.Duration) (id string, err error)
 	// PutAll puts several at less cost, and returns what Put would for each.
 	PutAll(ctx context.Context, jobs []supervisor.NewJob) []queue.Stored
 	// Pause has an app take no jobs, Resume lets it go on. Errors:
 	// supervisor.ErrNoApp.
-	Pause(topic, reason string) error
-	Resume(topic string) error
+	Pause(app, reason string) error
+	Resume(app string) error
 }
 
 // Options are what an API needs besides the tree.
@@ -123,30 +126,30 @@ type route struct {
 	handle  func(w http.ResponseWriter, r *http.Request, c *client)
 }
 
-// routes is all there is. A route whose pattern has {topic} is for clients whose
-// key is for that app.
+// routes is all there is. A route whose pattern has {app}, a name, is for
+// clients whose key is for that app; see resolve.
 func (a *API) routes() []route {
 	return []route{
 		{"POST /post", roleNone, false, a.post}, // looks for the key in the form, too
 		{"GET /healthz", roleNone, false, healthy},
 		{"GET /readyz", roleNone, false, a.ready},
 		{"GET /readyz/apps", roleNone, false, a.appsReady},
-		{"GET /readyz/apps/{topic}", roleNone, false, a.appReady},
+		{"GET /readyz/apps/{app}", roleNone, false, a.appReady},
 		{"GET /openapi.yaml", roleNone, false, describe},
 		{"GET /metrics", RoleRead, true, a.metrics},
 		{"POST /v1/notifications", RoleSend, false, a.notifications},
 		{"GET /v1/notifications/{id...}", RoleRead, false, a.notification},
 		{"POST /v1/lint", RoleSend, false, a.lint},
 		{"GET /v1/apps", RoleRead, false, a.apps},
-		{"GET /v1/apps/{topic}", RoleRead, false, a.app},
-		{"POST /v1/apps/{topic}/pause", RoleAdmin, false, a.pause},
-		{"POST /v1/apps/{topic}/resume", RoleAdmin, false, a.resume},
+		{"GET /v1/apps/{app}", RoleRead, false, a.app},
+		{"POST /v1/apps/{app}/pause", RoleAdmin, false, a.pause},
+		{"POST /v1/apps/{app}/resume", RoleAdmin, false, a.resume},
 		{"POST /v1/reload", RoleAdmin, true, a.reload},
-		{"GET /v1/apps/{topic}/buried", RoleRead, false, a.buried("", list)},
-		{"GET /v1/apps/{topic}/buried/{id...}", RoleAdmin, false, a.buried("", show)},
-		{"POST /v1/apps/{topic}/buried/kick", RoleAdmin, false, a.buried("kicked", settle(Local.Kick))},
-		{"POST /v1/apps/{topic}/buried/delete", RoleAdmin, false, a.buried("deleted", settle(Local.Delete))},
-		{"POST /v1/apps/{topic}/jobs", RoleSend, false, a.put},
+		{"GET /v1/apps/{app}/buried", RoleRead, false, a.buried("", list)},
+		{"GET /v1/apps/{app}/buried/{id...}", RoleAdmin, false, a.buried("", show)},
+		{"POST /v1/apps/{app}/buried/kick", RoleAdmin, false, a.buried("kicked", settle(Local.Kick))},
+		{"POST /v1/apps/{app}/buried/delete", RoleAdmin, false, a.buried("deleted", settle(Local.Delete))},
+		{"POST /v1/apps/{app}/jobs", RoleSend, false, a.put},
 	}
 }
 
@@ -223,7 +226,12 @@ func (a *API) mux(identify func(*http.Request) *client, more []route) *http.Serv
 			if c != nil {
 				markAuthenticated(r)
 			}
-			if route.role == roleNone || a.admit(w, r, c, &route) {
+			unclear := a.resolve(r, c)
+			switch {
+			case route.role != roleNone && !a.admit(w, r, c, &route): // it has answered
+			case unclear != nil:
+				writeProblem(w, statusOf(unclear), unclear.Error())
+			default:
 				route.handle(w, r, c)
 			}
 		})
@@ -278,13 +286,13 @@ func (a *API) panicked(request string, v any) {
 
 // denied says why a client may not make a request; "" if it may.
 func (route *route) denied(r *http.Request, c *client) string {
-	topic := r.PathValue("topic")
+	name, topic := named(r)
 	switch {
 	case route.role == roleNone:
 		return ""
 	case c.role < route.role:
 		return fmt.Sprintf("key %q lacks the role %s", c.name, route.role)
-	case route.whole && c.topics != nil, topic != "" && !c.may(topic):
+	case route.whole && c.scoped(), name != "" && !c.may(name, topic):
 		return fmt.Sprintf("key %q is for other apps", c.name)
 	}
 	return ""

@@ -64,12 +64,40 @@ func (f *fakeTree) Jobs(name string) (buried.Jobs, error) {
 	return f.jobs, f.err
 }
 
-func (*fakeTree) App(name string) (job.Rules, error) {
-	app := job.Rules{Topic: name}
-	if name != topic {
-		return app, noApp(name)
+func (f *fakeTree) App(name string) (job.Rules, error) { return appIn(f.apps, name) }
+
+func (f *fakeTree) AppOf(topic string) (string, error) { return appOfIn(f.apps, topic) }
+
+// appIn is App of a tree with these apps; that of the constant topic is always there.
+func appIn(apps []supervisor.AppStatus, name string) (job.Rules, error) {
+	for _, a := range apps {
+		if a.Name == name {
+			return job.Rules{Topic: a.Topic}, nil
+		}
 	}
-	return app, nil
+	if name != topic {
+		return job.Rules{}, noApp(name)
+	}
+	return job.Rules{Topic: name}, nil
+}
+
+// appOfIn is AppOf of a tree with these apps.
+func appOfIn(apps []supervisor.AppStatus, said string) (string, error) {
+	var of []string
+	for _, a := range apps {
+		if a.Topic == said {
+			of = append(of, a.Name)
+		}
+	}
+	switch {
+	case slices.Contains(of, said), len(of) == 0 && said == topic:
+		return said, nil
+	case len(of) == 0:
+		return "", fmt.Errorf("topic %q: %w", said, supervisor.ErrNoApp)
+	case len(of) == 1:
+		return of[0], nil
+	}
+	return "", &supervisor.AmbiguousError{Topic: said, Apps: of}
 }
 
 func (f *fakeTree) FindBuried(id string) (string, []buried.Entry) {
@@ -280,11 +308,11 @@ func TestApps(t *testing.T) {
 	ask(t, h, "GET", "/v1/apps", "", 200, &got)
 	none := Pushes{Ended: map[string]int64{}}
 	want := []App{
-		{Topic: "a", Tube: "a", State: supervisor.Running, Ready: true, Workers: []Worker{{Serving: true, Connected: true, Held: 3, InFlight: 2, Received: 9, Finished: 6}, {Waiting: "apns not reachable: x"}},
+		{Name: "a", Topic: "a", Tube: "a", State: supervisor.Running, Ready: true, Workers: []Worker{{Serving: true, Connected: true, Held: 3, InFlight: 2, Received: 9, Finished: 6}, {Waiting: "apns not reachable: x"}},
 			Pushes: Pushes{Ended: map[string]int64{}, Buried: 2}, Watchdog: watchdog{Restarted: 1}},
-		{Topic: "b", Tube: "b", State: supervisor.Broken, Reason: "403 X", Since: since, Workers: []Worker{}, Pushes: none},
-		{Topic: "c", Tube: "c", State: supervisor.TubePaused, Ready: true, Reason: "until y", Since: since, Workers: []Worker{}, Pushes: none},
-		{Topic: "e", Tube: "e", State: supervisor.Running, Ready: true, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since, Stalled: "y"}},
+		{Name: "b", Topic: "b", Tube: "b", State: supervisor.Broken, Reason: "403 X", Since: since, Workers: []Worker{}, Pushes: none},
+		{Name: "c", Topic: "c", Tube: "c", State: supervisor.TubePaused, Ready: true, Reason: "until y", Since: since, Workers: []Worker{}, Pushes: none},
+		{Name: "e", Topic: "e", Tube: "e", State: supervisor.Running, Ready: true, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since, Stalled: "y"}},
 	}
 	if !reflect.DeepEqual(got.Apps, want) {
 		t.Errorf("%+v\nwant\n%+v", got.Apps, want)
@@ -468,7 +496,7 @@ func TestNotificationIsBuried(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask(t, api.Socket(), "GET", "/v1/notifications/"+id, "", 200, &n)
-	want := pushStatus{ID: id, Topic: topic, State: stateBuried, Put: time.Unix(1, 0).UTC(), At: time.Unix(1, 0).UTC(), Tries: 2, Tokens: 1, Buried: 1, Status: 41, Reason: "400 BadTopic"}
+	want := pushStatus{ID: id, App: topic, Topic: topic, State: stateBuried, Put: time.Unix(1, 0).UTC(), At: time.Unix(1, 0).UTC(), Tries: 2, Tokens: 1, Buried: 1, Status: 41, Reason: "400 BadTopic"}
 	if n != want {
 		t.Errorf("%+v, want %+v", n, want)
 	}

@@ -43,6 +43,7 @@ type RefusedReload struct {
 
 // App is an app at one moment. The numbers count since the process began.
 type App struct {
+	Name  string `json:"name"`
 	Topic string `json:"topic"`
 	Tube  string `json:"tube"`
 
@@ -64,7 +65,7 @@ type App struct {
 	Watchdog        watchdog `json:"watchdog"`
 	Webhook         *Webhook `json:"webhook,omitempty"`
 	// Failures are the pushes that last went wrong, at most 50, latest first; of
-	// GET /v1/apps/{topic} only.
+	// GET /v1/apps/{app} only.
 	Failures []failure `json:"failures,omitempty"`
 
 	// Of an app's page only: how the last pushes ended, delivered ones too, and how many
@@ -206,7 +207,7 @@ func (a *App) KeepsCredential() bool { return a.CredentialFault != "" && len(a.W
 
 func appOf(s *supervisor.AppStatus) App {
 	a := App{
-		Topic: s.Topic, Tube: s.Tube, State: s.Health.State, Ready: !s.Health.State.Trouble(), Held: s.Paused.Paused, Reason: s.Health.Reason, Since: s.Health.Since, Workers: []Worker{},
+		Name: s.Name, Topic: s.Topic, Tube: s.Tube, State: s.Health.State, Ready: !s.Health.State.Trouble(), Held: s.Paused.Paused, Reason: s.Health.Reason, Since: s.Health.Since, Workers: []Worker{},
 		Pushes:            pushesOf(s.Counters),
 		Active:            s.Recent.Active(),
 		Latency:           latencyOf(&s.Counters.Seconds),

@@ -15,23 +15,23 @@ import (
 const reloadTime = time.Minute
 
 func (a *API) pause(w http.ResponseWriter, r *http.Request, c *client) {
-	a.operate(w, r, c, "app paused", a.tree.Pause(r.PathValue("topic"), "paused by "+c.name))
+	a.operate(w, r, c, "app paused", a.tree.Pause(r.PathValue("app"), "paused by "+c.name))
 }
 
 func (a *API) resume(w http.ResponseWriter, r *http.Request, c *client) {
-	a.operate(w, r, c, "app resumed", a.tree.Resume(r.PathValue("topic")))
+	a.operate(w, r, c, "app resumed", a.tree.Resume(r.PathValue("app")))
 }
 
 // operate answers an order about an app with how the app is now: a browser by its page.
 func (a *API) operate(w http.ResponseWriter, r *http.Request, c *client, action string, err error) {
-	topic := r.PathValue("topic")
+	name, topic := named(r)
 	if err != nil {
 		a.refuse(w, r, c, statusOf(err), err.Error())
 		return
 	}
-	a.audit(r, c, action, "topic", topic)
+	a.audit(r, c, action, "app", name, "topic", topic)
 	if wantsPage(r, c) {
-		a.pages.redirect(w, r, appPath(topic))
+		a.pages.redirect(w, r, appPath(name))
 		return
 	}
 	a.app(w, r, c)
@@ -44,7 +44,7 @@ func (a *API) refusedReload(c *client) *RefusedReload {
 		return nil
 	}
 	_, refused := a.o.Reloads()
-	if refused != nil && c.topics != nil {
+	if refused != nil && c.scoped() {
 		return &RefusedReload{At: refused.At}
 	}
 	return refused
@@ -69,7 +69,7 @@ func reloadedOf(apps []supervisor.AppStatus) reloaded {
 	out := reloaded{Apps: len(apps)}
 	for i := range apps {
 		if fault := apps[i].CredentialFault; fault != "" {
-			out.Credentials = append(out.Credentials, credentialFault{apps[i].Topic, fault})
+			out.Credentials = append(out.Credentials, credentialFault{apps[i].Name, fault})
 		}
 	}
 	return out
@@ -100,7 +100,7 @@ func (a *API) reload(w http.ResponseWriter, r *http.Request, c *client) {
 func (a *API) apps(w http.ResponseWriter, _ *http.Request, c *client) {
 	out := Apps{Apps: []App{}, RefusedReload: a.refusedReload(c), UnknownTubes: a.unknownTubes(c)}
 	for _, s := range a.tree.Status() {
-		if c.may(s.Topic) {
+		if c.may(s.Name, s.Topic) {
 			out.Apps = append(out.Apps, appOf(&s))
 		}
 	}
@@ -109,7 +109,7 @@ func (a *API) apps(w http.ResponseWriter, _ *http.Request, c *client) {
 
 // unknownTubes are the tubes that belong to no app, for a client that may see all apps.
 func (a *API) unknownTubes(c *client) (out []unknownTube) {
-	if c == nil || c.topics != nil {
+	if c == nil || c.scoped() {
 		return nil
 	}
 	for _, t := range a.tree.UnknownTubes() {
@@ -119,10 +119,10 @@ func (a *API) unknownTubes(c *client) (out []unknownTube) {
 }
 
 func (a *API) app(w http.ResponseWriter, r *http.Request, _ *client) {
-	topic := r.PathValue("topic")
-	s := a.status(topic)
+	name := r.PathValue("app")
+	s := a.status(name)
 	if s == nil {
-		err := noApp(topic)
+		err := noApp(name)
 		writeProblem(w, statusOf(err), err.Error())
 		return
 	}
@@ -131,23 +131,21 @@ func (a *API) app(w http.ResponseWriter, r *http.Request, _ *client) {
 	writeJSON(w, http.StatusOK, out)
 }
 
-// status is an app as of now; nil if there is none with that topic.
-func (a *API) status(topic string) *supervisor.AppStatus {
+// status is an app as of now; nil if there is none with that name.
+func (a *API) status(name string) *supervisor.AppStatus {
 	all := a.tree.Status()
 	for i := range all {
-		if all[i].Topic == topic {
+		if all[i].Name == name {
 			return &all[i]
 		}
 	}
 	return nil
 }
 
-func noApp(topic string) error { return fmt.Errorf("topic %.60q: %w", topic, supervisor.ErrNoApp) }
-
 // readiness is the answer of GET /readyz and the paths below it.
 type readiness struct {
 	Ready bool `json:"ready"`
-	// Trouble says what is wrong, by the topics of the apps that are not ready. Clients
+	// Trouble says what is wrong, by the names of the apps that are not ready. Clients
 	// without a key do not get it.
 	Trouble map[string]string `json:"trouble,omitempty"`
 	// Stopping: the daemon is stopping.
@@ -169,8 +167,8 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request, c *client) {
 		}
 		if h := all[i].Health; !h.NoQueue {
 			out.Ready = true
-		} else if told(c, all[i].Topic) {
-			trouble[all[i].Topic] = h.String()
+		} else if told(c, &all[i]) {
+			trouble[all[i].Name] = h.String()
 		}
 	}
 	if !out.Ready {
@@ -190,17 +188,17 @@ func (a *API) appsReady(w http.ResponseWriter, _ *http.Request, c *client) {
 	out.write(w)
 }
 
-// appReady says whether one app is in trouble. The caller knows its topic already, but
+// appReady says whether one app is in trouble. The caller knows its name already, but
 // learns the reason only with a key.
 func (a *API) appReady(w http.ResponseWriter, r *http.Request, c *client) {
-	topic := r.PathValue("topic")
-	if c != nil && !c.may(topic) {
+	name, topic := named(r)
+	if c != nil && !c.may(name, topic) {
 		writeProblem(w, http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
 		return
 	}
-	s := a.status(topic)
+	s := a.status(name)
 	if s == nil {
-		err := noApp(topic)
+		err := noApp(name)
 		writeProblem(w, statusOf(err), err.Error())
 		return
 	}
@@ -216,15 +214,15 @@ func readinessOf(apps []supervisor.AppStatus, c *client) readiness {
 			continue
 		}
 		out.Ready = false
-		if told(c, apps[i].Topic) {
-			out.Trouble[apps[i].Topic] = h.String()
+		if told(c, &apps[i]) {
+			out.Trouble[apps[i].Name] = h.String()
 		}
 	}
 	return out
 }
 
 // told reports whether c may see what is wrong with an app.
-func told(c *client, topic string) bool { return c != nil && c.may(topic) }
+func told(c *client, s *supervisor.AppStatus) bool { return c != nil && c.may(s.Name, s.Topic) }
 
 func (r *readiness) write(w http.ResponseWriter) {
 	status := http.StatusOK

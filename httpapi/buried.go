@@ -81,7 +81,7 @@ func partly(n int, err error) (incomplete string, _ error) {
 	return "", err
 }
 
-// BuriedList is the answer of GET /v1/apps/{topic}/buried.
+// BuriedList is the answer of GET /v1/apps/{app}/buried.
 type BuriedList struct {
 	Jobs []BuriedJob `json:"jobs"` // those buried first in front
 	More bool        `json:"more"` // the limit was reached, and there are others
@@ -243,7 +243,7 @@ func (a *API) buried(done string, do func(ctx context.Context, l Local, r *http.
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), maxTime)
 		defer cancel()
-		topic := r.PathValue("topic")
+		name, topic := named(r)
 		body, free, err := a.body(ctx, w, r, c, maxBody) // first: it may be slow
 		defer free()
 		if err != nil {
@@ -253,7 +253,7 @@ func (a *API) buried(done string, do func(ctx context.Context, l Local, r *http.
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		var settled Settled
 		err = a.inTurn(ctx, w, c, func() (answer, error) {
-			jobs, err := a.tree.Jobs(topic)
+			jobs, err := a.tree.Jobs(name)
 			if err != nil {
 				return answer{}, err
 			}
@@ -263,7 +263,7 @@ func (a *API) buried(done string, do func(ctx context.Context, l Local, r *http.
 			}
 			if s, ok := out.(Settled); ok {
 				settled = s
-				a.audit(r, c, "buried jobs "+done, "topic", topic, "jobs", s.Jobs)
+				a.audit(r, c, "buried jobs "+done, "app", name, "topic", topic, "jobs", s.Jobs)
 			}
 			if wantsPage(r, c) {
 				return answer{}, nil

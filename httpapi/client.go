@@ -29,18 +29,18 @@ const maxAnswer = 8 << 20
 
 // Client speaks to a daemon: about one app by its state_dir (Dial), or about all.
 type Client struct {
-	http  http.Client
-	base  string // of the URLs
-	key   string // shown with each request; "" none
-	dir   string // state_dir, if it is that of a ForState
-	topic string // "" all apps
+	http http.Client
+	base string // of the URLs
+	key  string // shown with each request; "" none
+	dir  string // state_dir, if it is that of a ForState
+	name string // of the app; "" all apps
 }
 
-// Dial returns a client for topic if a daemon answers in dir; else an error
+// Dial returns a client for the app of that name if a daemon answers in dir; else an error
 // that wraps ErrNoDaemon, or one that says why it cannot be asked. Close it.
-func Dial(ctx context.Context, dir, topic string) (*Client, error) {
+func Dial(ctx context.Context, dir, name string) (*Client, error) {
 	c := onSocket(filepath.Join(dir, socketName))
-	c.topic = topic
+	c.name = name
 	conn, err := c.http.Transport.(*http.Transport).DialContext(ctx, "", "")
 	if err != nil {
 		return nil, noDaemon(dir, err)
@@ -109,8 +109,8 @@ func (c *Client) Apps(ctx context.Context) (out Apps, err error) {
 }
 
 // App tells of one app.
-func (c *Client) App(ctx context.Context, topic string) (out App, err error) {
-	err = c.do(ctx, http.MethodGet, "/v1/apps/"+url.PathEscape(topic), nil, &out)
+func (c *Client) App(ctx context.Context, name string) (out App, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/apps/"+url.PathEscape(name), nil, &out)
 	return out, err
 }
 
@@ -167,7 +167,7 @@ func (c *Client) Put(ctx context.Context, job []byte, delay time.Duration) (id s
 }
 
 // app is the path of the client's app.
-func (c *Client) app() string { return "/v1/apps/" + url.PathEscape(c.topic) }
+func (c *Client) app() string { return "/v1/apps/" + url.PathEscape(c.name) }
 
 // aliveTime is how long a daemon may take to say that it is alive. What it is asked for
 // may take longer.

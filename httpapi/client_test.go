@@ -72,7 +72,7 @@ func TestPutThatNobodyHeard(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(c.Close)
-		c.topic = "a"
+		c.name = "a"
 		if _, err := c.Put(t.Context(), []byte("{}"), 0); err == nil || errors.Is(err, queue.ErrUncertain) != uncertain {
 			t.Errorf("%s is not answered: %v", path, err)
 		}

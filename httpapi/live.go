@@ -32,13 +32,13 @@ type live struct {
 	pages *pages
 	r     *http.Request
 	out   eventStream
-	of    string // one app's page; "": the overview
+	of    string // one app's page, by its name; "": the overview
 	all   string // the apps that the overview shows, see listOf; "": whatever there are
 
 	c     *client           // nil: the page is not shown to them any more
 	asked time.Time         // when c was found
 	sent  map[string]string // parts by id
-	rows  map[string]int64  // the ticks of the rows that were sent, by topic
+	rows  map[string]int64  // the ticks of the rows that were sent, by app
 	from  int               // of the apps, whose row is next
 }
 
@@ -46,7 +46,7 @@ type live struct {
 // part of it that is drawn differently now, by its id.
 func (p *pages) events(w http.ResponseWriter, r *http.Request, c *client) {
 	q := r.URL.Query()
-	l := &live{pages: p, r: r, of: q.Get("topic"), all: q.Get("apps"), sent: make(map[string]string), rows: make(map[string]int64)}
+	l := &live{pages: p, r: r, of: p.asked(r, c), all: q.Get("apps"), sent: make(map[string]string), rows: make(map[string]int64)}
 	leave, ok := p.enter(w, r, c, p.costOf(l.of))
 	if !ok {
 		return
@@ -72,8 +72,8 @@ func (p *pages) events(w http.ResponseWriter, r *http.Request, c *client) {
 
 // costOf is what a live page costs: an app's, or the overview with all apps. Where there
 // are very many, each key has one.
-func (p *pages) costOf(topic string) int64 {
-	if topic != "" {
+func (p *pages) costOf(app string) int64 {
+	if app != "" {
 		return viewCost
 	}
 	more := len(p.api.tree.Status()) / viewApps
@@ -87,7 +87,7 @@ func (l *live) tell(now *look) bool {
 		return false
 	}
 	c := l.c
-	apps := now.meant(func(topic string) bool { return c.may(topic) && (l.of == "" || l.of == topic) })
+	apps := now.meant(func(a *liveApp) bool { return c.may(a.Name, a.Topic) && (l.of == "" || l.of == a.Name) })
 	if l.of != "" && len(apps) == 0 || l.of == "" && l.all != "" && l.all != listOf(apps) {
 		_ = l.out.send("reload", "there are other apps")
 		return false
@@ -113,7 +113,7 @@ func (l *live) tellRows(apps []shown) bool {
 	for i := range apps {
 		at := (l.from + i) % len(apps)
 		a := &apps[at]
-		if a.row == "" || l.rows[a.app.Topic] == a.changed {
+		if a.row == "" || l.rows[a.app.Name] == a.changed {
 			continue
 		}
 		if n++; n > lookRows {
@@ -123,13 +123,13 @@ func (l *live) tellRows(apps []shown) bool {
 		if !l.allowed() {
 			return false
 		}
-		if !l.c.may(a.app.Topic) {
+		if !l.c.may(a.app.Name, a.app.Topic) {
 			continue
 		}
 		if l.out.send("part", a.row) != nil {
 			return false
 		}
-		l.rows[a.app.Topic] = a.changed
+		l.rows[a.app.Name] = a.changed
 	}
 	return true
 }
@@ -141,21 +141,27 @@ func (l *live) allowed() bool {
 		return l.c != nil
 	}
 	l.c, l.asked = l.pages.visitor(l.r), time.Now()
-	if l.c == nil || l.of != "" && !l.c.may(l.of) {
+	if l.c == nil || l.of != "" && !l.c.may(l.of, l.topic()) {
 		l.c = nil
 		_ = l.out.send("reload", "it is not shown to you any more")
 	}
 	return l.c != nil
 }
 
+// topic is that of the page's app; "" if there is no such app any more.
+func (l *live) topic() string {
+	rules, _ := l.pages.api.tree.App(l.of)
+	return rules.Topic
+}
+
 // listOf stands for a list of apps, in whatever order.
 func listOf(apps []shown) string {
-	topics := make([]string, len(apps))
+	names := make([]string, len(apps))
 	for i := range apps {
-		topics[i] = apps[i].app.Topic
+		names[i] = apps[i].app.Name
 	}
-	slices.Sort(topics)
-	sum := sha256.Sum256([]byte(strings.Join(topics, " ")))
+	slices.Sort(names)
+	sum := sha256.Sum256([]byte(strings.Join(names, " ")))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -261,7 +267,7 @@ type sentPush struct {
 // remembered, or not for this visitor to see.
 func (p *pages) sent(c *client, id string) (n pushStatus, ok bool) {
 	n, ok = p.api.o.Outcomes.look(id)
-	return n, ok && c != nil && c.may(n.Topic)
+	return n, ok && c != nil && c.may(n.App, n.Topic)
 }
 
 // obstacle says why a push that has not ended waits; "" if it just does.
@@ -269,7 +275,7 @@ func (p *pages) obstacle(n *pushStatus) string {
 	if n.Ended() {
 		return ""
 	}
-	st := p.api.status(n.Topic)
+	st := p.api.status(n.App)
 	if st == nil {
 		return "the app is no longer in the configuration"
 	}

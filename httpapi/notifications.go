@@ -101,7 +101,7 @@ func (a *API) acceptBody(ctx context.Context, req *http.Request, c *client, body
 		return r.Error.problem(), r.mayBePut()
 	}
 	if c.browser {
-		a.audit(req, c, "push sent from the page", "topic", r.topic, "job", shortID(r.ID))
+		a.audit(req, c, "push sent from the page", "app", r.app, "topic", r.topic, "job", shortID(r.ID))
 	}
 	out = jsonAnswer(http.StatusAccepted, r)
 	out.location = a.access.Load().BasePath + "/v1/notifications/" + url.PathEscape(r.ID)
@@ -152,7 +152,7 @@ func shortID(id string) string { return id[:min(len(id), 100)] }
 // putTime bounds one put: the queue answers in milliseconds or not at all.
 const putTime = 10 * time.Second
 
-// putAnswer is the answer of POST /v1/apps/{topic}/jobs.
+// putAnswer is the answer of POST /v1/apps/{app}/jobs.
 type putAnswer struct {
 	ID string `json:"id"` // as the queue calls the job
 }
@@ -174,7 +174,7 @@ func (a *API) put(w http.ResponseWriter, r *http.Request, c *client) {
 		return
 	}
 	out, refused := a.onlyOnce(ctx, r, c, body, func(ctx context.Context) (answer, bool) {
-		id, err := a.putJob(ctx, c, r.PathValue("topic"), body, delay)
+		id, err := a.putJob(ctx, c, r.PathValue("app"), body, delay)
 		if err != nil {
 			r := result{Error: errorOf(err)}
 			return putProblem(err), r.mayBePut()
@@ -198,7 +198,7 @@ func putProblem(err error) answer {
 // putLater is the delay that a request asks for.
 func (a *API) putLater(r *http.Request) (delay time.Duration, err error) {
 	// First: of an app that is not there nothing else is to be said.
-	if _, err := a.tree.App(r.PathValue("topic")); err != nil {
+	if _, err := a.tree.App(r.PathValue("app")); err != nil {
 		return 0, err
 	}
 	if wait := r.URL.Query().Get("delay"); wait != "" {
@@ -209,11 +209,11 @@ func (a *API) putLater(r *http.Request) (delay time.Duration, err error) {
 	return delay, nil
 }
 
-func (a *API) putJob(ctx context.Context, c *client, topic string, body []byte, delay time.Duration) (id string, err error) {
+func (a *API) putJob(ctx context.Context, c *client, name string, body []byte, delay time.Duration) (id string, err error) {
 	if !c.limit.Allow() {
 		return "", c.overRate()
 	}
-	app, err := a.tree.App(topic)
+	app, err := a.tree.App(name)
 	if err != nil {
 		return "", err
 	}
@@ -221,7 +221,7 @@ func (a *API) putJob(ctx context.Context, c *client, topic string, body []byte, 
 	if err != nil {
 		return "", fmt.Errorf("%w: the job would be buried or dropped: %w", errBody, err)
 	}
-	return a.remember(donePut{topic: topic, body: body, delay: delay, tokens: max(1, len(job.Tokens))}, func() (string, error) { return a.tree.Put(ctx, topic, body, delay) })
+	return a.remember(donePut{app: name, topic: app.Topic, body: body, delay: delay, tokens: max(1, len(job.Tokens))}, func() (string, error) { return a.tree.Put(ctx, name, body, delay) })
 }
 
 // remember calls put, and has Outcomes follow the job that it puts.

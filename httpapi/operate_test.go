@@ -54,7 +54,7 @@ func TestPauseAndResume(t *testing.T) {
 		if w.Code != 200 || !strings.Contains(w.Body.String(), `"state":"`+string(c.state)+`"`) || !strings.Contains(w.Body.String(), c.reason) {
 			t.Errorf("%s: %d %s", c.order, w.Code, w.Body)
 		}
-		if line := "http: app " + c.done + `" key=admin from=192.0.2.1 topic=` + topic; !strings.Contains(log.String(), line) {
+		if line := "http: app " + c.done + `" key=admin from=192.0.2.1 app=` + topic + ` topic=` + topic; !strings.Contains(log.String(), line) {
 			t.Errorf("log: %s", &log)
 		}
 		if w := send(h, "admin-0123", "POST", "/v1/apps/com.example.none/"+c.order, ""); w.Code != 404 {

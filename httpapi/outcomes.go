@@ -32,6 +32,7 @@ const (
 // pushStatus is what became of one job of a notification.
 type pushStatus struct {
 	ID           string    `json:"id"`
+	App          string    `json:"app"`
 	Topic        string    `json:"topic"`
 	State        string    `json:"state"`
 	Put          time.Time `json:"put"`
@@ -88,7 +89,8 @@ type source struct {
 // donePut is a put that has returned.
 type donePut struct {
 	id     string
-	topic  string
+	app    string
+	topic  string // the app's
 	body   []byte
 	delay  time.Duration
 	tokens int
@@ -114,7 +116,7 @@ func (o *Outcomes) end(puts ...donePut) {
 	froms := make([]source, len(puts)) // hashed before the lock, for which all workers' events wait
 	for i := range puts {
 		if p := &puts[i]; p.err == nil {
-			froms[i] = source{p.id, p.topic, job.SeedOf(p.id, p.body)}
+			froms[i] = source{p.id, p.app, job.SeedOf(p.id, p.body)}
 		}
 	}
 	o.mu.Lock()
@@ -137,7 +139,7 @@ func (o *Outcomes) putLocked(p *donePut, from source, now time.Time) {
 	}
 	delete(o.early, from)
 	o.addLocked(x) // in place of an earlier one, if the queue uses an id again
-	x.n.Topic, x.n.Tokens, x.n.Put = p.topic, p.tokens, now
+	x.n.App, x.n.Topic, x.n.Tokens, x.n.Put = p.app, p.topic, p.tokens, now
 	if p.delay > 0 {
 		x.n.DelayedUntil = now.Add(p.delay)
 	}
@@ -279,7 +281,7 @@ func (o *Outcomes) look(id string) (n pushStatus, ok bool) {
 
 // buriedAs builds a notification that is not remembered from its buried jobs.
 func (a *API) buriedAs(id string) (n pushStatus, ok bool) {
-	topic, found := a.tree.FindBuried(id)
+	app, found := a.tree.FindBuried(id)
 	for i := range found {
 		e := &found[i]
 		n.Buried += e.Tokens
@@ -287,8 +289,12 @@ func (a *API) buriedAs(id string) (n pushStatus, ok bool) {
 			n.Put, n.At, n.Tries, n.Reason, n.Status, n.APNsID = e.Put.UTC(), e.At.UTC(), e.Tries, e.Reason, e.Status, e.APNsID
 		}
 	}
-	n.ID, n.Topic, n.State, n.Tokens = id, topic, stateBuried, n.Buried
-	return n, topic != ""
+	if len(found) == 0 {
+		return n, false
+	}
+	rules, err := a.tree.App(app)
+	n.ID, n.App, n.Topic, n.State, n.Tokens = id, app, rules.Topic, stateBuried, n.Buried
+	return n, err == nil
 }
 
 // notification answers what has become of one.
@@ -298,7 +304,7 @@ func (a *API) notification(w http.ResponseWriter, r *http.Request, c *client) {
 	if !ok {
 		n, ok = a.buriedAs(id)
 	}
-	if !ok || !c.may(n.Topic) {
+	if !ok || !c.may(n.App, n.Topic) {
 		writeProblem(w, http.StatusNotFound, fmt.Sprintf(
 			"notification %.100q: neither remembered nor known to be buried: it was not put over HTTP, was put before the daemon started, or more than %d others have been put since", id, maxOutcomes))
 		return

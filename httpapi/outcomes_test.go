@@ -21,7 +21,7 @@ func TestOutcomes(t *testing.T) {
 		var o Outcomes
 		put := func(id string, tokens int, delay time.Duration) {
 			o.begin()
-			o.end(donePut{id: id, topic: topic, delay: delay, tokens: tokens})
+			o.end(donePut{id: id, app: topic, topic: topic, delay: delay, tokens: tokens})
 		}
 		state := func(id, want string) pushStatus {
 			t.Helper()
@@ -96,7 +96,7 @@ func TestOutcomeBeforePut(t *testing.T) {
 	if _, ok := o.look("7"); ok {
 		t.Error("known before it was put")
 	}
-	o.end(donePut{id: "7", topic: topic, delay: 0, tokens: 1}, donePut{err: errors.New("no")})
+	o.end(donePut{id: "7", app: topic, topic: topic, delay: 0, tokens: 1}, donePut{err: errors.New("no")})
 	o.end()
 	if n, ok := o.look("7"); !ok || n.State != stateDelivered || n.Tries != 1 {
 		t.Errorf("%+v", n)
@@ -139,7 +139,7 @@ func TestForgedOutcomes(t *testing.T) {
 			deliver(topic, id, body)
 		}
 		forge(id)
-		o.end(donePut{id: id, topic: topic, body: body, tokens: 1})
+		o.end(donePut{id: id, app: topic, topic: topic, body: body, tokens: 1})
 	}
 	want("7", stateQueued)
 	want("8", stateDelivered)

@@ -51,7 +51,7 @@ func TestPageBuried(t *testing.T) {
 			t.Errorf("%s: %d %s, %d left: %s", step.what, w.Code, w.Header().Get("Location"), left(), w.Body)
 		}
 		done, n, _ := strings.Cut(step.to, "=")
-		if line := `msg="http: buried jobs ` + done + `" key=admin from=192.0.2.1 topic=` + topic + " jobs=" + n; !strings.Contains(log.String(), line) {
+		if line := `msg="http: buried jobs ` + done + `" key=admin from=192.0.2.1 app=` + topic + ` topic=` + topic + " jobs=" + n; !strings.Contains(log.String(), line) {
 			t.Errorf("no %s in the log: %s", line, log)
 		}
 		if text := g.get(here + "?" + step.to).Body.String(); !strings.Contains(text, `class="notice"`) {

@@ -26,6 +26,7 @@ import (
 	"propeller/supervisor"
 	"propeller/worker"
 	"propeller/worker/buried"
+	"propeller/worker/job"
 )
 
 // countedTree has apps that work, and counts who asks.
@@ -60,6 +61,18 @@ func (c *countedTree) Status() []supervisor.AppStatus {
 	return slices.Clone(c.apps)
 }
 
+func (c *countedTree) App(name string) (job.Rules, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return appIn(c.apps, name)
+}
+
+func (c *countedTree) AppOf(topic string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return appOfIn(c.apps, topic)
+}
+
 func (c *countedTree) Jobs(topic string) (buried.Jobs, error) {
 	return buried.Jobs{Queue: countedAdmin{tree: c}, Tube: topic}, nil
 }
@@ -84,7 +97,7 @@ func TestSamplerShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tree := newCountedTree("a", "b")
-		s := &sampler{tree: tree, draw: func(a *liveApp) string { return a.Topic }}
+		s := &sampler{tree: tree, draw: func(a *liveApp) string { return a.Name }}
 		leave := []func(){s.join(), s.join(), s.join()}
 		time.Sleep(10*time.Second + time.Millisecond)
 		if looks, asked := tree.looks.Load(), tree.asked.Load(); looks != 11 || asked != 22 {
@@ -114,7 +127,7 @@ func TestSamplerAsksInTurn(t *testing.T) {
 			topics = append(topics, fmt.Sprintf("app%03d", i))
 		}
 		tree := newCountedTree(topics...)
-		s := &sampler{tree: tree, draw: func(a *liveApp) string { return a.Topic }}
+		s := &sampler{tree: tree, draw: func(a *liveApp) string { return a.Name }}
 		leave := s.join()
 		defer leave()
 		time.Sleep(2*sampleEvery + time.Millisecond)
@@ -154,7 +167,7 @@ func TestSamplerDrawsInTurn(t *testing.T) {
 		s.draw = func(a *liveApp) string {
 			s.view(&tree.apps[0]) // as for a page: it does not wait for rows
 			time.Sleep(drawTime / (2 * drawLeast))
-			drawn = append(drawn, a.Topic)
+			drawn = append(drawn, a.Name)
 			return string(a.State)
 		}
 		look := func(want int) {
@@ -171,17 +184,17 @@ func TestSamplerDrawsInTurn(t *testing.T) {
 		}
 		for _, a := range s.last.apps {
 			if a.row == "" {
-				t.Fatalf("no row of %s after %d looks", a.app.Topic, s.last.tick)
+				t.Fatalf("no row of %s after %d looks", a.app.Name, s.last.tick)
 			}
 		}
 		for i := range tree.apps {
-			tree.apps[i].Topic = "other-" + tree.apps[i].Topic // all are due
+			tree.apps[i].Name = "other-" + tree.apps[i].Name // all are due
 		}
 		look(2 * drawLeast)
-		changed := slices.IndexFunc(tree.apps, func(a supervisor.AppStatus) bool { return s.apps[a.Topic].row != "" })
+		changed := slices.IndexFunc(tree.apps, func(a supervisor.AppStatus) bool { return s.apps[a.Name].row != "" })
 		tree.apps[changed].Health.State = supervisor.Broken
 		look(2 * drawLeast)
-		if drawn[0] != tree.apps[changed].Topic {
+		if drawn[0] != tree.apps[changed].Name {
 			t.Errorf("%s is drawn first, not the one that is broken now", drawn[0])
 		}
 	})
@@ -210,7 +223,7 @@ func liveOf(t *testing.T, api *API, apps int, out *slowViewer) (*live, *look) {
 	t.Helper()
 	now := &look{tick: 1}
 	for i := range apps {
-		app := &liveApp{App: App{Topic: fmt.Sprintf("app%04d", i)}}
+		app := &liveApp{App: App{Name: fmt.Sprintf("app%04d", i)}}
 		now.apps = append(now.apps, shown{app: app, row: "<tr></tr>", changed: 1})
 	}
 	r := httptest.NewRequest("GET", "/events", nil)
@@ -456,7 +469,7 @@ func TestPageEvents(t *testing.T) {
 	addr := serveWeb(t, Web{Listen: "127.0.0.1:0"}, h)
 	all := watch(t, newGuest(t, h).signIn("reader-0123"), addr, "/events")
 	one := watch(t, newGuest(t, h).signIn("other-0123"), addr, "/events")
-	app := watch(t, newGuest(t, h).signIn("reader-0123"), addr, "/events?topic="+topic)
+	app := watch(t, newGuest(t, h).signIn("reader-0123"), addr, "/events?app="+topic)
 	if kind := all.resp.Header.Get("Content-Type"); kind != "text/event-stream" {
 		t.Errorf("%s", kind)
 	}
@@ -598,7 +611,7 @@ func TestPageSend(t *testing.T) {
 	if w := g.postJSON("/send", push); w.Code != 202 || json.Unmarshal(w.Body.Bytes(), &result) != nil || result.ID != "7" {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	if line := `msg="http: push sent from the page" key=sender from=192.0.2.1 topic=` + topic + " job=7"; !strings.Contains(log.String(), line) || strings.Contains(log.String(), goodToken) {
+	if line := `msg="http: push sent from the page" key=sender from=192.0.2.1 app=` + topic + ` topic=` + topic + " job=7"; !strings.Contains(log.String(), line) || strings.Contains(log.String(), goodToken) {
 		t.Errorf("log: %s", log)
 	}
 	lines := strings.Count(log.String(), "push sent from the page")
@@ -665,7 +678,7 @@ func TestObstacle(t *testing.T) {
 	tree := newCountedTree(topic)
 	p := newPages(New(tree, Options{}))
 	st := &tree.apps[0]
-	waits := pushStatus{Topic: topic, State: stateQueued}
+	waits := pushStatus{App: topic, Topic: topic, State: stateQueued}
 	for _, c := range []struct {
 		health supervisor.Health
 		want   string
@@ -686,7 +699,7 @@ func TestObstacle(t *testing.T) {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}
-	if got := p.obstacle(&pushStatus{Topic: topic, State: stateDelivered}); got != "" {
+	if got := p.obstacle(&pushStatus{App: topic, Topic: topic, State: stateDelivered}); got != "" {
 		t.Errorf("of one that has arrived: %q", got)
 	}
 	if got := p.obstacle(&pushStatus{Topic: "gone", State: stateQueued}); !strings.Contains(got, "configuration") {

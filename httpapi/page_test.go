@@ -314,7 +314,7 @@ func TestSessionKeysAreKept(t *testing.T) {
 // pathOf is a route's path, filled in.
 func pathOf(pattern string) (method, path string) {
 	method, path, _ = strings.Cut(pattern, " ")
-	return method, strings.NewReplacer("{topic}", topic, "{id...}", "7", "{$}", "", "/assets/{version}/{file}", page.View{}.Assets()+"/page.css").Replace(path)
+	return method, strings.NewReplacer("{app}", topic, "{id...}", "7", "{$}", "", "/assets/{version}/{file}", page.View{}.Assets()+"/page.css").Replace(path)
 }
 
 // Every route of the page, asked by everybody: who may not is told so, and
@@ -351,7 +351,7 @@ func TestPageWhoMay(t *testing.T) {
 				t.Errorf("%s as %d: %d, want %d", route.pattern, role, got, want)
 			}
 		}
-		if strings.Contains(route.pattern, "{topic}") {
+		if strings.Contains(route.pattern, "{app}") {
 			if got := ask(other); got != http.StatusForbidden {
 				t.Errorf("%s with a key for another app: %d", route.pattern, got)
 			}

@@ -37,13 +37,13 @@ func (p *pages) routes() []route {
 	return []route{
 		{"GET /{$}", RoleRead, false, p.overview},
 		{"GET /events", RoleRead, false, p.events},
-		{"GET /apps/{topic}", RoleRead, false, p.app},
-		{"POST /apps/{topic}/pause", RoleAdmin, false, a.pause},
-		{"POST /apps/{topic}/resume", RoleAdmin, false, a.resume},
-		{"GET /apps/{topic}/buried", RoleRead, false, p.buried},
-		{"GET /apps/{topic}/buried/{id...}", RoleAdmin, false, p.job},
-		{"POST /apps/{topic}/buried/kick", RoleAdmin, false, a.buried("kicked", settle(Local.Kick))},
-		{"POST /apps/{topic}/buried/delete", RoleAdmin, false, a.buried("deleted", settle(Local.Delete))},
+		{"GET /apps/{app}", RoleRead, false, p.app},
+		{"POST /apps/{app}/pause", RoleAdmin, false, a.pause},
+		{"POST /apps/{app}/resume", RoleAdmin, false, a.resume},
+		{"GET /apps/{app}/buried", RoleRead, false, p.buried},
+		{"GET /apps/{app}/buried/{id...}", RoleAdmin, false, p.job},
+		{"POST /apps/{app}/buried/kick", RoleAdmin, false, a.buried("kicked", settle(Local.Kick))},
+		{"POST /apps/{app}/buried/delete", RoleAdmin, false, a.buried("deleted", settle(Local.Delete))},
 		{"GET /send", RoleSend, false, p.sendForm},
 		{"POST /send", RoleSend, false, a.notifications},
 		{"POST /send/preview", RoleSend, false, a.lint},
@@ -75,8 +75,13 @@ func (p *pages) handler(route route) http.HandlerFunc {
 			p.notSignedIn(w, r)
 			return
 		}
+		unclear := p.api.resolve(r, c)
 		if why := route.denied(r, c); why != "" {
 			refuse(http.StatusForbidden, why)
+			return
+		}
+		if unclear != nil {
+			refuse(statusOf(unclear), unclear.Error())
 			return
 		}
 		if r.Method == http.MethodPost {
@@ -193,7 +198,7 @@ func asset(w http.ResponseWriter, r *http.Request, _ *client) {
 }
 
 // appPath is where an app's page is.
-func appPath(topic string) string { return "/apps/" + url.PathEscape(topic) }
+func appPath(name string) string { return "/apps/" + url.PathEscape(name) }
 
 // overviewPage is what the overview shows.
 type overviewPage struct {
@@ -229,7 +234,7 @@ func (p *pages) overview(w http.ResponseWriter, _ *http.Request, c *client) {
 	var d overviewPage
 	var all []shown
 	for _, st := range p.api.tree.Status() {
-		if c.may(st.Topic) {
+		if c.may(st.Name, st.Topic) {
 			app := p.sampler.view(&st)
 			d.Apps, all = append(d.Apps, app), append(all, shown{app: app})
 		}
@@ -246,20 +251,20 @@ func (p *pages) overview(w http.ResponseWriter, _ *http.Request, c *client) {
 }
 
 func (p *pages) app(w http.ResponseWriter, r *http.Request, c *client) {
-	topic := r.PathValue("topic")
-	st := p.api.status(topic)
+	name := r.PathValue("app")
+	st := p.api.status(name)
 	if st == nil {
-		p.fault(w, r, c, http.StatusNotFound, noApp(topic).Error())
+		p.fault(w, r, c, http.StatusNotFound, noApp(name).Error())
 		return
 	}
 	app := p.sampler.view(st)
 	app.addPushes(st)
-	p.show(w, c, "app", topic, "/events?topic="+url.QueryEscape(topic), app)
+	p.show(w, c, "app", name, "/events?app="+url.QueryEscape(name), app)
 }
 
 // buriedPage is what the page of an app's buried jobs shows.
 type buriedPage struct {
-	Topic  string
+	App    string // its name
 	List   BuriedList
 	Groups []*buriedGroup // of List's jobs, the largest in front
 	Notice string         // of what has just been done
@@ -290,7 +295,7 @@ func grouped(jobs []BuriedJob) []*buriedGroup {
 }
 
 func (p *pages) buried(w http.ResponseWriter, r *http.Request, c *client) {
-	d := buriedPage{Topic: r.PathValue("topic")}
+	d := buriedPage{App: r.PathValue("app")}
 	for _, done := range []string{"kicked", "deleted"} {
 		if n, err := strconv.Atoi(r.URL.Query().Get(done)); err == nil && n > 0 {
 			d.Notice = text.Plural(n, "job") + " " + done
@@ -307,7 +312,7 @@ func (p *pages) showBuried(w http.ResponseWriter, r *http.Request, c *client, st
 		}
 		d.Groups = grouped(d.List.Jobs)
 		v := p.view(c)
-		v.Title, v.Main = "Buried jobs of "+d.Topic, d
+		v.Title, v.Main = "Buried jobs of "+d.App, d
 		return p.draw("buried", status, v), nil
 	})
 }
@@ -321,7 +326,7 @@ func (p *pages) withJobs(w http.ResponseWriter, r *http.Request, c *client, do f
 	ctx, cancel := context.WithTimeout(r.Context(), maxTime)
 	defer cancel()
 	err := p.api.inTurn(ctx, w, c, func() (answer, error) {
-		jobs, err := p.api.tree.Jobs(r.PathValue("topic"))
+		jobs, err := p.api.tree.Jobs(r.PathValue("app"))
 		if err != nil {
 			return answer{}, err
 		}
@@ -334,7 +339,7 @@ func (p *pages) withJobs(w http.ResponseWriter, r *http.Request, c *client, do f
 
 // settled answers a browser that had buried jobs kicked or deleted.
 func (p *pages) settled(w http.ResponseWriter, r *http.Request, c *client, done string, s Settled, err error) {
-	d := buriedPage{Topic: r.PathValue("topic"), Fault: s.Incomplete}
+	d := buriedPage{App: r.PathValue("app"), Fault: s.Incomplete}
 	switch {
 	case err != nil:
 		d.Fault = err.Error()
@@ -343,29 +348,29 @@ func (p *pages) settled(w http.ResponseWriter, r *http.Request, c *client, done 
 		d.Notice = text.Plural(s.Jobs, "job") + " " + done
 		p.showBuried(w, r, c, http.StatusOK, d)
 	default:
-		p.redirect(w, r, fmt.Sprintf("%s/buried?%s=%d", appPath(d.Topic), done, s.Jobs))
+		p.redirect(w, r, fmt.Sprintf("%s/buried?%s=%d", appPath(d.App), done, s.Jobs))
 	}
 }
 
 // job shows one buried job. With ?part it is only that, for a page that has the
 // rest.
 func (p *pages) job(w http.ResponseWriter, r *http.Request, c *client) {
-	topic := r.PathValue("topic")
+	name := r.PathValue("app")
 	p.withJobs(w, r, c, func(ctx context.Context, l Local) (answer, error) {
 		j, err := l.Show(ctx, r.PathValue("id"))
 		if err != nil {
 			return answer{}, err
 		}
 		main := struct {
-			Topic string
-			Job   BuriedJob
-			Text  string // the job, without its device tokens
-		}{topic, j, readable(j.Body, j.BodyBase64)}
+			App  string
+			Job  BuriedJob
+			Text string // the job, without its device tokens
+		}{name, j, readable(j.Body, j.BodyBase64)}
 		if r.URL.Query().Has("part") {
 			return answerHTML(http.StatusOK, []byte(p.part("job", "job", main))), nil
 		}
 		v := p.view(c)
-		v.Title, v.Main = "A buried job of "+topic, main
+		v.Title, v.Main = "A buried job of "+name, main
 		return p.draw("job", http.StatusOK, v), nil
 	})
 }
@@ -384,13 +389,30 @@ func readable(body string, other []byte) string {
 
 func (p *pages) sendForm(w http.ResponseWriter, r *http.Request, c *client) {
 	d := struct {
-		Topics []string
-		Topic  string // chosen
-	}{Topic: r.URL.Query().Get("topic")}
+		Apps []appChoice
+		App  string // chosen
+	}{App: p.asked(r, c)}
 	for _, st := range p.api.tree.Status() {
-		if c.may(st.Topic) {
-			d.Topics = append(d.Topics, st.Topic)
+		if c.may(st.Name, st.Topic) {
+			d.Apps = append(d.Apps, appChoice{st.Name, st.Topic})
 		}
 	}
 	p.show(w, c, "send", "Send a test push", "", d)
+}
+
+// appChoice is an app that the form offers.
+type appChoice struct{ Name, Topic string }
+
+// asked returns the app that a page's query names, by its name or, in an address from before
+// apps had names, by its topic; "" for none.
+func (p *pages) asked(r *http.Request, c *client) string {
+	q := r.URL.Query()
+	if name := q.Get("app"); name != "" || !q.Has("topic") {
+		return name
+	}
+	name, err := p.api.appOf(c, q.Get("topic"))
+	if err != nil {
+		return q.Get("topic") // of no app
+	}
+	return name
 }

@@ -29,7 +29,7 @@ type formJob struct {
 }
 
 // post is the form API of propeller's predecessor in Python: the parameters
-// auth_token, topic, token, title, body, badge, delay, of which those that are
+// auth_token, topic, token, title, body, badge, delay, and also app. Those that are
 // empty count as absent.
 func (a *API) post(w http.ResponseWriter, r *http.Request, c *client) {
 	read := func() error { return a.unauthenticatedForm(w, r, maxForm) }
@@ -131,7 +131,7 @@ func formEnvelope(r *http.Request) (e job.Envelope, err error) {
 		}
 		return nil
 	}
-	e.Topic = r.PostForm.Get("topic")
+	e.App, e.Topic = r.PostForm.Get("app"), r.PostForm.Get("topic")
 	form := formJob{Token: r.PostForm.Get("token"), Title: text("title"), Body: text("body")}
 	if badge := text("badge"); badge != nil {
 		n, err := strconv.ParseInt(strings.TrimSpace(*badge), 10, 64)
@@ -164,7 +164,7 @@ const (
 	// smallForm is what a client may send unauthenticated without waiting for others, in bytes: a
 	// right key, with a push of the usual size, always gets in.
 	smallForm = 4 << 10
-	// maxFields bounds the parameters: there are seven.
+	// maxFields bounds the parameters: there are eight.
 	maxFields = 100
 	// maxSignIn bounds the form to sign in, in bytes: a key has 1024 at most, of
 	// which each may be written as three, and a path of the page is beside it.

@@ -44,11 +44,11 @@ func statusOf(err error) int {
 	switch {
 	case large:
 		return http.StatusRequestEntityTooLarge
-	case errors.Is(err, errChoice), errors.Is(err, errLimit), errors.Is(err, queue.ErrRejected), errors.Is(err, errBody), isJobError(err):
+	case errors.Is(err, errChoice), errors.Is(err, errLimit), errors.Is(err, queue.ErrRejected), errors.Is(err, errBody), isJobError(err), isAmbiguous(err):
 		return http.StatusBadRequest
 	case errors.Is(err, errRate):
 		return http.StatusTooManyRequests
-	case errors.Is(err, errTopic):
+	case errors.Is(err, errOther):
 		return http.StatusForbidden
 	case errors.Is(err, queue.ErrNotFound), errors.Is(err, supervisor.ErrNoApp):
 		return http.StatusNotFound
@@ -60,6 +60,11 @@ func statusOf(err error) int {
 		return http.StatusNotImplemented
 	}
 	return http.StatusInternalServerError
+}
+
+func isAmbiguous(err error) bool {
+	_, ok := errors.AsType[*supervisor.AmbiguousError](err)
+	return ok
 }
 
 func isJobError(err error) bool {

@@ -66,6 +66,8 @@ func (p *putTree) App(name string) (job.Rules, error) {
 	return app, nil
 }
 
+func (*putTree) AppOf(said string) (string, error) { return appOfIn(nil, said) }
+
 func (*putTree) FindBuried(string) (string, []buried.Entry) { return "", nil }
 
 func (p *putTree) Put(_ context.Context, name string, body []byte, delay time.Duration) (string, error) {

@@ -74,9 +74,9 @@ type liveApp struct {
 }
 
 // meant returns the apps that are meant, in the tree's order.
-func (l *look) meant(is func(topic string) bool) (apps []shown) {
+func (l *look) meant(is func(*liveApp) bool) (apps []shown) {
 	for i := range l.apps {
-		if is(l.apps[i].app.Topic) {
+		if is(l.apps[i].app) {
 			apps = append(apps, l.apps[i])
 		}
 	}
@@ -155,11 +155,11 @@ func (s *sampler) sample(ctx context.Context) {
 	}
 	for i := range status {
 		st := &status[i]
-		now.of[st.Topic] = &now.apps[i]
-		a := s.apps[st.Topic]
+		now.of[st.Name] = &now.apps[i]
+		a := s.apps[st.Name]
 		if a == nil {
 			a = new(sampled)
-			s.apps[st.Topic] = a
+			s.apps[st.Name] = a
 		}
 		a.look(st, tubes, now.at, endedOf(st.Counters))
 		a.status = st
@@ -167,10 +167,10 @@ func (s *sampler) sample(ctx context.Context) {
 			a.app = app
 		}
 	}
-	maps.DeleteFunc(s.apps, func(topic string, _ *sampled) bool { return now.of[topic] == nil })
+	maps.DeleteFunc(s.apps, func(name string, _ *sampled) bool { return now.of[name] == nil })
 	s.drawRows(now)
 	for i := range now.apps {
-		now.apps[i] = s.apps[status[i].Topic].shown
+		now.apps[i] = s.apps[status[i].Name].shown
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,13 +222,13 @@ func (s *sampler) askTubes(ctx context.Context, status []supervisor.AppStatus) m
 		}
 		st := &status[s.turn%len(status)]
 		s.turn++
-		out[st.Topic] = nil
-		jobs, err := s.tree.Jobs(st.Topic)
+		out[st.Name] = nil
+		jobs, err := s.tree.Jobs(st.Name)
 		if err != nil || jobs.Queue == nil || st.Health.State == supervisor.NoQueue {
 			continue
 		}
 		if numbers, err := jobs.Queue.TubeStats(ctx, jobs.Tube); err == nil {
-			out[st.Topic] = &numbers
+			out[st.Name] = &numbers
 		}
 	}
 	return out
@@ -236,7 +236,7 @@ func (s *sampler) askTubes(ctx context.Context, status []supervisor.AppStatus) m
 
 // look takes a sample of one app; ended is how many of its pushes have ended so far.
 func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeStats, now time.Time, ended int64) {
-	if tube, asked := tubes[st.Topic]; asked {
+	if tube, asked := tubes[st.Name]; asked {
 		a.tube = tube
 	}
 	if a.tube == nil && st.Queue != nil {
@@ -306,7 +306,7 @@ func (s *sampler) view(st *supervisor.AppStatus) *liveApp {
 	if last == nil || time.Since(last.at) > 2*sampleEvery {
 		return v
 	}
-	if a := last.of[st.Topic]; a != nil {
+	if a := last.of[st.Name]; a != nil {
 		v.Rate, v.Rates, v.Latency, v.Queue = a.app.Rate, a.app.Rates, a.app.Latency, a.app.Queue
 	}
 	return v

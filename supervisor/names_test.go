@@ -59,6 +59,11 @@ func TestAppsOfOneTopic(t *testing.T) {
 			t.Errorf("no log line has %q", want)
 		}
 	}
+	for said, want := range map[string]string{topic: topic, lane: "", "com.example.none": ""} {
+		if name, err := w.sup.AppOf(said); name != want || (err == nil) != (want != "") {
+			t.Errorf("topic %q is app %q, %v", said, name, err)
+		}
+	}
 	if rules, err := w.sup.App(lane); err != nil || rules.Topic != topic {
 		t.Errorf("%+v, %v", rules, err)
 	}
@@ -79,6 +84,22 @@ func TestAppsOfOneTopic(t *testing.T) {
 	w.until("the renamed lane delivers", func() bool { return w.named("renamed").Counters.Ended(apnsconn.Delivered) == 1 })
 	if after := w.named(topic).Workers; len(before) != 1 || len(after) != 1 || after[0].Received != before[0].Received || !after[0].Connected {
 		t.Errorf("the first app had %+v, has %+v", before, after)
+	}
+	// Without the first app its topic stands for the only one that is left, and of two for none.
+	apply := func(apps string) {
+		if err := w.sup.Apply(w.config(apps)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	renamed := strings.Replace(second, "name: "+lane, "name: renamed", 1)
+	apply(renamed)
+	if name, err := w.sup.AppOf(topic); name != "renamed" || err != nil {
+		t.Errorf("%q, %v", name, err)
+	}
+	apply(renamed + second)
+	var several *AmbiguousError
+	if _, err := w.sup.AppOf(topic); !errors.As(err, &several) || fmt.Sprint(several.Apps) != "[app-sandbox renamed]" {
+		t.Errorf("%v", err)
 	}
 	if !w.log.contains(`msg="app removed" app=` + lane + " topic=" + topic) {
 		t.Error("the removed name is not logged")

@@ -20,7 +20,14 @@ var ErrStopping = errors.New("supervisor: stopping")
 // because adding to a suture supervisor that is just starting is a race.
 func (s *Supervisor) Apply(cfg *config.Config) error {
 	<-s.started
-	return s.apply(cfg)
+	err := s.apply(cfg)
+	if err == nil {
+		select {
+		case s.reloaded <- struct{}{}:
+		default:
+		}
+	}
+	return err
 }
 
 func (s *Supervisor) apply(cfg *config.Config) error {
@@ -104,6 +111,7 @@ func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone
 			delete(s.apps, name)
 		}
 	}
+	s.nameTopics()
 	s.layDown(fresh, moved)
 	return gone
 }

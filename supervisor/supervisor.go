@@ -72,11 +72,13 @@ type Supervisor struct {
 
 	draining sync.WaitGroup // what reloads have removed, and their queues; added to under applying
 
-	mu    sync.Mutex      // also guards apps and queue, for readers
-	apps  map[string]*app // by name
-	sleep sleep
+	mu     sync.Mutex          // also guards apps, topics and queue, for readers
+	apps   map[string]*app     // by name
+	topics map[string][]string // the names of each topic's apps
+	sleep  sleep
 
 	unknown       atomic.Pointer[[]UnknownTube]
+	reloaded      chan struct{} // cap 1: Apply has changed the apps
 	period        atomic.Int64  // the watchdog's, time.Duration
 	periodChanged chan struct{} // cap 1
 }
@@ -92,7 +94,7 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 		o: o, started: make(chan struct{}), ended: make(chan struct{}),
 		apps: make(map[string]*app), totals: make(map[string]*appTotals), tokens: make(tokens), locks: make(tubeLocks),
 		buried:        buried.NewIndex(o.Log),
-		periodChanged: make(chan struct{}, 1),
+		periodChanged: make(chan struct{}, 1), reloaded: make(chan struct{}, 1),
 		sleep:         sleep{after: sleepAfter, awake: make(map[*app]struct{}), limit: fileLimit(), calls: calls{rung: make(chan struct{}, 1)}},
 	}
 	s.root = suture.New("propeller", suture.Spec{EventHook: eventHook(o.Log), Timeout: stopLimit + time.Minute})
@@ -103,7 +105,7 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 	s.root.Add(&stateWatcher{log: o.Log, awake: s.awake, asleep: s.asleep, blind: s.blind})
 	s.root.Add(&waker{s})
 	s.root.Add(&sleeper{sup: s, log: o.Log})
-	s.root.Add(&unknownTubes{log: o.Log, queue: s.allTubes, found: &s.unknown})
+	s.root.Add(&unknownTubes{log: o.Log, queue: s.allTubes, found: &s.unknown, reloaded: s.reloaded})
 	s.root.Add(&buried.Walker{Log: o.Log, Index: s.buried, Tubes: s.tubes})
 	return s, nil
 }

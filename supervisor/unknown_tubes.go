@@ -41,8 +41,16 @@ const (
 // unknownTubes is a service that looks for tubes that belong to no app.
 type unknownTubes struct {
 	log   *slog.Logger
-	queue func() (q queue.Admin, known map[string]bool) // nil if the queue cannot be asked
+	queue func() (q queue.Admin, known map[string]bool, former map[string]formerTube) // nil if the queue cannot be asked
 	found *atomic.Pointer[[]UnknownTube]
+	// reloaded says that a reload has changed the apps. cap 1
+	reloaded chan struct{}
+}
+
+// formerTube is a tube that an app had by default before it got a name.
+type formerTube struct {
+	app, topic string
+	line       string // of the app's entry, to keep the tube
 }
 
 // String names the service in suture's events.
@@ -50,14 +58,18 @@ func (*unknownTubes) String() string { return "reader of tubes" }
 
 // Serve looks until ctx ends.
 func (u *unknownTubes) Serve(ctx context.Context) error {
+	again := true
 	for {
 		began, pause := time.Now(), unknownRetry
-		if u.look(ctx) {
-			pause = unknownEvery
+		if u.look(ctx, again) {
+			pause, again = unknownEvery, false
 		}
 		rest := time.NewTimer(max(pause, unknownRest*time.Since(began)))
 		select {
 		case <-rest.C:
+		case <-u.reloaded:
+			rest.Stop()
+			again = true
 		case <-ctx.Done():
 			rest.Stop()
 			return ctx.Err()
@@ -66,9 +78,9 @@ func (u *unknownTubes) Serve(ctx context.Context) error {
 }
 
 // look looks once and reports whether the queue answered. If it did not, nothing changes: the
-// apps show that the queue is down.
-func (u *unknownTubes) look(ctx context.Context) bool {
-	q, known := u.queue()
+// apps show that the queue is down. again: former tubes are warned of even if they were before.
+func (u *unknownTubes) look(ctx context.Context, again bool) bool {
+	q, known, former := u.queue()
 	if q == nil {
 		return true
 	}
@@ -86,15 +98,21 @@ func (u *unknownTubes) look(ctx context.Context) bool {
 	}
 	var found []UnknownTube
 	for _, name := range names {
-		if known[name] || len(found) == maxUnknown {
+		had, was := former[name]
+		if known[name] || len(found) >= maxUnknown && !was {
 			continue
 		}
 		st, err := q.TubeStats(ctx, name)
 		if err != nil || st == (queue.TubeStats{}) {
 			continue
 		}
-		found = append(found, UnknownTube{name, st})
-		if !before[name] {
+		if len(found) < maxUnknown {
+			found = append(found, UnknownTube{name, st})
+		}
+		switch {
+		case was && (again || !before[name]):
+			u.log.Warn("tube has jobs, but no app works on it: an app had it by default before it got a name; the line keeps it", "app", had.app, "topic", had.topic, "tube", name, "line", had.line, "ready", st.Ready, "delayed", st.Delayed, "buried", st.Buried)
+		case !was && !before[name]:
 			u.log.Warn("tube has jobs, but no app works on it", "tube", name, "ready", st.Ready, "delayed", st.Delayed, "buried", st.Buried)
 		}
 	}
@@ -102,17 +120,33 @@ func (u *unknownTubes) look(ctx context.Context) bool {
 	return true
 }
 
-// allTubes returns the queue, if it can list its tubes, and the tubes that belong to apps.
-func (s *Supervisor) allTubes() (queue.Admin, map[string]bool) {
+// allTubes returns the queue, if it can list its tubes, the tubes that belong to apps, and those
+// that did before the apps got names.
+func (s *Supervisor) allTubes() (queue.Admin, map[string]bool, map[string]formerTube) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q, ok := s.queue.(queue.Admin)
 	if !ok {
-		return nil, nil
+		return nil, nil, nil
 	}
 	known := make(map[string]bool, 2*len(s.apps))
 	for _, a := range s.apps {
 		known[a.cfg.Tube], known[a.cfg.Tube+".feedback"], known[a.cfg.Feedback.Tube] = true, true, true
 	}
-	return q, known
+	return q, known, s.formerTubes()
+}
+
+// formerTubes returns the tubes that apps had by default. Of several apps of a topic the first by
+// name is told. s.mu is held.
+func (s *Supervisor) formerTubes() map[string]formerTube {
+	former := make(map[string]formerTube)
+	for name, a := range s.apps {
+		topic := a.cfg.Topic
+		if before, ok := former[topic]; name == topic || ok && before.app < name {
+			continue
+		}
+		former[topic] = formerTube{name, topic, "tube: " + topic}
+		former[topic+".feedback"] = formerTube{name, topic, "feedback: {tube: " + topic + ".feedback}"}
+	}
+	return former
 }

@@ -32,6 +32,35 @@ func TestUnknownTubes(t *testing.T) {
 	}
 }
 
+// Jobs in the tube that an app had before it got a name are told of at a start and at each
+// reload, with the line that keeps the tube; with that line they are delivered.
+func TestFormerDefaultTube(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.put(topic, jobBody(0))
+	w.put(topic+".feedback", `{}`)
+	for i := range maxUnknown { // of other programs
+		w.put(fmt.Sprintf("a-%02d", i), `{}`)
+	}
+	lane := strings.Replace(w.app(topic), "{topic", "{name: lane, topic", 1)
+	w.start(lane)
+	const line = `an app had it by default before it got a name; the line keeps it" app=lane topic=` + topic + ` tube=` + topic + ` line="tube: ` + topic + `" ready=1`
+	told := func(n int) func() bool {
+		return func() bool { return strings.Count(w.log.String(), line) == n }
+	}
+	w.until("it is told at the start", told(1))
+	if text := w.log.String(); !strings.Contains(text, `line="feedback: {tube: `+topic+`.feedback}"`) {
+		t.Error(text)
+	}
+	if err := w.sup.Apply(w.config(lane)); err != nil {
+		t.Fatal(err)
+	}
+	w.until("it is told at the reload", told(2))
+	if err := w.sup.Apply(w.config(strings.Replace(lane, "name: lane", "name: lane, tube: "+topic, 1))); err != nil {
+		t.Fatal(err)
+	}
+	w.until("its job is delivered", func() bool { return len(w.received()) == 1 })
+}
+
 // However many there are, some are told, each once in the log, and what is empty again
 // is not told any more.
 func TestManyUnknownTubes(t *testing.T) {
@@ -55,9 +84,11 @@ func TestManyUnknownTubes(t *testing.T) {
 			}
 			log := new(logBuffer)
 			u := &unknownTubes{log: slog.New(slog.NewTextHandler(log, nil)), found: new(atomic.Pointer[[]UnknownTube])}
-			u.queue = func() (queue.Admin, map[string]bool) { return q.(queue.Admin), map[string]bool{"tube-00": true} }
+			u.queue = func() (queue.Admin, map[string]bool, map[string]formerTube) {
+				return q.(queue.Admin), map[string]bool{"tube-00": true}, nil
+			}
 			for range 2 {
-				if !u.look(t.Context()) {
+				if !u.look(t.Context(), false) {
 					t.Fatal("no answer")
 				}
 			}
@@ -79,7 +110,7 @@ func TestManyUnknownTubes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if u.look(t.Context()); (*u.found.Load())[0].Name != "tube-02" {
+			if u.look(t.Context(), false); (*u.found.Load())[0].Name != "tube-02" {
 				t.Errorf("%+v", *u.found.Load())
 			}
 		})

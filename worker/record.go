@@ -14,7 +14,7 @@ import (
 // is the whole token.
 func (t *task) recordOf(e *Event, token string) feedback.Record {
 	return feedback.Record{
-		Topic: t.r.cfg.Topic, Token: token, ChannelID: t.decoded.Notification.ChannelID,
+		App: t.r.cfg.App, Topic: t.r.cfg.Topic, Token: token, ChannelID: t.decoded.Notification.ChannelID,
 		Class: e.Class.String(), Status: e.Status, Reason: e.Reason, APNsID: e.APNsID,
 		Ref: t.decoded.Ref, Job: t.firstID(), At: time.Now(),
 	}

@@ -63,7 +63,7 @@ func canMake(dir string) error {
 
 func printApps(out io.Writer, cfg *config.Config) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TOPIC\tSERVER\tTUBE\tWORKERS\tAUTH\tEXPIRES")
+	fmt.Fprintln(w, "NAME\tTOPIC\tSERVER\tTUBE\tWORKERS\tAUTH\tEXPIRES")
 	for i := range cfg.Apps {
 		a := &cfg.Apps[i]
 		auth, expires := "none (mock)", "-"
@@ -78,7 +78,7 @@ func printApps(out io.Writer, cfg *config.Config) error {
 		if !a.Proxy.IsZero() {
 			server += " through " + a.Proxy.String()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", a.Topic, server, a.Tube, a.Workers, auth, expires)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", a.Name, a.Topic, server, a.Tube, a.Workers, auth, expires)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -88,7 +88,7 @@ func printApps(out io.Writer, cfg *config.Config) error {
 	}
 	for _, a := range cfg.Apps {
 		for _, warning := range a.Warnings {
-			fmt.Fprintf(out, "warning: %s: %s\n", a.Topic, warning)
+			fmt.Fprintf(out, "warning: %s: %s\n", a.Name, warning)
 		}
 	}
 	_, err := fmt.Fprintln(out, "ok")

@@ -65,17 +65,6 @@ func loadFile(path string, named, strict bool) (*config.Config, error) {
 	return config.Load(path, config.Options{Lenient: !strict})
 }
 
-// completeTopics offers the shell the topics in the configuration file.
-func completeTopics(cmd *cobra.Command, _ []string, _ string) (topics []cobra.Completion, _ cobra.ShellCompDirective) {
-	cfg, err := config.Load(cmd.Flag("config").Value.String(), config.Options{WithoutCredentials: true})
-	if err == nil {
-		for i := range cfg.Apps {
-			topics = append(topics, cfg.Apps[i].Topic)
-		}
-	}
-	return topics, cobra.ShellCompDirectiveNoFileComp
-}
-
 func missing(path string) bool {
 	_, err := os.Stat(path)
 	return errors.Is(err, fs.ErrNotExist)

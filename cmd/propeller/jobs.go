@@ -32,11 +32,12 @@ daemon it uses the queue itself.`
 
 // jobFlags are the flags of the commands below jobs.
 type jobFlags struct {
-	config, queue, topic, tube, state string
-	reason                            string
-	ids                               []string
-	limit                             int
-	all, json, whole                  bool
+	appFlags
+	config, queue, tube, state string
+	reason                     string
+	ids                        []string
+	limit                      int
+	all, json, whole           bool
 }
 
 // buriedOps is what the commands need: httpapi.Client is one over the daemon's
@@ -79,7 +80,7 @@ func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Con
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", defaultFile, "configuration `file`")
 	f.StringVar(&o.queue, "queue", "", "queue `URL`, instead of the configuration's; asks no daemon, unless the queue is inside it")
-	f.StringVar(&o.topic, "topic", "", "`bundle id` of the app (required)")
+	o.add(cmd, true, "the app (this or --topic is required)")
 	f.StringVar(&o.tube, "tube", "", "tube `name`, instead of the configuration's; asks no daemon")
 	f.StringVar(&o.state, "state-dir", "", "state_dir of the daemon, a `folder`, instead of the configuration's")
 	f.BoolVar(&o.json, "json", false, "print JSON")
@@ -96,7 +97,6 @@ func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Con
 			define()
 		}
 	}
-	require(cmd, "topic")
 	switch {
 	case has&flagAll != 0:
 		cmd.MarkFlagsOneRequired("id", "reason", "all")
@@ -121,7 +121,7 @@ func newJobsCommand(name, short string, has int, run func(*jobFlags, context.Con
 
 // open finds the daemon, or else the queue.
 func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d buriedOps, end func(), err error) {
-	where, err := target(o.config, cmd.Flags().Changed("config"), o.queue, o.topic, o.tube)
+	where, err := target(o.config, cmd.Flags().Changed("config"), o.queue, o.appFlags, o.tube)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -130,7 +130,7 @@ func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d buriedOps, e
 	}
 	say := func(err error) { fmt.Fprintf(cmd.ErrOrStderr(), "propeller: %v\n", err) }
 	if where.state != "" && (o.queue == "" || where.queue.Dir != "") && o.tube == "" {
-		c, err := httpapi.Dial(ctx, where.state, o.topic)
+		c, err := httpapi.Dial(ctx, where.state, where.name)
 		switch {
 		case err == nil:
 			return c, c.Close, nil
@@ -147,7 +147,7 @@ func (o *jobFlags) open(ctx context.Context, cmd *cobra.Command) (d buriedOps, e
 		return nil, nil, errors.Join(supervisor.ErrNoAdmin, q.Close())
 	}
 	known := buried.NewIndex(slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)))
-	return httpapi.Local{Jobs: buried.Jobs{Queue: admin, Index: known, Tube: where.tube, Topic: o.topic, Brief: true}}, func() { _ = q.Close() }, nil
+	return httpapi.Local{Jobs: buried.Jobs{Queue: admin, Index: known, Tube: where.tube, Topic: where.app.Topic, Brief: true}}, func() { _ = q.Close() }, nil
 }
 
 func (o *jobFlags) list(ctx context.Context, cmd *cobra.Command, d buriedOps) error {

@@ -329,7 +329,7 @@ func TestFaultsOfJobs(t *testing.T) {
 	}{
 		{[]string{}, 2, "list, show, kick, delete or move"},
 		{[]string{"frobnicate"}, 2, "frobnicate"},
-		{[]string{"list"}, 2, "--topic"},
+		{[]string{"list"}, 2, "one of these is required: --app, --topic"},
 		{[]string{"list", "extra"}, 2, "extra"},
 		{[]string{"list", "--topic", topic, "--limit", "0"}, 2, "--limit 0"},
 		{[]string{"list", "--topic", topic, "--limit", "1001"}, 2, "--limit 1001"},

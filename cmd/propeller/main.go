@@ -15,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"propeller/config"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -76,10 +78,14 @@ func noteStart(cmd *cobra.Command, begun *bool) {
 	}
 }
 
-// complete has the shell complete --topic of every command that reads a configuration.
+// complete has the shell complete --app and --topic of every command that reads a configuration.
 func complete(cmd *cobra.Command) {
-	if f := cmd.Flags(); f.Lookup("topic") != nil && f.Lookup("config") != nil {
-		_ = cmd.RegisterFlagCompletionFunc("topic", completeTopics) // fails only for a flag that is not there
+	for flag, of := range map[string]func(*config.App) string{
+		"app": func(a *config.App) string { return a.Name }, "to-app": func(a *config.App) string { return a.Name }, "topic": func(a *config.App) string { return a.Topic },
+	} {
+		if f := cmd.Flags(); f.Lookup(flag) != nil && f.Lookup("config") != nil {
+			_ = cmd.RegisterFlagCompletionFunc(flag, completeApps(of)) // fails only for a flag that is not there
+		}
 	}
 	for _, below := range cmd.Commands() {
 		complete(below)

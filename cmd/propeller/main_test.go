@@ -381,7 +381,7 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 		{[]string{}, 1, "no propeller.yaml"},
 		{[]string{"run", "-c", "nowhere.yaml"}, 1, "nowhere.yaml"},
 		{[]string{"check"}, 1, "no propeller.yaml"},
-		{[]string{"send"}, 2, "--topic is required"},
+		{[]string{"send"}, 2, "one of these is required: --app, --topic"},
 		{[]string{"send", "--topic", "x"}, 1, "token: missing"},
 		{[]string{"send", "--topic", "x", "--token", "zz"}, 1, "token"},
 		{[]string{"send", "--topic", "x", "--token", token(1), "--data", "{"}, 2, "--data"},
@@ -425,7 +425,7 @@ func TestCompletion(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "propeller.yaml"), []byte("apps: [{topic: com.example.one, cert: nowhere.pem}]"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for args, want := range map[string]string{"send --topic ": "com.example.one\n", "jobs li": "list\t", "run --log-p": "--log-pushes\t"} {
+	for args, want := range map[string]string{"send --topic ": "com.example.one\n", "send --app ": "com.example.one\n", "jobs li": "list\t", "run --log-p": "--log-pushes\t"} {
 		r := runProgram(t, dir, "", append([]string{"__complete"}, strings.Split(args, " ")...)...)
 		if r.status != 0 || !strings.HasPrefix(r.out, want) {
 			t.Errorf("%q: %+v", args, r)

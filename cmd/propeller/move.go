@@ -27,13 +27,18 @@ of the apps in the configuration file, of one app with --topic, of one tube with
 --tube, or of every tube with --all. Delayed jobs keep their time, and buried
 jobs stay buried, with their reasons.
 
-First stop the daemons that use these queues. No job is ever lost: each is put
+With --to-app it moves one app's jobs to another app of the same topic instead,
+within the configuration's queue; their feedback records stay. The daemon may run:
+pause the first app, whose workers otherwise send what they receive meanwhile.
+
+Before moving to another queue stop the daemons that use the two. No job is ever lost: each is put
 into the other queue before it is deleted from the first. After a crash a few
 jobs may be in both. Ctrl-C stops between two jobs; run move again to continue.`
 
 // moveFlags are the flags of jobs move.
 type moveFlags struct {
-	from, to, config, topic, tube string
+	appFlags
+	from, to, config, tube, toApp string
 	all                           bool
 }
 
@@ -41,16 +46,26 @@ func newMove() *cobra.Command {
 	var o moveFlags
 	cmd := &cobra.Command{Use: "move", Short: "move jobs from one queue to another", Long: moveLong, Args: noArgs}
 	f := cmd.Flags()
-	f.StringVar(&o.from, "from", "", "`URL` of the queue to take jobs from (required)")
-	f.StringVar(&o.to, "to", "", "`URL` of the queue to put them into (required)")
+	f.StringVar(&o.from, "from", "", "`URL` of the queue to take jobs from")
+	f.StringVar(&o.to, "to", "", "`URL` of the queue to put them into")
 	f.StringVarP(&o.config, "config", "c", defaultFile, "configuration `file`, for the apps")
-	f.StringVar(&o.topic, "topic", "", "the jobs of this app only (`bundle id`)")
+	o.add(cmd, false, "an app, for its jobs only")
+	f.StringVar(&o.toApp, "to-app", "", "`name` of the app to give the jobs to, instead of --from and --to")
 	f.StringVar(&o.tube, "tube", "", "the jobs of this tube only (`name`)")
 	f.BoolVar(&o.all, "all", false, "the jobs of every tube, other programs' too")
-	require(cmd, "from")
-	require(cmd, "to")
-	cmd.MarkFlagsMutuallyExclusive("topic", "tube", "all")
+	cmd.MarkFlagsMutuallyExclusive("app", "topic", "tube", "all")
+	for _, other := range []string{"from", "to", "tube", "all"} {
+		cmd.MarkFlagsMutuallyExclusive("to-app", other)
+	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if f.Changed("to-app") {
+			return o.toOther(cmd)
+		}
+		for flag, value := range map[string]string{"from": o.from, "to": o.to} {
+			if value == "" {
+				return usageError{fmt.Errorf("--%s is required, or --to-app", flag)}
+			}
+		}
 		from, to, err := o.queues()
 		if err != nil {
 			return err
@@ -59,11 +74,15 @@ func newMove() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+		ctx, stop := untilInterrupted()
 		defer stop()
 		return carry(ctx, cmd, from, to, choice)
 	}
 	return cmd
+}
+
+func untilInterrupted() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 }
 
 // queues are the two URLs, checked.
@@ -102,28 +121,28 @@ func (o *moveFlags) choice(named bool) (moveChoice, error) {
 	case o.all:
 	case o.tube != "":
 		c.tubes = []string{o.tube}
-	case cfg == nil && o.topic == "":
-		return c, usageError{errors.New("no propeller.yaml in this folder: say which jobs by -c FILE, --topic, --tube or --all")}
+	case cfg == nil && o.said() == "":
+		return c, usageError{errors.New("no propeller.yaml in this folder: say which jobs by -c FILE, --app, --tube or --all")}
 	default:
-		c.tubes, c.apps = tubesOf(cfg, o.topic), o.topic == ""
+		c.tubes, c.apps = tubesOf(cfg, o.appFlags), o.said() == ""
 	}
 	return c, nil
 }
 
-// tubesOf are the tubes of one app, or with topic "" of all: those of jobs, and
+// tubesOf are the tubes of one app, of the apps of a topic, or of all: those of jobs, and
 // those of feedback records.
-func tubesOf(cfg *config.Config, topic string) []string {
+func tubesOf(cfg *config.Config, which appFlags) []string {
 	var tubes []string
 	add := func(tube, feedback string) { tubes = append(tubes, tube, cmp.Or(feedback, tube+".feedback")) }
 	if cfg != nil {
 		for _, a := range cfg.Apps {
-			if topic == "" || a.Topic == topic {
+			if which.said() == "" || a.Name == which.app || a.Topic == which.topic {
 				add(a.Tube, a.Feedback.Tube)
 			}
 		}
 	}
 	if len(tubes) == 0 { // an app that is no longer in the file
-		add(topic, "")
+		add(which.said(), "")
 	}
 	return tubes
 }
@@ -140,8 +159,16 @@ func carry(ctx context.Context, cmd *cobra.Command, from, to queueurl.URL, choic
 		return fmt.Errorf("--to: %w", err)
 	}
 	defer dst.Close()
+	return newCarrier(cmd, src, dst, "").carry(ctx, choice)
+}
+
+func newCarrier(cmd *cobra.Command, src, dst move.Queue, toTube string) *carrier {
 	r := &carrier{out: cmd.ErrOrStderr()}
-	r.mover = &move.Mover{From: src, To: dst, Kicked: job.Kicked, Refused: r.refused}
+	r.mover = &move.Mover{From: src, To: dst, ToTube: toTube, Kicked: job.Kicked, Refused: r.refused}
+	return r
+}
+
+func (r *carrier) carry(ctx context.Context, choice moveChoice) error {
 	if err := r.run(ctx, choice); err != nil {
 		return advise(err)
 	}

@@ -185,6 +185,10 @@ func TestMoveRefused(t *testing.T) {
 func TestMoveUsage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	apps := "defaults: {server: mock}\napps: [{name: lane, topic: com.example.app}, {name: bulk, topic: com.example.app}, {name: other, topic: com.example.other}]\n"
+	if err := os.WriteFile(filepath.Join(dir, "apps"), []byte(apps), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args   string
 		status int
@@ -194,6 +198,15 @@ func TestMoveUsage(t *testing.T) {
 		{"--from beanstalk://a", 2, "--to is required"},
 		{"--from beanstalk://a --to beanstalk://b --all --topic x", 2, "only one of these may be given: --all, --topic"},
 		{"--from beanstalk://a --to beanstalk://b", 2, "say which jobs"},
+		{"--to-app x", 2, "--to-app: name the app to take the jobs from"},
+		{"--to-app x --app y --from beanstalk://a", 2, "only one of these may be given: --from, --to-app"},
+		{"--to-app x --app y --all", 2, "only one of these may be given"},
+		{"--to-app x --app y", 1, "propeller.yaml"},
+		{"--to-app lane --app lane -c apps", 1, `--to-app "lane": is the app that the jobs are taken from`},
+		{"--to-app lane --topic com.example.app -c apps", 1, `topic "com.example.app": several apps have it, so one of them must be named (lane, bulk)`},
+		{"--to-app other --app lane -c apps", 1, "a device token is of one topic"},
+		{"--to-app none --app lane -c apps", 1, `--to-app: app "none" is not in apps`},
+		{"--to-app lane --app none -c apps", 1, `app "none" is not in apps`},
 		{"--from beanstalk://a --to nonsense --all", 1, "--to: "},
 		{"--from nonsense --to beanstalk://a --all", 1, "--from: "},
 		{"--from beanstalk://a,beanstalk://b --to beanstalk://b --all", 1, "round and round"},

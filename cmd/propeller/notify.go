@@ -273,9 +273,9 @@ func statusLine(apps []supervisor.AppStatus) string {
 	var keep []string
 	for i := range apps {
 		h := apps[i].Health
-		in[h.State] = append(in[h.State], fmt.Sprintf("%s (%s)", apps[i].Topic, h.Reason))
+		in[h.State] = append(in[h.State], fmt.Sprintf("%s (%s)", apps[i].Name, h.Reason))
 		if fault := apps[i].CredentialFault; fault != "" && len(apps[i].Workers) > 0 {
-			keep = append(keep, fmt.Sprintf("%s (%s)", apps[i].Topic, fault))
+			keep = append(keep, fmt.Sprintf("%s (%s)", apps[i].Name, fault))
 		}
 	}
 	line := fmt.Sprintf("%d apps", len(apps))

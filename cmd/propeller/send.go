@@ -63,9 +63,10 @@ before it is sent. It reaches a queue inside a running daemon through the socket
 in its state_dir.`,
 	}
 	f := cmd.Flags()
-	file := f.StringP("config", "c", defaultFile, "configuration `file`, for the queue and the topic's tube")
+	file := f.StringP("config", "c", defaultFile, "configuration `file`, for the queue and the app's tube")
 	urls := f.String("queue", "", "queue `URL`, instead of the configuration's")
-	topic := f.String("topic", "", "`bundle id` of the app (required)")
+	var which appFlags
+	which.add(cmd, true, "the app (this or --topic is required)")
 	tube := f.String("tube", "", "tube `name`, instead of the configuration's")
 	state := f.String("state-dir", "", "state_dir of the daemon that the queue is inside of, a `folder`, instead of the configuration's")
 	whole := f.String("json", "", "read the whole job as JSON from a `file`, or from - (standard input)")
@@ -74,7 +75,6 @@ in its state_dir.`,
 		f.String(k.flag, "", k.usage)
 		cmd.MarkFlagsMutuallyExclusive("json", k.flag)
 	}
-	require(cmd, "topic")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *delay < 0 {
 			return usageError{fmt.Errorf("--delay %v: is negative", *delay)}
@@ -83,8 +83,7 @@ in its state_dir.`,
 		if err != nil {
 			return err
 		}
-		where, unknown := target(*file, f.Changed("config"), *urls, *topic, *tube)
-		where.app.Topic = *topic
+		where, unknown := target(*file, f.Changed("config"), *urls, which, *tube)
 		switch job, err := where.app.ParseProduced(body, time.Now(), *delay); {
 		case err != nil:
 			return fmt.Errorf("the job would be buried or dropped: %w", err)
@@ -101,7 +100,7 @@ in its state_dir.`,
 			}
 		}
 		where.state = cmp.Or(*state, where.state)
-		id, err := put(where, *topic, body, *delay)
+		id, err := put(where, body, *delay)
 		if err != nil {
 			return err
 		}
@@ -157,6 +156,7 @@ func jobBody(cmd *cobra.Command, whole string) ([]byte, error) {
 // place is where an app's jobs are.
 type place struct {
 	queue queueurl.URL
+	name  string // of the app; its topic if that is all that is known
 	tube  string
 	named bool      // tube was given by hand
 	state string    // the daemon's state_dir; "" if it has none, or is not known
@@ -164,42 +164,47 @@ type place struct {
 }
 
 // target finds the queue and the tube: from --queue and --tube, else from the
-// configuration, where the topic must be one of its apps.
-func target(file string, named bool, urls, topic, tube string) (place, error) {
+// configuration, which must have the app.
+func target(file string, named bool, urls string, which appFlags, tube string) (place, error) {
+	said := which.said()
+	unknown := place{name: said, tube: cmp.Or(tube, said), named: tube != "", app: job.Rules{Topic: said}}
 	if urls != "" {
 		at, err := config.ParseQueue(urls, config.Options{})
 		if err != nil {
-			return place{}, err
+			return unknown, err
 		}
 		if at.Dir != "" && missing(at.Dir) {
-			return place{}, fmt.Errorf("--queue: folder %q: no such folder", at.Dir)
+			return unknown, fmt.Errorf("--queue: folder %q: no such folder", at.Dir)
 		}
-		return place{queue: at, tube: cmp.Or(tube, topic), named: tube != "", state: at.Dir}, nil
+		unknown.queue, unknown.state = at, at.Dir
+		return unknown, nil
 	}
 	if !named && missing(file) {
-		return place{}, errors.New("no propeller.yaml in this folder: name the file with -c, or the queue with --queue beanstalk://host:port")
+		return unknown, errors.New("no propeller.yaml in this folder: name the file with -c, or the queue with --queue beanstalk://host:port")
 	}
 	cfg, err := config.Load(file, config.Options{WithoutCredentials: true})
 	if err != nil {
-		return place{}, err
+		return unknown, err
 	}
-	for i := range cfg.Apps {
-		if c := &cfg.Apps[i]; c.Topic == topic {
-			return place{cfg.Queue, cmp.Or(tube, c.Tube), tube != "", cfg.StateDir, supervisor.RulesOf(c)}, nil
-		}
+	c, err := which.in(cfg)
+	switch _, several := errors.AsType[*config.SeveralError](err); {
+	case err == nil:
+		return place{cfg.Queue, c.Name, cmp.Or(tube, c.Tube), tube != "", cfg.StateDir, supervisor.RulesOf(c)}, nil
+	case tube != "":
+		unknown.queue, unknown.state = cfg.Queue, cfg.StateDir
+		return unknown, nil
+	case several:
+		return unknown, fmt.Errorf("%w: with --app", err)
 	}
-	if tube != "" {
-		return place{cfg.Queue, tube, true, cfg.StateDir, job.Rules{}}, nil
-	}
-	return place{}, fmt.Errorf("topic %q is not in %s: add the app there, or name the tube with --tube", topic, file)
+	return unknown, fmt.Errorf("%w: add the app there, or name the tube with --tube", err)
 }
 
 // put puts a job: through the daemon if the queue is inside it, else on the
 // queue itself.
-func put(p place, topic string, body []byte, delay time.Duration) (id string, err error) {
+func put(p place, body []byte, delay time.Duration) (id string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), putTime)
 	defer cancel()
-	daemon, err := dialDaemon(ctx, p, topic)
+	daemon, err := dialDaemon(ctx, p)
 	switch {
 	case err == nil:
 		defer daemon.Close()
@@ -223,11 +228,11 @@ func put(p place, topic string, body []byte, delay time.Duration) (id string, er
 
 // dialDaemon finds the daemon that the queue is inside of. The error wraps
 // httpapi.ErrNoDaemon if there is none, or the queue is elsewhere.
-func dialDaemon(ctx context.Context, p place, topic string) (*httpapi.Client, error) {
+func dialDaemon(ctx context.Context, p place) (*httpapi.Client, error) {
 	if p.queue.Dir == "" || p.state == "" {
 		return nil, httpapi.ErrNoDaemon
 	}
-	c, err := httpapi.Dial(ctx, p.state, topic)
+	c, err := httpapi.Dial(ctx, p.state, p.name)
 	if err == nil && p.named {
 		c.Close()
 		return nil, errors.New("the queue is inside a running daemon, which puts jobs in the tubes of its apps only: leave --tube out")

@@ -162,7 +162,7 @@ func webSettings(c config.HTTP) httpapi.Settings {
 		s.Keys = append(s.Keys, httpapi.Key{Name: config.AuthTokenName, Token: c.AuthToken.Reveal(), Role: httpapi.RoleAdmin})
 	}
 	for _, k := range c.Keys {
-		s.Keys = append(s.Keys, httpapi.Key{Name: k.Name, Token: k.Token.Reveal(), Role: webRoles[k.Role], Topics: k.Topics, Rate: k.Rate})
+		s.Keys = append(s.Keys, httpapi.Key{Name: k.Name, Token: k.Token.Reveal(), Role: webRoles[k.Role], Apps: k.Apps, Topics: k.Topics, Rate: k.Rate})
 	}
 	return s
 }

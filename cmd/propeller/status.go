@@ -43,8 +43,8 @@ const askTime = 10 * time.Second
 type statusFlags struct {
 	config, state     string
 	url, key, keyFile string
-	topic             string
-	json              bool
+	appFlags
+	json bool
 }
 
 func newStatus() *cobra.Command {
@@ -56,7 +56,7 @@ func newStatus() *cobra.Command {
 	f.StringVar(&o.url, "url", "", "ask at this `URL` instead: http://host:port, https://…, or unix:/path")
 	f.StringVar(&o.key, "key", "", "`token` of the key to show at the URL; others can see it in the process list")
 	f.StringVar(&o.keyFile, "key-file", "", "the same, read from a `file`")
-	f.StringVar(&o.topic, "topic", "", "this app only, with its last failures (`bundle id`)")
+	o.add(cmd, false, "an app, for this one only, with its last failures")
 	f.BoolVar(&o.json, "json", false, "print JSON as GET /v1/apps has it")
 	cmd.MarkFlagsMutuallyExclusive("url", "state-dir")
 	cmd.MarkFlagsMutuallyExclusive("key", "key-file")
@@ -130,9 +130,9 @@ func (o *statusFlags) secret() (string, error) {
 func (o *statusFlags) ask(ctx context.Context, c *httpapi.Client) (apps httpapi.Apps, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	if o.topic != "" {
+	if o.said() != "" {
 		apps.Apps = make([]httpapi.App, 1)
-		apps.Apps[0], err = c.App(ctx, o.topic)
+		apps.Apps[0], err = c.App(ctx, o.said())
 	} else {
 		apps, err = c.Apps(ctx)
 	}
@@ -191,7 +191,7 @@ func printStatus(out io.Writer, all httpapi.Apps, now time.Time) error {
 	parts := make([][]string, 4)
 	for i := range apps {
 		for _, note := range statusNotes(&apps[i], now) {
-			parts[0] = append(parts[0], text.Line(apps[i].Topic+": "+note))
+			parts[0] = append(parts[0], text.Line(apps[i].Name+": "+note))
 		}
 		parts[1] = append(parts[1], statusFailures(&apps[i], now)...)
 	}
@@ -206,6 +206,14 @@ func printStatus(out io.Writer, all httpapi.Apps, now time.Time) error {
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// appLabel is the app's name, with its topic if that is another.
+func appLabel(a *httpapi.App) string {
+	if a.Name == a.Topic {
+		return a.Name
+	}
+	return a.Name + " (" + a.Topic + ")"
 }
 
 func rank(a *httpapi.App) int {
@@ -232,7 +240,7 @@ func printTable(b *strings.Builder, apps []httpapi.App, now time.Time) {
 			ready, delayed, buried = text.Count(a.Waiting()), text.Count(q.Delayed), text.Count(q.Buried)
 		}
 		expiry, _ := text.Expiry(a.CredentialExpires, now)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\t%s\n", text.Line(a.Topic), a.State.Word(), text.Count(a.Pushes.Delivered()), p50, p99,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\t%s\n", text.Line(appLabel(a)), a.State.Word(), text.Count(a.Pushes.Delivered()), p50, p99,
 			text.Count(a.InFlight()), a.Connected(), len(a.Workers), ready, delayed, buried, cmp.Or(expiry, "-"))
 	}
 	_ = w.Flush() // to a Builder: cannot fail
@@ -280,7 +288,7 @@ func statusNotes(a *httpapi.App, now time.Time) (notes []string) {
 const maxFailures = 10
 
 // statusFailures are the pushes of an app that last went wrong, a line each. Only the
-// answer about one app has them: --topic.
+// answer about one app has them: --app.
 func statusFailures(a *httpapi.App, now time.Time) []string {
 	if len(a.Failures) == 0 {
 		return nil

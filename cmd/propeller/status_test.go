@@ -16,15 +16,15 @@ import (
 func statusApps(now time.Time) []httpapi.App {
 	worker := []httpapi.Worker{{Serving: true, Connected: true, InFlight: 480, Held: 500}, {Serving: true, Connected: true, InFlight: 20}}
 	return []httpapi.App{
-		{Topic: "com.example.app", State: supervisor.Running, Ready: true, Workers: worker, Pushes: httpapi.Pushes{Ended: map[string]int64{"delivered": 123456}},
+		{Name: "com.example.app", Topic: "com.example.app", State: supervisor.Running, Ready: true, Workers: worker, Pushes: httpapi.Pushes{Ended: map[string]int64{"delivered": 123456}},
 			Latency: &httpapi.Latency{P50: 31.2, P99: 1250}, Queue: &httpapi.Queue{Ready: 12, Delayed: 1234567, Buried: 3}, CredentialExpires: now.Add(100 * 24 * time.Hour)},
-		{Topic: "com.example.held", State: supervisor.Paused, Ready: true, Held: true, Reason: "paused by ops", Since: now.Add(-2 * time.Hour),
+		{Name: "com.example.held", Topic: "com.example.held", State: supervisor.Paused, Ready: true, Held: true, Reason: "paused by ops", Since: now.Add(-2 * time.Hour),
 			Workers: worker[:1], CredentialExpires: now.Add(20 * 24 * time.Hour)},
-		{Topic: "com.example.idle", State: supervisor.Idle, Ready: true, Active: now.Add(-2 * time.Minute), Workers: []httpapi.Worker{{Serving: true}}, CredentialExpires: now.Add(-time.Hour)},
-		{Topic: "com.example.broken", State: supervisor.Broken, Reason: "403 BadCertificate", Since: now.Add(-3 * time.Minute), Workers: []httpapi.Worker{{}},
+		{Name: "com.example.idle", Topic: "com.example.idle", State: supervisor.Idle, Ready: true, Active: now.Add(-2 * time.Minute), Workers: []httpapi.Worker{{Serving: true}}, CredentialExpires: now.Add(-time.Hour)},
+		{Name: "com.example.broken", Topic: "com.example.broken", State: supervisor.Broken, Reason: "403 BadCertificate", Since: now.Add(-3 * time.Minute), Workers: []httpapi.Worker{{}},
 			Queue: &httpapi.Queue{Ready: 9999, Incomplete: "1 of 2 servers answer"}, Pushes: httpapi.Pushes{PossibleDuplicates: 2}, Webhook: &httpapi.Webhook{Down: true, Reason: "500 \x1b[2J"}},
-		{Topic: "com.example.a-long-bundle-id.voip", State: supervisor.NoQueue, Reason: "dial tcp 127.0.0.1:11300: refused", Workers: worker},
-		{Topic: "com.example.slow", State: supervisor.Running, Ready: true, Active: now.Add(-50 * time.Second), Workers: []httpapi.Worker{{Connected: true}, {Waiting: "apns not reachable"}}, CredentialFault: `cert "a.pem": expired`},
+		{Name: "com.example.a-long-bundle-id.voip", Topic: "com.example.a-long-bundle-id.voip", State: supervisor.NoQueue, Reason: "dial tcp 127.0.0.1:11300: refused", Workers: worker},
+		{Name: "com.example.slow", Topic: "com.example.slow", State: supervisor.Running, Ready: true, Active: now.Add(-50 * time.Second), Workers: []httpapi.Worker{{Connected: true}, {Waiting: "apns not reachable"}}, CredentialFault: `cert "a.pem": expired`},
 	}
 }
 
@@ -68,7 +68,7 @@ com.example.slow: its new credential cannot be used, so it keeps the old one: ce
 func TestStatusBreaksNoCommand(t *testing.T) {
 	t.Parallel()
 	const command = "convert it: openssl pkcs12 -legacy -in 'a long name.p12' -nodes | openssl pkcs12 -export -keypbe AES-256-CBC -certpbe AES-256-CBC -out 'a long name (new).p12'"
-	apps := []httpapi.App{{Topic: topic, State: supervisor.Broken, Reason: command}, {Topic: "com.example.other", State: supervisor.Idle, Ready: true, Workers: []httpapi.Worker{{}}, CredentialFault: command}}
+	apps := []httpapi.App{{Name: topic, Topic: topic, State: supervisor.Broken, Reason: command}, {Name: "com.example.other", Topic: "com.example.other", State: supervisor.Idle, Ready: true, Workers: []httpapi.Worker{{}}, CredentialFault: command}}
 	if got := printed(t, httpapi.Apps{Apps: apps}, time.Now()); strings.Count(got, command) != 2 {
 		t.Errorf("%s", got)
 	}

@@ -1,5 +1,5 @@
 // Package move takes the jobs of a tube from one queue to another, of whatever
-// engines, and loses none: each is put there before it is deleted here.
+// engines, or to another tube, and loses none: each is put there before it is deleted here.
 //
 // Delayed jobs keep their time and buried ones stay buried. When a run is cut
 // off, in whatever way, another one goes on; a job that was on its way then is
@@ -51,7 +51,9 @@ type Queue interface {
 // Mover moves jobs. Its counts may be read while it does.
 type Mover struct {
 	From Queue
-	To   queue.Queue
+	To   queue.Queue // may be From, if ToTube is another tube
+	// ToTube is the tube to put the jobs into; "" is the one of the same name.
+	ToTube string
 	// Kicked returns the body to put for a ready job that was kicked, since To does not
 	// know that it was. nil: the body stays as it is.
 	Kicked func(body []byte) []byte
@@ -285,7 +287,7 @@ func (r *run) put(id string, body []byte, o queue.PutOptions) bool {
 		if o.Delay > 0 {
 			o.Delay = max(time.Until(due), 1)
 		}
-		_, err := r.To.Put(ctx, r.tube, body, o)
+		_, err := r.To.Put(ctx, cmp.Or(r.ToTube, r.tube), body, o)
 		switch {
 		case err == nil:
 			r.waitFor("")

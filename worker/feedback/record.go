@@ -21,7 +21,8 @@ import (
 // Record says why one push will not arrive. The feedback tube has its JSON form, one record a
 // job, and the webhook is sent the same.
 type Record struct {
-	Topic string `json:"topic"` // of the app, without the suffix of a push type
+	App   string `json:"app,omitempty"` // its name; "" in records of versions whose apps had none
+	Topic string `json:"topic"`         // of the app, without the suffix of a push type
 	// Token is the whole device token as it was sent, in lower case; "" for a broadcast, and when
 	// the job could not be read.
 	Token     string `json:"token,omitempty"`
@@ -104,7 +105,7 @@ func Writer(q queue.Queue, tube string) func(context.Context, Record) error {
 
 // encode returns the job of a record.
 func encode(r Record) ([]byte, error) {
-	for _, text := range []*string{&r.Topic, &r.Token, &r.ChannelID, &r.Class, &r.Reason, &r.APNsID, &r.Ref, &r.Job} {
+	for _, text := range []*string{&r.App, &r.Topic, &r.Token, &r.ChannelID, &r.Class, &r.Reason, &r.APNsID, &r.Ref, &r.Job} {
 		*text = clip(*text, maxText)
 	}
 	r.At = r.At.UTC().Truncate(time.Millisecond)

@@ -20,6 +20,7 @@ func TestWriter(t *testing.T) {
 	srv := beanstalktest.Start(t)
 	q := openQueue(t, srv)
 	r := testRecord(1)
+	r.App = "lane"
 	r.At = r.At.Add(999 * time.Microsecond).In(time.FixedZone("", 3600))
 	r.Reason = "<too & late>"
 	if err := Writer(q, testTube)(ctxOf(t), r); err != nil {
@@ -31,7 +32,7 @@ func TestWriter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"topic":"com.example.app","token":"abababababababababababababababababababababababababababababab1001",` +
+	const want = `{"app":"lane","topic":"com.example.app","token":"abababababababababababababababababababababababababababababab1001",` +
 		`"class":"token","status":410,"reason":"<too & late>","since":1750000000,"ref":"1","job":"1001","at":"2026-01-02T03:04:05.678Z"}`
 	if string(body) != want {
 		t.Errorf("got  %s\nwant %s", body, want)
@@ -89,6 +90,7 @@ func TestWriterErrors(t *testing.T) {
 		}
 	}
 	r := testRecord(1)
+	r.App = "lane"
 	r.At = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
 	if err := Writer(fakeEngine{newFakeQueue()}, testTube)(ctxOf(t), r); err == nil || strings.Contains(err.Error(), testToken(1)[:9]) {
 		t.Errorf("year 10000: %v", err)

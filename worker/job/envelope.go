@@ -12,7 +12,8 @@ import (
 // Envelope is a notification as the HTTP API takes it: a job with the app that
 // it is for and the time that it shall wait.
 type Envelope struct {
-	Topic string        // of the app; "" when not given
+	App   string        // its name; "" when not given, as Topic
+	Topic string        // of the app
 	Delay time.Duration // before it may be sent, in whole seconds
 	later string        // the key that gives Delay; "" = delay
 	Job   []byte        // the job, in its shortest form but for its payload
@@ -38,7 +39,7 @@ func (e *Envelope) Parse(app *Rules, now time.Time) (j Job, err error) {
 // MaxDelay bounds a delay: nobody means a later time.
 const MaxDelay = 365 * 24 * time.Hour
 
-// ParseEnvelope takes the keys topic, delay (seconds) and at (Unix seconds, or a
+// ParseEnvelope takes the keys app, topic, delay (seconds) and at (Unix seconds, or a
 // time of RFC 3339) out of a notification. The rest is not looked at except for
 // the key "again", which is the daemon's own. The error is a *Error.
 func ParseEnvelope(body []byte, now time.Time) (Envelope, error) {
@@ -86,11 +87,13 @@ func (e *Envelope) add(name string, value []byte) {
 }
 
 // envelopeKeys are the raw values of the keys that a job has not.
-type envelopeKeys struct{ topic, delay, at []byte }
+type envelopeKeys struct{ app, topic, delay, at []byte }
 
 // of is the place of a key; nil for those that are the job's.
 func (k *envelopeKeys) of(name string) *[]byte {
 	switch name {
+	case "app":
+		return &k.app
 	case "topic":
 		return &k.topic
 	case "delay":
@@ -103,16 +106,23 @@ func (k *envelopeKeys) of(name string) *[]byte {
 
 // read reads the envelope's own keys.
 func (e *Envelope) read(given *envelopeKeys, now time.Time) error {
-	for _, value := range []*[]byte{&given.topic, &given.delay, &given.at} {
+	for _, value := range []*[]byte{&given.app, &given.topic, &given.delay, &given.at} {
 		if *value != nil && isNull(*value) {
 			*value = nil
 		}
 	}
-	if topic := given.topic; topic != nil {
-		if !isString(topic) {
-			return &Error{"topic", kindText[kindString]}
+	for _, of := range []struct {
+		key   string
+		value []byte
+		to    *string
+	}{{"app", given.app, &e.App}, {"topic", given.topic, &e.Topic}} {
+		if of.value == nil {
+			continue
 		}
-		e.Topic = text(topic)
+		if !isString(of.value) {
+			return &Error{of.key, kindText[kindString]}
+		}
+		*of.to = text(of.value)
 	}
 	delay, at := given.delay, given.at
 	switch {

@@ -24,6 +24,7 @@ func TestParseEnvelope(t *testing.T) {
 		`{"topic":"a"`:                  "job: not JSON",
 		`[]`:                            "job: not a JSON object",
 		"{\"a\":\"\xff\"}":              "job: not UTF-8",
+		`{"app":1}`:                     "job: app: must be a string",
 		`{"topic":1}`:                   "job: topic: must be a string",
 		`{"topic":"a","topic":"b"}`:     "job: topic: given twice",
 		`{"delay":1,"at":2}`:            "job: at: cannot stand beside delay",

@@ -28,17 +28,17 @@ for (const button of document.querySelectorAll("button.more")) {
 }
 fold();
 
-// Where there are many apps, those whose name or state contains a text.
+// Where there are many apps, those whose name, topic or state contains a text.
 const many = 8; // fewer are seen at a glance
 const filter = document.getElementById("filter");
 
 function applyFilter() {
-  const rows = document.querySelectorAll("tr[data-topic]");
+  const rows = document.querySelectorAll("tr[data-app]");
   if (!filter || rows.length <= many) return;
   filter.hidden = false;
   const text = filter.value.trim().toLowerCase();
   for (const row of rows) {
-    row.hidden = !`${row.dataset.topic} ${row.dataset.state}`.toLowerCase().includes(text);
+    row.hidden = !`${row.dataset.app} ${row.dataset.topic} ${row.dataset.state}`.toLowerCase().includes(text);
   }
 }
 
