@@ -51,8 +51,8 @@ func TestPageRoles(t *testing.T) {
 		b.says("[role=alert]", "other apps")
 	}
 	b.open("/send")
-	b.waitFor("[name=topic]")
-	if options := b.text("[name=topic]"); strings.Contains(options, topic) {
+	b.waitFor("[name=app]")
+	if options := b.text("[name=app]"); strings.Contains(options, topic) {
 		t.Errorf("a key for one app may choose of %s", options)
 	}
 	if status := b.post("/apps/" + topic + "/pause"); status != 403 {

@@ -59,7 +59,7 @@ func TestPageLooks(t *testing.T) {
 		b.click(".job .show")
 		b.says("main", "title")
 	})
-	b.look("send", "/send?topic="+news, dir, func() {
+	b.look("send", "/send?app="+news, dir, func() {
 		b.fill("[name=token]", token(7))
 		b.fill("[name=title]", "Hello")
 		b.fill("[name=body]", "from the form")

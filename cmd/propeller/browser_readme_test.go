@@ -78,7 +78,7 @@ func (b *tab) sendFromForm(topic, token string) {
 	b.t.Helper()
 	b.click(`nav a[href$="/send"]`)
 	b.waitFor("#send")
-	b.choose("[name=topic]", topic)
+	b.choose("[name=app]", topic)
 	b.fill("[name=token]", token)
 	b.fill("[name=title]", "Hello")
 	b.click("#send")
