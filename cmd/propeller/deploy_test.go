@@ -92,7 +92,7 @@ func TestBoard(t *testing.T) {
 	for _, v := range b.Templating.List {
 		names = append(names, v.Name)
 	}
-	if b.SchemaVersion < 39 || !slices.Equal(names, []string{"datasource", "job", "topic"}) {
+	if b.SchemaVersion < 39 || !slices.Equal(names, []string{"datasource", "job", "app"}) {
 		t.Errorf("schema %d, variables %q", b.SchemaVersion, names)
 	}
 	ids := make(map[int]bool)
@@ -125,7 +125,7 @@ func TestBoard(t *testing.T) {
 // alerts, by where they stand.
 func expressions(t *testing.T) map[string]string {
 	t.Helper()
-	fill := strings.NewReplacer("$__rate_interval", "5m", "$topic", ".*", "$job", ".*")
+	fill := strings.NewReplacer("$__rate_interval", "5m", "$app", ".*", "$job", ".*")
 	all := make(map[string]string)
 	b := readBoard(t)
 	for _, p := range b.Panels {
