@@ -277,9 +277,14 @@ func (c *court) troubled(from, to time.Time) bool {
 	return slices.ContainsFunc(c.troubles, func(s span) bool { return s.meets(from, to) })
 }
 
-// logged says whether the log has a line for a buried job.
+// logged says whether the log has a line for a buried job. The line has the id that the
+// producer got; once kicked, a job that is not JSON has another one in the queue.
 func (c *court) logged(j *job, id string) bool {
-	lines := c.said.buriedIDs[jobID{appAt(j.app).topic, id}]
+	topic := appAt(j.app).topic
+	lines := c.said.buriedIDs[jobID{topic, id}]
+	if j.id != "" {
+		lines = slices.Concat(lines, c.said.buriedBare[jobID{topic, j.id}.bare()])
+	}
 	return slices.ContainsFunc(lines, func(t time.Time) bool { return t.After(j.at) })
 }
 

@@ -99,7 +99,7 @@ func (d *daemon) alive(ctx context.Context) error {
 	if !still {
 		d.faults = append(d.faults, fmt.Sprintf("propeller ended by itself: %v", d.p.cmd.ProcessState))
 	}
-	d.over(still)
+	d.over(still, time.Now())
 	return d.start(ctx)
 }
 
@@ -125,10 +125,10 @@ func (d *daemon) stoodStill() bool {
 	return false
 }
 
-// over notes the process's end. On a full disk every end counts as a kill, because the
-// queue could not store what was settled last.
-func (d *daemon) over(killed bool) {
-	if d.at.disk != nil && d.at.disk.full.Load() {
+// over notes the process's end. If the disk was full as it ended, that counts as a kill,
+// because the queue could not store what was settled last.
+func (d *daemon) over(killed bool, ending time.Time) {
+	if d.at.diskFull(ending) {
 		killed = true
 	}
 	l := &d.lives[len(d.lives)-1]
@@ -138,7 +138,7 @@ func (d *daemon) over(killed bool) {
 func (d *daemon) kill() {
 	defer d.at.trouble("propeller killed")()
 	d.p.kill()
-	d.over(true)
+	d.over(true, time.Now())
 }
 
 // stopLimit is how long the daemon may take to stop: shutdown_timeout, the 10 s
@@ -162,7 +162,7 @@ func (d *daemon) stop() {
 	}
 	took := time.Since(began)
 	d.at.note("propeller stopped after %v", took)
-	d.over(still)
+	d.over(still, began)
 	if took >= shutdownTimeout { // it gave back what it could not finish
 		d.at.troubled(span{"propeller cut its pushes short", began, time.Now()})
 	}
@@ -178,7 +178,7 @@ func (d *daemon) quit(ctx context.Context, after time.Duration) {
 		d.faults = append(d.faults, "propeller does not stop after two signals")
 		d.p.kill()
 	}
-	d.over(true)
+	d.over(true, time.Now())
 }
 
 // reload writes a configuration and tells the daemon to read it.

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -25,7 +24,6 @@ type disk struct {
 	mounted bool
 
 	room sync.Mutex // held while it is full
-	full atomic.Bool
 
 	mu    sync.Mutex
 	anews []time.Time // for each fill, when the daemon has restarted its server at the latest
@@ -61,14 +59,15 @@ func (d *disk) waitForRoom() (done func()) {
 	return d.room.Unlock
 }
 
+// diskFullTrouble begins the name of the trouble.
+const diskFullTrouble = "the queue's disk is full for "
+
 // fill fills the disk with a file, and removes it after a while.
 func (d *disk) fill(ctx context.Context, t time.Duration) error {
 	d.room.Lock()
 	defer d.room.Unlock()
-	defer d.at.trouble("the queue's disk is full for " + t.String())()
-	d.full.Store(true)
+	defer d.at.trouble(diskFullTrouble + t.String())()
 	defer func() {
-		d.full.Store(false)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.anews = append(d.anews, time.Now().Add(anewTime))

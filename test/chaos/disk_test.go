@@ -38,7 +38,7 @@ func TestTheDiskIsFullForAWhile(t *testing.T) {
 		if err := os.WriteFile(file, make([]byte, 64<<10), 0o600); errors.Is(err, syscall.ENOSPC) {
 			saw = true
 			if d.room.TryLock() {
-				if d.full.Load() {
+				if at.diskFull(time.Now()) {
 					t.Error("the daemon would be started on a full disk")
 				}
 				d.room.Unlock()
@@ -49,16 +49,21 @@ func TestTheDiskIsFullForAWhile(t *testing.T) {
 	if err := <-filled; err != nil || !saw {
 		t.Errorf("fill: %v; seen full: %v", err, saw)
 	}
-	if err := os.WriteFile(file, make([]byte, 64<<10), 0o600); err != nil || d.full.Load() {
+	if err := os.WriteFile(file, make([]byte, 64<<10), 0o600); err != nil || at.diskFull(time.Now()) {
 		t.Errorf("afterwards: %v", err)
 	}
 	if late := d.upset(); len(late) != 1 || time.Until(late[0]) < anewTime/2 {
 		t.Errorf("what was held comes later until %v", late)
 	}
 	at.disk = d
+	// A daemon that was told to stop while the disk was full could not settle, though it had
+	// room again by the time it ended.
 	p := &daemon{at: at, lives: []life{{began: second(0)}}}
-	d.full.Store(true)
-	if p.over(false); !p.lives[0].killed {
+	if p.over(false, time.Now()); p.lives[0].killed {
+		t.Error("a daemon that ends with room on its disk counts as killed")
+	}
+	full := at.troubles[len(at.troubles)-1]
+	if p.over(false, full.from); !p.lives[0].killed {
 		t.Error("a daemon that ends on a full disk counts as one that could settle")
 	}
 }

@@ -194,6 +194,15 @@ func (s *site) trouble(what string) (over func()) {
 	}
 }
 
+// diskFull says whether the queue's disk was full at any time since from.
+func (s *site) diskFull(from time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.troubles, func(t span) bool {
+		return strings.HasPrefix(t.what, diskFullTrouble) && t.meets(from, time.Now())
+	})
+}
+
 // troubled is trouble afterwards.
 func (s *site) troubled(t span) {
 	s.mu.Lock()

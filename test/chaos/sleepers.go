@@ -3,13 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"propeller/httpapi"
 )
 
 // sleepers puts jobs to a few of the apps that mostly sleep at a time, and moves on: in the
@@ -154,24 +155,42 @@ func (s *sleepers) kick(ctx context.Context) {
 	}
 }
 
-// kickOne kicks all buried jobs of an app as an operator does: through the daemon or, where
-// the queue is not inside it, without the daemon's knowledge.
+// kickOne kicks all buried jobs of an app, by the daemon's hand or behind its back.
 func (s *sleepers) kickOne(ctx context.Context, a app) {
 	s.at.kicks.Lock()
 	defer s.at.kicks.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, kickTime)
 	defer cancel()
-	args := []string{"jobs", "kick", "--all", "--topic", a.topic, "-c", s.at.path(configName)}
+	kick, how := s.kickByDaemon, "daemon"
 	if s.dice.IntN(2) == 0 && !strings.HasPrefix(s.at.queueURL, "embedded:") {
-		args = append(args, "--queue", s.at.queueURL)
+		kick, how = s.kickInQueue, "queue"
 	}
-	cmd := exec.CommandContext(ctx, s.at.propeller, args...)
-	cmd.SysProcAttr = dieWithParent()
-	said, err := cmd.CombinedOutput() // fails when the daemon or the queue is away
-	if err == nil && !bytes.HasPrefix(said, []byte("0 ")) {
+	some, err := kick(ctx, a) // it fails when the daemon or the queue is away
+	if some {
 		s.kicked++
 	}
-	s.at.note("kick of %s: %s %v", a.topic, bytes.TrimSpace(said), errors.Join(err, ctx.Err()))
+	s.at.note("kick of %s in the %s: %v %v", a.topic, how, some, err)
+}
+
+func (s *sleepers) kickByDaemon(ctx context.Context, a app) (some bool, err error) {
+	c, err := httpapi.Dial(ctx, s.at.path(stateDir), a.topic)
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	done, err := c.Kick(ctx, httpapi.Choice{All: true})
+	return done.Jobs > 0, err
+}
+
+// kickInQueue never asks the daemon, because it names the queue.
+func (s *sleepers) kickInQueue(ctx context.Context, a app) (some bool, err error) {
+	cmd := exec.CommandContext(ctx, s.at.propeller, "jobs", "kick", "--all", "--topic", a.topic, "--queue", s.at.queueURL, "-c", s.at.path(configName))
+	cmd.SysProcAttr = dieWithParent()
+	said, err := cmd.CombinedOutput()
+	if err != nil {
+		return false, fmt.Errorf("%w: %.200s", err, bytes.TrimSpace(said))
+	}
+	return !bytes.HasPrefix(said, []byte("0 ")), nil
 }
 
 // String says what it did.

@@ -142,3 +142,18 @@ func TestLeaveAlone(t *testing.T) {
 		}
 	}
 }
+
+// A kicked job that is no JSON is buried under another id than the one that the log has.
+func TestLoggedAfterAKick(t *testing.T) {
+	t.Parallel()
+	l := &testimony{buriedIDs: map[jobID][]time.Time{}, buriedBare: map[jobID][]time.Time{{appAt(10).topic, "5"}: {second(2)}}}
+	c := &court{said: l}
+	for id, want := range map[string]bool{"5": true, "6": false, "": false} {
+		if got := c.logged(&job{app: 10, id: id, at: second(1)}, "stream-9"); got != want {
+			t.Errorf("producer's id %q: %v", id, got)
+		}
+	}
+	if c.logged(&job{app: 10, id: "5", at: second(3)}, "stream-9") {
+		t.Error("a line of an earlier job with that id counts")
+	}
+}
