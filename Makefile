@@ -75,9 +75,9 @@ bench-http:
 APPS = 10000
 RIG_QUEUE = embedded
 apps: tools
-	go run ./test/rigs -apps $(APPS) -queue $(RIG_QUEUE) apps
+	go run ./test/rigs apps -apps $(APPS) -queue $(RIG_QUEUE)
 lanes: tools
-	go run ./test/rigs -queue $(RIG_QUEUE) lanes
+	go run ./test/rigs lanes -queue $(RIG_QUEUE)
 
 # chaos kills, freezes and disturbs everything around and in the daemon, and
 # counts what was lost and what stands still. Its settings are CHAOS_TIME (60s), CHAOS_SEED (1) and

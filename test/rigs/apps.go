@@ -37,7 +37,7 @@ const (
 func (s *settings) appsPlan() appsPlan {
 	p := appsPlan{
 		apps: cmp.Or(s.apps, manyApps), certs: 1000, settle: 3 * time.Minute, idle: 2 * s.time,
-		spread: 55 * time.Second, rest: time.Minute, busy: 30_000, rounds: 5,
+		spread: 55 * time.Second, rest: time.Minute, busy: 20_000, rounds: 3,
 	}
 	// First pushes take apps that have had none: the first and the last are others' subjects.
 	p.singles, p.burst = min(200, (p.apps-2)/4), min(100, (p.apps-2)/4)
@@ -149,9 +149,9 @@ func (r *appsRig) put(ctx context.Context, app int) error {
 	return r.d.put(ctx, whose(app), fields)
 }
 
-// settle waits until the daemon has little to do, which is what comes after its start.
-func (r *appsRig) settle(ctx context.Context) error {
-	for end := time.Now().Add(r.p.settle); time.Now().Before(end); {
+// settle waits until the daemon has little to do, for a time at most.
+func (r *appsRig) settle(ctx context.Context, most time.Duration) error {
+	for end := time.Now().Add(most); time.Now().Before(end); {
 		own, servers, err := r.d.cores(ctx, min(time.Second, r.p.idle))
 		if err != nil {
 			return err

@@ -43,7 +43,7 @@ func (r *appsRig) busy(ctx context.Context) (err error) {
 		if err := errors.Join(err, r.d.freeze(false)); err != nil {
 			return err
 		}
-		if err := r.settle(ctx); err != nil { // what it did not do while frozen
+		if err := r.settle(ctx, 5*time.Second); err != nil { // it makes up for what it missed
 			return err
 		}
 		other, err := r.busyRound(ctx, r.d)

@@ -122,7 +122,7 @@ func (r *appsRig) reload(ctx context.Context) error {
 		{"one app", change{one: ", in_flight: 400"}, time.Second},
 		{"all apps", change{all: ", in_flight: 300"}, 10 * time.Second},
 	} {
-		if err := r.settle(ctx); err != nil {
+		if err := r.settle(ctx, min(r.p.settle, 10*time.Second)); err != nil {
 			return err
 		}
 		if err := r.d.configure(r.config(r.p.apps, c.change)); err != nil {

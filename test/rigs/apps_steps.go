@@ -71,7 +71,7 @@ func (d *daemon) answers(ctx context.Context) error {
 
 // idle measures what the apps cost while there is nothing to do.
 func (r *appsRig) idle(ctx context.Context) error {
-	if err := r.settle(ctx); err != nil {
+	if err := r.settle(ctx, min(r.p.settle, 30*time.Second)); err != nil {
 		return err
 	}
 	own, servers, err := r.d.cores(ctx, r.p.idle)
@@ -250,7 +250,7 @@ func (r *appsRig) after(ctx context.Context) error {
 
 // stop measures how long the daemon takes to end while it has nothing to do.
 func (r *appsRig) stop(ctx context.Context) error {
-	if err := r.settle(ctx); err != nil {
+	if err := r.settle(ctx, min(r.p.settle, 30*time.Second)); err != nil {
 		return err
 	}
 	took, err := r.d.stop()

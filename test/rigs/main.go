@@ -64,16 +64,35 @@ func main() {
 	flag.StringVar(&s.daemon, "daemon", "", "`binary` of propeller for apps and lanes, instead of building this tree's")
 	flag.StringVar(&s.cpuProfile, "cpuprofile", "", "write a profile to a `file`, for go tool pprof")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "rigs [flags] soak|idle|http|apps|lanes")
+		fmt.Fprintln(flag.CommandLine.Output(), "rigs soak|idle|http|apps|lanes [flags]")
 		flag.PrintDefaults()
 	}
-	flag.Parse()
+	name, err := parseArgs(flag.CommandLine, os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "rigs:", err)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := s.run(ctx, flag.Arg(0)); err != nil {
+	if err := s.run(ctx, name); err != nil {
 		fmt.Fprintln(os.Stderr, "rigs:", err)
 		os.Exit(1)
 	}
+}
+
+// parseArgs reads the flags before and after the rig's name.
+func parseArgs(flags *flag.FlagSet, args []string) (name string, err error) {
+	if err := flags.Parse(args); err != nil || flags.NArg() == 0 {
+		return "", err
+	}
+	name = flags.Arg(0)
+	if err := flags.Parse(flags.Args()[1:]); err != nil {
+		return "", err
+	}
+	if flags.NArg() > 0 {
+		return "", fmt.Errorf("%q: one rig at a time", flags.Arg(0))
+	}
+	return name, nil
 }
 
 // run runs one rig and prints its rows, also when it has failed by them.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"flag"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -91,5 +93,29 @@ func TestUnknownRig(t *testing.T) {
 	s := new(settings)
 	if err := s.run(t.Context(), "sock"); err == nil || err.Error() != `"sock": must be soak, idle, http, apps or lanes` {
 		t.Error(err)
+	}
+}
+
+func TestFlagsAfterTheName(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args, name string
+		apps       int
+		fails      bool
+	}{
+		{"-apps 7 idle", "idle", 7, false},
+		{"idle -apps 7", "idle", 7, false},
+		{"idle", "idle", 0, false},
+		{"", "", 0, false},
+		{"idle soak", "", 0, true},
+		{"idle -what", "", 0, true},
+	} {
+		flags := flag.NewFlagSet("rigs", flag.ContinueOnError)
+		flags.SetOutput(io.Discard)
+		apps := flags.Int("apps", 0, "")
+		name, err := parseArgs(flags, strings.Fields(c.args))
+		if name != c.name || *apps != c.apps || (err != nil) != c.fails {
+			t.Errorf("%q: %q, %d apps, %v", c.args, name, *apps, err)
+		}
 	}
 }
