@@ -187,3 +187,31 @@ func askWith(h http.Handler, key, method, path string) *httptest.ResponseRecorde
 	h.ServeHTTP(w, r)
 	return w
 }
+
+// The page calls each app by its name, and shows its topic where that is another.
+func TestPageNamesApps(t *testing.T) {
+	t.Parallel()
+	api := New(newLanes(), Options{})
+	api.Use(Settings{Keys: laneKeys})
+	g := newGuest(t, api.Network()).signIn("topic-0123")
+	for path, want := range map[string][]string{
+		"/":                          {`id="app-` + topic + `"`, `id="app-app-bulk"`, `href="apps/news-bulk"`, `<small class="topic">com.example.news</small>`},
+		"/apps/app-bulk":             {`<h1>app-bulk <small class="topic">` + topic + `</small></h1>`, "/apps/app-bulk/pause", "/send?app=app-bulk"},
+		"/apps/" + topic:             {"<h1>" + topic + "</h1>"},
+		"/send?app=app-bulk":         {`<option value="app-bulk" selected>app-bulk (` + topic + ")</option>", `<option value="` + topic + `">` + topic + "</option>"},
+		"/send?topic=" + topic:       {`<option value="` + topic + `" selected>`},
+		"/apps/com.example.news":     {"several apps have it: name one of them: news-prod, news-bulk"},
+		"/apps/shop":                 {"is for other apps"},
+		"/send?topic=com.example.ap": {`<option value="` + topic + `">`},
+	} {
+		body := g.get(path).Body.String()
+		for _, text := range want {
+			if !strings.Contains(body, text) {
+				t.Errorf("%s lacks %s:\n%s", path, text, body)
+			}
+		}
+		if path != "/apps/shop" && strings.Contains(body, "shop") {
+			t.Errorf("%s shows an app of another topic", path)
+		}
+	}
+}
