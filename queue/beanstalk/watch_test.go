@@ -93,8 +93,8 @@ func exists(t *testing.T, srv *beanstalktest.Server, tube string) bool {
 	return err == nil
 }
 
-// sweeps waits until so many connections watch the tube.
-func watched(t *testing.T, srv *beanstalktest.Server, tube string, by string) {
+// watched waits until so many connections watch the tube.
+func watched(t *testing.T, srv *beanstalktest.Server, tube, by string) {
 	t.Helper()
 	c := srv.Dial()
 	eventually(t, fmt.Sprintf("%q is watched by %s", tube, by), func() bool {
@@ -290,6 +290,11 @@ func TestWatchDefaultTube(t *testing.T) {
 	foreignPut(t, srv, "a", time.Minute, time.Minute)
 	foreignPut(t, srv, "default", 0, time.Minute)
 	watched(t, srv, "a", "1")
+	c := srv.Dial()
+	eventually(t, "it is swept", func() bool {
+		st, err := c.Stats()
+		return err == nil && st["cmd-reserve-with-timeout"] >= "3" // of one digit
+	})
 	if st, err := srv.Dial().StatsJob(2); err != nil || st["reserves"] != "0" {
 		t.Errorf("a job of a tube that nobody watches was reserved: %v, %v", st, err)
 	}
