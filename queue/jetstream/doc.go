@@ -9,6 +9,7 @@
 //	├─ link             the one connection: made in the background, checked whenever it is new
 //	├─ calls            requests that wait for an answer, all on one subscription
 //	├─ renewLoop        renews reservations, repeats acknowledgements, ends calls
+//	├─ watch            tells which sleeping tubes have jobs
 //	└─ tube             one per tube: the jobs held by this process
 //	   └─ consumer      one per worker: asks for jobs when Receive is called
 //
@@ -17,8 +18,9 @@
 // All jobs that wait are in one work-queue stream, a subject per tube. A delayed
 // job is a schedule there, on a subject of its own, which the server turns into
 // a job when its time has come. Buried jobs are in a second stream, a subject
-// per job. Each tube has one durable consumer in the server, shared by all
-// workers of all daemons: a work queue allows no second one.
+// per job. Each tube that is consumed has one durable consumer in the server, shared by all
+// workers of all daemons: a work queue allows no second one. Other tubes have none; idle.go
+// says when they go.
 //
 // # Asking for jobs
 //
