@@ -112,6 +112,7 @@ func TestLeftConsumersAreRemoved(t *testing.T) {
 	o := Options{URL: embeddedIn(t.TempDir())}
 	q := openTest(t, o)
 	js := q.link.cn.js
+	<-q.swept // what follows is for the next start
 	for _, tube := range []string{"empty", "empty.too", "full"} {
 		if _, err := js.CreateConsumer(ctxOf(t), jobsStream, consumerConfig(tube, DefaultEmbeddedAckWait)); err != nil {
 			t.Fatal(err)
