@@ -178,6 +178,9 @@ type App struct {
 	// connection, and beanstalkd walks through all jobs reserved on a connection for
 	// each command; beyond 2000 that walk is what takes the time.
 	InFlight int `key:"in_flight" default:"500" min:"1" max:"2000" why:"beyond that the queue's cost per job grows: give more workers instead"`
+	// MaxRate is how many requests to APNs all workers of this daemon send together in a second; 0:
+	// no limit. More than 100,000 makes no difference on any machine.
+	MaxRate int `key:"max_rate" live:"true" min:"1" max:"100000" why:"it counts pushes a second; without the key there is no limit" flag:"N" usage:"most pushes a second, over all workers (default no limit)"`
 	// PushTimeout stays well inside the 120 s for which its job is reserved, so that
 	// the job cannot be served again meanwhile.
 	PushTimeout time.Duration `key:"push_timeout" default:"20s" min:"1s" max:"1m" why:"a push must end well before its job's reservation of 120s does"`

@@ -65,6 +65,7 @@ apps:
     server: mock
     workers: 4
     in_flight: 1000
+    max_rate: 2000
     push_timeout: 1500ms
     retry: {min: 2s, max: 1m, give_up_after: 1h}
     expiration: 720h
@@ -85,7 +86,7 @@ apps:
 			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")},
 		},
 		Apps: []App{{
-			Name: "example-prod", Topic: "com.example.app", Tube: "jobs", Server: "mock", Workers: 4, InFlight: 1000,
+			Name: "example-prod", Topic: "com.example.app", Tube: "jobs", Server: "mock", Workers: 4, InFlight: 1000, MaxRate: 2000,
 			PushTimeout: 1500 * time.Millisecond,
 			Retry:       Retry{Min: 2 * time.Second, Max: time.Minute, GiveUpAfter: time.Hour},
 			Expiration:  30 * 24 * time.Hour, TTL: time.Second, ExtraKeys: ExtraIgnore,

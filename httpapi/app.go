@@ -120,6 +120,7 @@ type Worker struct {
 	Received  int64  `json:"received"`
 	Finished  int64  `json:"finished"`
 	Waiting   string `json:"waiting,omitempty"` // why it takes no jobs
+	Limit     string `json:"limit,omitempty"`   // what it has reached: in_flight, or the app's max_rate
 
 	Link worker.Link `json:"-"` // of an app's page only
 }
@@ -219,7 +220,7 @@ func appOf(s *supervisor.AppStatus) App {
 		a.Queue = &Queue{q.Ready, q.Delayed, q.Reserved, q.Buried, q.At, q.Incomplete}
 	}
 	for _, w := range s.Workers {
-		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Reserved, w.InFlight, w.Received, w.Finished, w.Waiting, w.Link})
+		a.Workers = append(a.Workers, Worker{w.Serving, w.Connected, w.Reserved, w.InFlight, w.Received, w.Finished, w.Waiting, string(w.Cause.Limit()), w.Link})
 	}
 	if h := s.Webhook; h != nil {
 		a.Webhook = &Webhook{Down: h.Down, Reason: h.Reason, Since: h.Since, Delivered: h.Counters.Delivered.Load(), Failed: h.Counters.Failed.Load()}

@@ -111,6 +111,13 @@ func (t *appTree) addWorker(i int) {
 	t.workers = append(t.workers, &appWorker{Worker: w, index: i, restartable: r, service: service, token: t.sup.Add(service)})
 }
 
+// pace sets how many pushes a second the app may send; 0: as many as it can.
+func (a *app) pace(rate int) {
+	if was := a.totals.SetMaxRate(rate); was != rate {
+		a.log.Info("max_rate changed", "app", a.cfg.Name, "topic", a.cfg.Topic, "from", was, "to", rate)
+	}
+}
+
 // resize adds or removes workers until there are n; it returns the removed,
 // still draining.
 func (a *app) resize(n int, ended <-chan struct{}) (gone []*joinable) {

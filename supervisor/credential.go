@@ -112,4 +112,5 @@ func (s *Supervisor) renew(read map[*app]reread) {
 	if len(fresh) > 0 {
 		s.layDown(fresh, false)
 	}
+	s.lanes.forget(s.apps)
 }

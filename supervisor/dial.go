@@ -62,7 +62,7 @@ type tokenKey struct {
 }
 
 func (t tokens) of(k *apnsconn.Key) *apnsconn.ProviderToken {
-	at := tokenKey{k.Team, k.ID, k.Fingerprint}
+	at := tokenKeyOf(k)
 	if t[at] == nil {
 		t[at] = apnsconn.NewProviderToken(k)
 	}

@@ -6,15 +6,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"slices"
 	"sync"
 	"testing"
 
-	"propeller/apnsconn"
 	"propeller/apnsconn/apnstest"
-	"propeller/config"
-	"propeller/worker"
 	"propeller/worker/feedback"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -137,56 +132,4 @@ func TestMemorySurvivesAReload(t *testing.T) {
 		t.Errorf("%d requests, want 2: one of them for the dead token", n)
 	}
 	w.until("the log says that the token was known to be dead", func() bool { return w.log.contains("remembered=true") })
-}
-
-func TestMemoryIsForAnEnvironmentAndCredential(t *testing.T) {
-	t.Parallel()
-	same := func() *config.App {
-		return &config.App{Topic: topic, Server: "sandbox", Addr: "a:443", Certificate: &apnsconn.Certificate{Fingerprint: [32]byte{1}}}
-	}
-	old := &app{cfg: same(), shared: worker.NewApp(worker.Config{}, new(worker.Totals), nil)}
-	if sameForAPNs(same(), old) != old.shared {
-		t.Error("not kept")
-	}
-	for name, change := range map[string]func(c *config.App){
-		"server":      func(c *config.App) { c.Server = "production" },
-		"address":     func(c *config.App) { c.Addr = "b:443" },
-		"certificate": func(c *config.App) { c.Certificate = &apnsconn.Certificate{Fingerprint: [32]byte{2}} },
-		"a key":       func(c *config.App) { c.Certificate, c.SigningKey = nil, &apnsconn.Key{ID: keyA} },
-	} {
-		c := same()
-		change(c)
-		if sameForAPNs(c, old) != nil {
-			t.Errorf("%s: kept", name)
-		}
-	}
-	// Renewed by an intermediate only.
-	apns, dir := apnstest.NewServer(apnstest.Options{}), t.TempDir()
-	defer apns.Close()
-	was, renewed, pair := same(), same(), apns.ClientCertPEM(topic)
-	was.Certificate = certificateOf(t, dir+"/was.pem", pair)
-	renewed.Certificate = certificateOf(t, dir+"/renewed.pem", slices.Concat(pair, apns.CACertPEM()))
-	old.cfg = was
-	if sameForAPNs(renewed, old) != old.shared {
-		t.Error("not kept with another intermediate")
-	}
-	if renewed.Same(was) || was.Same(renewed) {
-		t.Error("another intermediate is no change of the app")
-	}
-	if sameForAPNs(same(), nil) != nil {
-		t.Error("kept without a predecessor")
-	}
-}
-
-// certificateOf loads the certificate that data, put at path, has.
-func certificateOf(t *testing.T, path string, data []byte) *apnsconn.Certificate {
-	t.Helper()
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c, err := apnsconn.LoadCertificate(path, "", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }

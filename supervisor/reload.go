@@ -112,6 +112,7 @@ func (s *Supervisor) change(cfg *config.Config, q queue.Queue, moved bool) (gone
 		}
 	}
 	s.nameTopics()
+	s.lanes.forget(s.apps)
 	s.layDown(fresh, moved)
 	return gone
 }
@@ -126,9 +127,10 @@ func (s *Supervisor) place(c *config.App, moved bool) (gone []*joinable) {
 	}
 	if old != nil && !moved && old.cfg.Same(use) {
 		s.note(old, c)
+		old.pace(use.MaxRate)
 		return old.resize(use.Workers, s.ended)
 	}
-	a := s.start(use, old)
+	a := s.start(use)
 	s.apps[c.Name] = a
 	s.note(a, c)
 	if old != nil {

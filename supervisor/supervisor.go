@@ -67,6 +67,7 @@ type Supervisor struct {
 	mock     *apnstest.Server      // for server: mock; nil until an app needs it
 	totals   map[string]*appTotals // by name
 	tokens   tokens
+	lanes    lanes
 	locks    tubeLocks
 	buried   *buried.Index
 
@@ -92,7 +93,7 @@ const stopLimit = 11 * time.Minute
 func New(cfg *config.Config, o Options) (*Supervisor, error) {
 	s := &Supervisor{
 		o: o, started: make(chan struct{}), ended: make(chan struct{}),
-		apps: make(map[string]*app), totals: make(map[string]*appTotals), tokens: make(tokens), locks: make(tubeLocks),
+		apps: make(map[string]*app), totals: make(map[string]*appTotals), tokens: make(tokens), lanes: make(lanes), locks: make(tubeLocks),
 		buried:        buried.NewIndex(o.Log),
 		periodChanged: make(chan struct{}, 1), reloaded: make(chan struct{}, 1),
 		sleep: sleep{after: sleepAfter, awake: make(map[*app]struct{}), limit: fileLimit(), calls: calls{rung: make(chan struct{}, 1)}},
@@ -146,14 +147,15 @@ func (s *Supervisor) free() error {
 	return err
 }
 
-// start makes an app, as the successor of old unless that is nil. It sleeps.
-func (s *Supervisor) start(c *config.App, old *app) *app {
+// start makes an app. It sleeps.
+func (s *Supervisor) start(c *config.App) *app {
 	totals := s.totals[c.Name]
 	if totals == nil {
 		totals = new(appTotals)
 		s.totals[c.Name] = totals
 	}
 	totals.outcomes.forget()
+	totals.SetMaxRate(c.MaxRate)
 	for _, w := range c.Warnings {
 		s.o.Log.Warn(w, "app", c.Name, "topic", c.Topic)
 	}
@@ -165,19 +167,5 @@ func (s *Supervisor) start(c *config.App, old *app) *app {
 	if c.Feedback.Tube != "" {
 		wc.Feedback = feedback.Writer(s.queue, c.Feedback.Tube)
 	}
-	return &app{cfg: c, size: c.Workers, shared: worker.NewApp(wc, &totals.Totals, sameForAPNs(c, old)), totals: totals, log: s.o.Log}
-}
-
-// sameForAPNs returns what the workers of old share if APNs and the app's credential are still
-// the same in c, so that what APNs has said of device tokens holds. Otherwise it returns nil.
-// Of a certificate the leaf counts: APNs says the same whatever intermediates come with it.
-func sameForAPNs(c *config.App, old *app) *worker.App {
-	if old == nil || old.cfg.Server != c.Server || old.cfg.Addr != c.Addr || !old.cfg.SigningKey.Same(c.SigningKey) {
-		return nil
-	}
-	was, is := old.cfg.Certificate, c.Certificate
-	if was != is && (was == nil || is == nil || was.Fingerprint != is.Fingerprint) {
-		return nil
-	}
-	return old.shared
+	return &app{cfg: c, size: c.Workers, shared: worker.NewApp(wc, &totals.Totals, s.lanes.of(c)), totals: totals, log: s.o.Log}
 }

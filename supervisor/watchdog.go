@@ -203,6 +203,9 @@ func (a *app) probeLate(b worker.BreakerState, now time.Time) bool {
 func viewOf(s worker.Status, jobs available) view {
 	// Jobs that linger are finished and only wait for the queue.
 	v := view{reserved: s.Reserved - s.Lingering, finished: s.Finished, received: s.Received, ready: jobs.ready, known: jobs.known, cause: s.Waiting, last: last(s.Cause)}
+	if s.Paced { // the jobs of its tube wait for max_rate, and each worker for its turn
+		v.reserved, v.ready, v.known = 0, 0, true
+	}
 	if s.PendingAnswers > 0 && s.InFlight == 0 {
 		v.reserved = 0 // they wait for the guard, which bounds that wait itself
 	}

@@ -52,46 +52,38 @@ type Live struct {
 // whose workers begin before those of the old one have finished.
 type App struct {
 	*Totals
-	cfg     Config
-	breaker breaker
-	guard   *guard
-	tokens  *tokenCache
+	*Lanes
+	cfg Config
 }
 
-// Totals is what outlives an App: what is counted of its pushes since the process began, and
-// the operator's pause. The zero value is ready for use.
+// Totals is what outlives an App: what is counted of its pushes since the process began, the
+// operator's pause, and max_rate. The zero value is ready for use.
 type Totals struct {
 	Counters  Counters
 	Recent    Recent
 	pause     atomic.Pointer[PauseState] // nil: the app is not paused
-	mailboxes mailboxes                  // of all workers
+	limiter   atomic.Pointer[limiter]    // of max_rate; nil: there is none
+	mailboxes mailboxes                  // of the app's workers
 }
 
-// NewApp makes an App that continues totals. same is nil, or an App with the same server and
-// credential: what APNs told it about device tokens still holds.
-func NewApp(cfg Config, totals *Totals, same *App) *App {
+// NewApp makes an App that continues totals. lanes are those of its topic, server and credential;
+// nil: it shares nothing with other Apps.
+func NewApp(cfg Config, totals *Totals, lanes *Lanes) *App {
 	if cfg.Wall == nil {
 		cfg.Wall = time.Now
 	}
 	cfg.LiveActivities = new(job.LiveActivities)
-	a := &App{Totals: totals, cfg: cfg, guard: newGuard(&totals.mailboxes)}
-	a.breaker.mailboxes, a.breaker.guard = &totals.mailboxes, a.guard
-	if same != nil {
-		a.tokens = same.tokens
-	} else {
-		a.tokens = newTokenCache(tokenLimit)
+	if lanes == nil {
+		lanes = NewLanes()
 	}
-	return a
+	return &App{Totals: totals, Lanes: lanes, cfg: cfg}
 }
 
 // Rules are what the app's jobs are judged by.
 func (a *App) Rules() job.Rules { return a.cfg.Rules }
 
-// Breaker says whether the app is broken or guarded, why, and since when.
-func (a *App) Breaker() BreakerState { return a.breaker.State() }
-
-// Resume lets a paused, broken or guarded app go on, at an operator's request. If APNs still
-// refuses it, APNs' next answers stop it again.
+// Resume lets a paused, broken or guarded app go on, at an operator's request. If it was broken or
+// guarded its other lanes go on too. If APNs still refuses it, APNs' next answers stop it again.
 func (a *App) Resume() {
 	a.breaker.heal()
 	a.Unpause()

@@ -11,13 +11,13 @@ const (
 	// push: often enough to recover within a minute, seldom enough that Apple does not
 	// take it for an attack.
 	ProbeEvery = time.Minute
-	// probeStep delays the probe of each further worker of the app, so that only one of them
+	// probeStep delays the probe of each further worker of all lanes, so that only one of them
 	// receives a job for it. The delay is at most probeSteps times this.
 	probeStep  = 2 * time.Second
 	probeSteps = 10
 )
 
-// breaker is shared by the workers of one app, and stops them if the app does not work.
+// breaker is shared by the workers of all lanes, and stops them if the app does not work.
 // If APNs refuses the app's credential, the app is broken. If APNs refuses its device
 // tokens as those of another environment or topic, the app is guarded (see guard). In
 // both cases its jobs stay in the queue, and every ProbeEvery one worker sends one push
@@ -28,7 +28,7 @@ const (
 type breaker struct {
 	closed    atomic.Bool // only probes may be sent; written under mu
 	mailboxes *mailboxes
-	guard     *guard // the app's, which heal resets
+	guard     *guard // of the same lanes, which heal resets
 
 	mu        sync.Mutex
 	guarded   bool // by the environment guard, not by the credential
@@ -37,7 +37,8 @@ type breaker struct {
 	next      time.Time // no probe before
 	taken     time.Time // when the last probe was sent
 	turn      int       // the last probe's number; changes when that probe no longer counts
-	dialer    int       // the worker that dials for a probe
+	seats     []*seat   // of the workers at work, in the order in which they may probe
+	dialer    *seat     // of the worker that dials for a probe; nil = none
 	dialUntil time.Time // how long the others wait for it
 	closes    int       // how often it closed, or stayed closed after a probe
 }
@@ -118,16 +119,16 @@ func (b *breaker) heal() (first bool) {
 	return true
 }
 
-// look reports whether the breaker is closed, and from when worker index may probe.
+// look reports whether the breaker is closed, and from when the worker with that seat may probe.
 // closes tells connections opened before the breaker closed from later ones: a probe needs
 // a new connection.
-func (b *breaker) look(index int) (closed bool, probe time.Time, closes int) {
+func (b *breaker) look(s *seat) (closed bool, probe time.Time, closes int) {
 	if !b.closed.Load() {
 		return false, time.Time{}, 0
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.closed.Load(), b.probeAt(index), b.closes
+	return b.closed.Load(), b.probeAt(s), b.closes
 }
 
 // epoch returns the closes of look.
@@ -138,9 +139,9 @@ func (b *breaker) epoch() int {
 }
 
 // probeAt is when a worker may probe. b.mu is held.
-func (b *breaker) probeAt(index int) time.Time {
-	at := b.next.Add(time.Duration(min(index, probeSteps)) * probeStep)
-	if index != b.dialer && b.dialUntil.After(at) {
+func (b *breaker) probeAt(s *seat) time.Time {
+	at := b.next.Add(time.Duration(min(s.place, probeSteps)) * probeStep)
+	if s != b.dialer && b.dialUntil.After(at) {
 		return b.dialUntil
 	}
 	return at
@@ -148,13 +149,13 @@ func (b *breaker) probeAt(index int) time.Time {
 
 // take uses up the permission for one push, and reports whether there was one. probe is
 // not 0 if the push is a probe.
-func (b *breaker) take(index int, now time.Time) (ok bool, probe int) {
+func (b *breaker) take(s *seat, now time.Time) (ok bool, probe int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case !b.closed.Load():
 		return true, 0
-	case now.Before(b.probeAt(index)):
+	case now.Before(b.probeAt(s)):
 		return false, 0
 	}
 	b.next, b.taken, b.dialUntil = now.Add(ProbeEvery), now, time.Time{}
@@ -163,11 +164,15 @@ func (b *breaker) take(index int, now time.Time) (ok bool, probe int) {
 }
 
 // dial notes that a worker dials for a probe: the others do not until it has sent the
-// probe, for dialTime at most.
-func (b *breaker) dial(index int, now time.Time) {
+// probe, for dialTime at most. It returns false if another one was faster.
+func (b *breaker) dial(s *seat, now time.Time) (ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.dialer, b.dialUntil = index, now.Add(dialTime)
+	if b.closed.Load() && now.Before(b.probeAt(s)) {
+		return false
+	}
+	b.dialer, b.dialUntil = s, now.Add(dialTime)
+	return true
 }
 
 // told ends a probe that showed nothing: the next one is due in ProbeEvery.

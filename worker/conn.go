@@ -91,14 +91,14 @@ func (l *link) usable() *conn {
 // dial starts a dial. Until there is a good answer it counts as a failure.
 func (r *run) dial(now time.Time) {
 	l := &r.link
+	closed, _, closes := r.app.breaker.look(&r.seat)
+	if !closed {
+		closes = r.app.breaker.epoch()
+	} else if !r.app.breaker.dial(&r.seat, now) {
+		return
+	}
 	l.dialing, l.dialed = true, now
 	l.failed(now)
-	closed, _, closes := r.app.breaker.look(r.w.index)
-	if closed {
-		r.app.breaker.dial(r.w.index, now)
-	} else {
-		closes = r.app.breaker.epoch()
-	}
 	r.app.Counters.Dials.Add(1)
 	r.spawn(func() {
 		ctx, cancel := context.WithTimeout(r.dials, dialTime)

@@ -73,7 +73,8 @@ type guard struct {
 	tripRight int // the value of right at that time
 }
 
-// newGuard returns the guard of an app that has had no answers. mailboxes are those of its workers.
+// newGuard returns the guard of an app that has had no answers. mailboxes are those of the workers
+// of all lanes.
 func newGuard(m *mailboxes) *guard { return &guard{mailboxes: m, seed: maphash.MakeSeed()} }
 
 // evidence is what an answer says about an app's environment and topic.

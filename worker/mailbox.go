@@ -82,6 +82,12 @@ func (b *mailboxes) leave(m *mailbox) {
 	delete(b.all, m)
 }
 
+func (b *mailboxes) len() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.all)
+}
+
 func (b *mailboxes) ring() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -33,9 +33,9 @@ func (m *model) newShared(old *shared) *shared {
 	if m.plan.log != nil {
 		out, level = m.plan.log, slog.LevelDebug
 	}
-	var same *worker.App
+	var same *worker.Lanes
 	if old != nil && !m.plan.forgetful {
-		same = old.app
+		same = old.app.Lanes
 	}
 	s.app = worker.NewApp(worker.Config{
 		App: modelTopic, Rules: wjob.Rules{Topic: modelTopic, TTL: m.plan.ttl, Expiration: m.plan.expiration},

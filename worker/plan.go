@@ -10,7 +10,8 @@ import (
 // the mailbox. The next dial and the next probe have a time. A Receive ends with a job or by
 // cancellation. An operator who ends a pause rings the mailbox. Only the act itself, in do, uses
 // up the permission for it. So a worker that has a job, and whose app is not paused, dials or
-// pushes when the next dial or probe is due at the latest, and the result sets the next time.
+// pushes when the next dial or probe is due at the latest, and the result sets the next time. Under
+// max_rate it pushes when the limiter has its permission, which also has a time.
 type plan struct {
 	receive int  // pushes to receive jobs for
 	send    int  // pushes that may be sent
@@ -18,6 +19,7 @@ type plan struct {
 	drop    bool // stop using the present connection
 	pause   bool // pause the consumer
 	release bool // release the jobs that have no push under way
+	paced   int  // pushes that wait for max_rate
 
 	cause Cause     // what limits the worker; noCause if nothing does
 	until time.Time // when to plan again even without mail
@@ -32,7 +34,7 @@ const patience = 2 * time.Second
 // plan has no side effects: called twice, it gives the same result.
 func (r *run) plan(now time.Time) (p plan) {
 	room := r.cfg.InFlight - r.slots
-	closed, probeAt, closes := r.app.breaker.look(r.w.index)
+	closed, probeAt, closes := r.app.breaker.look(&r.seat)
 	unsent := len(r.sendq) > 0
 	conn := r.link.usable()
 	p.drop = closed && conn != nil && conn.closes != closes
@@ -73,6 +75,9 @@ func (r *run) plan(now time.Time) (p plan) {
 	if p.receive > 0 && r.weight.full() {
 		p.receive, p.cause, p.pause = 0, causeHeavy, true // jobs that the consumer has reserved ahead go back
 	}
+	if l := r.app.limiter.Load(); l != nil {
+		r.pace(&p, l, now)
+	}
 	p.until = sooner(p.until, r.due())
 	p.until = sooner(p.until, now.Add(idle))
 	return p
@@ -99,6 +104,10 @@ func sooner(a, b time.Time) time.Time {
 
 // do carries out a plan, and reports whether that changed the input of the next one.
 func (r *run) do(p plan, now time.Time) (changed bool) {
+	l := r.app.limiter.Load()
+	if l != nil || r.waitsIn != nil {
+		r.stand(l, &p, now)
+	}
 	if p.drop {
 		r.retire()
 		changed = true
@@ -110,6 +119,9 @@ func (r *run) do(p plan, now time.Time) (changed bool) {
 		changed = true
 	}
 	switch {
+	case p.send > 0 && l != nil:
+		r.sendPaced(l, p.send, now)
+		return true
 	case p.send > 0:
 		r.send(p.send, now)
 		return true

@@ -22,6 +22,7 @@ type run struct {
 	log      *slog.Logger
 	consumer queue.Consumer
 	box      mailbox
+	seat     seat           // among the workers of all lanes
 	mail     mail           // last read; its memory is reused
 	goes     sync.WaitGroup // every goroutine of the run
 
@@ -37,6 +38,9 @@ type run struct {
 	slots     int                // of InFlight: pushes sent, jobs being settled
 	weight    weight             // of those jobs
 	perJob    float64            // average number of pushes in a job; 0 = unknown
+	requests  int                // pushes handed to a connection
+	turn      turn               // in waitsIn's line
+	waitsIn   *limiter           // nil: it does not wait for max_rate
 	settlers  settlers
 	shown     shown
 	scratch   Event // of tellDelivered
@@ -69,6 +73,9 @@ func newRun(w *Worker, consumer queue.Consumer) *run {
 func (r *run) serve(ctx context.Context) error {
 	r.app.mailboxes.join(&r.box)
 	defer r.app.mailboxes.leave(&r.box)
+	r.app.Lanes.join(r)
+	defer r.app.Lanes.leave(r)
+	defer func() { r.stand(nil, new(plan), time.Now()) }()
 	defer r.close()
 	defer context.AfterFunc(ctx, func() { r.box.post(func() { r.stop(context.Cause(ctx)) }) })()
 	timer, armed := time.NewTimer(idle), time.Now().Add(idle)

@@ -209,7 +209,7 @@ func (t *task) send(n int, now time.Time) int {
 	chunk := t.newChunk(min(n, len(t.unsent)), r.link.conn, now)
 	if closed && !chunk[0].known(now) { // a known outcome needs no permission
 		var ok bool
-		if ok, probe = r.app.breaker.take(r.w.index, now); !ok {
+		if ok, probe = r.app.breaker.take(&r.seat, now); !ok {
 			t.unsent, t.chunks = before, t.chunks[:len(t.chunks)-1]
 			return 0
 		}
@@ -241,6 +241,7 @@ func (t *task) send(n int, now time.Time) int {
 func (p *push) send() {
 	p.slot = true
 	p.t.r.slots++
+	p.t.r.requests++
 	p.conn.sending++
 	p.conn.Send(&p.n, p.done)
 }

@@ -20,12 +20,24 @@ const (
 	causeClosed      Cause = "the app is broken or guarded, and the next probe is not due"
 	causePaused      Cause = "paused by an operator"
 	causeStopping    Cause = "stopping"
+
+	// MaxRateReached: the app may send no more pushes a second.
+	MaxRateReached Cause = "max_rate is reached"
 )
+
+// Limit is c if a limit of the configuration is what it says, else "".
+func (c Cause) Limit() Cause {
+	if c == causeFull || c == MaxRateReached {
+		return c
+	}
+	return noCause
+}
 
 // Status is a worker at one moment, as its last plan saw it.
 type Status struct {
 	Serving        bool
 	Cause          Cause
+	Paced          bool // max_rate alone explains that it does nothing: the app's workers take turns
 	Reserved       int  // jobs received and not yet settled
 	Lingering      int  // how many of Reserved wait for the queue without a slot; at most Config.InFlight
 	InFlight       int  // slots in use, out of Config.InFlight
@@ -102,6 +114,9 @@ func (w *Worker) Status() Status {
 	}
 	if now.After(downUntil) {
 		s.Unreachable = nil
+	}
+	if l := r.app.limiter.Load(); l != nil && s.Cause == MaxRateReached {
+		s.Paced = l.moves(now)
 	}
 	if what, err := r.settlers.outage.why(); err != nil {
 		s.Unstored = fmt.Errorf("the queue takes no %s: %w", what, err)

@@ -21,6 +21,7 @@ import (
 	"propeller/httpapi"
 	"propeller/internal/text"
 	"propeller/supervisor"
+	"propeller/worker"
 )
 
 const statusLong = `status shows each app of the running daemon: its state and why, pushes, latency,
@@ -263,6 +264,9 @@ func statusNotes(a *httpapi.App, now time.Time) (notes []string) {
 		}
 	case waits >= 0:
 		notes = append(notes, fmt.Sprintf("worker %d waits: %s", waits, a.Workers[waits].Waiting))
+	}
+	if slices.ContainsFunc(a.Workers, func(w httpapi.Worker) bool { return w.Limit == string(worker.MaxRateReached) }) {
+		notes = append(notes, string(worker.MaxRateReached))
 	}
 	if a.KeepsCredential() {
 		notes = append(notes, "its new credential cannot be used, so it keeps the old one: "+a.CredentialFault)
