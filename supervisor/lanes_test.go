@@ -34,8 +34,8 @@ func TestLanesAreForAServerAndCredential(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(c *config.App){
-		"name and tube":        func(c *config.App) { c.Name, c.Tube = "b", "b" },
-		"workers, rate":        func(c *config.App) { c.Workers, c.MaxRate = 7, 7 },
+		"name and tube": func(c *config.App) { c.Name, c.Tube = "b", "b" },
+		"workers, rate": func(c *config.App) { c.Workers, c.MaxRate = 7, 7 },
 	} {
 		c := same()
 		change(&c)

@@ -91,7 +91,8 @@ func (c *conn) send(token string, payload []byte, done func(apnsconn.Outcome)) {
 	m.count(rateSend)
 	broken, paused, since := c.app.stopped()
 	m.mu.Lock()
-	m.mayPush(c.app, broken || paused, since)
+	m.mayPush(c.app.standing, broken || paused, since)
+	c.app.lane.meter(m)
 	p := m.pushes[pushKey{refOf(payload), token}]
 	if p == nil {
 		m.fail("wrong", "a push that nobody asked for: token …%s, payload %s", tail(token), payload)
@@ -123,7 +124,7 @@ const brakeTime = 10 * time.Second
 
 // mayPush fails if a held app pushes, or a broken or guarded one more than once a minute.
 // m.mu is held.
-func (m *model) mayPush(app *shared, stopped bool, since time.Time) {
+func (m *model) mayPush(app *standing, stopped bool, since time.Time) {
 	if !m.held.IsZero() && time.Since(m.held) > brakeTime {
 		m.fail("brake", "a push of an app that has been held for %v", time.Since(m.held))
 	}

@@ -25,14 +25,14 @@ type slot struct {
 	down      time.Duration           // how long it then stays down
 	closed    bool                    // it is not started again
 	up        chan struct{}           // closed to start it at once
+	over      chan struct{}           // closed when it has ended for good
 }
 
-// start starts the workers of the latest app.
-func (m *model) start() {
-	app := m.apps[len(m.apps)-1]
+// start starts the workers of a lane. m.living is held.
+func (m *model) start(l *lane) {
 	for i := range m.plan.workers {
-		s := &slot{m: m, app: app, index: i, up: make(chan struct{})}
-		m.slots = append(m.slots, s)
+		s := &slot{m: m, app: l.app, index: i, up: make(chan struct{}), over: make(chan struct{})}
+		l.slots = append(l.slots, s)
 		m.wg.Go(s.run)
 	}
 }
@@ -42,6 +42,7 @@ func (s *slot) run() {
 		s.mu.Lock()
 		if s.closed {
 			s.mu.Unlock()
+			close(s.over)
 			return
 		}
 		w := s.m.newWorker(s.app, s.index)
@@ -140,7 +141,7 @@ func (s *slot) wakeUp() {
 
 // startAll starts all workers that are down.
 func (m *model) startAll() {
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		s.mu.Lock()
 		s.down = 0
 		s.wakeUp()
@@ -150,7 +151,8 @@ func (m *model) startAll() {
 
 // stopAll stops all workers: they must end, and leave nothing reserved.
 func (m *model) stopAll() {
-	for _, s := range m.slots {
+	m.endSleep()
+	for _, s := range m.slots() {
 		s.stop(0, true)
 	}
 	m.wg.Wait()
@@ -168,21 +170,32 @@ func (m *model) stopAll() {
 	}
 }
 
-// reload replaces the workers.
-func (m *model) reload(keepMemory bool) {
-	app := m.newShared(nil)
-	if keepMemory {
-		app = m.newShared(m.apps[len(m.apps)-1])
+// reload replaces the workers of all lanes. Unless the credential stays, nothing is known of the
+// new one.
+func (m *model) reload(sameCredential bool) {
+	m.living.Lock()
+	defer m.living.Unlock()
+	fresh := newStanding()
+	for _, l := range m.lanes {
+		with := fresh
+		if sameCredential && !m.plan.forgetful {
+			with = l.app.standing
+		}
+		app := m.newShared(l, with)
+		m.mu.Lock()
+		l.app = app
+		m.mu.Unlock()
+		if l.asleep {
+			m.watch(l)
+			continue
+		}
+		old := l.slots
+		l.slots = nil
+		for _, s := range old {
+			s.stop(0, true)
+		}
+		m.start(l)
 	}
-	old := m.slots
-	m.mu.Lock()
-	m.apps = append(m.apps, app)
-	m.slots = nil
-	m.mu.Unlock()
-	for _, s := range old {
-		s.stop(0, true)
-	}
-	m.start()
 }
 
 // setHold holds the app, or ends the hold.
@@ -195,10 +208,12 @@ func (m *model) setHold(on bool) {
 		m.held = time.Now()
 	}
 	m.mu.Unlock()
-	if on {
-		m.totals.Pause("model")
-	} else {
-		m.totals.Unpause()
+	for _, l := range m.lanes {
+		if on {
+			l.totals.Pause("model")
+		} else {
+			l.totals.Unpause()
+		}
 	}
 }
 
@@ -206,8 +221,8 @@ func (m *model) setHold(on bool) {
 func (m *model) forgetProbes() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, app := range m.apps {
-		app.probed = time.Time{}
+	for _, l := range m.lanes {
+		l.app.standing.probed = time.Time{}
 	}
 }
 
@@ -215,7 +230,10 @@ func (m *model) forgetProbes() {
 func (m *model) do(s step) {
 	at := func() *slot {
 		m.forgetProbes()
-		return m.slots[s.n%len(m.slots)]
+		if slots := m.slots(); len(slots) > 0 {
+			return slots[s.n%len(slots)]
+		}
+		return &slot{} // all sleep
 	}
 	switch s.op {
 	case opReplace:
@@ -229,6 +247,9 @@ func (m *model) do(s step) {
 	case opStop:
 		at().stop(s.d, false)
 		return
+	case opRate:
+		m.setRate(s.n)
+		return
 	case opReload:
 		m.reload(s.kind == 1)
 		return
@@ -240,7 +261,9 @@ func (m *model) do(s step) {
 		return
 	case opResume:
 		m.setHold(false)
-		m.apps[len(m.apps)-1].app.Resume()
+		for _, l := range m.lanes {
+			l.app.app.Resume()
+		}
 		return
 	case opClock:
 		if m.setClock != nil {
@@ -316,7 +339,7 @@ func (m *model) putJob(s step) {
 	if s.kind == jobLarge {
 		m.limits[ref] = max(1000, len(body)/3)
 	}
-	m.add([]byte(body), delay)
+	m.add(m.lanes[s.lane%len(m.lanes)], []byte(body), delay)
 }
 
 // drawNature draws how APNs sees a token of a job of that kind.

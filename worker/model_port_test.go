@@ -18,14 +18,22 @@ import (
 
 // shared is what the workers of one app share. A reload makes a new one.
 type shared struct {
-	app    *worker.App
+	app      *worker.App
+	lane     *lane
+	standing *standing
+}
+
+// standing is what the lanes of one credential share.
+type standing struct {
+	lanes  *worker.Lanes
 	probed time.Time // the last push while it was broken or guarded, under model.mu
 }
 
-// newShared makes the parts of a new app. It keeps what an old one knows of tokens, if that is
-// given.
-func (m *model) newShared(old *shared) *shared {
-	s := new(shared)
+func newStanding() *standing { return &standing{lanes: worker.NewLanes()} }
+
+// newShared makes the parts of a new app of a lane.
+func (m *model) newShared(l *lane, with *standing) *shared {
+	s := &shared{lane: l, standing: with}
 	live := new(worker.Live)
 	live.Drain.Store(int64(drainTime))
 	var out io.Writer = io.Discard
@@ -33,17 +41,13 @@ func (m *model) newShared(old *shared) *shared {
 	if m.plan.log != nil {
 		out, level = m.plan.log, slog.LevelDebug
 	}
-	var same *worker.Lanes
-	if old != nil && !m.plan.forgetful {
-		same = old.app.Lanes
-	}
 	s.app = worker.NewApp(worker.Config{
 		App: modelTopic, Rules: wjob.Rules{Topic: modelTopic, TTL: m.plan.ttl, Expiration: m.plan.expiration},
-		Tube: modelTopic, InFlight: m.plan.inFlight,
+		Tube: l.tube, InFlight: m.plan.inFlight,
 		Retry: worker.Retry{Min: m.plan.retryMin, Max: 15 * time.Minute, GiveUpAfter: m.plan.giveUp},
 		Queue: portQueue{m}, Dial: m.portDial(s), Live: live, Feedback: m.portFeedback, Buried: func(string, wjob.Burial) {}, Wall: m.wall,
 		Log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})),
-	}, m.totals, same)
+	}, l.totals, with.lanes)
 	return s
 }
 
@@ -59,7 +63,12 @@ func (m *model) portClock() func(by time.Duration) {
 func (m *model) wall() time.Time { return time.Now().Add(time.Duration(m.wallBy.Load())) }
 
 // possibleDuplicates is how many of them the workers have counted.
-func (m *model) possibleDuplicates() int { return int(m.totals.Counters.PossibleDuplicates.Load()) }
+func (m *model) possibleDuplicates() (n int) {
+	for _, l := range m.lanes {
+		n += int(l.totals.Counters.PossibleDuplicates.Load())
+	}
+	return n
+}
 
 // stopped says whether the app is broken or guarded, which only certain answers end, and
 // since when.
@@ -81,11 +90,13 @@ var errRestarted = worker.ErrRestarted
 // portQueue is the model's queue as a queue.Queue.
 type portQueue struct{ *model }
 
-func (q portQueue) Put(ctx context.Context, _ string, body []byte, o queue.PutOptions) (string, error) {
-	return q.putRest(ctx, body, o.Delay, o.Priority)
+func (q portQueue) Put(ctx context.Context, tube string, body []byte, o queue.PutOptions) (string, error) {
+	return q.putRest(ctx, q.laneOf(tube), body, o.Delay)
 }
-func (q portQueue) Consume(string) (queue.Consumer, error) { return portConsumer{q.consume()}, nil }
-func (q portQueue) Close() error                           { return nil }
+func (q portQueue) Consume(tube string) (queue.Consumer, error) {
+	return portConsumer{q.consume(q.laneOf(tube))}, nil
+}
+func (q portQueue) Close() error { return nil }
 
 // portConsumer is a consumer as a queue.Consumer.
 type portConsumer struct{ *consumer }

@@ -11,7 +11,7 @@ import (
 	"propeller/queue"
 )
 
-// The model's queue: one tube in the order of its jobs' ids, consumers that may
+// The model's queue: a tube for each lane, in the order of its jobs' ids, consumers that may
 // reserve ahead, and reservations that can be lost. All of it is under model.mu.
 
 type jobState int
@@ -27,6 +27,7 @@ const (
 // job is a job in the queue.
 type job struct {
 	id       int
+	lane     *lane
 	body     []byte
 	ref      string
 	held     []*push // its pushes; none if it cannot be read
@@ -43,6 +44,7 @@ func (j *job) name() string { return fmt.Sprint("q/", j.id) }
 // consumer is the consumer of one worker.
 type consumer struct {
 	m      *model
+	lane   *lane
 	want   int      // jobs that it may reserve
 	kept   []*lease // reserved and not yet received
 	bell   chan struct{}
@@ -63,9 +65,9 @@ type lease struct {
 const ttr = 30 * time.Second
 
 // add stores a job. m.mu is held.
-func (m *model) add(body []byte, delay time.Duration) *job {
+func (m *model) add(l *lane, body []byte, delay time.Duration) *job {
 	m.lastID++
-	j := &job{id: m.lastID, body: body, put: time.Now()}
+	j := &job{id: m.lastID, lane: l, body: body, put: time.Now()}
 	m.jobs[j.id] = j
 	m.open(j)
 	m.giveBack(j, delay)
@@ -82,6 +84,7 @@ func (m *model) giveBack(j *job, after time.Duration) {
 		}
 		j.state = ready
 		m.serve()
+		m.callFor(j.lane)
 		return
 	}
 	j.state = delayed
@@ -100,13 +103,20 @@ func (m *model) serve() {
 	if m.away() {
 		return
 	}
-	jobs := m.in(ready)
+	all := m.in(ready)
+	for _, l := range m.lanes {
+		m.serveLane(l, all)
+	}
+}
+
+func (m *model) serveLane(l *lane, jobs []*job) {
+	jobs = slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool { return j.lane != l })
 	for len(jobs) > 0 {
 		served := false
 		for range m.consumers {
 			m.turn = (m.turn + 1) % len(m.consumers)
 			c := m.consumers[m.turn]
-			if len(jobs) > 0 && c.want > 0 && !c.closed {
+			if len(jobs) > 0 && c.lane == l && c.want > 0 && !c.closed {
 				c.reserve(jobs[0])
 				jobs, served = jobs[1:], true
 			}
@@ -156,10 +166,10 @@ func (l *lease) lose() {
 	l.c.m.giveBack(l.job, 0)
 }
 
-func (m *model) consume() *consumer {
+func (m *model) consume(l *lane) *consumer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c := &consumer{m: m, bell: make(chan struct{}, 1), leases: make(map[*lease]struct{})}
+	c := &consumer{m: m, lane: l, bell: make(chan struct{}, 1), leases: make(map[*lease]struct{})}
 	m.consumers = append(m.consumers, c)
 	return c
 }
@@ -283,6 +293,9 @@ func (m *model) setQueue(kind int) {
 	close(m.queueChanged)
 	m.queueChanged = make(chan struct{})
 	m.serve()
+	for _, l := range m.lanes {
+		m.callFor(l)
+	}
 }
 
 // reach waits until the queue can be reached; m.mu is not held.
@@ -303,7 +316,7 @@ func (m *model) reach(ctx context.Context) error {
 }
 
 // putRest is a put by a worker.
-func (m *model) putRest(ctx context.Context, body []byte, delay time.Duration, _ uint32) (string, error) {
+func (m *model) putRest(ctx context.Context, l *lane, body []byte, delay time.Duration) (string, error) {
 	m.count(ratePut)
 	if err := m.takeTime(ctx); err != nil {
 		return "", err
@@ -324,11 +337,11 @@ func (m *model) putRest(ctx context.Context, body []byte, delay time.Duration, _
 		m.fault()
 		m.puts[ref]++
 		if m.chance("put "+ref, m.puts[ref], 3) {
-			m.add(body, delay)
+			m.add(l, body, delay)
 		}
 		return "", fmt.Errorf("model: put: %w: %w", queue.ErrUnavailable, queue.ErrUncertain)
 	}
-	return m.add(body, delay).name(), nil
+	return m.add(l, body, delay).name(), nil
 }
 
 type stat struct {

@@ -49,7 +49,7 @@ func (m *model) count(what rate) {
 		r.looks.Store(0)
 	}
 	r.n[what]++
-	tooMany := r.n[what] > rateBounds[what]
+	tooMany := r.n[what] > rateBounds[what]*len(m.lanes)
 	if tooMany {
 		m.fail("busy", "%d %s within a second", r.n[what], rateNames[what])
 	}

@@ -19,6 +19,9 @@ type plan struct {
 
 	ttl, expiration time.Duration // the app's defaults; 0 means none
 	forgetful       bool          // no reload keeps what is known of tokens
+	lanes           int           // apps with the same credential; at least 1
+	rate            int           // max_rate of each; 0 means none
+	sleep           time.Duration // after so long without work an app sleeps; 0 means never
 	steps           []step
 	log             *diary // what happened; nil keeps no log
 }
@@ -29,6 +32,7 @@ type step struct {
 	kind int           // the variant of op: see its names
 	n    int           // tokens of a job, number of jobs, or which worker
 	id   int           // of a job: stays the same when other steps are left out
+	lane int           // of a job
 	d    time.Duration // how long the event lasts, or the job's delay, ttl …
 	wait time.Duration
 }
@@ -50,6 +54,7 @@ const (
 	opRestart // the watchdog restarts a worker
 	opStop    // a worker is stopped, and started again after d
 	opReload  // the app's workers are replaced
+	opRate    // max_rate is another one
 	opClock   // the wall clock is set; see model.setClock
 	numberOfOps
 )
@@ -128,14 +133,14 @@ var opNames = [numberOfOps][]string{
 	opConn:    {"next pushes bounce with a GOAWAY that covers nothing, then away", "lost", "GOAWAY in the middle", "lost, then away"},
 	opQueue:   {"is well", "refuses puts", "puts uncertainly", "refuses burials and retries", "refuses records", "settles slowly", "loses what is done", "is slow in stat", "fails in stat", "is away", "is away and loses the session", "is deaf"},
 	opSession: {"session lost"}, opHold: {"hold"}, opUnhold: {"end of hold"}, opResume: {"resume"}, opKick: {"kick"},
-	opReplace: {"replace"}, opRestart: {"restart"}, opStop: {"stop"}, opReload: {"reload", "reload, tokens kept"}, opClock: {"clock set"},
+	opReplace: {"replace"}, opRestart: {"restart"}, opStop: {"stop"}, opReload: {"reload", "reload, tokens kept"}, opRate: {"max_rate"}, opClock: {"clock set"},
 }
 
 func (s step) String() string {
 	what := opNames[s.op][s.kind]
 	switch s.op {
 	case opPut:
-		what = fmt.Sprintf("put job %d: %s, %d tokens", s.id, what, s.n)
+		what = fmt.Sprintf("put job %d in lane %d: %s, %d tokens", s.id, s.lane, what, s.n)
 		if s.d > 0 {
 			what += fmt.Sprintf(", %v", s.d)
 		}
@@ -154,6 +159,8 @@ func (s step) String() string {
 		what = fmt.Sprintf("%s worker %d", what, s.n)
 	case opStop:
 		what = fmt.Sprintf("stop worker %d, start it %v later", s.n, s.d)
+	case opRate:
+		what = fmt.Sprintf("max_rate is %d", s.n)
 	case opClock:
 		what = fmt.Sprintf("clock set by %v", s.d)
 	}
@@ -173,6 +180,15 @@ func (p plan) String() string {
 func (p plan) flags() (s string) {
 	if p.prefetch {
 		s += ", the queue reserves ahead"
+	}
+	if p.lanes > 1 {
+		s += fmt.Sprintf(", %d lanes", p.lanes)
+	}
+	if p.rate > 0 {
+		s += fmt.Sprintf(", max_rate %d", p.rate)
+	}
+	if p.sleep > 0 {
+		s += fmt.Sprintf(", sleeps after %v", p.sleep)
 	}
 	if p.forgetful {
 		s += ", no reload keeps tokens"
@@ -194,18 +210,28 @@ func drawPlan(seed uint64) plan {
 	if r.IntN(8) == 0 {
 		p.expiration = pick(r, 10*time.Second, 5*time.Minute)
 	}
+	p.lanes = 1 + r.IntN(2)
+	if r.IntN(3) == 0 {
+		p.rate = drawRate(r)
+	}
+	if r.IntN(2) == 0 {
+		p.sleep = pick(r, time.Second, 5*time.Second, time.Minute)
+	}
 	for range 3 + r.IntN(20) {
 		p.steps = append(p.steps, drawStep(r, p.workers, len(p.steps)+1))
 	}
 	return p
 }
 
+// drawRate draws a max_rate.
+func drawRate(r *rand.Rand) int { return pick(r, 1, 5, 20, 200, 2000) }
+
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 
 // weights of the steps other than puts.
 var weights = [numberOfOps]int{
 	opAPNs: 12, opDial: 4, opConn: 6, opQueue: 9, opSession: 2, opHold: 2, opUnhold: 2, opResume: 2, opKick: 2,
-	opReplace: 1, opRestart: 1, opStop: 3, opReload: 2, opClock: clockWeight,
+	opReplace: 1, opRestart: 1, opStop: 3, opReload: 2, opRate: 1, opClock: clockWeight,
 }
 
 // The clock is set only if the worker has a hook for it.
@@ -229,7 +255,7 @@ func drawOp(r *rand.Rand) op {
 }
 
 func drawStep(r *rand.Rand, workers, id int) step {
-	s := step{op: drawOp(r), id: id, wait: drawWait(r)}
+	s := step{op: drawOp(r), id: id, lane: r.IntN(2), wait: drawWait(r)}
 	ms := func(from, to int) time.Duration { return time.Duration(from+r.IntN(to-from)) * time.Millisecond }
 	s.kind = r.IntN(len(opNames[s.op]))
 	switch s.op {
@@ -258,6 +284,8 @@ func drawStep(r *rand.Rand, workers, id int) step {
 	case opReplace, opRestart, opStop:
 		s.n = r.IntN(workers)
 		s.d = ms(0, 10000)
+	case opRate:
+		s.n = pick(r, 0, drawRate(r))
 	case opClock:
 		s.d = pick(r, -time.Hour, time.Hour)
 	}

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"propeller/worker"
 )
 
 // failure says which property a run violated, and how.
@@ -18,10 +16,10 @@ type failure struct{ property, text string }
 // model is one run: a queue, an APNs, the workers between them, and the ledger.
 type model struct {
 	plan   plan
-	totals *worker.Totals
-	apps   []*shared // the last one is at work
-	slots  []*slot
-	wg     sync.WaitGroup // of the slots
+	lanes  []*lane
+	living sync.Mutex     // guards which workers there are: see lane
+	wg     sync.WaitGroup // of the slots, and of what makes lanes sleep and wake
+	over   chan struct{}  // closed at the end
 
 	// setClock sets the wall clock forth or back, if a worker's Config has a hook for it. If
 	// it is nil, no such step is drawn.
@@ -60,13 +58,13 @@ type model struct {
 
 func newModel(p plan) *model {
 	m := &model{
-		plan: p, totals: new(worker.Totals), began: time.Now(), quiet: time.Now(),
+		plan: p, over: make(chan struct{}), began: time.Now(), quiet: time.Now(),
 		jobs: make(map[int]*job), puts: make(map[string]int), queueChanged: make(chan struct{}), limits: make(map[string]int),
 		conns: make(map[*conn]struct{}), pushes: make(map[pushKey]*push), natures: make(map[string]nature),
 		calledBad: make(map[string]bool), expires: make(map[string]bool), unsound: make(map[string]bool),
 	}
 	m.setClock = m.portClock()
-	m.apps = []*shared{m.newShared(nil)}
+	m.addLanes()
 	for n := range staleTokens {
 		m.natures[tokenName(n)] = pick(m.rand("stale", n), good, unregistered, unregistered)
 	}
@@ -112,7 +110,7 @@ func (m *model) log(format string, args ...any) {
 func runModel(t *testing.T, p plan) (f *failure) {
 	synctest.Test(t, func(*testing.T) {
 		m := newModel(p)
-		m.start()
+		m.startLanes()
 		for _, s := range p.steps {
 			if m.hasFailed() {
 				break
@@ -138,7 +136,7 @@ func runModel(t *testing.T, p plan) (f *failure) {
 
 // askStatus asks the workers for their status, as the page and the metrics do at any time.
 func (m *model) askStatus() {
-	for _, s := range m.slots {
+	for _, s := range m.slots() {
 		if w := s.at(); w != nil {
 			w.Status()
 		}
@@ -163,7 +161,7 @@ func (m *model) heal() {
 	m.log("all is well")
 	m.startAll()
 	m.do(step{op: opPut, kind: jobSingle, n: 1, id: 9001})
-	m.do(step{op: opPut, kind: jobList, n: 3, id: 9002})
+	m.do(step{op: opPut, kind: jobList, n: 3, id: 9002, lane: 1})
 }
 
 // awaitEnds waits until every job has ended, and fails if one takes too long.
@@ -202,7 +200,7 @@ func (m *model) overdue() (next time.Duration, left int) {
 		for _, p := range j.held {
 			since = later(since, p.lastBad.Add(time.Minute))
 		}
-		if time.Since(since) > bound {
+		if time.Since(since) > bound+m.paceTime() {
 			m.fail("stall", "job %d (ref %s, %d tokens) has not ended %v after it was due and all was well: %s", j.id, j.ref, len(j.held), time.Since(since), m.waiting())
 		}
 	}
@@ -216,15 +214,17 @@ func (m *model) waiting() string {
 		states[j.state]++
 	}
 	text := fmt.Sprintf("%d ready, %d reserved, %d delayed, %d buried", states[ready], states[reserved], states[delayed], states[buried])
-	broken, paused, _ := m.apps[len(m.apps)-1].stopped()
-	text += fmt.Sprintf("; broken %v, paused %v", broken, paused)
-	slots := m.slots
+	for _, l := range m.lanes {
+		broken, paused, _ := l.app.stopped()
+		text += fmt.Sprintf("; %s: broken %v, paused %v, watched %v", l.tube, broken, paused, l.watched)
+	}
 	m.mu.Unlock()
+	slots := m.slots()
 	defer m.mu.Lock()
 	for _, s := range slots {
 		if w := s.at(); w != nil {
 			st := w.Status()
-			text += fmt.Sprintf("; worker %d: held %d, in flight %d, lingering %d, guarded %d, connected %v, waiting %q", s.index, st.Reserved, st.InFlight, st.Lingering, st.PendingAnswers, st.Connected, st.Waiting)
+			text += fmt.Sprintf("; worker %d: held %d, in flight %d, lingering %d, guarded %d, connected %v, waiting %q, limited %q", s.index, st.Reserved, st.InFlight, st.Lingering, st.PendingAnswers, st.Connected, st.Waiting, st.Cause)
 		}
 	}
 	return text
