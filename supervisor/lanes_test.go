@@ -161,8 +161,12 @@ func TestMaxRateIsLive(t *testing.T) {
 		t.Errorf("the watchdog sees no work: %+v", v)
 	}
 	w.apply("  - {topic: " + topic + ", cert: " + topic + ".pem}\n")
+	changed := time.Now()
 	w.empty(topic)
 	w.eachOnce(200)
+	if took := time.Since(changed); took > 8*time.Second {
+		t.Errorf("the rest took %v without max_rate, which is half of what it takes with it", took)
+	}
 	if n := w.apns.Dials(); n != 1 {
 		t.Errorf("%d connections, want 1", n)
 	}
