@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -21,7 +22,6 @@ import (
 	"propeller/apnsconn/apnstest"
 	"propeller/config"
 	"propeller/queue"
-	"propeller/queue/beanstalk"
 	"propeller/queue/beanstalk/beanstalktest"
 	"propeller/queue/jetstream/jetstreamtest"
 	"propeller/queue/queueurl"
@@ -54,6 +54,9 @@ type world struct {
 	done chan error
 
 	// What a test may set before start.
+	queue  string                      // its URL, if not that of bs
+	sleeps sleepTimes                  // if after is not 0
+	files  int                         // that apps may open; 0: as many as usual
 	period time.Duration               // of the watchdog, shorter than a configuration may say
 	wrap   func(adminQueue) adminQueue // puts something between the tree and its queue
 }
@@ -96,7 +99,7 @@ func (w *world) cert(topic string) {
 // config reads a configuration of the apps given, as YAML under apps:.
 func (w *world) config(apps string) *config.Config {
 	w.t.Helper()
-	urls := w.bs.URL()
+	urls := cmp.Or(w.queue, w.bs.URL())
 	if w.more != nil {
 		urls = "[" + urls + ", " + w.more.URL() + "]"
 	}
@@ -122,7 +125,7 @@ func (w *world) start(apps string) {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	sup, err := New(w.config(apps), Options{Log: log, OpenQueue: func(u queueurl.URL) (queue.Queue, error) {
-		q, err := beanstalk.Open(beanstalk.Options{Addrs: u.Servers, Log: log})
+		q, err := openFleetQueue(u, log)
 		if err != nil || w.wrap == nil {
 			return q, err
 		}
@@ -130,6 +133,12 @@ func (w *world) start(apps string) {
 	}})
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if w.sleeps.after != 0 {
+		sup.sleep.sleepTimes = w.sleeps
+	}
+	if w.files != 0 {
+		sup.sleep.limit = w.files
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w.sup, w.stop, w.done = sup, cancel, make(chan error, 1)

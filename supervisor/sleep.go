@@ -27,9 +27,11 @@ const (
 	askAgain = 10 * time.Second
 	// emptyTime bounds such a question.
 	emptyTime = 2 * time.Second
-	// turn is how long an app works at least before it makes room for one that waits for
+	// sleeperEvery is the time between two looks at the apps that are awake.
+	sleeperEvery = time.Second
+	// leastTurn is how long an app works at least before it makes room for one that waits for
 	// open files.
-	turn = 10 * time.Second
+	leastTurn = 10 * time.Second
 	// moreAtOnce is how many trees are looked at for room at a time, and how many make room
 	// for those whose turn has come.
 	moreAtOnce = 16
@@ -38,7 +40,7 @@ const (
 // sleep is the part of a Supervisor that concerns apps that sleep. Supervisor.mu guards it, but
 // for calls.
 type sleep struct {
-	after   time.Duration
+	sleepTimes
 	watch   queue.Watch     // nil: the queue cannot wake apps, and so none sleeps
 	tubes   map[string]*app // by the tubes of its consumers
 	awake   map[*app]struct{}
@@ -49,6 +51,9 @@ type sleep struct {
 	said    bool // the log has said that there are too few
 	calls   calls
 }
+
+// sleepTimes are sleepAfter, sleeperEvery and leastTurn, but for tests.
+type sleepTimes struct{ after, every, turn time.Duration }
 
 // calls are the tubes that the queue has called for. The Watch calls once for each tube that was
 // put to sleep, so there are at most as many as tubes.
@@ -269,9 +274,9 @@ type sleeper struct {
 // String names the sleeper in suture's events.
 func (*sleeper) String() string { return "sleeper" }
 
-// Serve looks at all apps that are awake once a second.
+// Serve looks at all apps that are awake, once a second.
 func (z *sleeper) Serve(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(z.sup.sleep.every)
 	defer tick.Stop()
 	for {
 		select {
@@ -334,9 +339,9 @@ func (s *Supervisor) restless(now time.Time) (idle, due []*appTree, short int) {
 		switch quiet := t.quiet(now); {
 		case quiet && now.Sub(t.working) >= z.after && now.Sub(t.asked) >= min(askAgain, z.after):
 			idle = append(idle, t)
-		case quiet && len(idle) < spare && now.Sub(t.asked) >= time.Second: // to make room
+		case quiet && len(idle) < spare && now.Sub(t.asked) >= z.every: // to make room
 			idle = append(idle, t)
-		case !quiet && len(due) < spare && now.Sub(t.woken) >= turn:
+		case !quiet && len(due) < spare && now.Sub(t.woken) >= z.turn:
 			due = append(due, t)
 		}
 	}

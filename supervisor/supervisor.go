@@ -96,7 +96,7 @@ func New(cfg *config.Config, o Options) (*Supervisor, error) {
 		apps: make(map[string]*app), totals: make(map[string]*appTotals), tokens: make(tokens), lanes: make(lanes), locks: make(tubeLocks),
 		buried:        buried.NewIndex(o.Log),
 		periodChanged: make(chan struct{}, 1), reloaded: make(chan struct{}, 1),
-		sleep: sleep{after: sleepAfter, awake: make(map[*app]struct{}), limit: fileLimit(), calls: calls{rung: make(chan struct{}, 1)}},
+		sleep: sleep{sleepTimes: sleepTimes{sleepAfter, sleeperEvery, leastTurn}, awake: make(map[*app]struct{}), limit: fileLimit(), calls: calls{rung: make(chan struct{}, 1)}},
 	}
 	s.root = suture.New("propeller", suture.Spec{EventHook: eventHook(o.Log), Timeout: stopLimit + time.Minute})
 	if err := s.apply(cfg); err != nil {
