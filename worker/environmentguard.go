@@ -59,10 +59,10 @@ type guard struct {
 
 	mu      sync.Mutex
 	tripped bool
-	doubted time.Time           // the first wrong answer since the last right one or reset; zero = none
-	answers [guardWindow]uint64 // ring of the latest: the hash of a token called wrong; 0 for a right answer, or none yet
-	next    int                 // the oldest, in answers
-	wrong   int                 // how many answers are not 0
+	doubted time.Time // the first wrong answer since the last right one or reset; zero = none
+	answers []uint64  // ring of the latest guardWindow: the hash of a token called wrong; 0 for a right answer, or none yet. nil: all 0
+	next    int       // the oldest, in answers
+	wrong   int       // how many answers are not 0
 	seed    maphash.Seed
 	pending int // answers that wait for a ruling
 
@@ -157,7 +157,7 @@ func (g *guard) addWrong(token, reason string, now time.Time) (s wrongAnswer, r 
 	g.calm.Store(false)
 	g.count++
 	// If two tokens share a hash, the guard only trips one token later.
-	if hash := maphash.String(g.seed, token) | 1; !slices.Contains(g.answers[:], hash) {
+	if hash := maphash.String(g.seed, token) | 1; !slices.Contains(g.answers, hash) {
 		g.note(hash)
 	}
 	if why = g.suspects(reason); why != "" {
@@ -220,7 +220,7 @@ func (g *guard) reset() {
 		return
 	}
 	g.tripped, g.doubted = false, time.Time{}
-	g.answers, g.next, g.wrong = [guardWindow]uint64{}, 0, 0
+	g.answers, g.next, g.wrong = nil, 0, 0
 	g.calm.Store(g.right > 0 && g.pending == 0)
 }
 
@@ -237,6 +237,12 @@ func (g *guard) suspects(reason string) string {
 
 // note adds an answer to the window: a wrong token's hash, or 0.
 func (g *guard) note(hash uint64) {
+	if g.answers == nil {
+		if hash == 0 {
+			return
+		}
+		g.answers = make([]uint64, guardWindow)
+	}
 	if g.answers[g.next] != 0 {
 		g.wrong--
 	}
@@ -245,6 +251,9 @@ func (g *guard) note(hash uint64) {
 	}
 	g.answers[g.next] = hash
 	g.next = (g.next + 1) % guardWindow
+	if g.wrong == 0 {
+		g.answers, g.next = nil, 0
+	}
 }
 
 // askAbout asks the guard about an answer that calls the token wrong. While the answer is
