@@ -22,9 +22,9 @@ type app struct {
 	shared *worker.App // what its workers share
 	totals *appTotals
 	log    *slog.Logger
-	size   int      // workers, since cfg.Workers may have changed; under Supervisor.mu
-	tree   *appTree // nil: it sleeps; under Supervisor.mu
-	waits  bool     // for open files, in Supervisor.sleep.waiting; under Supervisor.mu
+	size   int       // workers, since cfg.Workers may have changed; under Supervisor.mu
+	tree   *appTree  // nil: it sleeps; under Supervisor.mu
+	waits  time.Time // since when it is in Supervisor.sleep.waiting; zero: it is not; under Supervisor.mu
 
 	noted   int                           // how often wanted was; under Supervisor.mu
 	bad     atomic.Pointer[badCredential] // wanted's; nil: it is good
@@ -52,6 +52,7 @@ type appTree struct {
 	work    int64     // jobs and records received, when the app was last seen to work
 	working time.Time // when that was
 	asked   time.Time // when its tubes were last asked whether they are empty
+	hadTurn bool      // at the last look
 }
 
 // appTotals is what is counted of one app since the process began, and whether an
@@ -75,6 +76,9 @@ type appWorker struct {
 	progress progress
 	stuckBy  string // why progress calls it stuck
 }
+
+// waiting reports whether the app waits to be woken. Supervisor.mu is held.
+func (a *app) waiting() bool { return !a.waits.IsZero() }
 
 // newTree makes the tree of an app that wakes.
 func newTree(a *app, q queue.Queue, locks tubeLocks, now time.Time) *appTree {

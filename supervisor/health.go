@@ -102,6 +102,8 @@ const (
 	awayGrace = 5 * time.Second
 	// downGrace is the same for APNs: longer than it takes to replace one lost connection.
 	downGrace = 10 * time.Second
+	// waitGrace is how long an app may wait for its turn to be awake.
+	waitGrace = time.Minute
 	// idleAfter is how long an app must have had nothing to do to be idle.
 	idleAfter = time.Minute
 	// fewEnded is how many pushes it takes at least to call an app failing.
@@ -121,6 +123,7 @@ type snapshot struct {
 	outcomes tally
 	active   time.Time // when a push ended last
 	blind    error     // the app sleeps, and the queue cannot wake it; nil if it can
+	waits    time.Time // since when it waits to be woken; zero: it does not
 }
 
 // past is what earlier sights recorded.
@@ -169,6 +172,8 @@ func judge(s *snapshot, p past) (h Health) {
 		h = Health{State: Stalled, Reason: s.stalled.Reason, Since: s.stalled.Since}
 	case noAPNs != nil && old(p.down, downGrace):
 		h = Health{State: Unreachable, Reason: noAPNs.Error(), Since: p.down}
+	case old(s.waits, waitGrace):
+		h = Health{State: Unreachable, Reason: "it waits for open files, of which other apps have as many as may be open: allow more, or run several daemons", Since: s.waits}
 	case s.outcomes.ended >= fewEnded && 2*s.outcomes.bad > s.outcomes.ended:
 		h = Health{State: Failing, Reason: s.outcomes.String()}
 	case s.pause.Paused:

@@ -138,8 +138,8 @@ func (s *Supervisor) wakeLocked(a *app) {
 // removeLocked takes an app's tree out of the root, and returns it, still draining; nil if the app
 // sleeps. s.mu is held.
 func (s *Supervisor) removeLocked(a *app) []*joinable {
-	if a.waits {
-		a.waits = false
+	if a.waiting() {
+		a.waits = time.Time{}
 		s.sleep.waiting = slices.DeleteFunc(s.sleep.waiting, func(b *app) bool { return a == b })
 	}
 	t := a.tree
@@ -205,8 +205,8 @@ func (s *Supervisor) called(tubes []string) bool {
 	defer s.mu.Unlock()
 	z := &s.sleep
 	for _, tube := range tubes {
-		if a := z.tubes[tube]; a != nil && a.tree == nil && !a.waits {
-			a.waits = true
+		if a := z.tubes[tube]; a != nil && a.tree == nil && !a.waiting() {
+			a.waits = time.Now()
 			z.waiting = append(z.waiting, a)
 		}
 	}
@@ -223,7 +223,7 @@ func (s *Supervisor) wakeNext() {
 	}
 	a := z.waiting[0]
 	z.waiting = z.waiting[1:]
-	a.waits = false
+	a.waits = time.Time{}
 	s.wakeLocked(a)
 }
 
@@ -288,21 +288,30 @@ func (z *sleeper) Serve(ctx context.Context) error {
 	}
 }
 
-// look puts apps to sleep.
+// look puts apps to sleep. When apps wait for open files, those that have had their turn make room
+// for some of them: first those whose tubes are empty, then other idle ones, then the others.
 func (z *sleeper) look(ctx context.Context, now time.Time) {
-	idle, due, short := z.sup.restless(now)
-	for _, t := range idle {
+	l := z.sup.restless(now)
+	var rest, idle []*appTree
+	for _, t := range l.idle {
 		if ctx.Err() != nil {
 			return
 		}
 		if z.sup.empty(ctx, t, now) {
-			due = append(due, t)
+			rest = append(rest, t)
+		} else if t.hadTurn {
+			idle = append(idle, t)
 		}
 	}
-	if len(due) > 0 {
-		z.sup.rest(due)
+	for _, t := range append(idle, l.busy...) {
+		if len(rest) < min(l.short, moreAtOnce) {
+			rest = append(rest, t)
+		}
 	}
-	z.tellShort(short)
+	if len(rest) > 0 {
+		z.sup.rest(rest)
+	}
+	z.tellShort(l.short)
 }
 
 // tellShort logs a change of whether apps wait for open files.
@@ -317,14 +326,20 @@ func (z *sleeper) tellShort(short int) {
 	s.said = short > 0
 }
 
-// restless returns the trees that have been idle for long enough to sleep, if their tubes are
-// empty; those that must make room whether they are or not; and how many apps wait for that.
-func (s *Supervisor) restless(now time.Time) (idle, due []*appTree, short int) {
+// restless is which trees may have to sleep.
+type restless struct {
+	idle  []*appTree // may sleep if their tubes are empty
+	busy  []*appTree // have had their turn; those that worked longest ago first
+	short int        // how many apps wait for open files
+}
+
+// restless returns the trees that may have to sleep.
+func (s *Supervisor) restless(now time.Time) (l restless) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	z := &s.sleep
 	if z.watch == nil {
-		return nil, nil, 0
+		return l
 	}
 	var trees []*appTree
 	for a := range z.awake {
@@ -332,23 +347,22 @@ func (s *Supervisor) restless(now time.Time) (idle, due []*appTree, short int) {
 	}
 	slices.SortFunc(trees, func(a, b *appTree) int { return a.working.Compare(b.working) })
 	if len(z.waiting) > 0 && !s.room(z.waiting[0]) {
-		short = len(z.waiting)
+		l.short = len(z.waiting)
 	}
-	spare := min(short, moreAtOnce)
+	spare := min(l.short, moreAtOnce)
 	for _, t := range trees {
-		switch quiet := t.quiet(now); {
+		quiet := t.quiet(now)
+		t.hadTurn = now.Sub(t.woken) >= z.turn
+		switch {
 		case quiet && now.Sub(t.working) >= z.after && now.Sub(t.asked) >= min(askAgain, z.after):
-			idle = append(idle, t)
-		case quiet && len(idle) < spare && now.Sub(t.asked) >= z.every: // to make room
-			idle = append(idle, t)
-		case !quiet && len(due) < spare && now.Sub(t.woken) >= z.turn:
-			due = append(due, t)
+			l.idle = append(l.idle, t)
+		case quiet && len(l.idle) < spare:
+			l.idle = append(l.idle, t)
+		case t.hadTurn && len(l.busy) < spare:
+			l.busy = append(l.busy, t)
 		}
 	}
-	if len(idle) >= spare {
-		due = nil
-	}
-	return idle, due, short
+	return l
 }
 
 // quiet notes whether the tree has worked since the last look, and reports whether it has nothing
@@ -423,7 +437,7 @@ func (s *Supervisor) slept(a *app, t *appTree) {
 	defer s.mu.Unlock()
 	z := &s.sleep
 	z.files -= t.cost
-	if s.apps[a.cfg.Name] == a && a.tree == nil && !a.waits && z.watch != nil {
+	if s.apps[a.cfg.Name] == a && a.tree == nil && !a.waiting() && z.watch != nil {
 		z.watch.Sleep(tubesOf(a.cfg)...)
 	}
 	z.calls.ring()

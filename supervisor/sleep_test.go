@@ -227,3 +227,15 @@ func TestPace(t *testing.T) {
 		}
 	})
 }
+
+// An app that waits long for open files is in trouble, and says why.
+func TestWaitingForFilesShows(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for since, want := range map[time.Duration]State{time.Second: Running, 2 * waitGrace: Unreachable} {
+		h := judge(&snapshot{now: now, waits: now.Add(-since), active: now}, past{})
+		if h.State != want || want == Unreachable && (!strings.Contains(h.Reason, "open files") || !h.Since.Equal(now.Add(-since))) {
+			t.Errorf("after %v: %+v", since, h)
+		}
+	}
+}

@@ -59,7 +59,7 @@ type Webhook struct {
 
 // status returns the app's status. blind is why an app that sleeps cannot be woken; nil if it can.
 func (a *app) status(blind error) AppStatus {
-	w := watched{app: a}
+	w := watched{app: a, waits: a.waits}
 	if a.tree != nil {
 		w.tree, w.workers = a.tree, a.tree.workers
 	}
@@ -100,7 +100,7 @@ func (w watched) look(now time.Time, blind error) snapshot {
 	case w.cfg.Broken():
 		s.bad = w.bad.Load()
 	case w.tree == nil:
-		s.blind = blind
+		s.blind, s.waits = blind, w.waits
 	}
 	if len(w.workers) > 0 {
 		s.workers = make([]worker.Status, len(w.workers))

@@ -38,8 +38,8 @@ type watchdog struct {
 // watched is an app as the watchdog sees it.
 type watched struct {
 	*app
-	tree    *appTree // nil: the app sleeps
-	waits   bool     // it sleeps, and waits for open files
+	tree    *appTree  // nil: the app sleeps
+	waits   time.Time // since when it waits to be woken; zero: it does not
 	workers []*appWorker
 }
 
@@ -142,7 +142,7 @@ func (d *watchdog) lookAtSleepers(ctx context.Context, q *questions) {
 // lookAtSleeper looks at the jobs of an app that sleeps.
 func (d *watchdog) lookAtSleeper(a watched, is *QueueStats, now time.Time) {
 	switch {
-	case a.cfg.Broken() || a.waits || is.Ready-is.Paused <= 0:
+	case a.cfg.Broken() || !a.waits.IsZero() || is.Ready-is.Paused <= 0:
 		a.missed = time.Time{}
 	case a.missed.IsZero():
 		a.missed = now
