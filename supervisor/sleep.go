@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -35,6 +36,9 @@ const (
 	// moreAtOnce is how many trees are looked at for room at a time, and how many make room
 	// for those whose turn has come.
 	moreAtOnce = 16
+	// manyAwake is how many apps must have been awake for their memory to go back to the
+	// system once half of them sleep: Go itself takes its time.
+	manyAwake = 64
 )
 
 // sleep is the part of a Supervisor that concerns apps that sleep. Supervisor.mu guards it, but
@@ -267,8 +271,9 @@ func (w *waker) Serve(ctx context.Context) error {
 // sleeper is a service that puts apps to sleep: those without work, and, when apps wait for open
 // files, those that must make room.
 type sleeper struct {
-	sup *Supervisor
-	log *slog.Logger
+	sup  *Supervisor
+	log  *slog.Logger
+	most int // apps awake at once, since memory went back to the system
 }
 
 // String names the sleeper in suture's events.
@@ -312,6 +317,16 @@ func (z *sleeper) look(ctx context.Context, now time.Time) {
 		z.sup.rest(rest)
 	}
 	z.tellShort(l.short)
+	z.freeMemory(l.awake)
+}
+
+// freeMemory gives memory back to the system when half of the apps that were awake sleep.
+func (z *sleeper) freeMemory(awake int) {
+	z.most = max(z.most, awake)
+	if z.most >= manyAwake && awake <= z.most/2 {
+		debug.FreeOSMemory()
+		z.most = awake
+	}
 }
 
 // tellShort logs a change of whether apps wait for open files.
@@ -331,6 +346,7 @@ type restless struct {
 	idle  []*appTree // may sleep if their tubes are empty
 	busy  []*appTree // have had their turn; those that worked longest ago first
 	short int        // how many apps wait for open files
+	awake int        // how many apps are awake
 }
 
 // restless returns the trees that may have to sleep.
@@ -341,6 +357,7 @@ func (s *Supervisor) restless(now time.Time) (l restless) {
 	if z.watch == nil {
 		return l
 	}
+	l.awake = len(z.awake)
 	var trees []*appTree
 	for a := range z.awake {
 		trees = append(trees, a.tree)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -290,6 +291,7 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 		return
 	}
 	d.notify.ready(d.status(t))
+	debug.FreeOSMemory() // reading a long file takes many times what stays
 	for {
 		answer := make(chan error, 1) // which nobody reads after a signal
 		select {
@@ -313,6 +315,7 @@ func (d *daemon) reload(ctx context.Context, t tree) {
 		d.reloaded(cfg, err)
 		answer <- err
 		d.notify.ready(d.status(t))
+		debug.FreeOSMemory()
 	}
 }
 
