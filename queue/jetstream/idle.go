@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -34,8 +35,11 @@ const (
 
 	// sweptAtOnce is how many consumers of earlier times are dealt with at once.
 	sweptAtOnce = 4
-	// sweepTime bounds that. What is left is found at the next start.
+	// sweepTime bounds that. What is left is found sweepAgain later.
 	sweepTime = 10 * time.Minute
+	// sweepAgain is the time between two looks at consumers that could not be removed when
+	// they should have been, because the server was busy or away.
+	sweepAgain = 10 * time.Second
 	// forgetTime bounds forgetIdle.
 	forgetTime = 5 * time.Second
 )
@@ -44,14 +48,22 @@ const (
 // an embedded server's is removed, if nothing is lost by that.
 func (t *tube) leave(ctx context.Context) {
 	if err := t.making.turn.Acquire(ctx, 1); err != nil {
+		t.q.left.Store(true)
 		return
 	}
 	defer t.making.turn.Release(1)
 	if t.attended() {
 		return
 	}
-	if t.q.embedded != nil && !t.removeEmpty(ctx) {
-		return
+	if t.q.embedded != nil {
+		removed, err := t.removeEmpty(ctx)
+		if err != nil {
+			t.q.opts.Log.Debug("queue: a consumer cannot be removed; it is tried again", "tube", t.name, "err", err)
+			t.q.left.Store(true)
+		}
+		if !removed {
+			return
+		}
 	}
 	t.q.forgetTube(t)
 }
@@ -65,31 +77,30 @@ func (t *tube) attended() bool {
 
 // removeEmpty removes the consumer of a tube that has no jobs. Its caller has the turn to make
 // it: whoever consumes the tube meanwhile makes it again.
-func (t *tube) removeEmpty(ctx context.Context) bool {
+func (t *tube) removeEmpty(ctx context.Context) (removed bool, err error) {
 	cn, _, _, err := t.q.link.ready()
-	if err != nil || t.q.embedded.trouble() != nil {
-		return false
+	if err = cmp.Or(err, t.q.embedded.trouble()); err != nil {
+		return false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.q.opts.timeout)
 	defer cancel()
 	if err := t.q.barrier(ctx, cn, t.name); err != nil {
-		return false
+		return false, err
 	}
 	if n, err := t.q.countOne(ctx, cn, jobSubject(t.name)); n > 0 || err != nil {
-		return false
+		return false, err
 	}
 	if t.q.embedded.door != nil { // other programs may ask for its jobs, too
 		c, err := t.q.consumerOf(ctx, cn, t.name)
 		if err == nil && c.CachedInfo().NumWaiting > 0 {
-			return false
+			return false, nil
 		}
 	}
 	if err := cn.js.DeleteConsumer(ctx, jobsStream, t.config.Durable); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		t.q.opts.Log.Debug("queue: a consumer cannot be removed", "tube", t.name, "err", err)
-		return false
+		return false, err
 	}
 	t.making.info, t.making.at = nil, time.Time{}
-	return true
+	return true, nil
 }
 
 // forgetTube forgets a tube that nobody consumes, and of which nothing has to be remembered. Its
@@ -105,9 +116,29 @@ func (q *client) forgetTube(t *tube) {
 }
 
 // sweepConsumers deals with the consumers that an earlier version has left, or a daemon that was
-// killed, when the queue is there for the first time.
+// killed, when the queue is there for the first time; on an embedded server also with those that
+// this process could not remove in time.
 func (q *client) sweepConsumers() {
-	defer close(q.swept)
+	q.sweepFirst()
+	close(q.swept)
+	if q.embedded == nil {
+		return
+	}
+	tick := time.NewTicker(sweepAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-q.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if cn, _, _, err := q.link.ready(); err == nil && q.left.Swap(false) {
+			q.sweep(func(ctx context.Context) error { return q.removeLeft(ctx, cn) })
+		}
+	}
+}
+
+func (q *client) sweepFirst() {
 	if q.embedded == nil && q.opts.inactive == 0 {
 		return // attached: they are another daemon's
 	}
@@ -115,15 +146,20 @@ func (q *client) sweepConsumers() {
 	if err != nil {
 		return
 	}
+	q.sweep(func(ctx context.Context) error {
+		if q.embedded != nil {
+			return q.removeLeft(ctx, cn)
+		}
+		return q.limitLeft(ctx, cn)
+	})
+}
+
+func (q *client) sweep(f func(ctx context.Context) error) {
 	ctx, cancel := context.WithTimeout(q.ctx, sweepTime)
 	defer cancel()
-	if q.embedded != nil {
-		err = q.removeLeft(ctx, cn)
-	} else {
-		err = q.limitLeft(ctx, cn)
-	}
-	if err != nil { // they cost as much as before
-		q.opts.Log.Debug("queue: consumers of earlier times stay as they are", "err", err)
+	if err := f(ctx); err != nil { // they cost as much as before
+		q.opts.Log.Debug("queue: consumers stay as they are", "err", err)
+		q.left.Store(true)
 	}
 }
 

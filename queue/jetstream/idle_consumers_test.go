@@ -275,3 +275,26 @@ func TestManyTubesAwake(t *testing.T) {
 		t.Errorf("%d consumers are left", n)
 	}
 }
+
+// A consumer that could not be removed in time is removed a little later.
+func TestConsumerIsRemovedLater(t *testing.T) {
+	t.Parallel()
+	q := openEmbedded(t)
+	mustPut(t, q, "tube", "x")
+	c, err := q.Consume("tube")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustDone(t, mustReceive(t, c, 1)...)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = c.Close(over)
+	if n := len(serverConsumers(t, q)); n != 1 {
+		t.Fatalf("%d consumers: there was no time to remove it", n)
+	}
+	for end := time.Now().Add(time.Minute); len(serverConsumers(t, q)) > 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it stays")
+		}
+	}
+}

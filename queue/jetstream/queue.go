@@ -95,6 +95,7 @@ type client struct {
 	link     *link
 	retries  retries
 	pulse    pulse
+	left     atomic.Bool         // an embedded server may have consumers that should be gone
 	swept    chan struct{}       // closed when the consumers of earlier times have been dealt with
 	makes    *semaphore.Weighted // consumers being made in the server
 	asks     *semaphore.Weighted // questions to the server
