@@ -10,6 +10,7 @@ import (
 
 	"propeller/config"
 	"propeller/internal/files"
+	"propeller/internal/parallel"
 	"propeller/queue"
 )
 
@@ -39,6 +40,10 @@ const (
 	// manyAwake is how many apps must have been awake for their memory to go back to the
 	// system once half of them sleep: Go itself takes its time.
 	manyAwake = 64
+	// treeEnds is how long a tree without jobs may take to end: see worker.Worker.Serve.
+	treeEnds = 10 * time.Second
+	// asksAtOnce is how many tubes the queue is asked about at once whether they are empty.
+	asksAtOnce = 8
 )
 
 // sleep is the part of a Supervisor that concerns apps that sleep. Supervisor.mu guards it, but
@@ -274,6 +279,8 @@ type sleeper struct {
 	sup  *Supervisor
 	log  *slog.Logger
 	most int // apps awake at once, since memory went back to the system
+
+	again time.Time // when it does so once more; zero: not
 }
 
 // String names the sleeper in suture's events.
@@ -298,11 +305,13 @@ func (z *sleeper) Serve(ctx context.Context) error {
 func (z *sleeper) look(ctx context.Context, now time.Time) {
 	l := z.sup.restless(now)
 	var rest, idle []*appTree
-	for _, t := range l.idle {
-		if ctx.Err() != nil {
-			return
-		}
-		if z.sup.empty(ctx, t, now) {
+	empty := make([]bool, len(l.idle))
+	parallel.Do(asksAtOnce, len(l.idle), func(i int) bool {
+		empty[i] = ctx.Err() == nil && z.sup.empty(ctx, l.idle[i], now)
+		return true
+	})
+	for i, t := range l.idle {
+		if empty[i] {
 			rest = append(rest, t)
 		} else if t.hadTurn {
 			idle = append(idle, t)
@@ -317,16 +326,22 @@ func (z *sleeper) look(ctx context.Context, now time.Time) {
 		z.sup.rest(rest)
 	}
 	z.tellShort(l.short)
-	z.freeMemory(l.awake)
+	z.freeMemory(l.awake, now)
 }
 
-// freeMemory gives memory back to the system when half of the apps that were awake sleep.
-func (z *sleeper) freeMemory(awake int) {
+// freeMemory gives memory back to the system when half of the apps that were awake sleep, and
+// once more when their trees have ended.
+func (z *sleeper) freeMemory(awake int, now time.Time) {
 	z.most = max(z.most, awake)
-	if z.most >= manyAwake && awake <= z.most/2 {
-		debug.FreeOSMemory()
-		z.most = awake
+	switch {
+	case z.most >= manyAwake && awake <= z.most/2:
+		z.most, z.again = awake, now.Add(treeEnds)
+	case z.again.IsZero() || now.Before(z.again):
+		return
+	default:
+		z.again = time.Time{}
 	}
+	debug.FreeOSMemory()
 }
 
 // tellShort logs a change of whether apps wait for open files.

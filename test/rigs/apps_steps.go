@@ -195,7 +195,7 @@ func (r *appsRig) each(ctx context.Context) error {
 	others.Go(func() { r.most(watching, &most) })
 	putErr := r.putEach(ctx, begun)
 	put := time.Since(begun)
-	last, waitErr := r.arrivals.wait(ctx, max(time.Second, overtime))
+	last, waitErr := r.arrivals.wait(ctx, 2*overtime)
 	stop()
 	others.Wait()
 	now, err := r.d.use()
