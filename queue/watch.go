@@ -46,42 +46,33 @@ type Counter interface {
 	AllStats(ctx context.Context) (map[string]TubeStats, error)
 }
 
-// Sleepers is the set of tubes of a Watch, for the engines. It is safe for concurrent use.
+// Sleepers is the set of tubes of a Watch, for the engines. It is safe for concurrent use, and
+// every put asks it, so that a tube that does not sleep is found out without a lock.
 type Sleepers struct {
-	wake func(tube string)
-	n    atomic.Int64 // len(tubes), so that puts need no lock while nothing sleeps
-
-	mu    sync.Mutex
-	tubes map[string]struct{}
+	wake  func(tube string)
+	tubes sync.Map
+	n     atomic.Int64 // tubes in it
 }
 
 // NewSleepers returns an empty set whose tubes are woken by wake.
-func NewSleepers(wake func(tube string)) *Sleepers {
-	return &Sleepers{wake: wake, tubes: make(map[string]struct{})}
-}
+func NewSleepers(wake func(tube string)) *Sleepers { return &Sleepers{wake: wake} }
 
 // Add adds a tube, and reports whether it was absent.
 func (s *Sleepers) Add(tube string) (added bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, has := s.tubes[tube]; has {
-		return false
+	_, has := s.tubes.LoadOrStore(tube, nil)
+	if !has {
+		s.n.Add(1)
 	}
-	s.tubes[tube] = struct{}{}
-	s.n.Store(int64(len(s.tubes)))
-	return true
+	return !has
 }
 
 // Remove takes a tube out, and reports whether it was there.
 func (s *Sleepers) Remove(tube string) (removed bool) {
-	if s.n.Load() == 0 {
+	if !s.Has(tube) {
 		return false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, removed = s.tubes[tube]; removed {
-		delete(s.tubes, tube)
-		s.n.Store(int64(len(s.tubes)))
+	if _, removed = s.tubes.LoadAndDelete(tube); removed {
+		s.n.Add(-1)
 	}
 	return removed
 }
@@ -96,9 +87,7 @@ func (s *Sleepers) Wake(tube string) (woken bool) {
 
 // Has reports whether a tube sleeps.
 func (s *Sleepers) Has(tube string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, has := s.tubes[tube]
+	_, has := s.tubes.Load(tube)
 	return has
 }
 
@@ -107,11 +96,9 @@ func (s *Sleepers) Len() int { return int(s.n.Load()) }
 
 // All returns the tubes that sleep, in no order.
 func (s *Sleepers) All() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([]string, 0, len(s.tubes))
-	for tube := range s.tubes {
-		out = append(out, tube)
+	out := make([]string, 0, s.Len())
+	for tube := range s.tubes.Range {
+		out = append(out, tube.(string))
 	}
 	return out
 }
