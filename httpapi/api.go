@@ -37,6 +37,8 @@ import (
 // appTree is what the API needs of *supervisor.Supervisor.
 type appTree interface {
 	Status() []supervisor.AppStatus
+	// AppStatus is the status of one app; ok is false if there is none of this name.
+	AppStatus(name string) (_ supervisor.AppStatus, ok bool)
 	// UnknownTubes are tubes that have jobs and belong to no app.
 	UnknownTubes() []supervisor.UnknownTube
 	// LostJobs is how many jobs the queue is known to have lost.

@@ -53,6 +53,18 @@ type fakeTree struct {
 
 func (f *fakeTree) Status() []supervisor.AppStatus { return f.apps }
 
+func (f *fakeTree) AppStatus(name string) (supervisor.AppStatus, bool) { return statusIn(f.apps, name) }
+
+// statusIn is AppStatus of a tree with these apps.
+func statusIn(apps []supervisor.AppStatus, name string) (supervisor.AppStatus, bool) {
+	for _, a := range apps {
+		if a.Name == name {
+			return a, true
+		}
+	}
+	return supervisor.AppStatus{}, false
+}
+
 func (f *fakeTree) UnknownTubes() []supervisor.UnknownTube { return f.unknown }
 
 func (*fakeTree) LostJobs() int64 { return 17 }
@@ -299,6 +311,9 @@ func TestApps(t *testing.T) {
 		app("c", func(s *supervisor.AppStatus) {
 			s.Health = supervisor.Health{State: supervisor.TubePaused, Reason: "until y", Since: since, Until: since}
 		}),
+		app("d", func(s *supervisor.AppStatus) {
+			s.Health, s.Asleep, s.Workers = supervisor.Health{State: supervisor.Idle}, true, make([]worker.Status, 2)
+		}),
 		app("e", func(s *supervisor.AppStatus) {
 			s.Webhook = &supervisor.Webhook{Down: true, Reason: "500", Since: since, Counters: new(feedback.WebhookCounters), Stalled: &supervisor.Stall{Reason: "y"}}
 		}),
@@ -312,6 +327,7 @@ func TestApps(t *testing.T) {
 			Pushes: Pushes{Ended: map[string]int64{}, Buried: 2}, Watchdog: watchdog{Restarted: 1}},
 		{Name: "b", Topic: "b", Tube: "b", State: supervisor.Broken, Reason: "403 X", Since: since, Workers: []Worker{}, Pushes: none},
 		{Name: "c", Topic: "c", Tube: "c", State: supervisor.TubePaused, Ready: true, Reason: "until y", Since: since, Workers: []Worker{}, Pushes: none},
+		{Name: "d", Topic: "d", Tube: "d", State: supervisor.Idle, Ready: true, Asleep: true, Workers: make([]Worker, 2), Pushes: none},
 		{Name: "e", Topic: "e", Tube: "e", State: supervisor.Running, Ready: true, Workers: []Worker{}, Pushes: none, Webhook: &Webhook{Down: true, Reason: "500", Since: since, Stalled: "y"}},
 	}
 	if !reflect.DeepEqual(got.Apps, want) {

@@ -51,7 +51,8 @@ type App struct {
 	Ready   bool             `json:"ready"`            // whether GET /readyz/apps counts it as ready
 	Reason  string           `json:"reason,omitempty"` // absent while running or idle
 	Since   time.Time        `json:"since,omitzero"`
-	Held    bool             `json:"held,omitempty"` // by an operator: it takes no jobs
+	Held    bool             `json:"held,omitempty"`   // by an operator: it takes no jobs
+	Asleep  bool             `json:"asleep,omitempty"` // it has no jobs, and its workers run when it has
 	Workers []Worker         `json:"workers"`
 	Pushes  Pushes           `json:"pushes"`
 	Active  time.Time        `json:"active,omitzero"`   // when a push last ended; absent before the first
@@ -114,11 +115,11 @@ type failure struct {
 // Worker is one worker of an app.
 type Worker struct {
 	Serving   bool   `json:"serving"`
-	Connected bool   `json:"connected"` // to APNs
-	Held      int    `json:"held"`      // jobs it works on
-	InFlight  int    `json:"in_flight"` // pushes under way and jobs being settled
-	Received  int64  `json:"received"`
-	Finished  int64  `json:"finished"`
+	Connected bool   `json:"connected"`         // to APNs
+	Held      int    `json:"held"`              // jobs it works on
+	InFlight  int    `json:"in_flight"`         // pushes under way and jobs being settled
+	Received  int64  `json:"received"`          // jobs, since the app woke
+	Finished  int64  `json:"finished"`          // the same
 	Waiting   string `json:"waiting,omitempty"` // why it takes no jobs
 	Limit     string `json:"limit,omitempty"`   // what it has reached: in_flight, or the app's max_rate
 
@@ -202,13 +203,21 @@ func (a *App) Waiting() int {
 	return a.Queue.Ready + max(0, nobodys)
 }
 
+// Word is the app's state for people: of an idle app, whether it sleeps.
+func (a *App) Word() string {
+	if a.Asleep && a.State == supervisor.Idle {
+		return "asleep"
+	}
+	return a.State.Word()
+}
+
 // KeepsCredential reports whether the app works with the credential it had, because the
 // one that the configuration names now cannot be used.
 func (a *App) KeepsCredential() bool { return a.CredentialFault != "" && len(a.Workers) > 0 }
 
 func appOf(s *supervisor.AppStatus) App {
 	a := App{
-		Name: s.Name, Topic: s.Topic, Tube: s.Tube, State: s.Health.State, Ready: !s.Health.State.Trouble(), Held: s.Paused.Paused, Reason: s.Health.Reason, Since: s.Health.Since, Workers: []Worker{},
+		Name: s.Name, Topic: s.Topic, Tube: s.Tube, State: s.Health.State, Ready: !s.Health.State.Trouble(), Held: s.Paused.Paused, Asleep: asleep(s), Reason: s.Health.Reason, Since: s.Health.Since, Workers: []Worker{},
 		Pushes:            pushesOf(s.Counters),
 		Active:            s.Recent.Active(),
 		Latency:           latencyOf(&s.Counters.Seconds),
@@ -230,6 +239,10 @@ func appOf(s *supervisor.AppStatus) App {
 	}
 	return a
 }
+
+// asleep reports whether a job would wake the app: one whose credential cannot be used has no
+// workers that could run.
+func asleep(s *supervisor.AppStatus) bool { return s.Asleep && len(s.Workers) > 0 }
 
 // addPushes adds what only the view of one app has: its last pushes, and why they failed.
 func (a *App) addPushes(s *supervisor.AppStatus) {

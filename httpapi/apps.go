@@ -120,26 +120,15 @@ func (a *API) unknownTubes(c *client) (out []unknownTube) {
 
 func (a *API) app(w http.ResponseWriter, r *http.Request, _ *client) {
 	name := r.PathValue("app")
-	s := a.status(name)
-	if s == nil {
+	s, ok := a.tree.AppStatus(name)
+	if !ok {
 		err := noApp(name)
 		writeProblem(w, statusOf(err), err.Error())
 		return
 	}
-	out := appOf(s)
-	out.addPushes(s)
+	out := appOf(&s)
+	out.addPushes(&s)
 	writeJSON(w, http.StatusOK, out)
-}
-
-// status is an app as of now; nil if there is none with that name.
-func (a *API) status(name string) *supervisor.AppStatus {
-	all := a.tree.Status()
-	for i := range all {
-		if all[i].Name == name {
-			return &all[i]
-		}
-	}
-	return nil
 }
 
 // readiness is the answer of GET /readyz and the paths below it.
@@ -196,13 +185,13 @@ func (a *API) appReady(w http.ResponseWriter, r *http.Request, c *client) {
 		writeProblem(w, http.StatusForbidden, fmt.Sprintf("key %q is for other apps", c.name))
 		return
 	}
-	s := a.status(name)
-	if s == nil {
+	s, ok := a.tree.AppStatus(name)
+	if !ok {
 		err := noApp(name)
 		writeProblem(w, statusOf(err), err.Error())
 		return
 	}
-	out := readinessOf([]supervisor.AppStatus{*s}, c)
+	out := readinessOf([]supervisor.AppStatus{s}, c)
 	out.write(w)
 }
 

@@ -252,8 +252,7 @@ const (
 	outcomeEvery = 100 * time.Millisecond
 	// outcomeTime is how long it does; loading the page again goes on.
 	outcomeTime = time.Hour
-	// obstacleEvery is how often it looks whether the app sends at all, which takes a
-	// look at all apps.
+	// obstacleEvery is how often it looks whether the app sends at all.
 	obstacleEvery = time.Second
 )
 
@@ -275,8 +274,8 @@ func (p *pages) obstacle(n *pushStatus) string {
 	if n.Ended() {
 		return ""
 	}
-	st := p.api.status(n.App)
-	if st == nil {
+	st, ok := p.api.tree.AppStatus(n.App)
+	if !ok {
 		return "the app is no longer in the configuration"
 	}
 	h := st.Health

@@ -61,6 +61,12 @@ func (c *countedTree) Status() []supervisor.AppStatus {
 	return slices.Clone(c.apps)
 }
 
+func (c *countedTree) AppStatus(name string) (supervisor.AppStatus, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return statusIn(c.apps, name)
+}
+
 func (c *countedTree) App(name string) (job.Rules, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -252,13 +252,13 @@ func (p *pages) overview(w http.ResponseWriter, _ *http.Request, c *client) {
 
 func (p *pages) app(w http.ResponseWriter, r *http.Request, c *client) {
 	name := r.PathValue("app")
-	st := p.api.status(name)
-	if st == nil {
+	st, ok := p.api.tree.AppStatus(name)
+	if !ok {
 		p.fault(w, r, c, http.StatusNotFound, noApp(name).Error())
 		return
 	}
-	app := p.sampler.view(st)
-	app.addPushes(st)
+	app := p.sampler.view(&st)
+	app.addPushes(&st)
 	p.show(w, c, "app", name, "/events?app="+url.QueryEscape(name), app)
 }
 

@@ -47,6 +47,8 @@ type putTree struct {
 
 func (*putTree) Status() []supervisor.AppStatus { return nil }
 
+func (*putTree) AppStatus(string) (s supervisor.AppStatus, ok bool) { return s, false }
+
 func (*putTree) UnknownTubes() []supervisor.UnknownTube { return nil }
 
 func (*putTree) LostJobs() int64 { return 0 }

@@ -59,10 +59,13 @@ func TestAppsSleep(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.eachLater(4)
-	if s := w.status(other); !s.Asleep || s.Counters.Dials.Load() != 0 {
+	if s, ok := w.sup.AppStatus(other); !ok || s.Name != other || !s.Asleep || s.Counters.Dials.Load() != 0 {
 		t.Errorf("the other app: %+v", s)
 	}
 	w.apply(w.app(other))
+	if s, ok := w.sup.AppStatus(topic); ok {
+		t.Errorf("an app that is gone: %+v", s)
+	}
 	w.put(topic, jobBody(5))
 	w.put(other, jobBody(4))
 	w.eachLater(5)

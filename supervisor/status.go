@@ -132,6 +132,17 @@ func (s *Supervisor) Status() []AppStatus {
 	return out
 }
 
+// AppStatus is the status of one app; ok is false if there is no app of this name.
+func (s *Supervisor) AppStatus(name string) (_ AppStatus, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.apps[name]
+	if a == nil {
+		return AppStatus{}, false
+	}
+	return a.status(s.sleep.blind()), true
+}
+
 // LostJobs is how many jobs the queue has lost, as far as known, since it was opened.
 func (s *Supervisor) LostJobs() int64 {
 	s.mu.Lock()

@@ -241,7 +241,7 @@ func printTable(b *strings.Builder, apps []httpapi.App, now time.Time) {
 			ready, delayed, buried = text.Count(a.Waiting()), text.Count(q.Delayed), text.Count(q.Buried)
 		}
 		expiry, _ := text.Expiry(a.CredentialExpires, now)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\t%s\n", text.Line(appLabel(a)), a.State.Word(), text.Count(a.Pushes.Delivered()), p50, p99,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\t%s\n", text.Line(appLabel(a)), a.Word(), text.Count(a.Pushes.Delivered()), p50, p99,
 			text.Count(a.InFlight()), a.Connected(), len(a.Workers), ready, delayed, buried, cmp.Or(expiry, "-"))
 	}
 	_ = w.Flush() // to a Builder: cannot fail

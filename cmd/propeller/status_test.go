@@ -21,6 +21,7 @@ func statusApps(now time.Time) []httpapi.App {
 		{Name: "com.example.held", Topic: "com.example.held", State: supervisor.Paused, Ready: true, Held: true, Reason: "paused by ops", Since: now.Add(-2 * time.Hour),
 			Workers: worker[:1], CredentialExpires: now.Add(20 * 24 * time.Hour)},
 		{Name: "com.example.idle", Topic: "com.example.idle", State: supervisor.Idle, Ready: true, Active: now.Add(-2 * time.Minute), Workers: []httpapi.Worker{{Serving: true}}, CredentialExpires: now.Add(-time.Hour)},
+		{Name: "com.example.sleeps", Topic: "com.example.sleeps", State: supervisor.Idle, Ready: true, Asleep: true, Workers: make([]httpapi.Worker, 2)},
 		{Name: "com.example.broken", Topic: "com.example.broken", State: supervisor.Broken, Reason: "403 BadCertificate", Since: now.Add(-3 * time.Minute), Workers: []httpapi.Worker{{}},
 			Queue: &httpapi.Queue{Ready: 9999, Incomplete: "1 of 2 servers answer"}, Pushes: httpapi.Pushes{PossibleDuplicates: 2}, Webhook: &httpapi.Webhook{Down: true, Reason: "500 \x1b[2J"}},
 		{Name: "com.example.a-long-bundle-id.voip", Topic: "com.example.a-long-bundle-id.voip", State: supervisor.NoQueue, Reason: "dial tcp 127.0.0.1:11300: refused", Workers: worker},
@@ -47,6 +48,7 @@ com.example.a-long-bundle-id.voip  no queue  0        -      -      500     2/2 
 com.example.app                    running   123,456  31 ms  1.2 s  500     2/2   12     1,234,567  3       2001-12-18
 com.example.held                   paused    0        -      -      480     1/1   -      -          -       in 20 days
 com.example.idle                   idle      0        -      -      0       0/1   -      -          -       expired
+com.example.sleeps                 asleep    0        -      -      0       0/2   -      -          -       -
 com.example.slow                   running   0        -      -      0       1/2   -      -          -       -
 
 com.example.broken: broken: 403 BadCertificate (for 3 min)
