@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,6 +17,14 @@ func sleeper(name string) supervisor.AppStatus {
 		Name: name, Topic: name, Tube: name, Asleep: true, Health: supervisor.Health{State: supervisor.Idle}, Workers: make([]worker.Status, 2),
 		Counters: new(worker.Counters), Steps: new(supervisor.Steps), Recent: new(worker.Recent),
 	}
+}
+
+// sleepers are n apps that sleep: app00000 and so on.
+func sleepers(n int) (apps []supervisor.AppStatus) {
+	for i := range n {
+		apps = append(apps, sleeper(fmt.Sprintf("app%05d", i)))
+	}
+	return apps
 }
 
 // Of an app that sleeps the page says so, and nothing that would worry anybody.

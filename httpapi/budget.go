@@ -27,9 +27,8 @@ const (
 	// lastBudget is for streams and live pages, which last until the client ends them; more
 	// of them are refused.
 	lastBudget = 192 << 20
-	streamCost = 6 << 20 // what is worked on, and answers unread
-	viewCost   = 2 << 20 // of a live page, for each viewApps apps in it
-	viewApps   = 2000
+	streamCost = 6 << 20   // what is worked on, and answers unread
+	viewCost   = 2 << 20   // of a live page
 	followCost = 256 << 10 // of a push of the form that is followed
 	// formBudget is for the large forms of unauthenticated requests; more of them wait.
 	formBudget = 16 << 20

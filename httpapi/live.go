@@ -2,11 +2,10 @@ package httpapi
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"iter"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -19,9 +18,9 @@ import (
 const (
 	// eventTime is how long writing what one look has to tell may take.
 	eventTime = 10 * time.Second
-	// lookRows is how many rows of the overview one look brings at most. The page already
-	// shows all apps; the next looks bring the others.
-	lookRows = 1000
+	// moveEvery is how often the rows of an overview that does not show all apps may move,
+	// but for apps in trouble, whose rows move at once.
+	moveEvery = 10 * time.Second
 	// askAgain is how long parts are written before the visitor is checked again: the
 	// session may be over, the key be for less.
 	askAgain = 100 * time.Millisecond
@@ -32,22 +31,26 @@ type live struct {
 	pages *pages
 	r     *http.Request
 	out   eventStream
-	of    string // one app's page, by its name; "": the overview
-	all   string // the apps that the overview shows, see listOf; "": whatever there are
+	of    string     // one app's page, by its name; "": the overview
+	query url.Values // says which apps the overview shows: apps or rows, see listOf and hashOf, q and page
 
 	c     *client           // nil: the page is not shown to them any more
 	asked time.Time         // when c was found
 	sent  map[string]string // parts by id
-	rows  map[string]int64  // the ticks of the rows that were sent, by app
-	from  int               // of the apps, whose row is next
+	rows  map[string]string // of the overview, by app, as they were sent
+
+	// Of an overview that does not show all apps:
+	list    []string  // the names of those it shows; nil before the first look
+	trouble []string  // of these, those that were in trouble when the rows last moved
+	moved   time.Time // when they did
 }
 
 // events tells a live page what changes, as server-sent events (HTML Standard, 9.2): each
 // part of it that is drawn differently now, by its id.
 func (p *pages) events(w http.ResponseWriter, r *http.Request, c *client) {
 	q := r.URL.Query()
-	l := &live{pages: p, r: r, of: p.asked(r, c), all: q.Get("apps"), sent: make(map[string]string), rows: make(map[string]int64)}
-	leave, ok := p.enter(w, r, c, p.costOf(l.of))
+	l := &live{pages: p, r: r, of: p.asked(r, c), query: q, sent: make(map[string]string), rows: make(map[string]string)}
+	leave, ok := p.enter(w, r, c, viewCost)
 	if !ok {
 		return
 	}
@@ -70,32 +73,49 @@ func (p *pages) events(w http.ResponseWriter, r *http.Request, c *client) {
 	}
 }
 
-// costOf is what a live page costs: an app's, or the overview with all apps. Where there
-// are very many, each key has one.
-func (p *pages) costOf(app string) int64 {
-	if app != "" {
-		return viewCost
-	}
-	more := len(p.api.tree.Status()) / viewApps
-	return min(int64(1+more)*viewCost, p.api.lasting.each)
-}
-
 // tell writes what has changed. false: the page is to end.
 func (l *live) tell(now *look) bool {
 	l.asked = time.Time{}
 	if !l.allowed() {
 		return false
 	}
+	if l.of != "" {
+		return l.tellApp(now)
+	}
 	c := l.c
-	apps := now.meant(func(a *liveApp) bool { return c.may(a.Name, a.Topic) && (l.of == "" || l.of == a.Name) })
-	if l.of != "" && len(apps) == 0 || l.of == "" && l.all != "" && l.all != listOf(apps) {
+	apps := now.meant(func(a *supervisor.AppStatus) bool { return c.may(a.Name, a.Topic) })
+	found := pick(apps, l.query.Get("q"), pageOf(l.query))
+	if !l.fits(found) {
 		_ = l.out.send("reload", "there are other apps")
 		return false
 	}
-	if l.of == "" && !l.tellRows(apps) {
+	return l.tellRows(found, now) && l.tellParts(l.pages.overviewParts(c, totalsOf(apps), found))
+}
+
+// tellApp writes what has changed of one app's page.
+func (l *live) tellApp(now *look) bool {
+	a := now.find(l.of)
+	if a == nil {
+		_ = l.out.send("reload", "there is no such app any more")
 		return false
 	}
-	for id, html := range l.pages.parts(c, l.of, apps) {
+	a.see(now)
+	return l.tellParts(l.pages.appParts(l.c, a))
+}
+
+// fits reports whether the page is one of what is to be shown: all apps, those it was drawn
+// with, or some of them.
+func (l *live) fits(found *picked) bool {
+	all := l.query.Get("apps")
+	if !found.whole {
+		return all == ""
+	}
+	return !l.query.Has("rows") && (all == "" || all == listOf(found.names()))
+}
+
+// tellParts writes those parts that are drawn differently now.
+func (l *live) tellParts(parts iter.Seq2[string, string]) bool {
+	for id, html := range parts {
 		if html == l.sent[id] {
 			continue
 		}
@@ -107,31 +127,71 @@ func (l *live) tell(now *look) bool {
 	return l.out.send("done", "all parts that have changed") == nil
 }
 
-// tellRows writes the rows of the overview that were drawn again since they were sent.
-func (l *live) tellRows(apps []shown) bool {
-	n := 0
-	for i := range apps {
-		at := (l.from + i) % len(apps)
-		a := &apps[at]
-		if a.row == "" || l.rows[a.app.Name] == a.changed {
-			continue
+// tellRows writes the rows of the overview that are drawn differently now; of one that does
+// not show all apps all of them, if there are others to show.
+func (l *live) tellRows(found *picked, now *look) bool {
+	names := found.names()
+	if !found.whole && l.moves(names, found.trouble, now.at) {
+		first := l.list == nil
+		l.list, l.trouble, l.moved = names, names[:found.trouble], now.at
+		if !first || l.query.Get("rows") != hashOf(names) {
+			return l.tellAllRows(found, now)
 		}
-		if n++; n > lookRows {
-			l.from = at
-			break
+	}
+	if !found.whole {
+		names = l.list
+	}
+	for _, name := range names {
+		a := now.find(name)
+		if a == nil {
+			continue // until the rows move
 		}
 		if !l.allowed() {
 			return false
 		}
-		if !l.c.may(a.app.Name, a.app.Topic) {
+		html := l.pages.sampler.drawRow(a, now)
+		if html == l.rows[name] || !l.c.may(name, a.status.Topic) {
 			continue
 		}
-		if l.out.send("part", a.row) != nil {
+		if l.out.send("part", html) != nil {
 			return false
 		}
-		l.rows[a.app.Name] = a.changed
+		l.rows[name] = html
 	}
 	return true
+}
+
+// moves reports whether the page is to show these rows, the first of which are in trouble, in
+// place of its own.
+func (l *live) moves(names []string, trouble int, now time.Time) bool {
+	switch {
+	case l.list == nil:
+		return true
+	case slices.Equal(names, l.list):
+		return false
+	}
+	return !slices.Equal(names[:trouble], l.trouble) || now.Sub(l.moved) >= moveEvery
+}
+
+// tellAllRows writes the part of the page that holds the rows, as the overview's template has it.
+func (l *live) tellAllRows(found *picked, now *look) bool {
+	if !l.allowed() {
+		return false
+	}
+	clear(l.rows)
+	var b strings.Builder
+	b.WriteString(`<tbody id="rows" role="rowgroup">`)
+	for i := range found.rows {
+		a := &found.rows[i]
+		if !l.c.may(a.status.Name, a.status.Topic) {
+			continue
+		}
+		html := l.pages.sampler.drawRow(a, now)
+		b.WriteString(html)
+		l.rows[a.status.Name] = html
+	}
+	b.WriteString("</tbody>")
+	return l.out.send("part", b.String()) == nil
 }
 
 // allowed reports whether the page may still be shown, as of askAgain ago at most. If not,
@@ -154,35 +214,32 @@ func (l *live) topic() string {
 	return rules.Topic
 }
 
-// listOf stands for a list of apps, in whatever order.
-func listOf(apps []shown) string {
-	names := make([]string, len(apps))
-	for i := range apps {
-		names[i] = apps[i].app.Name
-	}
-	slices.Sort(names)
-	sum := sha256.Sum256([]byte(strings.Join(names, " ")))
-	return hex.EncodeToString(sum[:8])
-}
-
-// parts are the parts of a page that may change, by their ids, without the overview's rows.
-func (p *pages) parts(c *client, of string, apps []shown) iter.Seq2[string, string] {
+// appParts are the parts of an app's page that may change, by their ids.
+func (p *pages) appParts(c *client, a *shown) iter.Seq2[string, string] {
 	return func(yield func(id, html string) bool) {
 		v := p.view(c)
+		app := *a.app
+		app.addPushes(a.status)
+		v.Main = &app
 		if !yield("refused", p.part("overview", "refused", v)) {
 			return
 		}
-		if of == "" {
-			yield("totals", p.part("overview", "totals", totalsOf(apps)))
-			return
-		}
-		app := *apps[0].app
-		app.addPushes(apps[0].status)
-		v.Main = &app
 		for _, id := range []string{"summary", "workers", "failures", "refusals", "outcomes"} {
 			if !yield(id, p.part("app", id, v)) {
 				return
 			}
+		}
+	}
+}
+
+// overviewParts are those of the overview, without its rows.
+func (p *pages) overviewParts(c *client, t totals, found *picked) iter.Seq2[string, string] {
+	return func(yield func(id, html string) bool) {
+		if !yield("refused", p.part("overview", "refused", p.view(c))) || !yield("totals", p.part("overview", "totals", t)) {
+			return
+		}
+		if !found.whole {
+			yield("more", p.part("overview", "more", found))
 		}
 	}
 }

@@ -143,9 +143,9 @@ func TestSamplerAsksInTurn(t *testing.T) {
 		s.mu.Lock()
 		last := s.last
 		s.mu.Unlock()
-		for topic, a := range last.of {
-			if a.app.Queue == nil || a.row != topic {
-				t.Errorf("%s: %+v", topic, a)
+		for i := range last.apps {
+			if a := &last.apps[i]; a.app.Queue == nil || s.drawRow(a, last) != topics[i] {
+				t.Errorf("%s: %+v", topics[i], a)
 			}
 		}
 		tree.hangs.Store(true)
@@ -153,55 +153,6 @@ func TestSamplerAsksInTurn(t *testing.T) {
 		time.Sleep(10 * sampleEvery)
 		if n, asked := tree.looks.Load()-looks, tree.asked.Load()-before; n < 9 || asked > 11 {
 			t.Errorf("%d looks and %d questions in 10 s with a queue that does not answer", n, asked)
-		}
-	})
-}
-
-// Rows of very many apps are drawn in turn, those with another state first, and pages are
-// answered meanwhile.
-func TestSamplerDrawsInTurn(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		const many = 10 * drawLeast
-		var topics []string
-		for i := range many {
-			topics = append(topics, fmt.Sprintf("app%03d", i))
-		}
-		tree := newCountedTree(topics...)
-		var drawn []string
-		s := &sampler{tree: tree}
-		s.draw = func(a *liveApp) string {
-			s.view(&tree.apps[0]) // as for a page: it does not wait for rows
-			time.Sleep(drawTime / (2 * drawLeast))
-			drawn = append(drawn, a.Name)
-			return string(a.State)
-		}
-		look := func(want int) {
-			t.Helper()
-			drawn = nil
-			time.Sleep(sampleEvery)
-			s.sample(t.Context())
-			if len(drawn) != want {
-				t.Errorf("%d rows drawn in one look, want %d", len(drawn), want)
-			}
-		}
-		for range 5 {
-			look(2 * drawLeast)
-		}
-		for _, a := range s.last.apps {
-			if a.row == "" {
-				t.Fatalf("no row of %s after %d looks", a.app.Name, s.last.tick)
-			}
-		}
-		for i := range tree.apps {
-			tree.apps[i].Name = "other-" + tree.apps[i].Name // all are due
-		}
-		look(2 * drawLeast)
-		changed := slices.IndexFunc(tree.apps, func(a supervisor.AppStatus) bool { return s.apps[a.Name].row != "" })
-		tree.apps[changed].Health.State = supervisor.Broken
-		look(2 * drawLeast)
-		if drawn[0] != tree.apps[changed].Name {
-			t.Errorf("%s is drawn first, not the one that is broken now", drawn[0])
 		}
 	})
 }
@@ -224,17 +175,23 @@ func (v *slowViewer) Write(b []byte) (int, error) {
 	return v.ResponseRecorder.Write(b)
 }
 
-// liveOf is the overview of very many apps, all of which are drawn.
-func liveOf(t *testing.T, api *API, apps int, out *slowViewer) (*live, *look) {
-	t.Helper()
-	now := &look{tick: 1}
-	for i := range apps {
-		app := &liveApp{App: App{Name: fmt.Sprintf("app%04d", i)}}
-		now.apps = append(now.apps, shown{app: app, row: "<tr></tr>", changed: 1})
+// lookAt is a look at apps, none of which has been drawn.
+func lookAt(tick int64, status ...supervisor.AppStatus) *look {
+	now := &look{tick: tick, at: time.Unix(1e9+tick, 0), index: make(map[string]int)}
+	for i := range status {
+		now.apps = append(now.apps, shown{status: &status[i], app: &liveApp{App: App{Name: status[i].Name}}, row: new(row)})
+		now.index[status[i].Name] = i
 	}
-	r := httptest.NewRequest("GET", "/events", nil)
+	return now
+}
+
+// liveOf is the overview that a reader opened at a path.
+func liveOf(t *testing.T, api *API, path string, out *slowViewer) *live {
+	t.Helper()
+	api.pages.sampler.draw = func(a *liveApp) string { return "<tr>" + a.Name + "</tr>" }
+	r := httptest.NewRequest("GET", path, nil)
 	r.AddCookie(newGuest(t, api.Network()).signIn("reader-0123").cookie)
-	return &live{pages: api.pages, r: r, out: eventStream{out, http.NewResponseController(out)}, sent: make(map[string]string), rows: make(map[string]int64)}, now
+	return &live{pages: api.pages, r: r, query: r.URL.Query(), out: eventStream{out, http.NewResponseController(out)}, sent: make(map[string]string), rows: make(map[string]string)}
 }
 
 // A key that is removed sees no more of a look that is on its way, and all events of a look
@@ -244,7 +201,7 @@ func TestLiveChecksWithinALook(t *testing.T) {
 	api := New(newCountedTree(), Options{})
 	api.Use(Settings{Keys: []Key{{Name: "reader", Token: "reader-0123", Role: RoleRead}}})
 	out := &slowViewer{ResponseRecorder: httptest.NewRecorder(), takes: askAgain / 4}
-	l, now := liveOf(t, api, 100, out)
+	l, now := liveOf(t, api, "/events", out), lookAt(1, sleepers(100)...)
 	out.after = func(events int) {
 		if events == 3 {
 			api.Use(Settings{Keys: testKeys[3:]})
@@ -261,39 +218,6 @@ func TestLiveChecksWithinALook(t *testing.T) {
 	}
 }
 
-// The rows of very many apps come in several looks, each once.
-func TestLiveOfManyApps(t *testing.T) {
-	t.Parallel()
-	api := New(newCountedTree(), Options{})
-	api.Use(Settings{Keys: []Key{{Name: "reader", Token: "reader-0123", Role: RoleRead}}})
-	out := &slowViewer{ResponseRecorder: httptest.NewRecorder(), after: func(int) {}}
-	l, now := liveOf(t, api, 2*lookRows+1, out)
-	for _, want := range []int{lookRows, lookRows, 1, 0} {
-		out.Body.Reset()
-		if !l.tell(now) || strings.Count(out.Body.String(), "<tr>") != want {
-			t.Errorf("%d rows, want %d", strings.Count(out.Body.String(), "<tr>"), want)
-		}
-	}
-}
-
-// An overview of many apps costs more than one of few, and each key may have one.
-func TestLiveCost(t *testing.T) {
-	t.Parallel()
-	tree := newCountedTree("a", "b")
-	p := newPages(New(tree, Options{}))
-	if one, all := p.costOf("a"), p.costOf(""); one != viewCost || all != viewCost {
-		t.Errorf("%d, %d", one, all)
-	}
-	tree.apps = make([]supervisor.AppStatus, 10_000)
-	if one, all := p.costOf("a"), p.costOf(""); one != viewCost || all != 6*viewCost {
-		t.Errorf("%d, %d of many", one, all)
-	}
-	tree.apps = make([]supervisor.AppStatus, 100_000)
-	if cost := p.costOf(""); cost != p.api.lasting.each {
-		t.Errorf("%d of very many", cost)
-	}
-}
-
 // Pushes a second, of the last seconds and in the chart; a gap while nobody
 // looked is filled with its average, a long one is forgotten.
 func TestSamplerRates(t *testing.T) {
@@ -302,7 +226,7 @@ func TestSamplerRates(t *testing.T) {
 	a, now := new(sampled), time.Unix(1e9, 0)
 	look := func(after time.Duration, ended int64) {
 		now = now.Add(after)
-		a.look(st, nil, now, ended)
+		a.look(st, now, ended)
 	}
 	look(0, 1000)
 	if a.rate() != nil || len(a.rates) != 0 {

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -200,56 +199,6 @@ func asset(w http.ResponseWriter, r *http.Request, _ *client) {
 // appPath is where an app's page is.
 func appPath(name string) string { return "/apps/" + url.PathEscape(name) }
 
-// overviewPage is what the overview shows.
-type overviewPage struct {
-	Apps         []*liveApp // those in trouble in front
-	Total        totals
-	UnknownTubes []unknownTube
-}
-
-// totals are the numbers above all apps.
-type totals struct {
-	Apps, Trouble int
-	Rate          *float64
-}
-
-func totalsOf(apps []shown) totals {
-	t := totals{Apps: len(apps)}
-	for _, a := range apps {
-		if a.app.State.Trouble() {
-			t.Trouble++
-		}
-		switch {
-		case a.app.Rate == nil:
-		case t.Rate == nil:
-			t.Rate = new(*a.app.Rate)
-		default:
-			*t.Rate += *a.app.Rate
-		}
-	}
-	return t
-}
-
-func (p *pages) overview(w http.ResponseWriter, _ *http.Request, c *client) {
-	var d overviewPage
-	var all []shown
-	for _, st := range p.api.tree.Status() {
-		if c.may(st.Name, st.Topic) {
-			app := p.sampler.view(&st)
-			d.Apps, all = append(d.Apps, app), append(all, shown{app: app})
-		}
-	}
-	works := func(a *liveApp) int {
-		if a.State.Works() {
-			return 1
-		}
-		return 0
-	}
-	slices.SortStableFunc(d.Apps, func(a, b *liveApp) int { return cmp.Compare(works(a), works(b)) })
-	d.Total, d.UnknownTubes = totalsOf(all), p.api.unknownTubes(c)
-	p.show(w, c, "overview", "Apps", "/events?apps="+listOf(all), d)
-}
-
 func (p *pages) app(w http.ResponseWriter, r *http.Request, c *client) {
 	name := r.PathValue("app")
 	st, ok := p.api.tree.AppStatus(name)
@@ -389,13 +338,16 @@ func readable(body string, other []byte) string {
 
 func (p *pages) sendForm(w http.ResponseWriter, r *http.Request, c *client) {
 	d := struct {
-		Apps []appChoice
-		App  string // chosen
+		Apps []appChoice // nil: too many to choose from
+		App  string      // chosen
 	}{App: p.asked(r, c)}
 	for _, st := range p.api.tree.Status() {
 		if c.may(st.Name, st.Topic) {
 			d.Apps = append(d.Apps, appChoice{st.Name, st.Topic})
 		}
+	}
+	if len(d.Apps) > maxRows {
+		d.Apps = nil
 	}
 	p.show(w, c, "send", "Send a test push", "", d)
 }

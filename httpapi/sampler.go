@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -22,25 +21,23 @@ const (
 	// latencyTime is what p50 and p99 are of, markEvery how exactly.
 	latencyTime = time.Minute
 	markEvery   = 5 * time.Second
-	// drawEvery is how often a row is drawn again if nothing has changed: an expiry comes
-	// nearer.
-	drawEvery = time.Minute
-	// drawTime is how long one look draws rows, some hundred, and drawLeast how many it
-	// draws however long that takes. Of more that have changed those with another state
-	// come first, then those drawn longest ago; the rest wait for the next look.
-	drawTime  = 25 * time.Millisecond
-	drawLeast = 50
+	// rateOver is how many seconds a rate is the average of: that of a single one changes
+	// too fast to read.
+	rateOver = 5
 	// askedAtOnce and askTime bound what one sample asks the queue: so many
 	// tubes, for so long. The others have their turn in the next.
 	askedAtOnce = 50
 	askTime     = 500 * time.Millisecond
+	// askSeen is for how many looks the tube of an app that sleeps is asked about after a
+	// page has shown it.
+	askSeen = 5
 )
 
 // sampler looks at the tree once a second for all viewers of the page, and not at all
 // without any. The first viewer starts its goroutine, the last one waits for it.
 type sampler struct {
 	tree appTree
-	draw func(*liveApp) string // the app's row of the overview
+	draw func(*liveApp) string // the app's row of the overview, for all viewers
 
 	joining sync.Mutex // guards viewers, stop and running
 	viewers int
@@ -48,8 +45,9 @@ type sampler struct {
 	running sync.WaitGroup
 
 	// Of the goroutine.
-	turn int // of the apps, whose tubes are asked about next
-	apps map[string]*sampled
+	turn  int            // of the apps, whose tubes are asked about next
+	apps  []*sampled     // as the tree has them
+	index map[string]int // of apps, by name; replaced when there are others
 
 	mu     sync.Mutex
 	last   *look         // nil before the first
@@ -59,10 +57,18 @@ type sampler struct {
 // look is all apps as of one tick. It is never changed, so that viewers need no lock to
 // read it.
 type look struct {
-	tick int64
-	at   time.Time
-	apps []shown // as the tree has them
-	of   map[string]*shown
+	tick  int64
+	at    time.Time
+	apps  []shown // as the tree has them
+	index map[string]int
+}
+
+// find returns an app as of the look; nil if there was none of this name.
+func (l *look) find(name string) *shown {
+	if i, ok := l.index[name]; ok {
+		return &l.apps[i]
+	}
+	return nil
 }
 
 // liveApp is an app as the page shows it: the API's view with what takes several looks to
@@ -74,9 +80,9 @@ type liveApp struct {
 }
 
 // meant returns the apps that are meant, in the tree's order.
-func (l *look) meant(is func(*liveApp) bool) (apps []shown) {
+func (l *look) meant(is func(*supervisor.AppStatus) bool) (apps []shown) {
 	for i := range l.apps {
-		if is(l.apps[i].app) {
+		if is(l.apps[i].status) {
 			apps = append(apps, l.apps[i])
 		}
 	}
@@ -86,22 +92,21 @@ func (l *look) meant(is func(*liveApp) bool) (apps []shown) {
 // sampled is what is known of an app over time.
 type sampled struct {
 	shown
-	drawn   time.Time // when row was
-	drawnOf *liveApp  // what it shows
-
-	at    time.Time // of the last sample
-	ended int64     // pushes until then
-	rates []float64 // pushes a second, oldest first, at most page.ChartPoints
-	marks []mark    // oldest first: for latencyTime
-	tube  *queue.TubeStats
+	at     time.Time // of the last sample
+	ended  int64     // pushes until then
+	rates  []float64 // pushes a second, oldest first, at most page.ChartPoints
+	marks  []mark    // oldest first: for latencyTime
+	quiet  bool      // it sleeps, and no push has ended for as long as a chart goes back
+	asked  bool      // for tube, in this sample
+	tube   *queue.TubeStats
+	tubeAt time.Time
 }
 
 // shown is an app as of a tick, as viewers see it.
 type shown struct {
-	app     *liveApp // replaced when it changes
-	row     string   // of the overview, maybe of an earlier tick; "" before it is drawn
-	changed int64    // the tick that row is of
-	status  *supervisor.AppStatus
+	status *supervisor.AppStatus
+	app    *liveApp // replaced when it changes; nil before the first look
+	row    *row     // of the overview
 }
 
 // mark is how long pushes had taken until then.
@@ -145,32 +150,16 @@ func (s *sampler) run(ctx context.Context) {
 // sample looks once.
 func (s *sampler) sample(ctx context.Context) {
 	status := s.tree.Status()
-	tubes := s.askTubes(ctx, status)
-	if s.apps == nil {
-		s.apps = make(map[string]*sampled)
-	}
-	now := &look{tick: 1, at: time.Now(), apps: make([]shown, len(status)), of: make(map[string]*shown, len(status))}
+	s.follow(status)
+	tick := int64(1)
 	if s.last != nil { // only this goroutine sets it
-		now.tick = s.last.tick + 1
+		tick = s.last.tick + 1
 	}
-	for i := range status {
-		st := &status[i]
-		now.of[st.Name] = &now.apps[i]
-		a := s.apps[st.Name]
-		if a == nil {
-			a = new(sampled)
-			s.apps[st.Name] = a
-		}
-		a.look(st, tubes, now.at, endedOf(st.Counters))
-		a.status = st
-		if app := a.view(st); !reflect.DeepEqual(app, a.app) {
-			a.app = app
-		}
-	}
-	maps.DeleteFunc(s.apps, func(name string, _ *sampled) bool { return now.of[name] == nil })
-	s.drawRows(now)
-	for i := range now.apps {
-		now.apps[i] = s.apps[status[i].Name].shown
+	s.askTubes(ctx, status, tick)
+	now := &look{tick: tick, at: time.Now(), apps: make([]shown, len(status)), index: s.index}
+	for i, a := range s.apps {
+		a.sample(&status[i], now.at)
+		now.apps[i] = a.shown
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,66 +170,95 @@ func (s *sampler) sample(ctx context.Context) {
 	s.ticked = make(chan struct{})
 }
 
-// drawRows draws rows that have changed, for drawTime.
-func (s *sampler) drawRows(now *look) {
-	var due []*sampled
-	for _, a := range s.apps {
-		if a.app != a.drawnOf || now.at.Sub(a.drawn) >= drawEvery {
-			due = append(due, a)
-		}
+// follow has apps and index be those of the status.
+func (s *sampler) follow(status []supervisor.AppStatus) {
+	same := len(s.apps) == len(status)
+	for i := 0; same && i < len(status); i++ {
+		same = s.apps[i].status.Name == status[i].Name
 	}
-	slices.SortFunc(due, func(a, b *sampled) int {
-		switch x, y := a.newState(), b.newState(); {
-		case x && !y:
-			return -1
-		case y && !x:
-			return 1
-		}
-		return a.drawn.Compare(b.drawn)
-	})
-	for begun, i := time.Now(), 0; i < len(due) && (i < drawLeast || time.Since(begun) < drawTime); i++ {
-		a := due[i]
-		if row := s.draw(a.app); row != a.row {
-			a.row, a.changed = row, now.tick
-		}
-		a.drawn, a.drawnOf = now.at, a.app
+	if same {
+		return
 	}
+	apps, index := make([]*sampled, len(status)), make(map[string]int, len(status))
+	for i := range status {
+		name := status[i].Name
+		if at, ok := s.index[name]; ok {
+			apps[i] = s.apps[at]
+		} else {
+			apps[i] = &sampled{shown: shown{row: new(row)}}
+		}
+		index[name] = i
+	}
+	s.apps, s.index = apps, index
 }
 
-// newState reports whether the app's row shows a state that has passed.
-func (a *sampled) newState() bool { return a.drawnOf != nil && a.drawnOf.State != a.app.State }
-
-// askTubes asks the queue for the numbers of some apps' tubes: all of them, if
-// they are not very many. One that does not answer has nil.
-func (s *sampler) askTubes(ctx context.Context, status []supervisor.AppStatus) map[string]*queue.TubeStats {
+// askTubes asks the queue for the numbers of some apps' tubes: all of those awake and those
+// of sleepers that pages show, if they are not very many.
+func (s *sampler) askTubes(ctx context.Context, status []supervisor.AppStatus, tick int64) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	out := make(map[string]*queue.TubeStats)
-	for range min(len(status), askedAtOnce) {
+	var due []int
+	for i := range status {
+		if seen := s.apps[i].row.seen.Load(); !status[i].Asleep || seen > 0 && tick-seen <= askSeen {
+			due = append(due, i)
+		}
+	}
+	for range min(len(due), askedAtOnce) {
 		if ctx.Err() != nil {
 			break
 		}
-		st := &status[s.turn%len(status)]
+		i := due[s.turn%len(due)]
 		s.turn++
-		out[st.Name] = nil
+		st, a := &status[i], s.apps[i]
+		a.asked, a.tube, a.tubeAt = true, nil, time.Time{}
 		jobs, err := s.tree.Jobs(st.Name)
 		if err != nil || jobs.Queue == nil || st.Health.State == supervisor.NoQueue {
 			continue
 		}
 		if numbers, err := jobs.Queue.TubeStats(ctx, jobs.Tube); err == nil {
-			out[st.Name] = &numbers
+			a.tube, a.tubeAt = &numbers, time.Now()
 		}
 	}
-	return out
+}
+
+// sample takes a sample of the app. One that sleeps costs next to nothing, unless it changes.
+func (a *sampled) sample(st *supervisor.AppStatus, now time.Time) {
+	ended := endedOf(st.Counters)
+	if a.quiet && ended == a.ended && !a.asked && sleepsOn(a.status, st) {
+		a.status, a.at, a.marks[0].at = st, now, now
+		return
+	}
+	a.look(st, now, ended)
+	a.status, a.asked = st, false
+	if app := a.view(st); !reflect.DeepEqual(app, a.app) {
+		a.app = app
+	}
+	if a.quiet = st.Asleep && len(a.rates) > 0 && a.app.Rates == nil && a.app.Latency == nil; a.quiet {
+		a.rates = slices.Clone(a.rates[max(0, len(a.rates)-rateOver):])
+		a.marks = slices.Clone(a.marks[len(a.marks)-1:])
+	}
+}
+
+// sleepsOn reports whether an app that sleeps is as it was. What its workers would change has
+// not changed.
+func sleepsOn(was, is *supervisor.AppStatus) bool {
+	return was.Asleep && is.Asleep && was.Topic == is.Topic && was.Tube == is.Tube && was.Health == is.Health && was.Paused == is.Paused &&
+		was.CredentialExpiry.Equal(is.CredentialExpiry) && was.CredentialFault == is.CredentialFault && len(was.Workers) == len(is.Workers) &&
+		was.Counters == is.Counters && was.Steps == is.Steps && sameQueue(was.Queue, is.Queue) && sameWebhook(was.Webhook, is.Webhook)
+}
+
+func sameQueue(a, b *supervisor.QueueStats) bool {
+	return a == b || a != nil && b != nil && a.TubeStats == b.TubeStats && a.Incomplete == b.Incomplete
+}
+
+func sameWebhook(a, b *supervisor.Webhook) bool {
+	return a == b || a != nil && b != nil && a.Down == b.Down && a.Reason == b.Reason && a.Since.Equal(b.Since) && a.Stalled == b.Stalled
 }
 
 // look takes a sample of one app; ended is how many of its pushes have ended so far.
-func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeStats, now time.Time, ended int64) {
-	if tube, asked := tubes[st.Name]; asked {
-		a.tube = tube
-	}
-	if a.tube == nil && st.Queue != nil {
-		a.tube = &st.Queue.TubeStats
+func (a *sampled) look(st *supervisor.AppStatus, now time.Time, ended int64) {
+	if q := st.Queue; q != nil && q.At.After(a.tubeAt) {
+		a.tube, a.tubeAt = &q.TubeStats, q.At
 	}
 	past := now.Sub(a.at)
 	switch {
@@ -263,8 +281,7 @@ func (a *sampled) look(st *supervisor.AppStatus, tubes map[string]*queue.TubeSta
 
 // rate is how many pushes a second have ended lately; nil while that is not known.
 func (a *sampled) rate() *float64 {
-	const over = 5 // the rate of a single second changes too fast to read
-	last := a.rates[max(0, len(a.rates)-over):]
+	last := a.rates[max(0, len(a.rates)-rateOver):]
 	if len(last) == 0 {
 		return nil
 	}
@@ -300,16 +317,22 @@ func (a *sampled) view(st *supervisor.AppStatus) *liveApp {
 func (s *sampler) view(st *supervisor.AppStatus) *liveApp {
 	v := &liveApp{App: appOf(st)}
 	v.Latency = nil
-	s.mu.Lock()
-	last := s.last
-	s.mu.Unlock()
-	if last == nil || time.Since(last.at) > 2*sampleEvery {
-		return v
-	}
-	if a := last.of[st.Name]; a != nil {
-		v.Rate, v.Rates, v.Latency, v.Queue = a.app.Rate, a.app.Rates, a.app.Latency, a.app.Queue
+	if last := s.latest(); last != nil {
+		if a := last.find(st.Name); a != nil {
+			v.Rate, v.Rates, v.Latency, v.Queue = a.app.Rate, a.app.Rates, a.app.Latency, a.app.Queue
+		}
 	}
 	return v
+}
+
+// latest is the last look; nil if nobody looks.
+func (s *sampler) latest() *look {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last == nil || time.Since(s.last.at) > 2*sampleEvery {
+		return nil
+	}
+	return s.last
 }
 
 func endedOf(c *worker.Counters) (n int64) {
