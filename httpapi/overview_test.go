@@ -40,7 +40,9 @@ func TestOverviewOfManyApps(t *testing.T) {
 	api := New(tree, Options{})
 	api.Use(Settings{Keys: testKeys})
 	g := newGuest(t, api.Network()).signIn("reader-0123")
-	more := func(body string) string { return html.UnescapeString(regexp.MustCompile(`<p id="more"[^>]*>(.*)</p>`).FindString(body)) }
+	more := func(body string) string {
+		return html.UnescapeString(regexp.MustCompile(`<p id="more"[^>]*>(.*)</p>`).FindString(body))
+	}
 	first := g.get("/").Body.String()
 	if got := shownRows(first); len(got) != maxRows || !slices.Equal(got[:6], []string{"app00007", "app00440", "app00002", "app00222", "app00449", "app00000"}) {
 		t.Errorf("%d rows: %s", len(got), got)
@@ -144,7 +146,9 @@ func TestLiveOfManyApps(t *testing.T) {
 	if together, single, ok := next(func([]supervisor.AppStatus) {}, time.Second); together != nil || single != nil || !ok {
 		t.Errorf("without a change: %s, %s, %v", together, single, ok)
 	}
-	wakes := func(apps []supervisor.AppStatus) { apps[400].Asleep, apps[400].Health.State = false, supervisor.Running }
+	wakes := func(apps []supervisor.AppStatus) {
+		apps[400].Asleep, apps[400].Health.State = false, supervisor.Running
+	}
 	if together, single, ok := next(wakes, time.Second); together != nil || single != nil || !ok {
 		t.Errorf("when an app wakes that is not shown: %s, %s, %v", together, single, ok)
 	}

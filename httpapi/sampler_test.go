@@ -60,9 +60,12 @@ func TestSamplerOfSleepers(t *testing.T) {
 		if a := look(); a.app.Queue == nil || a.app.Queue.Buried != 5 {
 			t.Errorf("the watchdog's numbers: %+v", a.app.Queue)
 		}
+		for range 20 {
+			look()
+		}
 		tree.apps[0].Asleep = false
 		s.apps[0].ended -= 50 // as if so many had ended since
-		if a := look(); a.app.Rate == nil || *a.app.Rate != 10 {
+		if a := look(); a.app.Rate == nil || *a.app.Rate != 10 || a.app.Rates[len(a.app.Rates)-1] != 50 {
 			t.Errorf("after it woke: %+v", a.app)
 		}
 		tree.apps[0].Asleep = true
@@ -79,6 +82,19 @@ func TestSamplerOfSleepers(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 	})
+}
+
+// Apps that sleep on take no memory at each look, and so hardly any time.
+func TestSamplerPassesOverSleepers(t *testing.T) { // not parallel: it counts what is allocated
+	tree := newCountedTree()
+	tree.apps = sleepers(1000)
+	s := &sampler{tree: tree, draw: func(a *liveApp) string { return a.Name }}
+	for range 3 {
+		s.sample(t.Context())
+	}
+	if n := testing.AllocsPerRun(5, func() { s.sample(t.Context()) }); n > 500 {
+		t.Errorf("%.0f allocations for a look at 1000 apps that sleep", n)
+	}
 }
 
 // BenchmarkSampler is one look at 10,000 apps of which 10 are awake and send, and what it

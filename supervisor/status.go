@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -125,10 +126,9 @@ func (s *Supervisor) Status() []AppStatus {
 	defer s.mu.Unlock()
 	out := make([]AppStatus, 0, len(s.apps))
 	blind := s.sleep.blind()
-	for _, a := range s.apps {
+	for _, a := range slices.SortedFunc(maps.Values(s.apps), func(a, b *app) int { return cmp.Compare(a.cfg.Name, b.cfg.Name) }) {
 		out = append(out, a.status(blind))
 	}
-	slices.SortFunc(out, func(a, b AppStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 
