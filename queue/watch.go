@@ -31,8 +31,8 @@ type Watch interface {
 	Sleep(tubes ...string)
 	// Forget takes tubes out. wake may still be called for those that were about to wake.
 	Forget(tubes ...string)
-	// Err says why jobs may go unnoticed at present, wrapped around ErrUnavailable; nil when
-	// all is well.
+	// Err says why no job can be noticed at present, wrapped around ErrUnavailable; nil when
+	// one can. With several servers, one that answers is enough, as for Consumer.Err.
 	Err() error
 	// Close ends the Watch and everything that it started.
 	Close()
@@ -59,9 +59,10 @@ func NewSleepers(wake func(tube string)) *Sleepers { return &Sleepers{wake: wake
 
 // Add adds a tube, and reports whether it was absent.
 func (s *Sleepers) Add(tube string) (added bool) {
+	s.n.Add(1) // first, so that it is never too small
 	_, has := s.tubes.LoadOrStore(tube, nil)
-	if !has {
-		s.n.Add(1)
+	if has {
+		s.n.Add(-1)
 	}
 	return !has
 }

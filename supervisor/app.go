@@ -123,21 +123,27 @@ func (a *app) pace(rate int) {
 }
 
 // resize adds or removes workers until there are n; it returns the removed,
-// still draining.
-func (a *app) resize(n int, ended <-chan struct{}) (gone []*joinable) {
+// still draining. s.mu is held.
+func (s *Supervisor) resize(a *app, n int) (gone []*joinable) {
 	if n == a.size || a.cfg.Broken() {
 		return nil
 	}
 	if a.tree != nil {
 		select {
 		case <-a.tree.running: // adding to a supervisor that is just starting is a race in suture
-		case <-ended:
+		case <-s.ended:
 			return nil
 		}
 		gone = a.tree.resize(n)
 	}
 	a.log.Info("workers changed", "app", a.cfg.Name, "topic", a.cfg.Topic, "from", a.size, "to", n)
 	a.size = n
+	if a.tree != nil {
+		cost := s.cost(a)
+		s.sleep.files += cost - a.tree.cost
+		a.tree.cost = cost
+		s.sleep.calls.ring()
+	}
 	return gone
 }
 

@@ -73,6 +73,7 @@ func (s *Supervisor) Resume(app string) error {
 	a, err := s.app(app)
 	if err == nil {
 		a.shared.Resume()
+		s.sleep.calls.add(a.cfg.Tube) // it may have been called for while it was paused
 	}
 	return err
 }

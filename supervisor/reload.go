@@ -128,7 +128,7 @@ func (s *Supervisor) place(c *config.App, moved bool) (gone []*joinable) {
 	if old != nil && !moved && old.cfg.Same(use) {
 		s.note(old, c)
 		old.pace(use.MaxRate)
-		return old.resize(use.Workers, s.ended)
+		return s.resize(old, use.Workers)
 	}
 	a := s.start(use)
 	s.apps[c.Name] = a

@@ -96,11 +96,14 @@ func (c *calls) take() []string {
 	return tubes
 }
 
+// otherFiles are left to the queue, logs and trees that are ending, besides the half for clients.
+const otherFiles = 128
+
 // fileLimit is how many open files the apps that are awake may have together: half of what the
-// process may have, so that the other half is left to clients, the queue and logs.
+// process may have, less otherFiles. The other half is left to clients.
 func fileLimit() int {
 	if most := files.MaxOpen(); most > 0 {
-		return int(min(most/2, 1<<30))
+		return int(min(max(most/2-min(most/2, otherFiles), most/4), 1<<30))
 	}
 	return 1 << 30 // no such limit on this system
 }
@@ -149,6 +152,7 @@ func (s *Supervisor) wakeLocked(a *app) {
 func (s *Supervisor) removeLocked(a *app) []*joinable {
 	if a.waiting() {
 		a.waits = time.Time{}
+		s.sleep.calls.ring() // the next may fit
 		s.sleep.waiting = slices.DeleteFunc(s.sleep.waiting, func(b *app) bool { return a == b })
 	}
 	t := a.tree
@@ -157,6 +161,7 @@ func (s *Supervisor) removeLocked(a *app) []*joinable {
 	}
 	a.tree = nil
 	s.sleep.files -= t.cost
+	s.sleep.calls.ring() // there is room for others
 	delete(s.sleep.awake, a)
 	_ = s.root.Remove(t.token) // fails only when the root stops, which removes all
 	return []*joinable{t.service}
@@ -214,7 +219,11 @@ func (s *Supervisor) called(tubes []string) bool {
 	defer s.mu.Unlock()
 	z := &s.sleep
 	for _, tube := range tubes {
-		if a := z.tubes[tube]; a != nil && a.tree == nil && !a.waiting() {
+		a := z.tubes[tube]
+		if a != nil && tube == a.cfg.Tube && a.totals.Paused().Paused {
+			continue // its jobs have to wait: Resume calls for it
+		}
+		if a != nil && a.tree == nil && !a.waiting() {
 			a.waits = time.Now()
 			z.waiting = append(z.waiting, a)
 		}
@@ -326,6 +335,7 @@ func (z *sleeper) look(ctx context.Context, now time.Time) {
 		z.sup.rest(rest)
 	}
 	z.tellShort(l.short)
+	z.sup.sleep.calls.ring() // in case that there is room and nobody has told the waker
 	z.freeMemory(l.awake, now)
 }
 
@@ -469,6 +479,7 @@ func (s *Supervisor) slept(a *app, t *appTree) {
 	defer s.mu.Unlock()
 	z := &s.sleep
 	z.files -= t.cost
+	a.stalled.Store(nil) // its tube is empty, or it begins anew
 	if s.apps[a.cfg.Name] == a && a.tree == nil && !a.waiting() && z.watch != nil {
 		z.watch.Sleep(tubesOf(a.cfg)...)
 	}

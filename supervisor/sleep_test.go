@@ -13,6 +13,7 @@ import (
 	"propeller/apnsconn"
 	"propeller/apnsconn/apnstest"
 	"propeller/queue"
+	"propeller/queue/beanstalk/beanstalktest"
 )
 
 // soon has apps sleep as soon as they have nothing to do.
@@ -54,7 +55,6 @@ func TestAppsSleep(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	w.put(topic, jobBody(3))
-	w.until("its job wakes it", func() bool { return !w.status(topic).Asleep })
 	if err := w.sup.Resume(topic); err != nil {
 		t.Fatal(err)
 	}
@@ -241,4 +241,90 @@ func TestWaitingForFilesShows(t *testing.T) {
 			t.Errorf("after %v: %+v", since, h)
 		}
 	}
+}
+
+// files returns how many open files apps are counted to have, and what they may have.
+func (w *world) openFiles(app string) (files, cost int) {
+	w.sup.mu.Lock()
+	defer w.sup.mu.Unlock()
+	return w.sup.sleep.files, w.sup.cost(w.sup.apps[app])
+}
+
+// A reload that removes an app, or some of its workers, makes room for one that waits.
+func TestReloadMakesRoom(t *testing.T) {
+	const other = "com.example.other"
+	w := newWorld(t, apnstest.Options{})
+	w.sleeps = sleepTimes{after: time.Hour, every: 20 * time.Millisecond, turn: time.Hour}
+	w.files = 4
+	first, second := w.app(topic, "workers: 2"), w.app(other)
+	w.start(first + second)
+	w.put(topic, jobBody(0))
+	w.until("the first works", func() bool { return w.ended(topic, apnsconn.Delivered) == 1 })
+	w.put(other, jobBody(1))
+	w.until("the other waits", func() bool {
+		w.sup.mu.Lock()
+		defer w.sup.mu.Unlock()
+		return w.sup.apps[other].waiting()
+	})
+	w.apply(strings.Replace(first, "workers: 2", "workers: 1", 1) + second)
+	w.until("the other works", func() bool { return w.ended(other, apnsconn.Delivered) == 1 })
+	if files, cost := w.openFiles(topic); files != 4 || cost != 2 {
+		t.Errorf("%d files, of which the first app has %d", files, cost)
+	}
+	w.apply(second)
+	w.put(other, jobBody(2))
+	w.eachLater(3)
+	if files, cost := w.openFiles(other); files != cost {
+		t.Errorf("%d files, of which the only app has %d", files, cost)
+	}
+}
+
+// Paused apps with jobs do not wake, and so take no room from others; resumed ones do.
+func TestPausedAppsSleep(t *testing.T) {
+	const n = 6
+	w := newWorld(t, apnstest.Options{})
+	w.sleeps, w.files = soon, 4
+	text := w.app(topic)
+	paused := make([]string, n)
+	for i := range n {
+		paused[i] = fmt.Sprint("com.example.paused", i)
+		text += w.app(paused[i])
+	}
+	w.start(text)
+	<-w.sup.Started()
+	for i, name := range paused {
+		if err := w.sup.Pause(name, "paused by a test"); err != nil {
+			t.Fatal(err)
+		}
+		w.put(name, jobBody(i))
+	}
+	w.put(topic, jobBody(n))
+	w.until("the app that is not paused works", func() bool { return w.ended(topic, apnsconn.Delivered) == 1 })
+	if !w.asleep(paused...)() {
+		t.Error("a paused app is awake")
+	}
+	for _, name := range paused {
+		if err := w.sup.Resume(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.eachLater(n + 1)
+}
+
+// An app that sleeps has its queue as long as one of its servers answers.
+func TestSleeperWithOneOfTwoServers(t *testing.T) {
+	w := newWorld(t, apnstest.Options{})
+	w.more = beanstalktest.Start(t)
+	w.start(w.app(topic))
+	<-w.sup.Started()
+	w.more.Kill()
+	w.until("the log says that a server is away", func() bool { return w.log.contains(w.more.Addr()) && w.log.contains("refused") })
+	for range 2 * awayGrace / lookEvery {
+		if s := w.status(topic); s.Health.NoQueue || !s.Asleep {
+			t.Fatalf("%+v", s.Health)
+		}
+		time.Sleep(lookEvery)
+	}
+	w.put(topic, jobBody(0))
+	w.eachLater(1)
 }

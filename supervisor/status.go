@@ -2,10 +2,10 @@ package supervisor
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
+	"propeller/config"
 	"propeller/queue"
 	"propeller/worker"
 	"propeller/worker/feedback"
@@ -58,13 +58,25 @@ type Webhook struct {
 	Steps   *Steps // of the watchdog
 }
 
-// status returns the app's status. blind is why an app that sleeps cannot be woken; nil if it can.
-func (a *app) status(blind error) AppStatus {
-	w := watched{app: a, waits: a.waits}
+// held is an app with what Supervisor.mu guards of it, as of one moment.
+type held struct {
+	watched
+	size   int
+	wanted *config.App
+}
+
+// held returns the app as of now. Supervisor.mu is held.
+func (a *app) held() held {
+	w := watched{app: a, waits: a.waits, tree: a.tree}
 	if a.tree != nil {
-		w.tree, w.workers = a.tree, a.tree.workers
+		w.workers = slices.Clone(a.tree.workers)
 	}
-	seen := w.look(time.Now(), blind)
+	return held{w, a.size, a.wanted}
+}
+
+// status returns the app's status. blind is why an app that sleeps cannot be woken; nil if it can.
+func (a held) status(blind error) AppStatus {
+	seen := a.look(time.Now(), blind)
 	s := AppStatus{
 		Name: a.cfg.Name, Topic: a.cfg.Topic, Tube: a.cfg.Tube, Health: judge(&seen, a.before()), Paused: seen.pause, Queue: seen.tube, Records: a.records.Load(),
 		Workers: seen.workers, Counters: &a.totals.Counters, Steps: &a.totals.steps, Recent: &a.totals.Recent,
@@ -123,11 +135,16 @@ func (a *app) before() past {
 // Status lists the apps in the order of their names.
 func (s *Supervisor) Status() []AppStatus {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([]AppStatus, 0, len(s.apps))
+	apps := make([]held, 0, len(s.apps))
+	for _, a := range s.apps {
+		apps = append(apps, a.held())
+	}
 	blind := s.sleep.blind()
-	for _, a := range slices.SortedFunc(maps.Values(s.apps), func(a, b *app) int { return cmp.Compare(a.cfg.Name, b.cfg.Name) }) {
-		out = append(out, a.status(blind))
+	s.mu.Unlock()
+	slices.SortFunc(apps, func(a, b held) int { return cmp.Compare(a.cfg.Name, b.cfg.Name) })
+	out := make([]AppStatus, 0, len(apps))
+	for i := range apps {
+		out = append(out, apps[i].status(blind))
 	}
 	return out
 }
@@ -135,12 +152,14 @@ func (s *Supervisor) Status() []AppStatus {
 // AppStatus is the status of one app; ok is false if there is no app of this name.
 func (s *Supervisor) AppStatus(name string) (_ AppStatus, ok bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	a := s.apps[name]
 	if a == nil {
+		s.mu.Unlock()
 		return AppStatus{}, false
 	}
-	return a.status(s.sleep.blind()), true
+	now, blind := a.held(), s.sleep.blind()
+	s.mu.Unlock()
+	return now.status(blind), true
 }
 
 // LostJobs is how many jobs the queue has lost, as far as known, since it was opened.

@@ -161,7 +161,7 @@ func (s *Supervisor) start(c *config.App) *app {
 	}
 	wc := worker.Config{
 		App: c.Name, Rules: RulesOf(c), Tube: c.Tube, InFlight: c.InFlight, Retry: worker.Retry(c.Retry),
-		Queue: s.queue, Dial: s.dialer(c), Log: s.o.Log, Live: &s.live, Sinks: append([]worker.Sink{&totals.outcomes}, s.o.Sinks...),
+		Queue: s.queue, Dial: s.dialer(c), Turn: s.dials.wait, Log: s.o.Log, Live: &s.live, Sinks: append([]worker.Sink{&totals.outcomes}, s.o.Sinks...),
 		Buried: func(id string, b job.Burial) { s.buried.Told(c.Tube, id, b) },
 	}
 	if c.Feedback.Tube != "" {

@@ -43,6 +43,7 @@ type unknownTubes struct {
 	log   *slog.Logger
 	queue func() (q queue.Admin, known map[string]bool, former map[string]formerTube) // nil if the queue cannot be asked
 	found *atomic.Pointer[[]UnknownTube]
+	told  map[string]bool // former tubes that the last look warned of, or one before
 	// reloaded says that a reload has changed the apps. cap 1
 	reloaded chan struct{}
 }
@@ -97,6 +98,7 @@ func (u *unknownTubes) look(ctx context.Context, again bool) bool {
 		}
 	}
 	var found []UnknownTube
+	told := make(map[string]bool)
 	for _, name := range names {
 		had, was := former[name]
 		if known[name] || len(found) >= maxUnknown && !was {
@@ -109,14 +111,16 @@ func (u *unknownTubes) look(ctx context.Context, again bool) bool {
 		if len(found) < maxUnknown {
 			found = append(found, UnknownTube{name, st})
 		}
+		told[name] = was
 		switch {
-		case was && (again || !before[name]):
+		case was && (again || !u.told[name]):
 			u.log.Warn("tube has jobs, but no app works on it: an app had it by default before it got a name; the line keeps it", "app", had.app, "topic", had.topic, "tube", name, "line", had.line, "ready", st.Ready, "delayed", st.Delayed, "buried", st.Buried)
 		case !was && !before[name]:
 			u.log.Warn("tube has jobs, but no app works on it", "tube", name, "ready", st.Ready, "delayed", st.Delayed, "buried", st.Buried)
 		}
 	}
 	u.found.Store(&found)
+	u.told = told
 	return true
 }
 

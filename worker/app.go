@@ -25,8 +25,10 @@ type Config struct {
 
 	Queue queue.Queue
 	Dial  Dial
-	Log   *slog.Logger
-	Live  *Live // shared by all workers of the daemon
+	// Turn waits until it is the app's turn to dial; nil: it need not wait. The error is ctx's.
+	Turn func(ctx context.Context) error
+	Log  *slog.Logger
+	Live *Live // shared by all workers of the daemon
 	// Buried is called for each job that the queue has buried, with the buried job's id. It
 	// must not block.
 	Buried func(id string, b job.Burial)

@@ -101,6 +101,12 @@ func (r *run) dial(now time.Time) {
 	l.failed(now)
 	r.app.Counters.Dials.Add(1)
 	r.spawn(func() {
+		if r.cfg.Turn != nil {
+			if err := r.cfg.Turn(r.dials); err != nil {
+				r.box.post(func() { r.dialEnded(nil, closes, err) }) // the run is ending
+				return
+			}
+		}
 		ctx, cancel := context.WithTimeout(r.dials, dialTime)
 		defer cancel()
 		c, err := r.cfg.Dial(ctx, r.box.ring)

@@ -100,20 +100,18 @@ func (w *watch) changed(tubes ...string) {
 	}
 }
 
-// Err implements queue.Watch. With several servers it names those on which jobs may go
-// unnoticed.
+// Err implements queue.Watch.
 func (w *watch) Err() error {
 	if w.sleepers.Len() == 0 {
 		return nil
 	}
 	var errs []error
 	for _, loop := range w.loops {
-		if err := loop.lastErr(); err != nil {
-			errs = append(errs, err)
+		err := loop.lastErr()
+		if err == nil {
+			return nil // jobs are put on the others, too, and found when they are back
 		}
-	}
-	if len(errs) == 0 {
-		return nil
+		errs = append(errs, err)
 	}
 	return neterr.Join(errs...)
 }
