@@ -140,13 +140,13 @@ func (s *Supervisor) allTubes() (queue.Admin, map[string]bool, map[string]former
 	return q, known, s.formerTubes()
 }
 
-// formerTubes returns the tubes that apps had by default. Of several apps of a topic the first by
-// name is told. s.mu is held.
+// formerTubes returns the tubes that apps had by default, if they have their default tubes now. Of
+// several apps of a topic the first by name is told. s.mu is held.
 func (s *Supervisor) formerTubes() map[string]formerTube {
 	former := make(map[string]formerTube)
 	for name, a := range s.apps {
 		topic := a.cfg.Topic
-		if before, ok := former[topic]; name == topic || ok && before.app < name {
+		if before, ok := former[topic]; name == topic || a.cfg.Tube != name || ok && before.app < name {
 			continue
 		}
 		former[topic] = formerTube{name, topic, "tube: " + topic}

@@ -23,7 +23,7 @@ import (
 )
 
 const moveLong = `move moves jobs from one queue to another, of the same or another kind: the jobs
-of the apps in the configuration file, of one app with --topic, of one tube with
+of the apps in the configuration file, of one app with --app, of one tube with
 --tube, or of every tube with --all. Delayed jobs keep their time, and buried
 jobs stay buried, with their reasons.
 
