@@ -43,6 +43,7 @@ func (r *run) endWithin(drain time.Duration, failure error) {
 	r.ending, r.failure = true, failure
 	close(r.ends)
 	r.stopDials()
+	r.pauseQueue() // first, or a job that is given back now could come again
 	r.drainEnd = time.Now().Add(drain)
 }
 
