@@ -80,6 +80,7 @@ func TestProxyAndReload(t *testing.T) {
 	if err := w.sup.Apply(w.config(w.app(topic, "proxy_file: proxy"))); err != nil {
 		t.Fatal(err)
 	}
+	w.until("the former app has ended, which may take a job until then", func() bool { return w.apns.Conns() == 0 })
 	w.put(topic, jobBody(1))
 	w.empty(topic)
 	if n := throughSecond.Load(); n != 1 || w.apns.Dials() != 2 {
