@@ -284,6 +284,7 @@ func TestPausedAppsSleep(t *testing.T) {
 	const n = 6
 	w := newWorld(t, apnstest.Options{})
 	w.sleeps, w.files = soon, 4
+	w.period = 100 * time.Millisecond
 	text := w.app(topic)
 	paused := make([]string, n)
 	for i := range n {
@@ -300,8 +301,17 @@ func TestPausedAppsSleep(t *testing.T) {
 	}
 	w.put(topic, jobBody(n))
 	w.until("the app that is not paused works", func() bool { return w.ended(topic, apnsconn.Delivered) == 1 })
+	counted := func(name string) func() bool {
+		return func() bool { q := w.status(name).Queue; return q != nil && q.Ready == 1 }
+	}
+	w.until("the watchdog has seen a job", counted(paused[0]))
+	seen := w.status(paused[0]).Queue.At
+	w.until("it has seen it for more than two periods", func() bool { return w.status(paused[0]).Queue.At.Sub(seen) > 3*w.period })
 	if !w.asleep(paused...)() {
 		t.Error("a paused app is awake")
+	}
+	if w.log.contains("although its tube has jobs") {
+		t.Error("the watchdog takes a paused app for one that was missed")
 	}
 	for _, name := range paused {
 		if err := w.sup.Resume(name); err != nil {

@@ -142,7 +142,7 @@ func (d *watchdog) lookAtSleepers(ctx context.Context, q *questions) {
 // lookAtSleeper looks at the jobs of an app that sleeps.
 func (d *watchdog) lookAtSleeper(a watched, is *QueueStats, now time.Time) {
 	switch {
-	case a.cfg.Broken() || !a.waits.IsZero() || is.Ready-is.Paused <= 0:
+	case a.cfg.Broken() || a.totals.Paused().Paused || !a.waits.IsZero() || is.Ready-is.Paused <= 0:
 		a.missed = time.Time{}
 	case a.missed.IsZero():
 		a.missed = now
