@@ -310,7 +310,7 @@ func TestPausedAppsSleep(t *testing.T) {
 	if !w.asleep(paused...)() {
 		t.Error("a paused app is awake")
 	}
-	if w.log.contains("although its tube has jobs") {
+	if w.log.contains("although its tube has jobs; it is woken\" app=com.example.paused") {
 		t.Error("the watchdog takes a paused app for one that was missed")
 	}
 	for _, name := range paused {
