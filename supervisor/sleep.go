@@ -249,7 +249,7 @@ func (s *Supervisor) wakeNext() {
 // held.
 func (s *Supervisor) room(a *app) bool {
 	z := &s.sleep
-	return len(z.awake) == 0 || z.files+s.cost(a) <= z.limit
+	return z.files == 0 || z.files+s.cost(a) <= z.limit
 }
 
 // waker is a service that wakes apps for which the queue calls.
